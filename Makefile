@@ -1,0 +1,41 @@
+# Two commands for a newcomer: `make demo` and `make test`. `make check` is all that CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
+
+demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
+	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
+
+test: venv  ## all tests, against real servers, without Docker
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: venv  ## ruff, mypy, import contracts, protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+
+protos: venv  ## ems_worker/pb from protos/
+	$(BIN)/python protos/generate.py
+
+check: lint test  ## what CI runs
+
+clean:  ## removes what the other targets made
+	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
+
+.PHONY: help venv demo test lint protos check clean
