@@ -1,0 +1,1 @@
+"""Plumbing: each module knows one library, and none of the others."""

@@ -1,0 +1,165 @@
+"""An experiment: its states, the tally of its jobs, and when and how it ends."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from ems_worker.core.run import ErrorKind, Run, RunState
+
+
+class ExperimentState(StrEnum):
+    """Beside each state: who moves it on, and what a crash there means."""
+
+    ACCEPTED = "accepted"  # expansion, when its first jobs are recorded. After a crash expansion goes on where it was.
+    RUNNING = "running"  # the end of its last job.
+    PAUSED = "paused"  # a person, or the operator.
+    COMPLETED = "completed"  # only a new round.
+    FAILED = "failed"  # only a new round.
+    CANCELLED = "cancelled"  # only a new round.
+
+
+ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, ExperimentState.CANCELLED})
+
+
+class ExperimentEvent(StrEnum):
+    BEGIN = "begin"  # its first jobs are in the manifest
+    SUCCEED = "succeed"  # every job ended, and no more of them failed than may
+    MISS = "miss"  # every job ended, and more of them failed than may
+
+
+_S, _E = ExperimentState, ExperimentEvent
+# None: the event means nothing in that state.
+TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | None] = MappingProxyType(
+    {
+        (_S.ACCEPTED, _E.BEGIN): _S.RUNNING,
+        (_S.ACCEPTED, _E.SUCCEED): None,
+        (_S.ACCEPTED, _E.MISS): None,
+        (_S.RUNNING, _E.BEGIN): None,
+        (_S.RUNNING, _E.SUCCEED): _S.COMPLETED,
+        (_S.RUNNING, _E.MISS): _S.FAILED,
+        (_S.PAUSED, _E.BEGIN): None,
+        (_S.PAUSED, _E.SUCCEED): _S.COMPLETED,
+        (_S.PAUSED, _E.MISS): _S.FAILED,
+        **{(state, event): None for state in ENDED for event in ExperimentEvent},
+    }
+)
+
+
+class Bucket(StrEnum):
+    """What a status counts jobs by: the job's state, with infeasible ones apart from the failed."""
+
+    PENDING = "pending"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, Bucket.CANCELLED, Bucket.LOST})
+
+
+def bucket(state: RunState, error_kind: ErrorKind | None) -> Bucket:
+    """Where a job is counted whose current run has this state and kind of error."""
+    if state is RunState.FAILED and error_kind is ErrorKind.INFEASIBLE:
+        return Bucket.INFEASIBLE
+    return Bucket(state.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Of one metric over jobs: how many had it, mean, sum of squared deviations, extremes, how many lacked it.
+
+    Updated one value at a time by Welford's method (B. P. Welford, Technometrics 4(3), 1962).
+    """
+
+    n: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    min: float = math.inf
+    max: float = -math.inf
+    missing: int = 0
+
+    def add(self, value: float | None) -> "Aggregate":
+        """With one more job's value; None or not finite counts as missing."""
+        if value is None or not math.isfinite(value):
+            return replace(self, missing=self.missing + 1)
+        n = self.n + 1
+        delta = value - self.mean
+        mean = self.mean + delta / n
+        return Aggregate(
+            n, mean, self.m2 + delta * (value - mean), min(self.min, value), max(self.max, value), self.missing
+        )
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1); None below two values."""
+        return math.sqrt(self.m2 / (self.n - 1)) if self.n > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of an experiment's jobs and aggregates of its tracked metrics over completed jobs.
+
+    Jobs that are not expanded yet have no run and count as pending.
+    """
+
+    total: int
+    counts: Mapping[Bucket, int] = field(default_factory=dict)
+    metrics: Mapping[str, Aggregate] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> int:
+        return sum(self.counts.get(name, 0) for name in ENDED_BUCKETS)
+
+    @property
+    def failures(self) -> int:
+        """Jobs that count against `max_failed`: infeasible and cancelled ones don't."""
+        return self.counts.get(Bucket.FAILED, 0) + self.counts.get(Bucket.LOST, 0)
+
+    @property
+    def by_bucket(self) -> dict[Bucket, int]:
+        """Every bucket's count; they add up to `total`."""
+        known: dict[Bucket, int] = {name: self.counts.get(name, 0) for name in Bucket if name is not Bucket.PENDING}
+        return {Bucket.PENDING: self.total - sum(known.values()), **known}
+
+    def after(self, changes: Iterable[tuple[Run | None, Run]]) -> "Tally":
+        """With jobs moved from one current run to another (None: the job had no run in the manifest before)."""
+        counts = dict(self.counts)
+        metrics = dict(self.metrics)
+        for old, new in changes:
+            was = Bucket.PENDING if old is None else bucket(old.state, old.error_kind)
+            now = bucket(new.state, new.error_kind)
+            if was is not now:
+                counts[was] = counts.get(was, 0) - 1
+                counts[now] = counts.get(now, 0) + 1
+                if now is Bucket.COMPLETED:
+                    values = new.metrics or {}
+                    for name, aggregate in metrics.items():
+                        metrics[name] = aggregate.add(values.get(name))
+        return Tally(self.total, counts, metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many jobs may fail: a number of jobs, or a percentage of all of them."""
+
+    count: int | None = 0
+    percent: float | None = None
+
+    def exceeded(self, failures: int, total: int) -> bool:
+        if self.percent is not None:
+            return failures * 100 > self.percent * total
+        return failures > (self.count or 0)
+
+
+def conclusion(tally: Tally, limit: FailureLimit) -> ExperimentEvent | None:
+    """How the experiment ends, or None while a job is open."""
+    if tally.ended < tally.total:
+        return None
+    return ExperimentEvent.MISS if limit.exceeded(tally.failures, tally.total) else ExperimentEvent.SUCCEED

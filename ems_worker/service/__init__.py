@@ -1,0 +1,1 @@
+"""A plan's way through the worker, one verb a module: each gathers, asks the core, then acts."""

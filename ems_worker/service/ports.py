@@ -1,0 +1,202 @@
+"""What the services need of the outside, as interfaces: the adapters have these methods, `daemon` joins them.
+
+All are async and safe to call from several tasks. Every write of the manifest returns after its transaction is on
+disk; concurrent writes share a transaction (group commit).
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ems_worker.core.experiment import ExperimentState, Tally
+from ems_worker.core.job import Job
+from ems_worker.core.outcome import Answer
+from ems_worker.core.records import (
+    Experiment,
+    JobRow,
+    NewExperiment,
+    ParkedEvent,
+    PointRecord,
+    PointRow,
+    Submission,
+)
+from ems_worker.core.run import Run
+
+# One changed attempt: the experiment's key, the run before (None: a new row) and after.
+Change = tuple[int, Run | None, Run]
+
+
+class Manifest(Protocol):
+    """The manifest. Conflicting guarded writes raise errors.ManifestConflict and write nothing."""
+
+    # Submissions.
+    async def submission(self, stream_created_ns: int, seq: int) -> Submission | None: ...
+    async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
+        """The decision and, for an accepted plan, its experiment (state accepted), in one transaction."""
+
+    async def unpublished_decisions(self) -> Sequence[Submission]: ...
+    async def decisions_published(self, submissions: Sequence[Submission]) -> None: ...
+
+    # Experiments.
+    async def experiment(self, experiment_id: str) -> Experiment | None: ...
+    async def unfinished(self) -> Sequence[Experiment]:
+        """Not ended, or ended with results, or a status revision, that are not published yet."""
+
+    async def move_experiment(
+        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
+    ) -> None:
+        """Guarded change of state; sets started_ms or finished_ms where the new state calls for it."""
+
+    async def tally(self, key: int) -> Tally:
+        """Counts and aggregates from the rows: what a worker starts from."""
+
+    # Expansion.
+    async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
+        """The next points with their first runs, and the new count of expanded points, guarded by the old one."""
+
+    # Runs.
+    async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
+        """Jobs whose current run is pending and due, in order of (due, point, replicate), with all attempts."""
+
+    async def due_count(self, key: int, now_ms: int, most: int) -> int:
+        """How many runs are pending and due, counted no further than `most`."""
+
+    async def next_due_ms(self) -> int | None:
+        """When the next pending run falls due, over all experiments that are running; None: none is pending."""
+
+    async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
+        """Jobs by (experiment key, point, replicate), with all attempts; absent ones are left out."""
+
+    async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
+        """Jobs with an attempt in submitting, submitted or running: what recovery starts from."""
+
+    async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
+    async def save(self, changes: Sequence[Change], ended_seq: Mapping[int, int]) -> None:
+        """Changed and new attempts, guarded by the state before, in one transaction.
+
+        `ended_seq`: for experiments in which jobs ended, the last position given out by these changes.
+        """
+
+    async def count_time(self, key: int, milliseconds: int) -> None:
+        """Adds to elapsed_ms of every submitted or running run of the experiment."""
+
+    # Reports.
+    async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
+        """Ended jobs in the order of their end."""
+
+    async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]: ...
+    async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]: ...
+    async def best_point(self, key: int) -> PointRow | None:
+        """Of the points whose jobs have all ended, the one with the best mean of the experiment's goal metric."""
+
+    async def record_revision(self, key: int, revision: int) -> None: ...
+    async def revision_published(self, key: int, revision: int) -> None: ...
+    async def results_published(self, key: int, seq: int) -> None: ...
+
+    # Queries.
+    async def list_experiments(
+        self,
+        group: str | None = None,
+        state: ExperimentState | None = None,
+        before_key: int | None = None,
+        limit: int = 50,
+    ) -> Sequence[Experiment]:
+        """Newest first."""
+
+    async def jobs_page(
+        self, key: int, after: tuple[int, int, int], limit: int, attempts: bool = False, state: str | None = None
+    ) -> Sequence[JobRow]:
+        """By (point, replicate, attempt) after `after`; only current runs unless `attempts`."""
+
+    async def export(self, key: int) -> AsyncIterator[JobRow]:
+        """Every job once, in order of (point, replicate), without holding them all."""
+
+    # Events of unknown runs.
+    async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
+        """Keeps them, the newest `keep` of all; how many older ones that dropped."""
+
+    async def parked(self, simulation_ids: Sequence[str]) -> Sequence[ParkedEvent]: ...
+    async def unpark(self, events: Sequence[ParkedEvent]) -> None: ...
+    async def expire_parked(self, before_ms: int) -> int: ...
+
+    # What the worker remembers about the outside: streams' creation times and last sequences.
+    async def remembered(self, name: str) -> str | None: ...
+    async def remember(self, name: str, value: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A stored message as delivered to a durable consumer. `token` is what settles it (ack, later, dead letter)."""
+
+    stream: str
+    stream_created_ns: int
+    seq: int
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    delivered: int
+    published_ms: int
+    token: Any
+
+
+class Broker(Protocol):
+    """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time."""
+
+    async def plans(self) -> Sequence[Message]:
+        """Waits for plan messages, a second at most; an empty answer is one."""
+
+    async def events(self) -> Sequence[Message]:
+        """Waits for run events, a second at most; as many as are there, up to a batch."""
+
+    async def ack(self, messages: Sequence[Message]) -> None: ...
+    async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
+        """Asks for redelivery after the delay."""
+
+    async def working(self, messages: Sequence[Message]) -> None:
+        """Tells the server that they are being worked on, so that they aren't redelivered."""
+
+    async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
+        """Stores it on ems.dlq.{kind} with headers saying why and from where, then acks it."""
+
+    async def publish(self, items: Sequence[tuple[str, bytes, str]]) -> None:
+        """(subject, data, message id) each, pipelined; returns when all are acknowledged."""
+
+    async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
+        """The one message of its subject; False if one with this or a higher `revision` in its JSON is there."""
+
+    async def reply(self, subject: str, data: bytes) -> None:
+        """Plain publish, for those who wait on an inbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start command."""
+
+    simulation_id: str
+    config: bytes
+    config_sha: str
+    seed: int
+    experiment_id: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    slots: int
+    in_use: int
+    queued: int
+    max_message_bytes: int
+    model_version: str
+
+
+class Orchestrator(Protocol):
+    """The Orchestration Layer. Every call has a deadline; no call raises for what the orchestrator answers."""
+
+    async def start(self, commands: Sequence[Start]) -> Sequence[Answer]:
+        """Submits them, in one batch where the orchestrator takes batches; an answer each, in order."""
+
+    async def stop(self, simulation_id: str) -> str:
+        """Sends STOP; the name of the gRPC status code that came back."""
+
+    def capacity(self) -> AsyncIterator[Capacity | None]:
+        """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""
