@@ -5,8 +5,7 @@ disk; concurrent writes share a transaction (group commit).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
@@ -21,6 +20,9 @@ from ems_worker.core.records import (
     Submission,
 )
 from ems_worker.core.run import Run
+from ems_worker.core.wire import Capacity, Message, Start
+
+__all__ = ["Broker", "Capacity", "Change", "Manifest", "Message", "Orchestrator", "Start"]
 
 # One changed attempt: the experiment's key, the run before (None: a new row) and after.
 Change = tuple[int, Run | None, Run]
@@ -124,21 +126,6 @@ class Manifest(Protocol):
     async def remember(self, name: str, value: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A stored message as delivered to a durable consumer. `token` is what settles it (ack, later, dead letter)."""
-
-    stream: str
-    stream_created_ns: int
-    seq: int
-    subject: str
-    data: bytes
-    headers: Mapping[str, str]
-    delivered: int
-    published_ms: int
-    token: Any
-
-
 class Broker(Protocol):
     """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time."""
 
@@ -166,27 +153,6 @@ class Broker(Protocol):
 
     async def reply(self, subject: str, data: bytes) -> None:
         """Plain publish, for those who wait on an inbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """One start command."""
-
-    simulation_id: str
-    config: bytes
-    config_sha: str
-    seed: int
-    experiment_id: str
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    slots: int
-    in_use: int
-    queued: int
-    max_message_bytes: int
-    model_version: str
 
 
 class Orchestrator(Protocol):
