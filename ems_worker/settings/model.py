@@ -1,0 +1,191 @@
+"""The settings themselves: names, types, bounds, defaults and what they mean."""
+
+import ipaddress
+import re
+import socket
+import urllib.parse
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from annotated_types import Ge, Gt, Le, MinLen, Unit
+from pydantic import AfterValidator, BeforeValidator, Field
+
+DEFAULT_SERVER = "nats://127.0.0.1:4222"
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
+_PREFIX_FORM = re.compile(r"(?:[^\s.*>]+\.)+")
+# A submitter chooses the subject of its reply: it must never be one that somebody takes for an event or an answer.
+_NOT_FOR_REPLIES = ("ems.", "sim.", "$")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6 address]:port` as its parts. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ipaddress.IPv6Address(host[1:-1]))
+    elif ":" in host:
+        raise ValueError("an IPv6 address needs brackets, like [::1]:8080")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("should look like 127.0.0.1:8080")
+    return host, int(port)
+
+
+def _words(value: object) -> object:
+    """A comma-separated text as its parts: lists come from the environment and flags that way."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _no_boolean(value: object) -> object:
+    # pydantic would take `true` for the number 1.
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _empty_is_none(value: object) -> object:
+    """The environment has no other way to say None."""
+    return None if value == "" else value
+
+
+def _not_empty(value: object) -> object:
+    # Path("") would be the working directory, which nobody means by an empty variable.
+    if value == "":
+        raise ValueError("should not be empty")
+    return value
+
+
+def _server_url(url: str) -> str:
+    parts = urllib.parse.urlsplit(url if "://" in url else f"nats://{url}")
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"the scheme should be one of {', '.join(_SCHEMES)}")
+    try:
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("should look like nats://host:4222")
+    return url
+
+
+def _reply_prefix(prefix: str) -> str:
+    if not _PREFIX_FORM.fullmatch(prefix):
+        raise ValueError("should be subject tokens that end with a dot and have no wildcard, like _INBOX.")
+    if prefix.startswith(_NOT_FOR_REPLIES):
+        raise ValueError(f"should not start with {' or '.join(_NOT_FOR_REPLIES)}: replies could pass for events")
+    return prefix
+
+
+def _address(text: str) -> str:
+    if text:
+        host_and_port(text)
+    return text
+
+
+def _host_name() -> str:
+    """This host's name, in the form of a worker's id: it stays the same over restarts."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64].lstrip("_.-") or "worker"
+
+
+_Words = BeforeValidator(_words)
+_Optional = BeforeValidator(_empty_is_none)
+_Number = BeforeValidator(_no_boolean)
+_Seconds = Annotated[float, _Number, Unit("seconds")]
+_Url = Annotated[str, AfterValidator(_server_url)]
+_ReplyPrefix = Annotated[str, AfterValidator(_reply_prefix)]
+_Directory = Annotated[Path, BeforeValidator(_not_empty)]
+_MaybeDirectory = Annotated[Path | None, _Optional]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Settings(pydantic.BaseModel):
+    """What the worker runs with. Paths are relative to the working directory."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    server: Annotated[tuple[_Url, ...], _Words, MinLen(1)] = Field(
+        default=(DEFAULT_SERVER,),
+        description="NATS servers, separated by commas; NATS_URL is read where this is not set.",
+    )
+    orchestrator: Annotated[str, MinLen(1)] = Field(
+        default="127.0.0.1:50051", description="gRPC target of the orchestrator that starts the simulations."
+    )
+    data_dir: _Directory = Field(
+        default=Path("ems-data"), description="Directory of the manifest (manifest.db), made where missing."
+    )
+    http: Annotated[str, AfterValidator(_address)] = Field(
+        default="127.0.0.1:8080",
+        description="Where /healthz, /readyz and /metrics are served, host:port; port 0: any free one; empty: off.",
+    )
+    base_config_root: _MaybeDirectory = Field(
+        default=None, description="Directory of the base files that plans may name; empty: the worker reads none."
+    )
+    create_streams: bool = Field(default=True, description="Create missing streams at the start, else refuse to run.")
+    rpc_window: Annotated[int, _Number, Ge(1), Le(4096), Unit("calls")] = Field(
+        default=64, description="gRPC calls open at once."
+    )
+    run_window: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("runs")] = Field(
+        default=None,
+        description="Runs submitted and not ended at once; empty: the orchestrator's slots if it tells them, else 256.",
+    )
+    rpc_deadline_seconds: Annotated[_Seconds, Gt(0), Le(3600)] = Field(
+        default=10.0, description="Deadline of every gRPC call."
+    )
+    run_timeout_seconds: Annotated[_Seconds, Gt(0)] = Field(
+        default=3600.0, description="Time limit of a run whose plan sets none, from its start, else its submission."
+    )
+    stop_confirm_seconds: Annotated[_Seconds, Gt(0)] = Field(
+        default=30.0, description="How long a run told to stop may take to confirm it; after that it counts as lost."
+    )
+    max_jobs: Annotated[int, _Number, Ge(1), Unit("jobs")] = Field(
+        default=1_000_000, description="A plan with more jobs is rejected."
+    )
+    max_plan_bytes: Annotated[int, _Number, Ge(1024), Unit("bytes")] = Field(
+        default=16 * 1024 * 1024, description="A plan that is larger, decompressed, is rejected."
+    )
+    reply_prefixes: Annotated[tuple[_ReplyPrefix, ...], _Words] = Field(
+        default=("_INBOX.",),
+        description="What the subject in a submitter's Ems-Reply-To may start with, separated by commas; empty: none.",
+    )
+    status_interval_seconds: Annotated[_Seconds, Ge(0.1)] = Field(
+        default=0.1, description="Least time between two published statuses of an experiment; the last always goes out."
+    )
+    parked_events: Annotated[int, _Number, Ge(0), Unit("events")] = Field(
+        default=10_000, description="Events of unknown runs that are kept at most; the oldest go first."
+    )
+    parked_seconds: Annotated[_Seconds, Gt(0)] = Field(
+        default=3600.0, description="How long events of unknown runs are kept."
+    )
+    manifest_export: bool = Field(
+        default=True, description="Leave EXPERIMENT_ID.manifest.jsonl behind when an experiment ends."
+    )
+    export_dir: _MaybeDirectory = Field(
+        default=None, description="Directory of these manifest files; empty: the data directory."
+    )
+    shutdown_seconds: Annotated[_Seconds, Gt(0)] = Field(
+        default=10.0, description="How long an orderly shutdown may take; what it leaves, the next start recovers."
+    )
+    worker_id: _Name = Field(
+        default_factory=_host_name, description="The worker's name in statuses and logs, the same over restarts."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object a line, or lines for people."
+    )
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's database file."""
+        return self.data_dir / "manifest.db"
+
+    @property
+    def exports(self) -> Path:
+        """Where the manifest files of ended experiments go."""
+        return self.export_dir or self.data_dir
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host and port of the HTTP endpoints; None: they are off."""
+        return host_and_port(self.http) if self.http else None

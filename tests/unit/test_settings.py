@@ -1,0 +1,148 @@
+"""Settings: rank of their sources, what is refused, how they are shown."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker import errors, settings
+
+
+def refused(environ: dict[str, str], flags: dict[str, object] | None = None, file: Path | None = None) -> str:
+    with pytest.raises(errors.SettingsError) as caught:
+        settings.load(flags or {}, environ, file)
+    return str(caught.value)
+
+
+def test_without_anything_given_every_setting_has_its_default() -> None:
+    """Nothing has to be set."""
+    loaded, origins = settings.load({}, {})
+    assert loaded.server == (settings.DEFAULT_SERVER,)
+    assert loaded.run_window is None
+    assert set(origins) == set(type(loaded).model_fields)
+    assert set(origins.values()) == {"default"}
+
+
+def test_flags_stand_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    """Each source overrides those below it, and the origin of each value is told."""
+    file = tmp_path / "ems.toml"
+    file.write_text('rpc_window = 1\nmax_jobs = 1\nrun_window = 1\nserver = ["nats://a:1", "nats://b:2"]\n')
+    environ = {"EMS_CONFIG": str(file), "EMS_RPC_WINDOW": "2", "EMS_MAX_JOBS": "2"}
+    loaded, origins = settings.load({"rpc_window": "3", "worker_id": None}, environ)
+    assert (loaded.rpc_window, loaded.max_jobs, loaded.run_window) == (3, 2, 1)
+    assert loaded.server == ("nats://a:1", "nats://b:2")
+    assert (origins["rpc_window"], origins["max_jobs"], origins["run_window"], origins["worker_id"]) == (
+        "--rpc-window",
+        "EMS_MAX_JOBS",
+        str(file),
+        "default",
+    )
+
+
+def test_the_file_flag_stands_before_the_file_variable(tmp_path: Path) -> None:
+    """EMS_CONFIG is only read where no file is named."""
+    file = tmp_path / "ems.toml"
+    file.write_text("rpc_window = 7\n")
+    loaded, _ = settings.load({}, {"EMS_CONFIG": str(tmp_path / "absent.toml")}, file)
+    assert loaded.rpc_window == 7
+
+
+def test_nats_url_is_read_where_no_server_variable_is_set() -> None:
+    """EMS_SERVER stands before NATS_URL, for the worker and for the command line."""
+    assert settings.load({}, {"NATS_URL": "nats://n:1"})[0].server == ("nats://n:1",)
+    assert settings.load({}, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1,f:2"})[0].server == ("e:1", "f:2")
+    assert settings.server(None, {"NATS_URL": "nats://n:1"}) == ("nats://n:1",)
+    assert settings.server(None, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1"}) == ("e:1",)
+    assert settings.server("g:3", {"EMS_SERVER": "e:1"}) == ("g:3",)
+    assert settings.server(None, {}) == (settings.DEFAULT_SERVER,)
+
+
+def test_empty_variables_mean_none_or_off_where_there_is_such_a_thing() -> None:
+    """The environment can say None."""
+    environ = {"EMS_RUN_WINDOW": "", "EMS_BASE_CONFIG_ROOT": "", "EMS_EXPORT_DIR": "", "EMS_HTTP": ""}
+    loaded, _ = settings.load({}, environ)
+    assert (loaded.run_window, loaded.base_config_root, loaded.export_dir, loaded.http_address) == (None,) * 4
+    assert loaded.exports == loaded.data_dir
+    assert settings.load({}, {"EMS_EXPORT_DIR": "/x"})[0].exports == Path("/x")
+
+
+def test_everything_wrong_is_said_at_once_with_its_origin(tmp_path: Path) -> None:
+    """Unknown names come with the nearest known one, bad values with where they were given."""
+    file = tmp_path / "ems.toml"
+    file.write_text("rpc_windw = 1\nmax_jobs = true\n")
+    said = refused({"EMS_SERVR": "x", "EMS_RUN_WINDOW": "0", "EMS_CRASH_AT": "a point"}, {"http": "8080"}, file)
+    assert f"unknown setting rpc_windw in {file}; did you mean rpc_window?" in said
+    assert "unknown environment variable EMS_SERVR; did you mean EMS_SERVER?" in said
+    assert "run_window (from EMS_RUN_WINDOW): '0' should be greater than or equal to 1" in said
+    assert f"max_jobs (from {file}): 'true' should be a number" in said
+    assert "http (from --http): '8080' should look like 127.0.0.1:8080" in said
+    assert "CRASH_AT" not in said
+    assert len(said.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EMS_SERVER", "http://host:1"),
+        ("EMS_SERVER", ","),
+        ("EMS_SERVER", "nats://host:99999"),
+        ("EMS_DATA_DIR", ""),
+        ("EMS_HTTP", "::1:80"),
+        ("EMS_HTTP", "host:70000"),
+        ("EMS_CREATE_STREAMS", "perhaps"),
+        ("EMS_RPC_WINDOW", "1.5"),
+        ("EMS_RPC_DEADLINE_SECONDS", "inf"),
+        ("EMS_STATUS_INTERVAL_SECONDS", "0.01"),
+        ("EMS_REPLY_PREFIXES", "_INBOX"),
+        ("EMS_REPLY_PREFIXES", "_INBOX.>"),
+        ("EMS_REPLY_PREFIXES", "ems.experiment."),
+        ("EMS_REPLY_PREFIXES", "$JS."),
+        ("EMS_WORKER_ID", "two words"),
+        ("EMS_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(variable: str, value: str) -> None:
+    """The message names the variable."""
+    assert variable in refused({variable: value})
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    """Absent, or not TOML."""
+    assert "can't be read" in refused({"EMS_CONFIG": str(tmp_path / "absent")})
+    file = tmp_path / "ems.toml"
+    file.write_bytes(b"rpc_window 5\n")
+    assert "is not TOML" in refused({}, file=file)
+    file.write_bytes(b"\xff\xfe")
+    assert "is not TOML" in refused({}, file=file)
+
+
+def test_service_links_of_kubernetes_are_no_settings() -> None:
+    """A service named ems-something in the same namespace must not keep the worker from starting."""
+    links = ["EMS_SERVICE_HOST", "EMS_NATS_SERVICE_PORT_CLIENT", "EMS_NATS_PORT", "EMS_NATS_PORT_4222_TCP_ADDR"]
+    settings.load({}, dict.fromkeys(links, "tcp://10.0.0.1:4222"))
+
+
+def test_passwords_are_not_shown() -> None:
+    """Neither in a listing nor in an error."""
+    assert settings.shown(("nats://u:secret@h:1", "t:secret@h")) == "nats://***@h:1,***@h"
+    assert "secret" not in refused({"EMS_SERVER": "http://u:secret@h:1"})
+
+
+def test_every_setting_is_described() -> None:
+    """Name, variable and flag are made from one another; numbers have a unit; a default can be given back."""
+    for setting in settings.describe():
+        assert setting.env == f"EMS_{setting.name.upper()}"
+        assert setting.flag == f"--{setting.name.replace('_', '-')}"
+        assert setting.description.endswith(".")
+        assert bool(setting.unit) == bool("≥" in setting.constraint or ">" in setting.constraint), setting.name
+        if setting.name != "worker_id":
+            loaded, _ = settings.load({}, {setting.env: setting.default})
+            assert getattr(loaded, setting.name) == getattr(settings.Settings(), setting.name)
+
+
+@given(host=st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True), port=st.integers(0, 65535))
+def test_addresses_come_apart_as_they_were_put_together(host: str, port: int) -> None:
+    """Names, and IPv6 addresses in brackets."""
+    assert settings.host_and_port(f"{host}:{port}") == (host, port)
+    assert settings.host_and_port(f"[::1]:{port}") == ("::1", port)
