@@ -9,7 +9,8 @@ class Problem:
     """One thing that is wrong with a plan, at its place.
 
     `code` is stable and for machines (`unknown_key`); `path` is the dotted place in the plan (`limits.max_attempts`);
-    `line` and `column` count from 1 in the plan as sent and are None where a place can't be told.
+    `line` and `column` count from 1 in the plan as sent and are None where a place can't be told. `place` is the path as its
+    steps, by which the reader of the text finds line and column; `on_key` says that the key is wrong, not its value.
     """
 
     code: str
@@ -18,6 +19,8 @@ class Problem:
     line: int | None = None
     column: int | None = None
     suggestion: str | None = None
+    place: tuple[str | int, ...] = ()
+    on_key: bool = False
 
     def __str__(self) -> str:
         place = f"line {self.line}, column {self.column}: " if self.line is not None else ""

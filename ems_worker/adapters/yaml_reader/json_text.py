@@ -1,0 +1,202 @@
+"""JSON the fast way: the standard library's decoder, and checks of what it lets through."""
+
+import json
+import re
+from collections.abc import Container, Iterator
+from typing import Final, NoReturn
+
+from ems_worker import errors
+from ems_worker.adapters.yaml_reader import limits
+from ems_worker.core import canonical, problems, scalars
+
+JSON = canonical.JSON
+Position = tuple[int, int]
+
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_OPEN: Final = frozenset("[{")
+
+
+class _DuplicateError(ValueError):
+    """A key is in one object twice."""
+
+
+def read(text: str) -> dict[str, JSON] | None:
+    """The object that a JSON text says; None for text that is not JSON. Raises PlanRejected with line and column."""
+    try:
+        data = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        # What starts as JSON does and has a quoted key is meant as JSON, and YAML's words for it would mislead.
+        if not re.match(r'\s*\{\s*["}]', text):
+            return None
+        _refuse("syntax", f"this is not JSON: {error.msg}", (error.lineno, error.colno), cause=error)
+    except RecursionError:
+        _refuse_deep(text)
+    except (_DuplicateError, scalars.NotFiniteError):
+        _refuse_found(text)
+    if not isinstance(data, dict):
+        _refuse("wrong_type", "expected an object of keys to values, found a list", (1, 1))
+    _check(data, text)
+    return data
+
+
+def positions(
+    text: str,
+    wanted: Container[problems.Place],
+    keys: dict[problems.Place, Position],
+    values: dict[problems.Place, Position],
+) -> None:
+    """Fills in where the wanted places of a text that was read before are: their keys and what they hold."""
+    lines = _Lines(text)
+    for place, is_key, start, _ in _walk(text):
+        if place in wanted:
+            (keys if is_key else values).setdefault(place, lines.position(start))
+            keys.setdefault(place, lines.position(start))
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _DuplicateError
+    return made
+
+
+def _constant(text: str) -> NoReturn:
+    raise scalars.NotFiniteError(text)
+
+
+def _integer(text: str) -> int:
+    return scalars.integer(text)
+
+
+def _check(data: dict[str, JSON], text: str) -> None:
+    """Depth, number of values, infinities (1e999) and halves of surrogate pairs, level by level."""
+    level: list[JSON] = [data]
+    nodes = 0
+    for depth in range(limits.MOST_DEPTH + 1):
+        inner: list[JSON] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend(value.values())
+                if not _encodable("".join(value)) or any(len(key) > limits.LONGEST_KEY for key in value):
+                    _refuse_found(text)
+            elif isinstance(value, list):
+                inner.extend(value)
+            elif isinstance(value, str):
+                if not _encodable(value):
+                    _refuse_found(text)
+            elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+                _refuse_found(text)
+        nodes += len(inner)
+        if nodes > limits.MOST_NODES:
+            _refuse("too_large", f"more than {limits.MOST_NODES:,} values", (1, 1))
+        if not inner:
+            return
+        if depth == limits.MOST_DEPTH:
+            _refuse_deep(text)
+        level = inner
+
+
+def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_deep(text: str) -> NoReturn:
+    message = f"values are nested more than {limits.MOST_DEPTH} deep"
+    depth = 0
+    for lexeme in _TOKEN.finditer(text):
+        depth += (lexeme[0] in _OPEN) - (lexeme[0] in ("]", "}"))
+        if depth > limits.MOST_DEPTH:
+            _refuse("too_deep", message, _Lines(text).position(lexeme.start()))
+    raise AssertionError("a document refused as deep has a deep place")
+
+
+def _refuse_found(text: str) -> NoReturn:
+    """Walks the text for what the fast way saw somewhere in it, and says where."""
+    found: list[errors.Problem] = []
+    lines = _Lines(text)
+    seen: set[problems.Place] = set()
+    for place, is_key, start, lexeme in _walk(text):
+        if len(place) > limits.MOST_DEPTH:
+            _refuse_deep(text)
+        problem = _wrong(place, lexeme, seen if is_key else None)
+        if problem is not None:
+            line, column = lines.position(start)
+            found.append(errors.Problem(problem[0], problems.dotted(place), problem[1], line, column, None, place))
+        if len(found) >= problems.MOST:
+            break
+    raise errors.PlanRejected(found)
+
+
+def _wrong(place: problems.Place, lexeme: str, seen: set[problems.Place] | None) -> tuple[str, str] | None:
+    """What is wrong with a value or, where the keys seen so far are given, with a key."""
+    if seen is not None:
+        if place in seen:
+            return "duplicate_key", f"key {problems.brief(place[-1])} is here twice"
+        seen.add(place)
+        if len(str(place[-1])) > limits.LONGEST_KEY:
+            return "bad_key", f"a key has at most {limits.LONGEST_KEY} letters"
+    if lexeme.startswith('"'):
+        if not _encodable(json.loads(lexeme, strict=False)):
+            return "bad_text", "half of a surrogate pair is no letter"
+        return None
+    if lexeme in ("NaN", "Infinity", "-Infinity"):
+        return "bad_number", f"{lexeme} is not a finite number"
+    try:
+        scalars.read(lexeme)
+    except scalars.NotFiniteError:
+        return "bad_number", f"{problems.brief(lexeme)} is not a finite number, or does not fit 64 bits"
+    return None
+
+
+def _walk(text: str) -> Iterator[tuple[problems.Place, bool, int, str]]:
+    """Each key and each value of a well-formed text: its place, whether it is the key, its start and first token."""
+    above: list[str | int] = []  # the key or number in each open object or list
+    objects: list[bool] = []
+    key_next = False
+    for found in _TOKEN.finditer(text):
+        lexeme, start = found[0], found.start()
+        if lexeme in ("}", "]"):
+            above.pop()
+            objects.pop()
+            key_next = False
+        elif lexeme == ",":
+            key_next = objects[-1]
+            if not key_next:
+                above[-1] = int(above[-1]) + 1
+        elif lexeme == ":":
+            key_next = False
+        elif key_next:
+            above[-1] = json.loads(lexeme, strict=False)
+            yield tuple(above), True, start, lexeme
+        else:
+            yield tuple(above), False, start, lexeme
+            if lexeme in _OPEN:
+                key_next = lexeme == "{"
+                objects.append(key_next)
+                above.append("" if key_next else 0)
+
+
+class _Lines:
+    """Lines and columns of offsets that only grow."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._line = 1
+        self._start = 0
+
+    def position(self, offset: int) -> Position:
+        newlines = self._text.count("\n", self._start, offset)
+        if newlines:
+            self._line += newlines
+            self._start = self._text.rfind("\n", self._start, offset) + 1
+        return self._line, offset - self._start + 1
+
+
+def _refuse(code: str, message: str, position: Position, cause: Exception | None = None) -> NoReturn:
+    raise errors.PlanRejected([errors.Problem(code, "", message, *position)]) from cause

@@ -1,0 +1,199 @@
+"""The parts of a plan that say how its runs are made and judged: limits, seeds, injected values, tracked metrics."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+
+from ems_worker.core import axes, canonical, paths, problems, seeds
+
+JSON = canonical.JSON
+
+Goal = Literal["minimize", "maximize"]
+METRIC: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
+METRIC_FORM: Final = "a metric's name: letters, digits and _.:/-, at most 128"
+ERROR_KINDS: Final = ("infrastructure", "timeout", "lost", "simulation", "infeasible", "stopped")
+DEFAULT_RETRY_ON: Final = frozenset({"infrastructure", "timeout", "lost"})
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
+_LONGEST_TIMEOUT: Final = 366 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedMetric:
+    """A metric that results, points and status report; with a goal, points are ranked by its mean."""
+
+    name: str
+    goal: Goal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Where the seeds of runs come from; see `core.seeds`."""
+
+    policy: seeds.Policy = "common"
+    root: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    """Where a run's seed and its simulation id are written into its configuration, if at all."""
+
+    seed: paths.Path | None = None
+    simulation_id: paths.Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaxFailed:
+    """How many jobs may fail before the experiment has: a count, or a percentage of all jobs. Exactly one is set."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    def allowed(self, jobs: int) -> int:
+        """The number of failed jobs that an experiment of so many jobs bears."""
+        if self.count is not None:
+            return self.count
+        assert self.percent is not None
+        return int(jobs * self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of an experiment; None is no bound of the plan's own. Times in seconds."""
+
+    max_concurrent: int | None = None
+    run_timeout_seconds: float | None = None
+    max_attempts: int = 3
+    retry_on: frozenset[str] = DEFAULT_RETRY_ON
+    max_failed: MaxFailed = field(default_factory=lambda: MaxFailed(count=0))
+    fail_fast: bool = False
+
+
+def read_limits(data: object, found: problems.Problems) -> Limits:
+    """The `limits` of a plan; what is wrong is reported and left at its default."""
+    place: problems.Place = ("limits",)
+    spec = found.mapping(data, place)
+    if spec is None:
+        return Limits()
+    known = "max_concurrent", "run_timeout_seconds", "max_attempts", "retry_on", "max_failed", "fail_fast", "priority"
+    found.keys(spec, place, known)
+    if "priority" in spec:
+        found.add("not_supported_yet", (*place, "priority"), "'priority' is not supported yet", on_key=True)
+    default = Limits()
+    concurrent = timeout = attempts = retry_on = failed = fast = None
+    if "max_concurrent" in spec:
+        concurrent = found.integer(spec["max_concurrent"], (*place, "max_concurrent"), 1, 1_000_000)
+    if "run_timeout_seconds" in spec:
+        timeout = _seconds(spec["run_timeout_seconds"], (*place, "run_timeout_seconds"), found)
+    if "max_attempts" in spec:
+        attempts = found.integer(spec["max_attempts"], (*place, "max_attempts"), 1, 1000)
+    if "retry_on" in spec:
+        kinds = found.sequence(spec["retry_on"], (*place, "retry_on")) or ()
+        retry_on = [found.choice(kind, (*place, "retry_on", at), ERROR_KINDS) for at, kind in enumerate(kinds)]
+    if "max_failed" in spec:
+        failed = _max_failed(spec["max_failed"], (*place, "max_failed"), found)
+    if "fail_fast" in spec:
+        fast = found.boolean(spec["fail_fast"], (*place, "fail_fast"))
+    return Limits(
+        max_concurrent=concurrent,
+        run_timeout_seconds=timeout,
+        max_attempts=attempts or default.max_attempts,
+        retry_on=default.retry_on if retry_on is None else frozenset(filter(None, retry_on)),
+        max_failed=failed or default.max_failed,
+        fail_fast=bool(fast),
+    )
+
+
+def _seconds(value: object, place: problems.Place, found: problems.Problems) -> float | None:
+    number = found.number(value, place)
+    if number is None:
+        return None
+    if 0 < number <= _LONGEST_TIMEOUT:
+        return float(number)
+    found.add("out_of_range", place, f"{problems.brief(value)} is not between 0 and {_LONGEST_TIMEOUT} seconds")
+    return None
+
+
+def _max_failed(value: object, place: problems.Place, found: problems.Problems) -> MaxFailed | None:
+    if isinstance(value, str):
+        percent = _PERCENT.fullmatch(value)
+        if percent and float(percent[1]) <= 100:
+            return MaxFailed(percent=float(percent[1]))
+        found.add(
+            "bad_format", place, f"{problems.brief(value)} is neither a number of jobs nor a percentage like '5%'"
+        )
+        return None
+    count = found.integer(value, place, 0, 2**52)
+    return None if count is None else MaxFailed(count=count)
+
+
+def read_seeds(data: object, found: problems.Problems) -> Seeds:
+    """The `seeds` of a plan."""
+    place: problems.Place = ("seeds",)
+    spec = found.mapping(data, place)
+    if spec is None:
+        return Seeds()
+    found.keys(spec, place, ("root", "policy"))
+    root: int | None = 0
+    policy: str | None = "common"
+    if "root" in spec:
+        root = found.integer(spec["root"], (*place, "root"), 0, 2**63 - 1)
+    if spec.get("policy") == "list":
+        found.add("not_supported_yet", (*place, "policy"), "seed policy 'list' is not supported yet")
+    elif "policy" in spec:
+        policy = found.choice(spec["policy"], (*place, "policy"), ("common", "independent"))
+    return Seeds(cast("seeds.Policy", policy or "common"), root or 0)
+
+
+def read_inject(data: object, base: dict[str, JSON], found: problems.Problems) -> Inject:
+    """The `inject` of a plan: its paths may be new ones."""
+    place: problems.Place = ("inject",)
+    spec = found.mapping(data, place)
+    if spec is None:
+        return Inject()
+    found.keys(spec, place, ("seed", "simulation_id"))
+    into: dict[str, paths.Path | None] = {}
+    for key in ("seed", "simulation_id"):
+        text = found.text(spec[key], (*place, key)) if key in spec else None
+        if text is not None:
+            into[key] = axes.find(base, paths.split(text), True, found, (*place, key))
+    seed, simulation_id = into.get("seed"), into.get("simulation_id")
+    if seed is not None and simulation_id is not None and paths.overlapping(seed, simulation_id):
+        found.add("overlapping_paths", (*place, "simulation_id"), "this would be written over the seed")
+    return Inject(seed, simulation_id)
+
+
+def read_metrics(data: object, found: problems.Problems) -> tuple[TrackedMetric, ...]:
+    """The `metrics_to_track` of a plan, in its order."""
+    place: problems.Place = ("metrics_to_track",)
+    metrics: dict[str, TrackedMetric] = {}
+    for index, item in enumerate(found.sequence(data, place) or ()):
+        here = (*place, index)
+        metric = _metric(item, here, found)
+        if metric is not None and metric.name in metrics:
+            found.add("duplicate", here, f"metric {metric.name!r} is tracked twice")
+        elif metric is not None:
+            metrics[metric.name] = metric
+    return tuple(metrics.values())
+
+
+def _metric(item: object, place: problems.Place, found: problems.Problems) -> TrackedMetric | None:
+    if not isinstance(item, Mapping):
+        name = found.text(item, place, METRIC, METRIC_FORM)
+        return None if name is None else TrackedMetric(name)
+    found.keys(item, place, ("name", "goal", "from", "timeout_seconds"))
+    if item.get("from", "run") != "run":
+        found.choice(item["from"], (*place, "from"), ("run", "event"))
+        if item["from"] == "event":
+            found.add("not_supported_yet", (*place, "from"), "metrics from events are not supported yet")
+    if "timeout_seconds" in item:
+        message = "'timeout_seconds' is for metrics from events, which are not supported yet"
+        found.add("not_supported_yet", (*place, "timeout_seconds"), message, on_key=True)
+    if "name" not in item:
+        found.add("missing_key", place, "a tracked metric needs a 'name'", on_key=True)
+        return None
+    name = found.text(item["name"], (*place, "name"), METRIC, METRIC_FORM)
+    goal = None
+    if "goal" in item:
+        goal = found.choice(item["goal"], (*place, "goal"), ("minimize", "maximize"))
+    return None if name is None else TrackedMetric(name, cast("Goal | None", goal))

@@ -1,0 +1,261 @@
+"""A plan: what a publisher sent, checked against its base configuration. Everything that is wrong is told at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from ems_worker import errors
+from ems_worker.core import axes, canonical, explicit, ids, options, paths, problems, ranges, seeds
+
+JSON = canonical.JSON
+
+# The parts of a plan have modules of their own; users of plans find their types here.
+Goal = options.Goal
+TrackedMetric = options.TrackedMetric
+Seeds = options.Seeds
+Inject = options.Inject
+Limits = options.Limits
+MaxFailed = options.MaxFailed
+Axis = axes.Axis
+Run = explicit.Run
+
+KEYS: Final = (
+    "experiment_id",
+    "experiment_name",
+    "description",
+    "base_config_file_path",
+    "base_config_path",
+    "base_config",
+    "parameter_space",
+    "runs",
+    "num_replicates_per_run",
+    "seeds",
+    "inject",
+    "metrics_to_track",
+    "limits",
+    "group",
+    "tags",
+    "labels",
+    "allow_new_paths",
+)
+# Keys that only tell an editor which schema to check against.
+IGNORED: Final = ("$schema",)
+NOT_YET: Final = (
+    "design",
+    "constraints",
+    "settle",
+    "execution_sequence",
+    "reuse_results",
+    "keep_open",
+    "model_version",
+)
+_LONGEST_NAME: Final = 200
+_LONGEST_DESCRIPTION: Final = 10_000
+_LONGEST_TAG: Final = 64
+_MOST_TAGS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A path of the configuration that points set, and its name in documents, tables and columns."""
+
+    path: paths.Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An accepted plan, defaults filled in. `base` is the base configuration in its own order; nothing changes it."""
+
+    experiment_id: str | None
+    experiment_name: str | None
+    description: str | None
+    base: dict[str, JSON]
+    axes: tuple[Axis, ...]
+    runs: tuple[Run, ...] | None
+    parameters: tuple[Parameter, ...]
+    replicates: int
+    seeds: Seeds
+    inject: Inject
+    metrics: tuple[TrackedMetric, ...]
+    limits: Limits
+    group: str | None
+    tags: tuple[str, ...]
+    labels: dict[str, str]
+    warnings: tuple[errors.Problem, ...]
+
+
+def base_reference(data: Mapping[str, object]) -> str | None:
+    """The path of the base file that has to be read before the plan can be parsed; None if its content is there."""
+    if canonical.BASE_KEY in data:
+        return None
+    for key in canonical.BASE_PATH_KEYS:
+        path = data.get(key)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) -> Plan:
+    """The plan that this data is. `base` is the content of the base file, needed where `base_reference` names one.
+
+    Raises PlanRejected with every problem found.
+    """
+    found, odd = problems.Problems(), problems.Problems()
+    _check_keys(data, found)
+    config = _base(data, base, found)
+    if config is None:  # no path can be checked without it, and to guess would bring errors that are none
+        raise errors.PlanRejected(found.found())
+    allow_new = bool(found.boolean(data.get("allow_new_paths", False), ("allow_new_paths",)))
+
+    space = axes.Reader(config, allow_new, found, odd)
+    if "parameter_space" in data:
+        space.read(found.mapping(data["parameter_space"], ("parameter_space",)) or {}, ("parameter_space",))
+    runs = explicit.Reader(config, allow_new, found)
+    if "runs" in data:
+        runs.read(data["runs"], ("runs",))
+    inject = options.read_inject(data["inject"], config, found) if "inject" in data else Inject()
+    _check_apart(space.axes, runs, inject, found)
+
+    replicates = found.integer(
+        data.get("num_replicates_per_run", 1), ("num_replicates_per_run",), 1, seeds.REPLICATES - 1
+    )
+    points = prod(ranges.size(axis.values) for axis in space.axes) * max(1, len(runs.runs))
+    if points >= seeds.POINTS:
+        found.add("too_many_points", (), f"{points:,} points; an experiment has fewer than {seeds.POINTS:,}")
+    plan = Plan(
+        experiment_id=_experiment_id(data, found),
+        experiment_name=_line(data, "experiment_name", _LONGEST_NAME, found),
+        description=_text(data, "description", _LONGEST_DESCRIPTION, found),
+        base=config,
+        axes=tuple(space.axes),
+        runs=tuple(runs.runs) if "runs" in data else None,
+        parameters=_parameters(space.axes, runs),
+        replicates=replicates or 1,
+        seeds=options.read_seeds(data["seeds"], found) if "seeds" in data else Seeds(),
+        inject=inject,
+        metrics=options.read_metrics(data["metrics_to_track"], found) if "metrics_to_track" in data else (),
+        limits=options.read_limits(data["limits"], found) if "limits" in data else Limits(),
+        group=found.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
+        tags=_tags(data["tags"], found) if "tags" in data else (),
+        labels=explicit.read_labels(data["labels"], ("labels",), found) if "labels" in data else {},
+        warnings=odd.found(),
+    )
+    if len(found):
+        raise errors.PlanRejected(found.found())
+    return plan
+
+
+_ID_FORM: Final = "1 to 64 of letters, digits, _ and -, the first a letter or digit"
+
+
+def _check_keys(data: Mapping[str, object], found: problems.Problems) -> None:
+    found.keys(data, (), (*KEYS, *NOT_YET, *IGNORED))
+    for key in NOT_YET:
+        if key in data:
+            found.add("not_supported_yet", (key,), f"{key!r} is not supported yet", on_key=True)
+    if "experiment_id" not in data and "experiment_name" not in data:
+        found.add("missing_key", (), "a plan needs an 'experiment_name' or an 'experiment_id'", on_key=True)
+
+
+def _base(
+    data: Mapping[str, object], base: Mapping[str, object] | None, found: problems.Problems
+) -> dict[str, JSON] | None:
+    """The base configuration's content: inline, else as given; a path beside an inline one only says where it was."""
+    given: list[str] = []
+    for key in canonical.BASE_PATH_KEYS:
+        path = found.text(data[key], (key,)) if key in data else None
+        if path is not None:
+            given.append(path)
+    if len(set(given)) > 1:
+        message = "base_config_file_path and base_config_path are one key by two names; they name different files"
+        found.add("conflicting_keys", ("base_config_path",), message, on_key=True)
+    if canonical.BASE_KEY in data:
+        content: object = found.mapping(data[canonical.BASE_KEY], (canonical.BASE_KEY,))
+    elif base is None:
+        if given:
+            message = f"the base configuration {given[0]!r} was not read; send its content as 'base_config'"
+            found.add("base_unavailable", (next(key for key in canonical.BASE_PATH_KEYS if key in data),), message)
+        elif not any(key in data for key in canonical.BASE_PATH_KEYS):
+            message = "a plan needs a base configuration: 'base_config_file_path', or 'base_config' with its content"
+            found.add("missing_key", (), message, on_key=True)
+        return None
+    else:
+        content = base
+    return content if isinstance(content, dict) else None
+
+
+def _check_apart(space: list[Axis], runs: explicit.Reader, inject: options.Inject, found: problems.Problems) -> None:
+    """No two of axes, runs and injected values set the same value or go by the same name."""
+    taken: dict[paths.Path, str] = {}
+    above: dict[paths.Path, str] = {}
+    names: dict[str, str] = {}
+
+    def claim(path: paths.Path, who: str, place: problems.Place) -> None:
+        other = above.get(path) or next((taken[path[:n]] for n in range(1, len(path) + 1) if path[:n] in taken), None)
+        if other is not None:
+            found.add("overlapping_paths", place, f"{who} sets what {other} sets too", on_key=True)
+
+    def keep(path: paths.Path, who: str) -> None:
+        taken[path] = who
+        above.update((path[:n], who) for n in range(1, len(path)))
+
+    for axis in space:
+        dotted = problems.dotted(axis.path)
+        claim(axis.path, f"{dotted!r}", axis.place)
+        keep(axis.path, f"axis {dotted!r}")
+        if axis.name in names:
+            message = f"{axis.name!r} is the name of {names[axis.name]!r} too; give one of them another with 'as'"
+            found.add("duplicate", axis.place, message, on_key=True)
+        names.setdefault(axis.name, dotted)
+    for name, path in runs.parameters.items():
+        claim(path, f"{name!r}", runs.places[name])
+        if name in names and names[name] != name:
+            message = f"axis {names[name]!r} is called {name!r}; give it another name with 'as'"
+            found.add("duplicate", runs.places[name], message, on_key=True)
+    for name, path in runs.parameters.items():
+        keep(path, f"an entry of 'runs' with {name!r}")
+    for key, target in (("seed", inject.seed), ("simulation_id", inject.simulation_id)):
+        if target is not None:
+            claim(target, f"the injected {key}", ("inject", key))
+
+
+def _parameters(space: list[Axis], runs: explicit.Reader) -> tuple[Parameter, ...]:
+    listed = [Parameter(path, name) for name, path in runs.parameters.items()]
+    return (*listed, *(Parameter(axis.path, axis.name) for axis in space))
+
+
+def _experiment_id(data: Mapping[str, object], found: problems.Problems) -> str | None:
+    if "experiment_id" not in data:
+        return None
+    return found.text(data["experiment_id"], ("experiment_id",), ids.EXPERIMENT_ID, _ID_FORM)
+
+
+def _text(data: Mapping[str, object], key: str, longest: int, found: problems.Problems) -> str | None:
+    text = found.text(data[key], (key,)) if key in data else None
+    if text is not None and len(text) > longest:
+        found.add("out_of_range", (key,), f"this has {len(text)} letters; at most {longest} are allowed")
+    return text
+
+
+def _line(data: Mapping[str, object], key: str, longest: int, found: problems.Problems) -> str | None:
+    text = _text(data, key, longest, found)
+    if text is not None and (not text.strip() or not text.isprintable()):
+        found.add("bad_format", (key,), f"{problems.brief(text)} is not one line of visible text")
+    return text
+
+
+def _tags(data: object, found: problems.Problems) -> tuple[str, ...]:
+    tags: dict[str, None] = {}
+    items = found.sequence(data, ("tags",)) or ()
+    if len(items) > _MOST_TAGS:
+        found.add("out_of_range", ("tags",), f"{len(items)} tags; at most {_MOST_TAGS} are allowed")
+        return ()
+    for index, item in enumerate(items):
+        text = found.text(item, ("tags", index))
+        if text is not None and not (0 < len(text) <= _LONGEST_TAG and text.isprintable()):
+            found.add("bad_format", ("tags", index), f"a tag is one line of at most {_LONGEST_TAG} letters")
+        elif text is not None:
+            tags[text] = None
+    return tuple(tags)
