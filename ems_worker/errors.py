@@ -74,3 +74,11 @@ class NotFound(EmsError):
 
 class RequestRefused(EmsError):
     """A query or command can't be answered as asked."""
+
+
+class WorkerUnavailable(EmsError):
+    """NATS is there, but no worker answers queries."""
+
+
+class NoAnswer(EmsError):
+    """What was asked is not answered in time; it may be later."""

@@ -1,0 +1,269 @@
+"""What the Evolution Engine imports, and the command line uses: one object that talks to the worker."""
+
+import asyncio
+import contextlib
+import json
+import re
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import nats.errors
+import nats.js.errors
+from nats.aio.subscription import Subscription
+
+from ems_worker import errors
+from ems_worker.client import connection
+
+Document = dict[str, Any]
+
+# Experiments in these states have ended; `extend` and `retry` reopen them.
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+
+_SUBMIT = "ems.experiment.submit"
+_DECISION = "ems.experiment.decision"
+_STATUS = "ems.experiment.status"
+_STATUS_STREAM = "EMS_STATUS"
+_PLANS_STREAM = "EMS_PLANS"
+_API = "ems.api"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# One try of a publish; it is repeated under the same message id, so that it is stored once.
+_PUBLISH_TRY_SECONDS = 2.0
+# Live messages are lost while the connection is: then the stored one is looked at again.
+_LOOK_AGAIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """What JetStream said about a stored plan; (`stream`, `seq`) names the submission."""
+
+    stream: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The configuration that a run gets. `config_sha` was recorded when it was submitted (None before)."""
+
+    simulation_id: str
+    seed: int
+    config_sha: str | None
+    computed_sha: str
+    content: str
+
+
+class EmsClient:
+    """Connected inside `async with`. Safe to use from several tasks.
+
+    Every call may raise errors.BrokerUnavailable; the queries also errors.WorkerUnavailable (nobody serves them),
+    errors.NoAnswer (nobody answered in time), errors.NotFound and errors.RequestRefused.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        *,
+        connect_timeout: float = 3.0,
+        request_timeout: float = 10.0,
+        notice: Callable[[str], None] | None = None,
+    ) -> None:
+        """Timeouts are seconds. `notice` is told when the connection is lost and found again."""
+        self._connection = connection.Connection(
+            [servers] if isinstance(servers, str) else servers,
+            timeout=connect_timeout,
+            notice=notice or (lambda _: None),
+        )
+        self._request_timeout = request_timeout
+
+    async def __aenter__(self) -> Self:
+        await self._connection.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def publish(self, plan: bytes, *, content_type: str | None = None, publisher: str | None = None) -> PubAck:
+        """Stores a plan where the worker finds it, now or when it starts; returns once it is stored, exactly once.
+
+        `publisher` is one subject token that names the sender. Raises errors.BrokerMisconfigured where no stream
+        takes plans, errors.RequestRefused where it is full or the plan is too large.
+        """
+        subject = f"{_SUBMIT}.{publisher}" if publisher else _SUBMIT
+        headers = {"Nats-Msg-Id": uuid.uuid4().hex} | ({"Content-Type": content_type} if content_type else {})
+        jetstream = self._connection.client.jetstream()
+        try:
+            with self._connection.translated():
+                async with asyncio.timeout(self._request_timeout):
+                    while True:
+                        try:
+                            ack = await jetstream.publish(subject, plan, timeout=_PUBLISH_TRY_SECONDS, headers=headers)
+                            return PubAck(ack.stream, ack.seq)
+                        except nats.errors.TimeoutError:
+                            continue
+        except nats.js.errors.NoStreamResponseError as nobody:
+            raise errors.BrokerMisconfigured(
+                f"NATS at {self._connection.servers} has no stream for plans: no worker has ever run there. "
+                "Start one (ems-worker run): it creates the stream EMS_PLANS"
+            ) from nobody
+
+    async def decision(self, seq: int, timeout: float) -> Document:
+        """The `ems.decision.v1` about the plan with this sequence number. Raises errors.NoAnswer after `timeout`."""
+        try:
+            async with asyncio.timeout(timeout):
+                since = await self._stored_at(seq)
+                async with contextlib.aclosing(self._latest(f"{_DECISION}.{seq}", since)) as decisions:
+                    async for document in decisions:
+                        return document
+        except TimeoutError as late:
+            raise errors.NoAnswer(f"no worker has decided about the plan in {timeout:g} s") from late
+        raise AssertionError("the stream of decisions has no end")
+
+    async def watch(self, experiment_id: str) -> AsyncGenerator[Document, None]:
+        """Its `ems.status.v1` documents: the last known one at once, then live ones, up to and with a terminal one.
+
+        Older revisions are dropped. Raises errors.NotFound for an experiment that nobody knows.
+        """
+        _check_id(experiment_id)
+        subject = f"{_STATUS}.{experiment_id}"
+        revision = -1
+        if await self._connection.last(_STATUS_STREAM, subject) is None:
+            # Accepted this moment, its status not out yet; or unknown, which only the worker can tell.
+            await self.get(experiment_id)
+        async with contextlib.aclosing(self._latest(subject)) as documents:
+            async for document in documents:
+                if document["revision"] > revision:
+                    revision = document["revision"]
+                    yield document
+                    if document["state"] in TERMINAL:
+                        return
+
+    async def wait(self, experiment_id: str) -> Document:
+        """The terminal `ems.status.v1` of an experiment, once there is one."""
+        async with contextlib.aclosing(self.watch(experiment_id)) as documents:
+            async for document in documents:
+                if document["state"] in TERMINAL:
+                    return document
+        raise AssertionError("watch ends with a terminal status")
+
+    async def validate(self, plan: bytes) -> Document:
+        """The `ems.decision.v1` that the worker would give; nothing is stored."""
+        return await self._connection.ask(f"{_API}.validate", plan, self._request_timeout)
+
+    def experiments(self, *, group: str | None = None, state: str | None = None) -> AsyncGenerator[Document, None]:
+        """`ems.status.v1` of all experiments, the newest first."""
+        return self._paged("list", "experiments", group=group, state=state)
+
+    async def get(self, experiment_id: str) -> Document:
+        """`ems.status.v1` with `description`, `parameters` (name to path), `plan_sha` and `submission`."""
+        return await self._ask("get", experiment_id=_check_id(experiment_id))
+
+    def jobs(
+        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+    ) -> AsyncGenerator[Document, None]:
+        """Jobs as `ems.result.v1`, open ones too, by point and replicate; with `attempts` all runs of each."""
+        return self._paged(
+            "jobs", "jobs", experiment_id=_check_id(experiment_id), state=state, attempts=attempts or None
+        )
+
+    def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:
+        """`ems.point.v1` of all points, by number."""
+        return self._paged("points", "points", experiment_id=_check_id(experiment_id))
+
+    async def results(self, experiment_id: str, *, after_seq: int = 0) -> AsyncGenerator[Document, None]:
+        """`ems.result.v1` of ended jobs in the order of their end, after a position in that order."""
+        more = True
+        while more:
+            page = await self._ask("results", experiment_id=_check_id(experiment_id), after_seq=after_seq)
+            for document in page["results"]:
+                yield document
+            after_seq, more = page["after_seq"], page["more"]
+
+    async def config(self, simulation_id: str) -> RunConfig:
+        """The configuration of one run, complete."""
+        parts: list[str] = []
+        offset: int | None = 0
+        while True:
+            page = await self._ask("config", simulation_id=simulation_id, offset=offset or None)
+            parts.append(page["config"])
+            offset = page["next_offset"]
+            if offset is None:
+                return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
+
+    async def _ask(self, endpoint: str, **request: object) -> Document:
+        body = json.dumps({name: value for name, value in request.items() if value is not None})
+        return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
+
+    async def _paged(self, endpoint: str, key: str, **request: object) -> AsyncGenerator[Document, None]:
+        cursor: str | None = None
+        while True:
+            page = await self._ask(endpoint, cursor=cursor, **request)
+            for document in page[key]:
+                yield document
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+    async def _stored_at(self, seq: int) -> datetime | None:
+        """When the plan of this sequence number was stored; None where that can't be told."""
+        try:
+            with self._connection.translated():
+                return (await self._connection.client.jetstream().get_msg(_PLANS_STREAM, seq)).time
+        except (errors.EmsError, nats.errors.NoRespondersError, nats.js.errors.NotFoundError):
+            return None  # not allowed to read the stream: then a decision counts whatever its age
+
+    async def _latest(self, subject: str, since: datetime | None = None) -> AsyncGenerator[Document, None]:
+        """The stored message of a subject and live ones, for ever; what was missed while disconnected is looked up.
+
+        Subscribed before the look, so that nothing falls between them; a document may come twice. Stored before
+        `since`: about a namesake, of the time before the stream of plans was made anew and counted from 1 again.
+        """
+        with self._connection.translated():
+            live = await self._connection.client.subscribe(subject)
+        try:
+            while True:
+                stored = await self._stored(subject, since)
+                if stored is not None:
+                    yield stored
+                while (message := await self._next(live)) is not None:
+                    yield message
+        finally:
+            await _unsubscribe(live)
+
+    async def _stored(self, subject: str, since: datetime | None) -> Document | None:
+        try:
+            message = await self._connection.last(_STATUS_STREAM, subject)
+        except (errors.BrokerUnavailable, errors.NoAnswer):
+            return None  # connecting again: the next look tells
+        if message is None or message.data is None:
+            return None
+        if since is not None and message.time is not None and message.time < since:
+            return None
+        document: Document = json.loads(message.data)
+        return document
+
+    async def _next(self, live: Subscription) -> Document | None:
+        try:
+            message = await live.next_msg(timeout=_LOOK_AGAIN_SECONDS)
+        except nats.errors.TimeoutError:
+            return None
+        document: Document = json.loads(message.data)
+        return document
+
+
+async def _unsubscribe(live: Subscription) -> None:
+    try:
+        await live.unsubscribe()
+    except nats.errors.Error:
+        return  # the connection has ended, and the subscription with it
+
+
+def _check_id(experiment_id: str) -> str:
+    # Anything else would be several subject tokens, or a wildcard.
+    if not _ID.fullmatch(experiment_id):
+        raise errors.NotFound(f"no experiment {experiment_id!r}: an id has letters, digits, '-' and '_' only")
+    return experiment_id

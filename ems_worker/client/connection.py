@@ -1,0 +1,137 @@
+"""One NATS connection for a short-lived program, with nats-py's errors made ours."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import RawStreamMsg
+
+from ems_worker import errors
+
+_CODE = "Nats-Service-Error-Code"
+_ERROR = "Nats-Service-Error"
+# With this many connection attempts a second a server that is just starting is met soon.
+_RETRY_SECONDS = 0.25
+# An idle connection whose server is gone is noticed after two of these.
+_PING_SECONDS = 10
+
+
+class Connection:
+    """Connected between `open` and `close`; reconnects by itself in between, and says so through `notice`."""
+
+    def __init__(self, servers: Sequence[str], *, timeout: float, notice: Callable[[str], None]) -> None:
+        self._servers = list(servers)
+        self._timeout = timeout
+        self._notice = notice
+        self._client = Client()
+        self._last_error = ""
+        self._opened = False
+
+    @property
+    def client(self) -> Client:
+        """nats-py's client; its errors are translated by `translated`."""
+        return self._client
+
+    @property
+    def servers(self) -> str:
+        """The servers for messages, without passwords."""
+        return ", ".join(re.sub(r"^(\w+://)?.*@", r"\1***@", server) for server in self._servers)
+
+    async def open(self) -> None:
+        """Connects. Raises BrokerUnavailable where no server lets us in within the timeout."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._client.connect(
+                    self._servers,
+                    name="ems",
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                    connect_timeout=max(1, int(self._timeout)),
+                    reconnect_time_wait=_RETRY_SECONDS,  # type: ignore[arg-type]  # seconds; declared int, used as float
+                    max_reconnect_attempts=-1,
+                    ping_interval=_PING_SECONDS,
+                )
+        except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
+            await self.close()
+            why = self._last_error or str(failed) or "no answer"
+            raise errors.BrokerUnavailable(
+                f"no NATS server at {self.servers} ({why}); start one, or name another with --server or NATS_URL"
+            ) from failed
+        self._opened = True
+
+    async def close(self) -> None:
+        """Ends the connection. Harmless twice."""
+        self._opened = False
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._client.close()
+
+    async def last(self, stream: str, subject: str) -> RawStreamMsg | None:
+        """The last message of a subject by direct get; None where there is none, or no such stream."""
+        with self.translated():
+            try:
+                return await self._client.jetstream().get_last_msg(stream, subject, direct=True)
+            except (nats.js.errors.NotFoundError, nats.errors.NoRespondersError):
+                return None
+
+    async def ask(self, subject: str, data: bytes, timeout: float) -> dict[str, Any]:
+        """One request to the worker's service. Raises NotFound, RequestRefused, WorkerUnavailable or NoAnswer."""
+        try:
+            with self.translated():
+                reply = await self._client.request(subject, data, timeout=timeout)
+        except nats.errors.NoRespondersError as nobody:
+            raise errors.WorkerUnavailable(
+                f"no worker answers at {self.servers}; start one: ems-worker run"
+            ) from nobody
+        _check(reply)
+        document: dict[str, Any] = json.loads(reply.data)
+        return document
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """nats-py's errors as ours, but for those whose meaning depends on the question: nobody, or nothing there."""
+        try:
+            yield
+        except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
+            raise
+        except nats.errors.MaxPayloadError as refused:
+            raise errors.RequestRefused(
+                f"the message is larger than the {self._client.max_payload:,} bytes that the NATS server takes"
+            ) from refused
+        except nats.js.errors.APIError as refused:
+            raise errors.RequestRefused(f"NATS refused it: {refused.description}") from refused
+        except (nats.errors.TimeoutError, TimeoutError) as late:
+            if self._client.is_connected:
+                raise errors.NoAnswer(f"no answer from {self.servers} in time") from late
+            raise errors.BrokerUnavailable(f"the connection to NATS at {self.servers} was lost") from late
+        except (nats.errors.Error, OSError) as failed:
+            raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = str(error).removeprefix("nats: ") or type(error).__name__
+
+    async def _on_disconnect(self) -> None:
+        if self._opened:
+            self._notice("the connection to NATS is lost, trying again")
+
+    async def _on_reconnect(self) -> None:
+        self._notice("connected to NATS again")
+
+
+def _check(reply: Msg) -> None:
+    headers: Mapping[str, str] = reply.headers or {}
+    code = headers.get(_CODE)
+    if code is None:
+        return
+    said = headers.get(_ERROR) or "the worker refused the request"
+    if code == "404":
+        raise errors.NotFound(said)
+    raise errors.RequestRefused(said if code != "500" else f"the worker failed to answer: {said}")
