@@ -145,21 +145,8 @@ class Tally:
         return Tally(self.total, counts, metrics)
 
 
-@dataclass(frozen=True, slots=True)
-class FailureLimit:
-    """How many jobs may fail: a number of jobs, or a percentage of all of them."""
-
-    count: int | None = 0
-    percent: float | None = None
-
-    def exceeded(self, failures: int, total: int) -> bool:
-        if self.percent is not None:
-            return failures * 100 > self.percent * total
-        return failures > (self.count or 0)
-
-
-def conclusion(tally: Tally, limit: FailureLimit) -> ExperimentEvent | None:
-    """How the experiment ends, or None while a job is open."""
+def conclusion(tally: Tally, allowed: int) -> ExperimentEvent | None:
+    """How the experiment ends, of whose jobs `allowed` may fail; None while a job is open."""
     if tally.ended < tally.total:
         return None
-    return ExperimentEvent.MISS if limit.exceeded(tally.failures, tally.total) else ExperimentEvent.SUCCEED
+    return ExperimentEvent.MISS if tally.failures > allowed else ExperimentEvent.SUCCEED

@@ -120,10 +120,10 @@ class PointRow:
 
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
-    """An event of a run that this worker doesn't know (yet). `signal` is its decoded content, JSON."""
+    """An event of a run that this worker doesn't know (yet), as it came."""
 
     simulation_id: str
     subject: str
     seq: int
     received_ms: int
-    signal: bytes
+    data: bytes

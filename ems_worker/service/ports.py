@@ -63,8 +63,8 @@ class Manifest(Protocol):
     async def due_count(self, key: int, now_ms: int, most: int) -> int:
         """How many runs are pending and due, counted no further than `most`."""
 
-    async def next_due_ms(self) -> int | None:
-        """When the next pending run falls due, over all experiments that are running; None: none is pending."""
+    async def next_due_ms(self, after_ms: int) -> int | None:
+        """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""
 
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
         """Jobs by (experiment key, point, replicate), with all attempts; absent ones are left out."""
@@ -78,9 +78,6 @@ class Manifest(Protocol):
 
         `ended_seq`: for experiments in which jobs ended, the last position given out by these changes.
         """
-
-    async def count_time(self, key: int, milliseconds: int) -> None:
-        """Adds to elapsed_ms of every submitted or running run of the experiment."""
 
     # Reports.
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
@@ -117,7 +114,9 @@ class Manifest(Protocol):
     async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
         """Keeps them, the newest `keep` of all; how many older ones that dropped."""
 
-    async def parked(self, simulation_ids: Sequence[str]) -> Sequence[ParkedEvent]: ...
+    async def parked(self) -> Sequence[ParkedEvent]:
+        """All of them, oldest first."""
+
     async def unpark(self, events: Sequence[ParkedEvent]) -> None: ...
     async def expire_parked(self, before_ms: int) -> int: ...
 

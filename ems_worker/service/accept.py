@@ -1,0 +1,299 @@
+"""Plans in: a message is read, checked and decided; the decision is on disk before the message is acknowledged."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core import canonical, documents, ids, plan, space
+from ems_worker.core.plan import Plan
+from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
+from ems_worker.core.space import Count
+from ems_worker.core.wire import Message
+from ems_worker.errors import Problem
+from ems_worker.service.clock import Clock
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Broker, Manifest
+
+log = structlog.get_logger()
+
+# Plans longer than this are read and checked in a thread, so that events go on meanwhile.
+_LONG_BYTES = 64 * 1024
+
+
+class Reader(Protocol):
+    """Turns bytes into data: `adapters.yaml_reader`."""
+
+    def read_plan(self, data: bytes) -> Any: ...
+    def read_base(self, data: bytes) -> Any: ...
+    def place(self, problems: Sequence[Problem], document: Any) -> list[Problem]: ...
+
+
+# Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
+ReadBase = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
+
+    plan: Plan
+    count: Count
+    plan_sha: str
+    data: Mapping[str, Any]
+    base: Mapping[str, Any]
+
+
+def refuse_base(path: str) -> bytes:
+    """For plans whose base configuration must travel with them."""
+    raise errors.PlanRejected(
+        [
+            Problem(
+                "base_not_readable",
+                "base_config_file_path",
+                f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
+                "Send its content with the plan as base_config; ems-publish does",
+                place=("base_config_file_path",),
+            )
+        ]
+    )
+
+
+def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
+    """Reads and validates a plan, exactly as intake does.
+
+    Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
+    """
+    document = reader.read_plan(data)
+    try:
+        checked = _check(document.data, reader, read_base, max_jobs)
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected(reader.place(error.problems, document)) from None
+    if not checked.plan.warnings:
+        return checked
+    return replace(checked, plan=replace(checked.plan, warnings=tuple(reader.place(checked.plan.warnings, document))))
+
+
+def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_jobs: int | None) -> Checked:
+    path = plan.base_reference(data)
+    base = None if path is None else _base(path, reader, read_base, data)
+    parsed = plan.parse(data, base)
+    count = space.count(parsed)
+    if max_jobs is not None and count.jobs > max_jobs:
+        words = f"the plan has {count.jobs:,} jobs; this worker takes {max_jobs:,} at most (EMS_MAX_JOBS)"
+        raise errors.PlanRejected([Problem("too_many_jobs", "", words)])
+    return Checked(parsed, count, canonical.plan_sha(data, parsed.base), data, parsed.base)
+
+
+def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the base file; its problems are told at the key that names it, with their place in that file."""
+    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+    try:
+        content: dict[str, Any] = reader.read_base(read_base(path)).data
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
+    except errors.Unreadable as error:
+        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", place=(key,))]) from None
+    return content
+
+
+def _in_file(one: Problem, key: str, path: str) -> Problem:
+    if one.place == (key,):
+        return one
+    at = f", line {one.line}, column {one.column}" if one.line is not None else ""
+    where = f" ({one.path})" if one.path else ""
+    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
+
+
+def decision_document(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None) -> documents.Document:
+    """What intake would decide, as far as that can be told from the plan alone."""
+    try:
+        checked = check(data, reader, read_base, max_jobs)
+    except errors.PlanRejected as error:
+        return documents.decision(Verdict.REJECTED, errors=error.problems)
+    except errors.Unreadable as error:
+        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))])
+    return documents.decision(
+        Verdict.ACCEPTED,
+        experiment_id=checked.plan.experiment_id,
+        points=checked.count.points,
+        jobs=checked.count.jobs,
+        plan_sha=checked.plan_sha,
+        warnings=checked.plan.warnings,
+    )
+
+
+class Intake:
+    """Decides plan messages, in the order of the stream."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        broker: Broker,
+        reader: Reader,
+        clock: Clock,
+        metrics: Metrics,
+        on_accept: Callable[[Experiment], Any],
+        read_base: ReadBase = refuse_base,
+        max_jobs: int | None = None,
+        max_bytes: int | None = None,
+        reply_prefixes: Sequence[str] = (),
+    ) -> None:
+        self._manifest = manifest
+        self._broker = broker
+        self._reader = reader
+        self._clock = clock
+        self._metrics = metrics
+        self._on_accept = on_accept
+        self._read_base = read_base
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._prefixes = tuple(reply_prefixes)
+
+    async def run(self) -> None:
+        """For ever: the next plan."""
+        await self.publish_decisions()
+        while True:
+            for message in await self._broker.plans():
+                await self.take(message)
+
+    async def take(self, message: Message) -> None:
+        """Decides one message. A message that was decided before gets its decision again."""
+        submission = await self._manifest.submission(message.stream_created_ns, message.seq)
+        if submission is None:
+            try:
+                submission, new = await self._decide(message)
+            except errors.Unreadable as error:
+                log.warning("plan.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
+                await self._broker.dead_letter(message, str(error), "plan")
+                self._metrics.submissions.labels("unreadable").inc()
+                return
+            await self._manifest.record_submission(submission, new)
+            self._metrics.submissions.labels(submission.verdict.value).inc()
+            log.info(
+                f"plan.{submission.verdict}",
+                experiment_id=submission.experiment_id,
+                seq=message.seq,
+                jobs=new.jobs if new is not None else None,
+            )
+            if new is not None:
+                record = await self._manifest.experiment(new.experiment_id)
+                assert record is not None
+                await self._on_accept(record)
+        await self._broker.ack([message])
+        await self._publish(submission)
+
+    async def publish_decisions(self) -> None:
+        """Decisions that were recorded before a crash and may not have been heard."""
+        for submission in await self._manifest.unpublished_decisions():
+            await self._publish(submission)
+
+    async def _publish(self, submission: Submission) -> None:
+        name = f"decision-{submission.stream_created_ns}-{submission.seq}"
+        subject = f"ems.experiment.decision.{submission.seq}"
+        await self._broker.publish([(subject, submission.document, name)])
+        if submission.reply_to is not None:
+            await self._broker.reply(submission.reply_to, submission.document)
+        await self._manifest.decisions_published([submission])
+
+    async def _decide(self, message: Message) -> tuple[Submission, NewExperiment | None]:
+        received_ms = self._clock.now_ms()
+        reply_to = message.headers.get("Ems-Reply-To")
+        blank = Submission(
+            stream=message.stream,
+            stream_created_ns=message.stream_created_ns,
+            seq=message.seq,
+            subject=message.subject,
+            received_ms=received_ms,
+            verdict=Verdict.REJECTED,
+            document=b"",
+            publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
+            reply_to=reply_to if reply_to is not None and reply_to.startswith(self._prefixes) else None,
+        )
+        try:
+            checked = await self._check(message.data)
+        except errors.PlanRejected as error:
+            return self._rejected(blank, message, error.problems), None
+        experiment_id = checked.plan.experiment_id or ids.experiment_id(
+            checked.plan.experiment_name or "", message.stream_created_ns, message.seq
+        )
+        existing = await self._manifest.experiment(experiment_id)
+        if existing is not None and existing.spec.plan_sha != checked.plan_sha:
+            return self._rejected(blank, message, [self._conflict(existing, checked)]), None
+        verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
+        document = documents.decision(
+            verdict,
+            experiment_id=experiment_id,
+            points=checked.count.points,
+            jobs=checked.count.jobs,
+            plan_sha=checked.plan_sha,
+            warnings=checked.plan.warnings,
+            stream=message.stream,
+            seq=message.seq,
+        )
+        submission = replace(
+            blank,
+            verdict=verdict,
+            document=documents.encode(document),
+            experiment_id=experiment_id,
+            plan_sha=checked.plan_sha,
+        )
+        return submission, None if existing is not None else _new(experiment_id, message.data, checked, received_ms)
+
+    async def _check(self, data: bytes) -> Checked:
+        if self._max_bytes is not None and len(data) > self._max_bytes:
+            words = (
+                f"the plan has {len(data):,} bytes; this worker takes {self._max_bytes:,} at most (EMS_MAX_PLAN_BYTES)"
+            )
+            raise errors.PlanRejected([Problem("plan_too_large", "", words)])
+        if len(data) > _LONG_BYTES:
+            return await asyncio.to_thread(check, data, self._reader, self._read_base, self._max_jobs)
+        return check(data, self._reader, self._read_base, self._max_jobs)
+
+    def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
+        document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
+        return replace(blank, document=documents.encode(document))
+
+    def _conflict(self, existing: Experiment, checked: Checked) -> Problem:
+        """The experiment of this id has another plan: where they differ."""
+        sent = stored(existing.spec, self._reader)
+        paths = canonical.differences(
+            canonical.with_base(sent.data, sent.base), canonical.with_base(checked.data, checked.base)
+        )
+        shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+        words = f"experiment {existing.spec.experiment_id} exists with another plan; they differ in {shown}"
+        return Problem("conflict", "experiment_id", words, suggestion="choose another experiment_id")
+
+
+def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int) -> NewExperiment:
+    parsed = checked.plan
+    ranked = next((metric for metric in parsed.metrics if metric.goal is not None), None)
+    return NewExperiment(
+        experiment_id=experiment_id,
+        name=parsed.experiment_name or experiment_id,
+        plan=data,
+        base=documents.encode(checked.base),
+        plan_sha=checked.plan_sha,
+        points=checked.count.points,
+        jobs=checked.count.jobs,
+        replicates=parsed.replicates,
+        created_ms=created_ms,
+        group=parsed.group,
+        tags=parsed.tags,
+        description=parsed.description,
+        parameters={one.name: ".".join(str(step) for step in one.path) for one in parsed.parameters},
+        metrics=tuple(metric.name for metric in parsed.metrics),
+        goal_metric=None if ranked is None else ranked.name,
+        goal=None if ranked is None else ranked.goal,
+    )
+
+
+def stored(spec: NewExperiment, reader: Reader) -> Checked:
+    """The plan of a recorded experiment, as it was accepted."""
+    data = reader.read_plan(spec.plan).data
+    base = reader.read_plan(spec.base).data
+    parsed = plan.parse(data, base)
+    return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)

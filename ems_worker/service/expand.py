@@ -1,0 +1,69 @@
+"""Accepted -> recorded: points and their first runs go into the manifest, chunk by chunk, from wherever that stands."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import structlog
+
+from ems_worker.core import job, seeds, space
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.records import PointRecord
+from ems_worker.core.run import Run
+from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Manifest
+
+log = structlog.get_logger()
+
+# Rows a chunk: some milliseconds of work between two turns of everything else.
+_RUNS_A_CHUNK = 2000
+
+
+class Expander:
+    """Expands live experiments in turn, a chunk each, so that a large one doesn't hold up a small one."""
+
+    def __init__(self, ledger: Ledger, manifest: Manifest, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
+        """`on_jobs` hears that there are new jobs to dispatch."""
+        self._ledger = ledger
+        self._manifest = manifest
+        self._metrics = metrics
+        self._on_jobs = on_jobs
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is an experiment to expand."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever: expands what is not expanded, then sleeps until woken."""
+        while True:
+            self._wake.clear()
+            waiting = [live for live in self._ledger.experiments.values() if not live.expanded and not live.over]
+            for live in waiting:
+                await self.expand(live)
+                # The chunks are work without waiting: give events their turn.
+                await asyncio.sleep(0)
+            if not waiting:
+                await self._wake.wait()
+
+    async def expand(self, live: Live) -> None:
+        """The next chunk of one experiment."""
+        plan, done = live.plan, live.record.expanded_points
+        replicates = live.record.spec.replicates
+        points = list(islice(space.points(plan, done), max(1, _RUNS_A_CHUNK // replicates)))
+        records = [PointRecord(one.index, one.params, one.run_id_suffix, one.labels) for one in points]
+        runs: list[Run] = [
+            job.first(point.index, replicate, seeds.seed(plan.seeds.policy, plan.seeds.root, point.index, replicate))
+            for point in points
+            for replicate in range(replicates)
+        ]
+        await self._manifest.expand(live.key, records, runs, done + len(points))
+        live.record = replace(live.record, expanded_points=done + len(points))
+        self._metrics.jobs_expanded.inc(len(runs))
+        if live.record.state is ExperimentState.ACCEPTED:
+            await self._ledger.move(live, ExperimentState.RUNNING)
+        if live.expanded:
+            log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
+        self._on_jobs()

@@ -1,0 +1,376 @@
+"""The one place where runs change state: it gathers a job, asks the core, and has the manifest record the answer.
+
+Decisions are made one after another under a lock and are in memory at once; their commits are queued in the same order
+and shared by the manifest's writer. Nothing that a decision announces (a call, an ack, a message) happens before
+`hear` returns, which is after the commit.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from ems_worker.core import experiment, ids, job, run
+from ems_worker.core.experiment import ExperimentState, Tally
+from ems_worker.core.job import Job, RetryPolicy
+from ems_worker.core.plan import Plan
+from ems_worker.core.records import Experiment, PointRecord, PointRow
+from ems_worker.core.render import Template
+from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.service.clock import Clock
+from ems_worker.service.ports import Change, Manifest
+
+log = structlog.get_logger()
+
+# A job's place in the manifest: experiment key, point, replicate.
+JobKey = tuple[int, int, int]
+# An attempt's: the same and its number.
+RunKey = tuple[int, int, int, int]
+
+
+@dataclass(slots=True)
+class Live:
+    """An experiment that the worker is busy with. `open` counts its runs in the run window.
+
+    `tally` is what was decided, `recorded` what of it is on disk: only that is published or ends the experiment.
+    """
+
+    record: Experiment
+    plan: Plan
+    template: Template
+    tally: Tally
+    recorded: Tally
+    policy: RetryPolicy
+    # How many of its jobs may fail.
+    allowed: int
+    open: int = 0
+    best: PointRow | None = None
+    # (monotonic seconds, jobs ended) of the recent past, for the throughput.
+    samples: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def key(self) -> int:
+        return self.record.key
+
+    @property
+    def experiment_id(self) -> str:
+        return self.record.spec.experiment_id
+
+    @property
+    def expanded(self) -> bool:
+        return self.record.expanded_points >= self.record.spec.points
+
+    @property
+    def doomed(self) -> bool:
+        """More jobs failed than may, and the plan says not to go on then."""
+        return self.plan.limits.fail_fast and self.tally.failures > self.allowed
+
+    @property
+    def over(self) -> bool:
+        return self.record.state in experiment.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What became of a signal. `known` is false for a run that the manifest doesn't have."""
+
+    known: bool
+    verdict: Verdict | None = None
+    ended: bool = False
+
+
+class Ledger:
+    """Live experiments and their open jobs, in step with the manifest."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        clock: Clock,
+        load: Callable[[Experiment], Awaitable[Live]],
+        on_change: Callable[[int], None],
+    ) -> None:
+        """`load` makes an experiment live again from its record; `on_change` hears which experiment has news."""
+        self.manifest = manifest
+        self.experiments: dict[int, Live] = {}
+        self.jobs: dict[JobKey, Job] = {}
+        # When, on the monotonic clock, the counting of a run's time began in this process.
+        self.since: dict[RunKey, float] = {}
+        self._by_id: dict[str, int] = {}
+        # Names of experiments that were let go, or heard of only in events.
+        self._over: dict[int, str] = {}
+        self._clock = clock
+        self._load_experiment = load
+        self._on_change = on_change
+        self._lock = asyncio.Lock()
+        self._uncommitted: dict[JobKey, int] = {}
+
+    def admit(self, live: Live, open_jobs: Iterable[Job] = ()) -> None:
+        """Takes up an experiment with the jobs that have an open attempt."""
+        self.experiments[live.key] = live
+        self._by_id[live.experiment_id] = live.key
+        for one in open_jobs:
+            self.jobs[live.key, *one.key] = one
+            for attempt in one.runs:
+                if attempt.state in run.OPEN:
+                    live.open += 1
+                    self._time(live.key, attempt)
+
+    def dismiss(self, key: int) -> None:
+        """Lets go of an experiment that has ended and is reported; late events find it in the manifest."""
+        live = self.experiments.pop(key)
+        del self._by_id[live.experiment_id]
+        self._over[key] = live.experiment_id
+
+    def live(self, experiment_id: str) -> Live | None:
+        key = self._by_id.get(experiment_id)
+        return None if key is None else self.experiments[key]
+
+    @property
+    def open(self) -> int:
+        """Runs in the run window, of all experiments."""
+        return sum(live.open for live in self.experiments.values())
+
+    async def key(self, experiment_id: str) -> int | None:
+        """The row id of an experiment, live or ended; None if the manifest hasn't got it."""
+        if (key := self._by_id.get(experiment_id)) is not None:
+            return key
+        record = await self.manifest.experiment(experiment_id)
+        if record is None:
+            return None
+        self._over[record.key] = experiment_id
+        return record.key
+
+    async def find(self, names: Iterable[str]) -> dict[str, RunKey]:
+        """The runs of these simulation ids, as far as they name an experiment of the manifest."""
+        found: dict[str, RunKey] = {}
+        keys: dict[str, int | None] = {}
+        for name in names:
+            parsed = ids.parse_simulation_id(name)
+            if parsed is None:
+                continue
+            if parsed.experiment_id not in keys:
+                keys[parsed.experiment_id] = await self.key(parsed.experiment_id)
+            if (key := keys[parsed.experiment_id]) is not None:
+                found[name] = (key, parsed.point, parsed.replicate, parsed.attempt)
+        return found
+
+    async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Heard]:
+        """Applies signals in their order; returns when what they changed is in the manifest.
+
+        Raises errors.ManifestConflict or errors.ManifestUnusable if it could not be recorded.
+        """
+        async with self._lock:
+            await self._load({key[:3] for key, _ in signals})
+            await self._revive(signals)
+            batch = _Batch()
+            heard = [self._decide(key, signal, batch) for key, signal in signals]
+            commit = self._commit(batch)
+        await commit
+        await self._conclude(batch.touched)
+        return heard
+
+    async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
+        """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk."""
+        live = self.experiments[key]
+        async with self._lock:
+            now_ms = self._clock.now_ms()
+            batch = _Batch()
+            claimed: list[tuple[Run, PointRecord]] = []
+            for found, point in await self.manifest.due(key, now_ms, limit):
+                place = (key, *found.key)
+                one = self.jobs.setdefault(place, found)
+                pending = one.current
+                if pending.state is not RunState.PENDING:
+                    continue
+                sha = live.template.config_sha(point.params, pending.seed)
+                self.jobs[place] = Job((*one.runs[:-1], replace(pending, config_sha=sha)))
+                self._decide((*place, pending.attempt), Signal(RunEvent.CLAIM), batch)
+                claimed.append((self.jobs[place].current, point))
+            commit = self._commit(batch)
+        await commit
+        return claimed
+
+    async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
+        """Notes on open runs that they are to be stopped, and why, before STOP is sent."""
+        async with self._lock:
+            batch = _Batch()
+            for key, reason in runs:
+                one = self.jobs.get(key[:3])
+                if one is None or one.attempt(key[3]).state not in run.OPEN:
+                    continue
+                before = one.attempt(key[3])
+                after = replace(before, stop_reason=reason)
+                self.jobs[key[:3]] = Job(tuple(after if r is before else r for r in one.runs))
+                batch.note(key[:3], one, self.jobs[key[:3]])
+            commit = self._commit(batch)
+        await commit
+
+    async def count_time(self) -> None:
+        """Puts on disk how much of their limits open runs have used: a crash only adds to a limit what comes after."""
+        async with self._lock:
+            batch, now = _Batch(), self._clock.monotonic()
+            for key, since in self.since.items():
+                one = self.jobs[key[:3]]
+                used = round(1000 * (now - since))
+                runs = tuple(replace(r, elapsed_ms=r.elapsed_ms + used) if r.attempt == key[3] else r for r in one.runs)
+                self.jobs[key[:3]] = Job(runs)
+                self.since[key] = now
+                batch.note(key[:3], one, self.jobs[key[:3]])
+            commit = self._commit(batch)
+        await commit
+
+    async def cancel_pending(self, key: int, limit: int) -> int:
+        """Cancels up to `limit` runs that were never announced; how many those were."""
+        async with self._lock:
+            batch = _Batch()
+            found = await self.manifest.due(key, 2**62, limit)
+            for stored, _ in found:
+                place = (key, *stored.key)
+                one = self.jobs.setdefault(place, stored)
+                if one.current.state is RunState.PENDING:
+                    self._decide((*place, one.current.attempt), Signal(RunEvent.CANCEL), batch)
+            commit = self._commit(batch)
+        await commit
+        await self._conclude(batch.touched)
+        return len(found)
+
+    async def _load(self, places: set[JobKey]) -> None:
+        missing = [place for place in places if place not in self.jobs]
+        if missing:
+            self.jobs.update(await self.manifest.jobs(missing))
+
+    async def _revive(self, signals: Sequence[tuple[RunKey, Signal]]) -> None:
+        """Takes up an experiment that was let go if a signal changes one of its jobs after all."""
+        for key, signal in signals:
+            if key[0] in self.experiments or (one := self.jobs.get(key[:3])) is None or key[3] > len(one.runs):
+                continue
+            if run.TRANSITIONS[one.attempt(key[3]).state, signal.event].verdict is Verdict.APPLY:
+                record = await self.manifest.experiment(self._over[key[0]])
+                assert record is not None
+                self.admit(await self._load_experiment(record), await self._open_jobs(key[0]))
+
+    async def _open_jobs(self, key: int) -> list[Job]:
+        return [one for one, _ in await self.manifest.open_jobs(key)]
+
+    def _decide(self, key: RunKey, signal: Signal, batch: "_Batch") -> Heard:
+        place = key[:3]
+        before = self.jobs.get(place)
+        if before is None or key[3] > len(before.runs):
+            return Heard(known=False)
+        verdict = run.TRANSITIONS[before.attempt(key[3]).state, signal.event].verdict
+        if verdict is not Verdict.APPLY:
+            batch.places.add(place)
+            return Heard(True, verdict)
+        live = self.experiments[key[0]]
+        wanted = not live.over and not live.doomed
+        decision = job.decide(before, key[3], signal, live.policy, self._clock.now_ms(), wanted)
+        after = decision.job
+        if decision.ended:
+            after = job.number_end(after, batch.next_seq(live))
+        self.jobs[place] = after
+        batch.note(place, before, after)
+        for old, new in job.changed(before, after):
+            self._count(live, old, new)
+        if before.current != after.current:
+            live.tally = live.tally.after([(before.current, after.current)])
+        return Heard(True, decision.verdict, decision.ended)
+
+    def _count(self, live: Live, old: Run | None, new: Run) -> None:
+        was = old is not None and old.state in run.OPEN
+        now = new.state in run.OPEN
+        live.open += now - was
+        if not now:
+            self.since.pop((live.key, new.point, new.replicate, new.attempt), None)
+        elif old is None or old.state is not new.state:
+            self._time(live.key, new)
+
+    def _time(self, key: int, one: Run) -> None:
+        if one.state in (RunState.SUBMITTED, RunState.RUNNING):
+            self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()
+
+    def _commit(self, batch: "_Batch") -> "asyncio.Task[None]":
+        """Queues the batch for the writer; a task of its own, so that a cancelled caller doesn't forget the rest."""
+        for place in batch.places:
+            self._uncommitted[place] = self._uncommitted.get(place, 0) + 1
+        tallies = {key: self.experiments[key].tally for key in batch.touched}
+        return asyncio.create_task(self._record(batch, tallies))
+
+    async def _record(self, batch: "_Batch", tallies: Mapping[int, Tally]) -> None:
+        try:
+            if batch.changes:
+                await self.manifest.save(batch.changes, batch.ended_seq)
+        finally:
+            for place in batch.places:
+                self._uncommitted[place] -= 1
+                if not self._uncommitted[place]:
+                    del self._uncommitted[place]
+                    self._forget(place)
+        for key, tally in tallies.items():
+            if (live := self.experiments.get(key)) is not None:
+                live.recorded = tally
+            self._on_change(key)
+
+    def _forget(self, place: JobKey) -> None:
+        """Keeps in memory only jobs that have an open attempt; the manifest has the rest."""
+        one = self.jobs.get(place)
+        if one is not None and not any(attempt.state in run.OPEN for attempt in one.runs):
+            del self.jobs[place]
+
+    async def _conclude(self, keys: Iterable[int]) -> None:
+        for key in keys:
+            if (live := self.experiments.get(key)) is not None:
+                await self.conclude(live)
+
+    async def conclude(self, live: Live) -> None:
+        """Ends the experiment if all its jobs have ended."""
+        event = experiment.conclusion(live.recorded, live.allowed)
+        if event is None:
+            return
+        state = live.record.state
+        to = experiment.TRANSITIONS[state, event]
+        if to is None:
+            return
+        reason = "too many jobs failed" if to is ExperimentState.FAILED else None
+        await self.move(live, to, reason)
+        log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
+
+    async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:
+        """Moves the experiment to another state, in memory and then on disk."""
+        now_ms = self._clock.now_ms()
+        before = live.record
+        started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
+        finished = now_ms if to in experiment.ENDED else None
+        live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
+        await self.manifest.move_experiment(before.key, before.state, to, now_ms, reason)
+        self._on_change(before.key)
+
+
+class _Batch:
+    """Changes that are recorded together: each attempt once, from what it was before the batch to what it is after."""
+
+    def __init__(self) -> None:
+        self._before: dict[RunKey, Run | None] = {}
+        self._after: dict[RunKey, Run] = {}
+        self.ended_seq: dict[int, int] = {}
+        self.places: set[JobKey] = set()
+
+    def note(self, place: JobKey, before: Job, after: Job) -> None:
+        self.places.add(place)
+        for old, new in job.changed(before, after):
+            key = (*place, new.attempt)
+            self._before.setdefault(key, old)
+            self._after[key] = new
+
+    def next_seq(self, live: Live) -> int:
+        live.record = replace(live.record, ended_seq=live.record.ended_seq + 1)
+        self.ended_seq[live.key] = live.record.ended_seq
+        return live.record.ended_seq
+
+    @property
+    def touched(self) -> Mapping[int, None]:
+        return dict.fromkeys(key[0] for key in self._after)
+
+    @property
+    def changes(self) -> list[Change]:
+        return [(key[0], self._before[key], after) for key, after in self._after.items()]

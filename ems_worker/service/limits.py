@@ -1,0 +1,138 @@
+"""Time limits and STOP: runs that take too long or that nobody waits for are stopped; the silent are given up."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from ems_worker.core import ids, run
+from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal, StopReason
+from ems_worker.service.clock import Clock
+from ems_worker.service.ledger import Ledger, Live, RunKey
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Orchestrator
+
+log = structlog.get_logger()
+
+_TICK_SECONDS = 0.5
+# How often the time that open runs have used is put on disk: what a crash can add to a limit.
+_RECORD_SECONDS = 30.0
+_CANCEL_CHUNK = 1000
+_STOPS_AT_ONCE = 16
+# Answers to STOP that say that no confirmation will come.
+_NO_CONFIRMATION = frozenset({"NOT_FOUND", "UNIMPLEMENTED"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopping:
+    since: float
+    confirmable: bool
+
+
+class Limits:
+    """Looks at the open runs twice a second. Time is measured on the monotonic clock; a restart only lengthens it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        orchestrator: Orchestrator,
+        clock: Clock,
+        metrics: Metrics,
+        run_timeout_seconds: float,
+        stop_confirm_seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._orchestrator = orchestrator
+        self._clock = clock
+        self._metrics = metrics
+        self._default_seconds = run_timeout_seconds
+        self._confirm_seconds = stop_confirm_seconds
+        self._stopping: dict[RunKey, _Stopping] = {}
+        self._recorded = clock.monotonic()
+
+    async def run(self) -> None:
+        """For ever: a look, then a pause."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def look(self) -> None:
+        """One round: cancels pending runs of doomed experiments, stops what is over its limit, gives up on the silent."""
+        now = self._clock.monotonic()
+        await self._drop_doomed()
+        overdue: list[tuple[RunKey, StopReason]] = []
+        asked: list[RunKey] = []
+        for key, live, one in self._open():
+            if one.stop_reason is not None:
+                asked.append(key)
+            elif live.doomed:
+                overdue.append((key, StopReason.UNWANTED))
+            elif self.elapsed_seconds(key, one, now) > self._limit_seconds(live):
+                overdue.append((key, StopReason.TIMEOUT))
+        if overdue:
+            await self._ledger.ask_to_stop(overdue)
+            asked += [key for key, _ in overdue]
+        await self._stop([key for key in asked if key not in self._stopping])
+        await self._give_up([key for key in asked if key in self._stopping], now)
+        open_now = set(asked)
+        self._stopping = {key: since for key, since in self._stopping.items() if key in open_now}
+        if now - self._recorded >= _RECORD_SECONDS:
+            self._recorded = now
+            await self._ledger.count_time()
+
+    def elapsed_seconds(self, key: RunKey, one: Run, now: float) -> float:
+        """The time that counts against the run's limit."""
+        since = self._ledger.since.get(key)
+        return one.elapsed_ms / 1000 + (0.0 if since is None else now - since)
+
+    def _limit_seconds(self, live: Live) -> float:
+        return live.plan.limits.run_timeout_seconds or self._default_seconds
+
+    def _open(self) -> list[tuple[RunKey, Live, Run]]:
+        return [
+            ((*place, one.attempt), self._ledger.experiments[place[0]], one)
+            for place, job in self._ledger.jobs.items()
+            for one in job.runs
+            if one.state in run.OPEN and place[0] in self._ledger.experiments
+        ]
+
+    async def _drop_doomed(self) -> None:
+        for live in list(self._ledger.experiments.values()):
+            if live.doomed and not live.over:
+                while await self._ledger.cancel_pending(live.key, _CANCEL_CHUNK):
+                    pass
+
+    async def _stop(self, keys: list[RunKey]) -> None:
+        gate = asyncio.Semaphore(_STOPS_AT_ONCE)
+
+        async def stop(key: RunKey) -> None:
+            live = self._ledger.experiments.get(key[0])
+            job = self._ledger.jobs.get(key[:3])
+            if live is None or job is None:
+                return
+            reason = job.attempt(key[3]).stop_reason
+            name = ids.simulation_id(live.experiment_id, *key[1:])
+            async with gate:
+                code = await self._orchestrator.stop(name)
+            self._metrics.stops.labels(str(reason)).inc()
+            log.info("run.stop_sent", simulation_id=name, reason=reason, code=code)
+            self._stopping[key] = _Stopping(self._clock.monotonic(), code not in _NO_CONFIRMATION)
+
+        if keys:
+            await asyncio.gather(*(stop(key) for key in keys))
+
+    async def _give_up(self, keys: list[RunKey], now: float) -> None:
+        """Runs whose STOP was not confirmed in time: lost where they were overdue, cancelled where unwanted."""
+        signals: list[tuple[RunKey, Signal]] = []
+        for key in keys:
+            stopping, job = self._stopping[key], self._ledger.jobs.get(key[:3])
+            if job is None or (stopping.confirmable and now - stopping.since < self._confirm_seconds):
+                continue
+            one = job.attempt(key[3])
+            if one.stop_reason is StopReason.UNWANTED:
+                signals.append((key, Signal(RunEvent.CANCEL)))
+            else:
+                words = "passed its time limit, and its end was not confirmed"
+                signals.append((key, Signal(RunEvent.LOSE, ErrorKind.LOST, words)))
+        if signals:
+            await self._ledger.hear(signals)

@@ -1,0 +1,30 @@
+"""The worker's instruments, for Prometheus. Their names and meanings are in docs/operations.md."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """One set a worker; `registry` is what /metrics shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.submissions = Counter("ems_submissions", "Plan messages decided", ["decision"], registry=self.registry)
+        self.jobs_expanded = Counter("ems_jobs_expanded", "Jobs recorded in the manifest", registry=self.registry)
+        self.starts = Counter("ems_starts", "Start commands answered", ["outcome"], registry=self.registry)
+        self.start_seconds = Histogram(
+            "ems_start_seconds", "Duration of start calls", buckets=_CALL_BUCKETS, registry=self.registry
+        )
+        self.stops = Counter("ems_stops", "STOP commands sent", ["reason"], registry=self.registry)
+        self.events = Counter("ems_events", "Run events heard", ["verdict"], registry=self.registry)
+        self.results = Counter("ems_results_published", "Result documents acknowledged", registry=self.registry)
+        self.statuses = Counter("ems_statuses_published", "Status documents acknowledged", registry=self.registry)
+        self.dead_letters = Counter("ems_dead_letters", "Messages put aside", ["kind"], registry=self.registry)
+        self.open_runs = Gauge("ems_open_runs", "Runs in the run window", registry=self.registry)
+        self.run_window = Gauge("ems_run_window", "Runs that may be open at once", registry=self.registry)
+        self.experiments = Gauge(
+            "ems_live_experiments", "Experiments not yet ended and reported", registry=self.registry
+        )
+        self.broker_connected = Gauge("ems_broker_connected", "1 while connected to NATS", registry=self.registry)
+        self.commits = Counter("ems_manifest_commits", "Transactions of the manifest", registry=self.registry)

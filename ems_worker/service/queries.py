@@ -1,0 +1,218 @@
+"""Questions answered: the NATS service `ems.api.*`. JSON in, JSON out; pages are capped and continued by a cursor."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, TypeVar
+
+import pydantic
+from pydantic import Field
+
+from ems_worker import errors
+from ems_worker.core import documents, ids, render
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.records import Experiment
+from ems_worker.service import accept
+from ems_worker.service.accept import ReadBase, Reader
+from ems_worker.service.clock import Clock
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.ports import Manifest
+
+Handler = Callable[[bytes], Awaitable[bytes]]
+
+# Characters of a configuration in one reply, well under the servers' usual megabyte.
+_CONFIG_PART = 256 * 1024
+_PAGE = 100
+
+
+class _Request(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class _List(_Request):
+    group: str | None = None
+    state: ExperimentState | None = None
+    limit: Annotated[int, Field(ge=1, le=_PAGE)] = 50
+    cursor: str | None = None
+
+
+class _Get(_Request):
+    experiment_id: str
+
+
+class _Page(_Get):
+    limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
+    cursor: str | None = None
+
+
+class _Jobs(_Page):
+    state: str | None = None
+    attempts: bool = False
+
+
+class _Results(_Get):
+    after_seq: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
+
+
+class _Config(_Request):
+    simulation_id: str
+    offset: Annotated[int, Field(ge=0)] = 0
+
+
+_AnyRequest = TypeVar("_AnyRequest", bound=_Request)
+
+
+class Queries:
+    """The handlers, by verb; each raises errors.NotFound or errors.RequestRefused for what can't be answered."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        manifest: Manifest,
+        reader: Reader,
+        read_base: ReadBase,
+        clock: Clock,
+        worker_id: str,
+        max_jobs: int | None,
+    ) -> None:
+        self._ledger = ledger
+        self._manifest = manifest
+        self._reader = reader
+        self._read_base = read_base
+        self._clock = clock
+        self._worker_id = worker_id
+        self._max_jobs = max_jobs
+
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "validate": self._validate,
+            "list": self._list,
+            "get": self._get,
+            "jobs": self._jobs,
+            "points": self._points,
+            "results": self._results,
+            "config": self._config,
+        }
+
+    async def _validate(self, data: bytes) -> bytes:
+        document = accept.decision_document(data, self._reader, self._read_base, self._max_jobs)
+        return documents.encode(document)
+
+    async def _list(self, data: bytes) -> bytes:
+        request = _read(_List, data)
+        before = None if request.cursor is None else _number(request.cursor)
+        records = await self._manifest.list_experiments(request.group, request.state, before, request.limit)
+        cursor = str(records[-1].key) if len(records) == request.limit else None
+        found = [await self._status(record) for record in records]
+        return documents.encode({"schema": "ems.list.v1", "experiments": found, "cursor": cursor})
+
+    async def _get(self, data: bytes) -> bytes:
+        record = await self._record(_read(_Get, data).experiment_id)
+        details = {
+            "description": record.spec.description,
+            "parameters": dict(record.spec.parameters or {}),
+            "plan_sha": record.spec.plan_sha,
+            "points": record.spec.points,
+            "replicates": record.spec.replicates,
+        }
+        return documents.encode({**await self._status(record), **details})
+
+    async def _jobs(self, data: bytes) -> bytes:
+        request = _read(_Jobs, data)
+        record = await self._record(request.experiment_id)
+        after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
+        rows = await self._manifest.jobs_page(record.key, after, request.limit, request.attempts, request.state)
+        last = rows[-1].run if len(rows) == request.limit else None
+        return documents.encode(
+            {
+                "schema": "ems.jobs.v1",
+                "jobs": [documents.result(request.experiment_id, row) for row in rows],
+                "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
+            }
+        )
+
+    async def _points(self, data: bytes) -> bytes:
+        request = _read(_Page, data)
+        record = await self._record(request.experiment_id)
+        after = -1 if request.cursor is None else _number(request.cursor)
+        rows = await self._manifest.points_page(record.key, after, request.limit)
+        cursor = str(rows[-1].point.point) if len(rows) == request.limit else None
+        found = [documents.point(request.experiment_id, row) for row in rows]
+        return documents.encode({"schema": "ems.points.v1", "points": found, "cursor": cursor})
+
+    async def _results(self, data: bytes) -> bytes:
+        request = _read(_Results, data)
+        record = await self._record(request.experiment_id)
+        rows = await self._manifest.results(record.key, request.after_seq, request.limit)
+        return documents.encode(
+            {
+                "schema": "ems.results.v1",
+                "results": [documents.result(request.experiment_id, row) for row in rows],
+                "after_seq": rows[-1].run.ended_seq if rows else request.after_seq,
+                "more": len(rows) == request.limit,
+            }
+        )
+
+    async def _config(self, data: bytes) -> bytes:
+        request = _read(_Config, data)
+        parsed = ids.parse_simulation_id(request.simulation_id)
+        record = None if parsed is None else await self._manifest.experiment(parsed.experiment_id)
+        if parsed is None or record is None:
+            raise errors.NotFound(f"there is no run {request.simulation_id}")
+        place = (record.key, parsed.point, parsed.replicate)
+        job = (await self._manifest.jobs([place])).get(place)
+        if job is None or not 1 <= parsed.attempt <= len(job.runs):
+            raise errors.NotFound(f"there is no run {request.simulation_id}")
+        one = job.attempt(parsed.attempt)
+        point = (await self._manifest.points_by_number(record.key, [parsed.point]))[parsed.point]
+        live = self._ledger.live(parsed.experiment_id)
+        template = live.template if live is not None else render.Template(accept.stored(record.spec, self._reader).plan)
+        text = template.render(point.params, one.seed, request.simulation_id).decode()
+        end = request.offset + _CONFIG_PART
+        return documents.encode(
+            {
+                "schema": "ems.config.v1",
+                "simulation_id": request.simulation_id,
+                "seed": one.seed,
+                "config_sha": one.config_sha,
+                "computed_sha": template.config_sha(point.params, one.seed),
+                "config": text[request.offset : end],
+                "next_offset": end if end < len(text) else None,
+            }
+        )
+
+    async def _record(self, experiment_id: str) -> Experiment:
+        record = await self._manifest.experiment(experiment_id)
+        if record is None:
+            raise errors.NotFound(f"there is no experiment {experiment_id}")
+        return record
+
+    async def _status(self, record: Experiment) -> documents.Document:
+        """As published last, but for the counts, which are of now."""
+        live = self._ledger.live(record.spec.experiment_id)
+        now_ms = self._clock.now_ms()
+        if live is not None:
+            remaining = live.recorded.total - live.recorded.ended
+            pace, tally, best = documents.pace(live.samples, remaining), live.recorded, live.best
+        else:
+            pace, tally = documents.Pace(eta_seconds=0.0), await self._manifest.tally(record.key)
+            best = await self._manifest.best_point(record.key)
+        return documents.status(record, tally, worker_id=self._worker_id, now_ms=now_ms, pace=pace, best=best)
+
+
+def _read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:
+    try:
+        return kind.model_validate_json(data or b"{}")
+    except pydantic.ValidationError as error:
+        words = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'request'}: {one['msg']}" for one in error.errors())
+        raise errors.RequestRefused(words) from None
+
+
+def _number(cursor: str) -> int:
+    return _numbers(f"{cursor}.0.0")[0]
+
+
+def _numbers(cursor: str) -> tuple[int, int, int]:
+    parts = cursor.split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise errors.RequestRefused(f"cursor: {cursor!r} is none of ours")
+    return int(parts[0]), int(parts[1]), int(parts[2])

@@ -1,0 +1,56 @@
+"""What a worker starts from: unfinished experiments and their open runs, as the manifest has them."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from ems_worker.core import run
+from ems_worker.core.job import RetryPolicy
+from ems_worker.core.records import Experiment
+from ems_worker.core.render import Template
+from ems_worker.core.run import ErrorKind, Run, RunState
+from ems_worker.service import accept
+from ems_worker.service.accept import Reader
+from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.ports import Manifest
+
+log = structlog.get_logger()
+
+
+async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
+    """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows."""
+    plan = accept.stored(record.spec, reader).plan
+    tally = await manifest.tally(record.key)
+    return Live(
+        record=record,
+        plan=plan,
+        template=Template(plan),
+        tally=tally,
+        recorded=tally,
+        policy=RetryPolicy(plan.limits.max_attempts, frozenset(ErrorKind(kind) for kind in plan.limits.retry_on)),
+        allowed=plan.limits.max_failed.allowed(record.spec.jobs),
+        best=await manifest.best_point(record.key),
+    )
+
+
+async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequence[tuple[Live, Run]]:
+    """Takes up every unfinished experiment; the runs that were on their way to the orchestrator when the worker ended.
+
+    Those may or may not have arrived: they are to be sent again under the same ids.
+    """
+    submitting: list[tuple[Live, Run]] = []
+    for record in await manifest.unfinished():
+        live = await load(record, manifest, reader)
+        jobs = [job for job, _ in await manifest.open_jobs(record.key)]
+        ledger.admit(live, jobs)
+        submitting += [(live, one) for job in jobs for one in job.runs if one.state is RunState.SUBMITTING]
+        await ledger.conclude(live)
+        log.info(
+            "experiment.recovered",
+            experiment_id=live.experiment_id,
+            state=record.state.value,
+            jobs=record.spec.jobs,
+            ended=live.tally.ended,
+            open=sum(one.state in run.OPEN for job in jobs for one in job.runs),
+        )
+    return submitting

@@ -1,0 +1,152 @@
+"""Results and status out: what the manifest holds is published, and how far that has come is recorded.
+
+Results go by a cursor over the ends of jobs, statuses by revision. Both are on disk before they are sent, so a crash
+repeats a message (the same one) and never loses one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core import documents, experiment
+from ems_worker.core.experiment import Tally
+from ems_worker.core.records import Experiment, PointRow
+from ems_worker.service.clock import Clock
+from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Broker, Manifest
+
+log = structlog.get_logger()
+
+_PAGE = 500
+# Over what the throughput is measured, and how many samples it keeps.
+_PACE_SECONDS = 30.0
+_PACE_SAMPLES = 60
+_BROKER_PAUSE_SECONDS = 1.0
+
+
+class Reporter:
+    """Publishes, an experiment at a time, one document after another; the latest status only."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        manifest: Manifest,
+        broker: Broker,
+        clock: Clock,
+        metrics: Metrics,
+        worker_id: str,
+        interval_seconds: float,
+        leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
+    ) -> None:
+        """`leave_manifest` writes the file that stays when an experiment has ended."""
+        self._ledger = ledger
+        self._manifest = manifest
+        self._broker = broker
+        self._clock = clock
+        self._metrics = metrics
+        self._worker_id = worker_id
+        self._interval = interval_seconds
+        self._leave_manifest = leave_manifest
+        self._news: set[int] = set()
+        self._wake = asyncio.Event()
+
+    def tell(self, key: int) -> None:
+        """The experiment has news."""
+        self._news.add(key)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For ever: reports on every experiment with news, then waits for more; at most one status an interval."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            began = self._clock.monotonic()
+            news, self._news = self._news, set()
+            for key in news:
+                if (live := self._ledger.experiments.get(key)) is None:
+                    continue
+                try:
+                    await self.report(live)
+                except errors.BrokerUnavailable as error:
+                    log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
+                    self.tell(key)
+                    await asyncio.sleep(_BROKER_PAUSE_SECONDS)
+            # News that come meanwhile share the next status.
+            await asyncio.sleep(max(0.0, self._interval - (self._clock.monotonic() - began)))
+
+    async def report(self, live: Live) -> None:
+        """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""
+        await self._results(live)
+        record, tally = live.record, live.recorded
+        if live.over and record.published_seq < record.ended_seq:
+            # It ended just now: its last results go first.
+            self.tell(live.key)
+            return
+        if live.over and self._leave_manifest is not None:
+            await self._leave_manifest(live)
+        await self._status(live, record, tally)
+        if record.state in experiment.ENDED and not live.open and live.key not in self._news:
+            self._ledger.dismiss(live.key)
+
+    async def _results(self, live: Live) -> None:
+        while live.record.published_seq < live.record.ended_seq:
+            rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
+            if not rows:
+                return
+            last = rows[-1].run.ended_seq
+            assert last is not None
+            items = []
+            for row in rows:
+                document = documents.result(live.experiment_id, row)
+                name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
+                items.append((f"ems.experiment.result.{live.experiment_id}", documents.encode(document), name))
+            ended = await self._ended_points(live, sorted({row.run.point for row in rows}), last)
+            for point in ended:
+                document = documents.point(live.experiment_id, point)
+                name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
+                items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
+            await self._broker.publish(items)
+            await self._manifest.results_published(live.key, last)
+            live.record = replace(live.record, published_seq=last)
+            self._metrics.results.inc(len(rows))
+            await self._rank(live, ended)
+
+    async def _ended_points(self, live: Live, numbers: list[int], last: int) -> list[PointRow]:
+        """Points all of whose jobs had ended, the last of them among the ends published now."""
+        rows = await self._manifest.points(live.key, numbers)
+        return [row for row in rows if row.ended_seq is not None and row.ended_seq <= last]
+
+    async def _rank(self, live: Live, ended: list[PointRow]) -> None:
+        goal, metric = live.record.spec.goal, live.record.spec.goal_metric
+        for row in ended:
+            if live.best is not None and live.best.point.point == row.point.point:
+                # A late result changed the leader: others may be better now.
+                live.best = await self._manifest.best_point(live.key)
+            else:
+                live.best = documents.better(goal, metric, live.best, row)
+
+    async def _status(self, live: Live, record: Experiment, tally: Tally) -> None:
+        now = self._clock.monotonic()
+        live.samples.append((now, tally.ended))
+        while len(live.samples) > _PACE_SAMPLES or live.samples[0][0] < now - _PACE_SECONDS:
+            live.samples.pop(0)
+        revision = live.record.revision + 1
+        live.record = replace(live.record, revision=revision)
+        document = documents.status(
+            replace(record, revision=revision),
+            tally,
+            worker_id=self._worker_id,
+            now_ms=self._clock.now_ms(),
+            pace=documents.pace(live.samples, tally.total - tally.ended),
+            best=live.best,
+        )
+        await self._manifest.record_revision(live.key, revision)
+        subject = f"ems.experiment.status.{live.experiment_id}"
+        await self._broker.publish_latest(subject, documents.encode(document), revision)
+        await self._manifest.revision_published(live.key, revision)
+        live.record = replace(live.record, published_revision=revision)
+        self._metrics.statuses.inc()

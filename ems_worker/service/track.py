@@ -1,0 +1,120 @@
+"""Events in: what the orchestrator says of runs becomes state, is recorded, and only then acknowledged."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core.records import ParkedEvent
+from ems_worker.core.run import Signal, Verdict
+from ems_worker.core.wire import Message
+from ems_worker.service.clock import Clock
+from ems_worker.service.ledger import Ledger, RunKey
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Broker, Manifest
+
+log = structlog.get_logger()
+
+# How an event's bytes are understood: (subject, data) to the run's name and what is said of it.
+Decode = Callable[[str, bytes], tuple[str, Signal]]
+
+
+class Tracker:
+    """Applies batches of events. `parked` says whether events of unknown runs wait in the manifest."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        manifest: Manifest,
+        broker: Broker,
+        decode: Decode,
+        clock: Clock,
+        metrics: Metrics,
+        keep: int,
+    ) -> None:
+        self._ledger = ledger
+        self._manifest = manifest
+        self._broker = broker
+        self._decode = decode
+        self._clock = clock
+        self._metrics = metrics
+        self._keep = keep
+        self.parked = True
+
+    async def run(self) -> None:
+        """For ever: the next events."""
+        while True:
+            if messages := await self._broker.events():
+                await self.track(messages)
+
+    async def track(self, messages: Sequence[Message]) -> None:
+        """Applies one batch and acknowledges it; what can't be understood goes to the dead letters."""
+        read: list[tuple[Message, str, Signal]] = []
+        good: list[Message] = []
+        for message in messages:
+            try:
+                name, signal = self._decode(message.subject, message.data)
+            except errors.Unreadable as error:
+                log.warning("event.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
+                await self._broker.dead_letter(message, str(error), "event")
+                self._metrics.events.labels("unreadable").inc()
+                continue
+            read.append((message, name, signal))
+            good.append(message)
+        unknown, contradictions = await self._apply([(name, signal) for _, name, signal in read])
+        for index in contradictions:
+            message, name, signal = read[index]
+            log.warning("event.contradiction", simulation_id=name, subject=message.subject, seq=message.seq)
+            await self._broker.dead_letter(
+                message, f"{name} has ended otherwise: {signal.event} came too late", "event"
+            )
+        if unknown:
+            await self._park([read[index] for index in unknown])
+        refused = {id(read[index][0]) for index in contradictions}
+        await self._broker.ack([message for message in good if id(message) not in refused])
+
+    async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], list[int]]:
+        """Applies what concerns known runs; the positions of those that don't, and of contradictions."""
+        runs = await self._ledger.find(dict.fromkeys(name for name, _ in items))
+        known: list[tuple[int, RunKey, Signal]] = []
+        unknown: list[int] = []
+        contradictions: list[int] = []
+        for index, (name, signal) in enumerate(items):
+            if (key := runs.get(name)) is None:
+                unknown.append(index)
+            else:
+                known.append((index, key, signal))
+        heard = await self._ledger.hear([(key, signal) for _, key, signal in known])
+        for (index, _, _), one in zip(known, heard, strict=True):
+            if not one.known:
+                unknown.append(index)
+                continue
+            assert one.verdict is not None
+            self._metrics.events.labels(one.verdict.value).inc()
+            if one.verdict is Verdict.CONTRADICTION:
+                contradictions.append(index)
+        return unknown, contradictions
+
+    async def _park(self, items: Sequence[tuple[Message, str, Signal]]) -> None:
+        now_ms = self._clock.now_ms()
+        events = [ParkedEvent(name, message.subject, message.seq, now_ms, message.data) for message, name, _ in items]
+        dropped = await self._manifest.park(events, self._keep)
+        self.parked = True
+        self._metrics.events.labels("parked").inc(len(events))
+        if dropped:
+            log.warning("event.parked_full", dropped=dropped, keep=self._keep)
+
+    async def retry_parked(self, older_than_ms: int) -> None:
+        """Applies parked events whose runs are known by now; those parked before `older_than_ms` are dropped."""
+        if not self.parked:
+            return
+        if expired := await self._manifest.expire_parked(older_than_ms):
+            log.info("event.parked_expired", count=expired)
+        parked = await self._manifest.parked()
+        items = [self._decode(event.subject, event.data) for event in parked]
+        unknown, contradictions = await self._apply(items)
+        for index in contradictions:
+            log.warning("event.contradiction", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
+        waiting = set(unknown)
+        await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
+        self.parked = bool(waiting)
