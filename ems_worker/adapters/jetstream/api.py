@@ -1,0 +1,69 @@
+"""JetStream's own requests and answers, as plain JSON: comparing configurations needs what the server really has."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import connection
+
+TIMEOUT_SECONDS = 5.0
+# JetStream's error codes that mean something to us.
+SUBJECTS_OVERLAP = 10065
+WRONG_LAST_SEQUENCE = 10071
+NO_MESSAGE = 10037
+
+
+class Refused(errors.BrokerUnavailable):
+    """JetStream answered with an error. `code` is like HTTP's, `err_code` JetStream's own number."""
+
+    def __init__(self, what: str, error: Mapping[str, Any]) -> None:
+        self.code = int(error.get("code", 500))
+        self.err_code = int(error.get("err_code", 0))
+        self.description = str(error.get("description", ""))
+        super().__init__(f"JetStream refused {what}: {self.description} ({self.err_code or self.code})")
+
+    @property
+    def missing(self) -> bool:
+        return self.code == 404
+
+
+async def call(link: connection.Connection, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The answer to `$JS.API.{verb}`. Raises Refused for JetStream's errors, BrokerUnavailable without an answer."""
+    data = orjson.dumps(body) if body is not None else b""
+    try:
+        reply = await link.request(f"$JS.API.{verb}", data, TIMEOUT_SECONDS)
+    except connection.NoResponders as error:
+        raise errors.BrokerUnavailable(
+            f"the NATS server at {link.where} has no JetStream (or is still starting it); "
+            "enable it with `jetstream {}` in its configuration"
+        ) from error
+    answer = orjson.loads(reply.data)
+    if not isinstance(answer, dict):
+        raise errors.BrokerUnavailable(f"JetStream answered {verb} with something that isn't an object")
+    if "error" in answer:
+        raise Refused(verb, answer["error"])
+    return answer
+
+
+async def find(link: connection.Connection, verb: str) -> dict[str, Any] | None:
+    """As `call`, but None where there is no such thing."""
+    try:
+        return await call(link, verb)
+    except Refused as refused:
+        if refused.missing:
+            return None
+        raise
+
+
+def nanoseconds(timestamp: str) -> int:
+    """Nanoseconds since the Unix epoch of a time as Go writes it: RFC 3339 with up to nine digits of a second."""
+    digits = ""
+    if "." in timestamp:
+        head, _, tail = timestamp.partition(".")
+        digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
+        timestamp = head + tail[len(digits) :]
+    seconds = int(datetime.fromisoformat(timestamp).timestamp())
+    return seconds * 1_000_000_000 + int(digits.ljust(9, "0")[:9])

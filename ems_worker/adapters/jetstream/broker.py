@@ -1,0 +1,170 @@
+"""The broker as the services know it (`service.ports.Broker`)."""
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import orjson
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import connection, consumers, service, streams
+from ems_worker.adapters.jetstream.publish import Item, Publisher
+from ems_worker.adapters.jetstream.pull import Pull
+from ems_worker.core.wire import Message, StreamIdentity
+
+# Plans may have megabytes, and each is a long piece of work.
+_PLAN_BATCH = 8
+_EVENT_BATCH = 500
+_WAIT_SECONDS = 1.0
+_SHORTEST_DELAY_SECONDS = 0.05
+_REASON_CHARACTERS = 2000
+_SLACK_BYTES = 512
+_ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class Broker:
+    """NATS JetStream for the worker. `ensure()` comes before the first fetch."""
+
+    def __init__(self, link: connection.Connection) -> None:
+        self._link = link
+        self._plans = Pull(link, consumers.PLANS, _PLAN_BATCH)
+        self._events = Pull(link, consumers.EVENTS, _EVENT_BATCH)
+        self._publisher = Publisher(link)
+        self._identities: Mapping[str, StreamIdentity] = {}
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(
+        cls,
+        servers: Sequence[str],
+        *,
+        name: str,
+        timeout: float | None = None,
+        on_disconnected: Callable[[], None] = _nothing,
+        on_reconnected: Callable[[], None] = _nothing,
+        on_error: Callable[[Exception], None] = _nothing,
+    ) -> AsyncIterator["Broker"]:
+        """A connected broker for the time of the `async with`.
+
+        Without a timeout (seconds) it waits for the server for ever; with one it raises BrokerUnavailable. Once
+        connected it always comes back by itself; the callbacks tell of that.
+        """
+        link = connection.Connection(
+            servers, name=name, on_disconnected=on_disconnected, on_reconnected=on_reconnected, on_error=on_error
+        )
+        broker = cls(link)
+        try:
+            await link.open(timeout)
+            for listener in (broker._plans, broker._events, broker._publisher):
+                await link.listen(listener)
+            yield broker
+        finally:
+            await broker._plans.release()
+            await broker._events.release()
+            await link.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link.connected
+
+    async def ensure(self, *, create: bool = True) -> Mapping[str, StreamIdentity]:
+        """Makes missing streams (unless `create` forbids it) and consumers, and gives the streams' identities.
+
+        Keyed by the names of the contract, also where the run events are in a stream of another name. Raises
+        BrokerMisconfigured, with all that contradicts and the remedy.
+        """
+        found = await streams.ensure(self._link, create=create)
+        for pull, spec, stream in (
+            (self._plans, consumers.PLANS_SPEC, found[streams.PLANS]),
+            (self._events, consumers.EVENTS_SPEC, found[streams.EVENTS]),
+        ):
+            await consumers.ensure(self._link, stream.name, spec)
+            pull.bind(stream.name, stream.created_ns)
+        self._identities = found
+        return found
+
+    async def streams(self) -> Mapping[str, StreamIdentity]:
+        """Who the streams are now, keyed as by `ensure`; one that is gone is left out."""
+        found = {}
+        for key, known in self._identities.items():
+            if (now := await streams.look(self._link, known.name)) is not None:
+                found[key] = now
+        return found
+
+    async def plans(self) -> Sequence[Message]:
+        """Plan messages: a few, or none after a second, or while there is no connection."""
+        return await self._plans.fetch(_WAIT_SECONDS)
+
+    async def events(self) -> Sequence[Message]:
+        """Run events: up to 500, or none after a second, or while there is no connection."""
+        return await self._events.fetch(_WAIT_SECONDS)
+
+    async def ack(self, messages: Sequence[Message]) -> None:
+        """Acknowledges. Never raises: what gets lost on the way is redelivered."""
+        await self._settle(messages, _ACK)
+
+    async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
+        """Asks for redelivery after the delay; at once would be thousands of times a second."""
+        delay_ns = round(max(delay_seconds, _SHORTEST_DELAY_SECONDS) * 1e9)
+        await self._settle(messages, _NAK + orjson.dumps({"delay": delay_ns}))
+
+    async def working(self, messages: Sequence[Message]) -> None:
+        """Starts the time until their redelivery anew."""
+        await self._settle(messages, _WORKING)
+
+    async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
+        """Stores it on ems.dlq.{kind} ("plan" or "event") with headers saying why and from where, then acks it.
+
+        Raises BrokerUnavailable or BrokerMisconfigured when it can't be stored; it isn't acknowledged then.
+        """
+        headers = {
+            "Nats-Msg-Id": f"{message.stream}-{message.stream_created_ns}-{message.seq}",
+            "Ems-Reason": reason[:_REASON_CHARACTERS],
+            "Ems-Stream": message.stream,
+            "Ems-Sequence": str(message.seq),
+            "Ems-Subject": message.subject,
+            "Ems-Delivered": str(message.delivered),
+            "Ems-Sha256": hashlib.sha256(message.data).hexdigest(),
+            "Ems-Bytes": str(len(message.data)),
+        }
+        letter = Item(f"ems.dlq.{kind}", message.data, headers)
+        client = await self._link.ready(_WAIT_SECONDS)
+        if letter.size + _SLACK_BYTES > client.max_payload:
+            # Its original stays in its stream; the headers say where, and how it is recognised.
+            letter = Item(letter.subject, b"", {**headers, "Ems-By-Reference": "true"})
+        await self._publisher.store([letter])
+        await self.ack([message])
+
+    async def publish(self, items: Sequence[tuple[str, bytes, str]]) -> None:
+        """Stores (subject, data, message id) each, pipelined; returns when all are acknowledged.
+
+        Raises BrokerUnavailable after about 20 s without progress, BrokerMisconfigured where the server can't take one.
+        """
+        await self._publisher.store([Item(subject, data, {"Nats-Msg-Id": id_}) for subject, data, id_ in items])
+
+    async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
+        """The one message of its subject; False if one with this or a higher `revision` in its JSON is there."""
+        return await self._publisher.store_latest(subject, data, revision)
+
+    async def reply(self, subject: str, data: bytes) -> None:
+        """Plain publish, for those who wait on an inbox; lost where there is no connection."""
+        with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
+            await self._link.client.publish(subject, data)
+
+    async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str) -> None:
+        """Serves `ems.api.{verb}` from now until the connection is closed; returns at once.
+
+        A handler gets the request's bytes and gives the reply's; our errors become the reply's error code and words.
+        """
+        await self._link.listen(service.Service(self._link, endpoints, version))
+
+    async def _settle(self, messages: Sequence[Message], word: bytes) -> None:
+        with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
+            client = self._link.client
+            for message in messages:
+                await client.publish(message.token, word)

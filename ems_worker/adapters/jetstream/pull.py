@@ -1,0 +1,211 @@
+"""Fetching from a durable pull consumer: idle cheaply, take batches under load, recover after every kind of loss.
+
+nats-py's own fetch makes a task and a timer per message, and can stall. Here one inbox subscription gets everything.
+A standing request for a single message waits at the server while there is nothing to do; its answer says how many
+more are there, and these are asked for at once. So nothing is delivered that wasn't asked for by `fetch`, but for the
+one message of the standing request: what waits in a client for long would be redelivered.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import connection, consumers, streams
+from ems_worker.core.wire import Message
+
+_NS = 1_000_000_000
+# A standing request lives that long at the server, which says every few seconds that it still has it.
+_STANDING_SECONDS = 60
+_HEARTBEAT_SECONDS = 5
+_SILENCE_SECONDS = 2.0 * _HEARTBEAT_SECONDS + 2.0
+_REST_SECONDS = 2.0
+_PENDING_TOKEN = {9: 8, 11: 10, 12: 10}
+_HEARTBEAT = "100"
+_EXPIRED = frozenset({"404", "408"})
+_NAK = b"-NAK"
+
+
+class Pull:
+    """One consumer's messages. `bind` names the stream before the first fetch."""
+
+    def __init__(self, link: connection.Connection, consumer: str, batch: int) -> None:
+        self._link = link
+        self._consumer = consumer
+        self._batch = batch
+        self._stream = ""
+        self._created_ns = 0
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._requests = 0
+        self._buffer: deque[Msg] = deque()
+        self._news = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        # Until when the standing request may be silent; None: there is none.
+        self._standing_until: float | None = None
+        # What the server had for us beyond the last message that it sent.
+        self._pending = 0
+        # How many messages the request for the rest has still to bring.
+        self._owed = 0
+        self._doubtful = True
+
+    def bind(self, stream: str, created_ns: int) -> None:
+        """Which stream the consumer reads, and when that was created: another one of its name won't do."""
+        self._stream, self._created_ns = stream, created_ns
+        self._doubtful = False
+
+    async def connected(self, client: Client) -> None:
+        """Part of `connection.Listener`."""
+        inbox = client.new_inbox()
+        self._subscription = await client.subscribe(f"{inbox}.*", cb=self._receive)
+        self._inbox = inbox
+        self._news.set()
+
+    def lost(self) -> None:
+        """Part of `connection.Listener`. Messages in the buffer stay: they can be acknowledged on any connection."""
+        self._standing_until = None
+        self._pending = self._owed = 0
+        self._doubtful = True
+        self._news.set()
+
+    async def fetch(self, seconds: float) -> list[Message]:
+        """Waits for messages, `seconds` at most, and gives what is there, up to the batch.
+
+        Empty while there is no connection. Raises BrokerMisconfigured when stream or consumer were deleted, or the
+        stream was created anew.
+        """
+        async with self._one_at_a_time:
+            deadline = _now() + seconds
+            if not self._buffer and self._pending == 0:
+                await self._first(deadline)
+            if self._pending > 0 and len(self._buffer) < self._batch:
+                await self._rest()
+            taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
+            return [self._message(one) for one in taken]
+
+    async def release(self) -> None:
+        """Gives back what was delivered and not fetched, so that it needn't wait for its redelivery."""
+        with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
+            if self._subscription is not None:
+                # Ends the standing request too, which would get at once what is given back.
+                await self._subscription.unsubscribe()
+            while self._buffer:
+                await self._link.client.publish(self._buffer.popleft().reply, _NAK)
+
+    async def _first(self, deadline: float) -> None:
+        asked = False
+        while not self._buffer and _now() < deadline:
+            self._news.clear()
+            if self._link.connected:
+                if self._standing_until is not None and _now() > self._standing_until:
+                    self._standing_until = None
+                    self._doubtful = True
+                if self._doubtful:
+                    await self._check()
+                # Once a call: where every request is refused, asking again would spin.
+                if self._standing_until is None and not asked:
+                    asked = True
+                    self._standing_until = _now() + _SILENCE_SECONDS
+                    await self._ask("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
+            await self._wait(deadline)
+
+    async def _rest(self) -> None:
+        """Asks for what the server said it has beyond the first message, and waits for that."""
+        deadline = _now() + _REST_SECONDS
+        self._owed = min(self._pending, self._batch - len(self._buffer))
+        await self._ask("r", {"batch": self._owed, "no_wait": True}, heartbeat=False)
+        while self._owed > 0 and _now() < deadline:
+            self._news.clear()
+            await self._wait(deadline)
+        if self._owed > 0:
+            self._pending = self._owed = 0
+            self._doubtful = True
+
+    async def _ask(self, kind: str, request: dict[str, object], *, heartbeat: bool) -> None:
+        self._requests += 1
+        if heartbeat:
+            request["idle_heartbeat"] = _HEARTBEAT_SECONDS * _NS
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        try:
+            reply = f"{self._inbox}.{kind}{self._requests}"
+            await self._link.client.publish(subject, orjson.dumps(request), reply=reply)
+        except (errors.BrokerUnavailable, *connection.FOREIGN):
+            self.lost()
+
+    async def _wait(self, deadline: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._news.wait()
+
+    async def _receive(self, msg: Msg) -> None:
+        if msg.reply:
+            self._buffer.append(msg)
+            tokens = msg.reply.split(".")
+            self._pending = int(tokens[_PENDING_TOKEN[min(len(tokens), 12)]])
+            if self._owed > 0:
+                self._owed -= 1
+            else:
+                self._standing_until = None
+            if self._owed == 0:
+                self._news.set()
+            return
+        status = (msg.headers or {}).get("Status", "")
+        standing = msg.subject.rpartition(".")[2] == f"s{self._requests}"
+        if status == _HEARTBEAT:
+            if standing and self._standing_until is not None:
+                self._standing_until = _now() + _SILENCE_SECONDS
+            return
+        if msg.subject.rpartition(".")[2][1:] != str(self._requests):
+            return  # about a request that was given up
+        if status not in _EXPIRED:
+            # Consumer deleted, no responders, leadership changed, too many requests: worth a look before the next.
+            self._doubtful = True
+        self._standing_until = None
+        self._pending = self._owed = 0
+        self._news.set()
+
+    async def _check(self) -> None:
+        """Whether stream and consumer are still those that we bound to."""
+        try:
+            stream = await streams.look(self._link, self._stream)
+            if stream is None:
+                raise errors.BrokerMisconfigured(
+                    f"stream {self._stream} was deleted. Remedy: restore it, or start the worker again: it creates it"
+                )
+            if stream.created_ns != self._created_ns:
+                raise errors.BrokerMisconfigured(
+                    f"stream {self._stream} was deleted and created anew: messages may be missing. Remedy: restore the "
+                    "old one, or start the worker again, which goes on with the new one"
+                )
+            if not await consumers.exists(self._link, self._stream, self._consumer):
+                raise errors.BrokerMisconfigured(
+                    f"consumer {self._consumer} of stream {self._stream} was deleted. Remedy: start the worker again, "
+                    "which creates it"
+                )
+        except errors.BrokerUnavailable:
+            return  # asked again at the next call
+        self._doubtful = False
+
+    def _message(self, msg: Msg) -> Message:
+        tokens = msg.reply.split(".")
+        shift = _PENDING_TOKEN[min(len(tokens), 12)] - 8
+        return Message(
+            stream=self._stream,
+            stream_created_ns=self._created_ns,
+            seq=int(tokens[5 + shift]),
+            subject=msg.subject,
+            data=msg.data,
+            headers=msg.headers or {},
+            delivered=int(tokens[4 + shift]),
+            published_ms=int(tokens[7 + shift]) // 1_000_000,
+            token=msg.reply,
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

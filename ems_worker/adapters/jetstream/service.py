@@ -1,0 +1,72 @@
+"""The NATS service `ems`: queries and control, each a request that gets one reply."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import nats.micro
+from nats.aio.client import Client
+from nats.micro.request import Handler, Request, ServiceError
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import connection
+
+NAME = "ems"
+PREFIX = "ems.api"
+_DESCRIPTION = "Experiments on simulations: queries and control"
+_WORDS = 4000
+_SLACK_BYTES = 512
+
+Answering = Callable[[bytes], Awaitable[bytes]]
+
+# Which code, like HTTP's, each of our errors has in a reply; the first that fits.
+CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
+    (errors.NotFound, "404"),
+    (errors.ManifestConflict, "409"),
+    (errors.BrokerUnavailable, "503"),
+    (errors.OrchestratorUnavailable, "503"),
+    (errors.ManifestUnusable, "503"),
+    (errors.EmsError, "400"),
+)
+
+
+class Service:
+    """Announces and serves the endpoints on every connection."""
+
+    def __init__(self, link: connection.Connection, endpoints: Mapping[str, Answering], version: str) -> None:
+        self._link = link
+        self._endpoints = endpoints
+        self._version = version
+
+    async def connected(self, client: Client) -> None:
+        """Part of `connection.Listener`."""
+        service = await nats.micro.add_service(client, name=NAME, version=self._version, description=_DESCRIPTION)
+        group = service.add_group(name=PREFIX)
+        for verb, answering in self._endpoints.items():
+            await group.add_endpoint(name=verb, handler=self._handler(answering))
+
+    def lost(self) -> None:
+        """Part of `connection.Listener`: whoever asked has to ask again."""
+
+    def _handler(self, answering: Answering) -> Handler:
+        async def handle(request: Request) -> None:
+            try:
+                reply = await answering(request.data)
+            except errors.EmsError as error:
+                raise ServiceError(code(error), str(error)[:_WORDS]) from error
+            except Exception as error:  # a request must not end the service, nor go unheard
+                self._link.on_error(error)
+                raise ServiceError(
+                    "500", f"internal error ({type(error).__name__}); the worker's log has it"
+                ) from error
+            most = self._link.max_payload - _SLACK_BYTES
+            if len(reply) > most:
+                raise ServiceError(
+                    "413", f"the reply has {len(reply)} bytes and the server takes {most}: ask for fewer"
+                )
+            await request.respond(reply)
+
+        return handle
+
+
+def code(error: errors.EmsError) -> str:
+    """The code that a reply has for this error."""
+    return next(code for kind, code in CODES if isinstance(error, kind))
