@@ -1,0 +1,76 @@
+"""python -m ems_worker.local.orchestrator: the local orchestrator as a process of its own."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+from ems_worker.local import process
+from ems_worker.local.orchestrator import server, simulation
+
+_BUILT_IN_MODEL = "reef-1"
+
+
+def main() -> int:
+    """0 after an orderly stop, 1 where it couldn't start, 2 for a wrong command line."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        asyncio.run(server.run(_options()))
+    except process.PlatformFailed as failed:
+        print(f"error: {failed}", file=sys.stderr)  # noqa: T201 - a command's own error
+        return 1
+    return 0
+
+
+def _options() -> server.Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m ems_worker.local.orchestrator",
+        description="Runs simulations as processes on this machine. docs/orchestrator.md describes it.",
+    )
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="where it serves gRPC")
+    parser.add_argument("--server", required=True, metavar="URL", help="the NATS server for the events")
+    parser.add_argument("--data-dir", required=True, type=Path, help="its database and the runs' directories")
+    parser.add_argument(
+        "--slots", type=int, default=os.cpu_count() or 1, help="simulations at once; default: the cores"
+    )
+    parser.add_argument(
+        "--simulator",
+        metavar="COMMAND",
+        help="the simulator, with {config} {seed} {simulation_id} {output_dir} to fill in; default: our small fish",
+    )
+    parser.add_argument("--model-version", help="what it calls the simulator's version in events")
+    parser.add_argument("--max-message-bytes", type=int, default=4 * 1024 * 1024, help="largest gRPC request; 4 MiB")
+    parser.add_argument("--stop-grace-seconds", type=float, default=3.0, help="between TERM and KILL; 3")
+    given = parser.parse_args()
+    if given.slots < 1:
+        parser.error("--slots must be at least 1")
+    try:
+        simulator = simulation.Command.parse(given.simulator) if given.simulator else simulation.Command.default()
+    except ValueError as wrong:
+        parser.error(f"--simulator: {wrong}")
+    return server.Options(
+        listen=given.listen,
+        server=given.server,
+        data_dir=given.data_dir.resolve(),
+        slots=given.slots,
+        simulator=simulator,
+        # Another simulator's version is not ours to guess: empty is "unknown".
+        model_version=given.model_version or ("" if given.simulator else _BUILT_IN_MODEL),
+        max_message_bytes=given.max_message_bytes,
+        stop_grace_seconds=given.stop_grace_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

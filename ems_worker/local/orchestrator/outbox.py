@@ -1,0 +1,143 @@
+"""Brings the stored events to JetStream and forgets each once the broker has acknowledged it."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterable
+
+import nats
+import nats.errors
+import nats.js.api
+import nats.js.errors
+import structlog
+
+from ems_worker.local.orchestrator import model, store
+
+STREAM = "SIM_EVENTS"
+_KINDS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
+_MAX_AGE_SECONDS = 30 * 24 * 3600
+_BATCH = 512
+_IN_FLIGHT = 64
+_ACK_SECONDS = 2.0
+_RETRY_SECONDS = 0.5
+_CONNECT_SECONDS = 2
+# JetStream's error codes: another client made the stream first, or a stream of another name holds its subjects.
+_SOMEBODY_ELSES = (10058, 10065)
+# ValueError: a plain subscriber of the subject answered instead of JetStream.
+_UNANSWERED = (nats.errors.Error, OSError, TimeoutError, ValueError)
+
+log = structlog.get_logger()
+
+
+def stream_config() -> nats.js.api.StreamConfig:
+    """SIM_EVENTS as the contract wants it; the worker makes it just so where it comes first."""
+    return nats.js.api.StreamConfig(
+        name=STREAM,
+        subjects=[*_KINDS, *(f"{kind}.>" for kind in _KINDS)],
+        storage=nats.js.api.StorageType.FILE,
+        retention=nats.js.api.RetentionPolicy.LIMITS,
+        max_age=_MAX_AGE_SECONDS,
+    )
+
+
+class Outbox:
+    """Publishes what the store owes the bus, in order per run, until the broker has it."""
+
+    def __init__(self, memory: store.Store, server: str) -> None:
+        self._memory = memory
+        self._server = server
+        self._reachable = True
+        self._news = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be events to publish."""
+        self._empty.clear()
+        self._news.set()
+
+    async def emptied(self) -> None:
+        """Returns once everything stored so far is published."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Publishes for ever. An unreachable broker only makes it wait."""
+        client = await nats.connect(
+            self._server,
+            name="ems-local-orchestrator",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            connect_timeout=_CONNECT_SECONDS,
+            ping_interval=10,
+            error_cb=self._failed,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._found,
+        )
+        try:
+            stream = client.jetstream(timeout=_ACK_SECONDS)
+            await self._found()
+            await self._ensure_stream(stream)
+            self._news.set()
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                await self._publish_all(stream)
+        finally:
+            await client.close()
+
+    async def _failed(self, error: Exception) -> None:
+        if self._reachable:
+            log.warning("broker.unreachable", server=self._server, error=repr(error))
+        self._reachable = False
+
+    async def _lost(self) -> None:
+        await self._failed(ConnectionError("the connection ended"))
+
+    async def _found(self) -> None:
+        log.info("broker.connected", server=self._server)
+        self._reachable = True
+
+    async def _publish_all(self, stream: nats.js.JetStreamContext) -> None:
+        while events := await self._memory.unpublished(_BATCH):
+            window = asyncio.Semaphore(_IN_FLIGHT)
+            by_run = itertools.groupby(sorted(events, key=_run_and_number), key=lambda one: one.event.simulation_id)
+            sent = await asyncio.gather(*(self._publish_run(stream, window, list(group)) for _, group in by_run))
+            numbers = [number for numbers in sent for number in numbers]
+            await self._memory.published(numbers)
+            if len(numbers) < len(events):
+                await self._ensure_stream(stream)
+                await asyncio.sleep(_RETRY_SECONDS)
+        self._empty.set()
+
+    async def _publish_run(
+        self, stream: nats.js.JetStreamContext, window: asyncio.Semaphore, events: Iterable[model.StoredEvent]
+    ) -> list[int]:
+        """One run's events in their order; ends at the first that isn't acknowledged. The numbers of those that are."""
+        acknowledged: list[int] = []
+        async with window:
+            for stored in events:
+                headers = {nats.js.api.Header.MSG_ID.value: stored.event.message_id}
+                try:
+                    await stream.publish(stored.event.subject, stored.event.body, timeout=_ACK_SECONDS, headers=headers)
+                except _UNANSWERED as failed:
+                    log.debug("event.unacknowledged", message_id=stored.event.message_id, error=repr(failed))
+                    break
+                acknowledged.append(stored.number)
+        return acknowledged
+
+    async def _ensure_stream(self, stream: nats.js.JetStreamContext) -> None:
+        """Makes the stream where no stream holds our subjects: at the first start, or after the broker was wiped."""
+        try:
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                await stream.find_stream_name_by_subject(_KINDS[0])
+                return
+            await stream.add_stream(stream_config())
+            log.info("stream.created", stream=STREAM)
+        except nats.js.errors.APIError as refused:
+            if refused.err_code not in _SOMEBODY_ELSES:
+                log.warning("stream.refused", stream=STREAM, error=str(refused))
+        except _UNANSWERED as failed:
+            log.debug("stream.unanswered", stream=STREAM, error=repr(failed))
+
+
+def _run_and_number(stored: model.StoredEvent) -> tuple[str, int]:
+    return stored.event.simulation_id, stored.number

@@ -1,0 +1,143 @@
+"""Puts the orchestrator's parts together and owns their life: what starts when, and what stops in which order."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
+
+from ems_worker.local import process
+from ems_worker.local.orchestrator import outbox, service, simulation, slots, store
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+
+_SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorClientService"].full_name
+_RETENTION_NS = 30 * 24 * 3600 * 10**9
+_FORGET_EVERY_SECONDS = 3600.0
+_CALLS_GRACE_SECONDS = 1.0
+_LAST_EVENTS_SECONDS = 3.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that can be chosen about an orchestrator."""
+
+    listen: str
+    server: str
+    data_dir: Path
+    slots: int
+    simulator: simulation.Command
+    model_version: str
+    max_message_bytes: int
+    stop_grace_seconds: float
+
+
+async def run(options: Options) -> None:
+    """Serves until SIGTERM or SIGINT, then ends its simulations. Raises PlatformFailed where it can't start."""
+    options.data_dir.mkdir(parents=True, exist_ok=True)
+    with _lock(options.data_dir / "lock"):
+        memory = store.Store(options.data_dir / "orchestrator.db")
+        await memory.open()
+        try:
+            await _serve(options, memory)
+        finally:
+            await memory.close()
+
+
+async def _serve(options: Options, memory: store.Store) -> None:
+    post = outbox.Outbox(memory, options.server)
+    places = slots.Slots(
+        memory,
+        count=options.slots,
+        directory=options.data_dir / "runs",
+        command=options.simulator,
+        model_version=options.model_version,
+        stop_grace_seconds=options.stop_grace_seconds,
+        on_event=post.wake,
+    )
+    server, alive = _grpc_server(options, memory, places)
+    stop = _stop_event()
+    async with asyncio.TaskGroup() as group:
+        publishing = group.create_task(post.run())
+        forgetting = group.create_task(_forget(memory, options.data_dir / "runs"))
+        running = group.create_task(places.run())
+        await alive.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await server.start()
+        log.info("orchestrator.ready", listen=options.listen, slots=options.slots)
+        await stop.wait()
+        log.info("orchestrator.stopping")
+        await alive.enter_graceful_shutdown()
+        # The slots first: a STOP that is being answered waits for its run's end.
+        await places.close()
+        await running
+        await server.stop(_CALLS_GRACE_SECONDS)
+        post.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EVENTS_SECONDS):
+                await post.emptied()
+        publishing.cancel()
+        forgetting.cancel()
+    log.info("orchestrator.stopped")
+
+
+def _grpc_server(
+    options: Options, memory: store.Store, places: slots.Slots
+) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.max_message_bytes),
+            ("grpc.so_reuseport", 0),  # two orchestrators on one port would each get half of the calls
+        ]
+    )
+    answers = service.OrchestratorService(
+        memory, places, max_message_bytes=options.max_message_bytes, model_version=options.model_version
+    )
+    orchestrator_pb2_grpc.add_OrchestratorClientServiceServicer_to_server(answers, server)
+    alive = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(alive, server)
+    try:
+        server.add_insecure_port(options.listen)
+    except RuntimeError as failed:
+        raise process.PlatformFailed(f"the orchestrator can't listen on {options.listen}: {failed}") from failed
+    return server, alive
+
+
+async def _forget(memory: store.Store, directory: Path) -> None:
+    """Forgets ids that ended 30 days ago; what their simulations wrote stays."""
+    while True:
+        while expired := await memory.expired(time.time_ns() - _RETENTION_NS):
+            for simulation_id in expired:
+                await asyncio.to_thread(simulation.Simulation(directory / simulation_id).forget)
+            await memory.forget(expired)
+        await asyncio.sleep(_FORGET_EVERY_SECONDS)
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Holds the data directory: two orchestrators on one would each start the other's runs."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as held:
+            raise process.PlatformFailed(f"another orchestrator uses {path.parent}: give each its own") from held
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,284 @@
+"""The orchestrator's durable memory: SQLite, owned by one thread that commits many changes at a time.
+
+Every method returns only after its change is on disk (WAL, synchronous=FULL).
+"""
+
+import asyncio
+import importlib.resources
+import json
+import queue
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ems_worker.local import process
+from ems_worker.local.orchestrator import model
+
+T = TypeVar("T")
+_Change = Callable[[sqlite3.Connection], Any]
+_Job = tuple[_Change, asyncio.Future[Any]]
+_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
+
+_COMMIT_LIMIT = 512
+_FORGET_LIMIT = 500
+
+
+def _queries() -> dict[str, str]:
+    text = importlib.resources.files(__package__).joinpath("store.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+class Store:
+    """Runs and the events that they owe the bus. Use it from one event loop, between `open` and `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sql = _queries()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Opens or creates the database. Raises PlatformFailed where the file is damaged or can't be used."""
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # daemon: a process that dies of an error elsewhere must not hang on its exit; what was told is committed.
+        self._thread = threading.Thread(target=self._work, args=(opened,), name="store", daemon=True)
+        self._thread.start()
+        try:
+            await opened
+        except sqlite3.Error as failed:
+            self._thread = None
+            raise process.PlatformFailed(
+                f"the orchestrator's database {self._path} can't be used: {failed}"
+            ) from failed
+
+    async def close(self) -> None:
+        """Commits what is under way and closes the database. Harmless twice."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    async def admit(self, orders: Sequence[model.Order]) -> list[model.Admission]:
+        """Takes on what is new; says of each order what became of it."""
+
+        def change(db: sqlite3.Connection) -> list[model.Admission]:
+            return [self._admit(db, order) for order in orders]
+
+        return await self._do(change)
+
+    async def open_runs(self) -> list[model.Run]:
+        """All runs that haven't ended, in the order of arrival."""
+        return await self._do(lambda db: [_run(row) for row in db.execute(self._sql["open_runs"])])
+
+    async def get(self, simulation_ids: Iterable[str]) -> dict[str, model.Run]:
+        """Those of these runs that are known."""
+
+        def change(db: sqlite3.Connection) -> dict[str, model.Run]:
+            rows = (db.execute(self._sql["get"], {"simulation_id": one}).fetchone() for one in simulation_ids)
+            return {row["simulation_id"]: _run(row) for row in rows if row is not None}
+
+        return await self._do(change)
+
+    async def begin(self, simulation_id: str) -> model.Run | None:
+        """Gives a queued run its slot; None where it isn't queued any more."""
+
+        def change(db: sqlite3.Connection) -> model.Run | None:
+            fields = {"simulation_id": simulation_id}
+            if db.execute(self._sql["begin"], fields).rowcount == 0:
+                return None
+            return _run(db.execute(self._sql["get"], fields).fetchone())
+
+        return await self._do(change)
+
+    async def order(self, simulation_id: str) -> model.Order:
+        """What it takes to start a run; it is kept until the run has started."""
+
+        def change(db: sqlite3.Connection) -> model.Order:
+            row = db.execute(self._sql["get"], {"simulation_id": simulation_id}).fetchone()
+            return model.Order(simulation_id, row["config"], row["config_sha"], int(row["seed"]), row["experiment_id"])
+
+        return await self._do(change)
+
+    async def started(self, run: model.Run, event: model.Event) -> None:
+        """The run's process is there."""
+        fields = {
+            "simulation_id": run.simulation_id,
+            "started_ns": run.started_ns,
+            "model_version": run.model_version,
+        }
+        await self._do(lambda db: self._move(db, "started", fields, event))
+
+    async def end(self, run: model.Run, event: model.Event) -> None:
+        """The run has ended; its first end stands."""
+        fields = {
+            "simulation_id": run.simulation_id,
+            "state": run.state,
+            "finished_ns": run.finished_ns,
+            "metrics": json.dumps(run.outcome.metrics),
+            "artifacts": json.dumps(run.outcome.artifacts),
+            "error_kind": run.outcome.error_kind,
+            "message": run.outcome.message,
+            "retryable": run.outcome.retryable,
+        }
+        await self._do(lambda db: self._move(db, "end", fields, event))
+
+    async def pause(self, simulation_id: str) -> bool:
+        """A running run is held; False where it wasn't running."""
+        return await self._do(lambda db: self._move(db, "pause", {"simulation_id": simulation_id}))
+
+    async def resume(self, simulation_id: str) -> bool:
+        """A held run goes on; False where it wasn't held."""
+        return await self._do(lambda db: self._move(db, "resume", {"simulation_id": simulation_id}))
+
+    async def request_stop(self, simulation_id: str) -> bool:
+        """The run is to end as stopped; False where it has ended."""
+        return await self._do(lambda db: self._move(db, "request_stop", {"simulation_id": simulation_id}))
+
+    async def unpublished(self, limit: int) -> list[model.StoredEvent]:
+        """The oldest events that the broker hasn't acknowledged."""
+
+        def change(db: sqlite3.Connection) -> list[model.StoredEvent]:
+            rows = db.execute(self._sql["unpublished"], {"limit": limit})
+            return [
+                model.StoredEvent(number, model.Event(simulation_id, subject, message_id, body))
+                for number, simulation_id, subject, message_id, body in rows
+            ]
+
+        return await self._do(change)
+
+    async def published(self, numbers: Iterable[int]) -> None:
+        """The broker has these events."""
+        rows = [{"number": number} for number in numbers]
+        await self._do(lambda db: db.executemany(self._sql["published"], rows))
+
+    async def expired(self, before_ns: int) -> list[str]:
+        """Some runs that ended before this time and whose events were all published."""
+        fields = {"before_ns": before_ns, "limit": _FORGET_LIMIT}
+        return await self._do(lambda db: [row["simulation_id"] for row in db.execute(self._sql["expired"], fields)])
+
+    async def forget(self, simulation_ids: Iterable[str]) -> None:
+        """These ids are free again."""
+        rows = [{"simulation_id": one} for one in simulation_ids]
+        await self._do(lambda db: db.executemany(self._sql["forget"], rows))
+
+    def _admit(self, db: sqlite3.Connection, order: model.Order) -> model.Admission:
+        fields = {
+            "simulation_id": order.simulation_id,
+            "config_sha": order.config_sha,
+            "experiment_id": order.experiment_id,
+            "seed": str(order.seed),
+            "config": order.config,
+        }
+        if db.execute(self._sql["admit"], fields).rowcount == 1:
+            return model.Admission.ACCEPTED
+        known = db.execute(self._sql["sha_of"], {"simulation_id": order.simulation_id}).fetchone()
+        same = known["config_sha"] == order.config_sha
+        return model.Admission.ALREADY_EXISTS if same else model.Admission.OTHER_CONFIG
+
+    def _move(
+        self, db: sqlite3.Connection, query: str, fields: dict[str, Any], event: model.Event | None = None
+    ) -> bool:
+        """A guarded change of one run; the event it owes is stored with it, or neither."""
+        if db.execute(self._sql[query], fields).rowcount == 0:
+            return False
+        if event is not None:
+            posted = {
+                "simulation_id": event.simulation_id,
+                "subject": event.subject,
+                "message_id": event.message_id,
+                "body": event.body,
+            }
+            db.execute(self._sql["post"], posted)
+        return True
+
+    async def _do(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs the change in the store's thread; returns after it is committed."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.put((change, done))
+        # shield: a cancelled caller doesn't take back what may be committed already.
+        result: T = await asyncio.shield(done)
+        return result
+
+    def _work(self, opened: asyncio.Future[Any]) -> None:
+        loop = opened.get_loop()
+        try:
+            db = sqlite3.connect(self._path, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(self._sql["schema"])
+        except sqlite3.Error as failed:
+            loop.call_soon_threadsafe(opened.set_exception, failed)
+            return
+        loop.call_soon_threadsafe(opened.set_result, None)
+        running = True
+        while running:
+            batch = self._next_batch()
+            running = batch[-1] is not None
+            loop.call_soon_threadsafe(_resolve, _commit(db, [job for job in batch if job is not None]))
+        db.close()
+
+    def _next_batch(self) -> list[_Job | None]:
+        """Waits for a job and takes all that wait with it, up to a limit; a last None says that it is to close."""
+        batch = [self._jobs.get()]
+        while batch[-1] is not None and len(batch) < _COMMIT_LIMIT:
+            try:
+                batch.append(self._jobs.get_nowait())
+            except queue.Empty:
+                break
+        return batch
+
+
+def _commit(db: sqlite3.Connection, batch: Sequence[_Job]) -> list[_Answer]:
+    """All changes of the batch in one transaction; one that fails is undone alone, a failed commit fails all."""
+    answers: list[_Answer] = []
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for change, done in batch:
+            db.execute("SAVEPOINT one")
+            try:
+                answers.append((done, change(db), None))
+            except sqlite3.Error as failed:
+                db.execute("ROLLBACK TO one")
+                answers.append((done, None, failed))
+            db.execute("RELEASE one")
+        db.execute("COMMIT")
+    except sqlite3.Error as failed:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        return [(done, None, failed) for _, done in batch]
+    return answers
+
+
+def _resolve(answers: list[_Answer]) -> None:
+    for done, result, failed in answers:
+        if done.cancelled():
+            continue
+        if failed is not None:
+            done.set_exception(failed)
+        else:
+            done.set_result(result)
+
+
+def _run(row: sqlite3.Row) -> model.Run:
+    return model.Run(
+        simulation_id=row["simulation_id"],
+        state=model.State(row["state"]),
+        config_sha=row["config_sha"],
+        experiment_id=row["experiment_id"],
+        stop_requested=bool(row["stop_requested"]),
+        started_ns=row["started_ns"],
+        finished_ns=row["finished_ns"],
+        outcome=model.Outcome(
+            error_kind=model.ErrorKind(row["error_kind"]) if row["error_kind"] is not None else None,
+            metrics=json.loads(row["metrics"]),
+            artifacts=json.loads(row["artifacts"]),
+            message=row["message"],
+            retryable=bool(row["retryable"]) if row["retryable"] is not None else None,
+        ),
+        model_version=row["model_version"],
+    )

@@ -1,0 +1,316 @@
+"""A small agent-based model of fish on a reef: the local platform's own simulator.
+
+Fish swim in a two-dimensional world, look for food, eat it, and pay for living with energy. Warm water makes living
+dearer, and heat beyond what they tolerate makes it much dearer. A fish without energy dies, one with plenty divides its
+energy with a child. Food grows back towards what the reef carries. The same configuration and seed give the same run,
+to the last digit.
+
+It speaks the protocol of docs/orchestrator.md: SIMULATION_CONFIG, SIMULATION_SEED, SIMULATION_ID and
+SIMULATION_OUTPUT_DIR in the environment; the result as the last line of its output; exit code 65 for a configuration
+that no run can be made of. It is started once a run: what it imports is what every run waits for, so there are no
+dataclasses and nothing of this package here.
+"""
+
+import csv
+import json
+import math
+import os
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+INFEASIBLE = 65
+USAGE = 2
+_LIMIT_FISH = 5_000
+_Cell = tuple[int, int]
+_Food = tuple[float, float]
+
+
+class ConfigError(ValueError):
+    """The configuration has no meaningful run; the text says which value and why."""
+
+
+class Config(NamedTuple):
+    """The part of the platform's configuration that this model knows; lengths in metres, energy in joules."""
+
+    world_width: float
+    world_height: float
+    initial_food_count: int
+    initial_fish_count: int
+    default_agent_energy: float
+    swim_speed: float
+    vision_range: float
+    max_age: int
+    food_energy: float
+    food_regrowth_rate: float
+    water_temperature: float
+    optimal_temperature: float
+    heat_tolerance: float
+    max_ticks: int
+
+
+class _Rule(NamedTuple):
+    """Where a value stands under simulation_layer, what it may be, and what it is where it isn't given."""
+
+    section: str
+    low: float
+    high: float
+    default: float | None = None
+    whole: bool = False
+
+
+_RULES = {
+    "world_width": _Rule("world_definition", 1, 10_000),
+    "world_height": _Rule("world_definition", 1, 10_000),
+    "initial_food_count": _Rule("initial_conditions", 0, 100_000, whole=True),
+    "initial_fish_count": _Rule("initial_conditions", 1, _LIMIT_FISH, whole=True),
+    "default_agent_energy": _Rule("agent_defaults", 1, 1_000_000),
+    "swim_speed": _Rule("agent_defaults", 0, 1_000, default=1.5),
+    "vision_range": _Rule("agent_defaults", 0.1, 1_000, default=6.0),
+    "max_age": _Rule("agent_defaults", 1, 1_000_000, default=250, whole=True),
+    "food_energy": _Rule("environment", 0, 1_000_000, default=150.0),
+    "food_regrowth_rate": _Rule("environment", 0, 1, default=0.05),
+    "water_temperature": _Rule("environment", -2, 45, default=26.0),
+    "optimal_temperature": _Rule("environment", -2, 45, default=26.0),
+    "heat_tolerance": _Rule("environment", 0, 45, default=3.0),
+    "max_ticks": _Rule("run_control", 1, 1_000_000, whole=True),
+}
+
+
+class Tick(NamedTuple):
+    """One line of the time series."""
+
+    tick: int
+    population: int
+    food: int
+    mean_energy: float
+    births: int
+    deaths: int
+    food_eaten: int
+
+
+class Result(NamedTuple):
+    """A whole run. `extinction_tick` is None where fish were left at the end."""
+
+    series: list[Tick]
+    population: int
+    mean_lifespan: float
+    food_eaten: int
+    extinction_tick: int | None
+
+
+class _Fish:
+    __slots__ = ("age", "energy", "heading", "x", "y")
+
+    def __init__(self, x: float, y: float, energy: float, heading: float) -> None:
+        self.x = x
+        self.y = y
+        self.energy = energy
+        self.heading = heading
+        self.age = 0
+
+
+class _Reef:
+    """The food, in square cells as wide as a fish sees: the nearest is in a fish's own cell or one beside it."""
+
+    def __init__(self, config: Config, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._cells: dict[_Cell, list[_Food]] = {}
+        self.count = 0
+        self._owed = 0.0
+        for _ in range(config.initial_food_count):
+            self._add()
+
+    def _add(self) -> None:
+        food = (self._rng.random() * self._config.world_width, self._rng.random() * self._config.world_height)
+        self._cells.setdefault(self._cell(*food), []).append(food)
+        self.count += 1
+
+    def _cell(self, x: float, y: float) -> _Cell:
+        side = self._config.vision_range
+        return int(x // side), int(y // side)
+
+    def grow(self) -> None:
+        """Food comes back at a rate of what is missing to what the reef carries: its initial food."""
+        self._owed += self._config.food_regrowth_rate * (self._config.initial_food_count - self.count)
+        while self._owed >= 1:
+            self._owed -= 1
+            self._add()
+
+    def nearest(self, x: float, y: float) -> tuple[float, _Food | None]:
+        """The squared distance to the nearest food in sight, and the food."""
+        closest, found = self._config.vision_range**2, None
+        column, row = self._cell(x, y)
+        cells = self._cells
+        for i in (column - 1, column, column + 1):
+            for j in (row - 1, row, row + 1):
+                for food in cells.get((i, j), ()):
+                    distance = (food[0] - x) ** 2 + (food[1] - y) ** 2
+                    if distance < closest:
+                        closest, found = distance, food
+        return closest, found
+
+    def take(self, food: _Food) -> None:
+        self._cells[self._cell(*food)].remove(food)
+        self.count -= 1
+
+
+def simulate(config: Config, seed: int) -> Result:
+    """Runs the model. The same arguments give the same result."""
+    rng = random.Random(seed)  # noqa: S311 - a model's chance, not a secret
+    reef = _Reef(config, rng)
+    shoal = [
+        _Fish(
+            rng.random() * config.world_width,
+            rng.random() * config.world_height,
+            config.default_agent_energy * rng.uniform(0.5, 1.0),
+            rng.uniform(-math.pi, math.pi),
+        )
+        for _ in range(config.initial_fish_count)
+    ]
+    cost = living_cost(config)
+    series: list[Tick] = []
+    ages_at_death: list[int] = []
+    extinction_tick = None
+    for tick in range(1, config.max_ticks + 1):
+        eaten = 0
+        born: list[_Fish] = []
+        alive: list[_Fish] = []
+        for fish in shoal:
+            eaten += _swim_and_eat(fish, reef, config, rng)
+            fish.energy -= cost
+            fish.age += 1
+            if fish.energy <= 0 or fish.age > config.max_age:
+                ages_at_death.append(fish.age)
+                continue
+            alive.append(fish)
+            if fish.energy > 2 * config.default_agent_energy and len(shoal) + len(born) < _LIMIT_FISH:
+                fish.energy /= 2
+                born.append(_Fish(fish.x, fish.y, fish.energy, rng.uniform(-math.pi, math.pi)))
+        deaths = len(shoal) - len(alive)
+        shoal = alive + born
+        reef.grow()
+        mean_energy = math.fsum(fish.energy for fish in shoal) / len(shoal) if shoal else 0.0
+        series.append(Tick(tick, len(shoal), reef.count, round(mean_energy, 3), len(born), deaths, eaten))
+        if not shoal:
+            extinction_tick = tick
+            break
+    ages = ages_at_death + [fish.age for fish in shoal]
+    return Result(
+        series=series,
+        population=len(shoal),
+        mean_lifespan=math.fsum(ages) / len(ages),
+        food_eaten=sum(line.food_eaten for line in series),
+        extinction_tick=extinction_tick,
+    )
+
+
+def living_cost(config: Config) -> float:
+    """Energy that a tick costs a fish: doubling every 10 degrees of warmth, and rising steeply beyond tolerance."""
+    warmth = config.water_temperature - config.optimal_temperature
+    stress = max(0.0, warmth - config.heat_tolerance)
+    return float(10.0 * 2 ** (warmth / 10) * (1 + 0.25 * stress**2))
+
+
+def _swim_and_eat(fish: _Fish, reef: _Reef, config: Config, rng: random.Random) -> int:
+    """Moves a fish by one tick and returns how much food it ate: 0 or 1. The world's edges turn it back."""
+    distance, food = reef.nearest(fish.x, fish.y)
+    speed = config.swim_speed
+    if food is not None and distance <= speed * speed:
+        reef.take(food)
+        fish.x, fish.y = food
+        fish.energy += config.food_energy
+        return 1
+    if food is not None:
+        fish.heading = math.atan2(food[1] - fish.y, food[0] - fish.x)
+    else:
+        fish.heading += rng.uniform(-0.6, 0.6)
+    x = fish.x + speed * math.cos(fish.heading)
+    y = fish.y + speed * math.sin(fish.heading)
+    fish.x = min(max(x, 0.0), config.world_width)
+    fish.y = min(max(y, 0.0), config.world_height)
+    if fish.x != x or fish.y != y:
+        fish.heading += math.pi / 2
+    return 0
+
+
+def parse(document: Any) -> Config:
+    """The configuration from the platform's nested form. Raises ConfigError with all that is wrong."""
+    layer = document.get("simulation_layer") if isinstance(document, Mapping) else None
+    if not isinstance(layer, Mapping):
+        raise ConfigError("simulation_layer is missing or not a mapping")
+    values: dict[str, float] = {}
+    wrong = []
+    for name, rule in _RULES.items():
+        try:
+            values[name] = _value(layer, name, rule)
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    return Config(**values)  # type: ignore[arg-type] # whole numbers are ints by their rule
+
+
+def _value(layer: Mapping[str, Any], name: str, rule: _Rule) -> float:
+    path = f"simulation_layer.{rule.section}.{name}"
+    section = layer.get(rule.section)
+    if not isinstance(section, Mapping):
+        section = {}
+    value = section.get(name, rule.default)
+    if value is None:
+        raise ConfigError(f"{path} is missing")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{path} is not a number: {value!r}")
+    if not rule.low <= value <= rule.high:
+        raise ConfigError(f"{path} is {value}, not between {rule.low:g} and {rule.high:g}")
+    if rule.whole and value != int(value):
+        raise ConfigError(f"{path} is {value}, not a whole number")
+    return int(value) if rule.whole else float(value)
+
+
+def write_series(path: str, series: Iterable[Tick]) -> None:
+    """The time series as CSV, a line a tick."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Tick._fields)
+        writer.writerows(series)
+
+
+def main() -> int:
+    """Runs the simulation that the environment names; the exit code is the protocol's."""
+    try:
+        simulation_id = os.environ["SIMULATION_ID"]
+        config_path = os.environ["SIMULATION_CONFIG"]
+        output_dir = os.environ["SIMULATION_OUTPUT_DIR"]
+        seed = int(os.environ["SIMULATION_SEED"])
+    except (KeyError, ValueError) as wrong:
+        return _complain(f"the environment lacks what a simulation needs: {wrong}", USAGE)
+    try:
+        with open(config_path, "rb") as file:
+            config = parse(yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506 - both are safe
+    except (OSError, yaml.YAMLError, ConfigError) as wrong:
+        return _complain(f"configuration: {wrong}", INFEASIBLE)
+    result = simulate(config, seed)
+    file_name = f"{simulation_id}.csv"
+    write_series(os.path.join(output_dir, file_name), result.series)
+    metrics = {
+        "population": result.population,
+        "mean_lifespan": result.mean_lifespan,
+        "food_eaten": result.food_eaten,
+        "extinction_tick": result.extinction_tick,
+    }
+    print(json.dumps({"metrics": metrics, "artifacts": {"time_series": file_name}}))  # noqa: T201 - the result
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 - the protocol's way of saying why
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""The fish model: it answers to heat and food as a reef does, and gives the same run for the same seed."""
+
+import copy
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ems_worker.local import simulator
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = range(3)
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """The demo's base configuration, shortened, with some values changed by their names."""
+    base: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "reef_base.yaml").read_text())
+    layer = base["simulation_layer"]
+    layer["run_control"]["max_ticks"] = 200
+    for name, value in changes.items():
+        [section] = [section for section in layer.values() if name in section]
+        section[name] = value
+    return base
+
+
+def mean_population(**changes: Any) -> float:
+    """Fish left at the end, over a few seeds."""
+    config = simulator.parse(document(**changes))
+    return statistics.mean(simulator.simulate(config, seed).population for seed in SEEDS)
+
+
+def test_more_heat_leaves_fewer_fish() -> None:
+    """The population falls with every step of heat beyond the optimum, down to extinction."""
+    populations = [mean_population(water_temperature=degrees) for degrees in (26, 28, 30, 34)]
+    assert populations == sorted(populations, reverse=True)
+    assert len(set(populations)) == 4
+    assert populations[-1] == 0
+
+
+def test_more_food_feeds_more_fish() -> None:
+    """The population rises with what the reef carries."""
+    populations = [mean_population(initial_food_count=count) for count in (25, 50, 100)]
+    assert populations == sorted(populations)
+    assert len(set(populations)) == 3
+
+
+def test_extinction_ends_the_run_and_is_dated() -> None:
+    """Without food all fish die, and the run ends with the tick of the last one's death."""
+    result = simulator.simulate(simulator.parse(document(initial_food_count=0)), seed=1)
+    assert result.population == 0
+    assert result.food_eaten == 0
+    assert result.extinction_tick == len(result.series) < 200
+
+
+@given(seed=st.integers(min_value=0, max_value=2**64 - 1))
+@settings(max_examples=10, deadline=None)
+def test_a_seed_gives_one_run(seed: int) -> None:
+    """The same configuration and seed give the same time series, to the last digit."""
+    config = simulator.parse(document(max_ticks=30))
+    assert simulator.simulate(config, seed) == simulator.simulate(config, seed)
+
+
+def test_seeds_differ() -> None:
+    """Different seeds give different runs."""
+    config = simulator.parse(document(max_ticks=30))
+    assert simulator.simulate(config, 1) != simulator.simulate(config, 2)
+
+
+def test_fish_and_food_are_accounted_for() -> None:
+    """Every tick's population is the one before, and births less deaths; what was eaten was there."""
+    config = simulator.parse(document())
+    series = simulator.simulate(config, seed=5).series
+    population = config.initial_fish_count
+    for line in series:
+        population += line.births - line.deaths
+        assert line.population == population
+        assert 0 <= line.food <= config.initial_food_count
+        assert line.mean_energy > 0 or line.population == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"world_width": 0}, "simulation_layer.world_definition.world_width is 0, not between 1 and 10000"),
+        ({"initial_fish_count": 2.5}, "initial_fish_count is 2.5, not a whole number"),
+        ({"water_temperature": "warm"}, "water_temperature is not a number: 'warm'"),
+        ({"max_ticks": None}, "simulation_layer.run_control.max_ticks is missing"),
+        ({"default_agent_energy": True}, "default_agent_energy is not a number: True"),
+        ({"swim_speed": float("nan")}, "swim_speed is nan, not between"),
+    ],
+)
+def test_a_bad_value_is_named(changes: dict[str, Any], words: str) -> None:
+    """A configuration that no run can be made of is refused with the path of what is wrong."""
+    with pytest.raises(simulator.ConfigError, match=words):
+        simulator.parse(document(**changes))
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    """Two bad values give one error that names both."""
+    with pytest.raises(simulator.ConfigError, match=r"world_width.*; .*max_ticks"):
+        simulator.parse(document(world_width=0, max_ticks=0))
+
+
+def test_values_with_a_default_may_be_left_out() -> None:
+    """A configuration of an earlier platform, without heat, still runs."""
+    old = document()
+    reduced = copy.deepcopy(old)
+    del reduced["simulation_layer"]["environment"]
+    assert simulator.parse(reduced) == simulator.parse(old)
+
+
+def run_program(directory: Path, config: dict[str, Any], **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The simulator as the orchestrator starts it."""
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    given_environment = {
+        **os.environ,
+        "SIMULATION_ID": "exp-p000001-r000-a1",
+        "SIMULATION_CONFIG": str(path),
+        "SIMULATION_SEED": "7",
+        "SIMULATION_OUTPUT_DIR": str(directory),
+        **environment,
+    }
+    command = [sys.executable, "-P", simulator.__file__]
+    return subprocess.run(command, env=given_environment, capture_output=True, text=True, timeout=30)
+
+
+def test_the_program_keeps_to_the_protocol(tmp_path: Path) -> None:
+    """As a process it prints its metrics last, and leaves its time series under the run's id."""
+    ended = run_program(tmp_path, document())
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1])
+    expected = simulator.simulate(simulator.parse(document()), seed=7)
+    assert result["metrics"] == {
+        "population": expected.population,
+        "mean_lifespan": expected.mean_lifespan,
+        "food_eaten": expected.food_eaten,
+        "extinction_tick": None,
+    }
+    assert result["artifacts"] == {"time_series": "exp-p000001-r000-a1.csv"}
+    with (tmp_path / "exp-p000001-r000-a1.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["population"]) for line in lines] == [line.population for line in expected.series]
+
+
+def test_the_program_refuses_what_it_cannot_run(tmp_path: Path) -> None:
+    """A bad configuration is infeasible (exit 65) with one clear line; a missing seed is the caller's mistake (2)."""
+    bad = run_program(tmp_path, document(world_width=-1))
+    assert bad.returncode == 65
+    assert bad.stderr == (
+        "configuration: simulation_layer.world_definition.world_width is -1, not between 1 and 10000\n"
+    )
+    unseeded = run_program(tmp_path, document(), SIMULATION_SEED="x")
+    assert unseeded.returncode == 2
+    assert "Traceback" not in unseeded.stderr
+
+
+def test_the_program_starts_fast(tmp_path: Path) -> None:
+    """A run of one tick costs little more than starting Python: thousands of runs pay for every import."""
+    durations = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert run_program(tmp_path, document(max_ticks=1)).returncode == 0
+        durations.append(time.monotonic() - began)
+    assert min(durations) < 0.5
