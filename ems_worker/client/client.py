@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from nats.aio.subscription import Subscription
 
 from ems_worker import errors
 from ems_worker.client import connection
+from ems_worker.core import experiment, ids
 
 Document = dict[str, Any]
 
-# Experiments in these states have ended; `extend` and `retry` reopen them.
-TERMINAL = frozenset({"completed", "failed", "cancelled"})
+# States of experiments that have ended.
+TERMINAL: frozenset[str] = experiment.ENDED
 
 _SUBMIT = "ems.experiment.submit"
 _DECISION = "ems.experiment.decision"
@@ -29,7 +29,8 @@ _STATUS = "ems.experiment.status"
 _STATUS_STREAM = "EMS_STATUS"
 _PLANS_STREAM = "EMS_PLANS"
 _API = "ems.api"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Documents in a page: the most that the worker gives, and a power of four, so that it divides down to one.
+_PAGE = 64
 # One try of a publish; it is repeated under the same message id, so that it is stored once.
 _PUBLISH_TRY_SECONDS = 2.0
 # Live messages are lost while the connection is: then the stored one is looked at again.
@@ -178,7 +179,7 @@ class EmsClient:
         """`ems.result.v1` of ended jobs in the order of their end, after a position in that order."""
         more = True
         while more:
-            page = await self._ask("results", experiment_id=_check_id(experiment_id), after_seq=after_seq)
+            page = await self._page("results", experiment_id=_check_id(experiment_id), after_seq=after_seq)
             for document in page["results"]:
                 yield document
             after_seq, more = page["after_seq"], page["more"]
@@ -198,10 +199,21 @@ class EmsClient:
         body = json.dumps({name: value for name, value in request.items() if value is not None})
         return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
 
+    async def _page(self, endpoint: str, **request: object) -> Document:
+        """One page, made smaller until it fits into a message."""
+        limit = _PAGE
+        while True:
+            try:
+                return await self._ask(endpoint, limit=limit, **request)
+            except connection.ReplyTooLarge:
+                if limit == 1:
+                    raise
+                limit //= 4
+
     async def _paged(self, endpoint: str, key: str, **request: object) -> AsyncGenerator[Document, None]:
         cursor: str | None = None
         while True:
-            page = await self._ask(endpoint, cursor=cursor, **request)
+            page = await self._page(endpoint, cursor=cursor, **request)
             for document in page[key]:
                 yield document
             cursor = page["cursor"]
@@ -264,6 +276,6 @@ async def _unsubscribe(live: Subscription) -> None:
 
 def _check_id(experiment_id: str) -> str:
     # Anything else would be several subject tokens, or a wildcard.
-    if not _ID.fullmatch(experiment_id):
+    if not ids.EXPERIMENT_ID.fullmatch(experiment_id):
         raise errors.NotFound(f"no experiment {experiment_id!r}: an id has letters, digits, '-' and '_' only")
     return experiment_id

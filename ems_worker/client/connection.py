@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ _ERROR = "Nats-Service-Error"
 _RETRY_SECONDS = 0.25
 # An idle connection whose server is gone is noticed after two of these.
 _PING_SECONDS = 10
+
+
+class ReplyTooLarge(errors.RequestRefused):
+    """The reply doesn't fit into a message of this server; a smaller page may."""
 
 
 class Connection:
@@ -62,7 +67,7 @@ class Connection:
                 )
         except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
             await self.close()
-            why = self._last_error or str(failed) or "no answer"
+            why = self._last_error or _words(failed)
             raise errors.BrokerUnavailable(
                 f"no NATS server at {self.servers} ({why}); start one, or name another with --server or NATS_URL"
             ) from failed
@@ -116,7 +121,7 @@ class Connection:
             raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = str(error).removeprefix("nats: ") or type(error).__name__
+        self._last_error = _words(error)
 
     async def _on_disconnect(self) -> None:
         if self._opened:
@@ -124,6 +129,15 @@ class Connection:
 
     async def _on_reconnect(self) -> None:
         self._notice("connected to NATS again")
+
+
+def _words(error: Exception) -> str:
+    """An error of the network in the words that people know it by."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    return str(error).removeprefix("nats: ") or "no answer"
 
 
 def _check(reply: Msg) -> None:
@@ -134,4 +148,6 @@ def _check(reply: Msg) -> None:
     said = headers.get(_ERROR) or "the worker refused the request"
     if code == "404":
         raise errors.NotFound(said)
+    if code == "413":
+        raise ReplyTooLarge(said)
     raise errors.RequestRefused(said if code != "500" else f"the worker failed to answer: {said}")

@@ -87,7 +87,10 @@ def _from_environment(environ: Mapping[str, str], wrong: list[str]) -> Iterator[
         if variable in known:
             yield known[variable], environ[variable], variable
         elif variable.startswith(table.PREFIX) and not _is_expected(variable):
-            wrong.append(f"unknown environment variable {variable}{_meant(variable, known)}")
+            near = _meant(
+                variable.removeprefix(table.PREFIX), map(str.upper, model.Settings.model_fields), table.PREFIX
+            )
+            wrong.append(f"unknown environment variable {variable}{near}")
 
 
 def _is_expected(variable: str) -> bool:
@@ -100,9 +103,9 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
             yield name, value, table.flag(name)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
+def _meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _said(error: ErrorDetails, origins: Mapping[str, str]) -> str:

@@ -1,0 +1,1 @@
+"""The commands `ems`, `ems-publish` and `ems-worker`. Data goes to stdout, everything else to stderr."""

@@ -1,0 +1,105 @@
+"""What all commands share: one way to end, to speak to people, and to name the server."""
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from ems_worker import errors
+from ems_worker.cli import exits
+
+P = ParamSpec("P")
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="NATS servers, separated by commas. Default: EMS_SERVER, NATS_URL, nats://127.0.0.1:4222."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON documents, one a line.")]
+
+
+def app(words: str, **options: Any) -> typer.Typer:
+    """A typer application with our manners: plain help that reads well in a pipe, no decorated tracebacks."""
+    return typer.Typer(
+        help=words,
+        epilog=exits.epilog(),
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        **options,
+    )
+
+
+def run(application: typer.Typer) -> NoReturn:
+    """The entry point of a command."""
+    try:
+        application()
+    except KeyboardInterrupt:  # before the command's own guard was up
+        sys.exit(exits.Exit.INTERRUPTED)
+    sys.exit(exits.Exit.OK)
+
+
+def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
+    """A command's body with its one way to end: its exit code, or the words and the code of our error."""
+
+    @functools.wraps(command)
+    def guard(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            say("interrupted")
+            code = exits.Exit.INTERRUPTED
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough. What is left in the buffer must not fail at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = exits.Exit.OK
+        except errors.EmsError as error:
+            say(f"error: {error}")
+            code = exits.of(error)
+        raise typer.Exit(code)
+
+    return guard
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that speaks
+
+
+def out(text: str) -> None:
+    """A line of data, on stdout."""
+    print(text)  # noqa: T201 - the one place that prints
+
+
+def out_json(document: Mapping[str, Any]) -> None:
+    """One document as one line, at once: readers may be waiting for it."""
+    print(json.dumps(document, ensure_ascii=False, separators=(",", ":")), flush=True)  # noqa: T201 - as above
+
+
+def servers(flag: str | None) -> tuple[str, ...]:
+    """The NATS servers that the flag, or the environment, names."""
+    from ems_worker import settings
+
+    return settings.server(flag, os.environ)
+
+
+def version(wanted: bool) -> None:
+    """The callback of `--version`."""
+    if wanted:
+        out(importlib.metadata.version("ems-worker"))
+        raise typer.Exit(exits.Exit.OK)
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and exit.")
+]

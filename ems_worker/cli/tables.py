@@ -1,0 +1,60 @@
+"""Tables and numbers for people: columns that fit the terminal, plain aligned text anywhere else."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+
+from ems_worker.cli import shell
+
+# Off a terminal lines are as long as they are: a program or an editor reads them.
+_UNBOUNDED = 100_000
+
+
+def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
+    """Prints a table on stdout; the columns in `numbers` are aligned to the right."""
+    terminal = sys.stdout.isatty()
+    right = set(numbers)
+    table = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0)
+    )
+    for index, title in enumerate(header):
+        justify: rich.console.JustifyMethod = "right" if index in right else "left"
+        table.add_column(title, justify=justify, overflow="fold", header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    # User's texts are in the cells: nothing in them is markup.
+    console = rich.console.Console(
+        markup=False, emoji=False, highlight=False, width=None if terminal else _UNBOUNDED, soft_wrap=False
+    )
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        shell.out(line.rstrip())
+
+
+def number(value: float | int | None) -> str:
+    """A number with six digits that matter; `-` where there is none."""
+    return "-" if value is None else f"{value:.6g}"
+
+
+def value(given: Any) -> str:
+    """A parameter's value, in a width that a table can bear."""
+    if isinstance(given, bool) or given is None:
+        text = {True: "true", False: "false", None: "null"}[given]
+    elif isinstance(given, dict) and set(given) == {"sha256", "bytes"}:
+        text = f"<{given['bytes']} bytes>"
+    else:
+        text = str(given)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def mean(aggregate: dict[str, Any] | None) -> str:
+    """A metric over the replicates: mean and, where there is one, its standard deviation."""
+    if not aggregate or aggregate["mean"] is None:
+        return "-"
+    spread = "" if aggregate["std"] is None else f" ± {aggregate['std']:.3g}"
+    return f"{number(aggregate['mean'])}{spread}"

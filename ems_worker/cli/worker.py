@@ -1,0 +1,109 @@
+"""`ems-worker`: runs the worker, or shows what it would run with."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ems_worker import settings
+from ems_worker.cli import exits, shell
+
+app = shell.app("The worker: plans in over NATS, runs out over gRPC, every one recorded.", no_args_is_help=True)
+
+File = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML, under the environment and flags.")
+]
+
+
+@app.callback()
+def worker(version: shell.Version = False) -> None:
+    """The worker: plans in over NATS, runs out over gRPC, every one recorded."""
+
+
+def _with_settings(command: Callable[..., exits.Exit | int]) -> Callable[..., exits.Exit | int]:
+    """Adds a flag for each setting; they come as keyword arguments, None where not given.
+
+    Made from the settings themselves, so that a setting can't be without its flag.
+    """
+    flags = [_flag(setting) for setting in settings.describe()]
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> exits.Exit | int:
+        return command(**given)
+
+    own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *flags]]
+    # What typer reads a command's options from.
+    wrapped.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # functions may have one
+    wrapped.__annotations__ = {one.name: one.annotation for one in every}
+    return wrapped
+
+
+def _flag(setting: settings.Description) -> inspect.Parameter:
+    default = f" [default: {setting.default}]" if setting.default else ""
+    kind: Any = bool if setting.is_switch else str
+    names = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}" if setting.is_switch else setting.flag
+    metavar = None if setting.is_switch else setting.unit.upper() or "VALUE"
+    option = typer.Option(names, metavar=metavar, help=f"{setting.description}{default}", show_default=False)
+    return inspect.Parameter(
+        setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+@app.command()
+@shell.guarded
+@_with_settings
+def run(config: File = None, **flags: Any) -> exits.Exit | int:
+    """Runs the worker until SIGTERM or SIGINT."""
+    loaded, _ = settings.load(flags, os.environ, config)
+    from ems_worker import daemon
+
+    return daemon.run(loaded)
+
+
+@app.command("config")
+@shell.guarded
+@_with_settings
+def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
+    """Shows every setting: its value, where that comes from, its variable, what it means."""
+    loaded, origins = settings.load(flags, os.environ, config)
+    rows = [(one, settings.shown(getattr(loaded, one.name)), origins[one.name]) for one in settings.describe()]
+    if json:
+        for one, value, origin in rows:
+            shell.out_json(
+                {
+                    "name": one.name,
+                    "value": value,
+                    "source": origin,
+                    "env": one.env,
+                    "flag": one.flag,
+                    "default": one.default,
+                    "unit": one.unit,
+                    "constraint": one.constraint,
+                    "description": one.description,
+                }
+            )
+        return exits.Exit.OK
+    from ems_worker.cli import tables
+
+    cells = [(one.name, value or "-", origin, one.env, _meaning(one)) for one, value, origin in rows]
+    tables.show(("setting", "value", "from", "variable", "meaning"), cells)
+    return exits.Exit.OK
+
+
+def _meaning(one: settings.Description) -> str:
+    bounds = f" ({one.constraint})" if one.constraint else ""
+    return f"{one.description}{bounds}"
+
+
+def main() -> None:
+    """The entry point."""
+    shell.run(app)
+
+
+if __name__ == "__main__":
+    main()
