@@ -57,5 +57,5 @@ def _differences(a: object, b: object, place: tuple[str, ...]) -> Iterator[tuple
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (one, other) in enumerate(zip(a, b, strict=True)):
             yield from _differences(one, other, (*place, str(index)))
-    elif type(a) is not type(b) or a != b:
+    elif text(a) != text(b):
         yield place

@@ -53,7 +53,7 @@ class NotFiniteError(ValueError):
 
 
 def read(text: str) -> Scalar:
-    """A plain (unquoted) scalar by the core schema of YAML 1.2. Raises NotFiniteError for a number that can't be held."""
+    """A plain (unquoted) scalar by YAML 1.2's core schema. Raises NotFiniteError for a number that can't be held."""
     if text in _NULL:
         return None
     if text in _TRUE:

@@ -14,7 +14,6 @@ Position = tuple[int, int]
 
 # libyaml's parser is ten times as fast; its events are the same.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_NON_SPECIFIC_TAG: Final = "!"
 
 
 def read(text: str, size: int, *, anchors: bool) -> dict[str, JSON]:
@@ -129,7 +128,7 @@ class _Builder:
         if depth > limits.MOST_DEPTH:
             message = f"values are nested more than {limits.MOST_DEPTH} deep"
             _refuse("too_deep", message, _position(event), place[:8])
-        if event.tag is not None and not (event.implicit or event.tag == _NON_SPECIFIC_TAG):
+        if event.tag is not None and not event.implicit:
             self._report("tag", f"tags are not allowed ({problems.brief(event.tag)})", event, place)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(place, depth)
@@ -156,7 +155,7 @@ class _Builder:
             self._report("bad_key", "keys are words, not mappings, lists or aliases", event, place)
             self._value(event, place, depth)
             return f"\0{self._nodes}"
-        plain = event.implicit[0] and not event.style
+        plain = event.tag is None and not event.style
         if plain and event.value == "<<":
             self._report(
                 "merge_key", "merge keys are not allowed: write the keys out (or put << in quotes)", event, place
@@ -174,10 +173,10 @@ class _Builder:
 
     def _scalar(self, event: yaml.ScalarEvent, place: problems.Place) -> JSON:
         text: str = event.value
-        if event.tag is not None and event.tag != _NON_SPECIFIC_TAG:
+        if event.tag is not None:
             self._report("tag", f"tags are not allowed ({problems.brief(event.tag)})", event, place)
             return text
-        if event.style or not event.implicit[0]:
+        if event.style:
             return text
         if self._anchors and not scalars.same_in_1_1(text):
             message = f"YAML 1.1 and 1.2 read {problems.brief(text)} differently: put it in quotes if it is text"
@@ -221,12 +220,15 @@ def _events(text: str) -> Iterator[yaml.Event]:
         mark = error.problem_mark
         context = f" {error.context}" if error.context else ""
         assert mark is not None, "the parser marks what it refuses"
+        if error.context_mark is not None and not "".join(text.split("\n")[mark.line :]).strip():
+            mark = error.context_mark  # what was opened and never closed, rather than the end of the text
         place = mark.line + 1, mark.column + 1
         _refuse("syntax", f"this is not YAML: {error.problem}{context}", place, cause=error)
     except yaml.reader.ReaderError as error:
-        before = text[: error.position] if isinstance(error.position, int) else ""
-        place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
-        _refuse("syntax", f"this is not YAML: {error.reason} (U+{ord(text[len(before)]):04X})", place, cause=error)
+        # The position that the error gives is in bytes with one parser, in letters with the other.
+        offset = text.index(chr(error.character))
+        place = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+        _refuse("syntax", f"this is not YAML: {error.reason} (U+{error.character:04X})", place, cause=error)
 
 
 def _position(event: yaml.Event) -> Position:

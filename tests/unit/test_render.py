@@ -1,0 +1,206 @@
+"""A run's configuration: what it says, and how it is written."""
+
+import timeit
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ems_worker.adapters import yaml_reader
+from ems_worker.core import canonical, paths, plan, render, scalars, space
+
+JSON = canonical.JSON
+ID = "reef-p000000-r000-a1"
+
+# What readers of YAML stumble over, in either version.
+AWKWARD = [
+    "", " ", "no", "Yes", "ON", "off", "y", "N", "null", "~", "true", "False", ".inf", "-.INF", ".nan", "NaN", "<<",
+    "=", "010", "0o7", "0x1F", "0b1", "1_000", "12:30", "12:30:00", "1e3", "1e-3", "1.", ".5", "-.5", "+1", "1.0e5",
+    "1.0e+5", "2024-01-01", "2024-01-01T00:00:00Z", "- a", "? a", ": a", "a: b", "a #b", "#a", "&a", "*a", "!a", "%a", "@a", "`a",
+    "|", ">", "'", '"', "\\", "{a}", "[a]", ",", "---", "...", "--- a", "a\nb", "a\n\n  b\n", "\ta", "a\t", " a", "a ",
+    "\u0085", "\u2028", "\u2029", "\ufeff", "\x00", "\x07", "\x7f", "\u200b", "\xa0", "é", "魚", "\U0001f41f", "\ud7ff",
+    "\ue000", "\ufffd", "a:", "a:b", "http://x/y#z", "e5", "E+5", "inf", "Infinity", "0", "-0", "1,5", "x" * 2000,
+]  # fmt: skip
+
+TEXT = st.sampled_from(AWKWARD) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
+KEYS = TEXT.filter(lambda text: len(text) <= 1000)
+VALUES: st.SearchStrategy[JSON] = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=10,
+)
+# Keys with dots are paths of several steps in an override, and empty ones can't be said there.
+CONFIGS: st.SearchStrategy[dict[str, JSON]] = st.dictionaries(KEYS, VALUES, max_size=5)
+
+
+def parsed(base: dict[str, JSON], **more: object) -> plan.Plan:
+    return plan.parse({"experiment_name": "x", **more}, base)
+
+
+def settable(config: JSON) -> list[paths.Path]:
+    """Paths that a plan can name: no empty part, and no dot in a key."""
+    return [path for path in paths.walk(config) if all(str(step) and "." not in str(step) for step in path)]
+
+
+@given(CONFIGS)
+@example({text: text for text in AWKWARD if len(text) <= 1000})
+@example({"k" * 999 + "\U0001f41f": {"deep": [[], {}, [[1, {"a": [None]}]]]}})
+def test_readers_of_both_yaml_versions_load_what_was_meant(config: dict[str, JSON]) -> None:
+    """PyYAML (1.1), in C and in Python, and our own reader (1.2) read the same configuration back, order included."""
+    text = render.Template(parsed(config)).render({}, 0, ID)
+    for loaded in (
+        yaml.safe_load(text),
+        yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)),
+        yaml_reader.read_base(text).data,
+        yaml_reader.read_plan(text).data,
+    ):
+        assert canonical.canonical_json(loaded) == canonical.canonical_json(config)
+        assert list(loaded) == list(config)
+
+
+@given(st.data())
+def test_a_run_differs_from_the_base_in_what_it_overrides_and_in_nothing_else(data: st.DataObject) -> None:
+    """Overridden and injected paths have their values, all others the base's; text, data and digest agree."""
+    base = data.draw(CONFIGS)
+    free = settable(base)
+    chosen: list[paths.Path] = []
+    for path in data.draw(st.lists(st.sampled_from(free), max_size=4, unique=True)) if free else []:
+        if not any(paths.overlapping(path, other) for other in chosen):
+            chosen.append(path)
+    overrides = {".".join(map(str, path)): data.draw(SCALARS | st.lists(VALUES, max_size=3)) for path in chosen}
+    inject = {"seed": "ems.injected.seed", "simulation_id": "ems.injected.id"} if data.draw(st.booleans()) else {}
+    if "ems" in base:
+        inject = {}
+    given_plan = parsed(base, runs=[{"params_override": overrides}], inject=inject)
+    params = next(space.points(given_plan)).params
+    template = render.Template(given_plan)
+
+    config = template.config(params, 7, ID)
+    text = template.render(params, 7, ID)
+    assert canonical.canonical_json(yaml.safe_load(text)) == canonical.canonical_json(config)
+    assert canonical.canonical_json(yaml_reader.read_base(text).data) == canonical.canonical_json(config)
+
+    if inject:
+        assert config.pop("ems") == {"injected": {"seed": 7, "id": ID}}
+    assert template.config_sha(params, 7) == canonical.digest({"config": config, "seed": 7})
+    expected: object = paths.fresh(base)
+    for path in chosen:
+        expected = paths.put(expected, path, overrides[".".join(map(str, path))])
+    assert canonical.differences(config, expected) == []
+
+
+def test_overrides_merge_mappings_replace_lists_and_keep_null() -> None:
+    """The contract's rule, in one example; a mapping given for a mapping changes only what it names."""
+    base: dict[str, JSON] = {"a": {"x": 1, "y": {"z": 2}}, "list": [1, 2, 3], "n": 1, "empty": {}}
+    run = {"params_override": {"a": {"y": {"z": 5}}, "list": [9], "n": None, "empty": {}}}
+    only = parsed(base, runs=[run])
+    params = next(space.points(only)).params
+    assert params == {"a.y.z": 5, "list": [9], "n": None, "empty": {}}
+    expected = {"a": {"x": 1, "y": {"z": 5}}, "list": [9], "n": None, "empty": {}}
+    template = render.Template(only)
+    assert template.config(params, 0, ID) == expected
+    assert yaml.safe_load(template.render(params, 0, ID)) == expected
+
+
+def test_values_of_an_axis_that_are_mappings_merge_too() -> None:
+    """Each value may set other keys: templates are by the set of paths."""
+    base: dict[str, JSON] = {"a": {"x": 1, "y": 2}, "species": [{"speed": 1.0}, {"speed": 2.0}]}
+    varied = parsed(base, parameter_space={"a": [{"x": 5}, {"y": 6}], "species.1.speed": [3.0]})
+    template = render.Template(varied)
+    rendered = [yaml.safe_load(template.render(point.params, 0, ID)) for point in space.points(varied)]
+    assert [config["a"] for config in rendered] == [{"x": 5, "y": 2}, {"x": 1, "y": 6}]
+    assert all(config["species"] == [{"speed": 1.0}, {"speed": 3.0}] for config in rendered)
+    assert rendered == [template.config(point.params, 0, ID) for point in space.points(varied)]
+
+
+def test_new_paths_come_after_what_was_there() -> None:
+    """Injected paths need not exist, others with allow_new_paths; a scalar in the way gives way to a mapping."""
+    base: dict[str, JSON] = {"a": {"x": 1}, "m": None}
+    run = {"params_override": {"a.new.deep": 1, "m.inside": [1.5, 2.5e-7]}}
+    made = parsed(base, runs=[run], inject={"seed": "a.seed"}, allow_new_paths=True)
+    template = render.Template(made)
+    params = next(space.points(made)).params
+    assert template.render(params, 3, ID).decode() == (
+        "a:\n  x: 1\n  new:\n    deep: 1\n  seed: 3\nm:\n  inside:\n    - 1.5\n    - 2.5e-07\n"
+    )
+
+
+def test_an_injected_path_is_no_part_of_the_work_s_identity() -> None:
+    """What the base has at an injected path doesn't count, in lists as elsewhere; the seed itself does."""
+    base: dict[str, JSON] = {"seed": 1, "ids": ["a", "b"], "fish": 5}
+    inject = {"seed": "seed", "simulation_id": "ids.0"}
+    first = render.Template(parsed(base, inject=inject))
+    second = render.Template(parsed({**base, "seed": 99, "ids": ["z", "b"]}, inject=inject))
+    assert first.config_sha({}, 7) == second.config_sha({}, 7)
+    assert first.config_sha({}, 7) != first.config_sha({}, 8)
+    assert first.config_sha({}, 7) == canonical.digest({"config": {"ids": [None, "b"], "fish": 5}, "seed": 7})
+    missing = render.Template(parsed({"fish": 5}, inject={"seed": "a.b", "simulation_id": "fish.id"}))
+    assert missing.config_sha({}, 7) == canonical.digest({"config": {"fish": 5}, "seed": 7})
+
+
+def test_the_base_stays_as_it_was() -> None:
+    """Rendering changes neither the plan's base nor the caller's values."""
+    base: dict[str, JSON] = {"a": {"x": [1]}}
+    value: list[JSON] = [5]
+    made = parsed(base, runs=[{"params_override": {"a.x": value}}])
+    template = render.Template(made)
+    config = template.config({"a.x": value}, 0, ID)
+    template.render({"a.x": value}, 0, ID)
+    assert base == {"a": {"x": [1]}}
+    inner = config["a"]
+    assert isinstance(inner, dict)
+    assert inner["x"] is not value
+
+
+def test_many_sets_of_paths_don_t_pile_up() -> None:
+    """Entries of `runs` may each override something else; only so many templates are kept."""
+    base: dict[str, JSON] = {f"k{number}": 0 for number in range(200)}
+    made = parsed(base, runs=[{"params_override": {f"k{number}": 1}} for number in range(200)])
+    template = render.Template(made)
+    for point in space.points(made):
+        (key,) = point.params
+        assert template.config(point.params, 0, ID) == {**base, key: 1}
+        assert f"{key}: 1\n".encode() in template.render(point.params, 0, ID)
+    assert len(template._forms) <= 64
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1e-5)
+@example(1e16)
+@example(-1.5e300)
+@example(-0.0)
+@example(5e-324)
+def test_floats_are_floats_to_both_versions(value: float) -> None:
+    """The shortest text that reads back exactly, with the point that 1.1 wants before an exponent."""
+    text = scalars.write(value)
+    assert repr(yaml.safe_load(text)) == repr(value)
+    assert repr(scalars.read(text)) == repr(value)
+    assert scalars.same_in_1_1(text)
+
+
+def test_rendering_is_fast() -> None:
+    """A configuration of 60 lines in tens of microseconds, 4,000 floats in milliseconds (with room here)."""
+    base: dict[str, JSON] = {f"layer{n}": {f"key{m}": m * 1.5 for m in range(9)} for n in range(6)}
+    made = parsed(base, parameter_space={"layer0.key1": [1, 2], "layer3.key3": [3, 4], "layer5.key8": [5, 6]})
+    template = render.Template(made)
+    params = next(space.points(made)).params
+    assert min(timeit.repeat(lambda: template.render(params, 5, ID), number=100, repeat=5)) / 100 < 300e-6
+    vector: list[JSON] = [n / 7 for n in range(4000)]
+    big = parsed({"weights": []}, runs=[{"params_override": {"weights": vector}}])
+    template = render.Template(big)
+    assert min(timeit.repeat(lambda: template.render({"weights": vector}, 5, ID), number=1, repeat=5)) < 15e-3
+    assert yaml.load(template.render({"weights": vector}, 5, ID), Loader=yaml.CSafeLoader) == {"weights": vector}
+
+
+def test_an_unknown_parameter_is_a_mistake_of_the_caller() -> None:
+    """Parameters come from the plan's own points."""
+    with pytest.raises(KeyError):
+        render.Template(parsed({"a": 1})).render({"b": 1}, 0, ID)

@@ -1,0 +1,318 @@
+"""Bytes to plain data: what is read, what is refused, and where that is."""
+
+import contextlib
+import json
+import timeit
+import tracemalloc
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker import errors
+from ems_worker.adapters import yaml_reader
+from ems_worker.adapters.yaml_reader import limits
+from ems_worker.core import scalars
+
+Problem = tuple[str, int | None, int | None]
+
+
+def refused(text: str | bytes, *, base: bool = False) -> list[Problem]:
+    """Code, line and column of everything that is wrong with this text."""
+    data = text.encode() if isinstance(text, str) else text
+    with pytest.raises(errors.PlanRejected) as rejected:
+        (yaml_reader.read_base if base else yaml_reader.read_plan)(data)
+    return [(problem.code, problem.line, problem.column) for problem in rejected.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("null", None), ("~", None), ("", None), ("Null", None), ("true", True), ("FALSE", False),
+        ("no", "no"), ("on", "on"), ("Yes", "Yes"), ("y", "y"),
+        ("1", 1), ("+5", 5), ("-3", -3), ("010", 10), ("0o10", 8), ("0x1F", 31), ("1_000", "1_000"), ("0b1", "0b1"),
+        ("18446744073709551615", 2**64 - 1), ("000000000000000000000000000005", 5),
+        ("1.5", 1.5), ("1e-3", 0.001), ("1E3", 1000.0), (".5", 0.5), ("5.", 5.0), ("-.5e+1", -5.0), ("1e", "1e"),
+        ("12:30:00", "12:30:00"), ("2024-01-01", "2024-01-01"), ("<", "<"), ("=", "="),
+        ('"1"', "1"), ("'no'", "no"), ("|\n  a\n  b\n", "a\nb\n"), ("nan", "nan"), (".infx", ".infx"),
+    ],
+)  # fmt: skip
+def test_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
+    """Plain scalars go by the core schema, quoted ones are text."""
+    read = yaml_reader.read_plan(f"key: {text}".encode()).data["key"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yes", "No", "on", "OFF", "010", "0o7", "1e-3", "1_000", "12:30:00", "1:30.5", "2024-01-01", "2024-1-2 10:00:00",
+     "0b101", "1.0e5", "-.5", "=", "0x_1", "1_0.5", "+0123"],
+)  # fmt: skip
+def test_a_base_scalar_that_the_versions_read_differently_is_refused(text: str) -> None:
+    """The simulator's reader may be of either version; in a plan the same scalar has one meaning and is fine."""
+    assert refused(f"fish:\n  count: {text}", base=True) == [("ambiguous_scalar", 2, 10)]
+    assert yaml_reader.read_base(f'a: "{text}"'.encode()).data == {"a": text}
+    yaml_reader.read_plan(f"a: {text}".encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "y", "N", "1", "-1.5", "1.0e-3", "1.5e+10", "true", "null", "~", "0x1F", "0", "a-b", "1.2.3", "+5", ".5", "- 1",
+     "5 m", "x: no-w"],
+)  # fmt: skip
+def test_a_base_scalar_that_both_versions_read_alike_is_fine(text: str) -> None:
+    """Ordinary numbers and words need no quotes, and PyYAML agrees about what they are."""
+    data = f"a:\n  {text}".encode()
+    assert yaml_reader.read_base(data).data == yaml.safe_load(data)
+
+
+@given(st.text(st.sampled_from("0123456789+-.:_eExobTZ nyYNfFaA~<="), min_size=1, max_size=8))
+def test_what_is_called_the_same_in_both_is_the_same_to_pyyaml(text: str) -> None:
+    """`same_in_1_1` never says yes where PyYAML, a reader of 1.1, gives another value or type."""
+    try:
+        document = yaml.safe_load(f"a: {text}")
+    except (yaml.YAMLError, ValueError):
+        return
+    if not isinstance(document, dict) or list(document) != ["a"] or isinstance(document["a"], dict):
+        return
+    try:
+        mine = yaml_reader.read_base(f"a: {text}".encode()).data["a"]
+    except errors.PlanRejected:
+        return
+    assert mine == document["a"]
+    assert type(mine) is type(document["a"])
+
+
+def test_bases_have_anchors_and_each_alias_is_a_copy_of_its_own() -> None:
+    """Setting one place must not set the other."""
+    data = yaml_reader.read_base(b"a: &x {b: [1]}\nc: *x\nd: &y text\ne: *y").data
+    assert data == {"a": {"b": [1]}, "c": {"b": [1]}, "d": "text", "e": "text"}
+    assert data["a"] is not data["c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &x 1\nb: *x", [("anchor", 1, 4), ("anchor", 2, 4)]),
+        ("a: {<<: {b: 1}}", [("merge_key", 1, 5)]),
+        ("a: !!python/object:os.system x\nb: !t [1]\nc: !m {a: 1}", [("tag", 1, 4), ("tag", 2, 4), ("tag", 3, 4)]),
+        ("a: ! 5", [("tag", 1, 4)]),
+        ("a: 1\nb: 2\na: 3\nb: 4", [("duplicate_key", 3, 1), ("duplicate_key", 4, 1)]),
+        ("a: .nan\nb: [.inf, -.INF]", [("bad_number", 1, 4), ("bad_number", 2, 5), ("bad_number", 2, 11)]),
+        ("c: 1e999", [("bad_number", 1, 4)]),
+        ("a: 18446744073709551616\nb: -9223372036854775809", [("bad_number", 1, 4), ("bad_number", 2, 4)]),
+        ("a: " + "9" * 100_000, [("bad_number", 1, 4)]),
+        ("? [a]\n: 1\n? {b: 1}\n: 2", [("bad_key", 1, 3), ("bad_key", 3, 3)]),
+        ("*x : 3", [("bad_key", 1, 1), ("anchor", 1, 1)]),
+        ("true: 1\n1.5: 2\n~: 3", [("bad_key", 1, 1), ("bad_key", 2, 1), ("bad_key", 3, 1)]),
+        ("a: 1\n---\nb: 2", [("many_documents", 2, 1)]),
+        ("", [("wrong_type", 1, 1)]),
+        ("# only a comment\n", [("wrong_type", 1, 1)]),
+        ("just text", [("wrong_type", 1, 1)]),
+        ("- a\n- b", [("wrong_type", 1, 1)]),
+        ("a: [1, 2", [("syntax", 1, 4)]),
+        ("a: 1\n b: 2", [("syntax", 2, 3)]),
+        ("a: 'x\n", [("syntax", 1, 4)]),
+        ("a: \x01", [("syntax", 1, 4)]),
+        ("ok: 1\nkey: é\x00", [("syntax", 2, 7)]),
+        ("%YAML 3.0\n---\na: 1", [("syntax", 1, 1)]),
+        ("a: " + "[" * 100 + "]" * 100, [("too_deep", 1, 67)]),
+        ("k" * 1001 + ": 1", [("bad_key", 1, 1)]),
+        ("? " + "k" * 1001 + "\n: 1", [("bad_key", 1, 3)]),
+    ],
+)  # fmt: skip
+def test_what_a_yaml_plan_may_not_have(text: str, expected: list[Problem]) -> None:
+    """Each thing that is refused, with its line and column; all of them at once but for broken syntax."""
+    assert refused(text) == expected
+
+
+def test_what_a_base_may_not_have() -> None:
+    """Anchors must be known and not hold themselves; merge keys mean something in 1.1 only; keys are text."""
+    assert refused("a: *x", base=True) == [("anchor", 1, 4)]
+    assert refused("a: &x [*x]", base=True) == [("anchor", 1, 8)]
+    assert refused("d: &d {x: 1}\na: {<<: *d}", base=True) == [("merge_key", 2, 5)]
+    assert refused("a: {1: b}", base=True) == [("bad_key", 1, 5)]
+    assert refused("a: {no: b}", base=True)[0] == ("ambiguous_scalar", 1, 5)
+
+
+def test_numbers_are_keys_in_plans_for_elements_of_lists() -> None:
+    """`species: {0: {speed: 1}}` addresses an element; JSON can't say it otherwise than as text."""
+    assert yaml_reader.read_plan(b"species: {0: {speed: 1}, 12: 1}").data == {"species": {"0": {"speed": 1}, "12": 1}}
+    assert refused("species: {00: 1, 1.0: 2}") == [("bad_key", 1, 11), ("bad_key", 1, 18)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1,\n "a": 2}', [("duplicate_key", 2, 2)]),
+        ('{"a": {"b": 1, "b": 1}, "c": NaN}', [("duplicate_key", 1, 16), ("bad_number", 1, 30)]),
+        ('{"a": [1, -Infinity, 1e999]}', [("bad_number", 1, 11), ("bad_number", 1, 22)]),
+        ('{"a": 1e999}', [("bad_number", 1, 7)]),
+        ('{"a": 18446744073709551616}', [("bad_number", 1, 7)]),
+        ('{"a": ' + "9" * 100_000 + "}", [("bad_number", 1, 7)]),
+        ('{"a": "\\ud800"}', [("bad_text", 1, 7)]),
+        ('{"\\udc00": 1}', [("bad_text", 1, 2)]),
+        ('{"' + "k" * 1001 + '": 1}', [("bad_key", 1, 2)]),
+        ('{"a": 1', [("syntax", 1, 8)]),
+        ('{\n "a": tru}', [("syntax", 2, 7)]),
+        ('{"a": 1} x', [("syntax", 1, 10)]),
+        ("[1]", [("wrong_type", 1, 1)]),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", [("too_deep", 1, 70)]),
+        ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", [("too_deep", 1, 70)]),
+        ('{"a": 1, "a": ' + "[" * 100 + "]" * 100 + "}", [("too_deep", 1, 78)]),
+        ("{" + ",".join(f'"a{n}": NaN' for n in range(500)) + "}", [("bad_number", 1, 8)]),
+    ],
+)  # fmt: skip
+def test_what_a_json_plan_may_not_have(text: str, expected: list[Problem]) -> None:
+    """JSON goes another way to the same rules."""
+    found = refused(text)
+    assert found[: len(expected)] == expected
+    assert len(found) in (len(expected), 100)
+
+
+def test_json_is_read_as_json_and_flow_yaml_as_yaml() -> None:
+    """What begins like JSON may be YAML; a byte-order mark is no part of either."""
+    assert yaml_reader.read_plan(b'\xef\xbb\xbf {"a": [1, 1.0, "\\ud83d\\udc1f", null]}').data == {
+        "a": [1, 1.0, "\U0001f41f", None]
+    }
+    assert yaml_reader.read_plan(b'{"a": 1}').format == "json"
+    flow = yaml_reader.read_plan(b"{a: 1, b: [no]}")
+    assert (flow.data, flow.format) == ({"a": 1, "b": ["no"]}, "yaml")
+    assert yaml_reader.read_plan(b"{}").data == {}
+    assert refused("[a, b]") == [("wrong_type", 1, 1)]
+
+
+def test_what_is_no_text_is_unreadable() -> None:
+    """Such messages are for the dead letters: no plan could be told from them."""
+    with pytest.raises(errors.Unreadable, match="UTF-8"):
+        yaml_reader.read_plan(b"a: \xff")
+    with pytest.raises(errors.Unreadable, match="bytes"):
+        yaml_reader.read_plan(b" " * (limits.MOST_BYTES + 1))
+
+
+YAML_TEXT = b"""\
+# a plan
+a:
+  b: [1, {c: x}]
+"d.e": |
+  text
+list:
+  - one
+  - two: 2
+"""
+JSON_TEXT = b"""{
+ "a": {
+   "b": [1, {"c": "x"}]},
+ "d.e": "te\\"xt",
+ "list": ["one",
+  {"two": 2}], "empty": [], "none": {}}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "key", "value"),
+    [
+        (YAML_TEXT, (), (2, 1), (2, 1)),
+        (YAML_TEXT, ("a",), (2, 1), (3, 3)),
+        (YAML_TEXT, ("a", "b"), (3, 3), (3, 6)),
+        (YAML_TEXT, ("a", "b", 1, "c"), (3, 11), (3, 14)),
+        (YAML_TEXT, ("d.e",), (4, 1), (4, 8)),
+        (YAML_TEXT, ("list", 1), (8, 5), (8, 5)),
+        (YAML_TEXT, ("list", 1, "missing"), (8, 5), (8, 5)),
+        (YAML_TEXT, ("a", "missing", "more"), (2, 1), (2, 1)),
+        (JSON_TEXT, (), (1, 1), (1, 1)),
+        (JSON_TEXT, ("a",), (2, 2), (2, 7)),
+        (JSON_TEXT, ("a", "b", 0), (3, 10), (3, 10)),
+        (JSON_TEXT, ("a", "b", 1, "c"), (3, 14), (3, 19)),
+        (JSON_TEXT, ("d.e",), (4, 2), (4, 9)),
+        (JSON_TEXT, ("list", 1, "two"), (6, 4), (6, 11)),
+        (JSON_TEXT, ("none",), (6, 29), (6, 37)),
+        (JSON_TEXT, ("list", 7), (5, 2), (5, 2)),
+    ],
+)
+def test_places_are_found_in_the_text(
+    text: bytes, place: tuple[str | int, ...], key: tuple[int, int], value: tuple[int, int]
+) -> None:
+    """Line and column count from 1; what isn't there is where it would belong."""
+    document = yaml_reader.read_plan(text)
+    assert document.locate(place) == key
+    assert document.locate(place, value=True) == value
+
+
+def test_problems_get_their_places() -> None:
+    """Wrong keys point at the key, wrong values at the value; what has a line keeps it."""
+    document = yaml_reader.read_plan(b"a:\n  b: 1\n")
+    found = [
+        errors.Problem("x", "a.b", "m", place=("a", "b")),
+        errors.Problem("x", "a.b", "m", place=("a", "b"), on_key=True),
+        errors.Problem("x", "a.b", "m", 7, 8, place=("a", "b")),
+    ]
+    placed = yaml_reader.place(found, document)
+    assert [(problem.line, problem.column) for problem in placed] == [(2, 6), (2, 3), (7, 8)]
+
+
+def _bomb() -> str:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join(f'*a{n - 1}' for _ in range(9))}]" for n in range(1, 20)]
+    return "\n".join(lines)
+
+
+HOSTILE = {
+    "alias bomb": (_bomb(), True),
+    "alias bomb in a plan": (_bomb(), False),
+    "merge bomb": ("a: &a {k: 1}\n" + "\n".join(f"b{n}: {{<<: [{', '.join(['*a'] * 9)}]}}" for n in range(99)), True),
+    "deep flow": ("a: " + "[" * 1_000_000, False),
+    "deep flow mappings": ("{a: " * 300_000, False),
+    "deep blocks": ("\n".join(" " * n + "a:" for n in range(1500)), False),
+    "deep json": ('{"a":' * 500_000, False),
+    "deep aliases": ("a0: &a0 [1]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 500)), True),
+    "many yaml values": ("a: [" + "1," * 600_000 + "]", False),
+    "large yaml": ("a: " + "x" * limits.MOST_YAML_BYTES, False),
+    "long number": ("a: 1." + "1" * 2_000_000 + "e999", False),
+    "long json number": ('{"a": 1' + "0" * 2_000_000 + "}", False),
+    "long exponent": ('{"a": 1e' + "9" * 1_000_000 + "}", False),
+    "many duplicate keys": ("{" + "a: 1, " * 200_000 + "}", False),
+    "unclosed quotes": ('a: "' + "x\n" * 500_000, False),
+    "question marks": ("? " * 100_000, False),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_texts_are_refused_quickly_and_cheaply(name: str) -> None:
+    """Each within a second and 50 MB, whatever it would unfold to."""
+    text, base = HOSTILE[name]
+    data = text.encode()
+    seconds = timeit.timeit(lambda: refused(data, base=base), number=1)
+    assert seconds < 1.0
+    tracemalloc.start()
+    try:
+        refused(data, base=base)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_megabyte_of_json_is_read_in_a_fraction_of_a_second() -> None:
+    """Large plans come from programs, as JSON."""
+    data = json.dumps({"runs": [{"w": [n / 7 for n in range(1000)]} for _ in range(50)]}).encode()
+    assert min(timeit.repeat(lambda: yaml_reader.read_plan(data), number=1, repeat=3)) < 0.5
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    """No input makes another exception than ours."""
+    for read in (yaml_reader.read_plan, yaml_reader.read_base):
+        with contextlib.suppress(errors.PlanRejected, errors.Unreadable):
+            assert isinstance(read(data).data, dict)
+
+
+@given(st.text(st.sampled_from("{}[]:,-?&*!|>'\"%@`# \n\tab01<.~"), max_size=60))
+def test_any_punctuation_is_read_or_refused(text: str) -> None:
+    """The same, nearer to YAML."""
+    test_any_bytes_are_read_or_refused.hypothesis.inner_test(text.encode())  # type: ignore[attr-defined]  # hypothesis adds it
+
+
+def test_a_number_too_large_is_not_finite() -> None:
+    """What no configuration can hold is refused where scalars are read."""
+    with pytest.raises(scalars.NotFiniteError):
+        scalars.number("1e400")
