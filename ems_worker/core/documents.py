@@ -186,12 +186,12 @@ def better(spec_goal: str | None, metric: str | None, one: PointRow | None, othe
     return one if (mine < theirs) == (spec_goal == "minimize") else other
 
 
-def _point(point: PointRecord) -> Document:
+def _point(point: PointRecord, whole: bool = False) -> Document:
     return {
         "point": point.point,
         "run_id_suffix": point.run_id_suffix,
         "labels": dict(point.labels or {}),
-        "params": shortened(point.params),
+        "params": dict(point.params) if whole else shortened(point.params),
     }
 
 
@@ -208,8 +208,11 @@ def point(experiment_id: str, row: PointRow) -> Document:
     }
 
 
-def result(experiment_id: str, row: JobRow) -> Document:
-    """`ems.result.v1`: a job by the attempt that stands for it; the highest `job_revision` stands."""
+def result(experiment_id: str, row: JobRow, whole: bool = False) -> Document:
+    """`ems.result.v1`: a job by the attempt that stands for it; the highest `job_revision` stands.
+
+    Long parameter values are shortened unless `whole`.
+    """
     run = row.run
     failed = run.error_kind is not None or run.error_message is not None
     return {
@@ -218,7 +221,7 @@ def result(experiment_id: str, row: JobRow) -> Document:
         "simulation_id": ids.simulation_id(experiment_id, run.point, run.replicate, run.attempt),
         "replicate": run.replicate,
         "attempt": run.attempt,
-        **_point(row.point),
+        **_point(row.point, whole),
         "seed": run.seed,
         "state": run.state.value,
         "metrics": None if run.metrics is None else dict(run.metrics),
@@ -232,3 +235,16 @@ def result(experiment_id: str, row: JobRow) -> Document:
         "job_revision": run.job_revision,
         "seq": run.ended_seq,
     }
+
+
+def line(result: Document) -> Document:
+    """A result as a flat line for tables: `param.*`, `metric.*`, `label.*` and `artifact.*` beside the plain fields."""
+    flat: Document = {name: value for name, value in result.items() if name not in (*_NESTED, "schema", "error")}
+    error = result["error"] or {}
+    flat["error_kind"], flat["error_message"] = error.get("kind"), error.get("message")
+    for field, prefix in _NESTED.items():
+        flat.update({f"{prefix}.{name}": value for name, value in (result[field] or {}).items()})
+    return flat
+
+
+_NESTED = {"params": "param", "metrics": "metric", "labels": "label", "artifacts": "artifact"}

@@ -29,7 +29,7 @@ class Reader(Protocol):
 
     def read_plan(self, data: bytes) -> Any: ...
     def read_base(self, data: bytes) -> Any: ...
-    def place(self, problems: Sequence[Problem], document: Any) -> list[Problem]: ...
+    def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
 
 # Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
@@ -74,7 +74,7 @@ def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None
         raise errors.PlanRejected(reader.place(error.problems, document)) from None
     if not checked.plan.warnings:
         return checked
-    return replace(checked, plan=replace(checked.plan, warnings=tuple(reader.place(checked.plan.warnings, document))))
+    return replace(checked, plan=replace(checked.plan, warnings=reader.place(checked.plan.warnings, document)))
 
 
 def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_jobs: int | None) -> Checked:

@@ -16,7 +16,8 @@ from ems_worker.core.records import PointRecord
 from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal
 from ems_worker.core.wire import Start
 from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger, Live, RunKey
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
 

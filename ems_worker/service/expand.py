@@ -11,7 +11,8 @@ from ems_worker.core import job, seeds, space
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import PointRecord
 from ems_worker.core.run import Run
-from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest
 

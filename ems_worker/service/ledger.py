@@ -7,68 +7,20 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from ems_worker.core import experiment, ids, job, run
 from ems_worker.core.experiment import ExperimentState, Tally
-from ems_worker.core.job import Job, RetryPolicy
-from ems_worker.core.plan import Plan
-from ems_worker.core.records import Experiment, PointRecord, PointRow
-from ems_worker.core.render import Template
+from ems_worker.core.job import Job
+from ems_worker.core.records import Experiment, PointRecord
 from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict
 from ems_worker.service.clock import Clock
-from ems_worker.service.ports import Change, Manifest
+from ems_worker.service.live import Batch, JobKey, Live, RunKey
+from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()
-
-# A job's place in the manifest: experiment key, point, replicate.
-JobKey = tuple[int, int, int]
-# An attempt's: the same and its number.
-RunKey = tuple[int, int, int, int]
-
-
-@dataclass(slots=True)
-class Live:
-    """An experiment that the worker is busy with. `open` counts its runs in the run window.
-
-    `tally` is what was decided, `recorded` what of it is on disk: only that is published or ends the experiment.
-    """
-
-    record: Experiment
-    plan: Plan
-    template: Template
-    tally: Tally
-    recorded: Tally
-    policy: RetryPolicy
-    # How many of its jobs may fail.
-    allowed: int
-    open: int = 0
-    best: PointRow | None = None
-    # (monotonic seconds, jobs ended) of the recent past, for the throughput.
-    samples: list[tuple[float, int]] = field(default_factory=list)
-
-    @property
-    def key(self) -> int:
-        return self.record.key
-
-    @property
-    def experiment_id(self) -> str:
-        return self.record.spec.experiment_id
-
-    @property
-    def expanded(self) -> bool:
-        return self.record.expanded_points >= self.record.spec.points
-
-    @property
-    def doomed(self) -> bool:
-        """More jobs failed than may, and the plan says not to go on then."""
-        return self.plan.limits.fail_fast and self.tally.failures > self.allowed
-
-    @property
-    def over(self) -> bool:
-        return self.record.state in experiment.ENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +115,7 @@ class Ledger:
         async with self._lock:
             await self._load({key[:3] for key, _ in signals})
             await self._revive(signals)
-            batch = _Batch()
+            batch = Batch()
             heard = [self._decide(key, signal, batch) for key, signal in signals]
             commit = self._commit(batch)
         await commit
@@ -175,7 +127,7 @@ class Ledger:
         live = self.experiments[key]
         async with self._lock:
             now_ms = self._clock.now_ms()
-            batch = _Batch()
+            batch = Batch()
             claimed: list[tuple[Run, PointRecord]] = []
             for found, point in await self.manifest.due(key, now_ms, limit):
                 place = (key, *found.key)
@@ -194,7 +146,7 @@ class Ledger:
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
         """Notes on open runs that they are to be stopped, and why, before STOP is sent."""
         async with self._lock:
-            batch = _Batch()
+            batch = Batch()
             for key, reason in runs:
                 one = self.jobs.get(key[:3])
                 if one is None or one.attempt(key[3]).state not in run.OPEN:
@@ -209,7 +161,7 @@ class Ledger:
     async def count_time(self) -> None:
         """Puts on disk how much of their limits open runs have used: a crash only adds to a limit what comes after."""
         async with self._lock:
-            batch, now = _Batch(), self._clock.monotonic()
+            batch, now = Batch(), self._clock.monotonic()
             for key, since in self.since.items():
                 one = self.jobs[key[:3]]
                 used = round(1000 * (now - since))
@@ -223,7 +175,7 @@ class Ledger:
     async def cancel_pending(self, key: int, limit: int) -> int:
         """Cancels up to `limit` runs that were never announced; how many those were."""
         async with self._lock:
-            batch = _Batch()
+            batch = Batch()
             found = await self.manifest.due(key, 2**62, limit)
             for stored, _ in found:
                 place = (key, *stored.key)
@@ -253,7 +205,7 @@ class Ledger:
     async def _open_jobs(self, key: int) -> list[Job]:
         return [one for one, _ in await self.manifest.open_jobs(key)]
 
-    def _decide(self, key: RunKey, signal: Signal, batch: "_Batch") -> Heard:
+    def _decide(self, key: RunKey, signal: Signal, batch: Batch) -> Heard:
         place = key[:3]
         before = self.jobs.get(place)
         if before is None or key[3] > len(before.runs):
@@ -289,14 +241,14 @@ class Ledger:
         if one.state in (RunState.SUBMITTED, RunState.RUNNING):
             self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()
 
-    def _commit(self, batch: "_Batch") -> "asyncio.Task[None]":
+    def _commit(self, batch: Batch) -> asyncio.Task[None]:
         """Queues the batch for the writer; a task of its own, so that a cancelled caller doesn't forget the rest."""
         for place in batch.places:
             self._uncommitted[place] = self._uncommitted.get(place, 0) + 1
         tallies = {key: self.experiments[key].tally for key in batch.touched}
         return asyncio.create_task(self._record(batch, tallies))
 
-    async def _record(self, batch: "_Batch", tallies: Mapping[int, Tally]) -> None:
+    async def _record(self, batch: Batch, tallies: Mapping[int, Tally]) -> None:
         try:
             if batch.changes:
                 await self.manifest.save(batch.changes, batch.ended_seq)
@@ -344,33 +296,3 @@ class Ledger:
         live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
         await self.manifest.move_experiment(before.key, before.state, to, now_ms, reason)
         self._on_change(before.key)
-
-
-class _Batch:
-    """Changes that are recorded together: each attempt once, from what it was before the batch to what it is after."""
-
-    def __init__(self) -> None:
-        self._before: dict[RunKey, Run | None] = {}
-        self._after: dict[RunKey, Run] = {}
-        self.ended_seq: dict[int, int] = {}
-        self.places: set[JobKey] = set()
-
-    def note(self, place: JobKey, before: Job, after: Job) -> None:
-        self.places.add(place)
-        for old, new in job.changed(before, after):
-            key = (*place, new.attempt)
-            self._before.setdefault(key, old)
-            self._after[key] = new
-
-    def next_seq(self, live: Live) -> int:
-        live.record = replace(live.record, ended_seq=live.record.ended_seq + 1)
-        self.ended_seq[live.key] = live.record.ended_seq
-        return live.record.ended_seq
-
-    @property
-    def touched(self) -> Mapping[int, None]:
-        return dict.fromkeys(key[0] for key in self._after)
-
-    @property
-    def changes(self) -> list[Change]:
-        return [(key[0], self._before[key], after) for key, after in self._after.items()]

@@ -8,7 +8,8 @@ import structlog
 from ems_worker.core import ids, run
 from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal, StopReason
 from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger, Live, RunKey
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Orchestrator
 
@@ -57,7 +58,7 @@ class Limits:
             await asyncio.sleep(_TICK_SECONDS)
 
     async def look(self) -> None:
-        """One round: cancels pending runs of doomed experiments, stops what is over its limit, gives up on the silent."""
+        """One round: cancels what is pending but doomed, stops what is over its limit, gives up on the silent."""
         now = self._clock.monotonic()
         await self._drop_doomed()
         overdue: list[tuple[RunKey, StopReason]] = []

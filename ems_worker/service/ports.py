@@ -20,7 +20,7 @@ from ems_worker.core.records import (
     Submission,
 )
 from ems_worker.core.run import Run
-from ems_worker.core.wire import Capacity, Message, Start
+from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
 
 __all__ = ["Broker", "Capacity", "Change", "Manifest", "Message", "Orchestrator", "Start"]
 
@@ -128,6 +128,12 @@ class Manifest(Protocol):
 class Broker(Protocol):
     """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time."""
 
+    @property
+    def connected(self) -> bool: ...
+
+    async def streams(self) -> Mapping[str, StreamIdentity]:
+        """Who the streams are now."""
+
     async def plans(self) -> Sequence[Message]:
         """Waits for plan messages, a second at most; an empty answer is one."""
 
@@ -162,6 +168,9 @@ class Orchestrator(Protocol):
 
     async def stop(self, simulation_id: str) -> str:
         """Sends STOP; the name of the gRPC status code that came back."""
+
+    def ready(self) -> bool:
+        """Whether it can be reached, as far as is known."""
 
     def capacity(self) -> AsyncIterator[Capacity | None]:
         """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""

@@ -11,7 +11,8 @@ from ems_worker.core.render import Template
 from ems_worker.core.run import ErrorKind, Run, RunState
 from ems_worker.service import accept
 from ems_worker.service.accept import Reader
-from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live
 from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()

@@ -15,7 +15,8 @@ from ems_worker.core import documents, experiment
 from ems_worker.core.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
 from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger, Live
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest
 
@@ -77,6 +78,13 @@ class Reporter:
                     await asyncio.sleep(_BROKER_PAUSE_SECONDS)
             # News that come meanwhile share the next status.
             await asyncio.sleep(max(0.0, self._interval - (self._clock.monotonic() - began)))
+
+    async def flush(self) -> None:
+        """Reports once more on every experiment with news: before the worker ends."""
+        news, self._news = self._news, set()
+        for key in news:
+            if (live := self._ledger.experiments.get(key)) is not None:
+                await self.report(live)
 
     async def report(self, live: Live) -> None:
         """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""

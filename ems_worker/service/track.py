@@ -9,7 +9,8 @@ from ems_worker.core.records import ParkedEvent
 from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
 from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger, RunKey
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest
 

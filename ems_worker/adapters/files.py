@@ -1,0 +1,76 @@
+"""Files: base configurations under one root, and the manifest file that an ended experiment leaves."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ems_worker import errors
+from ems_worker.core import documents
+from ems_worker.core.records import JobRow
+from ems_worker.errors import Problem
+
+_PLACE = ("base_config_file_path",)
+_LARGEST_BASE_BYTES = 16 * 1024 * 1024
+_LINES_A_WRITE = 1000
+
+
+class BaseFiles:
+    """Reads base configurations by relative path, only inside `root`: whoever sends a plan chooses the path."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def read(self, path: str) -> bytes:
+        """The file's content. Raises errors.PlanRejected where it is not inside the root, missing or too large."""
+        if "\0" in path or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise _refused(f"{path!r} must be a path inside the folder of base configurations, without '..'")
+        try:
+            found = (self._root / path).resolve(strict=True)
+            if not found.is_relative_to(self._root):
+                raise _refused(f"{path!r} is a link that leads out of the folder of base configurations")
+            if not found.is_file():
+                raise _refused(f"{path!r} is not a file")
+            if found.stat().st_size > _LARGEST_BASE_BYTES:
+                raise _refused(f"{path!r} has more than {_LARGEST_BASE_BYTES:,} bytes")
+            return found.read_bytes()
+        except OSError as error:
+            raise _refused(f"{path!r} can't be read: {error.strerror}") from error
+
+
+def _refused(words: str) -> errors.PlanRejected:
+    return errors.PlanRejected([Problem("base_not_readable", _PLACE[0], words, place=_PLACE)])
+
+
+async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:
+    """Writes `<experiment_id>.manifest.jsonl`, a line a job; the file appears complete or not at all."""
+    target = directory / f"{experiment_id}.manifest.jsonl"
+    file = await asyncio.to_thread(_begin, target)
+    try:
+        lines: list[bytes] = []
+        async for row in rows:
+            lines.append(documents.encode(documents.line(documents.result(experiment_id, row, whole=True))) + b"\n")
+            if len(lines) == _LINES_A_WRITE:
+                await asyncio.to_thread(file.writelines, lines)
+                lines = []
+        await asyncio.to_thread(_finish, file, lines, target)
+    finally:
+        file.close()
+    return target
+
+
+def _begin(target: Path) -> BinaryIO:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return open(os.open(_scratch(target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _finish(file: BinaryIO, lines: list[bytes], target: Path) -> None:
+    file.writelines(lines)
+    file.flush()
+    os.fsync(file.fileno())
+    _scratch(target).replace(target)
+
+
+def _scratch(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")

@@ -1,0 +1,277 @@
+"""The worker as a process: the one place where things are built and joined, with clock, signals, shutdown order."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+import structlog
+import uvloop
+
+import ems_worker
+from ems_worker import errors, logs
+from ems_worker.adapters import event_codec, files, http, yaml_reader
+from ems_worker.adapters.jetstream import Broker
+from ems_worker.adapters.manifest import Manifest
+from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.core.records import Experiment
+from ems_worker.core.wire import StreamIdentity
+from ems_worker.service import accept, recover
+from ems_worker.service.accept import Intake
+from ems_worker.service.dispatch import Dispatcher
+from ems_worker.service.expand import Expander
+from ems_worker.service.health import Health, Upkeep
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.limits import Limits
+from ems_worker.service.live import Live
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.queries import Queries
+from ems_worker.service.report import Reporter
+from ems_worker.service.track import Tracker
+from ems_worker.settings import Settings
+
+log = structlog.get_logger()
+
+# Exit codes of `ems-worker run`; docs/operations.md says what to do about each.
+OK, USAGE, BROKER, MANIFEST = 0, 2, 4, 6
+_KILLED_TWICE = 130
+_EXIT_CODES: Mapping[type[BaseException], int] = {
+    errors.SettingsError: USAGE,
+    errors.BrokerMisconfigured: BROKER,
+    errors.ManifestUnusable: MANIFEST,
+}
+
+_BEAT_SECONDS = 1.0
+_PARKED_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
+
+
+class SystemClock:
+    """The one real clock (`service.clock.Clock`)."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def run(settings: Settings) -> int:
+    """Runs the worker until SIGTERM or SIGINT; the exit code."""
+    logs.configure(settings.log_level, settings.log_format, sys.stderr)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
+    except (errors.EmsError, BaseExceptionGroup) as error:
+        return _fatal(error)
+    return OK
+
+
+def _fatal(error: BaseException) -> int:
+    """The exit code for what ended the worker; raises what nobody foresaw, for its traceback."""
+    leaves = _leaves(error)
+    codes = {_EXIT_CODES.get(type(leaf)) for leaf in leaves}
+    code = next(iter(codes)) if len(codes) == 1 else None
+    for leaf in leaves:
+        log.error("worker.fatal", reason=str(leaf), kind=type(leaf).__name__, exit_code=code)
+    if code is None:
+        raise error
+    return code
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
+
+
+async def _main(settings: Settings) -> None:
+    work = asyncio.create_task(_Worker(settings).run())
+    stopping = False
+
+    def heard() -> None:
+        nonlocal stopping
+        if stopping:
+            # Whoever asks twice doesn't want to wait; the manifest can take it.
+            os._exit(_KILLED_TWICE)
+        stopping = True
+        log.info("worker.stopping")
+        work.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heard)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
+    log.info("worker.stopped")
+
+
+class _Worker:
+    """Everything that is joined for the life of the process. Cancelling `run` is the orderly shutdown."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._clock = SystemClock()
+        self._health = Health(self._clock)
+        self._health.beat()
+
+    async def run(self) -> None:
+        """Opens what is needed, in the order in which it is closed again the other way round."""
+        settings, health = self._settings, self._health
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        log.info("worker.starting", version=ems_worker.__version__, worker_id=settings.worker_id)
+        async with contextlib.AsyncExitStack() as stack:
+            if settings.http_address is not None:
+                server = http.HttpServer(
+                    *settings.http_address, self._metrics.registry, health.unhealthy, health.unready
+                )
+                log.info("worker.http", address=stack.enter_context(server).address)
+            stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))
+            manifest = await stack.enter_async_context(Manifest.open(settings.manifest))
+            orchestrator = await stack.enter_async_context(
+                Orchestrator.connect(
+                    settings.orchestrator, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
+                )
+            )
+            health.trouble("broker", f"connecting to {', '.join(settings.server)}")
+            broker = await stack.enter_async_context(
+                Broker.connect(
+                    settings.server,
+                    name=f"ems-worker {settings.worker_id}",
+                    on_disconnected=lambda: health.trouble("broker", "not connected to NATS"),
+                    on_reconnected=lambda: health.trouble("broker", None),
+                    on_error=lambda error: log.warning("broker.error", reason=str(error)),
+                )
+            )
+            health.trouble("broker", None)
+            streams = await self._ensure(broker)
+            await self._serve(manifest, orchestrator, broker, streams)
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def _ensure(self, broker: Broker) -> Mapping[str, StreamIdentity]:
+        """Streams and consumers, as soon as the server answers; a contradiction ends the worker."""
+        while True:
+            try:
+                streams = await broker.ensure(create=self._settings.create_streams)
+            except errors.BrokerUnavailable as error:
+                self._health.trouble("streams", str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                self._health.trouble("streams", None)
+                return streams
+
+    async def _serve(
+        self, manifest: Manifest, orchestrator: Orchestrator, broker: Broker, streams: Mapping[str, StreamIdentity]
+    ) -> None:
+        """Builds the services, takes up what an earlier worker left, and works until cancelled."""
+        settings, clock, metrics = self._settings, self._clock, self._metrics
+        read_base = accept.refuse_base
+        if settings.base_config_root is not None:
+            read_base = files.BaseFiles(settings.base_config_root).read
+
+        async def load(record: Experiment) -> Live:
+            return await recover.load(record, manifest, yaml_reader)
+
+        async def leave_manifest(live: Live) -> None:
+            path = await files.write_manifest(settings.exports, live.experiment_id, manifest.export(live.key))
+            log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
+
+        def changed(key: int) -> None:
+            reporter.tell(key)
+            dispatcher.wake()
+
+        async def accepted(record: Experiment) -> None:
+            ledger.admit(await load(record))
+            changed(record.key)
+            expander.wake()
+
+        ledger = Ledger(manifest, clock, load, changed)
+        dispatcher = Dispatcher(ledger, manifest, orchestrator, clock, metrics, settings.run_window)
+        expander = Expander(ledger, manifest, metrics, on_jobs=dispatcher.wake)
+        limits = Limits(
+            ledger, orchestrator, clock, metrics, settings.run_timeout_seconds, settings.stop_confirm_seconds
+        )
+        reporter = Reporter(
+            ledger,
+            manifest,
+            broker,
+            clock,
+            metrics,
+            settings.worker_id,
+            settings.status_interval_seconds,
+            leave_manifest if settings.manifest_export else None,
+        )
+        tracker = Tracker(ledger, manifest, broker, event_codec.decode, clock, metrics, settings.parked_events)
+        intake = Intake(
+            manifest,
+            broker,
+            yaml_reader,
+            clock,
+            metrics,
+            accepted,
+            read_base,
+            settings.max_jobs,
+            settings.max_plan_bytes,
+            settings.reply_prefixes,
+        )
+        queries = Queries(ledger, manifest, yaml_reader, read_base, clock, settings.worker_id, settings.max_jobs)
+
+        unsent = await recover.recover(ledger, manifest, yaml_reader)
+        for key in list(ledger.experiments):
+            reporter.tell(key)
+        await broker.serve(queries.handlers(), version=ems_worker.__version__)
+        upkeep = Upkeep(self._health, metrics, ledger, dispatcher, broker, manifest, orchestrator, clock)
+        await upkeep.check_streams(streams)
+        self._health.trouble("start", None)
+        log.info("worker.ready", experiments=len(ledger.experiments), unsent=len(unsent))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._patiently("events", tracker.run))
+                group.create_task(self._patiently("plans", intake.run))
+                group.create_task(expander.run())
+                group.create_task(dispatcher.run())
+                group.create_task(dispatcher.resend(unsent))
+                group.create_task(limits.run())
+                group.create_task(reporter.run())
+                group.create_task(upkeep.run())
+                group.create_task(self._retry_parked(tracker))
+        finally:
+            self._health.trouble("stop", "stopping")
+            with contextlib.suppress(TimeoutError, errors.BrokerUnavailable):
+                async with asyncio.timeout(settings.shutdown_seconds / 2):
+                    await ledger.count_time()
+                    await reporter.flush()
+
+    async def _retry_parked(self, tracker: Tracker) -> None:
+        while True:
+            await tracker.retry_parked(self._clock.now_ms() - round(1000 * self._settings.parked_seconds))
+            await asyncio.sleep(_PARKED_SECONDS)
+
+    async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Goes on with work that needs the broker, whatever becomes of it; not ready while something is wrong."""
+        while True:
+            try:
+                await work()
+            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                self._health.trouble(part, str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+                self._health.trouble(part, None)
+
+
+@contextlib.contextmanager
+def _cancelled_at_end(task: "asyncio.Task[None]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        task.cancel()

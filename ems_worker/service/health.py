@@ -1,0 +1,106 @@
+"""Is the worker well: what its probes tell, and the look-out for what can go wrong around it."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core.wire import StreamIdentity
+from ems_worker.service.clock import Clock
+from ems_worker.service.dispatch import Dispatcher
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Broker, Manifest, Orchestrator
+
+log = structlog.get_logger()
+
+_UPKEEP_SECONDS = 1.0
+_STREAMS_SECONDS = 30.0
+# /healthz fails when the event loop hasn't turned for so long.
+_HEARTBEAT_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Health:
+    """What /healthz and /readyz tell; `troubles` by part of the worker, in words. Asked from another thread, too."""
+
+    clock: Clock
+
+    troubles: dict[str, str] = field(default_factory=lambda: {"start": "starting"})
+    heartbeat: float = 0.0
+
+    def unhealthy(self) -> Mapping[str, str]:
+        silent = self.clock.monotonic() - self.heartbeat
+        return {"loop": f"nothing moved for {silent:.0f} s"} if silent > _HEARTBEAT_SECONDS else {}
+
+    def beat(self) -> None:
+        """The event loop has turned."""
+        self.heartbeat = self.clock.monotonic()
+
+    def unready(self) -> Mapping[str, str]:
+        return {**self.troubles, **self.unhealthy()}
+
+    def trouble(self, part: str, words: str | None) -> None:
+        """Sets or clears what is wrong with a part; logs where that is news."""
+        if words is None:
+            if self.troubles.pop(part, None) is not None:
+                log.info("worker.trouble_over", part=part)
+        elif self.troubles.get(part) != words:
+            self.troubles[part] = words
+            log.warning("worker.trouble", part=part, reason=words)
+
+
+class Upkeep:
+    """Looks after the surroundings: gauges, readiness of the orchestrator, the identity of the streams."""
+
+    def __init__(
+        self,
+        health: Health,
+        metrics: Metrics,
+        ledger: Ledger,
+        dispatcher: Dispatcher,
+        broker: Broker,
+        manifest: Manifest,
+        orchestrator: Orchestrator,
+        clock: Clock,
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._broker = broker
+        self._manifest = manifest
+        self._orchestrator = orchestrator
+        self._clock = clock
+
+    async def run(self) -> None:
+        looked = self._clock.monotonic()
+        while True:
+            self._metrics.open_runs.set(self._ledger.open)
+            self._metrics.experiments.set(len(self._ledger.experiments))
+            self._metrics.broker_connected.set(self._broker.connected)
+            halted = self._dispatcher.halted
+            self._health.trouble("dispatch", None if halted is None else f"the orchestrator refuses all runs: {halted}")
+            away = None if self._orchestrator.ready() else "the orchestrator can't be reached"
+            self._health.trouble("orchestrator", away)
+            if self._clock.monotonic() - looked >= _STREAMS_SECONDS and self._broker.connected:
+                looked = self._clock.monotonic()
+                with contextlib.suppress(errors.BrokerUnavailable):
+                    await self.check_streams(await self._broker.streams())
+            await asyncio.sleep(_UPKEEP_SECONDS)
+
+    async def check_streams(self, streams: Mapping[str, StreamIdentity]) -> None:
+        """Alarms where a stream is another one than before, or has fallen behind what it had."""
+        for name, now in streams.items():
+            known = await self._manifest.remembered(f"stream {name}")
+            if known is not None:
+                created_ns, last_seq = (int(part) for part in known.split(":"))
+                if created_ns != now.created_ns:
+                    self._health.trouble(f"stream {name}", "was deleted and created anew: what it held is gone")
+                elif now.last_seq < last_seq:
+                    words = f"is at sequence {now.last_seq:,} and was at {last_seq:,}: it lost messages"
+                    self._health.trouble(f"stream {name}", words)
+            await self._manifest.remember(f"stream {name}", f"{now.created_ns}:{now.last_seq}")

@@ -1,0 +1,90 @@
+"""Experiments in work, in memory: what the services share, and what of it changes together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ems_worker.core import experiment, job
+from ems_worker.core.experiment import Tally
+from ems_worker.core.job import Job, RetryPolicy
+from ems_worker.core.plan import Plan
+from ems_worker.core.records import Experiment, PointRow
+from ems_worker.core.render import Template
+from ems_worker.core.run import Run
+from ems_worker.service.ports import Change
+
+# A job's place in the manifest: experiment key, point, replicate.
+JobKey = tuple[int, int, int]
+# An attempt's: the same and its number.
+RunKey = tuple[int, int, int, int]
+
+
+@dataclass(slots=True)
+class Live:
+    """An experiment that the worker is busy with. `open` counts its runs in the run window.
+
+    `tally` is what was decided, `recorded` what of it is on disk: only that is published or ends the experiment.
+    """
+
+    record: Experiment
+    plan: Plan
+    template: Template
+    tally: Tally
+    recorded: Tally
+    policy: RetryPolicy
+    # How many of its jobs may fail.
+    allowed: int
+    open: int = 0
+    best: PointRow | None = None
+    # (monotonic seconds, jobs ended) of the recent past, for the throughput.
+    samples: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def key(self) -> int:
+        return self.record.key
+
+    @property
+    def experiment_id(self) -> str:
+        return self.record.spec.experiment_id
+
+    @property
+    def expanded(self) -> bool:
+        return self.record.expanded_points >= self.record.spec.points
+
+    @property
+    def doomed(self) -> bool:
+        """More jobs failed than may, and the plan says not to go on then."""
+        return self.plan.limits.fail_fast and self.tally.failures > self.allowed
+
+    @property
+    def over(self) -> bool:
+        return self.record.state in experiment.ENDED
+
+
+class Batch:
+    """Changes that are recorded together: each attempt once, from what it was before the batch to what it is after."""
+
+    def __init__(self) -> None:
+        self._before: dict[RunKey, Run | None] = {}
+        self._after: dict[RunKey, Run] = {}
+        self.ended_seq: dict[int, int] = {}
+        self.places: set[JobKey] = set()
+
+    def note(self, place: JobKey, before: Job, after: Job) -> None:
+        self.places.add(place)
+        for old, new in job.changed(before, after):
+            key = (*place, new.attempt)
+            self._before.setdefault(key, old)
+            self._after[key] = new
+
+    def next_seq(self, live: Live) -> int:
+        live.record = replace(live.record, ended_seq=live.record.ended_seq + 1)
+        self.ended_seq[live.key] = live.record.ended_seq
+        return live.record.ended_seq
+
+    @property
+    def touched(self) -> Mapping[int, None]:
+        return dict.fromkeys(key[0] for key in self._after)
+
+    @property
+    def changes(self) -> list[Change]:
+        return [(key[0], self._before[key], after) for key, after in self._after.items()]
