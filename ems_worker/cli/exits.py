@@ -33,8 +33,14 @@ MEANING: Mapping[Exit, str] = MappingProxyType(
     }
 )
 
+
+class Misused(errors.EmsError):
+    """A command can't do what it was asked to for a reason on this side: a file that can't be read or written."""
+
+
 # The first that fits; all others end as FAILED.
 _BY_ERROR: tuple[tuple[type[errors.EmsError], Exit], ...] = (
+    (Misused, Exit.USAGE),
     (errors.SettingsError, Exit.USAGE),
     (errors.PlanRejected, Exit.INVALID_PLAN),
     (errors.Unreadable, Exit.INVALID_PLAN),

@@ -114,6 +114,11 @@ class Template:
         return _Form(*_gathered(yaml), *_gathered(_canonical_parts(identity)))
 
 
+def block(mapping: Mapping[str, object]) -> str:
+    """A mapping of plain data as block YAML, from column 0; means the same to readers of YAML 1.1 and 1.2."""
+    return "".join(cast("Iterator[str]", _entries(mapping, 0))) if mapping else "{}\n"
+
+
 def _gathered(parts: Iterable[str | _Gap]) -> tuple[tuple[tuple[str, _Gap], ...], str]:
     """The text before each gap with the gap, and the text after the last."""
     pieces: list[tuple[str, _Gap]] = []

@@ -1,0 +1,116 @@
+"""An experiment's way to its end on stderr: a moving bar on a terminal, a line now and then anywhere else."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ems_worker.cli import shell
+
+Document = dict[str, Any]
+
+# Off a terminal: a line for each tenth of the way, and a sign of life.
+_STEP = 0.1
+_LIFE_SECONDS = 10.0
+_ENDED = ("completed", "failed", "infeasible", "cancelled", "lost")
+
+
+class Follower(Protocol):
+    """Shows one status after the other, inside `with`."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def show(self, status: Document) -> None: ...
+
+
+def follower() -> Follower:
+    """The one that suits stderr."""
+    return _Bar() if sys.stderr.isatty() else _Lines()
+
+
+def ended(status: Document) -> int:
+    """Jobs that have ended, one way or another."""
+    return sum(status["counts"].get(name, 0) for name in _ENDED)
+
+
+def trouble(status: Document) -> str:
+    """The counts that nobody hopes for, as words."""
+    counts = status["counts"]
+    return ", ".join(f"{counts[name]:,} {name}" for name in _ENDED[1:] if counts.get(name))
+
+
+def duration(seconds: float) -> str:
+    """As people say it: `4 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def line(status: Document) -> str:
+    """A status in one line."""
+    parts = [f"{status['state']}: {ended(status):,} of {status['total']:,} jobs ended ({status['progress']:.0%})"]
+    if bad := trouble(status):
+        parts.append(bad)
+    if status["throughput"] and status["finished_at"] is None:
+        parts.append(f"{status['throughput']:.3g} per second")
+    if status["eta_seconds"] and status["finished_at"] is None:
+        parts.append(f"about {duration(status['eta_seconds'])} left")
+    return ", ".join(parts)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._state = ""
+        self._progress = 0.0
+        self._said = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def show(self, status: Document) -> None:
+        now = time.monotonic()
+        news = status["state"] != self._state or status["progress"] >= self._progress + _STEP
+        if news or now >= self._said + _LIFE_SECONDS:
+            self._state, self._progress, self._said = status["state"], status["progress"], now
+            shell.say(line(status))
+
+
+class _Bar:
+    def __init__(self) -> None:
+        import rich.console
+        import rich.progress
+
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[words]}", markup=False),
+            rich.progress.TimeElapsedColumn(),
+            console=rich.console.Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, words="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def show(self, status: Document) -> None:
+        left = status["eta_seconds"]
+        words = [trouble(status), f"{duration(left)} left" if left else ""]
+        self._progress.update(
+            self._task,
+            description=f"{status['experiment_id']} {status['state']}",
+            completed=ended(status),
+            total=status["total"],
+            words=", ".join(filter(None, words)),
+        )
