@@ -1,0 +1,193 @@
+"""Run events: the bytes of a message to what is said of a run.
+
+A message is JSON, or a protobuf GenericEventRequest around a protobuf or JSON payload. Everything that can't be
+understood raises errors.Unreadable; no other exception leaves `decode`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ems_worker import errors
+from ems_worker.core import bounds
+from ems_worker.core.run import RunEvent, Signal
+from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
+from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
+
+STARTED = "sim.run_started"
+COMPLETED = "sim.run_completed"
+FAILED = "sim.run_failed"
+METRICS = "sim.run_metrics"
+_VERSION = ".v1"
+
+_JSON_TYPE = "application/json"
+_WHITESPACE = b" \t\r\n"
+
+
+def decode(subject: str, data: bytes) -> tuple[str, Signal]:
+    """The run's simulation_id and what is said of it. Raises errors.Unreadable with a reason for people."""
+    kind = _kind(subject)
+    document = _as_json(data)
+    if document is not None:
+        return _READERS[kind][0](document, None, None)
+    return _envelope(kind, data)
+
+
+def _kind(subject: str) -> str:
+    kind = ".".join(subject.split(".", 2)[:2])
+    if kind == METRICS:
+        raise errors.Unreadable("metrics that are computed after the run are not supported yet")
+    if kind not in _READERS:
+        raise errors.Unreadable(f"subject {subject} is none of a run event")
+    return kind
+
+
+def _as_json(data: bytes) -> Mapping[str, Any] | None:
+    """The JSON object that this is; None where it must be protobuf.
+
+    No protobuf message of ours starts with `{` (it would be a group, field 15). White space before it is no proof: a
+    line feed is also the tag of field 1, and `{` its length, so such bytes are JSON only if they are so to the end.
+    """
+    start = data.lstrip(_WHITESPACE)
+    if not start.startswith(b"{"):
+        return None
+    try:
+        found = _loads(data)
+    except errors.Unreadable:
+        if len(start) != len(data):
+            return None
+        raise
+    return found
+
+
+def _loads(data: bytes) -> Mapping[str, Any]:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # The standard reader knows NaN and Infinity, which Python, C++ and R programs write.
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise errors.Unreadable(f"not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise errors.Unreadable("the JSON isn't an object")
+    return found
+
+
+def _envelope(kind: str, data: bytes) -> tuple[str, Signal]:
+    try:
+        envelope = GenericEventRequest.FromString(data)
+    except DecodeError as error:
+        raise errors.Unreadable("neither JSON nor a GenericEventRequest") from error
+    key = envelope.event_type_key
+    if key != kind + _VERSION:
+        raise errors.Unreadable(
+            f"event_type_key is {key[: bounds.LONGEST_NAME]!r}; {kind + _VERSION} belongs on this subject"
+            if key
+            else "neither JSON nor a GenericEventRequest with an event_type_key"
+        )
+    happened_ms = bounds.in_range(envelope.timestamp_ns // 1_000_000)
+    document = _as_json(envelope.event_payload)
+    if document is not None:
+        return _READERS[kind][0](document, envelope.simulation_id, happened_ms)
+    if envelope.payload_content_type.startswith(_JSON_TYPE):
+        raise errors.Unreadable("payload_content_type says JSON, and the payload isn't")
+    try:
+        return _READERS[kind][1](envelope.event_payload, envelope.simulation_id, happened_ms)
+    except DecodeError as error:
+        raise errors.Unreadable(f"the payload can't be read as protobuf of {key}") from error
+
+
+def _name(inner: object, outer: str | None) -> str:
+    """The run that it is about: payload and envelope may both say, and must agree."""
+    if not outer:
+        return bounds.simulation_id(inner)
+    if inner and inner != outer:
+        raise errors.Unreadable("simulation_id differs between the envelope and its payload")
+    return bounds.simulation_id(outer)
+
+
+def _started(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
+    return _name(document.get("simulation_id"), outer), Signal(
+        RunEvent.START,
+        started_ms=bounds.milliseconds(document.get("started_at")) or at_ms,
+        model_version=bounds.words(document.get("model_version"), bounds.LONGEST_NAME),
+    )
+
+
+def _completed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
+    return _name(document.get("simulation_id"), outer), Signal(
+        RunEvent.COMPLETE,
+        metrics=bounds.metrics(document.get("metrics")),
+        artifacts=bounds.artifacts(document.get("artifacts")),
+        started_ms=bounds.milliseconds(document.get("started_at")),
+        finished_ms=bounds.milliseconds(document.get("finished_at")) or at_ms,
+        model_version=bounds.words(document.get("model_version"), bounds.LONGEST_NAME),
+    )
+
+
+def _failed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
+    kind, message = bounds.failure(document.get("error_kind"), document.get("message"))
+    retryable = document.get("retryable")
+    return _name(document.get("simulation_id"), outer), Signal(
+        RunEvent.FAIL,
+        error_kind=kind,
+        message=message,
+        retryable=retryable if isinstance(retryable, bool) else None,
+        started_ms=bounds.milliseconds(document.get("started_at")),
+        finished_ms=bounds.milliseconds(document.get("finished_at")) or at_ms,
+    )
+
+
+def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
+    said = pb.RunStarted.FromString(data)
+    return _name(said.simulation_id, outer), Signal(
+        RunEvent.START,
+        started_ms=_milliseconds(said.started_at) or at_ms,
+        model_version=bounds.words(said.model_version, bounds.LONGEST_NAME),
+    )
+
+
+def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
+    said = pb.RunCompleted.FromString(data)
+    return _name(said.simulation_id, outer), Signal(
+        RunEvent.COMPLETE,
+        metrics=bounds.metrics(dict(said.metrics)),
+        artifacts=bounds.artifacts(dict(said.artifacts)),
+        started_ms=_milliseconds(said.started_at),
+        finished_ms=_milliseconds(said.finished_at) or at_ms,
+        model_version=bounds.words(said.model_version, bounds.LONGEST_NAME),
+    )
+
+
+def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
+    said = pb.RunFailed.FromString(data)
+    known = said.error_kind in pb.ErrorKind.values()
+    name = pb.ErrorKind.Name(said.error_kind) if known else str(said.error_kind)
+    kind, message = bounds.failure(name, said.message)
+    return _name(said.simulation_id, outer), Signal(
+        RunEvent.FAIL,
+        error_kind=kind,
+        message=message,
+        retryable=said.retryable if said.HasField("retryable") else None,
+        started_ms=_milliseconds(said.started_at),
+        finished_ms=_milliseconds(said.finished_at) or at_ms,
+    )
+
+
+def _milliseconds(timestamp: Timestamp) -> int | None:
+    """None for an absent one, whose fields are zero."""
+    return bounds.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
+
+
+_FromJson = Callable[[Mapping[str, Any], str | None, int | None], tuple[str, Signal]]
+_FromProtobuf = Callable[[bytes, str, int | None], tuple[str, Signal]]
+_READERS: Mapping[str, tuple[_FromJson, _FromProtobuf]] = {
+    STARTED: (_started, _started_pb),
+    COMPLETED: (_completed, _completed_pb),
+    FAILED: (_failed, _failed_pb),
+}

@@ -1,0 +1,106 @@
+"""Start commands as protobuf, in batches that fit; responses and status codes as answers."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from ems_worker.core import bounds, outcome
+from ems_worker.core.outcome import Answer, Outcome
+from ems_worker.core.wire import Start
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
+
+CONTENT_TYPE = "application/yaml"
+MOST_COMMANDS = 256
+DEFAULT_LIMIT_BYTES = 4 * 1024 * 1024
+# Tag and length of one command in the batch.
+_FRAME_BYTES = 8
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+# A message over the receiver's limit, as servers in C++ and Python, Go, Java and Rust say it.
+_TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
+_LIMIT = re.compile(r"vs\.? (\d+)|maximum size (\d+)|limit is:? (\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A start command as it is sent, and its size in bytes."""
+
+    message: pb.StartSimulationCommand
+    size: int
+
+    @property
+    def simulation_id(self) -> str:
+        return self.message.simulation_id
+
+
+def encode(start: Start) -> Command:
+    """The command's protobuf."""
+    message = pb.StartSimulationCommand(
+        simulation_id=start.simulation_id,
+        config=start.config,
+        config_content_type=CONTENT_TYPE,
+        config_sha=start.config_sha,
+        rng_seed=start.seed,
+        experiment_id=start.experiment_id,
+        labels=start.labels,
+    )
+    return Command(message, message.ByteSize())
+
+
+def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
+    """Consecutive commands, as many together as the message limit (bytes) and MOST_COMMANDS allow."""
+    batch: list[Command] = []
+    size = 0
+    for command in commands:
+        if batch and (size + command.size + _FRAME_BYTES > limit or len(batch) == MOST_COMMANDS):
+            yield batch
+            batch, size = [], 0
+        batch.append(command)
+        size += command.size + _FRAME_BYTES
+    if batch:
+        yield batch
+
+
+def fits(command: Command, limit: int) -> bool:
+    """Whether a command alone is under the message limit, in a batch too."""
+    return command.size + _FRAME_BYTES <= limit
+
+
+def answer(simulation_id: str, code: str, words: str) -> Answer:
+    """What a status code's name means for this command."""
+    return Answer(simulation_id, outcome.outcome(code), code, bounds.words(words) or "")
+
+
+def oversize(command: Command, limit: int) -> Answer:
+    """Sending it again, later or alone, can't help."""
+    return Answer(
+        command.simulation_id,
+        Outcome.REFUSED,
+        "RESOURCE_EXHAUSTED",
+        f"the start command has {command.size} bytes and the orchestrator takes {limit}: make the configuration "
+        "smaller, or raise the orchestrator's message limit",
+    )
+
+
+def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
+    """The answer that a response gives. An outcome that isn't set counts as accepted: the call's status was OK."""
+    if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
+        return answer(simulation_id, "ALREADY_EXISTS", response.message)
+    if response.outcome == pb.START_OUTCOME_REJECTED:
+        code = _NAMES.get(response.status_code, "UNKNOWN")
+        return answer(simulation_id, code if code != "OK" else "UNKNOWN", response.message)
+    if response.outcome in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_UNSPECIFIED) and not response.status_code:
+        return answer(simulation_id, "OK", response.message)
+    return answer(simulation_id, _NAMES.get(response.status_code, "UNKNOWN"), response.message)
+
+
+def limit_from(code: str, words: str) -> int | None:
+    """The message limit that a refusal tells of: 0 where it doesn't say the number; None: it isn't about the size.
+
+    RESOURCE_EXHAUSTED is both overload and oversize, and Rust's servers say OUT_OF_RANGE; only the words differ.
+    """
+    if code not in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") or not _TOO_LARGE.search(words):
+        return None
+    found = _LIMIT.search(words)
+    return int(next(group for group in found.groups() if group)) if found else 0
