@@ -1,0 +1,90 @@
+"""An experiment: its states, the tally of its jobs, its conclusion."""
+
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import experiment
+from ems_worker.core.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
+from ems_worker.core.run import ErrorKind, Run, RunState
+
+PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
+
+
+def moved(state: RunState, **more: object) -> Run:
+    return replace(PENDING, state=state, **more)  # type: ignore[arg-type]  # fields by name
+
+
+def test_every_pair_of_state_and_event_is_decided() -> None:
+    """The table has an answer for every event in every state."""
+    assert set(experiment.TRANSITIONS) == {(s, e) for s in ExperimentState for e in ExperimentEvent}
+
+
+def test_ended_experiments_hear_nothing_more() -> None:
+    """Only a new round opens them again."""
+    assert all(to is None for (state, _), to in experiment.TRANSITIONS.items() if state in experiment.ENDED)
+
+
+def test_jobs_that_are_not_expanded_count_as_pending_and_counts_add_up() -> None:
+    """Before the first run is recorded the status is complete already."""
+    tally = Tally(10)
+    assert tally.by_bucket[Bucket.PENDING] == 10
+    after = tally.after([(PENDING, moved(RunState.SUBMITTING)), (None, moved(RunState.CANCELLED))])
+    assert after.by_bucket[Bucket.PENDING] == 8
+    assert sum(after.by_bucket.values()) == 10
+    assert after.ended == 1
+
+
+def test_infeasible_jobs_are_counted_apart_and_are_no_failures() -> None:
+    """A configuration without a meaningful run says something about the model, not about the experiment."""
+    infeasible = moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)
+    tally = Tally(2).after([(PENDING, infeasible), (PENDING, moved(RunState.LOST))])
+    assert tally.counts[Bucket.INFEASIBLE] == 1
+    assert tally.failures == 1
+    assert experiment.conclusion(tally, 1) is ExperimentEvent.SUCCEED
+
+
+@pytest.mark.parametrize(("allowed", "event"), [(0, ExperimentEvent.MISS), (1, ExperimentEvent.SUCCEED)])
+def test_an_experiment_ends_when_every_job_has_and_fails_above_what_is_allowed(
+    allowed: int, event: ExperimentEvent
+) -> None:
+    """While a job is open nothing is concluded."""
+    failed = moved(RunState.FAILED, error_kind=ErrorKind.SIMULATION)
+    tally = Tally(2).after([(PENDING, failed)])
+    assert experiment.conclusion(tally, allowed) is None
+    assert experiment.conclusion(tally.after([(PENDING, moved(RunState.COMPLETED))]), allowed) is event
+
+
+def test_only_completed_jobs_are_aggregated_and_absent_values_are_counted() -> None:
+    """A tracked metric that a result lacks is missing, not zero."""
+    tally = Tally(3, metrics={"x": Aggregate()}).after(
+        [
+            (PENDING, moved(RunState.COMPLETED, metrics={"x": 2.0})),
+            (PENDING, moved(RunState.COMPLETED, metrics=None)),
+            (PENDING, moved(RunState.FAILED, metrics={"x": 50.0})),
+            (moved(RunState.COMPLETED), moved(RunState.COMPLETED)),
+        ]
+    )
+    assert tally.metrics["x"] == Aggregate(1, 2.0, 0.0, 2.0, 2.0, 1)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50))
+def test_aggregates_are_mean_and_sample_standard_deviation(values: list[float]) -> None:
+    """As statistics.mean and statistics.stdev say."""
+    aggregate = Aggregate()
+    for value in values:
+        aggregate = aggregate.add(value)
+    assert aggregate.n == len(values)
+    assert aggregate.mean == pytest.approx(statistics.mean(values), rel=1e-9, abs=1e-6)
+    assert aggregate.std == pytest.approx(statistics.stdev(values), rel=1e-6, abs=1e-6)
+    assert (aggregate.min, aggregate.max) == (min(values), max(values))
+
+
+def test_values_that_are_not_finite_are_missing() -> None:
+    """NaN and infinities never reach a mean; one value alone has no deviation."""
+    aggregate = Aggregate().add(math.nan).add(math.inf).add(None).add(1.0)
+    assert (aggregate.n, aggregate.missing, aggregate.mean, aggregate.std) == (1, 3, 1.0, None)

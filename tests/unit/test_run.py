@@ -1,0 +1,110 @@
+"""The states of a run: every pair of state and event."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import run
+from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
+
+EVENTS = st.sampled_from(list(RunEvent))
+
+
+def a_run(state: RunState = RunState.PENDING) -> Run:
+    return Run(point=0, replicate=0, attempt=1, seed=7, state=state)
+
+
+def test_every_pair_of_state_and_event_is_decided() -> None:
+    """No event can arrive in a state for which the table has no answer, and it has no rows for anything else."""
+    assert set(run.TRANSITIONS) == {(state, event) for state in RunState for event in RunEvent}
+
+
+@pytest.mark.parametrize("pair", run.TRANSITIONS, ids=lambda pair: f"{pair[0]}+{pair[1]}")
+def test_the_rank_never_falls_and_only_lost_runs_leave_a_terminal_state(pair: tuple[RunState, RunEvent]) -> None:
+    """Applying an event moves up in rank; every other verdict moves nothing."""
+    state, event = pair
+    transition = run.TRANSITIONS[pair]
+    verdict, after = run.advance(a_run(state), Signal(event), now_ms=5)
+    assert verdict is transition.verdict
+    if transition.to is None:
+        assert verdict is not Verdict.APPLY
+        assert after == a_run(state)
+        return
+    assert verdict is Verdict.APPLY
+    assert after.state is transition.to
+    assert run.RANK[after.state] > run.RANK[state]
+    assert state not in run.TERMINAL or state is RunState.LOST
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_repeated_event_changes_nothing(state: RunState) -> None:
+    """Delivery is at least once: hearing an event twice is the same as hearing it once."""
+    for event in RunEvent:
+        _, once = run.advance(a_run(state), Signal(event), now_ms=5)
+        verdict, twice = run.advance(once, Signal(event), now_ms=9)
+        assert twice == once
+        assert verdict is not Verdict.APPLY
+
+
+@given(st.lists(EVENTS, max_size=12))
+def test_a_terminal_run_has_a_time_and_an_open_one_has_none(events: list[RunEvent]) -> None:
+    """finished_ms is there exactly in terminal states, whatever comes in whatever order."""
+    one = a_run()
+    for event in events:
+        _, one = run.advance(one, Signal(event), now_ms=5)
+        assert one.ended == (one.finished_ms is not None)
+
+
+@given(st.permutations([RunEvent.CLAIM, RunEvent.ACCEPT, RunEvent.START, RunEvent.COMPLETE]))
+def test_the_order_of_events_does_not_change_the_end(events: list[RunEvent]) -> None:
+    """Completed is completed, whether its event came before the reply or after."""
+    one = a_run()
+    for event in events:
+        _, one = run.advance(one, Signal(event), now_ms=5)
+    assert one.state is RunState.COMPLETED
+
+
+def test_a_start_restarts_the_time_that_counts() -> None:
+    """The limit counts from the run's start: what was counted while it queued is dropped."""
+    queued = replace(a_run(RunState.SUBMITTED), elapsed_ms=9000)
+    _, running = run.advance(queued, Signal(RunEvent.START, started_ms=3, model_version="m1"), now_ms=5)
+    assert (running.elapsed_ms, running.started_ms, running.model_version) == (0, 3, "m1")
+
+
+def test_a_completed_run_keeps_what_the_event_carried() -> None:
+    """Metrics, artifacts, times and model version are on the row."""
+    signal = Signal(
+        RunEvent.COMPLETE, metrics={"x": 1.0}, artifacts={"a": "u"}, started_ms=1, finished_ms=2, model_version="m"
+    )
+    _, after = run.advance(a_run(RunState.RUNNING), signal, now_ms=5)
+    assert after.metrics == {"x": 1.0}
+    assert after.artifacts == {"a": "u"}
+    assert (after.started_ms, after.finished_ms, after.model_version) == (1, 2, "m")
+    assert after.error_kind is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "kind"),
+    [
+        (StopReason.TIMEOUT, RunState.FAILED, ErrorKind.TIMEOUT),
+        (StopReason.UNWANTED, RunState.CANCELLED, ErrorKind.STOPPED),
+        (None, RunState.FAILED, ErrorKind.STOPPED),
+    ],
+)
+def test_a_confirmed_stop_means_what_it_was_sent_for(
+    reason: StopReason | None, state: RunState, kind: ErrorKind
+) -> None:
+    """Stopped at its limit is a timeout, stopped as unwanted is cancelled, stopped by somebody else is stopped."""
+    stopping = replace(a_run(RunState.RUNNING), stop_reason=reason)
+    _, after = run.advance(stopping, Signal(RunEvent.FAIL, ErrorKind.STOPPED, "stopped"), now_ms=5)
+    assert after.state is state
+    assert after.error_kind is kind
+
+
+def test_another_failure_of_a_stopping_run_is_what_it_is() -> None:
+    """A run that failed by itself before the STOP arrived didn't time out."""
+    stopping = replace(a_run(RunState.RUNNING), stop_reason=StopReason.TIMEOUT)
+    _, after = run.advance(stopping, Signal(RunEvent.FAIL, ErrorKind.SIMULATION, "boom"), now_ms=5)
+    assert after.error_kind is ErrorKind.SIMULATION

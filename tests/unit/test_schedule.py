@@ -1,0 +1,62 @@
+"""How the room in the run window is shared."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import schedule
+from ems_worker.core.outcome import OUTCOMES, Outcome, outcome
+from ems_worker.core.schedule import Demand
+
+
+def test_one_experiment_gets_all_the_room() -> None:
+    """Nobody else wants it."""
+    assert schedule.allot([Demand(1, 0, 100)], 30) == {1: 30}
+
+
+def test_experiments_share_equally_and_the_first_gets_the_rest() -> None:
+    """Max-min fair: what one can't use goes to the others."""
+    assert schedule.allot([Demand(1, 0, 2), Demand(2, 0, 100), Demand(3, 0, 100)], 11) == {1: 2, 2: 5, 3: 4}
+
+
+def test_those_with_fewer_open_runs_catch_up_first() -> None:
+    """Equal are the open runs, not the new ones."""
+    assert schedule.allot([Demand(1, 10, 100), Demand(2, 0, 100)], 12) == {1: 1, 2: 11}
+
+
+def test_an_experiments_own_limit_holds() -> None:
+    """max_concurrent bounds its open runs, also where they are above it already."""
+    assert schedule.allot([Demand(1, 3, 100, max_concurrent=4), Demand(2, 9, 5, max_concurrent=2)], 50) == {1: 1}
+
+
+def test_no_room_is_no_grant() -> None:
+    """Nothing is allotted that isn't there."""
+    assert schedule.allot([Demand(1, 0, 5)], 0) == {}
+    assert schedule.allot([], 10) == {}
+
+
+DEMANDS = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 60), st.none() | st.integers(1, 50)), min_size=1, max_size=8
+).map(lambda rows: [Demand(key, *row) for key, row in enumerate(rows)])
+
+
+@given(DEMANDS, st.integers(0, 200))
+def test_grants_fill_the_room_exceed_no_limit_and_are_fair(demands: list[Demand], room: int) -> None:
+    """All room is used while anybody wants it; nobody who was left wanting has two fewer than somebody who got some."""
+    granted = schedule.allot(demands, room)
+    total = sum(granted.values())
+    wanted = sum(demand.most - demand.open for demand in demands)
+    assert total == min(room, wanted)
+    after = {demand.experiment: demand.open + granted.get(demand.experiment, 0) for demand in demands}
+    assert all(after[demand.experiment] <= max(demand.most, demand.open) for demand in demands)
+    left_wanting = [after[demand.experiment] for demand in demands if after[demand.experiment] < demand.most]
+    if left_wanting:
+        assert all(after[key] <= min(left_wanting) + 1 for key in granted)
+
+
+def test_every_status_code_has_one_meaning() -> None:
+    """What isn't in the table is unknown, and sent again."""
+    assert outcome("OK") is outcome("ALREADY_EXISTS") is Outcome.SUBMITTED
+    assert {outcome(code) for code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED")} == {
+        Outcome.UNKNOWN
+    }
+    assert set(OUTCOMES.values()) == set(Outcome) - {Outcome.UNKNOWN}
