@@ -1,18 +1,25 @@
 """An experiment's way to its end on stderr: a moving bar on a terminal, a line now and then anywhere else."""
 
+import asyncio
+import contextlib
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ems_worker.cli import shell
+from ems_worker.cli import exits, shell
+from ems_worker.core.experiment import ENDED_BUCKETS, Bucket
+
+if TYPE_CHECKING:
+    from ems_worker import client
 
 Document = dict[str, Any]
 
 # Off a terminal: a line for each tenth of the way, and a sign of life.
 _STEP = 0.1
 _LIFE_SECONDS = 10.0
-_ENDED = ("completed", "failed", "infeasible", "cancelled", "lost")
+_ENDED = tuple(bucket.value for bucket in Bucket if bucket in ENDED_BUCKETS)
+_TROUBLE = tuple(name for name in _ENDED if name != Bucket.COMPLETED)
 
 
 class Follower(Protocol):
@@ -30,6 +37,52 @@ def follower() -> Follower:
     return _Bar() if sys.stderr.isatty() else _Lines()
 
 
+async def to_the_end(
+    ems: "client.EmsClient", experiment_id: str, *, json: bool = False, each: bool = False, timeout: float | None = None
+) -> exits.Exit:
+    """Shows how an experiment goes until it has ended, then its summary; `timeout` seconds at most.
+
+    With `json` the terminal status goes to stdout, with `each` every status before it too.
+    """
+    status: Document = {}
+    try:
+        async with asyncio.timeout(timeout), contextlib.aclosing(ems.watch(experiment_id)) as statuses:
+            with follower() as shown:
+                async for status in statuses:
+                    if json and each:
+                        shell.out_json(status)
+                    else:
+                        shown.show(status)
+    except TimeoutError:
+        so_far = f" ({line(status)})" if status else ""
+        shell.say(
+            f"{experiment_id} has not ended in time{so_far}; it goes on, follow it with: ems watch {experiment_id}"
+        )
+        return exits.Exit.TIMED_OUT
+    except asyncio.CancelledError:
+        shell.say(f"{experiment_id} goes on; follow it with: ems watch {experiment_id}")
+        raise
+    if not json:
+        summary(status)
+    elif not each:
+        shell.out_json(status)
+    return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
+
+
+def summary(status: Document) -> None:
+    """A status for people, on stdout: state, jobs, tracked metrics, the best point."""
+    from ems_worker.cli import tables
+
+    reason = f" ({status['reason']})" if status["reason"] else ""
+    shell.out(f"{status['experiment_id']} {line(status)}{reason}")
+    for name, aggregate in status["metrics"].items():
+        missing = f", {aggregate['missing']} missing" if aggregate["missing"] else ""
+        shell.out(f"  {name}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
+    if best := status["best"]:
+        params = ", ".join(f"{name}={tables.value(value)}" for name, value in best["params"].items())
+        shell.out(f"  best: point {best['point']} with {best['metric']} {tables.mean(best)}: {params}")
+
+
 def ended(status: Document) -> int:
     """Jobs that have ended, one way or another."""
     return sum(status["counts"].get(name, 0) for name in _ENDED)
@@ -38,7 +91,7 @@ def ended(status: Document) -> int:
 def trouble(status: Document) -> str:
     """The counts that nobody hopes for, as words."""
     counts = status["counts"]
-    return ", ".join(f"{counts[name]:,} {name}" for name in _ENDED[1:] if counts.get(name))
+    return ", ".join(f"{counts[name]:,} {name}" for name in _TROUBLE if counts.get(name))
 
 
 def duration(seconds: float) -> str:

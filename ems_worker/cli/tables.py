@@ -1,7 +1,7 @@
 """Tables and numbers for people: columns that fit the terminal, plain aligned text anywhere else."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.box
@@ -52,8 +52,8 @@ def value(given: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def mean(aggregate: dict[str, Any] | None) -> str:
-    """A metric over the replicates: mean and, where there is one, its standard deviation."""
+def mean(aggregate: Mapping[str, Any] | None) -> str:
+    """A metric over several runs: mean and, where there is one, standard deviation."""
     if not aggregate or aggregate["mean"] is None:
         return "-"
     spread = "" if aggregate["std"] is None else f" ± {aggregate['std']:.3g}"

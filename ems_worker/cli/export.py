@@ -1,0 +1,114 @@
+"""Jobs as flat rows, one a job: what notebooks and spreadsheets read."""
+
+import contextlib
+import csv
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any
+
+from ems_worker.cli import exits
+
+Document = Mapping[str, Any]
+Row = dict[str, Any]
+
+_FIRST = ("experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state")
+_LAST = ("error_kind", "error_message", "submitted_at", "started_at", "finished_at", "model_version", "config_sha")
+# Columns named after what an experiment varies, measures and says of itself, between the first and the last.
+_GROUPS = (("param", "params"), ("metric", "metrics"), ("label", "labels"))
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+def row(job: Document) -> Row:
+    """An `ems.result.v1` as one flat row: `param.NAME`, `metric.NAME`, `label.NAME` beside its ids, state and times."""
+    flat: Row = {name: job[name] for name in _FIRST}
+    for prefix, group in _GROUPS:
+        flat |= {f"{prefix}.{name}": value for name, value in (job[group] or {}).items()}
+    error = job["error"] or {"kind": None, "message": None}
+    flat |= {"error_kind": error["kind"], "error_message": error["message"]}
+    flat |= {name: job[name] for name in _LAST if name not in flat}
+    return {**flat, "artifacts": job["artifacts"]}
+
+
+async def write(jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None) -> int:
+    """Writes a row for each job to the file (complete, or not at all) or to stdout; how many they were.
+
+    `details` is the experiment's `ems.api.get` document. Raises exits.Misused where the file can't be written.
+    """
+    try:
+        with _target(file) as target:
+            return await (_jsonl(jobs, target) if kind is Format.JSONL else _csv(jobs, details, target))
+    except OSError as failed:
+        if isinstance(failed, BrokenPipeError):
+            raise
+        raise exits.Misused(f"{file or 'stdout'} can't be written: {failed.strerror}") from failed
+
+
+async def _jsonl(jobs: AsyncIterator[Document], target: IO[str]) -> int:
+    count = 0
+    async for job in jobs:
+        target.write(_json(row(job)) + "\n")
+        count += 1
+    return count
+
+
+async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str]) -> int:
+    """Two passes: which columns there are is known only when the last job was seen."""
+    names: dict[str, None] = dict.fromkeys(f"param.{name}" for name in details["parameters"])
+    names |= dict.fromkeys(f"metric.{name}" for name in details["metrics"])
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+        count = 0
+        async for job in jobs:
+            flat = row(job)
+            names |= dict.fromkeys(flat)
+            spool.write(_json(flat) + "\n")
+            count += 1
+        spool.seek(0)
+        writer = csv.DictWriter(target, _columns(names), lineterminator="\n")
+        writer.writeheader()
+        for line in spool:
+            writer.writerow({name: _cell(value) for name, value in json.loads(line).items()})
+    return count
+
+
+def _columns(names: Iterable[str]) -> list[str]:
+    """The fixed columns around the groups. Parameters and tracked metrics keep the plan's order, others are sorted."""
+    named = list(names)
+    groups = [name for prefix, _ in _GROUPS for name in named if name.startswith(f"{prefix}.")]
+    return [*_FIRST, *groups, *_LAST, "artifacts"]
+
+
+def _cell(value: Any) -> Any:
+    """Null is an empty cell, true and false are words, lists and mappings are JSON."""
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextlib.contextmanager
+def _target(file: Path | None) -> Iterator[IO[str]]:
+    """Where rows go; a file appears under its name once it is whole."""
+    if file is None:
+        yield sys.stdout
+        return
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as target:
+            yield target
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

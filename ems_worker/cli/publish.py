@@ -1,0 +1,126 @@
+"""`ems-publish`: checks a plan here, sends it with its base configuration, says what became of it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ems_worker import errors
+from ems_worker.cli import exits, follow, shell
+
+if TYPE_CHECKING:
+    from ems_worker.cli import plans
+
+app = shell.app("Publishes a plan of experiments.")
+
+# How long the worker may take to decide, unless --timeout says otherwise.
+_DECISION_SECONDS = 30.0
+
+Plan = Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until the experiment has ended, and show how it goes.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Publish nothing: show points, jobs, seeds and what the runs would get.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help=f"Give up waiting after this long. Default: {_DECISION_SECONDS:g} for the worker's decision, "
+        "no limit for the end.",
+    ),
+]
+
+
+@app.command(epilog=exits.epilog())
+@shell.guarded
+def publish(
+    plan: Plan,
+    wait: Wait = False,
+    dry_run: DryRun = False,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    timeout: Timeout = None,
+    version: shell.Version = False,
+) -> exits.Exit:
+    """Publishes a plan.
+
+    The plan is checked here first, by the worker's own rules; the content of its base file is sent with it. Prints the
+    worker's decision, and with --wait the experiment's end.
+    """
+    from ems_worker.cli import dry_run as dry_runs
+    from ems_worker.cli import plans, validation
+
+    servers = shell.servers(server)
+    file = plans.read(plan)
+    checked = validation.validated(file, json=json, consequence=": nothing was published")
+    if checked is None:
+        return exits.Exit.INVALID_PLAN
+    if not dry_run:
+        return asyncio.run(_send(servers, file, plans.message(file, checked), json, wait, timeout))
+    if json:
+        shell.out_json(validation.decision(checked))
+    else:
+        dry_runs.show(checked.plan, checked.count)
+    return exits.Exit.OK
+
+
+async def _send(
+    servers: Sequence[str],
+    file: "plans.PlanFile",
+    message: "plans.Message",
+    json: bool,
+    wait: bool,
+    timeout: float | None,
+) -> exits.Exit:
+    """Publishes the message and follows what becomes of it; `timeout` is for all of it."""
+    from ems_worker import client
+
+    began = time.monotonic()
+    async with client.EmsClient(servers, notice=shell.say) as ems:
+        ack = await ems.publish(message.data, content_type=message.content_type)
+        try:
+            decision = await ems.decision(ack.seq, timeout or _DECISION_SECONDS)
+        except (errors.NoAnswer, asyncio.CancelledError) as why:
+            stored = f"the plan is stored ({ack.stream} {ack.seq}) and no worker has answered"
+            within = f" within {timeout or _DECISION_SECONDS:g} s" if isinstance(why, errors.NoAnswer) else ""
+            shell.say(f"{stored}{within}: it runs when one starts")
+            if isinstance(why, asyncio.CancelledError):
+                raise
+            return exits.Exit.TIMED_OUT
+        if json:
+            shell.out_json(decision)
+        else:
+            _tell(decision, file, message)
+        if decision["decision"] == "rejected":
+            return exits.Exit.INVALID_PLAN
+        if not wait:
+            return exits.Exit.OK
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        return await follow.to_the_end(ems, decision["experiment_id"], json=json, timeout=left)
+
+
+def _tell(decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message") -> None:
+    from ems_worker.cli import problems
+
+    name = decision["experiment_id"]
+    match decision["decision"]:
+        case "rejected":
+            found = problems.from_documents(decision["errors"])
+            problems.tell(found, file, show_lines=message.lines_stay)
+            shell.say(f"the worker rejected {file.name}")
+        case "duplicate":
+            shell.out(f"{name}: this plan was accepted before, nothing new happens")
+        case _:
+            shell.out(f"{name}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
+
+
+def main() -> None:
+    """The entry point."""
+    shell.run(app)
+
+
+if __name__ == "__main__":
+    main()

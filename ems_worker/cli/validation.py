@@ -1,0 +1,38 @@
+"""The check that every command makes before it does anything with a plan, and what it says about it."""
+
+from ems_worker import errors
+from ems_worker.cli import plans, problems, shell
+from ems_worker.core import documents
+from ems_worker.core.records import Verdict
+from ems_worker.service import accept
+
+
+def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> accept.Checked | None:
+    """The valid plan, its warnings told; None if it is not valid, which was told with all its problems.
+
+    With `json` an invalid plan is told as its `ems.decision.v1`.
+    """
+    try:
+        checked = plans.check(file)
+    except errors.PlanRejected as rejected:
+        if json:
+            shell.out_json(documents.decision(Verdict.REJECTED, errors=rejected.problems))
+        else:
+            problems.tell(rejected.problems, file)
+            number = len(rejected.problems)
+            shell.say(f"{number} {'problem' if number == 1 else 'problems'} in {file.name}{consequence}")
+        return None
+    problems.tell(checked.plan.warnings, file, kind="warning")
+    return checked
+
+
+def decision(checked: accept.Checked) -> documents.Document:
+    """The `ems.decision.v1` of a valid plan that was not sent."""
+    return documents.decision(
+        Verdict.ACCEPTED,
+        experiment_id=checked.plan.experiment_id,
+        points=checked.count.points,
+        jobs=checked.count.jobs,
+        plan_sha=checked.plan_sha,
+        warnings=checked.plan.warnings,
+    )

@@ -1,0 +1,88 @@
+"""What `ems ls` and `ems show` print for people."""
+
+import contextlib
+import heapq
+from typing import TYPE_CHECKING, Any
+
+from ems_worker.cli import follow, shell, tables
+
+if TYPE_CHECKING:
+    from ems_worker import client
+
+Document = dict[str, Any]
+
+# Points that are listed; `ems export` has them all.
+_POINTS = 50
+
+
+def experiments(found: list[Document]) -> None:
+    """Experiments as a table, in the order given."""
+    if not found:
+        shell.say("no experiments")
+        return
+    header = ("id", "state", "ended", "jobs", "trouble", "group", "created", "name")
+    rows = [
+        (
+            one["experiment_id"],
+            one["state"],
+            f"{one['progress']:.0%}",
+            str(one["total"]),
+            follow.trouble(one) or "-",
+            one["group"] or "-",
+            one["created_at"],
+            one["experiment_name"],
+        )
+        for one in found
+    ]
+    tables.show(header, rows, numbers=(2, 3))
+
+
+def details_of(details: Document) -> None:
+    """What an experiment is and how it goes; `details` is its `ems.api.get` document."""
+    follow.summary(details)
+    facts = {
+        "name": details["experiment_name"],
+        "about": details["description"],
+        "group": details["group"],
+        "tags": ", ".join(details["tags"]),
+        "round": details["round"] if details["round"] > 1 else None,
+        "created": details["created_at"],
+        "started": details["started_at"],
+        "finished": details["finished_at"],
+    }
+    for name, value in facts.items():
+        if value:
+            shell.out(f"  {name}: {value}")
+
+
+async def points_of(ems: "client.EmsClient", details: Document) -> None:
+    """The first points; the best ones where there is a goal. No more are held than are shown."""
+    best = details["best"]
+    sign = 0.0 if best is None else (1.0 if best["goal"] == "minimize" else -1.0)
+    kept: list[tuple[float, int, Document]] = []
+    total = 0
+    async with contextlib.aclosing(ems.points(details["experiment_id"])) as points:
+        async for point in points:
+            total += 1
+            mean = None if best is None else (point["metrics"].get(best["metric"]) or {}).get("mean")
+            # As a heap whose first is the worst kept one.
+            rank = (-sign * mean if mean is not None else float("-inf"), -point["point"], point)
+            if len(kept) < _POINTS:
+                heapq.heappush(kept, rank)
+            else:
+                heapq.heappushpop(kept, rank)
+    parameters, metrics = list(details["parameters"]), list(details["metrics"])
+    header = ("point", "runs", *parameters, *metrics)
+    rows = [
+        (
+            point["run_id_suffix"] or str(point["point"]),
+            f"{follow.ended(point)}/{sum(point['counts'].values())}",
+            *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
+            *(tables.mean(point["metrics"].get(name)) for name in metrics),
+        )
+        for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])
+    ]
+    shell.out("")
+    tables.show(header, rows)
+    if total > len(rows):
+        shell.out(f"... and {total - len(rows):,} more points: ems export {details['experiment_id']}")
