@@ -107,7 +107,12 @@ class Simulation:
             "simulation_id": order.simulation_id,
             "output_dir": str(self.output),
         }
-        env = {f"SIMULATION_{name.upper()}": value for name, value in values.items()}
+        env = {
+            "SIMULATION_CONFIG": values["config"],
+            "SIMULATION_SEED": values["seed"],
+            "SIMULATION_ID": values["simulation_id"],
+            "SIMULATION_OUTPUT_DIR": values["output_dir"],
+        }
         with (self.directory / "wrapper.log").open("ab") as log:
             self._wrapper = subprocess.Popen(  # noqa: S603 - the simulator is the operator's choice
                 ["/bin/sh", "-c", _WRAPPER, "simulation", str(self.directory), *command.filled(values)],
