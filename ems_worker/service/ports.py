@@ -107,7 +107,7 @@ class Manifest(Protocol):
     ) -> Sequence[JobRow]:
         """By (point, replicate, attempt) after `after`; only current runs unless `attempts`."""
 
-    async def export(self, key: int) -> AsyncIterator[JobRow]:
+    def export(self, key: int) -> AsyncIterator[JobRow]:
         """Every job once, in order of (point, replicate), without holding them all."""
 
     # Events of unknown runs.

@@ -1,0 +1,41 @@
+"""One worker a manifest: an exclusive lock on a file beside the database, dropped by the system with its holder."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ems_worker import errors
+
+
+@contextlib.contextmanager
+def exclusive(database: Path) -> Iterator[None]:
+    """Holds `{database}.lock`. Raises errors.ManifestUnusable, naming the holder, if another process has it.
+
+    The file stays when the lock is given up: removing it would let two processes lock two files of one name.
+    """
+    path = Path(f"{database}.lock")
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.ManifestUnusable(f"{path} can't be opened: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise errors.ManifestUnusable(
+                f"{database} is in use by another worker (process {holder}): stop that one, or "
+                "use another data directory"
+            ) from error
+        except OSError as error:
+            raise errors.ManifestUnusable(
+                f"{path} can't be locked: {error.strerror}; the manifest needs a local file system"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)

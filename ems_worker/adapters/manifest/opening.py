@@ -1,0 +1,75 @@
+"""Opening the database: one worker, a file that is whole and ours, its settings, its schema."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiosqlite
+
+from ems_worker import errors
+from ems_worker.adapters.manifest import lock, migrate
+
+APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
+BUSY_MS = 5000
+
+# FULL: a commit is on disk before its request is answered. The log is cut back after a large expansion.
+_SETTINGS = (
+    "PRAGMA synchronous = FULL",
+    f"PRAGMA busy_timeout = {BUSY_MS}",
+    "PRAGMA cache_size = -65536",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA foreign_keys = ON",
+)
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
+    """The connection that writes, on a database that is locked, checked and of the present schema.
+
+    Raises errors.ManifestUnusable, with the remedy, where that can't be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.ManifestUnusable(f"{path.parent} can't be made: {error.strerror}") from error
+    with lock.exclusive(path):
+        _create(path)
+        async with aiosqlite.connect(path, isolation_level=None, cached_statements=256) as connection:
+            try:
+                await _check(connection, path)
+                await migrate.migrate(connection, path, migrations)
+                for setting in _SETTINGS:
+                    await connection.execute(setting)
+            except aiosqlite.DatabaseError as error:
+                raise _damaged(path, str(error)) from error
+            yield connection
+
+
+def _create(path: Path) -> None:
+    """Makes the file if need be, so that it and its log, which inherits its mode, are the owner's only."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise errors.ManifestUnusable(f"{path} can't be opened: {error.strerror}") from error
+
+
+async def _check(connection: aiosqlite.Connection, path: Path) -> None:
+    problems = [row[0] for row in await connection.execute_fetchall("PRAGMA quick_check(5)")]
+    if problems != ["ok"]:
+        raise _damaged(path, "; ".join(problems))
+    tables = list(await connection.execute_fetchall("SELECT name FROM sqlite_schema LIMIT 1"))
+    owner = await migrate.scalar(connection, "PRAGMA application_id")
+    if tables and owner != APPLICATION_ID:
+        raise errors.ManifestUnusable(f"{path} is another program's database; name another file")
+    mode = await migrate.scalar(connection, "PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise errors.ManifestUnusable(f"{path} can't have a write-ahead log here; it needs a local file system")
+
+
+def _damaged(path: Path, what: str) -> errors.ManifestUnusable:
+    return errors.ManifestUnusable(
+        f"{path} is damaged ({what}): restore a backup of it in its place, without the files {path.name}-wal and "
+        f"{path.name}-shm beside it, or move it away to begin with an empty manifest"
+    )

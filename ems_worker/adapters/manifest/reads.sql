@@ -1,0 +1,127 @@
+-- What the readers run. `runs.*` is in the order of the table's columns, which rows.py relies on.
+
+-- name: submission
+-- The decision about one message.
+SELECT stream, stream_created_ns, seq, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
+FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq;
+
+-- name: unpublished_decisions
+-- Decisions that wait to be published, oldest first.
+SELECT stream, stream_created_ns, seq, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
+FROM submissions WHERE published = 0 ORDER BY received_ms, stream_created_ns, seq;
+
+-- name: experiment
+-- One experiment by its id.
+SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
+WHERE experiment_id = :experiment_id;
+
+-- name: unfinished
+-- Experiments that a worker takes up at its start; the condition is the index's.
+SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
+WHERE finished_ms IS NULL OR published_seq < ended_seq
+  OR published_revision < revision OR published_revision < state_revision
+ORDER BY key;
+
+-- name: list_experiments
+-- A page of experiments, newest first.
+SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
+WHERE key < :before_key AND (:group IS NULL OR "group" = :group) AND (:state IS NULL OR state = :state)
+ORDER BY key DESC LIMIT :limit;
+
+-- name: tracked
+-- What the aggregates of an experiment are about.
+SELECT jobs, metrics, goal_metric, goal FROM experiments WHERE key = :key;
+
+-- name: standing
+-- The run that stands for each job of an experiment, in order: state, kind of error, metrics of completed ones.
+SELECT state, error_kind, CASE WHEN state = 'completed' THEN metrics END
+FROM runs WHERE experiment = :key AND current = 1 ORDER BY point, replicate;
+
+-- name: standing_of_points
+-- The same for some points, with the position of each end.
+SELECT runs.point, state, error_kind, CASE WHEN state = 'completed' THEN metrics END, ended_seq
+FROM json_each(:numbers) AS wanted CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
+ORDER BY runs.point, replicate;
+
+-- name: best_point
+-- The point with the least value of :sign times its mean, of those whose jobs have all ended.
+SELECT point FROM (
+  SELECT point, count(*) AS jobs, count(ended_seq) AS ended,
+    avg(CASE WHEN state = 'completed'
+      THEN (SELECT value FROM json_each(metrics) WHERE key = :metric) END) AS mean
+  FROM runs WHERE experiment = :key AND current = 1 GROUP BY point
+) WHERE jobs = ended AND mean IS NOT NULL ORDER BY mean * :sign, point LIMIT 1;
+
+-- name: due
+-- Attempts of jobs whose current run is pending and due, in order of (due, point, replicate).
+WITH due AS MATERIALIZED (
+  SELECT due_ms, point, replicate FROM runs
+  WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms
+  ORDER BY due_ms, point, replicate LIMIT :limit
+)
+SELECT runs.* FROM due CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = due.point AND runs.replicate = due.replicate
+ORDER BY due.due_ms, due.point, due.replicate, runs.attempt;
+
+-- name: due_count
+-- How many runs are pending and due, counted no further than a limit.
+SELECT count(*) FROM (
+  SELECT 1 FROM runs WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms LIMIT :most
+);
+
+-- name: next_due
+-- When the next pending run of a running experiment falls due, of those that are not due at a time.
+SELECT min((
+  SELECT due_ms FROM runs
+  WHERE runs.experiment = experiments.key AND runs.state = 'pending' AND due_ms > :after_ms
+  ORDER BY due_ms LIMIT 1
+)) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
+
+-- name: jobs
+-- All attempts of some jobs, given as [[experiment, point, replicate], ...].
+SELECT runs.* FROM json_each(:keys) AS wanted CROSS JOIN runs
+WHERE runs.experiment = json_extract(wanted.value, '$[0]')
+  AND runs.point = json_extract(wanted.value, '$[1]')
+  AND runs.replicate = json_extract(wanted.value, '$[2]')
+ORDER BY runs.experiment, runs.point, runs.replicate, runs.attempt;
+
+-- name: open_jobs
+-- All attempts of the jobs that have an open one, in order.
+WITH open AS MATERIALIZED (
+  SELECT DISTINCT point, replicate FROM runs
+  WHERE experiment = :key AND state IN ('submitting', 'submitted', 'running')
+)
+SELECT runs.* FROM open CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = open.point AND runs.replicate = open.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
+-- name: points_by_number
+-- Some points of an experiment.
+SELECT points.point, params, run_id_suffix, labels
+FROM json_each(:numbers) AS wanted CROSS JOIN points
+WHERE points.experiment = :key AND points.point = wanted.value;
+
+-- name: point_numbers
+-- A page of an experiment's points.
+SELECT point FROM points WHERE experiment = :key AND point > :after_point ORDER BY point LIMIT :limit;
+
+-- name: results
+-- Ended jobs in the order of their end.
+SELECT * FROM runs WHERE experiment = :key AND ended_seq > :after_seq ORDER BY ended_seq LIMIT :limit;
+
+-- name: jobs_page
+-- A page of standing runs, or of all attempts, by what a status counts them as.
+SELECT * FROM runs
+WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :attempt)
+  AND (current = 1 OR :attempts)
+  AND (:state IS NULL OR :state = CASE WHEN state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE state END)
+ORDER BY point, replicate, attempt LIMIT :limit;
+
+-- name: parked
+-- Parked events, oldest first.
+SELECT simulation_id, subject, seq, received_ms, data FROM parked_events ORDER BY id;
+
+-- name: remembered
+-- A fact about the outside.
+SELECT value FROM remembered WHERE name = :name;

@@ -1,0 +1,140 @@
+"""The manifest as the services see it: what it writes. What it reads is in reports.py."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import aiosqlite
+
+from ems_worker import errors
+from ems_worker.adapters.manifest import migrate, opening, rows
+from ems_worker.adapters.manifest.queries import WRITES
+from ems_worker.adapters.manifest.reader import Reader
+from ems_worker.adapters.manifest.reports import Reports
+from ems_worker.adapters.manifest.writer import Counters, Step, Writer
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.records import NewExperiment, ParkedEvent, PointRecord, Submission
+from ems_worker.core.run import Run
+
+
+class Manifest(Reports):
+    """Implements service.ports.Manifest. Made by `open`; every method may be called from several tasks.
+
+    A write is queued when its coroutine first runs, so writes are carried out in the order of the calls, and returns
+    when it is on disk. Writes raise errors.ManifestConflict where they were refused, and all methods
+    errors.ManifestUnusable where the database can't be used or is closed.
+    """
+
+    def __init__(self, path: Path, writer: Writer, hot: Reader, reports: Reader, counters: Counters) -> None:
+        super().__init__(hot, reports)
+        self.path = path
+        self.counters = counters
+        self._writer = writer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, path: Path, *, migrations: Sequence[str] | None = None) -> "AsyncIterator[Manifest]":
+        """The manifest in the file `path`, made if it is not there; closed at the end of the block.
+
+        Raises errors.ManifestUnusable, with the remedy, if another worker has it, or it is damaged, another
+        program's or of a newer version. `migrations` are the package's own unless a test brings others.
+        """
+        steps = migrate.steps() if migrations is None else migrations
+        async with opening.opened(path, steps) as connection, contextlib.AsyncExitStack() as stack:
+            counters = Counters()
+            hot = await Reader.open(path)
+            stack.push_async_callback(hot.close)
+            reports = await Reader.open(path)
+            stack.push_async_callback(reports.close)
+            writer = Writer(connection, counters)
+            stack.push_async_callback(writer.close)
+            yield cls(path, writer, hot, reports, counters)
+
+    async def backup(self, target: Path) -> None:
+        """Copies the manifest as it is now to one file, while work goes on.
+
+        Raises errors.ManifestUnusable if it can't be written there.
+        """
+        source = await Reader.open(self.path)
+        try:
+            await migrate.backup(source.connection, target)
+        except (OSError, aiosqlite.Error) as error:
+            raise errors.ManifestUnusable(f"the manifest could not be copied to {target}: {error}") from error
+        finally:
+            await source.close()
+
+    # Submissions.
+    async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
+        steps = [Step(WRITES["insert_submission"], [rows.new_submission(submission)])]
+        if experiment is not None:
+            steps.append(Step(WRITES["insert_experiment"], [rows.new_experiment(experiment)]))
+            steps.append(Step(WRITES["insert_plan"], [rows.new_plan(experiment)]))
+        await self._writer.submit(*steps)
+
+    async def decisions_published(self, submissions: Sequence[Submission]) -> None:
+        keys = {(one.stream_created_ns, one.seq) for one in submissions}
+        await self._writer.submit(Step(WRITES["publish_submission"], list(keys)))
+
+    # Experiments.
+    async def move_experiment(
+        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
+    ) -> None:
+        row = (key, expected.value, to.value, at_ms, reason)
+        await self._writer.submit(Step(WRITES["move_experiment"], [row]))
+
+    # Expansion.
+    async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
+        await self._writer.submit(
+            Step(WRITES["advance_expansion"], [(key, expanded_points - len(points), expanded_points)]),
+            Step(WRITES["insert_points"], [rows.new_point(key, point) for point in points]),
+            Step(
+                WRITES["insert_pending"],
+                [(key, run.point, run.replicate, run.attempt, run.seed, run.due_ms) for run in runs],
+            ),
+        )
+
+    # Runs.
+    async def save(self, changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> None:
+        updated, inserted = [], []
+        for key, before, after in changes:
+            if before is None:
+                inserted.append(rows.new_run(key, after))
+            else:
+                updated.append(rows.changed_run(key, before, after))
+        await self._writer.submit(
+            Step(WRITES["update_runs"], updated),
+            Step(WRITES["insert_runs"], inserted),
+            Step(WRITES["give_seq"], list(ended_seq.items())),
+        )
+
+    # Reports.
+    async def record_revision(self, key: int, revision: int) -> None:
+        await self._writer.submit(Step(WRITES["compose_revision"], [(key, revision)]))
+
+    async def revision_published(self, key: int, revision: int) -> None:
+        await self._writer.submit(Step(WRITES["publish_revision"], [(key, revision)]))
+
+    async def results_published(self, key: int, seq: int) -> None:
+        await self._writer.submit(Step(WRITES["publish_seq"], [(key, seq)]))
+
+    # Events of unknown runs.
+    async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
+        if not events:
+            return 0
+        changed = await self._writer.submit(
+            Step(WRITES["park"], [rows.new_parked(event) for event in events], guarded=False),
+            Step(WRITES["drop_parked"], [(keep,)], guarded=False),
+        )
+        return changed[1]
+
+    async def unpark(self, events: Sequence[ParkedEvent]) -> None:
+        keys = [(event.simulation_id, event.subject, event.seq) for event in events]
+        await self._writer.submit(Step(WRITES["unpark"], keys, guarded=False))
+
+    async def expire_parked(self, before_ms: int) -> int:
+        (dropped,) = await self._writer.submit(Step(WRITES["expire_parked"], [(before_ms,)], guarded=False))
+        return dropped
+
+    # What the worker remembers about the outside.
+    async def remember(self, name: str, value: str) -> None:
+        await self._writer.submit(Step(WRITES["remember"], [(name, value)]))

@@ -1,0 +1,224 @@
+"""The one task that writes: it takes what has been asked for by then, and commits it in one transaction.
+
+A statement runs for hundreds of rows at once (`VALUES (...), (...), ...`), not for one after another (`executemany`),
+since sqlite3 gives up Python's global lock at every step of a statement: while the event loop is busy, its thread waits
+each time until it gets that back, and a batch of 500 updates was seen to last seconds.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import aiosqlite
+
+from ems_worker import errors
+from ems_worker.adapters.manifest.queries import Query
+
+# A transaction takes no further requests beyond this: those that wait should not wait for a long one.
+MOST_ROWS = 10_000
+# Rows to a statement. Few sizes, so that the connection's cache has them all prepared.
+CHUNKS = (256, 64, 16, 4, 1)
+
+# What SQLite answers, and what sqlite3 raises for a value that no column can hold.
+_REFUSED = (aiosqlite.Error, OverflowError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A statement with its rows. Guarded: it must change one row of the database for each of its rows."""
+
+    query: Query
+    rows: Sequence[tuple[Any, ...]]
+    guarded: bool = True
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the writer has done; `on_commit` is called after each commit with its (seconds, requests, rows)."""
+
+    commits: int = 0
+    requests: int = 0
+    rows: int = 0
+    failures: int = 0
+    on_commit: Callable[[float, int, int], None] | None = None
+
+
+class _MismatchError(Exception):
+    """A guarded statement changed another number of rows than it should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    steps: Sequence[Step]
+    future: asyncio.Future[list[int]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(step.rows) for step in self.steps)
+
+
+@dataclass(slots=True)
+class _Merged:
+    """Rows of one statement from several requests."""
+
+    query: Query
+    guarded: bool
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    keys: set[tuple[Any, ...]] = field(default_factory=set)
+
+
+class Writer:
+    """Owns the connection that writes. `submit` queues at once, in the order of the calls."""
+
+    def __init__(self, connection: aiosqlite.Connection, counters: Counters) -> None:
+        self._connection = connection
+        self._counters = counters
+        self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._closed = False
+        self._task = asyncio.create_task(self._run(), name="manifest-writer")
+
+    async def submit(self, *steps: Step) -> list[int]:
+        """Runs the steps in one transaction; returns how many rows each changed, once that is on disk.
+
+        A caller that is cancelled takes its request back, unless its transaction has begun: then it is carried out.
+        Raises errors.ManifestConflict if a guard or a constraint refused it, errors.ManifestUnusable if the
+        database could not write.
+        """
+        if self._closed or self._task.done():
+            raise errors.ManifestUnusable("the manifest is closed")
+        steps = tuple(step for step in steps if step.rows)
+        if not steps:
+            return []
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Request(steps, future))
+        return await future
+
+    async def close(self) -> None:
+        """Carries out what was asked for, and takes nothing more. Harmless twice."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put_nowait(None)
+        await self._task
+
+    async def _run(self) -> None:
+        try:
+            while (first := await self._queue.get()) is not None:
+                group = [first]
+                size = first.size
+                while size < MOST_ROWS and not self._queue.empty():
+                    request = self._queue.get_nowait()
+                    if request is None:
+                        await self._commit(group)
+                        return
+                    group.append(request)
+                    size += request.size
+                await self._commit(group)
+        finally:
+            self._closed = True
+            while not self._queue.empty():
+                if (request := self._queue.get_nowait()) is not None and not request.future.done():
+                    request.future.set_exception(errors.ManifestUnusable("the manifest is closed"))
+
+    async def _commit(self, group: Sequence[_Request]) -> None:
+        """One transaction for all; if that fails, one for each, so that only what is wrong fails."""
+        group = [request for request in group if not request.future.done()]
+        if not group:
+            return
+        began = time.perf_counter()
+        try:
+            counts = await self._transact(group)
+        except (_MismatchError, *_REFUSED) as error:
+            if len(group) > 1:
+                for request in group:
+                    await self._commit([request])
+                return
+            self._counters.failures += 1
+            if not group[0].future.done():
+                group[0].future.set_exception(_ours(error))
+            return
+        except BaseException:
+            for request in group:
+                request.future.cancel()
+            raise
+        rows = sum(request.size for request in group)
+        self._counters.commits += 1
+        self._counters.requests += len(group)
+        self._counters.rows += rows
+        if self._counters.on_commit is not None:
+            self._counters.on_commit(time.perf_counter() - began, len(group), rows)
+        for request, changed in zip(group, counts, strict=True):
+            if not request.future.done():
+                request.future.set_result(changed)
+
+    async def _transact(self, group: Sequence[_Request]) -> list[list[int]]:
+        steps = [step for request in group for step in request.steps]
+        changed: dict[int, int] = {}
+        await self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for merged, parts in merge(steps):
+                count = await self._execute(merged)
+                if merged.guarded and count != len(merged.rows):
+                    raise _MismatchError(
+                        f"{merged.query.name}: {count} of {len(merged.rows)} rows were as expected; nothing was written"
+                    )
+                for part in parts:
+                    changed[id(part)] = len(part.rows) if merged.guarded else count
+            await self._connection.execute("COMMIT")
+        except BaseException:
+            # A full disk may have rolled back already.
+            if self._connection.in_transaction:
+                await self._connection.execute("ROLLBACK")
+            raise
+        return [[changed[id(step)] for step in request.steps] for request in group]
+
+    async def _execute(self, merged: _Merged) -> int:
+        rows, width, done, changed = merged.rows, len(merged.rows[0]), 0, 0
+        for size in CHUNKS:
+            while len(rows) - done >= size:
+                values = tuple(chain.from_iterable(rows[done : done + size]))
+                cursor = await self._connection.execute(merged.query.for_rows(size, width), values)
+                changed += cursor.rowcount
+                done += size
+        return changed
+
+
+def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
+    """The steps with equal statements joined where that changes nothing: past others that are about other rows only.
+
+    Within one statement a row must not come twice, as the second would not see what the first did.
+    """
+    merged: list[tuple[_Merged, list[Step]]] = []
+    for step in steps:
+        key = step.query.key
+        if not key or not step.guarded:
+            merged.append((_Merged(step.query, step.guarded, list(step.rows)), [step]))
+            continue
+        keys = {row[:key] for row in step.rows}
+        home = None
+        for candidate, parts in reversed(merged):
+            if not candidate.keys or not candidate.keys.isdisjoint(keys):
+                break
+            if candidate.query is step.query:
+                home = candidate, parts
+                break
+        if home is None:
+            home = _Merged(step.query, guarded=True), []
+            merged.append(home)
+        home[0].rows.extend(step.rows)
+        home[0].keys |= keys
+        home[1].append(step)
+    return merged
+
+
+def _ours(error: Exception) -> errors.EmsError:
+    """The error as ours, with the foreign one as its cause."""
+    ours: errors.EmsError
+    if isinstance(error, aiosqlite.Error) and not isinstance(error, aiosqlite.IntegrityError):
+        ours = errors.ManifestUnusable(f"the manifest could not be written: {error}")
+    else:
+        ours = errors.ManifestConflict(str(error))
+    ours.__cause__ = error
+    return ours

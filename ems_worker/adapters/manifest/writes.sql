@@ -1,0 +1,130 @@
+-- What the writer runs. A guarded statement changes exactly one row for each row of values, or its request fails.
+-- Each begins with its verb: after a leading WITH Python's sqlite3 doesn't count the rows that it changed.
+
+-- name: insert_submission key=2
+-- A decision.
+INSERT INTO submissions
+  (stream_created_ns, seq, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to)
+VALUES :rows;
+
+-- name: publish_submission key=2
+-- Marks decisions as published; it may be said again.
+UPDATE submissions SET published = 1 WHERE (stream_created_ns, seq) IN (VALUES :rows);
+
+-- name: insert_experiment
+-- An accepted plan's experiment.
+INSERT INTO experiments
+  (experiment_id, name, "group", plan_sha, points, jobs, replicates, metrics, goal_metric, goal, created_ms, state)
+VALUES :rows;
+
+-- name: insert_plan
+-- The parts of an experiment that never change.
+INSERT INTO plans (experiment, description, tags, parameters, plan, base)
+SELECT key, column2, column3, column4, column5, column6
+FROM (VALUES :rows) JOIN experiments ON experiment_id = column1;
+
+-- name: move_experiment key=1
+-- Guarded change of state. Leaving an end begins the next round.
+UPDATE experiments SET
+  state = new.state,
+  reason = new.reason,
+  round = round + (finished_ms IS NOT NULL AND new.state NOT IN ('completed', 'failed', 'cancelled')),
+  started_ms = CASE WHEN new.state = 'running' THEN coalesce(started_ms, new.at_ms) ELSE started_ms END,
+  finished_ms = CASE WHEN new.state IN ('completed', 'failed', 'cancelled') THEN new.at_ms END,
+  state_revision = revision + 1
+FROM (WITH new (key, expected, state, at_ms, reason) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key AND experiments.state = new.expected;
+
+-- name: advance_expansion key=1
+-- The new count of expanded points, guarded by the old one.
+UPDATE experiments SET expanded_points = new.expanded_points
+FROM (WITH new (key, expected, expanded_points) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key AND experiments.expanded_points = new.expected;
+
+-- name: insert_points key=2
+-- Points with their parameters.
+INSERT INTO points (experiment, point, params, run_id_suffix, labels) VALUES :rows;
+
+-- name: insert_pending key=4
+-- Fresh runs: the columns that aren't named have their defaults.
+INSERT INTO runs (experiment, point, replicate, attempt, seed, due_ms) VALUES :rows;
+
+-- name: insert_runs key=4
+-- Further attempts.
+INSERT INTO runs
+  (experiment, point, replicate, attempt, seed, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
+   stop_reason, error_kind, error_message, retryable, metrics, artifacts, model_version, config_sha, ended_seq, job_revision)
+VALUES :rows;
+
+-- name: update_runs key=4
+-- All that can change of attempts, guarded by the state each was in.
+UPDATE runs SET
+  state = new.state,
+  current = new.current,
+  due_ms = new.due_ms,
+  submitted_ms = new.submitted_ms,
+  started_ms = new.started_ms,
+  finished_ms = new.finished_ms,
+  elapsed_ms = new.elapsed_ms,
+  stop_reason = new.stop_reason,
+  error_kind = new.error_kind,
+  error_message = new.error_message,
+  retryable = new.retryable,
+  metrics = new.metrics,
+  artifacts = new.artifacts,
+  model_version = new.model_version,
+  config_sha = new.config_sha,
+  ended_seq = new.ended_seq,
+  job_revision = new.job_revision
+FROM (
+  WITH new
+  (experiment, point, replicate, attempt, expected, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
+   stop_reason, error_kind, error_message, retryable, metrics, artifacts, model_version, config_sha, ended_seq, job_revision)
+  AS (VALUES :rows) SELECT * FROM new
+) AS new
+WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
+  AND runs.attempt = new.attempt AND runs.state = new.expected;
+
+-- name: give_seq key=1
+-- The last position given to an end of a job; it never falls.
+UPDATE experiments SET ended_seq = max(experiments.ended_seq, new.ended_seq)
+FROM (WITH new (key, ended_seq) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key;
+
+-- name: compose_revision key=1
+-- The revision of the last status that was composed; it never falls.
+UPDATE experiments SET revision = max(experiments.revision, new.revision)
+FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key;
+
+-- name: publish_revision key=1
+-- The revision of the last status that the broker acknowledged; it never falls.
+UPDATE experiments SET published_revision = max(published_revision, new.revision)
+FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key;
+
+-- name: publish_seq key=1
+-- Ends up to this position were published; it never falls.
+UPDATE experiments SET published_seq = max(published_seq, new.seq)
+FROM (WITH new (key, seq) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE experiments.key = new.key;
+
+-- name: park key=3
+-- Keeps events of unknown runs, each once.
+INSERT OR IGNORE INTO parked_events (simulation_id, subject, seq, received_ms, data) VALUES :rows;
+
+-- name: drop_parked
+-- Drops all but the newest so many.
+DELETE FROM parked_events WHERE id <= (SELECT id FROM parked_events ORDER BY id DESC LIMIT 1 OFFSET :rows);
+
+-- name: unpark
+-- Takes out events that were used.
+DELETE FROM parked_events WHERE (simulation_id, subject, seq) IN (VALUES :rows);
+
+-- name: expire_parked
+-- Drops events that were received before a time.
+DELETE FROM parked_events WHERE received_ms < :rows;
+
+-- name: remember key=1
+-- A fact about the outside, in place of the one of that name.
+INSERT INTO remembered (name, value) VALUES :rows ON CONFLICT (name) DO UPDATE SET value = excluded.value;
