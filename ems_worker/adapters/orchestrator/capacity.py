@@ -18,7 +18,7 @@ _UNIMPLEMENTED_PAUSE_SECONDS = 60.0
 
 
 async def watch(
-    stub: Callable[[], pb_grpc.OrchestratorClientServiceAsyncStub], first_seconds: float
+    stub: "Callable[[], pb_grpc.OrchestratorClientServiceAsyncStub]", first_seconds: float
 ) -> AsyncIterator[Capacity | None]:
     """Every change, for ever; None once when the orchestrator goes away or turns out not to tell.
 
