@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import nats.errors
@@ -232,27 +232,6 @@ class Connection:
 
     def _because(self) -> str:
         return f": {_words(self._last_error)}" if self._last_error is not None else ""
-
-
-@contextlib.asynccontextmanager
-async def connect(
-    servers: Sequence[str],
-    *,
-    name: str,
-    timeout: float | None,
-    on_disconnected: Callable[[], None] = _nothing,
-    on_reconnected: Callable[[], None] = _nothing,
-    on_error: Callable[[Exception], None] = _nothing,
-) -> AsyncIterator[Connection]:
-    """A connection, open inside the `async with`. Raises BrokerUnavailable as `Connection.open` says."""
-    connection = Connection(
-        servers, name=name, on_disconnected=on_disconnected, on_reconnected=on_reconnected, on_error=on_error
-    )
-    try:
-        await connection.open(timeout)
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _pause_seconds(failures: int) -> float:
