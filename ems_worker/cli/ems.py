@@ -58,7 +58,10 @@ def list_(
 @app.command()
 @shell.guarded
 def show(experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None) -> exits.Exit:
-    """Shows an experiment and its points, the best first where a metric has a goal."""
+    """Shows an experiment and its points.
+
+    The best points come first where a tracked metric has a goal.
+    """
     from ems_worker.cli import views
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
@@ -78,7 +81,10 @@ def show(experiment_id: Experiment, json: shell.Json = False, server: shell.Serv
 def watch(
     experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None, timeout: Timeout = None
 ) -> exits.Exit:
-    """Follows an experiment to its end; exit code 0 if it completed, 1 if not. --json: each status, one a line."""
+    """Follows an experiment to its end.
+
+    The exit code is 0 if it completed and 1 if not. With --json each status is printed, one a line.
+    """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)
@@ -97,7 +103,10 @@ def export(
     ] = None,
     server: shell.Server = None,
 ) -> exits.Exit:
-    """Writes one line a job: ids, seed, param.*, metric.*, label.*, state, times, artifacts."""
+    """Writes the jobs as CSV or JSON lines.
+
+    One line a job: ids, seed, state, param.*, metric.*, label.*, error, times, artifacts.
+    """
     from ems_worker.cli import export as exports
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
@@ -117,7 +126,10 @@ def validate(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")],
     json: shell.Json = False,
 ) -> exits.Exit:
-    """Checks a plan here, by the worker's own rules, without any server. --json: the decision document."""
+    """Checks a plan, without any server.
+
+    The rules are the worker's own. With --json the decision document is printed.
+    """
     from ems_worker.cli import dry_run, plans, validation
 
     file = plans.read(plan)
@@ -137,7 +149,10 @@ def config(
     simulation_id: Annotated[str, typer.Argument(metavar="SIMULATION_ID", help="The run's id.")],
     server: shell.Server = None,
 ) -> exits.Exit:
-    """Prints the exact configuration that a run got, checked against the digest recorded when it was submitted."""
+    """Prints the exact configuration of a run.
+
+    It is checked against the digest that was recorded when the run was submitted.
+    """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         found = await ems.config(simulation_id)

@@ -21,7 +21,7 @@ def tell(
     """Prints problems to stderr. Without `show_lines` their positions are of another text and left out."""
     lines = file.data.decode("utf-8-sig", errors="replace").splitlines() if show_lines else []
     color = {"error": "red", "warning": "yellow"}[kind] if _colored() else None
-    for one in found:
+    for one in sorted(found, key=lambda one: (one.line or 0, one.column or 0)):
         for text in _one(one, file.name, lines, kind, color):
             shell.say(text)
 

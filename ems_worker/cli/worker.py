@@ -69,7 +69,7 @@ def run(config: File = None, **flags: Any) -> exits.Exit | int:
 @shell.guarded
 @_with_settings
 def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
-    """Shows every setting: its value, where that comes from, its variable, what it means."""
+    """Shows every setting, and where its value comes from."""
     loaded, origins = settings.load(flags, os.environ, config)
     rows = [(one, settings.shown(getattr(loaded, one.name)), origins[one.name]) for one in settings.describe()]
     if json:

@@ -1,0 +1,124 @@
+"""Export: jobs as flat rows with stable columns."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.cli import exits, export
+
+DETAILS = {"parameters": {"food": "a.food", "heat": "a.heat"}, "metrics": {"population": {}}}
+
+
+def job(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "schema": "ems.result.v1",
+        "experiment_id": "e",
+        "simulation_id": f"e-p{number:06d}-r000-a1",
+        "point": number,
+        "replicate": 0,
+        "attempt": 1,
+        "run_id_suffix": None,
+        "labels": {},
+        "seed": 2**52 - 1,
+        "params": {"food": 1},
+        "state": "completed",
+        "metrics": {"population": 1.5},
+        "artifacts": {},
+        "error": None,
+        "config_sha": "c0ffee",
+        "model_version": None,
+        "submitted_at": "2026-01-01T00:00:00.000Z",
+        "started_at": None,
+        "finished_at": None,
+        "job_revision": 1,
+        "seq": 1,
+        **changes,
+    }
+
+
+async def stream(*jobs: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    for one in jobs:
+        yield one
+
+
+JOBS = (
+    job(0, labels={"site": "a, b"}, artifacts={"series": "file:///x.csv"}),
+    job(1, state="failed", metrics=None, error={"kind": "simulation", "message": 'line\n"two"'}),
+    job(2, params={"food": [1, 2], "heat": True}, metrics={"population": None, "extra": 2}),
+    job(3, params={"food": {"sha256": "ab", "bytes": 5000}}, state="pending", metrics=None),
+)
+
+
+def listed(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def exported(tmp_path: Path, *jobs: dict[str, Any]) -> list[dict[str, str]]:
+    file = tmp_path / "out.csv"
+    assert await export.write(stream(*jobs), DETAILS, export.Format.CSV, file) == len(jobs)
+    assert listed(tmp_path) == ["out.csv"]
+    return list(csv.DictReader(io.StringIO(file.read_text())))
+
+
+async def test_csv_has_one_line_a_job_and_every_column(tmp_path: Path) -> None:
+    """Ids, state, param.*, metric.*, label.*, error, times, artifacts; nothing is an empty cell, structure is JSON."""
+    rows = await exported(tmp_path, *JOBS)
+    assert [row["point"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[0]["label.site"] == "a, b"
+    assert json.loads(rows[0]["artifacts"]) == {"series": "file:///x.csv"}
+    assert rows[0]["seed"] == str(2**52 - 1)
+    assert (rows[1]["error_kind"], rows[1]["error_message"]) == ("simulation", 'line\n"two"')
+    assert rows[1]["metric.population"] == ""
+    assert (rows[2]["param.food"], rows[2]["param.heat"], rows[2]["metric.extra"]) == ("[1,2]", "true", "2")
+    assert json.loads(rows[3]["param.food"]) == {"sha256": "ab", "bytes": 5000}
+
+
+async def test_columns_follow_the_experiment_not_the_first_job(tmp_path: Path) -> None:
+    """Parameters in the plan's order, tracked metrics even while no job has ended; the fixed ones around them."""
+    (row,) = await exported(tmp_path, job(0, state="pending", metrics=None))
+    columns = list(row)
+    assert columns[:8] == [
+        "experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state",
+    ]  # fmt: skip
+    assert columns[8:11] == ["param.food", "param.heat", "metric.population"]
+    assert columns[-1] == "artifacts"
+    assert await exported(tmp_path) == []
+
+
+async def test_jsonl_has_the_same_names_with_their_types(tmp_path: Path) -> None:
+    """Numbers stay numbers, null stays null."""
+    file = tmp_path / "out.jsonl"
+    await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, file)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == len(JOBS)
+    assert rows[2]["param.heat"] is True
+    assert rows[2]["metric.population"] is None
+    assert rows[1]["error_kind"] == "simulation"
+    assert rows[0]["artifacts"] == {"series": "file:///x.csv"}
+
+
+async def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    """A connection that breaks in the middle leaves no half file, and what was there before stays."""
+
+    async def breaking() -> AsyncIterator[dict[str, Any]]:
+        yield job(0)
+        raise errors.BrokerUnavailable
+
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+    with pytest.raises(errors.BrokerUnavailable):
+        await export.write(breaking(), DETAILS, export.Format.JSONL, file)
+    assert listed(tmp_path) == ["out.jsonl"]
+    assert file.read_text() == "before"
+
+
+async def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    """Its name is in the words."""
+    with pytest.raises(exits.Misused, match="nowhere"):
+        await export.write(stream(job(0)), DETAILS, export.Format.CSV, tmp_path / "nowhere" / "out.csv")
