@@ -132,6 +132,17 @@ async def events(server: str, simulation_id: str | None = None) -> list[Event]:
         await client.close()
 
 
+async def event_count(server: str) -> int:
+    """How many events SIM_EVENTS holds; 0 where there is no such stream yet."""
+    client = await nats.connect(server, connect_timeout=5)
+    try:
+        return (await client.jetstream().stream_info("SIM_EVENTS")).state.messages
+    except nats.js.errors.NotFoundError:
+        return 0
+    finally:
+        await client.close()
+
+
 async def _stored(stream: JetStreamContext) -> AsyncIterator[Event]:
     try:
         state = (await stream.stream_info("SIM_EVENTS")).state

@@ -88,7 +88,7 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
         known = await self._memory.get(request.simulation_ids)
         return pb.GetSimulationStatusResponse(
             statuses=[
-                _status(known[one])
+                status(known[one])
                 if one in known
                 else pb.SimulationStatus(simulation_id=one, state=pb.SIMULATION_STATE_NOT_FOUND)
                 for one in request.simulation_ids
@@ -180,7 +180,8 @@ def _code(number: int) -> grpc.StatusCode:
     return next(code for code, known in _STATUS_CODE_NUMBERS.items() if known == number)
 
 
-def _status(run: model.Run) -> pb.SimulationStatus:
+def status(run: model.Run) -> pb.SimulationStatus:
+    """A run as GetSimulationStatus tells it."""
     outcome = run.outcome
     return pb.SimulationStatus(
         simulation_id=run.simulation_id,

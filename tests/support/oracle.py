@@ -1,0 +1,245 @@
+"""A no-op orchestrator as a process of its own: it takes runs on, ends them at once, and remembers every call it got.
+
+`python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. No processes, no database: what remains is
+what its client costs. With `--log FILE` it is the oracle of tests that kill things: a line a start call, on disk before
+the reply, `accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`; a restart reads it and stays idempotent.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import fnmatch
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import nats
+import nats.errors
+import nats.js.errors
+import uvloop
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
+
+from ems_worker.local.orchestrator import events, model, outbox, service, slots
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+
+PUBLISHERS = 256
+MODEL_VERSION = "oracle-1"
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def metrics(simulation_id: str) -> dict[str, float]:
+    """What a run of this id measures: `population` 0..999 and `score` 0..1, from a hash of the id."""
+    digest = int.from_bytes(hashlib.sha256(simulation_id.encode()).digest()[:8], "big")
+    return {"population": float(digest % 1000), "score": digest / 2**64}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failures:
+    """Which runs fail, and with which kind: PATTERN (shell wildcards over the id), or PATTERN:KIND."""
+
+    rules: tuple[tuple[str, model.ErrorKind], ...]
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> "Failures":
+        split = (text.partition(":") for text in texts)
+        return cls(tuple((pattern, model.ErrorKind(kind or "simulation")) for pattern, _, kind in split))
+
+    def outcome(self, simulation_id: str) -> model.Outcome:
+        """How a run of this id ends."""
+        for pattern, kind in self.rules:
+            if fnmatch.fnmatchcase(simulation_id, pattern):
+                return model.Outcome(kind, message=f"fails by --fail {pattern}")
+        return model.Outcome(metrics=metrics(simulation_id))
+
+
+class Log:
+    """Lines that are on disk once `write` returns; lines that wait are written together."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._waiting: list[bytes] = []
+        self._lock = asyncio.Lock()
+
+    async def write(self, lines: Iterable[str]) -> None:
+        self._waiting += [f"{line}\n".encode() for line in lines]
+        async with self._lock:  # whoever held it before us has written our lines already, or leaves them to us
+            block, self._waiting = self._waiting, []
+            if block:
+                await asyncio.to_thread(self._sync, b"".join(block))
+
+    def _sync(self, block: bytes) -> None:
+        self._file.write(block)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+class Oracle(pb_grpc.OrchestratorClientServiceServicer):
+    """Takes every run on and ends it after `delay` seconds."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._no_batch: bool = options.no_batch
+        self._slots: int = options.slots
+        self._delay: float = options.delay
+        self._failures = Failures.parse(options.fail)
+        self._runs: dict[str, model.Run] = {}
+        self._log: Log | None = None
+        self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
+        if options.log is not None:
+            if options.log.exists():
+                self._remember(options.log.read_text().split("\n"))
+            self._log = Log(options.log)
+
+    def _remember(self, lines: Iterable[str]) -> None:
+        """Runs of an earlier life end again: their events may not have got out; those that did are duplicates."""
+        for _, simulation_id, sha in (line.split(" ") for line in lines if line.startswith("accepted ")):
+            self._know(simulation_id, sha)
+            self._take_on(simulation_id)
+
+    def _know(self, name: str, sha: str) -> None:
+        running, now, unknown = model.State.RUNNING, time.time_ns(), model.Outcome()
+        self._runs[name] = model.Run(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
+
+    def _take_on(self, simulation_id: str) -> None:
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._end, simulation_id)
+        else:
+            self._end(simulation_id)
+
+    def _end(self, simulation_id: str, outcome: model.Outcome | None = None) -> None:
+        run = self._runs[simulation_id]
+        if not run.finished_ns:
+            outcome = outcome or self._failures.outcome(simulation_id)
+            run = dataclasses.replace(run, state=outcome.state, outcome=outcome, finished_ns=time.time_ns())
+            self._runs[simulation_id] = run
+            self.ends.put_nowait(events.ended(run))
+
+    async def _start(self, commands: Iterable[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
+        lines, responses, accepted = [], [], []
+        for command in commands:
+            known = self._runs.get(command.simulation_id)
+            response = pb.StartSimulationResponse(simulation_id=command.simulation_id)
+            if known is None:
+                word, response.outcome = "accepted", pb.START_OUTCOME_ACCEPTED
+                self._know(command.simulation_id, command.config_sha)
+                accepted.append(command.simulation_id)
+            elif known.config_sha == command.config_sha:
+                word, response.outcome = "duplicate", pb.START_OUTCOME_ALREADY_EXISTS
+            else:
+                word, response.outcome = "conflict", pb.START_OUTCOME_REJECTED
+                response.status_code = grpc.StatusCode.FAILED_PRECONDITION.value[0]
+                response.message = "known with another config_sha"
+            lines.append(f"{word} {command.simulation_id} {command.config_sha}")
+            responses.append(response)
+        if self._log is not None:
+            await asyncio.shield(self._log.write(lines))
+        for simulation_id in accepted:
+            self._take_on(simulation_id)
+        return responses
+
+    async def _only_whole(self, context: Context) -> None:
+        if self._no_batch:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "--no-batch")
+
+    async def StartSimulation(  # noqa: N802 - the protocol's names
+        self, request: pb.StartSimulationCommand, context: Context
+    ) -> pb.StartSimulationResponse:
+        [response] = await self._start([request])
+        if response.outcome == pb.START_OUTCOME_REJECTED:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, response.message)
+        return response
+
+    async def StartSimulations(  # noqa: N802
+        self, request: pb.StartSimulationsRequest, context: Context
+    ) -> pb.StartSimulationsResponse:
+        await self._only_whole(context)
+        return pb.StartSimulationsResponse(responses=await self._start(request.commands))
+
+    async def ControlSimulation(  # noqa: N802
+        self, request: pb.ControlSimulationCommand, context: Context
+    ) -> pb.ControlSimulationResponse:
+        await self._only_whole(context)
+        if request.action != pb.CONTROL_ACTION_STOP:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
+        if request.simulation_id not in self._runs:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
+        self._end(request.simulation_id, slots.STOPPED)
+        state = service.status(self._runs[request.simulation_id]).state
+        return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)
+
+    async def GetSimulationStatus(  # noqa: N802
+        self, request: pb.GetSimulationStatusRequest, context: Context
+    ) -> pb.GetSimulationStatusResponse:
+        await self._only_whole(context)
+        none = pb.SIMULATION_STATE_NOT_FOUND
+        known = ((one, self._runs.get(one)) for one in request.simulation_ids)
+        return pb.GetSimulationStatusResponse(
+            statuses=[
+                service.status(run) if run is not None else pb.SimulationStatus(simulation_id=one, state=none)
+                for one, run in known
+            ]
+        )
+
+    async def WatchCapacity(self, request: pb.WatchCapacityRequest, context: Context) -> AsyncIterator[pb.Capacity]:  # noqa: N802
+        await self._only_whole(context)
+        yield pb.Capacity(slots=self._slots, max_message_bytes=4 * 1024 * 1024, model_version=MODEL_VERSION)
+        await asyncio.Event().wait()
+
+
+async def publish(queue: "asyncio.Queue[model.Event]", stream: nats.js.JetStreamContext) -> None:
+    """Publishes one event after the other, each until the broker has it."""
+    while True:
+        event = await queue.get()
+        while True:
+            try:
+                await stream.publish(event.subject, event.body, headers={"Nats-Msg-Id": event.message_id})
+                break
+            except nats.js.errors.NoStreamResponseError:
+                with contextlib.suppress(nats.errors.Error):  # another publisher, or the worker, was quicker
+                    await stream.add_stream(outbox.stream_config())
+            except (nats.errors.Error, OSError):
+                await asyncio.sleep(0.2)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serves until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    client = await nats.connect(options.server, max_reconnect_attempts=-1, reconnect_time_wait=0.1, ping_interval=10)
+    oracle = Oracle(options)
+    publishers = [asyncio.create_task(publish(oracle.ends, client.jetstream(timeout=2))) for _ in range(PUBLISHERS)]
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    pb_grpc.add_OrchestratorClientServiceServicer_to_server(oracle, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)
+    server.add_insecure_port(options.listen)
+    await server.start()
+    await stop.wait()
+    await server.stop(0.2)
+    for task in publishers:
+        task.cancel()
+    await client.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", required=True)
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--log", type=Path, help="every start call, on disk before its reply")
+    parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
+    parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
+    parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")
+    uvloop.run(serve(parser.parse_args()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
