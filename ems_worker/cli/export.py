@@ -6,20 +6,30 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from ems_worker.cli import exits
+from ems_worker.core import documents
 
-Document = Mapping[str, Any]
-Row = dict[str, Any]
+Document = documents.Document
 
-_FIRST = ("experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state")
-_LAST = ("error_kind", "error_message", "submitted_at", "started_at", "finished_at", "model_version", "config_sha")
-# Columns named after what an experiment varies, measures and says of itself, between the first and the last.
-_GROUPS = (("param", "params"), ("metric", "metrics"), ("label", "labels"))
+# The columns that every line has (`documents.line`), around those named after what an experiment varies and measures.
+FIRST = ("experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state")
+LAST = (
+    "error_kind",
+    "error_message",
+    "submitted_at",
+    "started_at",
+    "finished_at",
+    "model_version",
+    "config_sha",
+    "job_revision",
+    "seq",
+)
+_GROUPS = ("param.", "metric.", "label.", "artifact.")
 
 
 class Format(StrEnum):
@@ -27,17 +37,6 @@ class Format(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
-
-
-def row(job: Document) -> Row:
-    """An `ems.result.v1` as one flat row: `param.NAME`, `metric.NAME`, `label.NAME` beside its ids, state and times."""
-    flat: Row = {name: job[name] for name in _FIRST}
-    for prefix, group in _GROUPS:
-        flat |= {f"{prefix}.{name}": value for name, value in (job[group] or {}).items()}
-    error = job["error"] or {"kind": None, "message": None}
-    flat |= {"error_kind": error["kind"], "error_message": error["message"]}
-    flat |= {name: job[name] for name in _LAST if name not in flat}
-    return {**flat, "artifacts": job["artifacts"]}
 
 
 async def write(jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None) -> int:
@@ -57,7 +56,7 @@ async def write(jobs: AsyncIterator[Document], details: Document, kind: Format, 
 async def _jsonl(jobs: AsyncIterator[Document], target: IO[str]) -> int:
     count = 0
     async for job in jobs:
-        target.write(_json(row(job)) + "\n")
+        target.write(_json(documents.line(job)) + "\n")
         count += 1
     return count
 
@@ -69,7 +68,7 @@ async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
         count = 0
         async for job in jobs:
-            flat = row(job)
+            flat = documents.line(job)
             names |= dict.fromkeys(flat)
             spool.write(_json(flat) + "\n")
             count += 1
@@ -82,10 +81,10 @@ async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str]
 
 
 def _columns(names: Iterable[str]) -> list[str]:
-    """The fixed columns around the groups. Parameters and tracked metrics keep the plan's order, others are sorted."""
+    """The fixed columns around the groups. Parameters and tracked metrics are in the plan's order."""
     named = list(names)
-    groups = [name for prefix, _ in _GROUPS for name in named if name.startswith(f"{prefix}.")]
-    return [*_FIRST, *groups, *_LAST, "artifacts"]
+    groups = [name for prefix in _GROUPS for name in named if name.startswith(prefix)]
+    return [*FIRST, *groups, *LAST]
 
 
 def _cell(value: Any) -> Any:
