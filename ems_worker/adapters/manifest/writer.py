@@ -19,8 +19,10 @@ from ems_worker.adapters.manifest.queries import Query
 
 # A transaction takes no further requests beyond this: those that wait should not wait for a long one.
 MOST_ROWS = 10_000
-# Rows to a statement. Few sizes, so that the connection's cache has them all prepared.
-CHUNKS = (256, 64, 16, 4, 1)
+# Rows to a statement, as far as that has no more values than MOST_VALUES (SQLite's own limit is 32,766). Few sizes, so
+# that the connection's cache has them all prepared.
+CHUNKS = (1024, 256, 64, 16, 4, 1)
+MOST_VALUES = 8192
 
 # What SQLite answers, and what sqlite3 raises for a value that no column can hold.
 _REFUSED = (aiosqlite.Error, OverflowError, TypeError, ValueError)
@@ -177,7 +179,7 @@ class Writer:
     async def _execute(self, merged: _Merged) -> int:
         rows, width, done, changed = merged.rows, len(merged.rows[0]), 0, 0
         for size in CHUNKS:
-            while len(rows) - done >= size:
+            while len(rows) - done >= size and size * width <= MOST_VALUES:
                 values = tuple(chain.from_iterable(rows[done : done + size]))
                 cursor = await self._connection.execute(merged.query.for_rows(size, width), values)
                 changed += cursor.rowcount

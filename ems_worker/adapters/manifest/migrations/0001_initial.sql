@@ -90,33 +90,35 @@ CREATE TABLE runs (
   replicate INTEGER NOT NULL CHECK (replicate >= 0),
   attempt INTEGER NOT NULL CHECK (attempt >= 1),
   seed INTEGER NOT NULL,
-  state TEXT NOT NULL DEFAULT 'pending' CONSTRAINT run_state_is_known CHECK (state IN
-    ('pending', 'submitting', 'submitted', 'running', 'completed', 'failed', 'cancelled', 'lost')),
-  current INTEGER NOT NULL DEFAULT 1 CHECK (current IN (0, 1)),
+  state TEXT NOT NULL DEFAULT 'pending',
+  current INTEGER NOT NULL DEFAULT 1,
   due_ms INTEGER NOT NULL DEFAULT 0,
   submitted_ms INTEGER,
   started_ms INTEGER,
   finished_ms INTEGER,
   elapsed_ms INTEGER NOT NULL DEFAULT 0 CHECK (elapsed_ms >= 0),
-  stop_reason TEXT CHECK (stop_reason IN ('timeout', 'unwanted')),
-  error_kind TEXT CONSTRAINT error_kind_is_known CHECK (error_kind IN
-    ('simulation', 'infeasible', 'infrastructure', 'timeout', 'stopped', 'refused', 'lost')),
+  stop_reason TEXT,
+  error_kind TEXT,
   error_message TEXT,
-  retryable INTEGER CHECK (retryable IN (0, 1)),
+  retryable INTEGER,
   metrics TEXT,
   artifacts TEXT,
   model_version TEXT,
-  config_sha BLOB CHECK (length(config_sha) = 32),
-  ended_seq INTEGER CHECK (ended_seq >= 1),
+  config_sha BLOB CHECK (config_sha IS NULL OR length(config_sha) = 32),
+  ended_seq INTEGER,
   job_revision INTEGER NOT NULL DEFAULT 0 CHECK (job_revision >= 0),
   PRIMARY KEY (experiment, point, replicate, attempt),
   FOREIGN KEY (experiment, point) REFERENCES points (experiment, point),
-  CONSTRAINT run_finished_when_ended
-    CHECK ((state IN ('completed', 'failed', 'cancelled', 'lost')) = (finished_ms IS NOT NULL)),
-  CONSTRAINT pending_stands_for_its_job CHECK (state <> 'pending' OR current = 1),
+  CONSTRAINT run_state_is_known_and_finished_when_ended CHECK (CASE WHEN finished_ms IS NULL
+    THEN state = 'pending' OR state IN ('submitting', 'submitted', 'running')
+    ELSE state IN ('completed', 'failed', 'cancelled', 'lost') END),
+  CONSTRAINT pending_stands_for_its_job CHECK (current = 1 OR (current = 0 AND state <> 'pending')),
   CONSTRAINT end_is_numbered_on_the_standing_run
-    CHECK (ended_seq IS NULL OR (current = 1 AND finished_ms IS NOT NULL AND job_revision >= 1)),
-  CONSTRAINT completed_has_no_error CHECK (state <> 'completed' OR error_kind IS NULL)
+    CHECK (ended_seq IS NULL OR (current = 1 AND finished_ms IS NOT NULL AND ended_seq >= 1 AND job_revision >= 1)),
+  CONSTRAINT error_kind_is_known CHECK (error_kind IS NULL OR (state <> 'completed' AND error_kind IN
+    ('simulation', 'infeasible', 'infrastructure', 'timeout', 'stopped', 'refused', 'lost'))),
+  CONSTRAINT stop_reason_is_known CHECK (stop_reason IS NULL OR stop_reason IN ('timeout', 'unwanted')),
+  CONSTRAINT retryable_is_a_boolean CHECK (retryable IS NULL OR retryable IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_due ON runs (experiment, due_ms, point, replicate) WHERE state = 'pending';
@@ -141,3 +143,98 @@ CREATE TABLE remembered (
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- The views. Times are RFC 3339 in UTC; a run's name is made of its key.
+CREATE VIEW v_experiments AS
+SELECT
+  experiment_id, name AS experiment_name, "group", state, reason, round, points, jobs, replicates, expanded_points,
+  metrics AS metrics_to_track, goal_metric, goal, tags, description, parameters, plan_sha,
+  strftime('%Y-%m-%dT%H:%M:%S', created_ms / 1000, 'unixepoch') || printf('.%03dZ', created_ms % 1000) AS created_at,
+  strftime('%Y-%m-%dT%H:%M:%S', started_ms / 1000, 'unixepoch') || printf('.%03dZ', started_ms % 1000) AS started_at,
+  strftime('%Y-%m-%dT%H:%M:%S', finished_ms / 1000, 'unixepoch') || printf('.%03dZ', finished_ms % 1000) AS finished_at,
+  (finished_ms - started_ms) / 1000.0 AS duration_seconds
+FROM experiments JOIN plans ON plans.experiment = experiments.key;
+
+CREATE VIEW v_runs AS
+SELECT
+  experiment_id, name AS experiment_name, "group",
+  printf('%s-p%06d-r%03d-a%d', experiment_id, runs.point, replicate, attempt) AS simulation_id,
+  runs.point, replicate, attempt,
+  (SELECT count(*) FROM runs AS every WHERE every.experiment = runs.experiment
+    AND every.point = runs.point AND every.replicate = runs.replicate) AS attempts,
+  current, seed, runs.state, error_kind, error_message, retryable, stop_reason,
+  params, runs.metrics, artifacts, labels, run_id_suffix,
+  strftime('%Y-%m-%dT%H:%M:%S', nullif(due_ms, 0) / 1000, 'unixepoch') || printf('.%03dZ', due_ms % 1000) AS due_at,
+  strftime('%Y-%m-%dT%H:%M:%S', submitted_ms / 1000, 'unixepoch')
+    || printf('.%03dZ', submitted_ms % 1000) AS submitted_at,
+  strftime('%Y-%m-%dT%H:%M:%S', runs.started_ms / 1000, 'unixepoch')
+    || printf('.%03dZ', runs.started_ms % 1000) AS started_at,
+  strftime('%Y-%m-%dT%H:%M:%S', runs.finished_ms / 1000, 'unixepoch')
+    || printf('.%03dZ', runs.finished_ms % 1000) AS finished_at,
+  (runs.finished_ms - runs.started_ms) / 1000.0 AS duration_seconds,
+  nullif(lower(hex(config_sha)), '') AS config_sha, model_version, runs.ended_seq, job_revision
+FROM experiments
+CROSS JOIN points ON points.experiment = experiments.key
+CROSS JOIN runs ON runs.experiment = experiments.key AND runs.point = points.point;
+
+-- The run that stands for each job.
+CREATE VIEW v_jobs AS
+SELECT
+  experiment_id, experiment_name, "group", simulation_id, point, replicate, attempt, attempts, seed,
+  state, error_kind, error_message, params, metrics, artifacts, labels, run_id_suffix,
+  submitted_at, started_at, finished_at, duration_seconds, config_sha, model_version, ended_seq, job_revision
+FROM v_runs WHERE current = 1;
+
+-- Every metric of every completed job, a line each.
+CREATE VIEW v_metrics AS
+SELECT experiment_id, simulation_id, point, replicate, seed, measured.key AS metric, measured.value
+FROM v_jobs CROSS JOIN json_each(v_jobs.metrics) AS measured
+WHERE state = 'completed';
+
+-- Every tracked metric of every completed job, null where the job lacks it.
+CREATE VIEW v_tracked AS
+SELECT experiment_id, point, replicate, tracked.value AS metric, measured.value
+FROM experiments
+CROSS JOIN runs ON runs.experiment = experiments.key
+CROSS JOIN json_each(experiments.metrics) AS tracked
+LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
+WHERE current = 1 AND runs.state = 'completed';
+
+-- The tracked metrics of each point over its completed jobs. The variance is of the deviations from the mean, since sums
+-- of squares lose all their digits; its root is Newton's, from above, since not every SQLite has sqrt.
+CREATE VIEW v_point_metrics AS
+SELECT
+  experiment_id, point, metric, n, mean,
+  CASE WHEN n > 1 THEN (
+    WITH RECURSIVE newton (x, variance) AS (
+      SELECT CASE WHEN variance > 0 THEN max(variance, 1.0) ELSE 0.0 END, variance FROM (
+        SELECT sum((value - mean) * (value - mean)) / (n - 1) AS variance FROM v_tracked AS one
+        WHERE one.experiment_id = whole.experiment_id AND one.point = whole.point AND one.metric = whole.metric
+      )
+      UNION ALL SELECT (x + variance / x) / 2, variance FROM newton WHERE (x + variance / x) / 2 < x
+    ) SELECT min(x) FROM newton
+  ) END AS std,
+  min, max, missing
+FROM (
+  SELECT experiment_id, point, metric, count(value) AS n, avg(value) AS mean, min(value) AS min, max(value) AS max,
+    count(*) - count(value) AS missing
+  FROM v_tracked GROUP BY experiment_id, point, metric
+) AS whole;
+
+-- A line a point: its jobs by what a status counts them as.
+CREATE VIEW v_points AS
+SELECT
+  experiment_id, name AS experiment_name, "group", points.point, params, labels, run_id_suffix,
+  count(*) AS replicates,
+  count(*) FILTER (WHERE runs.state = 'pending') AS pending,
+  count(*) FILTER (WHERE runs.state IN ('submitting', 'submitted')) AS submitted,
+  count(*) FILTER (WHERE runs.state = 'running') AS running,
+  count(*) FILTER (WHERE runs.state = 'completed') AS completed,
+  count(*) FILTER (WHERE runs.state = 'failed' AND error_kind IS NOT 'infeasible') AS failed,
+  count(*) FILTER (WHERE runs.state = 'failed' AND error_kind IS 'infeasible') AS infeasible,
+  count(*) FILTER (WHERE runs.state = 'cancelled') AS cancelled,
+  count(*) FILTER (WHERE runs.state = 'lost') AS lost
+FROM experiments
+CROSS JOIN points ON points.experiment = experiments.key
+CROSS JOIN runs ON runs.experiment = experiments.key AND runs.point = points.point AND current = 1
+GROUP BY experiment_id, points.point;
