@@ -157,7 +157,7 @@ class Broker:
             await self._link.client.publish(subject, data)
 
     async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str) -> None:
-        """Serves `ems.api.{verb}` from now until the connection is closed; returns at once.
+        """Serves `ems.api.{verb}` from now until the end; returns when requests reach it.
 
         A handler gets the request's bytes and gives the reply's; our errors become the reply's error code and words.
         """

@@ -132,21 +132,35 @@ class Connection:
 
     async def ready(self, timeout: float) -> Client:
         """The client, once there is a connection; raises BrokerUnavailable after `timeout` seconds without one."""
+        await self.until_connected(timeout)
+        return self.client
+
+    async def until_connected(self, timeout: float) -> bool:
+        """Waits for a connection, `timeout` seconds at most; whether there is one."""
         if not self.connected:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._up.wait()
-        return self.client
+        return self.connected
 
     async def request(self, subject: str, data: bytes, timeout: float) -> Msg:
         """The reply to a request. Raises NoResponders; BrokerUnavailable where none comes within `timeout` seconds."""
         client = await self.ready(timeout)
+        # nats-py lets a request wait out its time on a connection that is gone.
+        lost = asyncio.create_task(self._closed.wait())
+        asking = asyncio.create_task(client.request(subject, data, timeout=timeout))
         try:
-            return await client.request(subject, data, timeout=timeout)
+            await asyncio.wait((asking, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise errors.BrokerUnavailable(f"the connection to {self.where} was lost before {subject} was answered")
+            return asking.result()
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody answers on {subject} at {self.where}") from error
         except FOREIGN as error:
             raise errors.BrokerUnavailable(f"no answer on {subject} at {self.where}: {_words(error)}") from error
+        finally:
+            for task in (asking, lost):
+                task.cancel()
 
     async def _keep(self, client: Client | None) -> None:
         failures = 0
@@ -170,6 +184,7 @@ class Connection:
                 self._on_reconnected()
             first = False
             await self._until_lost(client)
+            self._closed.set()
             self._up.clear()
             self._client = None
             for listener in self._listeners:

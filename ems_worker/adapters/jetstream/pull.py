@@ -25,6 +25,7 @@ _STANDING_SECONDS = 60
 _HEARTBEAT_SECONDS = 5
 _SILENCE_SECONDS = 2.0 * _HEARTBEAT_SECONDS + 2.0
 _REST_SECONDS = 2.0
+_PAUSE_SECONDS = 0.1
 _PENDING_TOKEN = {9: 8, 11: 10, 12: 10}
 _HEARTBEAT = "100"
 _EXPIRED = frozenset({"404", "408"})
@@ -64,7 +65,6 @@ class Pull:
         inbox = client.new_inbox()
         self._subscription = await client.subscribe(f"{inbox}.*", cb=self._receive)
         self._inbox = inbox
-        self._news.set()
 
     def lost(self) -> None:
         """Part of `connection.Listener`. Messages in the buffer stay: they can be acknowledged on any connection."""
@@ -98,20 +98,24 @@ class Pull:
                 await self._link.client.publish(self._buffer.popleft().reply, _NAK)
 
     async def _first(self, deadline: float) -> None:
-        asked = False
+        refusals = 0
         while not self._buffer and _now() < deadline:
+            if not await self._link.until_connected(deadline - _now()):
+                return
             self._news.clear()
-            if self._link.connected:
-                if self._standing_until is not None and _now() > self._standing_until:
-                    self._standing_until = None
-                    self._doubtful = True
-                if self._doubtful:
-                    await self._check()
-                # Once a call: where every request is refused, asking again would spin.
-                if self._standing_until is None and not asked:
-                    asked = True
-                    self._standing_until = _now() + _SILENCE_SECONDS
-                    await self._ask("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
+            if self._standing_until is not None and _now() > self._standing_until:
+                self._standing_until = None
+                self._doubtful = True
+            if self._doubtful and not await self._certain():
+                await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - _now())))
+                continue
+            if self._standing_until is None:
+                if refusals > 0:
+                    # Where every request is refused, asking again at once would spin.
+                    await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - _now())))
+                refusals += 1
+                self._standing_until = _now() + _SILENCE_SECONDS
+                await self._ask("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
             await self._wait(deadline)
 
     async def _rest(self) -> None:
@@ -169,8 +173,11 @@ class Pull:
         self._pending = self._owed = 0
         self._news.set()
 
-    async def _check(self) -> None:
-        """Whether stream and consumer are still those that we bound to."""
+    async def _certain(self) -> bool:
+        """Whether stream and consumer are still those that we bound to: False where nobody answers.
+
+        Raises BrokerMisconfigured where they aren't.
+        """
         try:
             stream = await streams.look(self._link, self._stream)
             if stream is None:
@@ -188,8 +195,9 @@ class Pull:
                     "which creates it"
                 )
         except errors.BrokerUnavailable:
-            return  # asked again at the next call
+            return False
         self._doubtful = False
+        return True
 
     def _message(self, msg: Msg) -> Message:
         tokens = msg.reply.split(".")

@@ -14,6 +14,7 @@ PREFIX = "ems.api"
 _DESCRIPTION = "Experiments on simulations: queries and control"
 _WORDS = 4000
 _SLACK_BYTES = 512
+_FLUSH_SECONDS = 5
 
 Answering = Callable[[bytes], Awaitable[bytes]]
 
@@ -42,6 +43,8 @@ class Service:
         group = service.add_group(name=PREFIX)
         for verb, answering in self._endpoints.items():
             await group.add_endpoint(name=verb, handler=self._handler(answering))
+        # Until the server has the subscriptions, whoever asks is told that nobody is there.
+        await client.flush(_FLUSH_SECONDS)
 
     def lost(self) -> None:
         """Part of `connection.Listener`: whoever asked has to ask again."""

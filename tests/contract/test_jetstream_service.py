@@ -1,0 +1,120 @@
+"""The NATS service `ems`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import Broker
+from tests.support import broker as support
+from tests.support import servers, wait
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
+    async with servers.NatsServer(tmp_path) as one:
+        yield one
+
+
+async def _echo(data: bytes) -> bytes:
+    return b"echo " + data
+
+
+async def _fail(data: bytes) -> bytes:
+    raise {
+        b"missing": errors.NotFound("there is no experiment reef"),
+        b"bad": errors.RequestRefused("limit has to be\na number"),
+        b"plan": errors.PlanRejected([errors.Problem("unknown_key", "x", "isn't known")]),
+        b"conflict": errors.ManifestConflict("it moved on"),
+        b"away": errors.OrchestratorUnavailable("nobody there"),
+        b"bug": KeyError("a secret of the code"),
+    }[data]
+
+
+async def _large(_: bytes) -> bytes:
+    return b"x" * 2_000_000
+
+
+async def _serve(broker: Broker) -> None:
+    await broker.serve({"echo": _echo, "fail": _fail, "large": _large}, version="1.2.3")
+
+
+async def _ask(client: Client, verb: str, data: bytes = b"") -> Msg:
+    return await client.request(f"ems.api.{verb}", data, timeout=5)
+
+
+async def test_a_request_gets_its_reply(server: servers.NatsServer) -> None:
+    """Under ems.api, and outside every stream."""
+    async with support.connected(server.url) as broker, support.plain(server) as (client, _):
+        await _serve(broker)
+        reply = await _ask(client, "echo", b"hello")
+        assert (reply.data, reply.headers) == (b"echo hello", None)
+
+
+async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None:
+    """`nats service ls` finds it by name and version, as ADR-32 says."""
+    async with support.connected(server.url) as broker, support.plain(server) as (client, _):
+        await _serve(broker)
+        reply = await client.request("$SRV.INFO.ems", timeout=5)
+        assert b'"version": "1.2.3"' in reply.data
+        assert b'"subject": "ems.api.echo"' in reply.data
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (b"missing", "404", "there is no experiment reef"),
+        (b"bad", "400", "limit has to be a number"),
+        (b"plan", "400", "x: isn't known [unknown_key]"),
+        (b"conflict", "409", "it moved on"),
+        (b"away", "503", "nobody there"),
+    ],
+)
+async def test_our_errors_become_codes_and_words(
+    server: servers.NatsServer, request_: bytes, code: str, words: str
+) -> None:
+    """Whoever asks reads why in the headers of the reply."""
+    async with support.connected(server.url) as broker, support.plain(server) as (client, _):
+        await _serve(broker)
+        headers = (await _ask(client, "fail", request_)).headers or {}
+        assert headers["Nats-Service-Error-Code"] == code
+        assert headers["Nats-Service-Error"] == words
+
+
+async def test_a_bug_in_a_handler_is_heard_of_and_not_shown(server: servers.NatsServer) -> None:
+    """The caller gets a 500 without the code's secrets, the worker the exception; the service goes on."""
+    heard = support.Heard()
+    async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
+        await _serve(broker)
+        headers = (await _ask(client, "fail", b"bug")).headers or {}
+        assert headers["Nats-Service-Error-Code"] == "500"
+        assert "secret" not in headers["Nats-Service-Error"]
+        assert [type(error) for error in heard.errors] == [KeyError]
+        assert (await _ask(client, "echo", b"!")).data == b"echo !"
+
+
+async def test_a_reply_that_is_too_large_is_a_413(server: servers.NatsServer) -> None:
+    """Sending it would cut the worker's connection."""
+    async with support.connected(server.url) as broker, support.plain(server) as (client, _):
+        await _serve(broker)
+        headers = (await _ask(client, "large")).headers or {}
+        assert headers["Nats-Service-Error-Code"] == "413"
+        assert broker.connected
+
+
+async def test_the_service_is_back_after_a_restart_of_the_server(server: servers.NatsServer) -> None:
+    """As soon as the broker is, and only once."""
+    async with support.connected(server.url) as broker:
+        await _serve(broker)
+        await server.restart(crash=True)
+        await wait.until(lambda: broker.connected, what="reconnection")
+        async with support.plain(server) as (client, _):
+            assert (await _ask(client, "echo", b"again")).data == b"echo again"
+            inbox = await client.subscribe("_INBOX.count")
+            await client.publish("$SRV.PING.ems", reply="_INBOX.count")
+            await inbox.next_msg(timeout=5)
+            await client.flush()
+            assert inbox.pending_msgs == 0

@@ -1,0 +1,176 @@
+"""Streams and consumers: made where they are missing, refused where they contradict."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import Broker, streams
+from ems_worker.local import nats_server, ports
+from tests.support import broker as support
+from tests.support import servers
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
+    async with servers.NatsServer(tmp_path) as one:
+        yield one
+
+
+async def _refusal(broker: Broker, **options: Any) -> str:
+    with pytest.raises(errors.BrokerMisconfigured) as caught:
+        await broker.ensure(**options)
+    return str(caught.value)
+
+
+async def test_missing_streams_are_created_as_the_contract_says(server: servers.NatsServer) -> None:
+    """The first start makes all five streams; a second finds them and changes nothing."""
+    async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
+        first = await broker.ensure()
+        assert await broker.ensure() == first
+        assert first == await broker.streams()
+
+        found = {info.config.name: info.config for info in await js.streams_info()}
+        assert found.keys() == {"EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ"}
+        assert {config.storage for config in found.values()} == {StorageType.FILE}
+        assert {config.retention for config in found.values()} == {RetentionPolicy.LIMITS}
+        plans, status = found["EMS_PLANS"], found["EMS_STATUS"]
+        assert set(plans.subjects or []) == {"ems.experiment.submit", "ems.experiment.submit.*"}
+        assert (plans.discard, plans.max_age) == (DiscardPolicy.NEW, 30 * 24 * 3600)
+        assert (status.max_msgs_per_subject, status.allow_direct) == (1, True)
+        assert found["EMS_RESULTS"].max_age == 30 * 24 * 3600
+        assert set(found["SIM_EVENTS"].subjects or []) == set(streams.EVENT_SUBJECTS)
+
+
+async def test_identities_tell_a_new_stream_from_the_old_one(server: servers.NatsServer) -> None:
+    """A stream that was deleted and made again has another creation time; its sequences are told too."""
+    async with support.connected(server.url) as broker, support.plain(server) as (_, js):
+        await broker.publish([("sim.run_started", b"{}", "1"), ("sim.run_started", b"{}", "2")])
+        before = (await broker.streams())["SIM_EVENTS"]
+        assert (before.first_seq, before.last_seq) == (1, 2)
+
+        await js.delete_stream("SIM_EVENTS")
+        assert "SIM_EVENTS" not in await broker.streams()
+        await broker.ensure()
+
+        after = (await broker.streams())["SIM_EVENTS"]
+        assert after.created_ns > before.created_ns
+        assert after.last_seq == 0
+
+
+async def test_an_existing_stream_with_the_run_events_is_used(server: servers.NatsServer) -> None:
+    """Whatever its name and other subjects; only run events are delivered from it."""
+    async with support.plain(server) as (_, js):
+        await js.add_stream(name="PLATFORM", subjects=["sim.>"], storage=StorageType.MEMORY)
+        async with support.connected(server.url) as broker:
+            await js.publish("sim.weather", b"other")
+            await js.publish("sim.run_started.reef", b"ours")
+
+            assert [message.data for message in await broker.events()] == [b"ours"]
+            identities = await broker.streams()
+            assert identities["SIM_EVENTS"].name == "PLATFORM"
+            assert "SIM_EVENTS" not in {info.config.name for info in await js.streams_info()}
+
+
+async def test_creation_can_be_forbidden(server: servers.NatsServer) -> None:
+    """Then all missing streams are named at once, and none is made."""
+    async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
+        words = await _refusal(broker, create=False)
+        for spec in streams.SPECS:
+            assert f"stream {spec.name} is missing" in words
+        assert not await js.streams_info()
+
+
+async def test_a_contradicting_stream_is_refused_with_every_difference(server: servers.NatsServer) -> None:
+    """Subjects, storage, retention and discard policy are compared; the remedy is said; the stream is left alone."""
+    async with support.plain(server) as (_, js):
+        await js.add_stream(
+            StreamConfig(
+                name="EMS_PLANS",
+                subjects=["ems.experiment.submit", "ems.elsewhere"],
+                storage=StorageType.MEMORY,
+                retention=RetentionPolicy.WORK_QUEUE,
+                discard=DiscardPolicy.OLD,
+            )
+        )
+        async with support.connected(server.url, ensure=False) as broker:
+            words = await _refusal(broker)
+    assert "subjects lack ems.experiment.submit.*" in words
+    assert "subjects have ems.elsewhere" in words
+    assert "storage is memory, has to be file" in words
+    assert "retention is workqueue, has to be limits" in words
+    assert "discard is old, has to be new" in words
+    assert "nats stream edit EMS_PLANS" in words
+
+
+async def test_limits_are_the_operators(server: servers.NatsServer) -> None:
+    """Age, size and duplicate window of an existing stream may differ."""
+    async with support.connected(server.url) as broker, support.plain(server) as (_, js):
+        config = (await js.stream_info("EMS_PLANS")).config
+        await js.update_stream(config, max_age=3600, max_bytes=1 << 30, duplicate_window=60)
+        await broker.ensure()
+
+
+async def test_subjects_in_another_stream_are_refused_with_its_name(server: servers.NatsServer) -> None:
+    """A stream of ours can't be made beside one that holds its subjects."""
+    async with support.plain(server) as (_, js):
+        await js.add_stream(name="EVERYTHING", subjects=["ems.>"])
+        async with support.connected(server.url, ensure=False) as broker:
+            assert "stream EMS_PLANS can't be created: EVERYTHING already has" in await _refusal(broker)
+
+
+@pytest.mark.parametrize(
+    ("existing", "words"),
+    [
+        ({"A": ["sim.run_started", "sim.run_started.>"], "B": ["sim.run_failed"]}, "spread over several streams"),
+        ({"A": ["sim.run_started", "sim.run_completed"]}, "not sim.run_started.>"),
+    ],
+)
+async def test_partly_held_run_events_are_refused(
+    server: servers.NatsServer, existing: dict[str, list[str]], words: str
+) -> None:
+    """One stream has to have all run events: a missing kind would never be heard of."""
+    async with support.plain(server) as (_, js):
+        for name, subjects in existing.items():
+            await js.add_stream(name=name, subjects=subjects)
+        async with support.connected(server.url, ensure=False) as broker:
+            assert words in await _refusal(broker)
+
+
+@pytest.mark.parametrize(
+    ("drift", "words"),
+    [
+        ({"ack_policy": AckPolicy.ALL}, "ack_policy is all"),
+        ({"max_deliver": 5}, "max_deliver is 5, has to be -1"),
+        ({"ack_wait": 5.0}, "ack_wait is under 30 s"),
+        ({"max_ack_pending": 10}, "max_ack_pending is 10"),
+        ({"filter_subject": "ems.experiment.submit"}, "its filter is ems.experiment.submit, has to be empty"),
+        ({"headers_only": True}, "headers_only is set"),
+        ({"deliver_subject": "elsewhere"}, "it is a push consumer"),
+        ({"backoff": [1.0, 2.0], "max_deliver": 5}, "backoff is set"),
+    ],
+)
+async def test_a_drifted_consumer_is_refused(server: servers.NatsServer, drift: dict[str, Any], words: str) -> None:
+    """A durable consumer of our name that works otherwise is named with the difference and the remedy."""
+    async with support.plain(server) as (_, js), support.connected(server.url) as broker:
+        await js.delete_consumer("EMS_PLANS", "ems-worker-plans")
+        config = ConsumerConfig(durable_name="ems-worker-plans", max_ack_pending=1000)
+        await js.add_consumer("EMS_PLANS", config, **drift)
+
+        found = await _refusal(broker)
+
+        assert words in found
+        assert "nats consumer rm EMS_PLANS ems-worker-plans" in found
+
+
+async def test_a_server_without_jetstream_says_so(tmp_path: Path) -> None:
+    """The words name JetStream, not a time-out."""
+    port = ports.free_port()
+    command = [str(nats_server.find_executable()), "--addr", "127.0.0.1", "--port", str(port)]
+    async with servers.Program("bare nats-server", command, log=tmp_path / "log"):
+        async with Broker.connect([f"nats://127.0.0.1:{port}"], name="test") as broker:
+            with pytest.raises(errors.BrokerUnavailable, match="has no JetStream"):
+                await broker.ensure()
