@@ -12,7 +12,7 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker, connection
 from tests.support import broker as support
-from tests.support import servers, wait
+from tests.support import link, servers, wait
 
 
 @pytest.fixture
@@ -174,11 +174,10 @@ async def test_a_half_open_connection_is_noticed(server: servers.NatsServer, mon
     """A link that swallows everything is given up after the unanswered pings, and a new one taken."""
     monkeypatch.setattr(connection, "_PING_SECONDS", 0.3)
     heard = support.Heard()
-    link = support.Link(server.port)
-    async with link as url, support.connected(url, heard) as broker:
+    async with link.Link(server.port) as half, support.connected(f"nats://{half.address}", heard) as broker:
         fetching = asyncio.create_task(_one_event(broker))
         await asyncio.sleep(0)
-        link.freeze()
+        half.freeze()
         await wait.until(lambda: heard.reconnected == 1, what="a new connection")
         await broker.publish([("sim.run_started", b"after", "1")])
         assert await fetching == b"after"

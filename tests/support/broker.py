@@ -1,6 +1,5 @@
-"""A broker under test, the same server seen by a plain client, and a link between them that can be cut."""
+"""A broker under test, and the same server seen by a plain client."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -53,43 +52,3 @@ async def plain(server: servers.NatsServer) -> AsyncIterator[tuple[Client, JetSt
         yield client, client.jetstream()
     finally:
         await client.close()
-
-
-class Link:
-    """A TCP relay to a server. Frozen, it swallows what is sent without a word: a half-open connection."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._pipes: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def __aenter__(self) -> str:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def __aexit__(self, *exception: object) -> None:
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
-
-    def freeze(self) -> None:
-        """From now on nothing passes on the connections that are open; new ones work."""
-        for pipe in self._pipes:
-            pipe.cancel()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers += [writer, far_writer]
-        for source, target in ((reader, far_writer), (far_reader, writer)):
-            pipe = asyncio.create_task(self._relay(source, target))
-            self._pipes.add(pipe)
-
-    async def _relay(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await source.read(65536):
-                target.write(data)
-                await target.drain()
-            target.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 import grpc
@@ -26,6 +26,8 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # Else a new channel to the same address shares the old one's connection.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 # What an orchestrator doesn't implement is asked for again after this time: it may have been updated.
 _ASK_AGAIN_SECONDS = 60.0
@@ -103,7 +105,7 @@ class Orchestrator:
                 found.update(status.read(reply))
         return found
 
-    async def capacity(self) -> AsyncIterator[Capacity | None]:
+    async def capacity(self) -> AsyncGenerator[Capacity | None, None]:
         """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""
         async for told in capacity.watch(lambda: self._stub, self._deadline):
             if told is not None:

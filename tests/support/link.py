@@ -1,0 +1,46 @@
+"""A link between a client and a server that can be cut as networks do it: without a word."""
+
+import asyncio
+import contextlib
+from typing import Self
+
+
+class Link:
+    """A TCP relay to a server. Frozen, it swallows what is sent without a word: a half-open connection."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._pipes: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+    def freeze(self) -> None:
+        """From now on nothing passes on the connections that are open; new ones work."""
+        for pipe in self._pipes:
+            pipe.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers += [writer, far_writer]
+        for source, target in ((reader, far_writer), (far_reader, writer)):
+            pipe = asyncio.create_task(self._relay(source, target))
+            self._pipes.add(pipe)
+
+    async def _relay(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+            target.close()
