@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 app = shell.app("Experiments: what runs, how it goes, what came out.", no_args_is_help=True)
 
 Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's id.")]
+_Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Default: the usual one where it is free.")
+]
+_INSTALL_LOCAL = "pip install 'ems-worker[local]'"
 Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")]
 
 
@@ -168,6 +172,47 @@ def config(
         return exits.Exit.OK
 
     return _asked(server, ask)
+
+
+@app.command()
+@shell.guarded
+def up(
+    data_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where everything is kept: the broker's store, the manifest, the logs.")
+    ] = Path("ems-data"),
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the addresses as one line of JSON, once all is ready.")
+    ] = False,
+    slots: Annotated[int | None, typer.Option(min=1, help="Simulations at once. Default: the cores.")] = None,
+    simulator: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="Your simulator; docs/orchestrator.md. Default: small fish.")
+    ] = None,
+    nats_port: _Port = None,
+    orchestrator_port: _Port = None,
+    http_port: _Port = None,
+    base_config_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Base files that plans may name without sending them.")
+    ] = None,
+) -> exits.Exit | int:
+    """Runs a whole platform on this machine.
+
+    A nats-server, an orchestrator with a small fish simulator, and the worker, until Ctrl-C. What they keep is found
+    again by the next start in the same directory.
+    """
+    try:
+        from ems_worker.local import up as platform
+    except ModuleNotFoundError as missing:
+        raise exits.Misused(f"the local platform is not installed ({missing.name}): {_INSTALL_LOCAL}") from missing
+    return platform.run(
+        data_dir=data_dir,
+        json_output=json,
+        slots=slots,
+        simulator=simulator,
+        nats_port=nats_port,
+        orchestrator_port=orchestrator_port,
+        http_port=http_port,
+        base_config_root=base_config_root,
+    )
 
 
 def _asked(server: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]") -> exits.Exit:

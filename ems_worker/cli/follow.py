@@ -109,7 +109,7 @@ def line(status: Document) -> str:
         parts.append(bad)
     if status["throughput"] and status["finished_at"] is None:
         parts.append(f"{status['throughput']:.3g} per second")
-    if status["eta_seconds"] and status["finished_at"] is None:
+    if (status["eta_seconds"] or 0) >= 1 and status["finished_at"] is None:
         parts.append(f"about {duration(status['eta_seconds'])} left")
     return ", ".join(parts)
 
@@ -159,7 +159,7 @@ class _Bar:
 
     def show(self, status: Document) -> None:
         left = status["eta_seconds"]
-        words = [trouble(status), f"{duration(left)} left" if left else ""]
+        words = [trouble(status), f"{duration(left)} left" if (left or 0) >= 1 else ""]
         self._progress.update(
             self._task,
             description=f"{status['experiment_id']} {status['state']}",

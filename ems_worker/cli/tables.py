@@ -58,3 +58,14 @@ def mean(aggregate: Mapping[str, Any] | None) -> str:
         return "-"
     spread = "" if aggregate["std"] is None else f" ± {aggregate['std']:.3g}"
     return f"{number(aggregate['mean'])}{spread}"
+
+
+def short(paths: Sequence[str]) -> list[str]:
+    """Dotted paths by their last words, as few as tell them apart."""
+    shortest = []
+    for path in paths:
+        steps = path.split(".")
+        ends = (".".join(steps[-length:]) for length in range(1, len(steps)))
+        unique = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1)
+        shortest.append(next(unique, path))
+    return shortest

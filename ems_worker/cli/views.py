@@ -72,7 +72,7 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
             else:
                 heapq.heappushpop(kept, rank)
     parameters, metrics = list(details["parameters"]), list(details["metrics"])
-    header = ("point", "runs", *parameters, *metrics)
+    header = ("point", "replicates", *tables.short(parameters), *metrics)
     rows = [
         (
             point["run_id_suffix"] or str(point["point"]),
