@@ -1,10 +1,9 @@
 """One job: its attempts, which of them stands for it, when it has ended, and whether it is tried again."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ems_worker.core import run
+from ems_worker.core import retry, run
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
 
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
@@ -59,13 +58,8 @@ def first(point: int, replicate: int, seed: int) -> Run:
 
 
 def backoff_seconds(attempt: int, identity: str) -> float:
-    """How long the next attempt waits after `attempt` failed: doubling, with a spread of +-50 % drawn from `identity`.
-
-    A spread keeps the retries of a mass failure from arriving together; drawing it from the id keeps this a function.
-    """
-    base = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** (attempt - 1))
-    draw = int.from_bytes(hashlib.sha256(f"{identity}#{attempt}".encode()).digest()[:4], "big") / 2**32
-    return base * (0.5 + draw)
+    """How long the next attempt waits after `attempt` failed."""
+    return retry.pause_seconds(attempt, identity, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
 
 
 def may_retry(failed: Run, policy: RetryPolicy) -> bool:
@@ -76,7 +70,7 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
 
 
 def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, wanted: bool = True) -> Decision:
-    """Applies a signal for one attempt to its job. Nothing is retried once it is not `wanted`: the experiment is ending."""
+    """Applies a signal for one attempt to its job. Unless it is `wanted` (its experiment goes on) nothing is retried."""
     before = job.attempt(attempt)
     verdict, after = run.advance(before, signal, now_ms)
     if verdict is not Verdict.APPLY:

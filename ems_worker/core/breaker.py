@@ -1,0 +1,72 @@
+"""A circuit breaker over the ends of runs: when most of the last ones broke, nothing new is started for a while.
+
+M. Nygard, Release It!, 2007. Without it a sick cluster eats the attempts of every job within minutes.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ems_worker.core import retry
+from ems_worker.core.run import ErrorKind
+
+# How many ends are looked at, how many of them there must be at least, and which part of them may have broken.
+RECENT = 20
+LEAST = 10
+MOST_BROKEN = 0.5
+FIRST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 300.0
+# Failures that say something about machines and connections, not about the simulation.
+BROKEN_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.LOST})
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"  # all goes its way
+    OPEN = "open"  # nothing is started until the pause is over
+    PROBING = "probing"  # one run at a time, until one ends
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """`recent`: whether each of the last ends was a broken one, oldest first. `until`: monotonic seconds, when open."""
+
+    state: BreakerState = BreakerState.CLOSED
+    recent: tuple[bool, ...] = ()
+    openings: int = 0
+    until: float = 0.0
+
+
+def heard(breaker: Breaker, kind: ErrorKind | None, now: float) -> Breaker:
+    """After the end of a run with this kind of error (None: it completed)."""
+    broken = kind in BROKEN_KINDS
+    if breaker.state is BreakerState.OPEN:
+        # Runs from before the opening end now: they say nothing new.
+        return breaker
+    if breaker.state is BreakerState.PROBING:
+        return _open(breaker, now) if broken else Breaker()
+    recent = (*breaker.recent, broken)[-RECENT:]
+    after = replace(breaker, recent=recent)
+    if len(recent) >= LEAST and sum(recent) > MOST_BROKEN * len(recent):
+        return _open(after, now)
+    return after
+
+
+def turned(breaker: Breaker, now: float) -> Breaker:
+    """At a moment: an open breaker whose pause is over begins to probe."""
+    if breaker.state is BreakerState.OPEN and now >= breaker.until:
+        return replace(breaker, state=BreakerState.PROBING)
+    return breaker
+
+
+def room(breaker: Breaker, room: int, open_runs: int) -> int:
+    """How many runs may be started of those that the window has room for."""
+    if breaker.state is BreakerState.CLOSED:
+        return room
+    if breaker.state is BreakerState.OPEN:
+        return 0
+    return min(room, 1) if open_runs == 0 else 0
+
+
+def _open(breaker: Breaker, now: float) -> Breaker:
+    openings = breaker.openings + 1
+    pause = retry.pause_seconds(openings, "breaker", FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+    return Breaker(BreakerState.OPEN, (), openings, now + pause)

@@ -1,0 +1,152 @@
+"""The pure rules that keep a worker well: pauses, the breaker, the window of calls, and the orchestrator's word."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import aimd, breaker, reconcile, retry
+from ems_worker.core.breaker import Breaker, BreakerState
+from ems_worker.core.reconcile import Asked
+from ems_worker.core.run import ErrorKind, RunEvent, Signal
+
+BROKEN, WRONG = ErrorKind.INFRASTRUCTURE, ErrorKind.SIMULATION
+RUNNING = Signal(RunEvent.START)
+
+
+@given(st.integers(1, 2000), st.text(max_size=10))
+def test_pauses_double_up_to_a_limit_with_a_spread(failures: int, identity: str) -> None:
+    """Within half and one and a half times the doubled first pause, and the same each time it is asked."""
+    base = min(60.0, 0.5 * 2.0 ** min(failures - 1, 64))
+    pause = retry.pause_seconds(failures, identity, 0.5, 60.0)
+    assert 0.5 * base <= pause <= 1.5 * base
+    assert pause == retry.pause_seconds(failures, identity, 0.5, 60.0)
+
+
+def fed(ends: list[ErrorKind | None], one: Breaker | None = None, now: float = 0.0) -> Breaker:
+    one = one or Breaker()
+    for kind in ends:
+        one = breaker.heard(one, kind, now)
+    return one
+
+
+def test_the_breaker_opens_when_most_of_the_last_runs_broke() -> None:
+    """Not before there were enough of them, and not for failures of the simulation."""
+    assert fed([BROKEN] * 9).state is BreakerState.CLOSED
+    assert fed([BROKEN] * 10).state is BreakerState.OPEN
+    assert fed([WRONG] * 50).state is BreakerState.CLOSED
+    assert fed([None, BROKEN] * 10).state is BreakerState.CLOSED
+    assert fed([ErrorKind.LOST] * 10).state is BreakerState.OPEN
+
+
+def test_an_open_breaker_starts_nothing_then_probes_with_one_run() -> None:
+    """After its pause, and only while no other run is open."""
+    opened = fed([BROKEN] * 10)
+    assert breaker.room(opened, 50, 0) == 0
+    assert breaker.turned(opened, opened.until - 0.1) == opened
+    probing = breaker.turned(opened, opened.until)
+    assert probing.state is BreakerState.PROBING
+    assert breaker.room(probing, 50, 0) == 1
+    assert breaker.room(probing, 50, 1) == 0
+    assert breaker.room(Breaker(), 50, 7) == 50
+
+
+def test_a_good_probe_closes_and_a_broken_one_opens_for_longer() -> None:
+    """The pause doubles with every opening until a run ends well."""
+    opened = fed([BROKEN] * 10)
+    assert breaker.heard(opened, None, 1.0) == opened
+    probing = breaker.turned(opened, opened.until)
+    assert breaker.heard(probing, None, 0.0) == Breaker()
+    again = breaker.heard(probing, BROKEN, 100.0)
+    assert again.state is BreakerState.OPEN
+    assert again.openings == 2
+    assert again.until > 100.0 + breaker.FIRST_PAUSE_SECONDS
+
+
+def test_overload_halves_the_window_of_calls_and_good_answers_grow_it() -> None:
+    """Down to one call, up to the most that was set."""
+    window = aimd.full(64)
+    assert aimd.overloaded(window).calls == 32
+    for _ in range(20):
+        window = aimd.overloaded(window)
+    assert window.calls == 1
+    for _ in range(5000):
+        window = aimd.answered(window, "StartSimulation", 0.01)
+    assert window.calls == 64
+
+
+def test_answers_that_get_slow_shrink_the_window() -> None:
+    """Many times the best of their kind; another kind has a best of its own."""
+    window = aimd.answered(aimd.full(64), "StartSimulation", 0.01)
+    assert aimd.answered(window, "StartSimulation", 0.2).calls == 64
+    assert aimd.answered(window, "StartSimulation", 1.0).calls < 64
+    assert aimd.answered(window, "StartSimulations", 1.0).calls == 64
+
+
+@given(st.lists(st.sampled_from(["good", "slow", "overload"]), max_size=200), st.integers(1, 256))
+def test_the_window_of_calls_stays_between_one_and_the_most(story: list[str], most: int) -> None:
+    """Whatever the answers are."""
+    window = aimd.full(most)
+    for one in story:
+        if one == "overload":
+            window = aimd.overloaded(window)
+        else:
+            window = aimd.answered(window, "c", 0.01 if one == "good" else 5.0)
+        assert 1 <= window.calls <= most
+
+
+def test_what_the_orchestrator_knows_is_applied_like_an_event() -> None:
+    """Also for runs that were missing a moment ago."""
+    judged = reconcile.judge([Asked("a", 1, RUNNING)], {"a": 0.0}, 100.0)
+    assert judged.signals == (("a", RUNNING),)
+    assert judged.missing == {}
+
+
+def test_one_answer_that_a_run_is_not_known_proves_nothing() -> None:
+    """It is remembered, and asked again."""
+    first = reconcile.judge([Asked("a", 1, None), Asked("b", 0, RUNNING)], {}, 100.0)
+    assert [key for key, _ in first.signals] == ["b"]
+    assert first.again == ()
+    assert first.missing == {"a": 100.0}
+    soon = reconcile.judge([Asked("a", 1, None)], first.missing, 100.0 + reconcile.CONFIRM_SECONDS - 1)
+    assert soon.missing == {"a": 100.0}
+    assert soon.signals == ()
+    assert soon.again == ()
+
+
+def test_a_run_that_is_not_known_twice_amid_known_ones_is_lost() -> None:
+    """An orchestrator that knows an older run has not been wiped."""
+    asked = [Asked("old", 1, RUNNING), Asked("gone", 5, None)]
+    judged = reconcile.judge(asked, {"gone": 0.0}, reconcile.CONFIRM_SECONDS)
+    (_, (key, signal)) = judged.signals
+    assert key == "gone"
+    assert signal.event is RunEvent.LOSE
+    assert signal.error_kind is ErrorKind.LOST
+
+
+@pytest.mark.parametrize("known", [[], [Asked("new", 9, RUNNING)]])
+def test_a_wiped_orchestrator_gets_its_runs_again(known: list[Asked[str]]) -> None:
+    """It knows nothing, or only what it was given since: the others go out again under their ids."""
+    asked = [Asked("a", 1, None), Asked("b", 2, None), *known]
+    judged = reconcile.judge(asked, {"a": 0.0, "b": 0.0}, reconcile.CONFIRM_SECONDS)
+    assert judged.again == ("a", "b")
+    assert all(signal.event is not RunEvent.LOSE for _, signal in judged.signals)
+
+
+ANSWERS = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.none() | st.floats(0, 60)), max_size=20)
+
+
+@given(ANSWERS)
+def test_every_run_that_was_asked_for_has_exactly_one_consequence(rows: list[tuple[int, bool, float | None]]) -> None:
+    """A signal, another sending, or being remembered as missing."""
+    asked = [Asked(key, submitted, RUNNING if known else None) for key, (submitted, known, _) in enumerate(rows)]
+    missing = {key: since for key, (_, _, since) in enumerate(rows) if since is not None}
+    judged = reconcile.judge(asked, missing, 60.0)
+    heard = [key for key, _ in judged.signals] + list(judged.again) + list(judged.missing)
+    assert sorted(heard) == list(range(len(rows)))
+    for key in judged.again:
+        assert all(one.submitted_ms > rows[key][0] for one in asked if one.answer is not None)
+
+
+def test_an_opened_breaker_forgets_what_opened_it() -> None:
+    """After the pause the probes decide, not the past."""
+    assert fed([BROKEN] * 10).recent == ()
