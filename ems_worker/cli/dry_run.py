@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 
 from ems_worker.cli import shell, tables
-from ems_worker.core import ids, plan, render, seeds, space
+from ems_worker.core import ids, plan, render, space
 
 # Rows of the seed table, for plans with a seed for each job.
 _SEEDS = 12
@@ -58,7 +58,7 @@ def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
 
 
 def _seed(parsed: plan.Plan, point: int, replicate: int) -> int:
-    return seeds.seed(parsed.seeds.policy, parsed.seeds.root, point, replicate)
+    return parsed.seeds.of(point, replicate)
 
 
 def _many(number: int, noun: str) -> str:

@@ -1,11 +1,12 @@
 """`parameter_space`: which paths of the base configuration vary, and over which values."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-from ems_worker.core import canonical, paths, problems, ranges
+from ems_worker.core import canonical, expressions, forms, paths, problems, samples
 
 JSON = canonical.JSON
 
@@ -15,19 +16,33 @@ NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 6
 MOST_STEPS: Final = 64
 LONGEST_PATH: Final = 1000
 
-_KINDS: Final = ("values", "range", "value")
-_NOT_YET: Final = ("logrange", "dist", "expr", "when")
-_KEYS: Final = (*_KINDS, "as", *_NOT_YET)
+_KINDS: Final = ("values", "range", "logrange", "dist", "value", "expr")
+_OF_DISTRIBUTIONS: Final = ("low", "high", "mean", "std")
+_KEYS: Final = (*_KINDS, "as", "when", *_OF_DISTRIBUTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One parameter of the grid and its values; a constant has one value. `place` is where the plan says it."""
+    """One parameter. `place` is where the plan says it.
+
+    Of `values` a grid axis has one a point, a constant has one in all, a sampled one (with a `distribution`) has none
+    until its design is known, and a derived one (with an `expression`) none ever. It is left out of the points at
+    which `when` does not hold.
+    """
 
     path: paths.Path
     name: str
-    values: Sequence[JSON]
     place: problems.Place
+    values: Sequence[JSON] = ()
+    constant: bool = False
+    distribution: samples.Distribution | None = None
+    expression: expressions.Expression | None = None
+    when: expressions.Expression | None = None
+
+    @property
+    def dotted(self) -> str:
+        """The path as people write it."""
+        return problems.dotted(self.path)
 
 
 class Reader:
@@ -57,99 +72,65 @@ class Reader:
                 self._axis(spec, path, ".".join(parts), there, here)
 
     def _axis(self, spec: object, path: paths.Path, dotted: str, there: JSON, place: problems.Place) -> None:
-        found = self._found
-        name, values = dotted, None
+        axis: Axis | None = None
         if isinstance(spec, list):
-            values = self._values(spec, place)
+            values = forms.listed(spec, place, self._found, self._odd)
             if isinstance(there, list) and not any(isinstance(value, list) for value in spec):
                 message = "these are single values, one a point, though the base configuration has a list here"
                 self._odd.add("list_of_values", place, f"{message}; for one constant list write {{value: [...]}}")
+            axis = Axis(path, dotted, place, values) if values is not None else None
         elif isinstance(spec, Mapping):
-            name, values = self._spec(spec, dotted, place)
+            axis = self._spec(spec, Axis(path, dotted, place))
         else:
             message = "expected an axis: a list of values, or a mapping such as {values}, {range} or {value}"
-            found.add("not_an_axis", place, f"{message}; for a constant write {{value: {problems.brief(spec)}}}")
-        if values is None:
+            hint = f"; for a constant write {{value: {problems.brief(spec)}}}"
+            self._found.add("not_an_axis", place, message + hint)
+        if axis is None:
             return
-        for index, value in enumerate(values if isinstance(values, list | tuple) else ()):
+        for index, value in enumerate(axis.values if isinstance(axis.values, list) else ()):
             if isinstance(value, dict):
-                check_inside(self._base, there, value, path, self._allow_new, found, _value_place(spec, place, index))
-        self.axes.append(Axis(path, name, values, place))
+                inner = _value_place(spec, place, index)
+                check_inside(self._base, there, value, path, self._allow_new, self._found, inner)
+        self.axes.append(axis)
 
-    def _spec(
-        self, spec: Mapping[str, object], dotted: str, place: problems.Place
-    ) -> tuple[str, Sequence[JSON] | None]:
-        found = self._found
+    def _spec(self, spec: Mapping[str, object], axis: Axis) -> Axis | None:
+        """The axis that a mapping describes, None if it says none that could be checked further."""
+        found, place = self._found, axis.place
         found.keys(spec, place, _KEYS)
-        for key in _NOT_YET:
-            if key in spec:
-                found.add("not_supported_yet", (*place, key), f"{key!r} is not supported yet", on_key=True)
-        name: str | None = dotted
         if "as" in spec:
             name = found.text(spec["as"], (*place, "as"), NAME, NAME_FORM)
+            axis = dataclasses.replace(axis, name=name or axis.name)
+        if "when" in spec:
+            axis = dataclasses.replace(axis, when=forms.expression(spec["when"], (*place, "when"), found))
         kinds = [key for key in _KINDS if key in spec]
+        if "dist" in kinds and spec["dist"] == "choice":
+            kinds = [key for key in kinds if key != "values"]  # they are the distribution's own
         if len(kinds) != 1:
-            if not any(key in spec for key in _NOT_YET):
-                which = f"has {' and '.join(kinds)}" if kinds else "says no values"
-                message = f"an axis has exactly one of {', '.join(_KINDS)}; this one {which}"
-                found.add("not_an_axis", place, message, on_key=True)
-            return name or dotted, None
-        kind = kinds[0]
-        given, here = spec[kind], (*place, kind)
+            which = f"has {' and '.join(kinds)}" if kinds else "says no values"
+            message = f"an axis has exactly one of {', '.join(_KINDS)}; this one {which}"
+            found.add("not_an_axis", place, message, on_key=True)
+            return None
+        kind, given, here = kinds[0], spec[kinds[0]], (*place, kinds[0])
+        if kind != "dist":
+            for key in _OF_DISTRIBUTIONS:
+                if key in spec:
+                    found.add("unknown_key", (*place, key), f"{key!r} is for axes with 'dist'", on_key=True)
+        if kind == "dist":
+            distribution = forms.distribution(spec, place, found, self._odd)
+            return None if distribution is None else dataclasses.replace(axis, distribution=distribution)
+        if kind == "expr":
+            expression = forms.expression(given, here, found)
+            return None if expression is None else dataclasses.replace(axis, expression=expression)
         if kind == "value":
-            return name or dotted, [cast("JSON", given)]
+            return dataclasses.replace(axis, values=[cast("JSON", given)], constant=True)
+        values: Sequence[JSON] | None
         if kind == "values":
-            return name or dotted, self._values(given, here)
-        return name or dotted, self._range(given, here)
-
-    def _values(self, given: object, place: problems.Place) -> Sequence[JSON] | None:
-        values = self._found.sequence(given, place)
-        if values is None:
-            return None
-        if not values:
-            self._found.add("empty", place, "an axis needs at least one value")
-            return None
-        kept: dict[bytes, JSON] = {}
-        for index, value in enumerate(values):
-            key = canonical.canonical_json(value)
-            if key in kept:
-                message = f"{problems.brief(value)} is there twice and counts once"
-                self._odd.add("duplicate_value", (*place, index), message)
-            kept.setdefault(key, cast("JSON", value))
-        return list(kept.values())
-
-    def _range(self, given: object, place: problems.Place) -> Sequence[JSON] | None:
-        found = self._found
-        spec = found.mapping(given, place)
-        if spec is None:
-            return None
-        found.keys(spec, place, ("start", "stop", "num", "step"))
-        missing = [key for key in ("start", "stop") if key not in spec]
-        for key in missing:
-            found.add("missing_key", place, f"a range needs {key!r}", on_key=True)
-        if ("num" in spec) == ("step" in spec):
-            found.add("range_form", place, "a range has either 'num' or 'step'", on_key=True)
-            return None
-        start = found.number(spec["start"], (*place, "start")) if "start" in spec else None
-        stop = found.number(spec["stop"], (*place, "stop")) if "stop" in spec else None
-        if "num" in spec:
-            num = found.integer(spec["num"], (*place, "num"), 1, 2**32)
-            if start is None or stop is None or num is None:
-                return None
-            return ranges.by_count(start, stop, num)
-        step = found.number(spec["step"], (*place, "step"))
-        if start is None or stop is None or step is None:
-            return None
-        if step == 0:
-            found.add("out_of_range", (*place, "step"), "the step is 0")
-            return None
-        values = ranges.by_step(start, stop, step)
-        size = ranges.size(values)
-        if size == 0:
-            found.add("empty", (*place, "step"), f"steps of {step} lead away from {stop}: no value is left")
-        elif size > 2**32:
-            found.add("too_many_points", place, f"a range of more than {2**32:,} values")
-        return values if 0 < size <= 2**32 else None
+            values = forms.listed(given, here, found, self._odd)
+        elif kind == "range":
+            values = forms.linear(given, here, found)
+        else:
+            values = forms.logarithmic(given, here, found)
+        return None if values is None else dataclasses.replace(axis, values=values)
 
 
 def find(

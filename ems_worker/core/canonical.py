@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeAlias
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 
 BASE_PATH_KEYS: Final = ("base_config_file_path", "base_config_path")
 BASE_KEY: Final = "base_config"

@@ -32,6 +32,11 @@ class Seeds:
 
     policy: seeds.Policy = "common"
     root: int = 0
+    values: tuple[int, ...] = ()
+
+    def of(self, point: int, replicate: int) -> int:
+        """The seed of one job."""
+        return seeds.seed(self.policy, self.root, point, replicate, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +132,39 @@ def _max_failed(value: object, place: problems.Place, found: problems.Problems) 
     return None if count is None else MaxFailed(count=count)
 
 
-def read_seeds(data: object, found: problems.Problems) -> Seeds:
-    """The `seeds` of a plan."""
+def read_seeds(data: object, replicates: int, found: problems.Problems) -> Seeds:
+    """The `seeds` of a plan that has so many replicates."""
     place: problems.Place = ("seeds",)
     spec = found.mapping(data, place)
     if spec is None:
         return Seeds()
-    found.keys(spec, place, ("root", "policy"))
+    found.keys(spec, place, ("root", "policy", "values"))
     root: int | None = 0
     policy: str | None = "common"
     if "root" in spec:
         root = found.integer(spec["root"], (*place, "root"), 0, 2**63 - 1)
-    if spec.get("policy") == "list":
-        found.add("not_supported_yet", (*place, "policy"), "seed policy 'list' is not supported yet")
-    elif "policy" in spec:
-        policy = found.choice(spec["policy"], (*place, "policy"), ("common", "independent"))
-    return Seeds(cast("seeds.Policy", policy or "common"), root or 0)
+    if "policy" in spec:
+        policy = found.choice(spec["policy"], (*place, "policy"), ("common", "independent", "list"))
+    values: tuple[int, ...] = ()
+    if policy == "list" and "values" not in spec:
+        found.add("missing_key", (*place, "policy"), "policy 'list' needs the seeds: 'values', one a replicate")
+    elif policy != "list" and "values" in spec:
+        found.add("unknown_key", (*place, "values"), "'values' are for policy 'list'", on_key=True)
+    elif policy == "list":
+        values = _listed(spec["values"], replicates, (*place, "values"), found)
+    return Seeds(cast("seeds.Policy", policy or "common"), root or 0, values)
+
+
+def _listed(data: object, replicates: int, place: problems.Place, found: problems.Problems) -> tuple[int, ...]:
+    """A plan's own seeds. They are bounded by what JSON carries exactly everywhere."""
+    given = found.sequence(data, place)
+    values = [found.integer(item, (*place, at), 0, 2**53 - 1) for at, item in enumerate(given or ())]
+    whole = [value for value in values if value is not None]
+    if len(set(whole)) < len(whole):
+        found.add("duplicate", place, "a seed is here twice: its replicates would be the same run")
+    if given is not None and len(values) < replicates:
+        found.add("out_of_range", place, f"{len(values)} seeds for {replicates} replicates; each needs one")
+    return tuple(whole)
 
 
 def read_inject(data: object, base: dict[str, JSON], found: problems.Problems) -> Inject:

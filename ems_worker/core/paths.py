@@ -55,11 +55,20 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
 def at(base: JSON, path: Path) -> JSON:
     """The value at an existing path. Raises LookupError where there is none."""
     for step in path:
-        if isinstance(base, dict | list):
-            base = base[step]  # type: ignore[index]  # resolve() made the step fit
+        if isinstance(base, dict) or (isinstance(base, list) and isinstance(step, int)):
+            base = base[step]  # type: ignore[index]  # LookupError is what is promised
         else:
             raise LookupError(path)
     return base
+
+
+def has(base: JSON, path: Path) -> bool:
+    """True if there is a value, null or not, at this path."""
+    try:
+        at(base, path)
+    except LookupError:
+        return False
+    return True
 
 
 def get(base: JSON, path: Path) -> JSON:

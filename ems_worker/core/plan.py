@@ -6,7 +6,20 @@ from math import prod
 from typing import Final
 
 from ems_worker import errors
-from ems_worker.core import axes, canonical, explicit, ids, options, paths, problems, ranges, seeds
+from ems_worker.core import (
+    apart,
+    axes,
+    canonical,
+    design,
+    explicit,
+    grid,
+    ids,
+    options,
+    paths,
+    problems,
+    scope,
+    seeds,
+)
 
 JSON = canonical.JSON
 
@@ -17,8 +30,7 @@ Seeds = options.Seeds
 Inject = options.Inject
 Limits = options.Limits
 MaxFailed = options.MaxFailed
-Axis = axes.Axis
-Run = explicit.Run
+Design = design.Design
 
 KEYS: Final = (
     "experiment_id",
@@ -28,6 +40,8 @@ KEYS: Final = (
     "base_config_path",
     "base_config",
     "parameter_space",
+    "design",
+    "constraints",
     "runs",
     "num_replicates_per_run",
     "seeds",
@@ -42,14 +56,14 @@ KEYS: Final = (
 # Keys that only tell an editor which schema to check against.
 IGNORED: Final = ("$schema",)
 NOT_YET: Final = (
-    "design",
-    "constraints",
     "settle",
     "execution_sequence",
     "reuse_results",
     "keep_open",
     "model_version",
 )
+# More than any experiment has points: before conditions and constraints there may be more combinations than points.
+_MOST_COMBINATIONS: Final = 2**40
 _LONGEST_NAME: Final = 200
 _LONGEST_DESCRIPTION: Final = 10_000
 _LONGEST_TAG: Final = 64
@@ -72,8 +86,8 @@ class Plan:
     experiment_name: str | None
     description: str | None
     base: dict[str, JSON]
-    axes: tuple[Axis, ...]
-    runs: tuple[Run, ...] | None
+    grid: grid.Grid
+    design: Design
     parameters: tuple[Parameter, ...]
     replicates: int
     seeds: Seeds
@@ -109,42 +123,87 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
         raise errors.PlanRejected(found.found())
     allow_new = bool(found.boolean(data.get("allow_new_paths", False), ("allow_new_paths",)))
 
-    space = axes.Reader(config, allow_new, found, odd)
+    replicates = _replicates(data, found)
+    seeding = options.read_seeds(data["seeds"], replicates, found) if "seeds" in data else Seeds()
+    reader = axes.Reader(config, allow_new, found, odd)
     if "parameter_space" in data:
-        space.read(found.mapping(data["parameter_space"], ("parameter_space",)) or {}, ("parameter_space",))
+        reader.read(found.mapping(data["parameter_space"], ("parameter_space",)) or {}, ("parameter_space",))
     runs = explicit.Reader(config, allow_new, found)
     if "runs" in data:
         runs.read(data["runs"], ("runs",))
     inject = options.read_inject(data["inject"], config, found) if "inject" in data else Inject()
-    _check_apart(space.axes, runs, inject, found)
-
-    replicates = found.integer(
-        data.get("num_replicates_per_run", 1), ("num_replicates_per_run",), 1, seeds.REPLICATES - 1
-    )
-    points = prod(ranges.size(axis.values) for axis in space.axes) * max(1, len(runs.runs))
-    if points >= seeds.POINTS:
-        found.add("too_many_points", (), f"{points:,} points; an experiment has fewer than {seeds.POINTS:,}")
-    plan = Plan(
-        experiment_id=_experiment_id(data, found),
-        experiment_name=_line(data, "experiment_name", _LONGEST_NAME, found),
-        description=_text(data, "description", _LONGEST_DESCRIPTION, found),
-        base=config,
-        axes=tuple(space.axes),
-        runs=tuple(runs.runs) if "runs" in data else None,
-        parameters=_parameters(space.axes, runs),
-        replicates=replicates or 1,
-        seeds=options.read_seeds(data["seeds"], found) if "seeds" in data else Seeds(),
-        inject=inject,
-        metrics=options.read_metrics(data["metrics_to_track"], found) if "metrics_to_track" in data else (),
-        limits=options.read_limits(data["limits"], found) if "limits" in data else Limits(),
-        group=found.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
-        tags=_tags(data["tags"], found) if "tags" in data else (),
-        labels=explicit.read_labels(data["labels"], ("labels",), found) if "labels" in data else {},
-        warnings=odd.found(),
-    )
+    apart.check(reader.axes, runs, inject, found)
+    chosen, space = design.read(data.get("design", {}), reader.axes, seeding.root, found, odd)
+    constraints = design.read_constraints(data["constraints"], found) if "constraints" in data else []
+    names = scope.resolve(space, constraints, runs.parameters, config, found)
+    named = {
+        "experiment_id": _experiment_id(data, found),
+        "experiment_name": _line(data, "experiment_name", _LONGEST_NAME, found),
+        "description": _text(data, "description", _LONGEST_DESCRIPTION, found),
+        "group": found.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
+    }
+    metrics = options.read_metrics(data["metrics_to_track"], found) if "metrics_to_track" in data else ()
+    limits = options.read_limits(data["limits"], found) if "limits" in data else Limits()
+    tags = _tags(data["tags"], found) if "tags" in data else ()
+    labels = explicit.read_labels(data["labels"], ("labels",), found) if "labels" in data else {}
+    if len(found):  # combinations of what is wrong would only be wrong in turn
+        raise errors.PlanRejected(found.found())
+    combined = _grid(names, chosen, runs, replicates, found)
     if len(found):
         raise errors.PlanRejected(found.found())
-    return plan
+    return Plan(
+        **named,
+        base=config,
+        grid=combined,
+        design=chosen,
+        parameters=_parameters(space, runs),
+        replicates=replicates,
+        seeds=seeding,
+        inject=inject,
+        metrics=metrics,
+        limits=limits,
+        tags=tags,
+        labels=labels,
+        warnings=odd.found(),
+    )
+
+
+def _replicates(data: Mapping[str, object], found: problems.Problems) -> int:
+    place = ("num_replicates_per_run",)
+    given = data.get(place[0], 1)
+    if isinstance(given, Mapping):
+        found.add("not_supported_yet", place, "replicates 'until' a metric is known well are not supported yet")
+        return 1
+    return found.integer(given, place, 1, seeds.REPLICATES - 1) or 1
+
+
+def _grid(
+    names: scope.Names,
+    chosen: design.Design,
+    runs: explicit.Reader,
+    replicates: int,
+    found: problems.Problems,
+) -> grid.Grid:
+    """The combinations, with a problem if there are none or too many."""
+    blocks = grid.blocks(names, chosen.zips, runs.runs or None)
+    raw = prod(block.size for block in blocks)
+    if raw >= _MOST_COMBINATIONS:
+        found.add("too_many_points", (), f"{raw:,} combinations; an experiment has fewer than {seeds.POINTS:,} points")
+        blocks = ()
+    made = grid.Grid(names, blocks, runs.runs, found)
+    jobs = made.total * replicates
+    bound = "" if made.exact else "up to "
+    if made.total >= seeds.POINTS:
+        found.add("too_many_points", (), f"{bound}{made.total:,} points; an experiment has fewer than {seeds.POINTS:,}")
+    elif made.total == 0 and not len(found):
+        found.add("no_points", ("constraints",) if names.constraints else (), "no combination is left", on_key=True)
+    elif not made.exact and made.total > grid.MOST_TRIED:
+        message = f"constraints and conditions couple too many axes: {made.total:,} combinations would have to be tried"
+        found.add("too_many_combinations", ("constraints",), f"{message}, {grid.MOST_TRIED:,} at most are", on_key=True)
+    elif chosen.max_jobs is not None and jobs > chosen.max_jobs:
+        message = f"{bound}{jobs:,} jobs, and this plan allows {chosen.max_jobs:,}"
+        found.add("too_many_jobs", ("design", "max_jobs"), message)
+    return made
 
 
 _ID_FORM: Final = "1 to 64 of letters, digits, _ and -, the first a letter or digit"
@@ -186,42 +245,7 @@ def _base(
     return content if isinstance(content, dict) else None
 
 
-def _check_apart(space: list[Axis], runs: explicit.Reader, inject: options.Inject, found: problems.Problems) -> None:
-    """No two of axes, runs and injected values set the same value or go by the same name."""
-    taken: dict[paths.Path, str] = {}
-    above: dict[paths.Path, str] = {}
-    names: dict[str, str] = {}
-
-    def claim(path: paths.Path, who: str, place: problems.Place) -> None:
-        other = above.get(path) or next((taken[path[:n]] for n in range(1, len(path) + 1) if path[:n] in taken), None)
-        if other is not None:
-            found.add("overlapping_paths", place, f"{who} sets what {other} sets too", on_key=True)
-
-    def keep(path: paths.Path, who: str) -> None:
-        taken[path] = who
-        above.update((path[:n], who) for n in range(1, len(path)))
-
-    for axis in space:
-        dotted = problems.dotted(axis.path)
-        claim(axis.path, f"{dotted!r}", axis.place)
-        keep(axis.path, f"axis {dotted!r}")
-        if axis.name in names:
-            message = f"{axis.name!r} is the name of {names[axis.name]!r} too; give one of them another with 'as'"
-            found.add("duplicate", axis.place, message, on_key=True)
-        names.setdefault(axis.name, dotted)
-    for name, path in runs.parameters.items():
-        claim(path, f"{name!r}", runs.places[name])
-        if name in names and names[name] != name:
-            message = f"axis {names[name]!r} is called {name!r}; give it another name with 'as'"
-            found.add("duplicate", runs.places[name], message, on_key=True)
-    for name, path in runs.parameters.items():
-        keep(path, f"an entry of 'runs' with {name!r}")
-    for key, target in (("seed", inject.seed), ("simulation_id", inject.simulation_id)):
-        if target is not None:
-            claim(target, f"the injected {key}", ("inject", key))
-
-
-def _parameters(space: list[Axis], runs: explicit.Reader) -> tuple[Parameter, ...]:
+def _parameters(space: list[axes.Axis], runs: explicit.Reader) -> tuple[Parameter, ...]:
     listed = [Parameter(path, name) for name, path in runs.parameters.items()]
     return (*listed, *(Parameter(axis.path, axis.name) for axis in space))
 

@@ -38,6 +38,10 @@ class Problems:
         """True once further problems are only counted: costly searches for suggestions can be skipped."""
         return len(self._found) >= MOST
 
+    def reported(self, code: str, place: Place) -> bool:
+        """True if a problem of this code is among those found at this place."""
+        return any(problem.code == code and problem.place == place for problem in self._found)
+
     def __len__(self) -> int:
         return len(self._found) + self._more
 

@@ -1,72 +1,108 @@
-"""Evenly spaced values, made one at a time: a range of a million values costs nothing until it is walked."""
+"""Spaced values, worked out when they are asked for: a range of a million values costs nothing until it is walked."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Final, overload
 
-# Up to this many values are worked out at once, so that walking a grid doesn't do it again at every point.
+Number = int | float
+
+# Of ranges up to this size each value is worked out once only: grids ask for them again at every point.
 _KEPT: Final = 10_000
+_PRECISE: Final = Context(prec=40)
+_ROUNDED: Final = Context(prec=30)
 
 
-@dataclass(frozen=True, slots=True)
-class Linear(Sequence[int | float]):
-    """`start`, `start + step`, and so on; whole numbers throughout stay whole.
+class Spaced(Sequence[Number]):
+    """`size` values, value i made from i. `size` may be more than `len` can say."""
 
-    Value i is worked out from i in exact fractions of the decimals as written: steps of 0.1 give 0.3, not
-    0.30000000000000004.
-    """
+    __slots__ = ("_kept", "_make", "size")
 
-    start: Fraction
-    step: Fraction
-    size: int
-    whole: bool
+    def __init__(self, size: int, make: Callable[[int], Number]) -> None:
+        self.size = size
+        self._make = make
+        self._kept: dict[int, Number] = {}
 
     def __len__(self) -> int:
         return self.size
 
     @overload
-    def __getitem__(self, index: int) -> int | float: ...
+    def __getitem__(self, index: int) -> Number: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[int | float]: ...
-    def __getitem__(self, index: int | slice) -> int | float | Sequence[int | float]:
+    def __getitem__(self, index: slice) -> Sequence[Number]: ...
+    def __getitem__(self, index: int | slice) -> Number | Sequence[Number]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.size))]
-        if not -self.size <= index < self.size:
-            raise IndexError(index)
-        value = self.start + self.step * (index % self.size)
-        return int(value) if self.whole else float(value)
-
-    def __iter__(self) -> Iterator[int | float]:
-        return (self[index] for index in range(self.size))
-
-
-def exact(number: int | float) -> Fraction:
-    """The decimal as people write it: 0.1 is a tenth."""
-    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
-
-
-def by_count(start: int | float, stop: int | float, num: int) -> Sequence[int | float]:
-    """`num` values from `start` to `stop`, both included; whole if both ends and every step are."""
-    first, last = exact(start), exact(stop)
-    step = (last - first) / (num - 1) if num > 1 else Fraction(0)
-    whole = isinstance(start, int) and isinstance(stop, int) and step.denominator == 1
-    return _kept(Linear(first, step, num, whole))
-
-
-def by_step(start: int | float, stop: int | float, step: int | float) -> Sequence[int | float]:
-    """Values from `start` in steps up to and with `stop`; none if the step leads away from it. `step` is not 0."""
-    first, last, by = exact(start), exact(stop), exact(step)
-    size = max(0, (last - first) // by + 1)
-    whole = isinstance(start, int) and isinstance(step, int)
-    return _kept(Linear(first, by, size, whole))
-
-
-def _kept(values: Linear) -> Sequence[int | float]:
-    # len() itself refuses sizes past the machine's word, which a hostile range can have.
-    return tuple(values) if values.size <= _KEPT else values
+        value = self._kept.get(index)
+        if value is None:
+            if not 0 <= index < self.size:
+                raise IndexError(index)
+            value = self._make(index)
+            if self.size <= _KEPT:
+                self._kept[index] = value
+        return value
 
 
 def size(values: Sequence[object]) -> int:
     """How many values there are, where that is more than `len` can say too."""
-    return values.size if isinstance(values, Linear) else len(values)
+    return values.size if isinstance(values, Spaced) else len(values)
+
+
+def by_count(start: Number, stop: Number, num: int) -> Spaced:
+    """`num` values from `start` to `stop`, both included; whole if both ends and every step are."""
+    step = (_exact(stop) - _exact(start)) / (num - 1) if num > 1 else Fraction(0)
+    return _linear(start, step, num, isinstance(start, int) and isinstance(stop, int) and step.denominator == 1)
+
+
+def by_step(start: Number, stop: Number, step: Number) -> Spaced:
+    """Values from `start` in steps up to and with `stop`; none if the step leads away from it. `step` is not 0."""
+    num = max(0, (_exact(stop) - _exact(start)) // _exact(step) + 1)
+    return _linear(start, _exact(step), num, isinstance(start, int) and isinstance(step, int))
+
+
+def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
+    """`num` values from `start` to `stop`, both above 0 and included, each the same multiple of the one before.
+
+    Worked out in decimals, so that every machine gets the same and powers of ten are exact. Whole if all of them are.
+    """
+    first, last = (_PRECISE.ln(Decimal(repr(end))) for end in (start, stop))
+    whole = isinstance(start, int) and isinstance(stop, int) and _whole_multiples(start, stop, num)
+
+    def make(index: int) -> Number:
+        if index == 0:
+            return start if whole else float(start)
+        if index == num - 1:
+            return stop if whole else float(stop)
+        part = _PRECISE.divide(Decimal(index), Decimal(num - 1))
+        exponent = _PRECISE.add(first, _PRECISE.multiply(_PRECISE.subtract(last, first), part))
+        value = _ROUNDED.plus(_PRECISE.exp(exponent))
+        return int(value) if whole else float(value)
+
+    return Spaced(num, make)
+
+
+def _exact(number: Number) -> Fraction:
+    """The decimal as people write it: 0.1 is a tenth, and steps of it give 0.3, not 0.30000000000000004."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def _linear(start: Number, step: Fraction, num: int, whole: bool) -> Spaced:
+    first = _exact(start)
+
+    def make(index: int) -> Number:
+        value = first + step * index
+        return int(value) if whole else float(value)
+
+    return Spaced(num, make)
+
+
+def _whole_multiples(start: int, stop: int, num: int) -> bool:
+    """True if all values of a logarithmic range are whole: their ratio is rational, and its denominators cancel."""
+    steps = num - 1
+    if steps < 2 or start == stop:
+        return True
+    if steps > 64:  # a ratio of 2 leaves 64 bits
+        return False
+    exponent = _PRECISE.divide(_PRECISE.ln(Decimal(stop) / Decimal(start)), Decimal(steps))
+    ratio = Fraction(_PRECISE.exp(exponent)).limit_denominator(2**32)
+    return start * ratio**steps == stop and start % ratio.denominator**steps == 0

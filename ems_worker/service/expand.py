@@ -7,7 +7,7 @@ from itertools import islice
 
 import structlog
 
-from ems_worker.core import job, seeds, space
+from ems_worker.core import job, space
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import PointRecord
 from ems_worker.core.run import Run
@@ -56,7 +56,7 @@ class Expander:
         points = list(islice(space.points(plan, done), max(1, _RUNS_A_CHUNK // replicates)))
         records = [PointRecord(one.index, one.params, one.run_id_suffix, one.labels) for one in points]
         runs: list[Run] = [
-            job.first(point.index, replicate, seeds.seed(plan.seeds.policy, plan.seeds.root, point.index, replicate))
+            job.first(point.index, replicate, plan.seeds.of(point.index, replicate))
             for point in points
             for replicate in range(replicates)
         ]

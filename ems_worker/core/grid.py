@@ -1,0 +1,285 @@
+"""The combinations of a plan: counted without making any, and each found by its number.
+
+A block is what varies together: one axis, the axes of a zip group, all sampled axes, or the entries of `runs`. A
+combination has one digit a block. Conditions and constraints couple blocks into components. The combinations of each
+component are worked out once, as a tree of digits with counts, which gives the number of all points by multiplication
+and any point by its number; a component too large for that is open: its combinations are tried one by one when points
+are made, and the number of points is an upper bound.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from ems_worker.core import canonical, explicit, problems, ranges, scope
+
+JSON = canonical.JSON
+
+# What working out a component may cost: evaluations are weighed against steps of the walk.
+_BUDGET: Final = 1_500_000
+_EVALUATION: Final = 20
+# What may have to be tried one by one, at some 10 us each.
+MOST_TRIED: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What varies together: `size` entries of the axes with these numbers; no axes are the entries of `runs`."""
+
+    axes: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rule:
+    """A test of digits, and the blocks whose digits it is about; a condition, or None: axes left out are at digit 0."""
+
+    blocks: tuple[int, ...]
+    condition: scope.Condition | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """The digits that a component has at one of its blocks, what is below each, and how many combinations up to it."""
+
+    digits: tuple[int, ...]
+    below: tuple["_Node", ...]
+    upto: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return self.upto[-1] if self.upto else 0
+
+
+class _TooMuchError(Exception):
+    """A component is too large to be worked out."""
+
+
+class Grid:
+    """All combinations of a plan's blocks that its conditions and constraints leave."""
+
+    def __init__(
+        self, names: scope.Names, blocks: Sequence[Block], runs: Sequence[explicit.Run], found: problems.Problems
+    ) -> None:
+        self._names = names
+        self._blocks = tuple(blocks)
+        self._runs = runs
+        self._run_block = next((number for number, block in enumerate(blocks) if not block.axes), None)
+        self._block_of = {axis: number for number, block in enumerate(blocks) for axis in block.axes}
+        self._firsts: dict[tuple[int, tuple[bool, ...]], frozenset[int]] = {}
+        self._known: dict[tuple[_Rule, tuple[int, ...]], bool] = {}
+        rules = self._rules()
+        self._always = all(self._test(rule, [0] * len(blocks), found) for rule in rules if not rule.blocks)
+        self._component_of: list[int | None] = [None] * len(blocks)
+        self._roots: list[_Node] = []
+        self._open: list[_Rule] = []
+        self._work_out([rule for rule in rules if rule.blocks], found)
+        self._plain = not names.whens and not names.derivations
+        free = prod(
+            block.size for block, component in zip(blocks, self._component_of, strict=True) if component is None
+        )
+        self.total = free * prod(root.total for root in self._roots) if self._always else 0
+        self._latest = (0, 0)
+
+    @property
+    def exact(self) -> bool:
+        """True if `total` is the number of combinations, not only a bound of it."""
+        return not self._open
+
+    def combinations(self, start: int) -> Iterator[tuple[explicit.Run, dict[str, JSON]]]:
+        """The entry of `runs` and the parameters of each combination from number `start` on, in order."""
+        if self.exact:
+            for number in range(start, self.total):
+                yield self._at(self._digits(number))
+            return
+        # To go on where the last one stopped, the place of its number among those tried is remembered.
+        number, position = self._latest if self._latest[0] <= start else (0, 0)
+        while position < self.total:
+            digits = self._digits(position)
+            position += 1
+            if all(self._test(rule, digits, None) for rule in self._open):
+                number += 1
+                if number > start:
+                    self._latest = (number, position)
+                    yield self._at(digits)
+
+    def _at(self, digits: Sequence[int]) -> tuple[explicit.Run, dict[str, JSON]]:
+        run = self._run(digits)
+        params = dict(run.overrides)
+        if self._plain:
+            for number, axis in enumerate(self._names.axes):
+                params[axis.name] = axis.values[digits[self._block_of[number]] if number in self._block_of else 0]
+            return run, params
+        there = self._scope(digits, None)
+        for number, axis in enumerate(self._names.axes):
+            value = there.parameter(number)
+            if not isinstance(value, scope.Missing):
+                params[axis.name] = value
+        return run, params
+
+    def _run(self, digits: Sequence[int]) -> explicit.Run:
+        return _NO_RUN if self._run_block is None else self._runs[digits[self._run_block]]
+
+    def _scope(self, digits: Sequence[int], found: problems.Problems | None) -> scope.Scope:
+        by_axis = [0] * len(self._names.axes)
+        for axis, block in self._block_of.items():
+            by_axis[axis] = digits[block]
+        return scope.Scope(self._names, by_axis, self._run(digits), found)
+
+    def _digits(self, number: int) -> list[int]:
+        """The digits of combination `number`, the first block's slowest."""
+        remaining = self.total
+        nodes = list(self._roots)
+        digits = []
+        for block, component in zip(self._blocks, self._component_of, strict=True):
+            if component is None:
+                remaining //= block.size
+                digit, number = divmod(number, remaining)
+                digits.append(digit)
+                continue
+            node = nodes[component]
+            others = remaining // node.total
+            which = bisect_right(node.upto, number // others)
+            before = node.upto[which - 1] if which else 0
+            number -= before * others
+            remaining = (node.upto[which] - before) * others
+            if node.below:
+                nodes[component] = node.below[which]
+            else:
+                nodes[component] = _DONE
+            digits.append(node.digits[which])
+        return digits
+
+    # Working out.
+
+    def _rules(self) -> list[_Rule]:
+        names = self._names
+        rules = [_Rule(self._blocks_of(condition), condition) for condition in names.constraints]
+        for number, block in enumerate(self._blocks):
+            conditions = [names.whens[axis] for axis in block.axes if axis in names.whens]
+            if conditions:
+                about = {number, *(each for condition in conditions for each in self._blocks_of(condition))}
+                rules.append(_Rule((number, *sorted(about - {number})), None))
+        return rules
+
+    def _blocks_of(self, condition: scope.Condition) -> tuple[int, ...]:
+        blocks = {self._block_of[axis] for axis in self._names.dependencies(condition) if axis in self._block_of}
+        if self._run_block is not None and self._names.reads_runs(condition):
+            blocks.add(self._run_block)
+        return tuple(sorted(blocks))
+
+    def _work_out(self, rules: list[_Rule], found: problems.Problems) -> None:
+        """Makes the tree of each component, or leaves it open."""
+        budget = [_BUDGET]
+        for blocks, about in _components(rules):
+            try:
+                root = self._tree(sorted(blocks), 0, about, [0] * len(self._blocks), budget, found)
+            except _TooMuchError:
+                self._open += about
+                self._known.clear()
+                continue
+            for block in blocks:
+                self._component_of[block] = len(self._roots)
+            self._roots.append(root or _Node((), (), ()))
+
+    def _tree(
+        self,
+        blocks: list[int],
+        depth: int,
+        rules: list[_Rule],
+        digits: list[int],
+        budget: list[int],
+        found: problems.Problems,
+    ) -> _Node | None:
+        """The tree below the digits of the first `depth` blocks; None if nothing is there."""
+        block = blocks[depth]
+        ready = [rule for rule in rules if max(rule.blocks) == block]
+        kept: list[int] = []
+        below: list[_Node] = []
+        upto: list[int] = []
+        for digit in range(self._blocks[block].size):
+            budget[0] -= 1 + len(ready)
+            digits[block] = digit
+            if not all(self._test_once(rule, digits, budget, found) for rule in ready):
+                continue
+            if depth + 1 < len(blocks):
+                node = self._tree(blocks, depth + 1, rules, digits, budget, found)
+                if node is None:
+                    continue
+                below.append(node)
+            kept.append(digit)
+            upto.append((upto[-1] if upto else 0) + (below[-1].total if below else 1))
+        return _Node(tuple(kept), tuple(below), tuple(upto)) if kept else None
+
+    def _test_once(self, rule: _Rule, digits: list[int], budget: list[int], found: problems.Problems) -> bool:
+        """As `_test`, remembered by the digits that the rule is about."""
+        key = (rule, tuple([digits[block] for block in rule.blocks]))
+        known = self._known.get(key)
+        if known is None:
+            budget[0] -= _EVALUATION
+            if budget[0] < 0:
+                raise _TooMuchError
+            known = self._known[key] = self._test(rule, digits, found)
+        return known
+
+    def _test(self, rule: _Rule, digits: Sequence[int], found: problems.Problems | None) -> bool:
+        there = self._scope(digits, found)
+        if rule.condition is not None:
+            return there.holds(rule.condition, where_missing=True)
+        number = rule.blocks[0]
+        axes = self._blocks[number].axes
+        shown = tuple(not isinstance(there.parameter(axis), scope.Missing) for axis in axes)
+        return all(shown) or digits[number] in self._first(number, shown)
+
+    def _first(self, number: int, shown: tuple[bool, ...]) -> frozenset[int]:
+        """Of a block's entries those that are the first with the values of the axes that are not left out."""
+        key = (number, shown)
+        if key not in self._firsts:
+            block = self._blocks[number]
+            seen: dict[str, int] = {}
+            columns = [self._names.axes[axis].values for axis, show in zip(block.axes, shown, strict=True) if show]
+            for digit in range(block.size if columns else 1):
+                seen.setdefault(canonical.text([column[digit] for column in columns]), digit)
+            self._firsts[key] = frozenset(seen.values())
+        return self._firsts[key]
+
+
+_NO_RUN: Final = explicit.Run()
+_DONE: Final = _Node((0,), (), (1,))
+
+
+def blocks(names: scope.Names, zips: Sequence[Sequence[int]], runs: Sequence[explicit.Run] | None) -> tuple[Block, ...]:
+    """The blocks in the order of points: entries of `runs`, axes and zip groups as the plan has them, samples last."""
+    group_of = {axis: tuple(sorted(group)) for group in zips for axis in group}
+    made: dict[tuple[int, ...], Block] = {}
+    sampled: list[int] = []
+    for number, axis in enumerate(names.axes):
+        if axis.distribution is not None:
+            sampled.append(number)
+        elif axis.expression is None and not axis.constant:
+            group = group_of.get(number, (number,))
+            size = ranges.size(axis.values)
+            if size > 1:  # a single value is no digit
+                made.setdefault(group, Block(group, size))
+    ordered = [] if runs is None else [Block((), len(runs))]
+    ordered += made.values()
+    if sampled:
+        ordered.append(Block(tuple(sampled), len(names.axes[sampled[0]].values)))
+    return tuple(ordered)
+
+
+def _components(rules: list[_Rule]) -> list[tuple[set[int], list[_Rule]]]:
+    """The blocks that rules couple, with the rules."""
+    components: list[tuple[set[int], list[_Rule]]] = []
+    for rule in rules:
+        together: tuple[set[int], list[_Rule]] = (set(rule.blocks), [rule])
+        apart = []
+        for component in components:
+            if component[0] & together[0]:
+                together = (component[0] | together[0], component[1] + together[1])
+            else:
+                apart.append(component)
+        components = [*apart, together]
+    return components

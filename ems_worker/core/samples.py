@@ -1,0 +1,140 @@
+"""Sampled parameters: distributions, and the points of the unit cube that samplers put through them."""
+
+import hashlib
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final, Literal, overload
+
+from ems_worker.core import canonical
+
+JSON = canonical.JSON
+Sampler = Literal["random", "sobol", "halton", "lhs"]
+
+SAMPLERS: Final = ("random", "sobol", "halton", "lhs")
+# Samples times sampled parameters: 32 MB of numbers.
+MOST_NUMBERS: Final = 2**22
+_UNIT: Final = 2.0**-53
+_INSIDE: Final = (2.0**-54, 1.0 - 2.0**-53)
+
+
+class MissingExtraError(Exception):
+    """The sampler is in a package that is not installed."""
+
+
+class Column(Sequence[JSON]):
+    """The values of one sampled parameter: coordinates in [0, 1) and the distribution that they go through."""
+
+    __slots__ = ("_coordinates", "_value")
+
+    def __init__(self, coordinates: Sequence[float], value: Callable[[float], JSON]) -> None:
+        self._coordinates = coordinates
+        self._value = value
+
+    def __len__(self) -> int:
+        return len(self._coordinates)
+
+    @overload
+    def __getitem__(self, index: int) -> JSON: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[JSON]: ...
+    def __getitem__(self, index: int | slice) -> JSON | Sequence[JSON]:
+        if isinstance(index, slice):
+            return [self._value(coordinate) for coordinate in self._coordinates[index]]
+        return self._value(self._coordinates[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Any number from `low` to `high`."""
+
+    low: float
+    high: float
+
+    def __call__(self, u: float) -> JSON:
+        return min(self.high, self.low + u * (self.high - self.low))
+
+
+@dataclass(frozen=True, slots=True)
+class LogUniform:
+    """Numbers from `low` to `high`, both above 0, each order of magnitude as likely as another."""
+
+    low: float
+    high: float
+
+    def __call__(self, u: float) -> JSON:
+        value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        return min(self.high, max(self.low, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """Whole numbers from `low` to `high`, both included, all as likely."""
+
+    low: int
+    high: int
+
+    def __call__(self, u: float) -> JSON:
+        return min(self.high, self.low + math.floor(u * (self.high - self.low + 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Numbers around `mean` with the standard deviation `std`."""
+
+    mean: float
+    std: float
+
+    def __call__(self, u: float) -> JSON:
+        return NormalDist(self.mean, self.std).inv_cdf(min(_INSIDE[1], max(_INSIDE[0], u)))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the values, all as likely."""
+
+    values: Sequence[JSON]
+
+    def __call__(self, u: float) -> JSON:
+        return self.values[min(len(self.values) - 1, math.floor(u * len(self.values)))]
+
+
+Distribution = Uniform | LogUniform | Int | Normal | Choice
+
+
+def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> "list[array[float]]":
+    """`count` points of the unit cube, a column for each of the named parameters. Raises MissingExtraError.
+
+    The columns of `random` are each by the parameter's own name, so that other parameters and more samples change none.
+    """
+    if sampler == "random":
+        return [array("d", (_uniform(seed, name, index) for index in range(count))) for name in names]
+    return _low_discrepancy(sampler, len(names), count, seed)
+
+
+def _uniform(seed: int, name: str, index: int) -> float:
+    """53 bits of SHA-256 over `ems-sample-1:{seed}:{index}:{name}`, as a fraction."""
+    digest = hashlib.sha256(f"ems-sample-1:{seed}:{index}:{name}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) * _UNIT
+
+
+def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> "list[array[float]]":
+    try:
+        import numpy as np  # only these samplers need them, and they take a second to load
+        from scipy.stats import qmc
+    except ImportError as error:
+        raise MissingExtraError(sampler) from error
+    # A generator of our own: what a bare seed means has changed between versions of scipy.
+    rng = np.random.Generator(np.random.PCG64(seed))
+    engine: qmc.QMCEngine
+    if sampler == "sobol":
+        engine = qmc.Sobol(dimensions, scramble=True, seed=rng)
+        # A whole power of two, of which the first are the same: scipy warns of others, and so do we, in our words.
+        points = engine.random(1 << (count - 1).bit_length())[:count]
+    elif sampler == "halton":
+        points = qmc.Halton(dimensions, scramble=True, seed=rng).random(count)
+    else:
+        points = qmc.LatinHypercube(dimensions, seed=rng).random(count)
+    return [array("d", column.tolist()) for column in points.T]
