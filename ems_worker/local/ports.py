@@ -30,6 +30,11 @@ def free_port() -> int:
     raise process.PlatformFailed(f"no free TCP port on {LOOPBACK} between {_FIRST} and {last}; name one yourself")
 
 
+def prefer(port: int) -> int:
+    """This port where nobody listens on it, else another one."""
+    return port if is_free(port) else free_port()
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -2,21 +2,53 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ems_worker import errors
 
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PlatformFailed(errors.EmsError):
     """A part of the local platform can't be started or kept running; the text says which, why, and where its log is."""
+
+
+def identity(pid: int) -> str:
+    """What tells this process from a later one with its number; empty where it is gone, or a zombie.
+
+    When it started: in /proc counted from the boot, whose id belongs to it; elsewhere what ps says.
+    """
+    if _BOOT_ID.exists():
+        try:
+            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+        return "" if state in "ZX" else f"{fields[18]} {_BOOT_ID.read_text().strip()}"
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    shown = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)  # noqa: S603 - a number
+    return shown.stdout.decode().strip()
+
+
+@contextlib.contextmanager
+def lock(path: Path, holder: str) -> Iterator[None]:
+    """Holds a directory for one `holder` by a lock on a file in it. Raises PlatformFailed where another has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as held:
+            raise PlatformFailed(f"another {holder} uses {path.parent}: give each its own") from held
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Child:

@@ -252,7 +252,7 @@ async def test_the_message_limit_is_settable_and_told(broker: servers.NatsServer
 
 async def test_the_built_in_simulator_is_the_default(broker: servers.NatsServer, tmp_path: Path) -> None:
     """Without a choice of simulator the small fish run, and events name their model's version."""
-    config = (servers.ROOT / "examples" / "reef_base.yaml").read_text().replace("max_ticks: 400", "max_ticks: 5")
+    config = (servers.ROOT / "examples" / "reef_base.yaml").read_text().replace("max_ticks: 700", "max_ticks: 5")
     async with (
         servers.GrpcProgram(
             "ems_worker.local.orchestrator",

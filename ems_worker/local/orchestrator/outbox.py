@@ -82,6 +82,7 @@ class Outbox:
                 self._news.clear()
                 await self._publish_all(stream)
         finally:
+            self._reachable = False  # its end is no news
             await client.close()
 
     async def _failed(self, error: Exception) -> None:

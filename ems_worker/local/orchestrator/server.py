@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +42,8 @@ class Options:
 async def run(options: Options) -> None:
     """Serves until SIGTERM or SIGINT, then ends its simulations. Raises PlatformFailed where it can't start."""
     options.data_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(options.data_dir / "lock"):
+    # Two orchestrators on one directory would each start the other's runs.
+    with process.lock(options.data_dir / "lock", "orchestrator"):
         memory = store.Store(options.data_dir / "orchestrator.db")
         await memory.open()
         try:
@@ -127,17 +125,3 @@ def _stop_event() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds the data directory: two orchestrators on one would each start the other's runs."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as held:
-            raise process.PlatformFailed(f"another orchestrator uses {path.parent}: give each its own") from held
-        yield
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ems_worker.local import process
 from ems_worker.local.orchestrator import model, result
 
 _ADOPTED_POLL_SECONDS = 0.05
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _NOBODY = "0 "
 # The claim is a symbolic link: made atomically, by one wrapper only, and its target says which process made it. A
@@ -82,7 +82,7 @@ class Claim:
 
     def alive(self) -> bool:
         """Whether this very process is there still."""
-        return bool(self.identity) and _identity(self.pid) == self.identity
+        return bool(self.identity) and process.identity(self.pid) == self.identity
 
 
 class Simulation:
@@ -201,6 +201,14 @@ class Simulation:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def end_strays(runs: Path) -> None:
+    """Ends simulations that no orchestrator watches any more; the next one finds that they vanished."""
+    for directory in runs.iterdir() if runs.exists() else ():
+        claim = Simulation(directory).claim()
+        if claim is not None and claim.alive():
+            _signal_group(claim.pid, signal.SIGKILL)
+
+
 async def _exit_of(wrapper: "subprocess.Popen[bytes]") -> None:
     """Waits for the end of a child, where the system can do so without reaping it."""
     if sys.platform == "linux":
@@ -217,19 +225,6 @@ async def _exit_of(wrapper: "subprocess.Popen[bytes]") -> None:
             return
     while wrapper.poll() is None:  # noqa: ASYNC110 - this system tells of a child's end only in a signal
         await asyncio.sleep(_ADOPTED_POLL_SECONDS)
-
-
-def _identity(pid: int) -> str:
-    """What tells this process from a later one with its number, as the wrapper wrote it; empty where it is gone."""
-    if _BOOT_ID.exists():
-        try:
-            state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-        return "" if state in "ZX" else f"{fields[18]} {_BOOT_ID.read_text().strip()}"
-    command = ["ps", "-o", "lstart=", "-p", str(pid)]
-    shown = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)  # noqa: S603 - a number
-    return shown.stdout.decode().strip()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

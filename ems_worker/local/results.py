@@ -1,0 +1,62 @@
+"""An experiment's points as a table for people: what was varied, how often, and what came of it, best first."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+
+Document = Mapping[str, Any]
+
+# Off a terminal lines are as long as they are.
+_UNBOUNDED = 10_000
+
+
+def rows(experiment: Document, points: Iterable[Document]) -> list[list[str]]:
+    """Header and one row a point, by the mean of the metric that has a goal; points without one come last.
+
+    `experiment` is what EmsClient.get gives, `points` what EmsClient.points gives.
+    """
+    parameters, metrics = list(experiment["parameters"]), list(experiment["metrics"])
+    header = ["point", *parameters, "replicates"]
+    for metric in metrics:
+        header += [f"{metric} mean", "std"]
+    best = experiment["best"]
+    ordered = list(points)
+    if best is not None:
+        sign = 1.0 if best["goal"] == "minimize" else -1.0
+        ordered.sort(key=lambda point: _rank(point, best["metric"], sign))
+    return [header, *(_row(point, parameters, metrics) for point in ordered)]
+
+
+def show(table: Sequence[Sequence[str]]) -> None:
+    """Prints header and rows on stdout: with lines on a terminal, as plain columns anywhere else."""
+    header, *body = table
+    terminal = sys.stdout.isatty()
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in header:
+        drawn.add_column(title, justify="right")
+    for row in body:
+        drawn.add_row(*row)
+    console = rich.console.Console(markup=False, highlight=False, width=None if terminal else _UNBOUNDED)
+    console.print(drawn)
+
+
+def _rank(point: Document, metric: str, sign: float) -> tuple[bool, float, int]:
+    mean = (point["metrics"].get(metric) or {}).get("mean")
+    return (mean is None, 0.0 if mean is None else sign * mean, point["point"])
+
+
+def _row(point: Document, parameters: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    row = [str(point["point"]), *(str(point["params"].get(name, "-")) for name in parameters)]
+    row.append(str(sum(point["counts"].values())))
+    for metric in metrics:
+        aggregate = point["metrics"].get(metric) or {}
+        row += [_number(aggregate.get("mean")), _number(aggregate.get("std"))]
+    return row
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

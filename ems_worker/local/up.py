@@ -1,0 +1,104 @@
+"""What `ems up` does: a platform on this machine that stays up until it is told to stop."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from ems_worker.local import platform, ports
+
+# Where ems-publish, ems and ems-worker look when nothing is said.
+_NATS_PORT, _ORCHESTRATOR_PORT, _HTTP_PORT = 4222, 50051, 8080
+_INTERRUPTED = 130
+
+
+def run(
+    *,
+    data_dir: Path,
+    json_output: bool = False,
+    slots: int | None = None,
+    simulator: str | None = None,
+    nats_port: int | None = None,
+    orchestrator_port: int | None = None,
+    http_port: int | None = None,
+    base_config_root: Path | None = None,
+) -> int:
+    """Runs a platform until SIGINT, SIGTERM or SIGHUP; the exit code, 0 after an orderly stop.
+
+    With `json_output` the first line on stdout, once all is ready, is the addresses as a JSON object. Ports that
+    aren't given are the usual ones where they are free. Raises PlatformFailed where a part can't be started.
+    """
+    options = platform.Options(
+        data_dir=data_dir,
+        slots=slots,
+        simulator=simulator,
+        nats_port=nats_port or ports.prefer(_NATS_PORT),
+        orchestrator_port=orchestrator_port or ports.prefer(_ORCHESTRATOR_PORT),
+        http_port=http_port or ports.prefer(_HTTP_PORT),
+        base_config_root=base_config_root,
+    )
+    until_told(_up(options, json_output))
+    return 0
+
+
+def until_told(work: Coroutine[Any, Any, int]) -> int | None:
+    """Runs the work until its end, its result, or until a signal ends it: None. A second signal ends all at once."""
+    return asyncio.run(_until_told(work))
+
+
+async def _until_told(work: Coroutine[Any, Any, int]) -> int | None:
+    task = asyncio.create_task(work)
+    told = False
+
+    def heard() -> None:
+        nonlocal told
+        if told:
+            os._exit(_INTERRUPTED)  # the guardian ends what is left
+        told = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, heard)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return None
+
+
+async def _up(options: platform.Options, json_output: bool) -> int:
+    say("starting nats-server, orchestrator and worker")
+    async with platform.Platform(options, say) as here:
+        if json_output:
+            print(json.dumps(dataclasses.asdict(here.addresses)), flush=True)  # noqa: T201 - the command's output
+        else:
+            print(_welcome(here.addresses), flush=True)  # noqa: T201
+        try:
+            await here.watch()
+        finally:
+            say("stopping")
+    return 0
+
+
+def _welcome(addresses: platform.Addresses) -> str:
+    server = "" if addresses.nats_url.endswith(f":{_NATS_PORT}") else f" --server {addresses.nats_url}"
+    return (
+        f"NATS          {addresses.nats_url}\n"
+        f"orchestrator  {addresses.orchestrator}\n"
+        f"worker        {addresses.http}/readyz, /healthz, /metrics\n"
+        f"manifest      {addresses.manifest}\n"
+        f"logs          {addresses.data_dir}/logs\n"
+        f"Publish a plan: ems-publish{server} examples/reef_heat.yaml --wait\n"
+        "Ctrl-C stops everything."
+    )
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - what a command says
