@@ -65,16 +65,15 @@ def _as_json(data: bytes) -> Mapping[str, Any] | None:
 
 
 def _loads(data: bytes) -> Mapping[str, Any]:
+    """The object that JSON beginning with `{` is."""
     try:
-        found = orjson.loads(data)
+        found: dict[str, Any] = orjson.loads(data)
     except orjson.JSONDecodeError:
         # The standard reader knows NaN and Infinity, which Python, C++ and R programs write.
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise errors.Unreadable(f"not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise errors.Unreadable("the JSON isn't an object")
     return found
 
 

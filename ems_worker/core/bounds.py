@@ -6,7 +6,7 @@ the event is true all the same. Only what exceeds the bounds as a whole is refus
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from ems_worker import errors
 from ems_worker.core.run import ErrorKind
@@ -27,6 +27,8 @@ _REPORTED_KINDS = frozenset(
         ErrorKind.STOPPED,
     }
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 # The last millisecond of the year 9999: what RFC 3339 can say.
 _LAST_MS = 253_402_300_799_999
 
@@ -98,7 +100,7 @@ def milliseconds(value: object) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-        return in_range(round(moment.timestamp() * 1000)) if moment.tzinfo is not None else None
+        return in_range((moment - _EPOCH) // _MILLISECOND) if moment.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
 

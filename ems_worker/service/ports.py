@@ -126,7 +126,11 @@ class Manifest(Protocol):
 
 
 class Broker(Protocol):
-    """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time."""
+    """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time.
+
+    Fetching gives nothing while there is no connection, and raises errors.BrokerMisconfigured when a stream or consumer
+    was deleted. Acknowledging never raises: what gets lost comes again.
+    """
 
     @property
     def connected(self) -> bool: ...

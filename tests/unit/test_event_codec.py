@@ -1,0 +1,243 @@
+"""Run events from their bytes, in every encoding of the contract."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ems_worker import errors
+from ems_worker.adapters import event_codec
+from ems_worker.core import bounds
+from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
+from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
+
+STARTED_MS, FINISHED_MS = 1_767_225_600_000, 1_767_225_601_234
+STARTED_AT, FINISHED_AT = "2026-01-01T00:00:00Z", "2026-01-01T01:00:01.234567891+01:00"
+SUBJECTS = (event_codec.STARTED, event_codec.COMPLETED, event_codec.FAILED, event_codec.METRICS)
+
+COMPLETED = Signal(
+    RunEvent.COMPLETE,
+    metrics={"population": 25.0, "bad": None},
+    artifacts={"series": "file:///reef.csv"},
+    started_ms=STARTED_MS,
+    finished_ms=FINISHED_MS,
+    model_version="m7",
+)
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _envelope(subject: str, payload: bytes, **fields: Any) -> bytes:
+    fields = {"event_type_key": f"{subject}.v1", "event_payload": payload} | fields
+    return GenericEventRequest(**fields).SerializeToString()
+
+
+def _completed_json() -> bytes:
+    return _json(
+        {
+            "simulation_id": "reef-p000001-r000-a1",
+            "metrics": {"population": 25, "bad": float("nan")},
+            "artifacts": {"series": "file:///reef.csv"},
+            "started_at": STARTED_AT,
+            "finished_at": FINISHED_AT,
+            "model_version": "m7",
+            "some_other_key": [1],
+        }
+    )
+
+
+def _completed_pb() -> bytes:
+    said = pb.RunCompleted(
+        simulation_id="reef-p000001-r000-a1",
+        metrics={"population": 25.0, "bad": float("inf")},
+        artifacts={"series": "file:///reef.csv"},
+        model_version="m7",
+    )
+    said.started_at.FromMilliseconds(STARTED_MS)
+    said.finished_at.FromNanoseconds(FINISHED_MS * 1_000_000 + 567_891)
+    return said.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _completed_json(),
+        b" \r\n\t" + _completed_json(),
+        _envelope("sim.run_completed", _completed_json(), payload_content_type="application/json; charset=utf-8"),
+        _envelope("sim.run_completed", _completed_json()),
+        _envelope("sim.run_completed", _completed_pb(), payload_content_type="application/x-protobuf"),
+        _envelope("sim.run_completed", _completed_pb(), simulation_id="reef-p000001-r000-a1", event_id="e1"),
+    ],
+)
+@pytest.mark.parametrize("subject", ["sim.run_completed", "sim.run_completed.reef.1"])
+def test_every_encoding_says_the_same(subject: str, data: bytes) -> None:
+    """JSON, an envelope around JSON, an envelope around protobuf; on the subject and below it."""
+    assert event_codec.decode(subject, data) == ("reef-p000001-r000-a1", COMPLETED)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_started(as_json: bool) -> None:
+    """With its time and the model's version."""
+    said = pb.RunStarted(simulation_id="a", model_version="m7")
+    said.started_at.FromMilliseconds(STARTED_MS)
+    document = {"simulation_id": "a", "started_at": STARTED_AT, "model_version": "m7"}
+    data = _json(document) if as_json else _envelope("sim.run_started", said.SerializeToString())
+    expected = Signal(RunEvent.START, started_ms=STARTED_MS, model_version="m7")
+    assert event_codec.decode("sim.run_started", data) == ("a", expected)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("retryable", [True, False, None])
+@pytest.mark.parametrize("kind", ["simulation", "infeasible", "infrastructure", "timeout", "stopped"])
+def test_failed(as_json: bool, retryable: bool | None, kind: str) -> None:
+    """With each kind, the words, and whether it may be repeated, which need not be said."""
+    number = pb.ErrorKind.Value(f"ERROR_KIND_{kind.upper()}")
+    said = pb.RunFailed(simulation_id="a", error_kind=number, message="why", retryable=retryable)
+    document = {"simulation_id": "a", "error_kind": kind, "message": "why", "retryable": retryable}
+    data = _json(document) if as_json else _envelope("sim.run_failed", said.SerializeToString())
+    expected = Signal(RunEvent.FAIL, error_kind=ErrorKind(kind), message="why", retryable=retryable)
+    assert event_codec.decode("sim.run_failed", data) == ("a", expected)
+
+
+def test_the_envelope_fills_in_what_its_payload_leaves_out() -> None:
+    """The run's name, and the time at which it happened."""
+    at_ns = FINISHED_MS * 1_000_000
+    outer = {"simulation_id": "a", "timestamp_ns": at_ns}
+    for subject, payload in [("sim.run_failed", b"{}"), ("sim.run_failed", b""), ("sim.run_completed", b"")]:
+        name, signal = event_codec.decode(subject, _envelope(subject, payload, **outer))
+        assert (name, signal.started_ms, signal.finished_ms) == ("a", None, FINISHED_MS)
+    _, signal = event_codec.decode("sim.run_started", _envelope("sim.run_started", b"", **outer))
+    assert signal.started_ms == FINISHED_MS
+
+
+def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
+    """A newer orchestrator's kind counts as the simulation's failure, and is named."""
+    said = pb.RunFailed(simulation_id="a", message="why")
+    data = said.SerializeToString() + b"\x10\x63"
+    _, signal = event_codec.decode("sim.run_failed", _envelope("sim.run_failed", data))
+    assert (signal.error_kind, signal.message) == (ErrorKind.SIMULATION, "error_kind '99': why")
+
+
+@pytest.mark.parametrize(
+    ("subject", "data", "words"),
+    [
+        ("sim.run_metrics", b"{}", "not supported yet"),
+        ("sim.run_weather", b"{}", "none of a run event"),
+        ("sim", b"{}", "none of a run event"),
+        ("sim.run_started", b"", "neither JSON nor"),
+        ("sim.run_started", b"\xff\xff", "neither JSON nor"),
+        ("sim.run_started", b"[1]", "neither JSON nor"),
+        ("sim.run_started", b"{", "not valid JSON"),
+        ("sim.run_started", b"{" * 100_000, "not valid JSON"),
+        ("sim.run_started", b'{"a":' * 100_000, "not valid JSON"),
+        ("sim.run_started", b"{}", "simulation_id is missing"),
+        ("sim.run_started", b'{"simulation_id": 7}', "simulation_id is missing"),
+        ("sim.run_started", _json({"simulation_id": "x" * 201}), "200 is the limit"),
+        ("sim.run_completed", _json({"simulation_id": "a", "metrics": [1]}), "metrics isn't a mapping"),
+        (
+            "sim.run_completed",
+            _json({"simulation_id": "a", "metrics": {str(n): n for n in range(1001)}}),
+            "1001 entries",
+        ),
+        ("sim.run_completed", _json({"simulation_id": "a", "metrics": {"": 1}}), "a name that is empty"),
+        ("sim.run_completed", _json({"simulation_id": "a", "artifacts": {"a": "x" * 2001}}), "2000 is the limit"),
+        ("sim.run_started", GenericEventRequest(simulation_id="a").SerializeToString(), "an event_type_key"),
+        (
+            "sim.run_started",
+            _envelope("sim.run_failed", b"", simulation_id="a"),
+            "'sim.run_failed.v1'; sim.run_started.v1",
+        ),
+        (
+            "sim.run_started",
+            _envelope("sim.run_started", b"", event_type_key="sim.run_started.v2"),
+            "'sim.run_started.v2'",
+        ),
+        ("sim.run_started", _envelope("sim.run_started", b"\xff", simulation_id="a"), "can't be read as protobuf"),
+        ("sim.run_started", _envelope("sim.run_started", b"{", simulation_id="a"), "not valid JSON"),
+        (
+            "sim.run_started",
+            _envelope("sim.run_started", b"", simulation_id="a", payload_content_type="application/json"),
+            "says JSON",
+        ),
+        (
+            "sim.run_started",
+            _envelope("sim.run_started", _json({"simulation_id": "b"}), simulation_id="a"),
+            "differs between the envelope and its payload",
+        ),
+    ],
+)
+def test_what_cannot_be_understood_says_why(subject: str, data: bytes, words: str) -> None:
+    """The reason is for whoever reads the dead letters."""
+    with pytest.raises(errors.Unreadable) as caught:
+        event_codec.decode(subject, data)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@given(st.sampled_from(SUBJECTS), st.binary())
+@example("sim.run_started", b'{"simulation_id": "\\ud800", "metrics": NaN}')
+@example("sim.run_completed", b'{"simulation_id": "a", "metrics": {"\\udfff": 1e999}, "finished_at": NaN}')
+@example("sim.run_completed", b'{"simulation_id": "a", "metrics": {"a": 1' + b"0" * 400 + b', "b": NaN}}')
+@example("sim.run_completed", b'{"simulation_id": "a", "finished_at": "0001-01-01T00:00:00+23:59"}')
+@example("sim.run_completed", b'{"a": 1' + b"0" * 5000 + b', "b": NaN}')
+def test_arbitrary_bytes_are_a_signal_or_unreadable(subject: str, data: bytes) -> None:
+    """Nothing that anybody can send raises anything else, and what is understood can be stored."""
+    for sent in (data, _envelope(subject, data), _envelope(subject, data, simulation_id="a", timestamp_ns=-(2**63))):
+        try:
+            name, signal = event_codec.decode(subject, sent)
+        except errors.Unreadable:
+            continue
+        json.dumps([name, signal.metrics, signal.message], allow_nan=False, ensure_ascii=False).encode()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(
+    ["simulation_id", "metrics", "artifacts", "started_at", "finished_at", "error_kind", "message", "retryable"]
+)
+
+
+@given(st.sampled_from(SUBJECTS), st.dictionaries(keys, json_values))
+def test_arbitrary_json_is_a_signal_or_unreadable(subject: str, document: dict[str, Any]) -> None:
+    """Whatever stands where something else belongs."""
+    try:
+        name, signal = event_codec.decode(subject, _json(document))
+    except errors.Unreadable:
+        return
+    assert isinstance(name, str)
+    assert isinstance(signal, Signal)
+    assert all(isinstance(value, float) for value in (signal.metrics or {}).values() if value is not None)
+
+
+names = st.text(min_size=1, max_size=bounds.LONGEST_NAME)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(names, st.dictionaries(names, finite, max_size=20), st.dictionaries(names, st.text(max_size=50), max_size=5))
+def test_metrics_and_artifacts_round_trip(name: str, metrics: dict[str, float], artifacts: dict[str, str]) -> None:
+    """Every number and text comes out as it went in, in both encodings."""
+    said = pb.RunCompleted(simulation_id=name, metrics=metrics, artifacts=artifacts).SerializeToString()
+    document = {"simulation_id": name, "metrics": metrics, "artifacts": artifacts}
+    for data in (
+        _json(document),
+        _envelope("sim.run_completed", said),
+        _envelope("sim.run_completed", _json(document)),
+    ):
+        found, signal = event_codec.decode("sim.run_completed", data)
+        assert (found, signal.metrics, signal.artifacts) == (name, metrics, artifacts)
+
+
+@given(st.text(min_size=123, max_size=123, alphabet=st.characters(max_codepoint=127)))
+def test_an_envelope_that_begins_like_json_is_still_an_envelope(event_id: str) -> None:
+    """The tag of field 1 is a line feed and a length of 123 is `{`: white space and a brace prove nothing."""
+    data = _envelope("sim.run_started", b"", event_id=event_id, simulation_id="a")
+    assert data.lstrip().startswith(b"{")
+    assert event_codec.decode("sim.run_started", data)[0] == "a"
