@@ -11,12 +11,13 @@ from ems_worker import errors
 from ems_worker.adapters.manifest import lock, migrate
 
 APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
-BUSY_MS = 5000
+# How long to wait for somebody who writes with another program.
+BUSY_SECONDS = 5.0
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 # FULL: a commit is on disk before its request is answered. The log is cut back after a large expansion.
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
-    f"PRAGMA busy_timeout = {BUSY_MS}",
     "PRAGMA cache_size = -65536",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA wal_autocheckpoint = 4000",
@@ -37,14 +38,19 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
         raise errors.ManifestUnusable(f"{path.parent} can't be made: {error.strerror}") from error
     with lock.exclusive(path):
         _create(path)
-        async with aiosqlite.connect(path, isolation_level=None, cached_statements=256) as connection:
+        async with aiosqlite.connect(
+            path, isolation_level=None, cached_statements=256, timeout=BUSY_SECONDS
+        ) as connection:
             try:
                 await _check(connection, path)
                 await migrate.migrate(connection, path, migrations)
                 for setting in _SETTINGS:
                     await connection.execute(setting)
-            except aiosqlite.DatabaseError as error:
-                raise _damaged(path, str(error)) from error
+            except aiosqlite.Error as error:
+                # An error that sqlite3 itself raises has no code.
+                if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
+                    raise _damaged(path, str(error)) from error
+                raise errors.ManifestUnusable(f"{path} can't be used: {error}") from error
             yield connection
 
 

@@ -28,18 +28,19 @@ class Reader:
         return cls(await aiosqlite.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None))
 
     async def close(self) -> None:
-        """Ends a query that runs; its caller gets errors.ManifestUnusable."""
+        """Ends a query that runs; its caller, and those that wait, get errors.ManifestUnusable. Harmless twice."""
         if self._closed:
             return
         self._closed = True
         await self.connection.interrupt()
-        await self.connection.close()
+        async with self._lock:
+            await self.connection.close()
 
     async def all(self, name: str, /, **values: Any) -> list[Row]:
         """All rows of a query. Raises errors.ManifestUnusable if the database can't be read."""
-        self._check()
         try:
             async with self._lock:
+                self._check()
                 return _rows(await self.connection.execute_fetchall(READS[name].text, values))
         except aiosqlite.Error as error:
             raise _ours(error) from error
@@ -50,11 +51,12 @@ class Reader:
 
     async def stream(self, name: str, values: Mapping[str, Any]) -> AsyncGenerator[list[Row], None]:
         """The rows of a query in chunks. Close it (contextlib.aclosing): others wait for that."""
-        self._check()
         try:
-            async with self._lock, self.connection.execute(READS[name].text, values) as cursor:
-                while rows := _rows(await cursor.fetchmany(CHUNK_ROWS)):
-                    yield rows
+            async with self._lock:
+                self._check()
+                async with self.connection.execute(READS[name].text, values) as cursor:
+                    while rows := _rows(await cursor.fetchmany(CHUNK_ROWS)):
+                        yield rows
         except aiosqlite.Error as error:
             raise _ours(error) from error
 

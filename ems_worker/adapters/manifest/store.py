@@ -1,7 +1,8 @@
 """The manifest as the services see it: what it writes. What it reads is in reports.py."""
 
-import contextlib
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiosqlite
@@ -25,14 +26,19 @@ class Manifest(Reports):
     errors.ManifestUnusable where the database can't be used or is closed.
     """
 
-    def __init__(self, path: Path, writer: Writer, hot: Reader, reports: Reader, counters: Counters) -> None:
+    def __init__(
+        self, path: Path, writer: Writer, hot: Reader, reports: Reader, counters: Counters, held: AsyncExitStack
+    ) -> None:
+        """`held` is what there is to let go of at the end."""
         super().__init__(hot, reports)
         self.path = path
         self.counters = counters
         self._writer = writer
+        self._held = held
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def open(cls, path: Path, *, migrations: Sequence[str] | None = None) -> "AsyncIterator[Manifest]":
         """The manifest in the file `path`, made if it is not there; closed at the end of the block.
 
@@ -40,7 +46,8 @@ class Manifest(Reports):
         program's or of a newer version. `migrations` are the package's own unless a test brings others.
         """
         steps = migrate.steps() if migrations is None else migrations
-        async with opening.opened(path, steps) as connection, contextlib.AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(opening.opened(path, steps))
             counters = Counters()
             hot = await Reader.open(path)
             stack.push_async_callback(hot.close)
@@ -48,7 +55,28 @@ class Manifest(Reports):
             stack.push_async_callback(reports.close)
             writer = Writer(connection, counters)
             stack.push_async_callback(writer.close)
-            yield cls(path, writer, hot, reports, counters)
+            manifest = cls(path, writer, hot, reports, counters, stack.pop_all())
+        try:
+            yield manifest
+        finally:
+            await manifest.close()
+
+    async def close(self) -> None:
+        """Carries out the writes that were asked for, then lets go of file and lock. Harmless twice.
+
+        A caller that is cancelled waits for the end all the same: a connection left open would keep the interpreter
+        from ending.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._held.aclose(), name="manifest-close")
+        cancelled: asyncio.CancelledError | None = None
+        while not self._closing.done():
+            try:
+                await asyncio.shield(self._closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     async def backup(self, target: Path) -> None:
         """Copies the manifest as it is now to one file, while work goes on.
@@ -95,6 +123,7 @@ class Manifest(Reports):
 
     # Runs.
     async def save(self, changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> None:
+        """Each attempt may be in `changes` once."""
         updated, inserted = [], []
         for key, before, after in changes:
             if before is None:

@@ -190,7 +190,8 @@ class Writer:
 def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
     """The steps with equal statements joined where that changes nothing: past others that are about other rows only.
 
-    Within one statement a row must not come twice, as the second would not see what the first did.
+    Within one statement a row must not come twice, as the second would not see what the first did. Rows of different
+    tables are taken to be independent; where they are not, the commit fails and its requests are carried out singly.
     """
     merged: list[tuple[_Merged, list[Step]]] = []
     for step in steps:

@@ -1,0 +1,276 @@
+"""The manifest's file: who may open it, what is refused, what survives a crash, and what is left behind."""
+
+import asyncio
+import itertools
+import os
+import signal
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters.manifest import Manifest, migrate, opening
+from tests.support import manifests, wait
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _query(path: Path, text: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return connection.execute(text).fetchall()
+    finally:
+        connection.close()
+
+
+def _modes(directory: Path) -> dict[str, int]:
+    """The files of a directory and their modes."""
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
+
+
+def _note(acknowledged: dict[int, int], line: bytes) -> None:
+    number, count = line.split()
+    acknowledged[int(number)] = int(count)
+
+
+async def test_it_is_there_again_after_it_was_closed(tmp_path: Path) -> None:
+    """In a directory that is made where missing; a path with odd characters is a path."""
+    path = tmp_path / "new" / "a?b#c %41.db"
+    async with Manifest.open(path) as manifest:
+        record = await manifests.running(manifest)
+    async with Manifest.open(path) as manifest:
+        assert await manifest.experiment("reef") == record
+
+
+async def test_the_files_are_their_owners_only(tmp_path: Path) -> None:
+    """Plans may hold what is nobody else's business: database, log, lock and backup have mode 0600."""
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        await manifests.running(manifest)
+        await manifest.backup(tmp_path / "copy.db")
+        modes = _modes(tmp_path)
+    assert {"manifest.db", "manifest.db-wal", "manifest.db-shm", "manifest.db.lock", "copy.db"} == set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+async def test_a_second_worker_is_told_who_has_it(tmp_path: Path) -> None:
+    """The lock names the process that holds it, and is free when that one is done."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path):
+        with pytest.raises(errors.ManifestUnusable, match=rf"another worker \(process {os.getpid()}\)"):
+            async with Manifest.open(path):
+                pytest.fail("two workers had it")
+    async with Manifest.open(path):
+        pass
+
+
+async def test_closing_leaves_no_thread_and_nothing_to_use(tmp_path: Path) -> None:
+    """A thread of an unclosed connection would keep the interpreter from ending; later calls say what is wrong."""
+    before = threading.active_count()
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        assert threading.active_count() > before
+        last = asyncio.create_task(manifest.remember("last", "word"))
+        await asyncio.sleep(0)
+    await last
+    await wait.until(lambda: threading.active_count() == before, what="the threads to end")
+    await manifest.close()
+    for call in (manifest.remember("a", "b"), manifest.remembered("a"), manifest.tally(1)):
+        with pytest.raises(errors.ManifestUnusable, match="closed"):
+            await call
+    assert _query(manifest.path, "SELECT value FROM remembered") == [("word",)]
+
+
+async def test_a_close_that_is_cancelled_closes_all_the_same(tmp_path: Path) -> None:
+    """And the lock is free."""
+    path = tmp_path / "manifest.db"
+    before = threading.active_count()
+
+    async def use(ready: asyncio.Event) -> None:
+        async with Manifest.open(path) as manifest:
+            ready.set()
+            await manifests.running(manifest, manifests.spec(points=2000))
+            await asyncio.Event().wait()
+
+    for patience in range(12):
+        ready = asyncio.Event()
+        task = asyncio.create_task(use(ready))
+        await ready.wait()
+        task.cancel()
+        for _ in range(patience):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await wait.until(lambda: threading.active_count() == before, what="the threads to end")
+    async with Manifest.open(path):
+        pass
+
+
+async def test_an_error_in_the_block_is_the_error_that_comes_out(tmp_path: Path) -> None:
+    """Closing hides nothing."""
+    with pytest.raises(ZeroDivisionError):
+        async with Manifest.open(tmp_path / "manifest.db"):
+            raise ZeroDivisionError
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """An old worker on a new database says which versions they are, and leaves it alone."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path, migrations=[*migrate.steps(), "CREATE TABLE later (x);"]):
+        pass
+    before = path.read_bytes()
+    with pytest.raises(errors.ManifestUnusable, match="schema version 2, this worker knows up to 1"):
+        async with Manifest.open(path):
+            pytest.fail("it was opened")
+    assert path.read_bytes() == before
+
+
+async def test_a_migration_leaves_a_backup_of_what_was_before(tmp_path: Path) -> None:
+    """The backup is a whole database of the old version; a new database needs none."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        record = await manifests.running(manifest)
+    assert "manifest.db.v1.backup" not in _modes(tmp_path)
+    async with Manifest.open(path, migrations=[*migrate.steps(), "ALTER TABLE remembered ADD COLUMN at_ms INTEGER;"]):
+        pass
+    backup = tmp_path / "manifest.db.v1.backup"
+    assert _query(backup, "PRAGMA user_version") == [(1,)]
+    async with Manifest.open(backup) as old:
+        assert await old.experiment("reef") == record
+
+
+async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """Not even with the half of it that went well."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        record = await manifests.running(manifest)
+    broken = "DROP VIEW v_jobs; INSERT INTO nowhere VALUES (1);"
+    with pytest.raises(errors.ManifestUnusable, match=r"schema version 2.*nowhere"):
+        async with Manifest.open(path, migrations=[*migrate.steps(), broken]):
+            pytest.fail("it was opened")
+    async with Manifest.open(path) as manifest:
+        assert await manifest.experiment("reef") == record
+    assert _query(path, "SELECT count(*) FROM v_jobs") == [(6,)]
+
+
+def _zeros_inside(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\x00\xff" * (size // 8))
+
+
+def _text(path: Path) -> None:
+    path.write_text("this is no database\n" * 200)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [_zeros_inside, _text, _cut])
+async def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Better no worker than one that works on half a manifest."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        await manifests.running(manifest, manifests.spec(points=500))
+    damage(path)
+    with pytest.raises(errors.ManifestUnusable, match=r"damaged.*restore a backup"):
+        async with Manifest.open(path):
+            pytest.fail("it was opened")
+
+
+async def test_a_database_that_another_program_holds_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's open transaction is no reason to restore a backup."""
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.01)
+    path = tmp_path / "manifest.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(errors.ManifestUnusable, match="can't be used: database is locked"):
+            async with Manifest.open(path):
+                pytest.fail("it was opened")
+    finally:
+        connection.close()
+
+
+async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    """A wrong path must not grow tables in somebody's data."""
+    path = tmp_path / "bookmarks.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE bookmarks (url)")
+    connection.close()
+    with pytest.raises(errors.ManifestUnusable, match="another program's"):
+        async with Manifest.open(path):
+            pytest.fail("it was opened")
+    assert _query(path, "SELECT name FROM sqlite_schema") == [("bookmarks",)]
+
+
+@pytest.mark.parametrize("place", ["file/manifest.db", "directory"])
+async def test_a_path_that_can_be_no_database_is_refused(tmp_path: Path, place: str) -> None:
+    """A file where a directory should be, a directory where a file should be."""
+    (tmp_path / "file").touch()
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(errors.ManifestUnusable, match=str(tmp_path)):
+        async with Manifest.open(tmp_path / place):
+            pytest.fail("it was opened")
+
+
+async def test_a_backup_is_a_whole_manifest_while_work_goes_on(tmp_path: Path) -> None:
+    """It opens as a manifest of its own; where it can't be written, that is said."""
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        record = await manifests.running(manifest, manifests.spec(points=300))
+        copies = manifest.backup(tmp_path / "copy.db"), manifest.remember("while", "copying")
+        await asyncio.gather(*copies)
+        with pytest.raises(errors.ManifestUnusable, match="could not be copied"):
+            await manifest.backup(tmp_path / "missing" / "copy.db")
+        async with Manifest.open(tmp_path / "copy.db") as copy:
+            assert await copy.experiment("reef") == record
+            assert await copy.due_count(record.key, 0, 1000) == 600
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from ems_worker.adapters.manifest import Manifest
+
+async def main(path):
+    async with Manifest.open(Path(path)) as manifest:
+        async def write(number):
+            count = int(await manifest.remembered(f"count {number}") or 0)
+            while True:
+                count += 1
+                await manifest.remember(f"count {number}", str(count))
+                print(number, count, flush=True)
+        await asyncio.gather(*(write(number) for number in range(8)))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_a_killed_worker_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
+    """kill -9 in mid-write, again and again: every acknowledged write is there and the file is whole."""
+    path = tmp_path / "manifest.db"
+    acknowledged = dict.fromkeys(range(8), 0)
+    for lines in itertools.islice(itertools.cycle([40, 111, 307]), 5):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _WRITER, str(path), stdout=asyncio.subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}
+        )
+        assert writer.stdout is not None
+        for _ in range(lines):
+            _note(acknowledged, await writer.stdout.readline())
+        writer.send_signal(signal.SIGKILL)
+        for line in (await writer.stdout.read()).splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                _note(acknowledged, line)
+        await writer.wait()
+        async with Manifest.open(path) as manifest:
+            for number, count in acknowledged.items():
+                assert int(await manifest.remembered(f"count {number}") or 0) >= count
+        assert _query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert min(acknowledged.values()) > 0

@@ -1,0 +1,189 @@
+"""What a manifest keeps of submissions, experiments, points and events, on a real file."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters.manifest import Manifest
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.records import ParkedEvent, PointRecord, Verdict
+from tests.support import manifests
+
+
+@pytest.fixture
+async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
+    async with Manifest.open(tmp_path / "manifest.db") as opened:
+        yield opened
+
+
+async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
+    """Every field of a submission survives, found by the stream's creation time and the sequence."""
+    one = manifests.submission(
+        7, verdict=Verdict.DUPLICATE, experiment_id="reef", publisher="evolution", reply_to="_INBOX.x", plan_sha=None
+    )
+    await manifest.record_submission(one, None)
+    assert await manifest.submission(one.stream_created_ns, 7) == one
+    assert await manifest.submission(one.stream_created_ns, 8) is None
+    assert await manifest.submission(one.stream_created_ns + 1, 7) is None
+
+
+async def test_an_accepted_plan_and_its_experiment_are_recorded_together_or_not_at_all(manifest: Manifest) -> None:
+    """An id that is taken refuses the whole submission."""
+    await manifest.record_submission(manifests.submission(1, "reef"), manifests.spec("reef"))
+    with pytest.raises(errors.ManifestConflict, match="experiment_id"):
+        await manifest.record_submission(manifests.submission(2, "reef"), manifests.spec("reef", points=9))
+    assert await manifest.submission(manifests.submission(2).stream_created_ns, 2) is None
+    record = await manifest.experiment("reef")
+    assert record is not None
+    assert record.spec.points == 3
+
+
+async def test_a_message_is_decided_once(manifest: Manifest) -> None:
+    """The second decision about a message is refused, with the experiment it came with."""
+    await manifest.record_submission(manifests.submission(1), None)
+    with pytest.raises(errors.ManifestConflict):
+        await manifest.record_submission(manifests.submission(1, "reef"), manifests.spec("reef"))
+    assert await manifest.experiment("reef") is None
+
+
+async def test_an_experiment_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
+    """Every field of a plan survives, its bytes exactly and integers of any size in its lists of values."""
+    new = manifests.spec(
+        "reef",
+        group="study-1",
+        tags=("a", "ä"),
+        description="heat stress\non the reef",
+        parameters={"food": "simulation_layer.initial_conditions.initial_food_count"},
+        metrics=("population", "life span"),
+        goal="minimize",
+    )
+    record = await manifests.accepted(manifest, new)
+    assert record.spec == new
+    assert (record.state, record.round, record.expanded_points) == (ExperimentState.ACCEPTED, 1, 0)
+    bare = manifests.spec("bare", metrics=(), goal_metric=None, goal=None)
+    assert (await manifests.accepted(manifest, bare, seq=2)).spec == bare
+
+
+async def test_decisions_wait_until_they_are_published(manifest: Manifest) -> None:
+    """Unpublished decisions come oldest first, published ones no more; saying it twice is harmless."""
+    both = [manifests.submission(2, received_ms=5), manifests.submission(1, received_ms=9)]
+    for one in both:
+        await manifest.record_submission(one, None)
+    assert await manifest.unpublished_decisions() == both
+    await manifest.decisions_published([both[0], both[0]])
+    await manifest.decisions_published([both[0]])
+    assert await manifest.unpublished_decisions() == [both[1]]
+    await manifest.decisions_published([])
+
+
+async def test_an_experiment_moves_only_from_the_state_that_was_expected(manifest: Manifest) -> None:
+    """Times follow the state, a reopened experiment counts a round more, and a wrong guess changes nothing."""
+    record = await manifests.accepted(manifest, manifests.spec())
+    state = ExperimentState
+    await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, 10)
+    with pytest.raises(errors.ManifestConflict, match="move_experiment"):
+        await manifest.move_experiment(record.key, state.ACCEPTED, state.CANCELLED, 11)
+    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, 20, "too many jobs failed")
+    ended = await manifest.experiment("reef")
+    assert ended is not None
+    assert (ended.state, ended.started_ms, ended.finished_ms) == (state.FAILED, 10, 20)
+    assert (ended.round, ended.reason) == (1, "too many jobs failed")
+    await manifest.move_experiment(record.key, state.FAILED, state.RUNNING, 30)
+    again = await manifest.experiment("reef")
+    assert again is not None
+    assert (again.round, again.started_ms, again.finished_ms, again.reason) == (2, 10, None, None)
+
+
+async def test_expansion_goes_on_exactly_where_it_stands(manifest: Manifest) -> None:
+    """A chunk that was recorded already is refused whole; points come back with parameters of any size."""
+    record = await manifests.accepted(manifest, manifests.spec(points=3, replicates=2))
+    points, runs = manifests.jobs_of([0, 1], 2)
+    points[1] = PointRecord(1, {"genome": [2**70, -0.1, "x"], "flag": None}, "elite.1", {"origin": "mutant"})
+    await manifest.expand(record.key, points, runs, 2)
+    with pytest.raises(errors.ManifestConflict, match="advance_expansion"):
+        await manifest.expand(record.key, points, runs, 2)
+    found = await manifest.points_by_number(record.key, [0, 1, 1, 2])
+    assert found == {0: points[0], 1: points[1]}
+    more, their_runs = manifests.jobs_of([2], 2)
+    await manifest.expand(record.key, more, their_runs, 3)
+    assert await manifest.due_count(record.key, 0, 100) == 6
+    with pytest.raises(errors.ManifestConflict, match="expanded_points_exist"):
+        await manifest.expand(record.key, *manifests.jobs_of([3], 2), 4)
+
+
+async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest: Manifest) -> None:
+    """An ended experiment is taken up again until its results and the status that tells of its end are published."""
+
+    async def unfinished() -> list[str]:
+        return [one.spec.experiment_id for one in await manifest.unfinished()]
+
+    record = await manifests.running(manifest)
+    assert await unfinished() == ["reef"]
+    await manifest.record_revision(record.key, 4)
+    await manifest.revision_published(record.key, 4)
+    await manifests.complete_all(manifest, record)
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, 9)
+    await manifest.results_published(record.key, 6)
+    assert await unfinished() == ["reef"], "no status has told of the end"
+    await manifest.record_revision(record.key, 5)
+    assert await unfinished() == ["reef"]
+    await manifest.revision_published(record.key, 5)
+    assert await unfinished() == []
+
+
+async def test_revisions_and_positions_never_fall_nor_run_ahead(manifest: Manifest) -> None:
+    """What comes late is ignored; what was never composed, or never given, can't be published."""
+    record = await manifests.accepted(manifest, manifests.spec())
+    await manifest.record_revision(record.key, 5)
+    await manifest.record_revision(record.key, 3)
+    await manifest.revision_published(record.key, 5)
+    await manifest.revision_published(record.key, 4)
+    found = await manifest.experiment("reef")
+    assert found is not None
+    assert (found.revision, found.published_revision) == (5, 5)
+    with pytest.raises(errors.ManifestConflict, match="published_revision_was_composed"):
+        await manifest.revision_published(record.key, 6)
+    with pytest.raises(errors.ManifestConflict, match="published_seq_was_given"):
+        await manifest.results_published(record.key, 1)
+    with pytest.raises(errors.ManifestConflict):
+        await manifest.record_revision(record.key + 1, 1)
+
+
+async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) -> None:
+    """By group and state, each page from where the last one ended."""
+    for seq, group in enumerate(["a", "b", "a", "a"], start=1):
+        await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
+    await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, 5)
+
+    first = await manifest.list_experiments(limit=2)
+    assert [one.spec.experiment_id for one in first] == ["e4", "e3"]
+    rest = await manifest.list_experiments(before_key=first[-1].key)
+    assert [one.spec.experiment_id for one in rest] == ["e2", "e1"]
+    chosen = await manifest.list_experiments(group="a", state=ExperimentState.ACCEPTED)
+    assert [one.spec.experiment_id for one in chosen] == ["e4", "e1"]
+
+
+async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Manifest) -> None:
+    """A redelivered event parks once; over the cap the oldest go; used and expired ones are gone."""
+    events = [ParkedEvent("sim-1", "sim.run_completed", seq, 100 + seq, b"\x00\xff") for seq in range(5)]
+    assert await manifest.park(events, keep=10) == 0
+    assert await manifest.park(events[:2], keep=10) == 0
+    assert await manifest.parked() == events
+    late = replace(events[0], simulation_id="sim-2", seq=9, received_ms=109)
+    assert await manifest.park([late], keep=4) == 2
+    assert await manifest.parked() == [*events[2:], late]
+    await manifest.unpark([events[3], events[0]])
+    assert await manifest.expire_parked(103) == 1
+    assert await manifest.parked() == [events[4], late]
+    assert await manifest.park([], keep=0) == 0
+
+
+async def test_what_is_remembered_last_stands(manifest: Manifest) -> None:
+    """A fact replaces the one of its name."""
+    assert await manifest.remembered("stream EMS_PLANS") is None
+    await manifest.remember("stream EMS_PLANS", "1:2")
+    await manifest.remember("stream EMS_PLANS", "1:3")
+    assert await manifest.remembered("stream EMS_PLANS") == "1:3"

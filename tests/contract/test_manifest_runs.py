@@ -1,0 +1,282 @@
+"""Runs and jobs in the manifest: what is due, guarded changes, pages, counts and aggregates, on a real file."""
+
+import math
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters.manifest import Manifest
+from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState
+from ems_worker.core.records import Experiment
+from ems_worker.core.run import ErrorKind, Run, RunState, StopReason
+from tests.support import manifests
+from tests.support.manifests import NOW_MS
+
+
+@pytest.fixture
+async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
+    async with Manifest.open(tmp_path / "manifest.db") as opened:
+        yield opened
+
+
+async def _pending(manifest: Manifest, record: Experiment) -> list[Run]:
+    return [one.current for one, _ in await manifest.due(record.key, NOW_MS, 1000)]
+
+
+def _lost(before: Run) -> Run:
+    return replace(before, state=RunState.LOST, finished_ms=NOW_MS, error_kind=ErrorKind.LOST, current=False)
+
+
+async def test_every_field_of_a_run_survives(manifest: Manifest) -> None:
+    """A run comes back equal after an insertion and after an update, numbers that aren't finite as null."""
+    record = await manifests.running(manifest)
+    first = (await _pending(manifest, record))[0]
+    full = replace(
+        manifests.claimed(first),
+        state=RunState.FAILED,
+        started_ms=NOW_MS + 5,
+        finished_ms=NOW_MS + 7,
+        elapsed_ms=77,
+        stop_reason=StopReason.TIMEOUT,
+        error_kind=ErrorKind.TIMEOUT,
+        error_message="stopped at its time limit: ä\n\U0001f41f",
+        retryable=False,
+        metrics={"a b": 1e-300, "n": 3, "none": None},
+        artifacts={"series": "s3://bucket/x"},
+        model_version="fish-2",
+        ended_seq=1,
+        job_revision=1,
+    )
+    await manifest.save([(record.key, first, full)], {record.key: 1})
+    place = (record.key, first.point, first.replicate)
+    assert (await manifest.jobs([place]))[place].runs == (full,)
+    second = replace(full, attempt=2, ended_seq=None, current=False, metrics={"x": math.inf, "y": math.nan, "z": -1.5})
+    await manifest.save([(record.key, None, second)], {})
+    stored = (await manifest.jobs([place]))[place].runs[1]
+    assert stored == replace(second, metrics={"x": None, "y": None, "z": -1.5})
+
+
+async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest: Manifest) -> None:
+    """A retry that falls due later comes later, and not before its time."""
+    record = await manifests.running(manifest)
+    first = (await _pending(manifest, record))[0]
+    await manifest.save([(record.key, first, manifests.claimed(first))], {})
+    retry = Run(first.point, first.replicate, 2, first.seed, due_ms=NOW_MS + 500)
+    lost = _lost(manifests.claimed(first))
+    await manifest.save([(record.key, manifests.claimed(first), lost), (record.key, None, retry)], {})
+
+    assert [one.key for one, _ in await manifest.due(record.key, NOW_MS, 3)] == [(0, 1), (1, 0), (1, 1)]
+    found = await manifest.due(record.key, NOW_MS + 500, 100)
+    assert [one.key for one, _ in found] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (0, 0)]
+    assert found[-1][0].runs == (lost, retry)
+    assert found[-1][1].params == {"food": 0, "heat": 0.0}
+    assert await manifest.due_count(record.key, NOW_MS, 100) == 5
+    assert await manifest.due_count(record.key, NOW_MS + 500, 4) == 4
+    assert await manifest.due(record.key + 1, NOW_MS, 10) == []
+
+
+async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> None:
+    """Runs of paused experiments don't wake anyone, nor do runs that are due already."""
+    record = await manifests.running(manifest)
+    first = (await _pending(manifest, record))[0]
+    assert await manifest.next_due_ms(NOW_MS) is None
+    assert await manifest.next_due_ms(-1) == 0
+    await manifest.save([(record.key, first, replace(first, due_ms=NOW_MS + 9))], {})
+    assert await manifest.next_due_ms(NOW_MS) == NOW_MS + 9
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.PAUSED, NOW_MS)
+    assert await manifest.next_due_ms(NOW_MS) is None
+
+
+async def test_a_change_applies_only_to_the_state_that_was_expected(manifest: Manifest) -> None:
+    """One stale change refuses all that were saved with it, the position of ends too."""
+    record = await manifests.running(manifest)
+    one, other, *_ = await _pending(manifest, record)
+    await manifest.save([(record.key, one, manifests.claimed(one))], {})
+    ended = manifests.completed(manifests.claimed(other), 1, population=1.0)
+    with pytest.raises(errors.ManifestConflict, match="update_runs: 1 of 2"):
+        await manifest.save([(record.key, other, ended), (record.key, one, manifests.claimed(one))], {record.key: 1})
+    stored = await manifest.jobs([(record.key, other.point, other.replicate)])
+    assert stored[record.key, other.point, other.replicate].current == other
+    found = await manifest.experiment("reef")
+    assert found is not None
+    assert found.ended_seq == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "constraint"),
+    [
+        ({"state": RunState.COMPLETED}, "finished_when_ended"),
+        ({"finished_ms": 5}, "finished_when_ended"),
+        ({"current": False}, "pending_stands"),
+        ({"state": RunState.RUNNING, "ended_seq": 1, "job_revision": 1}, "end_is_numbered"),
+        ({"state": RunState.COMPLETED, "finished_ms": 5, "error_kind": ErrorKind.LOST}, "error_kind"),
+    ],
+)
+async def test_rows_that_contradict_themselves_are_refused(
+    manifest: Manifest, wrong: dict[str, object], constraint: str
+) -> None:
+    """The schema itself refuses what no code should write."""
+    record = await manifests.running(manifest)
+    first = (await _pending(manifest, record))[0]
+    broken = replace(first, **wrong)  # type: ignore[arg-type]  # fields by name
+    with pytest.raises(errors.ManifestConflict, match=constraint):
+        await manifest.save([(record.key, first, broken)], {})
+
+
+async def test_an_end_has_a_position_of_its_own(manifest: Manifest) -> None:
+    """No two ends of an experiment have one position, and runs of points that aren't there can't be saved."""
+    record = await manifests.running(manifest)
+    one, other, *_ = await _pending(manifest, record)
+    changes = [(record.key, run, manifests.completed(run, 1, population=1.0)) for run in (one, other)]
+    with pytest.raises(errors.ManifestConflict, match="ended_seq"):
+        await manifest.save(changes, {record.key: 1})
+    with pytest.raises(errors.ManifestConflict, match="FOREIGN KEY"):
+        await manifest.save([(record.key, None, replace(one, point=99))], {})
+
+
+async def test_one_save_passes_the_job_from_attempt_to_attempt(manifest: Manifest) -> None:
+    """A late winner takes over from the attempt that stood for the job, with both rows in one save."""
+    record = await manifests.running(manifest)
+    first = (await _pending(manifest, record))[0]
+    place = (record.key, first.point, first.replicate)
+    lost = _lost(manifests.claimed(first))
+    retry = Run(first.point, first.replicate, 2, first.seed)
+    await manifest.save([(record.key, first, lost), (record.key, None, retry)], {})
+    won = replace(manifests.completed(lost, 1, population=3.0), current=True, error_kind=None)
+    dropped = replace(retry, state=RunState.CANCELLED, current=False, finished_ms=NOW_MS)
+    await manifest.save([(record.key, lost, won), (record.key, retry, dropped)], {record.key: 1})
+    assert (await manifest.jobs([place]))[place].current == won
+    assert [row.run for row in await manifest.results(record.key, 0, 10)] == [won]
+
+
+async def test_jobs_are_found_by_the_hundreds_and_absent_ones_left_out(manifest: Manifest) -> None:
+    """Over several experiments, in one call."""
+    one = await manifests.running(manifest, manifests.spec("one", points=300, replicates=1))
+    two = await manifests.running(manifest, manifests.spec("two", points=300, replicates=1), seq=2)
+    keys = [(record.key, point, 0) for record in (one, two) for point in range(400)]
+    found = await manifest.jobs(keys)
+    assert set(found) == {(record.key, point, 0) for record in (one, two) for point in range(300)}
+    assert await manifest.jobs([]) == {}
+
+
+async def test_open_jobs_are_those_that_were_announced_and_have_not_ended(manifest: Manifest) -> None:
+    """Recovery starts from attempts in submitting, submitted or running, with their jobs' other attempts."""
+    record = await manifests.running(manifest)
+    runs = await _pending(manifest, record)
+    submitting, submitted, begun, ended, *_ = runs
+    await manifest.save(
+        [
+            (record.key, submitting, manifests.claimed(submitting)),
+            (record.key, submitted, replace(manifests.claimed(submitted), state=RunState.SUBMITTED)),
+            (record.key, begun, replace(manifests.claimed(begun), state=RunState.RUNNING, started_ms=NOW_MS)),
+            (record.key, ended, manifests.completed(ended, 1, population=0.5)),
+        ],
+        {record.key: 1},
+    )
+    found = await manifest.open_jobs(record.key)
+    assert [(one.key, one.current.state.value, point.point) for one, point in found] == [
+        ((0, 0), "submitting", 0),
+        ((0, 1), "submitted", 0),
+        ((1, 0), "running", 1),
+    ]
+
+
+async def test_results_come_in_the_order_of_their_ends_from_any_position(manifest: Manifest) -> None:
+    """The cursor of the published position pages them."""
+    record = await manifests.running(manifest)
+    await manifests.complete_all(manifest, record)
+    rows = await manifest.results(record.key, 2, 3)
+    assert [(row.run.ended_seq, row.point.point) for row in rows] == [(3, 1), (4, 1), (5, 2)]
+    assert await manifest.results(record.key, 6, 3) == []
+
+
+async def test_jobs_are_paged_by_place_attempt_and_what_a_status_counts_them_as(manifest: Manifest) -> None:
+    """Standing runs only unless all attempts are asked for; an infeasible job isn't among the failed ones."""
+    record = await manifests.running(manifest)
+    one, other, third, *_ = await _pending(manifest, record)
+    retry = Run(one.point, one.replicate, 2, one.seed)
+    failed = replace(other, state=RunState.FAILED, finished_ms=5, error_kind=ErrorKind.INFEASIBLE)
+    refused = replace(third, state=RunState.FAILED, finished_ms=5, error_kind=ErrorKind.REFUSED)
+    await manifest.save(
+        [
+            (record.key, one, _lost(one)),
+            (record.key, None, retry),
+            (record.key, other, failed),
+            (record.key, third, refused),
+        ],
+        {},
+    )
+
+    async def page(after: tuple[int, int, int] = (-1, -1, -1), **how: object) -> list[tuple[int, int, int]]:
+        found = await manifest.jobs_page(record.key, after, 3, **how)  # type: ignore[arg-type]  # arguments by name
+        return [(row.run.point, row.run.replicate, row.run.attempt) for row in found]
+
+    assert await page() == [(0, 0, 2), (0, 1, 1), (1, 0, 1)]
+    assert await page((1, 0, 1)) == [(1, 1, 1), (2, 0, 1), (2, 1, 1)]
+    assert await page(attempts=True) == [(0, 0, 1), (0, 0, 2), (0, 1, 1)]
+    assert await page(state="infeasible") == [(0, 1, 1)]
+    assert await page(state="failed") == [(1, 0, 1)]
+    assert await page(state="lost", attempts=True) == [(0, 0, 1)]
+
+
+async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest: Manifest) -> None:
+    """Tally, points and the best point agree with core.experiment.Aggregate to the last bit."""
+    points, replicates = 40, 5
+    record = await manifests.running(manifest, manifests.spec(points=points, replicates=replicates, goal="minimize"))
+    draw = random.Random(7)
+    whole = Aggregate()
+    by_point: dict[int, Aggregate] = {}
+    changes = []
+    for index, run in enumerate(await _pending(manifest, record)):
+        value = draw.choice([None, draw.uniform(-1, 1) * 10 ** draw.randint(-9, 9)])
+        whole = whole.add(value)
+        by_point[run.point] = by_point.get(run.point, Aggregate()).add(value)
+        changes.append((record.key, run, manifests.completed(run, index + 1, population=value, other=1.0)))
+    last = changes.pop()
+    await manifest.save(changes, {record.key: len(changes)})
+    tally = await manifest.tally(record.key)
+    assert tally.by_bucket[Bucket.PENDING] == 1
+    assert tally.counts[Bucket.COMPLETED] == points * replicates - 1
+    rows = await manifest.points_page(record.key, points - 3, 5)
+    assert [(row.point.point, row.ended_seq) for row in rows] == [(38, 195), (39, None)]
+
+    await manifest.save([last], {record.key: points * replicates})
+    assert (await manifest.tally(record.key)).metrics == {"population": whole}
+    for row in await manifest.points(record.key, range(points)):
+        assert row.metrics == {"population": by_point[row.point.point]}
+        assert row.counts == {Bucket.COMPLETED: replicates}
+    best = await manifest.best_point(record.key)
+    assert best is not None
+    assert best.point.point == min((one.mean, point) for point, one in by_point.items() if one.n)[1]
+
+
+async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> None:
+    """None without a goal, while every point is open, or where nothing completed; the earlier of equals."""
+    record = await manifests.running(manifest)
+    assert await manifest.best_point(record.key) is None
+    runs = await _pending(manifest, record)
+    values = [None, None, 4.0, 4.0, 3.0, 5.0]
+    changes = [(record.key, run, manifests.completed(run, i + 1, population=values[i])) for i, run in enumerate(runs)]
+    await manifest.save(changes, {record.key: 6})
+    best = await manifest.best_point(record.key)
+    assert best is not None
+    assert (best.point.point, best.ended_seq, best.metrics["population"].mean) == (1, 4, 4.0)
+    aimless = await manifests.running(manifest, manifests.spec("aimless", goal_metric=None, goal=None), seq=2)
+    await manifests.complete_all(manifest, aimless)
+    assert await manifest.best_point(aimless.key) is None
+    with pytest.raises(errors.NotFound):
+        await manifest.tally(aimless.key + 1)
+
+
+async def test_export_gives_every_job_once_and_in_order(manifest: Manifest) -> None:
+    """Over many pages, the standing attempt of each."""
+    record = await manifests.running(manifest, manifests.spec(points=1300, replicates=2))
+    first = (await _pending(manifest, record))[0]
+    retry = Run(first.point, first.replicate, 2, first.seed)
+    await manifest.save([(record.key, first, _lost(first)), (record.key, None, retry)], {})
+    found = [(row.run.point, row.run.replicate, row.run.attempt) async for row in manifest.export(record.key)]
+    assert found == [(p, r, 2 if (p, r) == (0, 0) else 1) for p in range(1300) for r in range(2)]

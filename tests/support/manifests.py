@@ -1,0 +1,103 @@
+"""Manifests with something in them, for tests."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ems_worker.adapters.manifest import Manifest
+from ems_worker.core import job
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.records import Experiment, NewExperiment, PointRecord, Submission, Verdict
+from ems_worker.core.run import Run, RunState
+
+NOW_MS = 1_760_000_000_123
+SHA = "ab" * 32
+
+
+def submission(seq: int, experiment_id: str | None = None, **changes: Any) -> Submission:
+    """The decision about message `seq`: accepted where it names an experiment."""
+    plain = Submission(
+        stream="EMS_PLANS",
+        stream_created_ns=1_750_000_000_000_000_000,
+        seq=seq,
+        subject="ems.experiment.submit",
+        received_ms=NOW_MS,
+        verdict=Verdict.REJECTED if experiment_id is None else Verdict.ACCEPTED,
+        document=b'{"schema":"ems.decision.v1"}',
+        experiment_id=experiment_id,
+        plan_sha=SHA,
+    )
+    return replace(plain, **changes)
+
+
+def spec(experiment_id: str = "reef", points: int = 3, replicates: int = 2, **changes: Any) -> NewExperiment:
+    plain = NewExperiment(
+        experiment_id=experiment_id,
+        name=f"{experiment_id} of a test",
+        plan=b"experiment_name: \xf0\x9f\x90\x9f\n",
+        base=b'{"z": 1, "a": {"b": [1.0, "\xc3\xa4"]}}',
+        plan_sha=SHA,
+        points=points,
+        jobs=points * replicates,
+        replicates=replicates,
+        created_ms=NOW_MS,
+        metrics=("population",),
+        goal_metric="population",
+        goal="maximize",
+    )
+    return replace(plain, **changes)
+
+
+async def accepted(manifest: Manifest, new: NewExperiment, seq: int = 1) -> Experiment:
+    """The experiment, accepted by message `seq`, nothing of it expanded."""
+    await manifest.record_submission(submission(seq, new.experiment_id), new)
+    found = await manifest.experiment(new.experiment_id)
+    assert found is not None
+    return found
+
+
+def jobs_of(numbers: Sequence[int], replicates: int) -> tuple[list[PointRecord], list[Run]]:
+    """Points of these numbers and their first runs, as expansion makes them."""
+    points = [PointRecord(number, {"food": 25 * number, "heat": number / 8}) for number in numbers]
+    return points, [
+        job.first(number, replicate, 1000 + replicate) for number in numbers for replicate in range(replicates)
+    ]
+
+
+async def running(manifest: Manifest, new: NewExperiment | None = None, seq: int = 1) -> Experiment:
+    """The experiment with all its jobs pending."""
+    record = await accepted(manifest, new or spec(), seq)
+    points, runs = jobs_of(range(record.spec.points), record.spec.replicates)
+    await manifest.expand(record.key, points, runs, record.spec.points)
+    await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, NOW_MS)
+    found = await manifest.experiment(record.spec.experiment_id)
+    assert found is not None
+    return found
+
+
+def claimed(before: Run) -> Run:
+    return replace(before, state=RunState.SUBMITTING, submitted_ms=NOW_MS, config_sha=SHA)
+
+
+def completed(before: Run, ended_seq: int, **metrics: float | None) -> Run:
+    return replace(
+        before,
+        state=RunState.COMPLETED,
+        started_ms=NOW_MS + 1,
+        finished_ms=NOW_MS + 2001,
+        metrics=metrics,
+        artifacts={"series": f"file:///out/{ended_seq}.csv"},
+        model_version="fish-1",
+        ended_seq=ended_seq,
+        job_revision=before.job_revision + 1,
+    )
+
+
+async def complete_all(manifest: Manifest, record: Experiment) -> None:
+    """Ends every job; the population of job i (in order, from 0) is 10 * i."""
+    due = await manifest.due(record.key, NOW_MS, record.spec.jobs)
+    changes = [
+        (record.key, one.current, completed(claimed(one.current), index + 1, population=10.0 * index))
+        for index, (one, _) in enumerate(due)
+    ]
+    await manifest.save(changes, {record.key: len(changes)})
