@@ -120,7 +120,7 @@ class Outbox:
                 try:
                     await stream.publish(stored.event.subject, stored.event.body, timeout=_ACK_SECONDS, headers=headers)
                 except _UNANSWERED as failed:
-                    log.debug("event.unacknowledged", message_id=stored.event.message_id, error=repr(failed))
+                    log.info("event.unacknowledged", message_id=stored.event.message_id, error=repr(failed))
                     break
                 acknowledged.append(stored.number)
         return acknowledged

@@ -55,7 +55,7 @@ def _written(result_file: bytes) -> dict[str, Any]:
         raise ValueError(f"result.json is larger than {RESULT_LIMIT_BYTES} bytes")
     try:
         result = json.loads(result_file)
-    except ValueError as wrong:
+    except (ValueError, RecursionError) as wrong:
         raise ValueError(f"result.json is not JSON: {wrong}") from wrong
     if not isinstance(result, dict):
         raise ValueError("result.json is not an object")
@@ -68,7 +68,7 @@ def _printed(stdout: bytes) -> dict[str, Any]:
         if line.lstrip().startswith(b"{"):
             try:
                 result = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(result, dict) and ("metrics" in result or "artifacts" in result):
                 return result
@@ -81,6 +81,7 @@ def _metrics(given: Any) -> dict[str, float]:
         raise ValueError("metrics is not an object")
     metrics = {}
     for name, value in given.items():
+        _check_text(name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -98,7 +99,18 @@ def _artifacts(given: Any, output_dir: pathlib.PurePath) -> dict[str, str]:
     """Name to URI. What has no scheme is a path, from the output directory where it is relative."""
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ValueError("artifacts is not an object of strings")
+    for text in (*given.keys(), *given.values()):
+        _check_text(text)
     return {name: uri if _SCHEME.match(uri) else (output_dir / uri).as_uri() for name, uri in given.items()}
+
+
+def _check_text(text: str) -> None:
+    """JSON can spell half of a surrogate pair, which no message and no database takes."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as wrong:
+            raise ValueError(f"{text!r} is not Unicode text") from wrong
 
 
 def _last_words(stderr: bytes) -> str:
