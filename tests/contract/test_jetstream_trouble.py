@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker, connection
@@ -238,3 +239,38 @@ async def test_closing_is_quick_whatever_the_server_does(server: servers.NatsSer
         await stack.aclose()
         assert time.monotonic() - before < 2
         await asyncio.gather(*fetches)
+
+
+async def test_what_is_no_nats_server_is_no_server() -> None:
+    """Something else on the port is told as an unreachable server, not as a traceback; an outage is told once."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO 7\r\n")
+        await reader.read()
+        writer.close()
+
+    other = await asyncio.start_server(greet, "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+    with pytest.raises(errors.BrokerUnavailable, match="no NATS server answers"):
+        async with Broker.connect([url], name="test", timeout=5):
+            pytest.fail("connected to something else")
+    other.close()
+    await other.wait_closed()
+
+    heard = support.Heard()
+    link_ = connection.Connection([url], name="test", on_error=heard.errors.append)
+    dials = 0
+    real = link_._dial
+
+    async def counted() -> Client:
+        nonlocal dials
+        dials += 1
+        return await real()
+
+    link_._dial = counted  # type: ignore[method-assign]  # to see that it goes on trying
+    waiting = asyncio.create_task(link_.open(None))
+    await wait.until(lambda: dials >= 3, what="more attempts")
+    assert len(heard.errors) == 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await link_.close()

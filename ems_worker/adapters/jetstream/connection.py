@@ -163,7 +163,7 @@ class Connection:
                 task.cancel()
 
     async def _keep(self, client: Client | None) -> None:
-        failures = 0
+        failures, said = 0, ""
         first = True
         while True:
             try:
@@ -171,7 +171,10 @@ class Connection:
                 for listener in self._listeners:
                     await listener.connected(client)
             except (errors.BrokerUnavailable, *FOREIGN) as error:
-                self.on_error(error)
+                if failures == 0 or str(error) != said:
+                    # Once an outage, and again where its reason changes; not at every attempt.
+                    said = str(error)
+                    self.on_error(error)
                 if client is not None:
                     await self._discard(client)
                     client = None
@@ -217,7 +220,7 @@ class Connection:
                     error_cb=self._note_error,
                     closed_cb=on_closed,
                 )
-        except FOREIGN as error:
+        except Exception as error:  # whatever a broken server makes nats-py raise: there will be another attempt
             await self._discard(client)
             if not isinstance(error, nats.errors.NoServersError):
                 self._last_error = error

@@ -44,6 +44,8 @@ class Service:
         for verb, answering in self._endpoints.items():
             await group.add_endpoint(name=verb, handler=self._handler(answering))
         # Until the server has the subscriptions, whoever asks is told that nobody is there.
+        # Twice: nats-py's flush may overtake what waits to be sent, and only ensures that it is sent.
+        await client.flush(_FLUSH_SECONDS)
         await client.flush(_FLUSH_SECONDS)
 
     def lost(self) -> None:
