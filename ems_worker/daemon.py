@@ -18,8 +18,9 @@ from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.records import Experiment
+from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
-from ems_worker.service import accept, recover
+from ems_worker.service import check, crash, recover
 from ems_worker.service.accept import Intake
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
@@ -29,7 +30,9 @@ from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
+from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.report import Reporter
+from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
 from ems_worker.settings import Settings
 
@@ -62,6 +65,7 @@ class SystemClock:
 def run(settings: Settings) -> int:
     """Runs the worker until SIGTERM or SIGINT; the exit code."""
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
+    crash.arm(os.environ.get("EMS_CRASH_AT"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(settings))
@@ -176,7 +180,7 @@ class _Worker:
     ) -> None:
         """Builds the services, takes up what an earlier worker left, and works until cancelled."""
         settings, clock, metrics = self._settings, self._clock, self._metrics
-        read_base = accept.refuse_base
+        read_base = check.refuse_base
         if settings.base_config_root is not None:
             read_base = files.BaseFiles(settings.base_config_root).read
 
@@ -191,13 +195,27 @@ class _Worker:
             reporter.tell(key)
             dispatcher.wake()
 
+        def changed_all() -> None:
+            for key in ledger.experiments:
+                reporter.tell(key)
+
+        def ended(one: Run) -> None:
+            dispatcher.ended(one)
+
+        def relieved() -> None:
+            dispatcher.wake()
+
         async def accepted(record: Experiment) -> None:
             ledger.admit(await load(record))
             changed(record.key)
             expander.wake()
 
-        ledger = Ledger(manifest, clock, load, changed)
-        dispatcher = Dispatcher(ledger, manifest, orchestrator, clock, metrics, settings.run_window)
+        ledger = Ledger(manifest, clock, load, changed, ended)
+        submitter = Submitter(ledger, manifest, orchestrator, clock, metrics, relieved)
+        dispatcher = Dispatcher(
+            ledger, manifest, orchestrator, submitter, clock, metrics, settings.run_window, on_pause=changed_all
+        )
+        reconciler = Reconciler(ledger, orchestrator, submitter, clock, metrics, settings.rpc_deadline_seconds)
         expander = Expander(ledger, manifest, metrics, on_jobs=dispatcher.wake)
         limits = Limits(
             ledger, orchestrator, clock, metrics, settings.run_timeout_seconds, settings.stop_confirm_seconds
@@ -210,9 +228,19 @@ class _Worker:
             metrics,
             settings.worker_id,
             settings.status_interval_seconds,
+            lambda: dispatcher.paused,
             leave_manifest if settings.manifest_export else None,
         )
-        tracker = Tracker(ledger, manifest, broker, event_codec.decode, clock, metrics, settings.parked_events)
+        tracker = Tracker(
+            ledger,
+            manifest,
+            broker,
+            event_codec.decode,
+            clock,
+            metrics,
+            settings.parked_events,
+            on_backlog=dispatcher.caught_up,
+        )
         intake = Intake(
             manifest,
             broker,
@@ -231,7 +259,7 @@ class _Worker:
         for key in list(ledger.experiments):
             reporter.tell(key)
         await broker.serve(queries.handlers(), version=ems_worker.__version__)
-        upkeep = Upkeep(self._health, metrics, ledger, dispatcher, broker, manifest, orchestrator, clock)
+        upkeep = Upkeep(self._health, metrics, ledger, dispatcher, submitter, broker, manifest, orchestrator, clock)
         await upkeep.check_streams(streams)
         self._health.trouble("start", None)
         log.info("worker.ready", experiments=len(ledger.experiments), unsent=len(unsent))
@@ -241,7 +269,8 @@ class _Worker:
                 group.create_task(self._patiently("plans", intake.run))
                 group.create_task(expander.run())
                 group.create_task(dispatcher.run())
-                group.create_task(dispatcher.resend(unsent))
+                group.create_task(submitter.resend(unsent))
+                group.create_task(reconciler.run())
                 group.create_task(limits.run())
                 group.create_task(reporter.run())
                 group.create_task(upkeep.run())

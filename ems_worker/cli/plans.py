@@ -10,7 +10,7 @@ from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.cli import exits
 from ems_worker.core import canonical, render
-from ems_worker.service import accept
+from ems_worker.service import check as plan_check
 
 _STDIN = "-"
 _CONTENT_TYPES = {"yaml": "application/yaml", "json": "application/json"}
@@ -45,15 +45,15 @@ def read(argument: str) -> PlanFile:
         raise exits.Misused(f"the plan {argument} can't be read: {failed.strerror}") from failed
 
 
-def check(file: PlanFile) -> accept.Checked:
+def check(file: PlanFile) -> plan_check.Checked:
     """Validates as the worker does, all but what only it knows. Raises PlanRejected with everything that is wrong."""
     try:
-        return accept.check(file.data, yaml_reader, lambda path: _read_base(file, path))
+        return plan_check.check(file.data, yaml_reader, lambda path: _read_base(file, path))
     except errors.Unreadable as error:
         raise errors.PlanRejected([errors.Problem("unreadable", "", str(error))]) from error
 
 
-def message(file: PlanFile, checked: accept.Checked) -> Message:
+def message(file: PlanFile, checked: plan_check.Checked) -> Message:
     """The plan with the content of its base file beside it.
 
     A plan in block YAML keeps its own text, comments and line numbers, and gets a block at its end; where that would

@@ -4,10 +4,10 @@ from ems_worker import errors
 from ems_worker.cli import plans, problems, shell
 from ems_worker.core import documents
 from ems_worker.core.records import Verdict
-from ems_worker.service import accept
+from ems_worker.service import check as plan_check
 
 
-def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> accept.Checked | None:
+def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> plan_check.Checked | None:
     """The valid plan, its warnings told; None if it is not valid, which was told with all its problems.
 
     With `json` an invalid plan is told as its `ems.decision.v1`.
@@ -26,7 +26,7 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> acc
     return checked
 
 
-def decision(checked: accept.Checked) -> documents.Document:
+def decision(checked: plan_check.Checked) -> documents.Document:
     """The `ems.decision.v1` of a valid plan that was not sent."""
     return documents.decision(
         Verdict.ACCEPTED,

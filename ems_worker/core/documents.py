@@ -128,8 +128,9 @@ def status(
     now_ms: int,
     pace: Pace,
     best: PointRow | None = None,
+    paused: str | None = None,
 ) -> Document:
-    """`ems.status.v1`."""
+    """`ems.status.v1`. `paused`: why nothing is started although the experiment is running."""
     spec = record.spec
     ended = tally.ended
     return {
@@ -153,7 +154,7 @@ def status(
         "worker_id": worker_id,
         "metrics": {name: aggregate(one) for name, one in tally.metrics.items()},
         "best": None if best is None else best_point(record, best),
-        "reason": record.reason,
+        "reason": record.reason or paused,
     }
 
 

@@ -70,7 +70,7 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
 
 
 def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, wanted: bool = True) -> Decision:
-    """Applies a signal for one attempt to its job. Unless it is `wanted` (its experiment goes on) nothing is retried."""
+    """Applies a signal for one attempt to its job. It is not tried again unless it is `wanted`."""
     before = job.attempt(attempt)
     verdict, after = run.advance(before, signal, now_ms)
     if verdict is not Verdict.APPLY:

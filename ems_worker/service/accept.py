@@ -1,129 +1,28 @@
 """Plans in: a message is read, checked and decided; the decision is on disk before the message is acknowledged."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, ids, plan, space
-from ems_worker.core.plan import Plan
+from ems_worker.core import canonical, documents, ids
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
-from ems_worker.core.space import Count
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
+from ems_worker.service import check, crash
+from ems_worker.service.check import Checked, ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.metrics import Metrics
+from ems_worker.service.poison import Guard
 from ems_worker.service.ports import Broker, Manifest
 
 log = structlog.get_logger()
 
 # Plans longer than this are read and checked in a thread, so that events go on meanwhile.
 _LONG_BYTES = 64 * 1024
-
-
-class Reader(Protocol):
-    """Turns bytes into data: `adapters.yaml_reader`."""
-
-    def read_plan(self, data: bytes) -> Any: ...
-    def read_base(self, data: bytes) -> Any: ...
-    def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
-
-
-# Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
-ReadBase = Callable[[str], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
-
-    plan: Plan
-    count: Count
-    plan_sha: str
-    data: Mapping[str, Any]
-    base: Mapping[str, Any]
-
-
-def refuse_base(path: str) -> bytes:
-    """For plans whose base configuration must travel with them."""
-    raise errors.PlanRejected(
-        [
-            Problem(
-                "base_not_readable",
-                "base_config_file_path",
-                f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
-                "Send its content with the plan as base_config; ems-publish does",
-                place=("base_config_file_path",),
-            )
-        ]
-    )
-
-
-def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
-    """Reads and validates a plan, exactly as intake does.
-
-    Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
-    """
-    document = reader.read_plan(data)
-    try:
-        checked = _check(document.data, reader, read_base, max_jobs)
-    except errors.PlanRejected as error:
-        raise errors.PlanRejected(reader.place(error.problems, document)) from None
-    if not checked.plan.warnings:
-        return checked
-    return replace(checked, plan=replace(checked.plan, warnings=reader.place(checked.plan.warnings, document)))
-
-
-def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_jobs: int | None) -> Checked:
-    path = plan.base_reference(data)
-    base = None if path is None else _base(path, reader, read_base, data)
-    parsed = plan.parse(data, base)
-    count = space.count(parsed)
-    if max_jobs is not None and count.jobs > max_jobs:
-        words = f"the plan has {count.jobs:,} jobs; this worker takes {max_jobs:,} at most (EMS_MAX_JOBS)"
-        raise errors.PlanRejected([Problem("too_many_jobs", "", words)])
-    return Checked(parsed, count, canonical.plan_sha(data, parsed.base), data, parsed.base)
-
-
-def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the base file; its problems are told at the key that names it, with their place in that file."""
-    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
-    try:
-        content: dict[str, Any] = reader.read_base(read_base(path)).data
-    except errors.PlanRejected as error:
-        raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
-    except errors.Unreadable as error:
-        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", place=(key,))]) from None
-    return content
-
-
-def _in_file(one: Problem, key: str, path: str) -> Problem:
-    if one.place == (key,):
-        return one
-    at = f", line {one.line}, column {one.column}" if one.line is not None else ""
-    where = f" ({one.path})" if one.path else ""
-    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
-
-
-def decision_document(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None) -> documents.Document:
-    """What intake would decide, as far as that can be told from the plan alone."""
-    try:
-        checked = check(data, reader, read_base, max_jobs)
-    except errors.PlanRejected as error:
-        return documents.decision(Verdict.REJECTED, errors=error.problems)
-    except errors.Unreadable as error:
-        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))])
-    return documents.decision(
-        Verdict.ACCEPTED,
-        experiment_id=checked.plan.experiment_id,
-        points=checked.count.points,
-        jobs=checked.count.jobs,
-        plan_sha=checked.plan_sha,
-        warnings=checked.plan.warnings,
-    )
 
 
 class Intake:
@@ -137,7 +36,7 @@ class Intake:
         clock: Clock,
         metrics: Metrics,
         on_accept: Callable[[Experiment], Any],
-        read_base: ReadBase = refuse_base,
+        read_base: ReadBase = check.refuse_base,
         max_jobs: int | None = None,
         max_bytes: int | None = None,
         reply_prefixes: Sequence[str] = (),
@@ -152,13 +51,17 @@ class Intake:
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._prefixes = tuple(reply_prefixes)
+        self._guard = Guard(manifest, broker, metrics, "plan")
 
     async def run(self) -> None:
         """For ever: the next plan."""
         await self.publish_decisions()
         while True:
-            for message in await self._broker.plans():
-                await self.take(message)
+            await self._guard.process(await self._broker.plans(), self._take_all)
+
+    async def _take_all(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            await self.take(message)
 
     async def take(self, message: Message) -> None:
         """Decides one message. A message that was decided before gets its decision again."""
@@ -170,8 +73,11 @@ class Intake:
                 log.warning("plan.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
                 await self._broker.dead_letter(message, str(error), "plan")
                 self._metrics.submissions.labels("unreadable").inc()
+                self._metrics.dead_letters.labels("plan").inc()
                 return
+            crash.point("accept.decided")
             await self._manifest.record_submission(submission, new)
+            crash.point("accept.recorded")
             self._metrics.submissions.labels(submission.verdict.value).inc()
             log.info(
                 f"plan.{submission.verdict}",
@@ -184,6 +90,7 @@ class Intake:
                 assert record is not None
                 await self._on_accept(record)
         await self._broker.ack([message])
+        crash.point("accept.acked")
         await self._publish(submission)
 
     async def publish_decisions(self) -> None:
@@ -197,6 +104,7 @@ class Intake:
         await self._broker.publish([(subject, submission.document, name)])
         if submission.reply_to is not None:
             await self._broker.reply(submission.reply_to, submission.document)
+        crash.point("accept.published")
         await self._manifest.decisions_published([submission])
 
     async def _decide(self, message: Message) -> tuple[Submission, NewExperiment | None]:
@@ -250,8 +158,8 @@ class Intake:
             )
             raise errors.PlanRejected([Problem("plan_too_large", "", words)])
         if len(data) > _LONG_BYTES:
-            return await asyncio.to_thread(check, data, self._reader, self._read_base, self._max_jobs)
-        return check(data, self._reader, self._read_base, self._max_jobs)
+            return await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
+        return check.check(data, self._reader, self._read_base, self._max_jobs)
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
@@ -259,7 +167,7 @@ class Intake:
 
     def _conflict(self, existing: Experiment, checked: Checked) -> Problem:
         """The experiment of this id has another plan: where they differ."""
-        sent = stored(existing.spec, self._reader)
+        sent = check.stored(existing.spec, self._reader)
         paths = canonical.differences(
             canonical.with_base(sent.data, sent.base), canonical.with_base(checked.data, checked.base)
         )
@@ -289,11 +197,3 @@ def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int) -> 
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
     )
-
-
-def stored(spec: NewExperiment, reader: Reader) -> Checked:
-    """The plan of a recorded experiment, as it was accepted."""
-    data = reader.read_plan(spec.plan).data
-    base = reader.read_plan(spec.base).data
-    parsed = plan.parse(data, base)
-    return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)

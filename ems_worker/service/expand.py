@@ -11,6 +11,7 @@ from ems_worker.core import job, space
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import PointRecord
 from ems_worker.core.run import Run
+from ems_worker.service import crash
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
@@ -41,7 +42,7 @@ class Expander:
         """For ever: expands what is not expanded, then sleeps until woken."""
         while True:
             self._wake.clear()
-            waiting = [live for live in self._ledger.experiments.values() if not live.expanded and not live.over]
+            waiting = [live for live in self._ledger.experiments.values() if _waits(live)]
             for live in waiting:
                 await self.expand(live)
                 # The chunks are work without waiting: give events their turn.
@@ -50,21 +51,29 @@ class Expander:
                 await self._wake.wait()
 
     async def expand(self, live: Live) -> None:
-        """The next chunk of one experiment."""
+        """The next chunk of one experiment; after a crash there may be none left, and it still has to begin."""
         plan, done = live.plan, live.record.expanded_points
         replicates = live.record.spec.replicates
         points = list(islice(space.points(plan, done), max(1, _RUNS_A_CHUNK // replicates)))
-        records = [PointRecord(one.index, one.params, one.run_id_suffix, one.labels) for one in points]
+        records = [
+            PointRecord(one.index, one.params, one.run_id_suffix, {**plan.labels, **one.labels}) for one in points
+        ]
         runs: list[Run] = [
             job.first(point.index, replicate, plan.seeds.of(point.index, replicate))
             for point in points
             for replicate in range(replicates)
         ]
         await self._manifest.expand(live.key, records, runs, done + len(points))
+        crash.point("expand.chunk")
         live.record = replace(live.record, expanded_points=done + len(points))
         self._metrics.jobs_expanded.inc(len(runs))
         if live.record.state is ExperimentState.ACCEPTED:
             await self._ledger.move(live, ExperimentState.RUNNING)
+            crash.point("expand.begun")
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
         self._on_jobs()
+
+
+def _waits(live: Live) -> bool:
+    return not live.over and (not live.expanded or live.record.state is ExperimentState.ACCEPTED)

@@ -14,6 +14,7 @@ from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest, Orchestrator
+from ems_worker.service.submit import Submitter
 
 log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ class Upkeep:
         metrics: Metrics,
         ledger: Ledger,
         dispatcher: Dispatcher,
+        submitter: Submitter,
         broker: Broker,
         manifest: Manifest,
         orchestrator: Orchestrator,
@@ -71,6 +73,7 @@ class Upkeep:
         self._metrics = metrics
         self._ledger = ledger
         self._dispatcher = dispatcher
+        self._submitter = submitter
         self._broker = broker
         self._manifest = manifest
         self._orchestrator = orchestrator
@@ -82,7 +85,8 @@ class Upkeep:
             self._metrics.open_runs.set(self._ledger.open)
             self._metrics.experiments.set(len(self._ledger.experiments))
             self._metrics.broker_connected.set(self._broker.connected)
-            halted = self._dispatcher.halted
+            halted = self._submitter.halted
+            self._health.trouble("breaker", self._dispatcher.paused)
             self._health.trouble("dispatch", None if halted is None else f"the orchestrator refuses all runs: {halted}")
             away = None if self._orchestrator.ready() else "the orchestrator can't be reached"
             self._health.trouble("orchestrator", away)

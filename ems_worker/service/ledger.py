@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from ems_worker.core import experiment, ids, job, run
+from ems_worker.core import experiment, job, run
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
 from ems_worker.core.records import Experiment, PointRecord
 from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.service import crash
 from ems_worker.service.clock import Clock
-from ems_worker.service.live import Batch, JobKey, Live, RunKey
+from ems_worker.service.live import Batch, JobKey, Live, Registry, RunKey
 from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ class Heard:
     ended: bool = False
 
 
-class Ledger:
+class Ledger(Registry):
     """Live experiments and their open jobs, in step with the manifest."""
 
     def __init__(
@@ -41,21 +42,22 @@ class Ledger:
         clock: Clock,
         load: Callable[[Experiment], Awaitable[Live]],
         on_change: Callable[[int], None],
+        on_end: Callable[[Run], None] = lambda _: None,
     ) -> None:
-        """`load` makes an experiment live again from its record; `on_change` hears which experiment has news."""
-        self.manifest = manifest
-        self.experiments: dict[int, Live] = {}
-        self.jobs: dict[JobKey, Job] = {}
-        # When, on the monotonic clock, the counting of a run's time began in this process.
-        self.since: dict[RunKey, float] = {}
-        self._by_id: dict[str, int] = {}
-        # Names of experiments that were let go, or heard of only in events.
-        self._over: dict[int, str] = {}
+        """`load` makes an experiment live again from its record.
+
+        `on_change` hears which experiment has news, `on_end` each run that ends.
+        """
+        super().__init__(manifest)
         self._clock = clock
         self._load_experiment = load
         self._on_change = on_change
+        self._on_end = on_end
         self._lock = asyncio.Lock()
         self._uncommitted: dict[JobKey, int] = {}
+        # Jobs that may no longer be worth remembering, see _tidy.
+        self._idle: set[JobKey] = set()
+        self._commits: set[asyncio.Task[None]] = set()
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = ()) -> None:
         """Takes up an experiment with the jobs that have an open attempt."""
@@ -68,44 +70,15 @@ class Ledger:
                     live.open += 1
                     self._time(live.key, attempt)
 
-    def dismiss(self, key: int) -> None:
-        """Lets go of an experiment that has ended and is reported; late events find it in the manifest."""
-        live = self.experiments.pop(key)
-        del self._by_id[live.experiment_id]
-        self._over[key] = live.experiment_id
-
-    def live(self, experiment_id: str) -> Live | None:
-        key = self._by_id.get(experiment_id)
-        return None if key is None else self.experiments[key]
-
-    @property
-    def open(self) -> int:
-        """Runs in the run window, of all experiments."""
-        return sum(live.open for live in self.experiments.values())
-
-    async def key(self, experiment_id: str) -> int | None:
-        """The row id of an experiment, live or ended; None if the manifest hasn't got it."""
-        if (key := self._by_id.get(experiment_id)) is not None:
-            return key
-        record = await self.manifest.experiment(experiment_id)
-        if record is None:
-            return None
-        self._over[record.key] = experiment_id
-        return record.key
-
-    async def find(self, names: Iterable[str]) -> dict[str, RunKey]:
-        """The runs of these simulation ids, as far as they name an experiment of the manifest."""
-        found: dict[str, RunKey] = {}
-        keys: dict[str, int | None] = {}
-        for name in names:
-            parsed = ids.parse_simulation_id(name)
-            if parsed is None:
-                continue
-            if parsed.experiment_id not in keys:
-                keys[parsed.experiment_id] = await self.key(parsed.experiment_id)
-            if (key := keys[parsed.experiment_id]) is not None:
-                found[name] = (key, parsed.point, parsed.replicate, parsed.attempt)
-        return found
+    async def dismiss(self, key: int) -> None:
+        """Lets go of an experiment that has ended and is reported, unless there is news; late events revive it."""
+        # Under the lock: whoever decides about a job relies on its experiment.
+        async with self._lock:
+            live = self.experiments[key]
+            reported = live.record.published_seq == live.record.ended_seq
+            if live.over and reported and not live.open and not any(place[0] == key for place in self._uncommitted):
+                del self.experiments[key], self._by_id[live.experiment_id]
+                self._over[key] = live.experiment_id
 
     async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Heard]:
         """Applies signals in their order; returns when what they changed is in the manifest.
@@ -113,6 +86,7 @@ class Ledger:
         Raises errors.ManifestConflict or errors.ManifestUnusable if it could not be recorded.
         """
         async with self._lock:
+            self._tidy()
             await self._load({key[:3] for key, _ in signals})
             await self._revive(signals)
             batch = Batch()
@@ -124,8 +98,11 @@ class Ledger:
 
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk."""
-        live = self.experiments[key]
         async with self._lock:
+            self._tidy()
+            live = self.experiments.get(key)
+            if live is None or live.over or live.doomed:
+                return []
             now_ms = self._clock.now_ms()
             batch = Batch()
             claimed: list[tuple[Run, PointRecord]] = []
@@ -175,6 +152,7 @@ class Ledger:
     async def cancel_pending(self, key: int, limit: int) -> int:
         """Cancels up to `limit` runs that were never announced; how many those were."""
         async with self._lock:
+            self._tidy()
             batch = Batch()
             found = await self.manifest.due(key, 2**62, limit)
             for stored, _ in found:
@@ -190,6 +168,7 @@ class Ledger:
     async def _load(self, places: set[JobKey]) -> None:
         missing = [place for place in places if place not in self.jobs]
         if missing:
+            self._idle.update(missing)
             self.jobs.update(await self.manifest.jobs(missing))
 
     async def _revive(self, signals: Sequence[tuple[RunKey, Signal]]) -> None:
@@ -213,6 +192,8 @@ class Ledger:
         verdict = run.TRANSITIONS[before.attempt(key[3]).state, signal.event].verdict
         if verdict is not Verdict.APPLY:
             batch.places.add(place)
+            if key in self.heard:
+                self.heard[key] = self._clock.monotonic()
             return Heard(True, verdict)
         live = self.experiments[key[0]]
         wanted = not live.over and not live.doomed
@@ -232,10 +213,15 @@ class Ledger:
         was = old is not None and old.state in run.OPEN
         now = new.state in run.OPEN
         live.open += now - was
+        place = (live.key, new.point, new.replicate, new.attempt)
         if not now:
-            self.since.pop((live.key, new.point, new.replicate, new.attempt), None)
+            self.since.pop(place, None)
+            self.heard.pop(place, None)
         elif old is None or old.state is not new.state:
+            self.heard[place] = self._clock.monotonic()
             self._time(live.key, new)
+        if new.ended and (old is None or not old.ended):
+            self._on_end(new)
 
     def _time(self, key: int, one: Run) -> None:
         if one.state in (RunState.SUBMITTED, RunState.RUNNING):
@@ -246,7 +232,16 @@ class Ledger:
         for place in batch.places:
             self._uncommitted[place] = self._uncommitted.get(place, 0) + 1
         tallies = {key: self.experiments[key].tally for key in batch.touched}
-        return asyncio.create_task(self._record(batch, tallies))
+        task = asyncio.create_task(self._record(batch, tallies))
+        self._commits.add(task)
+        task.add_done_callback(self._recorded)
+        return task
+
+    def _recorded(self, task: asyncio.Task[None]) -> None:
+        """Whoever asked may be gone; what became of the commit is told all the same."""
+        self._commits.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("ledger.not_recorded", reason=str(error), kind=type(error).__name__)
 
     async def _record(self, batch: Batch, tallies: Mapping[int, Tally]) -> None:
         try:
@@ -257,17 +252,24 @@ class Ledger:
                 self._uncommitted[place] -= 1
                 if not self._uncommitted[place]:
                     del self._uncommitted[place]
-                    self._forget(place)
+                    self._idle.add(place)
         for key, tally in tallies.items():
             if (live := self.experiments.get(key)) is not None:
                 live.recorded = tally
             self._on_change(key)
 
-    def _forget(self, place: JobKey) -> None:
-        """Keeps in memory only jobs that have an open attempt; the manifest has the rest."""
-        one = self.jobs.get(place)
-        if one is not None and not any(attempt.state in run.OPEN for attempt in one.runs):
+    def _tidy(self) -> None:
+        """Keeps in memory only jobs that have an open attempt or are not on disk yet; the manifest has the rest.
+
+        Only at the beginning of a turn: what is looked up in the midst of one must not vanish before it is used, nor
+        be older than what was decided meanwhile.
+        """
+        for place in self._idle:
+            one = self.jobs.get(place)
+            if one is None or place in self._uncommitted or any(attempt.state in run.OPEN for attempt in one.runs):
+                continue
             del self.jobs[place]
+        self._idle.clear()
 
     async def _conclude(self, keys: Iterable[int]) -> None:
         for key in keys:
@@ -279,12 +281,14 @@ class Ledger:
         event = experiment.conclusion(live.recorded, live.allowed)
         if event is None:
             return
+        crash.point("ledger.concluding")
         state = live.record.state
         to = experiment.TRANSITIONS[state, event]
         if to is None:
             return
         reason = "too many jobs failed" if to is ExperimentState.FAILED else None
         await self.move(live, to, reason)
+        crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
     async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from ems_worker.core import ids, run
+from ems_worker.core import ids
 from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal, StopReason
+from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live, RunKey
@@ -24,9 +25,18 @@ _STOPS_AT_ONCE = 16
 _NO_CONFIRMATION = frozenset({"NOT_FOUND", "UNIMPLEMENTED"})
 
 
+# Answers that leave open whether STOP arrived: it is sent again.
+_NOT_HEARD = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+_AGAIN_SECONDS = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Stopping:
+    """A run that STOP was sent for: when first, when last (monotonic seconds), and what that can come to."""
+
     since: float
+    sent: float
+    heard: bool
     confirmable: bool
 
 
@@ -63,7 +73,7 @@ class Limits:
         await self._drop_doomed()
         overdue: list[tuple[RunKey, StopReason]] = []
         asked: list[RunKey] = []
-        for key, live, one in self._open():
+        for key, live, one in self._ledger.open_runs():
             if one.stop_reason is not None:
                 asked.append(key)
             elif live.doomed:
@@ -72,9 +82,10 @@ class Limits:
                 overdue.append((key, StopReason.TIMEOUT))
         if overdue:
             await self._ledger.ask_to_stop(overdue)
+            crash.point("limits.marked")
             asked += [key for key, _ in overdue]
-        await self._stop([key for key in asked if key not in self._stopping])
         await self._give_up([key for key in asked if key in self._stopping], now)
+        await self._stop([key for key in asked if self._is_to_be_stopped(key, now)])
         open_now = set(asked)
         self._stopping = {key: since for key, since in self._stopping.items() if key in open_now}
         if now - self._recorded >= _RECORD_SECONDS:
@@ -89,13 +100,9 @@ class Limits:
     def _limit_seconds(self, live: Live) -> float:
         return live.plan.limits.run_timeout_seconds or self._default_seconds
 
-    def _open(self) -> list[tuple[RunKey, Live, Run]]:
-        return [
-            ((*place, one.attempt), self._ledger.experiments[place[0]], one)
-            for place, job in self._ledger.jobs.items()
-            for one in job.runs
-            if one.state in run.OPEN and place[0] in self._ledger.experiments
-        ]
+    def _is_to_be_stopped(self, key: RunKey, now: float) -> bool:
+        before = self._stopping.get(key)
+        return before is None or (not before.heard and now - before.sent >= _AGAIN_SECONDS)
 
     async def _drop_doomed(self) -> None:
         for live in list(self._ledger.experiments.values()):
@@ -115,9 +122,12 @@ class Limits:
             name = ids.simulation_id(live.experiment_id, *key[1:])
             async with gate:
                 code = await self._orchestrator.stop(name)
+            crash.point("limits.stopped")
             self._metrics.stops.labels(str(reason)).inc()
             log.info("run.stop_sent", simulation_id=name, reason=reason, code=code)
-            self._stopping[key] = _Stopping(self._clock.monotonic(), code not in _NO_CONFIRMATION)
+            now = self._clock.monotonic()
+            since = self._stopping[key].since if key in self._stopping else now
+            self._stopping[key] = _Stopping(since, now, code not in _NOT_HEARD, code not in _NO_CONFIRMATION)
 
         if keys:
             await asyncio.gather(*(stop(key) for key in keys))

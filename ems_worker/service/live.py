@@ -1,16 +1,16 @@
 """Experiments in work, in memory: what the services share, and what of it changes together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ems_worker.core import experiment, job
+from ems_worker.core import experiment, ids, job, run
 from ems_worker.core.experiment import Tally
 from ems_worker.core.job import Job, RetryPolicy
 from ems_worker.core.plan import Plan
 from ems_worker.core.records import Experiment, PointRow
 from ems_worker.core.render import Template
 from ems_worker.core.run import Run
-from ems_worker.service.ports import Change
+from ems_worker.service.ports import Change, Manifest
 
 # A job's place in the manifest: experiment key, point, replicate.
 JobKey = tuple[int, int, int]
@@ -88,3 +88,61 @@ class Batch:
     @property
     def changes(self) -> list[Change]:
         return [(key[0], self._before[key], after) for key, after in self._after.items()]
+
+
+class Registry:
+    """The experiments in work and their jobs with an open run, by key, by id and by simulation id."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.experiments: dict[int, Live] = {}
+        self.jobs: dict[JobKey, Job] = {}
+        # When, on the monotonic clock, the counting of a run's time began in this process.
+        self.since: dict[RunKey, float] = {}
+        # When something was last heard of an open run in this process.
+        self.heard: dict[RunKey, float] = {}
+        self._by_id: dict[str, int] = {}
+        # Names of experiments that were let go, or heard of only in events.
+        self._over: dict[int, str] = {}
+
+    def live(self, experiment_id: str) -> Live | None:
+        key = self._by_id.get(experiment_id)
+        return None if key is None else self.experiments[key]
+
+    @property
+    def open(self) -> int:
+        """Runs in the run window, of all experiments."""
+        return sum(live.open for live in self.experiments.values())
+
+    def open_runs(self) -> list[tuple[RunKey, Live, Run]]:
+        """Every run in the run window."""
+        return [
+            ((*place, one.attempt), self.experiments[place[0]], one)
+            for place, held in self.jobs.items()
+            for one in held.runs
+            if one.state in run.OPEN and place[0] in self.experiments
+        ]
+
+    async def key(self, experiment_id: str) -> int | None:
+        """The row id of an experiment, live or ended; None if the manifest hasn't got it."""
+        if (key := self._by_id.get(experiment_id)) is not None:
+            return key
+        record = await self.manifest.experiment(experiment_id)
+        if record is None:
+            return None
+        self._over[record.key] = experiment_id
+        return record.key
+
+    async def find(self, names: Iterable[str]) -> dict[str, RunKey]:
+        """The runs of these simulation ids, as far as they name an experiment of the manifest."""
+        found: dict[str, RunKey] = {}
+        keys: dict[str, int | None] = {}
+        for name in names:
+            parsed = ids.parse_simulation_id(name)
+            if parsed is None:
+                continue
+            if parsed.experiment_id not in keys:
+                keys[parsed.experiment_id] = await self.key(parsed.experiment_id)
+            if (key := keys[parsed.experiment_id]) is not None:
+                found[name] = (key, parsed.point, parsed.replicate, parsed.attempt)
+        return found

@@ -16,6 +16,12 @@ class Metrics:
         self.start_seconds = Histogram(
             "ems_start_seconds", "Duration of start calls", buckets=_CALL_BUCKETS, registry=self.registry
         )
+        self.reconciled = Counter(
+            "ems_reconciled", "Answers of the orchestrator about silent runs", ["verdict"], registry=self.registry
+        )
+        self.breaker_open = Gauge(
+            "ems_breaker_open", "1 while dispatch is paused by the breaker", registry=self.registry
+        )
         self.stops = Counter("ems_stops", "STOP commands sent", ["reason"], registry=self.registry)
         self.events = Counter("ems_events", "Run events heard", ["verdict"], registry=self.registry)
         self.results = Counter("ems_results_published", "Result documents acknowledged", registry=self.registry)

@@ -19,7 +19,7 @@ from ems_worker.core.records import (
     PointRow,
     Submission,
 )
-from ems_worker.core.run import Run
+from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
 
 __all__ = ["Broker", "Capacity", "Change", "Manifest", "Message", "Orchestrator", "Start"]
@@ -123,6 +123,7 @@ class Manifest(Protocol):
     # What the worker remembers about the outside: streams' creation times and last sequences.
     async def remembered(self, name: str) -> str | None: ...
     async def remember(self, name: str, value: str) -> None: ...
+    async def forget(self, name: str) -> None: ...
 
 
 class Broker(Protocol):
@@ -172,6 +173,12 @@ class Orchestrator(Protocol):
 
     async def stop(self, simulation_id: str) -> str:
         """Sends STOP; the name of the gRPC status code that came back."""
+
+    async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
+        """What it knows of runs: a signal, or None for one that it doesn't know; runs without an answer are left out.
+
+        None as a whole: it doesn't implement the question.
+        """
 
     def ready(self) -> bool:
         """Whether it can be reached, as far as is known."""

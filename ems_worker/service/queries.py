@@ -10,8 +10,8 @@ from ems_worker import errors
 from ems_worker.core import documents, ids, render
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import Experiment
-from ems_worker.service import accept
-from ems_worker.service.accept import ReadBase, Reader
+from ems_worker.service import check
+from ems_worker.service.check import ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.ports import Manifest
@@ -94,7 +94,7 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        document = accept.decision_document(data, self._reader, self._read_base, self._max_jobs)
+        document = check.decision_document(data, self._reader, self._read_base, self._max_jobs)
         return documents.encode(document)
 
     async def _list(self, data: bytes) -> bytes:
@@ -165,7 +165,7 @@ class Queries:
         one = job.attempt(parsed.attempt)
         point = (await self._manifest.points_by_number(record.key, [parsed.point]))[parsed.point]
         live = self._ledger.live(parsed.experiment_id)
-        template = live.template if live is not None else render.Template(accept.stored(record.spec, self._reader).plan)
+        template = live.template if live is not None else render.Template(check.stored(record.spec, self._reader).plan)
         text = template.render(point.params, one.seed, request.simulation_id).decode()
         end = request.offset + _CONFIG_PART
         return documents.encode(

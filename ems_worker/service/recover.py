@@ -9,8 +9,8 @@ from ems_worker.core.job import RetryPolicy
 from ems_worker.core.records import Experiment
 from ems_worker.core.render import Template
 from ems_worker.core.run import ErrorKind, Run, RunState
-from ems_worker.service import accept
-from ems_worker.service.accept import Reader
+from ems_worker.service import check
+from ems_worker.service.check import Reader
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
 from ems_worker.service.ports import Manifest
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows."""
-    plan = accept.stored(record.spec, reader).plan
+    plan = check.stored(record.spec, reader).plan
     tally = await manifest.tally(record.key)
     return Live(
         record=record,

@@ -14,6 +14,7 @@ from ems_worker import errors
 from ems_worker.core import documents, experiment
 from ems_worker.core.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
+from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
@@ -41,9 +42,10 @@ class Reporter:
         metrics: Metrics,
         worker_id: str,
         interval_seconds: float,
+        paused: Callable[[], str | None],
         leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
     ) -> None:
-        """`leave_manifest` writes the file that stays when an experiment has ended."""
+        """`paused`: why dispatch starts nothing, for statuses. `leave_manifest` writes what stays of an experiment."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -51,6 +53,7 @@ class Reporter:
         self._metrics = metrics
         self._worker_id = worker_id
         self._interval = interval_seconds
+        self._paused = paused
         self._leave_manifest = leave_manifest
         self._news: set[int] = set()
         self._wake = asyncio.Event()
@@ -67,17 +70,19 @@ class Reporter:
             self._wake.clear()
             began = self._clock.monotonic()
             news, self._news = self._news, set()
+            pause = self._interval
             for key in news:
                 if (live := self._ledger.experiments.get(key)) is None:
                     continue
                 try:
                     await self.report(live)
-                except errors.BrokerUnavailable as error:
+                except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                    # One that can't be told (too large for the server, say) must not keep the others from being told.
                     log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
                     self.tell(key)
-                    await asyncio.sleep(_BROKER_PAUSE_SECONDS)
+                    pause = _BROKER_PAUSE_SECONDS
             # News that come meanwhile share the next status.
-            await asyncio.sleep(max(0.0, self._interval - (self._clock.monotonic() - began)))
+            await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
 
     async def flush(self) -> None:
         """Reports once more on every experiment with news: before the worker ends."""
@@ -96,12 +101,15 @@ class Reporter:
             return
         if live.over and self._leave_manifest is not None:
             await self._leave_manifest(live)
+            crash.point("report.file")
         await self._status(live, record, tally)
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
-            self._ledger.dismiss(live.key)
+            await self._ledger.dismiss(live.key)
 
     async def _results(self, live: Live) -> None:
-        while live.record.published_seq < live.record.ended_seq:
+        # Not further: a status has its turn also while jobs end faster than they are told.
+        target = live.record.ended_seq
+        while live.record.published_seq < target:
             rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
             if not rows:
                 return
@@ -118,7 +126,9 @@ class Reporter:
                 name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
                 items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
             await self._broker.publish(items)
+            crash.point("report.results")
             await self._manifest.results_published(live.key, last)
+            crash.point("report.cursor")
             live.record = replace(live.record, published_seq=last)
             self._metrics.results.inc(len(rows))
             await self._rank(live, ended)
@@ -151,10 +161,13 @@ class Reporter:
             now_ms=self._clock.now_ms(),
             pace=documents.pace(live.samples, tally.total - tally.ended),
             best=live.best,
+            paused=None if record.state in experiment.ENDED else self._paused(),
         )
         await self._manifest.record_revision(live.key, revision)
+        crash.point("report.composed")
         subject = f"ems.experiment.status.{live.experiment_id}"
         await self._broker.publish_latest(subject, documents.encode(document), revision)
+        crash.point("report.status")
         await self._manifest.revision_published(live.key, revision)
         live.record = replace(live.record, published_revision=revision)
         self._metrics.statuses.inc()

@@ -8,13 +8,18 @@ from ems_worker import errors
 from ems_worker.core.records import ParkedEvent
 from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
+from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
+from ems_worker.service.poison import Guard
 from ems_worker.service.ports import Broker, Manifest
 
 log = structlog.get_logger()
+
+# So many events at once mean that more wait.
+_BACKLOG = 400
 
 # How an event's bytes are understood: (subject, data) to the run's name and what is said of it.
 Decode = Callable[[str, bytes], tuple[str, Signal]]
@@ -32,7 +37,9 @@ class Tracker:
         clock: Clock,
         metrics: Metrics,
         keep: int,
+        on_backlog: Callable[[bool], None],
     ) -> None:
+        """`keep`: parked events at most. `on_backlog` hears whether more events wait than a batch holds."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -40,13 +47,17 @@ class Tracker:
         self._clock = clock
         self._metrics = metrics
         self._keep = keep
+        self._on_backlog = on_backlog
+        self._guard = Guard(manifest, broker, metrics, "event")
         self.parked = True
 
     async def run(self) -> None:
         """For ever: the next events."""
         while True:
-            if messages := await self._broker.events():
-                await self.track(messages)
+            messages = await self._broker.events()
+            if messages:
+                await self._guard.process(messages, self.track)
+            self._on_backlog(len(messages) >= _BACKLOG)
 
     async def track(self, messages: Sequence[Message]) -> None:
         """Applies one batch and acknowledges it; what can't be understood goes to the dead letters."""
@@ -59,10 +70,13 @@ class Tracker:
                 log.warning("event.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
                 await self._broker.dead_letter(message, str(error), "event")
                 self._metrics.events.labels("unreadable").inc()
+                self._metrics.dead_letters.labels("event").inc()
                 continue
             read.append((message, name, signal))
             good.append(message)
+        crash.point("track.decoded")
         unknown, contradictions = await self._apply([(name, signal) for _, name, signal in read])
+        crash.point("track.recorded")
         for index in contradictions:
             message, name, signal = read[index]
             log.warning("event.contradiction", simulation_id=name, subject=message.subject, seq=message.seq)
@@ -73,6 +87,7 @@ class Tracker:
             await self._park([read[index] for index in unknown])
         refused = {id(read[index][0]) for index in contradictions}
         await self._broker.ack([message for message in good if id(message) not in refused])
+        crash.point("track.acked")
 
     async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], list[int]]:
         """Applies what concerns known runs; the positions of those that don't, and of contradictions."""
@@ -93,6 +108,7 @@ class Tracker:
             assert one.verdict is not None
             self._metrics.events.labels(one.verdict.value).inc()
             if one.verdict is Verdict.CONTRADICTION:
+                self._metrics.dead_letters.labels("event").inc()
                 contradictions.append(index)
         return unknown, contradictions
 
@@ -109,6 +125,8 @@ class Tracker:
         """Applies parked events whose runs are known by now; those parked before `older_than_ms` are dropped."""
         if not self.parked:
             return
+        # Before the look: what is parked during it sets this again.
+        self.parked = False
         if expired := await self._manifest.expire_parked(older_than_ms):
             log.info("event.parked_expired", count=expired)
         parked = await self._manifest.parked()
@@ -118,4 +136,4 @@ class Tracker:
             log.warning("event.contradiction", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
         waiting = set(unknown)
         await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
-        self.parked = bool(waiting)
+        self.parked |= bool(waiting)

@@ -167,3 +167,6 @@ class Manifest(Reports):
     # What the worker remembers about the outside.
     async def remember(self, name: str, value: str) -> None:
         await self._writer.submit(Step(WRITES["remember"], [(name, value)]))
+
+    async def forget(self, name: str) -> None:
+        await self._writer.submit(Step(WRITES["forget"], [(name,)], guarded=False))

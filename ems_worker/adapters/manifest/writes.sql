@@ -128,3 +128,7 @@ DELETE FROM parked_events WHERE received_ms < :rows;
 -- name: remember key=1
 -- A fact about the outside, in place of the one of that name.
 INSERT INTO remembered (name, value) VALUES :rows ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: forget
+-- Drops a fact.
+DELETE FROM remembered WHERE name = :rows;

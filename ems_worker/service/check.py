@@ -1,0 +1,122 @@
+"""A plan's bytes checked, offline and at intake by the same code: read, parsed, counted; every problem at its place."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ems_worker import errors
+from ems_worker.core import canonical, documents, plan, space
+from ems_worker.core.plan import Plan
+from ems_worker.core.records import NewExperiment, Verdict
+from ems_worker.core.space import Count
+from ems_worker.errors import Problem
+
+
+class Reader(Protocol):
+    """Turns bytes into data: `adapters.yaml_reader`."""
+
+    def read_plan(self, data: bytes) -> Any: ...
+    def read_base(self, data: bytes) -> Any: ...
+    def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
+
+
+# Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
+ReadBase = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
+
+    plan: Plan
+    count: Count
+    plan_sha: str
+    data: Mapping[str, Any]
+    base: Mapping[str, Any]
+
+
+def refuse_base(path: str) -> bytes:
+    """For plans whose base configuration must travel with them."""
+    raise errors.PlanRejected(
+        [
+            Problem(
+                "base_not_readable",
+                "base_config_file_path",
+                f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
+                "Send its content with the plan as base_config; ems-publish does",
+                place=("base_config_file_path",),
+            )
+        ]
+    )
+
+
+def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
+    """Reads and validates a plan, exactly as intake does.
+
+    Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
+    """
+    document = reader.read_plan(data)
+    try:
+        checked = _check(document.data, reader, read_base, max_jobs)
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected(reader.place(error.problems, document)) from None
+    if not checked.plan.warnings:
+        return checked
+    return replace(checked, plan=replace(checked.plan, warnings=reader.place(checked.plan.warnings, document)))
+
+
+def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_jobs: int | None) -> Checked:
+    path = plan.base_reference(data)
+    base = None if path is None else _base(path, reader, read_base, data)
+    parsed = plan.parse(data, base)
+    count = space.count(parsed)
+    if max_jobs is not None and count.jobs > max_jobs:
+        words = f"the plan has {count.jobs:,} jobs; this worker takes {max_jobs:,} at most (EMS_MAX_JOBS)"
+        raise errors.PlanRejected([Problem("too_many_jobs", "", words)])
+    return Checked(parsed, count, canonical.plan_sha(data, parsed.base), data, parsed.base)
+
+
+def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the base file; its problems are told at the key that names it, with their place in that file."""
+    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+    try:
+        content: dict[str, Any] = reader.read_base(read_base(path)).data
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
+    except errors.Unreadable as error:
+        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", place=(key,))]) from None
+    return content
+
+
+def _in_file(one: Problem, key: str, path: str) -> Problem:
+    if one.place == (key,):
+        return one
+    at = f", line {one.line}, column {one.column}" if one.line is not None else ""
+    where = f" ({one.path})" if one.path else ""
+    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
+
+
+def decision_document(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None) -> documents.Document:
+    """What intake would decide, as far as that can be told from the plan alone."""
+    try:
+        checked = check(data, reader, read_base, max_jobs)
+    except errors.PlanRejected as error:
+        return documents.decision(Verdict.REJECTED, errors=error.problems)
+    except errors.Unreadable as error:
+        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))])
+    return documents.decision(
+        Verdict.ACCEPTED,
+        experiment_id=checked.plan.experiment_id,
+        points=checked.count.points,
+        jobs=checked.count.jobs,
+        plan_sha=checked.plan_sha,
+        warnings=checked.plan.warnings,
+    )
+
+
+def stored(spec: NewExperiment, reader: Reader) -> Checked:
+    """The plan of a recorded experiment, as it was accepted."""
+    data = reader.read_plan(spec.plan).data
+    base = reader.read_plan(spec.base).data
+    parsed = plan.parse(data, base)
+    return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)

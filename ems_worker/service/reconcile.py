@@ -1,0 +1,103 @@
+"""Runs that have been silent are asked for: what the orchestrator says of them is applied like an event.
+
+At the start and every 30 seconds; `core.reconcile` says what an answer means.
+"""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from ems_worker.core import ids, reconcile, run
+from ems_worker.core.reconcile import Asked
+from ems_worker.core.run import Run, RunState
+from ems_worker.service.clock import Clock
+from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import Live, RunKey
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.ports import Orchestrator
+from ems_worker.service.submit import Submitter
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS = 30.0
+
+
+class Reconciler:
+    """Asks for silent runs. An orchestrator that doesn't implement the question leaves them to their time limits."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        orchestrator: Orchestrator,
+        submitter: Submitter,
+        clock: Clock,
+        metrics: Metrics,
+        deadline_seconds: float,
+        interval_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        self._ledger = ledger
+        self._orchestrator = orchestrator
+        self._submitter = submitter
+        self._clock = clock
+        self._metrics = metrics
+        self._deadline = deadline_seconds
+        self._interval = interval_seconds
+        self._missing: Mapping[RunKey, float] = {}
+
+    async def run(self) -> None:
+        """For ever: a look, then a pause."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                again = [*await self.look(), *self.stranded()]
+                if again:
+                    group.create_task(self._submitter.resend(again))
+                await asyncio.sleep(self._interval)
+
+    async def look(self) -> list[tuple[Live, Run]]:
+        """Asks for all silent runs at once and applies the answers; the runs that are to be sent again."""
+        asked = self._silent()
+        if not asked:
+            self._missing = {}
+            return []
+        names = {ids.simulation_id(live.experiment_id, *key[1:]): key for key, live, _ in asked}
+        answers = await self._orchestrator.status(list(names))
+        if answers is None:
+            return []
+        submitted = {key: one.submitted_ms or 0 for key, _, one in asked}
+        judged = reconcile.judge(
+            [Asked(names[name], submitted[names[name]], answer) for name, answer in answers.items() if name in names],
+            self._missing,
+            self._clock.monotonic(),
+        )
+        self._missing = judged.missing
+        if judged.signals:
+            heard = await self._ledger.hear(judged.signals)
+            for (key, signal), one in zip(judged.signals, heard, strict=True):
+                self._metrics.reconciled.labels(str(one.verdict)).inc()
+                if one.verdict is run.Verdict.APPLY:
+                    log.info("run.reconciled", event_heard=signal.event, key=key)
+        again = [(live, one) for key, live, one in asked if key in judged.again]
+        if again:
+            log.warning("orchestrator.wiped", runs=len(again))
+        return again
+
+    def stranded(self) -> list[tuple[Live, Run]]:
+        """Runs that have been submitting for long although no command is under way for them."""
+        oldest_ms = self._clock.now_ms() - round(2000 * self._deadline)
+        return [
+            (live, one)
+            for key, live, one in self._ledger.open_runs()
+            if one.state is RunState.SUBMITTING
+            and key not in self._submitter.sending
+            and (one.submitted_ms or 0) < oldest_ms
+        ]
+
+    def _silent(self) -> list[tuple[RunKey, Live, Run]]:
+        """Runs that the orchestrator has, and of which nothing was heard for an interval in this process."""
+        since = self._clock.monotonic() - self._interval
+        return [
+            (key, live, one)
+            for key, live, one in self._ledger.open_runs()
+            if one.state is not RunState.SUBMITTING and self._ledger.heard.get(key, since) <= since
+        ]
