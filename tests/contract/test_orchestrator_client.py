@@ -1,9 +1,7 @@
 """The orchestrator's client against a server in another process that answers as it is told."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,10 +9,10 @@ import pytest
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.outcome import Answer, Outcome
 from ems_worker.core.run import ErrorKind, RunEvent
-from ems_worker.core.wire import Capacity, Start
-from tests.support import link, servers, wait
+from ems_worker.core.wire import Capacity
+from tests.support import orchestrator_client as support
+from tests.support import servers, wait
 
-MODULE = "tests.support.scripted_orchestrator"
 BATCH, SINGLE = "StartSimulations", "StartSimulation"
 
 
@@ -23,45 +21,23 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("orchestrator") / "log"
 
 
-@contextlib.asynccontextmanager
-async def _pair(
-    log: Path, *arguments: str, deadline: float = 10.0, window: int = 64
-) -> AsyncIterator[tuple[servers.GrpcProgram, Orchestrator]]:
-    async with servers.GrpcProgram(MODULE, arguments, log=log) as program:
-        async with Orchestrator.connect(program.target, deadline_seconds=deadline, window=window) as client:
-            await wait.until(client.ready, what="the channel")
-            yield program, client
-
-
-def _start(name: str, *, config: bytes = b"a: 1\n", **script: str) -> Start:
-    return Start(name, config, "sha", 2**64 - 1, "reef", script)
-
-
-async def _calls(client: Orchestrator) -> dict[str, float | None]:
-    found = await client.status(["calls"])
-    assert found is not None
-    signal = found["calls"]
-    assert signal is not None
-    return dict(signal.metrics or {})
-
-
 def _outcomes(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
     return [(one.simulation_id, one.outcome.value, one.code, one.message) for one in answers]
 
 
 async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> None:
     """Each command has its own answer, whatever became of its neighbours and in whatever order they were told."""
-    async with _pair(log) as (_, client):
+    async with support.pair(log) as (_, client):
         answers = await client.start(
             [
-                _start("a", outcome="ACCEPTED"),
-                _start("b", outcome="ALREADY_EXISTS"),
-                _start("c", outcome="REJECTED", code="INVALID_ARGUMENT", words="no such species"),
-                _start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full"),
-                _start("e", silent="yes"),
-                _start("f"),
-                _start("g", outcome="REJECTED"),
-                _start("h", code="PERMISSION_DENIED"),
+                support.start("a", outcome="ACCEPTED"),
+                support.start("b", outcome="ALREADY_EXISTS"),
+                support.start("c", outcome="REJECTED", code="INVALID_ARGUMENT", words="no such species"),
+                support.start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full"),
+                support.start("e", silent="yes"),
+                support.start("f"),
+                support.start("g", outcome="REJECTED"),
+                support.start("h", code="PERMISSION_DENIED"),
             ]
         )
         assert _outcomes(answers) == [
@@ -74,7 +50,7 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
             ("g", "unknown", "UNKNOWN", ""),
             ("h", "halt", "PERMISSION_DENIED", ""),
         ]
-        assert (await _calls(client))[BATCH] == 1
+        assert (await support.calls(client))[BATCH] == 1
 
 
 @pytest.mark.parametrize(
@@ -93,44 +69,46 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
 )
 async def test_a_single_calls_status_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
     """The code's meaning is the table's, the words are the orchestrator's."""
-    async with _pair(log) as (_, client):
-        (answer,) = await client.start([_start("a", abort=code, words="because")])
+    async with support.pair(log) as (_, client):
+        (answer,) = await client.start([support.start("a", abort=code, words="because")])
         assert answer == Answer("a", outcome, code, "because")
 
 
 async def test_without_batches_commands_go_one_by_one(log: Path) -> None:
     """UNIMPLEMENTED is remembered: the batch is tried once; no more calls are open than the window has room for."""
-    async with _pair(log, "--without", BATCH, "--delay", "0.02", window=8) as (_, client):
+    async with support.pair(log, "--without", BATCH, "--delay", "0.02", window=8) as (_, client):
         for _ in range(2):
-            answers = await client.start([_start(f"r{n}") for n in range(40)])
+            answers = await client.start([support.start(f"r{n}") for n in range(40)])
             assert [answer.simulation_id for answer in answers] == [f"r{n}" for n in range(40)]
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
-        calls = await _calls(client)
+        calls = await support.calls(client)
         assert (calls[BATCH], calls[SINGLE], calls["open"]) == (1, 80, 8)
         client.set_window(3)
-        await client.start([_start(f"s{n}") for n in range(10)])
-        assert (await _calls(client))["open"] == 8
+        await client.start([support.start(f"s{n}") for n in range(10)])
+        assert (await support.calls(client))["open"] == 8
 
 
 async def test_batches_are_asked_for_again_after_a_restart(log: Path) -> None:
     """What came back may be a newer orchestrator."""
-    async with servers.GrpcProgram(MODULE, ["--without", BATCH], log=log) as old:
+    async with servers.GrpcProgram(support.MODULE, ["--without", BATCH], log=log) as old:
         port = int(old.target.rpartition(":")[2])
         async with Orchestrator.connect(old.target) as client:
-            await client.start([_start("a"), _start("b")])
+            await client.start([support.start("a"), support.start("b")])
             await old.kill()
-            answers = await client.start([_start("a"), _start("b")])
+            answers = await client.start([support.start("a"), support.start("b")])
             assert {answer.outcome for answer in answers} == {Outcome.UNKNOWN}
-            async with servers.GrpcProgram(MODULE, [], log=log, port=port):
+            async with servers.GrpcProgram(support.MODULE, [], log=log, port=port):
                 await wait.until(client.ready, what="reconnection")
-                await client.start([_start("a"), _start("b")])
-                assert (await _calls(client))[BATCH] == 1
+                await client.start([support.start("a"), support.start("b")])
+                assert (await support.calls(client))[BATCH] == 1
 
 
 async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> None:
     """A permanent error for a whole batch doesn't say which run is wrong: each is asked for alone."""
-    async with _pair(log) as (_, client):
-        answers = await client.start([_start("good"), _start("bad", abort="INVALID_ARGUMENT", words="nonsense")])
+    async with support.pair(log) as (_, client):
+        answers = await client.start(
+            [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
+        )
         assert _outcomes(answers) == [
             ("good", "submitted", "OK", ""),
             ("bad", "refused", "INVALID_ARGUMENT", "nonsense"),
@@ -139,68 +117,68 @@ async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> N
 
 async def test_a_batch_that_failed_otherwise_is_unknown_for_all(log: Path) -> None:
     """They may have arrived: whoever asks sends them again."""
-    async with _pair(log) as (_, client):
-        answers = await client.start([_start("a"), _start("b", abort="INTERNAL", words="oops")])
+    async with support.pair(log) as (_, client):
+        answers = await client.start([support.start("a"), support.start("b", abort="INTERNAL", words="oops")])
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "INTERNAL")}
 
 
 async def test_batches_stay_under_the_message_limit(log: Path) -> None:
     """Twelve megabytes of configurations go in several calls, none refused."""
-    async with _pair(log) as (_, client):
-        answers = await client.start([_start(f"r{n}", config=b"x" * 1_000_000) for n in range(12)])
+    async with support.pair(log) as (_, client):
+        answers = await client.start([support.start(f"r{n}", config=b"x" * 1_000_000) for n in range(12)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
-        assert (await _calls(client))[BATCH] == 3
+        assert (await support.calls(client))[BATCH] == 3
 
 
 async def test_batches_have_a_bounded_number_of_commands(log: Path) -> None:
     """Six hundred small commands are three calls."""
-    async with _pair(log) as (_, client):
-        await client.start([_start(f"r{n}") for n in range(600)])
-        assert (await _calls(client))[BATCH] == 3
+    async with support.pair(log) as (_, client):
+        await client.start([support.start(f"r{n}") for n in range(600)])
+        assert (await support.calls(client))[BATCH] == 3
 
 
 async def test_a_lower_limit_is_learnt_from_the_refusal(log: Path) -> None:
     """The batch is split by the limit that the refusal names; the next is split before it is sent."""
-    async with _pair(log, "--max-message", "100000") as (_, client):
+    async with support.pair(log, "--max-message", "100000") as (_, client):
         for round_ in range(2):
-            answers = await client.start([_start(f"r{round_}-{n}", config=b"x" * 30_000) for n in range(9)])
+            answers = await client.start([support.start(f"r{round_}-{n}", config=b"x" * 30_000) for n in range(9)])
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
-        assert (await _calls(client))[BATCH] == 3 + 3
+        assert (await support.calls(client))[BATCH] == 3 + 3
 
 
 async def test_one_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
     """RESOURCE_EXHAUSTED for its size would never end; its neighbours are submitted."""
-    async with _pair(log, "--max-message", "100000") as (_, client):
-        answers = await client.start([_start("large", config=b"x" * 200_000), _start("small")])
+    async with support.pair(log, "--max-message", "100000") as (_, client):
+        answers = await client.start([support.start("large", config=b"x" * 200_000), support.start("small")])
         assert [answer.outcome for answer in answers] == [Outcome.REFUSED, Outcome.SUBMITTED]
         assert "and the orchestrator takes 100000" in answers[0].message
 
-        (answer,) = await client.start([_start("huge", config=b"x" * 5_000_000)])
+        (answer,) = await client.start([support.start("huge", config=b"x" * 5_000_000)])
         assert answer.outcome is Outcome.REFUSED
 
 
 async def test_capacity_is_followed(log: Path) -> None:
     """Every change is told, and the message limit that comes with it is kept to."""
-    async with _pair(log, "--capacity", "4", "--capacity", "8/50000", "--max-message", "60000") as (_, client):
+    async with support.pair(log, "--capacity", "4", "--capacity", "8/50000", "--max-message", "60000") as (_, client):
         changes = client.capacity()
         assert await anext(changes) == Capacity(4, 0, 0, 0, "m1")
         assert await anext(changes) == Capacity(8, 0, 0, 50_000, "m1")
-        answers = await client.start([_start(f"r{n}", config=b"x" * 20_000) for n in range(4)])
+        answers = await client.start([support.start(f"r{n}", config=b"x" * 20_000) for n in range(4)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
-        assert (await _calls(client))[BATCH] == 2
+        assert (await support.calls(client))[BATCH] == 2
         await changes.aclose()
 
 
 async def test_an_orchestrator_that_tells_no_capacity_is_none(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told once, however often it is asked again."""
     monkeypatch.setattr("ems_worker.adapters.orchestrator.capacity._UNIMPLEMENTED_PAUSE_SECONDS", 0.01)
-    async with _pair(log, "--without", "WatchCapacity") as (_, client):
+    async with support.pair(log, "--without", "WatchCapacity") as (_, client):
         changes = client.capacity()
         assert await anext(changes) is None
         next_change = asyncio.ensure_future(anext(changes))
 
         async def asked_again() -> bool:
-            return ((await _calls(client))["WatchCapacity"] or 0) > 3
+            return ((await support.calls(client))["WatchCapacity"] or 0) > 3
 
         await wait.until(asked_again, what="more questions")
         assert not next_change.done()
@@ -211,7 +189,7 @@ async def test_an_orchestrator_that_tells_no_capacity_is_none(log: Path, monkeyp
 
 async def test_capacity_ends_and_comes_back_with_the_orchestrator(log: Path) -> None:
     """None while it is away; the same capacity is told again after that."""
-    async with _pair(log, "--capacity", "4") as (program, client):
+    async with support.pair(log, "--capacity", "4") as (program, client):
         changes = client.capacity()
         assert (await anext(changes)) == Capacity(4, 0, 0, 0, "m1")
         await program.kill()
@@ -223,16 +201,16 @@ async def test_capacity_ends_and_comes_back_with_the_orchestrator(log: Path) -> 
 
 async def test_stop_gives_the_code(log: Path) -> None:
     """OK, the orchestrator's refusal, or that it doesn't implement it."""
-    async with _pair(log) as (_, client):
+    async with support.pair(log) as (_, client):
         assert await client.stop("a") == "OK"
         assert await client.stop("unknown") == "NOT_FOUND"
-    async with _pair(log, "--without", "ControlSimulation") as (_, client):
+    async with support.pair(log, "--without", "ControlSimulation") as (_, client):
         assert await client.stop("a") == "UNIMPLEMENTED"
 
 
 async def test_status_is_told_as_signals(log: Path) -> None:
     """As an event would say it; a run that isn't known is None, a state that isn't is left out."""
-    async with _pair(log) as (_, client):
+    async with support.pair(log) as (_, client):
         names = ["queued-1", "running-1", "paused-1", "completed-1", "failed-1", "not_found-1", "unspecified-1"]
         found = await client.status(names)
         assert found is not None
@@ -251,56 +229,6 @@ async def test_status_is_told_as_signals(log: Path) -> None:
         many = await client.status([f"running-{n}" for n in range(2500)])
         assert many is not None
         assert len(many) == 2500
-        assert (await _calls(client))["GetSimulationStatus"] == 4
-    async with _pair(log, "--without", "GetSimulationStatus") as (_, client):
+        assert (await support.calls(client))["GetSimulationStatus"] == 4
+    async with support.pair(log, "--without", "GetSimulationStatus") as (_, client):
         assert await client.status(["a"]) is None
-
-
-async def test_an_orchestrator_that_is_away_is_unknown_at_once(log: Path) -> None:
-    """No exception, no wait for the deadline: it may come back, so commands are sent again later."""
-    async with _pair(log) as (program, client):
-        await program.kill()
-        await wait.until(lambda: not client.ready(), what="the loss")
-        before = time.monotonic()
-        answers = await client.start([_start("a"), _start("b")])
-        assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "UNAVAILABLE")}
-        assert await client.stop("a") == "UNAVAILABLE"
-        assert await client.status(["a"]) == {}
-        assert time.monotonic() - before < 5
-
-
-async def test_a_call_that_hangs_ends_at_the_deadline(log: Path) -> None:
-    """Each has one, and what it left open is unknown; others go on meanwhile."""
-    async with _pair(log, deadline=0.5) as (_, client):
-        hanging = asyncio.create_task(client.start([_start("a", hang="yes")]))
-        assert (await client.start([_start("b")]))[0].outcome is Outcome.SUBMITTED
-        (answer,) = await hanging
-        assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "DEADLINE_EXCEEDED")
-
-
-async def test_a_connection_that_stays_silent_is_replaced(log: Path) -> None:
-    """After three unanswered calls in a row a half-open connection is given up for a new one."""
-    async with servers.GrpcProgram(MODULE, [], log=log) as program:
-        async with link.Link(int(program.target.rpartition(":")[2])) as half:
-            async with Orchestrator.connect(half.address, deadline_seconds=0.5) as client:
-                assert (await client.start([_start("a")]))[0].outcome is Outcome.SUBMITTED
-                half.freeze()
-                codes = [(await client.start([_start("b")]))[0].code for _ in range(3)]
-                assert codes == ["DEADLINE_EXCEEDED"] * 3
-
-                async def submitted() -> bool:
-                    return (await client.start([_start("b")]))[0].outcome is Outcome.SUBMITTED
-
-                await wait.until(submitted, timeout=5, what="a new connection")
-
-
-async def test_waiting_for_the_window_can_be_cancelled(log: Path) -> None:
-    """A place that a cancelled caller waited for, or just got, goes to the next."""
-    async with _pair(log, "--delay", "0.05", window=1) as (_, client):
-        tasks = [asyncio.create_task(client.start([_start(f"r{n}")])) for n in range(5)]
-        await asyncio.sleep(0)
-        for task in tasks[1:4]:
-            task.cancel()
-        done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [isinstance(one, asyncio.CancelledError) for one in done] == [False, True, True, True, False]
-        assert (await client.start([_start("after")]))[0].outcome is Outcome.SUBMITTED

@@ -1,0 +1,67 @@
+"""The orchestrator's client when the orchestrator is away, hangs, or can't be reached any more."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.core.outcome import Outcome
+from tests.support import link, servers, wait
+from tests.support import orchestrator_client as support
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("orchestrator") / "log"
+
+
+async def test_an_orchestrator_that_is_away_is_unknown_at_once(log: Path) -> None:
+    """No exception, no wait for the deadline: it may come back, so commands are sent again later."""
+    async with support.pair(log) as (program, client):
+        await program.kill()
+        await wait.until(lambda: not client.ready(), what="the loss")
+        before = time.monotonic()
+        answers = await client.start([support.start("a"), support.start("b")])
+        assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "UNAVAILABLE")}
+        assert await client.stop("a") == "UNAVAILABLE"
+        assert await client.status(["a"]) == {}
+        assert time.monotonic() - before < 5
+
+
+async def test_a_call_that_hangs_ends_at_the_deadline(log: Path) -> None:
+    """Each has one, and what it left open is unknown; others go on meanwhile."""
+    async with support.pair(log, deadline=0.5) as (_, client):
+        hanging = asyncio.create_task(client.start([support.start("a", hang="yes")]))
+        assert (await client.start([support.start("b")]))[0].outcome is Outcome.SUBMITTED
+        (answer,) = await hanging
+        assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "DEADLINE_EXCEEDED")
+
+
+async def test_a_connection_that_stays_silent_is_replaced(log: Path) -> None:
+    """After three unanswered calls in a row a half-open connection is given up for a new one."""
+    async with servers.GrpcProgram(support.MODULE, [], log=log) as program:
+        async with link.Link(int(program.target.rpartition(":")[2])) as half:
+            async with Orchestrator.connect(half.address, deadline_seconds=0.5) as client:
+                assert (await client.start([support.start("a")]))[0].outcome is Outcome.SUBMITTED
+                half.freeze()
+                codes = [(await client.start([support.start("b")]))[0].code for _ in range(3)]
+                assert codes == ["DEADLINE_EXCEEDED"] * 3
+
+                async def submitted() -> bool:
+                    return (await client.start([support.start("b")]))[0].outcome is Outcome.SUBMITTED
+
+                await wait.until(submitted, timeout=5, what="a new connection")
+
+
+async def test_waiting_for_the_window_can_be_cancelled(log: Path) -> None:
+    """A place that a cancelled caller waited for, or just got, goes to the next."""
+    async with support.pair(log, "--delay", "0.05", window=1) as (_, client):
+        tasks = [asyncio.create_task(client.start([support.start(f"r{n}")])) for n in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks[1:4]:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in done] == [False, True, True, True, False]
+        assert (await client.start([support.start("after")]))[0].outcome is Outcome.SUBMITTED
