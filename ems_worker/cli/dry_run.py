@@ -1,5 +1,6 @@
 """What a plan would do, without doing it: how much, which configurations, which seeds."""
 
+import collections
 import difflib
 import itertools
 from collections.abc import Iterator
@@ -9,18 +10,21 @@ from ems_worker.core import ids, plan, render, space
 
 # Rows of the seed table, for plans with a seed for each job.
 _SEEDS = 12
+# Combinations that are tried to tell how many satisfy the constraints.
+_TRIED = 100_000
 # Stands in the names of runs for an id that the worker will give.
 _NO_ID_YET = "EXPERIMENT"
 
 
 def show(parsed: plan.Plan, count: space.Count) -> None:
     """Prints the size of the plan, the first and the last configuration as differences from the base, the seeds."""
+    count = _counted(parsed, count)
     shell.out(size(count, parsed.replicates))
+    if count.points == 0:
+        return
     template = render.Template(parsed)
     base = render.block(parsed.base)
-    last = count.points - 1
-    jobs = [(0, 0), (last, parsed.replicates - 1)] if count.jobs > 1 else [(0, 0)]
-    for point, replicate in jobs:
+    for point, replicate in _first_and_last(parsed, count):
         shell.out("")
         for line in _difference(parsed, template, base, point, replicate):
             shell.out(line)
@@ -35,15 +39,30 @@ def size(count: space.Count, replicates: int) -> str:
     return f"{most}{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
 
 
-def _difference(parsed: plan.Plan, template: render.Template, base: str, number: int, replicate: int) -> Iterator[str]:
+def _counted(parsed: plan.Plan, count: space.Count) -> space.Count:
+    """The exact count, where making all points to find out doesn't take long."""
+    if count.exact or count.points > _TRIED:
+        return count
+    points = sum(1 for _ in space.points(parsed))
+    return space.Count(points, points * parsed.replicates)
+
+
+def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[space.Point, int]]:
+    """The first job and the last, as point and replicate; the last only where it is known which that is."""
+    yield next(space.points(parsed)), 0
+    if count.exact and count.jobs > 1:
+        (last,) = collections.deque(space.points(parsed, count.points - 1), maxlen=1)
+        yield last, parsed.replicates - 1
+
+
+def _difference(
+    parsed: plan.Plan, template: render.Template, base: str, point: space.Point, replicate: int
+) -> Iterator[str]:
     """One run's configuration against the base, as a unified diff."""
-    point = next(space.points(parsed, number))
-    seed = _seed(parsed, number, replicate)
-    run = ids.simulation_id(parsed.experiment_id or _NO_ID_YET, number, replicate, 1)
-    config = template.render(point.params, seed, run).decode()
+    run = ids.simulation_id(parsed.experiment_id or _NO_ID_YET, point.index, replicate, 1)
+    config = template.render(point.params, parsed.seeds.of(point.index, replicate), run).decode()
     lines = difflib.unified_diff(base.splitlines(), config.splitlines(), "base configuration", run, lineterm="")
-    changed = list(lines)
-    return iter(changed or [f"{run} gets the base configuration as it is"])
+    return iter(list(lines) or [f"{run} gets the base configuration as it is"])
 
 
 def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
@@ -51,14 +70,10 @@ def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
     each_job = parsed.seeds.policy == "independent"
     total = count.jobs if each_job else parsed.replicates
     jobs = itertools.islice(itertools.product(range(count.points), range(parsed.replicates)), min(total, _SEEDS))
-    rows = [(str(p) if each_job else "all", str(r), str(_seed(parsed, p, r))) for p, r in jobs]
+    rows = [(str(p) if each_job else "all", str(r), str(parsed.seeds.of(p, r))) for p, r in jobs]
     tables.show(("point", "replicate", "seed"), rows, numbers=(0, 1, 2))
     if total > len(rows):
         shell.out(f"... and {total - len(rows):,} more")
-
-
-def _seed(parsed: plan.Plan, point: int, replicate: int) -> int:
-    return parsed.seeds.of(point, replicate)
 
 
 def _many(number: int, noun: str) -> str:

@@ -21,6 +21,8 @@ _CODE = "Nats-Service-Error-Code"
 _ERROR = "Nats-Service-Error"
 # With this many connection attempts a second a server that is just starting is met soon.
 _RETRY_SECONDS = 0.25
+# So often every server may refuse before we give up: one may be starting this moment.
+_REFUSALS = 3
 # An idle connection whose server is gone is noticed after two of these.
 _PING_SECONDS = 10
 
@@ -39,6 +41,8 @@ class Connection:
         self._client = Client()
         self._last_error = ""
         self._opened = False
+        self._opening: asyncio.Timeout | None = None
+        self._refusals = 0
 
     @property
     def client(self) -> Client:
@@ -53,7 +57,7 @@ class Connection:
     async def open(self) -> None:
         """Connects. Raises BrokerUnavailable where no server lets us in within the timeout."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as self._opening:
                 await self._client.connect(
                     self._servers,
                     name="ems",
@@ -122,6 +126,11 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = _words(error)
+        if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
+            self._refusals += 1
+            if self._refusals == _REFUSALS * len(self._servers):
+                # Nobody listens anywhere: there is nothing to wait for.
+                self._opening.reschedule(asyncio.get_running_loop().time())
 
     async def _on_disconnect(self) -> None:
         if self._opened:

@@ -90,6 +90,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._slots: int = options.slots
         self._delay: float = options.delay
         self._failures = Failures.parse(options.fail)
+        self._held: list[str] = options.hold
         self._runs: dict[str, model.Run] = {}
         self._log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
@@ -109,6 +110,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._runs[name] = model.Run(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
     def _take_on(self, simulation_id: str) -> None:
+        if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._held):
+            return
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._end, simulation_id)
         else:
@@ -235,6 +238,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="every start call, on disk before its reply")
     parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
     parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
+    parser.add_argument("--hold", action="append", default=[], metavar="PATTERN", help="these ids run until stopped")
     parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")
     uvloop.run(serve(parser.parse_args()))

@@ -1,0 +1,82 @@
+"""`ems-worker` as a process: its settings, and how it ends."""
+
+import json
+import signal
+from pathlib import Path
+
+from ems_worker import settings
+from ems_worker.cli import exits
+from ems_worker.local import ports
+from tests.support import broker, commands, servers
+
+
+def test_config_lists_every_setting_with_its_source(tmp_path: Path) -> None:
+    """As columns, or documents with --json; passwords are left out."""
+    file = tmp_path / "ems.toml"
+    file.write_text("max_jobs = 5\n")
+    env = commands.environment(EMS_CONFIG=str(file), EMS_SERVER="nats://u:secret@h:4222")
+    ended = commands.run("ems-worker", "config", "--rpc-window", "3", "--no-manifest-export", env=env)
+    assert ended.code == exits.Exit.OK
+    lines = {line.split()[0]: line.split()[1:4] for line in ended.out.splitlines()}
+    assert set(lines) == {"setting", *settings.Settings.model_fields}
+    assert lines["max_jobs"] == ["5", str(file), "EMS_MAX_JOBS"]
+    assert lines["rpc_window"] == ["3", "--rpc-window", "EMS_RPC_WINDOW"]
+    assert lines["manifest_export"] == ["false", "--manifest-export", "EMS_MANIFEST_EXPORT"]
+    assert "secret" not in ended.out
+    documents = [json.loads(line) for line in commands.run("ems-worker", "config", "--json", env=env).out.splitlines()]
+    assert [one["name"] for one in documents] == list(settings.Settings.model_fields)
+
+
+def test_every_setting_has_a_flag() -> None:
+    """With what it means and its default."""
+    words = " ".join(commands.run("ems-worker", "run", "--help").out.split())
+    for one in settings.describe():
+        assert f" {one.flag} " in words
+        assert one.description in words
+
+
+def test_settings_that_cannot_work_are_exit_code_2() -> None:
+    """All of them at once, with their origin."""
+    env = commands.environment(EMS_SERVR="x", EMS_RPC_WINDOW="many")
+    ended = commands.run("ems-worker", "run", env=env)
+    assert ended.code == exits.Exit.USAGE
+    assert "unknown environment variable EMS_SERVR; did you mean EMS_SERVER?" in ended.err
+    assert "rpc_window (from EMS_RPC_WINDOW): 'many'" in ended.err
+
+
+def test_a_second_worker_on_the_same_manifest_is_exit_code_6(deployment: commands.Deployment) -> None:
+    """Its words name the lock; the first one is not disturbed."""
+    ended = commands.run("ems-worker", "run", env=deployment.worker_settings)
+    assert ended.code == exits.Exit.MANIFEST
+    assert "manifest.db" in ended.err
+    assert commands.run("ems", "ls", env=deployment.env).code == exits.Exit.OK
+
+
+async def test_a_broker_that_contradicts_what_is_needed_is_exit_code_4(tmp_path: Path) -> None:
+    """The words name the stream and the difference."""
+    async with servers.NatsServer(tmp_path / "nats") as server:
+        async with broker.plain(server) as (_, jetstream):
+            await jetstream.add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit"], retention="workqueue")
+        env = commands.environment(EMS_SERVER=server.url, EMS_DATA_DIR=str(tmp_path / "data"), EMS_HTTP="")
+        ended = commands.run("ems-worker", "run", env=env)
+    assert ended.code == exits.Exit.UNREACHABLE
+    assert "EMS_PLANS" in ended.err
+
+
+async def test_told_to_stop_it_ends_in_order_with_exit_code_0(tmp_path: Path) -> None:
+    """By SIGTERM or SIGINT, whether or not its broker and orchestrator were ever there."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        settings_of = {
+            "EMS_SERVER": f"127.0.0.1:{ports.free_port()}",
+            "EMS_ORCHESTRATOR": f"127.0.0.1:{ports.free_port()}",
+            "EMS_DATA_DIR": str(tmp_path / number.name),
+            "EMS_HTTP": "",
+        }
+        with commands.start("ems-worker", "run", env=commands.environment(**settings_of)) as process:
+            assert process.stderr is not None
+            while "worker.starting" not in (line := process.stderr.readline()):
+                assert line, "it ended before it started"
+            process.send_signal(number)
+            _, err = process.communicate(timeout=30)
+        assert process.returncode == exits.Exit.OK, err
+        assert "Traceback" not in err
