@@ -142,8 +142,8 @@ class Broker(Protocol):
     async def plans(self) -> Sequence[Message]:
         """Waits for plan messages, a second at most; an empty answer is one."""
 
-    async def events(self) -> Sequence[Message]:
-        """Waits for run events, a second at most; as many as are there, up to a batch."""
+    async def events(self, seconds: float = 1.0) -> Sequence[Message]:
+        """Waits for run events, so long at most; as many as are there, up to a batch."""
 
     async def ack(self, messages: Sequence[Message]) -> None: ...
     async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:

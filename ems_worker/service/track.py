@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 # So many events at once mean that more wait.
 _BACKLOG = 400
+_WAIT_SECONDS = 1.0
+# At the start dispatch waits to hear whether there is a backlog.
+_FIRST_WAIT_SECONDS = 0.1
 
 # How an event's bytes are understood: (subject, data) to the run's name and what is said of it.
 Decode = Callable[[str, bytes], tuple[str, Signal]]
@@ -53,8 +56,10 @@ class Tracker:
 
     async def run(self) -> None:
         """For ever: the next events."""
+        wait = _FIRST_WAIT_SECONDS
         while True:
-            messages = await self._broker.events()
+            messages = await self._broker.events(wait)
+            wait = _WAIT_SECONDS
             if messages:
                 await self._guard.process(messages, self.track)
             self._on_backlog(len(messages) >= _BACKLOG)

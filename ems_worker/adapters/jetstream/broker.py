@@ -100,9 +100,9 @@ class Broker:
         """Plan messages: a few, or none after a second, or while there is no connection."""
         return await self._plans.fetch(_WAIT_SECONDS)
 
-    async def events(self) -> Sequence[Message]:
-        """Run events: up to 500, or none after a second, or while there is no connection."""
-        return await self._events.fetch(_WAIT_SECONDS)
+    async def events(self, seconds: float = _WAIT_SECONDS) -> Sequence[Message]:
+        """Run events: up to 500, or none after so many seconds, or while there is no connection."""
+        return await self._events.fetch(seconds)
 
     async def ack(self, messages: Sequence[Message]) -> None:
         """Acknowledges. Never raises: what gets lost on the way is redelivered."""
