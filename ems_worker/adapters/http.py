@@ -1,6 +1,8 @@
 """/healthz, /readyz and /metrics on one port, served by the standard library from a thread."""
 
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -15,7 +17,34 @@ from ems_worker import errors
 Troubles = Callable[[], Mapping[str, str]]
 
 
+# A client that sends nothing for so long is hung up on.
+_PATIENCE_SECONDS = 10.0
+# How soon the end is noticed.
+_POLL_SECONDS = 0.1
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A thread a request: a client that is slow, or silent, must not keep the others' probes from being answered."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's: that asks the name service who we are, which may take long and is of no use here.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no error of ours."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
+    timeout = _PATIENCE_SECONDS
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Probes come every few seconds: they don't belong in the log."""
 
@@ -35,11 +64,14 @@ class HttpServer:
     def __enter__(self) -> "HttpServer":
         """Raises errors.SettingsError where the port can't be had."""
         try:
-            self._server = make_server(self._host, self._port, self._answer, handler_class=_Quiet)
+            kind = _Server6 if ":" in self._host else _Server
+            self._server = make_server(self._host, self._port, self._answer, server_class=kind, handler_class=_Quiet)
         except OSError as error:
             words = f"http: {self._host}:{self._port} can't be had: {error.strerror}; EMS_HTTP sets another"
             raise errors.SettingsError(words) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="http", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -53,7 +85,8 @@ class HttpServer:
     def address(self) -> str:
         """host:port, with the port that was given out where 0 was asked for."""
         assert self._server is not None
-        return f"{self._host}:{self._server.server_port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self._server.server_port}"
 
     def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
