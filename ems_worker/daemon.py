@@ -129,7 +129,6 @@ class _Worker:
     async def run(self) -> None:
         """Opens what is needed, in the order in which it is closed again the other way round."""
         settings, health = self._settings, self._health
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         log.info("worker.starting", version=ems_worker.__version__, worker_id=settings.worker_id)
         async with contextlib.AsyncExitStack() as stack:
             if settings.http_address is not None:
@@ -188,8 +187,13 @@ class _Worker:
             return await recover.load(record, manifest, yaml_reader)
 
         async def leave_manifest(live: Live) -> None:
-            path = await files.write_manifest(settings.exports, live.experiment_id, manifest.export(live.key))
-            log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
+            try:
+                path = await files.write_manifest(settings.exports, live.experiment_id, manifest.export(live.key))
+            except errors.FileUnwritable as error:
+                # `ems export` makes it at any time: no reason to keep the end of an experiment from being told.
+                log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
+            else:
+                log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
 
         def changed(key: int) -> None:
             reporter.tell(key)

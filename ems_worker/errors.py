@@ -68,6 +68,10 @@ class ManifestConflict(EmsError):
     """A guarded change found another state than it expected: nothing was written."""
 
 
+class FileUnwritable(EmsError):
+    """A file for people can't be written; the manifest has what it would say."""
+
+
 class NotFound(EmsError):
     """There is no experiment, job or run of that name."""
 

@@ -37,6 +37,8 @@ class BaseFiles:
             return found.read_bytes()
         except OSError as error:
             raise _refused(f"{path!r} can't be read: {error.strerror}") from error
+        except RuntimeError as error:  # what Path.resolve() raises for links that lead to each other
+            raise _refused(f"{path!r} can't be read: it is a link that leads back to itself") from error
 
 
 def _refused(words: str) -> errors.PlanRejected:
@@ -44,8 +46,19 @@ def _refused(words: str) -> errors.PlanRejected:
 
 
 async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:
-    """Writes `<experiment_id>.manifest.jsonl`, a line a job; the file appears complete or not at all."""
+    """Writes `<experiment_id>.manifest.jsonl`, a line a job; the file appears complete or not at all.
+
+    Raises errors.FileUnwritable.
+    """
     target = directory / f"{experiment_id}.manifest.jsonl"
+    try:
+        await _write(target, experiment_id, rows)
+    except OSError as error:
+        raise errors.FileUnwritable(f"{target} can't be written: {error.strerror}") from error
+    return target
+
+
+async def _write(target: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> None:
     file = await asyncio.to_thread(_begin, target)
     try:
         lines: list[bytes] = []
@@ -57,7 +70,6 @@ async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterato
         await asyncio.to_thread(_finish, file, lines, target)
     finally:
         file.close()
-    return target
 
 
 def _begin(target: Path) -> BinaryIO:

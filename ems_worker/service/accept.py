@@ -21,9 +21,6 @@ from ems_worker.service.ports import Broker, Manifest
 
 log = structlog.get_logger()
 
-# Plans longer than this are read and checked in a thread, so that events go on meanwhile.
-_LONG_BYTES = 64 * 1024
-
 
 class Intake:
     """Decides plan messages, in the order of the stream."""
@@ -157,9 +154,8 @@ class Intake:
                 f"the plan has {len(data):,} bytes; this worker takes {self._max_bytes:,} at most (EMS_MAX_PLAN_BYTES)"
             )
             raise errors.PlanRejected([Problem("plan_too_large", "", words)])
-        if len(data) > _LONG_BYTES:
-            return await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
-        return check.check(data, self._reader, self._read_base, self._max_jobs)
+        # In a thread, so that events go on meanwhile: a short plan may name a long base file.
+        return await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)

@@ -1,5 +1,6 @@
 """Questions answered: the NATS service `ems.api.*`. JSON in, JSON out; pages are capped and continued by a cursor."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, TypeVar
 
@@ -8,7 +9,7 @@ from pydantic import Field
 
 from ems_worker import errors
 from ems_worker.core import documents, ids, render
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment
 from ems_worker.service import check
 from ems_worker.service.check import ReadBase, Reader
@@ -44,7 +45,7 @@ class _Page(_Get):
 
 
 class _Jobs(_Page):
-    state: str | None = None
+    state: Bucket | None = None
     attempts: bool = False
 
 
@@ -94,7 +95,7 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        document = check.decision_document(data, self._reader, self._read_base, self._max_jobs)
+        document = await asyncio.to_thread(check.decision_document, data, self._reader, self._read_base, self._max_jobs)
         return documents.encode(document)
 
     async def _list(self, data: bytes) -> bytes:

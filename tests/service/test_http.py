@@ -20,7 +20,7 @@ def server() -> Iterator[http.HttpServer]:
     TROUBLES.clear()
     registry = CollectorRegistry()
     Counter("fish", "Fish seen", registry=registry).inc(3)
-    with http.HttpServer("127.0.0.1", 0, registry, unhealthy=lambda: {}, unready=lambda: TROUBLES) as one:
+    with http.HttpServer("127.0.0.1", 0, registry, unhealthy=dict, unready=lambda: TROUBLES) as one:
         yield one
 
 
