@@ -35,7 +35,7 @@ def show(table: Sequence[Sequence[str]]) -> None:
     """Prints header and rows on stdout: with lines on a terminal, as plain columns anywhere else."""
     header, *body = table
     terminal = sys.stdout.isatty()
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
+    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1))
     for title in header:
         drawn.add_column(title, justify="right")
     for row in body:
