@@ -24,6 +24,9 @@ log = structlog.get_logger()
 # Batches on their way at once: while one waits for answers the next is claimed.
 BATCHES = 3
 _DEFAULT_WINDOW = 256
+# How long after it came up an orchestrator may take to tell its slots before it counts as one that doesn't.
+_TELL_SECONDS = 8.0
+_LOOK_SECONDS = 0.2
 
 
 class Dispatcher:
@@ -40,7 +43,7 @@ class Dispatcher:
         window: int | None,
         on_pause: Callable[[], None],
     ) -> None:
-        """`window`: runs open at once; None: the orchestrator's slots, and 256 until it tells them.
+        """`window`: runs open at once; None: the orchestrator's slots, and 256 if it doesn't tell them.
 
         `on_pause` hears that `paused` has changed.
         """
@@ -51,7 +54,8 @@ class Dispatcher:
         self._clock = clock
         self._metrics = metrics
         self._fixed = window is not None
-        self._window = window if window is not None else _DEFAULT_WINDOW
+        # 0 until the orchestrator told its slots, or turned out not to: else a start would flood a small one.
+        self._window = window or 0
         self._on_pause = on_pause
         self._wake = asyncio.Event()
         self._batches = asyncio.Semaphore(BATCHES)
@@ -95,15 +99,17 @@ class Dispatcher:
     async def run(self) -> None:
         """For ever: fills the window, then sleeps until woken or until something falls due."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_capacity())
+            group.create_task(self._follow_capacity(group))
             while True:
                 self._wake.clear()
                 looked_ms = self._clock.now_ms()
                 if await self._fill(group):
                     continue
                 wait = await self._wait_seconds(looked_ms)
+                # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
 
     async def _wait_seconds(self, looked_ms: int) -> float | None:
         """Until the next retry falls due, or the breaker probes. What is due already waits for room: ends wake us."""
@@ -115,9 +121,9 @@ class Dispatcher:
 
     async def _fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims what there is room for and sends it on its way; whether that was anything."""
+        self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
         if self._submitter.stuck or self.behind:
             return False
-        self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
         open_runs = self._ledger.open
         room = breaker.room(self._breaker, min(self._window - open_runs, BATCH), open_runs)
         if room <= 0:
@@ -125,14 +131,13 @@ class Dispatcher:
         shares = schedule.allot(await self._demands(room), room)
         claimed: list[Claimed] = []
         for key, share in shares.items():
-            live = self._ledger.experiments[key]
-            claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
+            if (live := self._ledger.experiments.get(key)) is not None:
+                claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
         if not claimed:
             return False
         crash.point("dispatch.claimed")
         await self._batches.acquire()
-        task = group.create_task(self._submitter.submit(claimed))
-        task.add_done_callback(lambda _: self._batches.release())
+        group.create_task(self._submitter.submit(claimed, self._batches.release))
         return True
 
     async def _demands(self, room: int) -> list[schedule.Demand]:
@@ -144,14 +149,33 @@ class Dispatcher:
                 demands.append(schedule.Demand(live.key, live.open, due, live.plan.limits.max_concurrent))
         return demands
 
-    async def _follow_capacity(self) -> None:
-        """The run window is what the orchestrator says it has slots for, unless it was set."""
+    async def _follow_capacity(self, group: asyncio.TaskGroup) -> None:
+        """The run window is what the orchestrator says it has slots for, unless it was set.
+
+        One that is away keeps the slots that it told: it will have them when it is back.
+        """
         async for capacity in self._orchestrator.capacity():
             if self._fixed:
                 continue
-            slots = capacity.slots if capacity is not None and capacity.slots > 0 else _DEFAULT_WINDOW
-            if slots != self._window:
-                log.info("dispatch.window", runs=slots, before=self._window)
-                self._window = slots
-                self._metrics.run_window.set(slots)
-                self.wake()
+            if capacity is not None:
+                self._resize(capacity.slots if capacity.slots > 0 else _DEFAULT_WINDOW)
+            elif not self._window:
+                if self._orchestrator.ready():
+                    self._resize(_DEFAULT_WINDOW)
+                else:
+                    group.create_task(self._assume())
+
+    async def _assume(self) -> None:
+        """Gives an orchestrator that was away at first some time to tell its slots, once it is there."""
+        while not self._orchestrator.ready():
+            await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_TELL_SECONDS)
+        if not self._window:
+            self._resize(_DEFAULT_WINDOW)
+
+    def _resize(self, slots: int) -> None:
+        if slots != self._window:
+            log.info("dispatch.window", runs=slots, before=self._window)
+            self._window = slots
+            self._metrics.run_window.set(slots)
+            self.wake()

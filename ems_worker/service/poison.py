@@ -3,10 +3,12 @@
 A high delivery count alone proves nothing: healthy messages that were fetched by dying workers have one too.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from ems_worker import errors
 from ems_worker.core.wire import Message
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest
@@ -47,5 +49,10 @@ class Guard:
             self._metrics.dead_letters.labels(self._kind).inc()
         else:
             await self._manifest.remember(mark, str(deaths + 1))
-            await work([message])
+            try:
+                await work([message])
+            except (asyncio.CancelledError, errors.BrokerUnavailable, errors.BrokerMisconfigured):
+                # Nobody died of it: the worker was told to end, or goes on once the broker is back.
+                await self._manifest.remember(mark, str(deaths))
+                raise
         await self._manifest.forget(mark)

@@ -88,19 +88,24 @@ class Manifest(Protocol):
     async def best_point(self, key: int) -> PointRow | None:
         """Of the points whose jobs have all ended, the one with the best mean of the experiment's goal metric."""
 
-    async def record_revision(self, key: int, revision: int) -> None: ...
+    async def record_status(self, key: int, revision: int, document: bytes) -> None:
+        """The status that is about to be published; the last one stays readable."""
+
+    async def status(self, key: int) -> bytes | None:
+        """The last status that was recorded."""
+
     async def revision_published(self, key: int, revision: int) -> None: ...
     async def results_published(self, key: int, seq: int) -> None: ...
 
     # Queries.
-    async def list_experiments(
+    async def statuses(
         self,
         group: str | None = None,
         state: ExperimentState | None = None,
         before_key: int | None = None,
         limit: int = 50,
-    ) -> Sequence[Experiment]:
-        """Newest first."""
+    ) -> Sequence[tuple[int, str, bytes | None]]:
+        """Key, experiment_id and last recorded status of experiments, newest first; no status yet is None."""
 
     async def jobs_page(
         self, key: int, after: tuple[int, int, int], limit: int, attempts: bool = False, state: str | None = None

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, TypeVar
 
+import orjson
 import pydantic
 from pydantic import Field
 
@@ -101,13 +102,14 @@ class Queries:
     async def _list(self, data: bytes) -> bytes:
         request = _read(_List, data)
         before = None if request.cursor is None else _number(request.cursor)
-        records = await self._manifest.list_experiments(request.group, request.state, before, request.limit)
-        cursor = str(records[-1].key) if len(records) == request.limit else None
-        found = [await self._status(record) for record in records]
+        rows = await self._manifest.statuses(request.group, request.state, before, request.limit)
+        cursor = str(rows[-1][0]) if len(rows) == request.limit else None
+        found = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
         return documents.encode({"schema": "ems.list.v1", "experiments": found, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
-        record = await self._record(_read(_Get, data).experiment_id)
+        request = _read(_Get, data).experiment_id
+        record = await self._record(request)
         details = {
             "description": record.spec.description,
             "parameters": dict(record.spec.parameters or {}),
@@ -115,7 +117,8 @@ class Queries:
             "points": record.spec.points,
             "replicates": record.spec.replicates,
         }
-        return documents.encode({**await self._status(record), **details})
+        status = self._status(request, await self._manifest.status(record.key))
+        return documents.encode({**status, **details})
 
     async def _jobs(self, data: bytes) -> bytes:
         request = _read(_Jobs, data)
@@ -187,17 +190,21 @@ class Queries:
             raise errors.NotFound(f"there is no experiment {experiment_id}")
         return record
 
-    async def _status(self, record: Experiment) -> documents.Document:
-        """As published last, but for the counts, which are of now."""
-        live = self._ledger.live(record.spec.experiment_id)
-        now_ms = self._clock.now_ms()
-        if live is not None:
-            remaining = live.recorded.total - live.recorded.ended
-            pace, tally, best = documents.pace(live.samples, remaining), live.recorded, live.best
-        else:
-            pace, tally = documents.Pace(eta_seconds=0.0), await self._manifest.tally(record.key)
-            best = await self._manifest.best_point(record.key)
-        return documents.status(record, tally, worker_id=self._worker_id, now_ms=now_ms, pace=pace, best=best)
+    def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:
+        """As recorded last; of an experiment in work, as it is now."""
+        live = self._ledger.live(experiment_id)
+        if live is None:
+            document: documents.Document = orjson.loads(stored or b"{}")
+            return document
+        pace = documents.pace(live.samples, live.recorded.total - live.recorded.ended)
+        return documents.status(
+            live.record,
+            live.recorded,
+            worker_id=self._worker_id,
+            now_ms=self._clock.now_ms(),
+            pace=pace,
+            best=live.best,
+        )
 
 
 def _read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:

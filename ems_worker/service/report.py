@@ -163,10 +163,11 @@ class Reporter:
             best=live.best,
             paused=None if record.state in experiment.ENDED else self._paused(),
         )
-        await self._manifest.record_revision(live.key, revision)
+        encoded = documents.encode(document)
+        await self._manifest.record_status(live.key, revision, encoded)
         crash.point("report.composed")
         subject = f"ems.experiment.status.{live.experiment_id}"
-        await self._broker.publish_latest(subject, documents.encode(document), revision)
+        await self._broker.publish_latest(subject, encoded, revision)
         crash.point("report.status")
         await self._manifest.revision_published(live.key, revision)
         live.record = replace(live.record, published_revision=revision)

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 15.0
+# Unsettled answers that say something about the orchestrator, not about one run.
+_COMMON_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
 Claimed = tuple[Live, Run, PointRecord]
 
@@ -69,13 +71,17 @@ class Submitter:
                 points[live.key] = await self._manifest.points_by_number(live.key, numbers)
             await self.submit([(live, run, points[live.key][run.point]) for live, run in part])
 
-    async def submit(self, runs: Sequence[Claimed]) -> None:
-        """Sends commands until each has an answer that settles it."""
+    async def submit(self, runs: Sequence[Claimed], pass_on: Callable[[], None] = lambda: None) -> None:
+        """Sends commands until each has an answer that settles it.
+
+        `pass_on` is called once, when the next batch may go: at the end, or when all that is left are single runs that
+        the orchestrator has trouble with. These hold up nobody but themselves.
+        """
         keys = {_key(live, run) for live, run, _ in runs}
         self.sending |= keys
-        in_trouble = False
+        in_trouble = passed_on = False
         try:
-            waiting = {_name(live, run): (live, run, point) for live, run, point in runs}
+            waiting = self._still_open({_name(live, run): (live, run, point) for live, run, point in runs})
             failures = 0
             while waiting:
                 answers = await self._start([_command(*one) for one in waiting.values()])
@@ -83,12 +89,16 @@ class Submitter:
                 settled = {answer.simulation_id: answer for answer in answers if _settles(answer)}
                 await self._settle([(waiting.pop(name), answer) for name, answer in settled.items()])
                 crash.point("dispatch.settled")
+                common = next((answer for answer in answers if _is_common(answer)), None)
+                if in_trouble != (common is not None):
+                    in_trouble = common is not None
+                    self._trouble(in_trouble)
                 if not waiting:
                     break
-                if not in_trouble:
-                    in_trouble = True
-                    self._troubles += 1
-                self._tell(next(answer for answer in answers if not _settles(answer)))
+                if common is None and not passed_on:
+                    passed_on = True
+                    pass_on()
+                self._tell(common or next(answer for answer in answers if not _settles(answer)))
                 failures = 1 if settled else failures + 1
                 await asyncio.sleep(
                     retry.pause_seconds(failures, next(iter(waiting)), _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
@@ -96,8 +106,15 @@ class Submitter:
                 waiting = self._still_open(waiting)
         finally:
             self.sending -= keys
-            self._troubles -= in_trouble
-        if in_trouble:
+            if in_trouble:
+                self._trouble(False)
+            if not passed_on:
+                pass_on()
+
+    def _trouble(self, begins: bool) -> None:
+        """Nothing new is claimed while commands can't be delivered."""
+        self._troubles += 1 if begins else -1
+        if not begins:
             self.halted = None
             log.info("dispatch.recovered")
             self._on_relief()
@@ -144,6 +161,11 @@ class Submitter:
 
 def _settles(answer: Answer) -> bool:
     return answer.outcome in (Outcome.SUBMITTED, Outcome.REFUSED)
+
+
+def _is_common(answer: Answer) -> bool:
+    """Whether the next command would fare no better."""
+    return answer.outcome in (Outcome.HALT, Outcome.SLOW_DOWN) or answer.code in _COMMON_CODES
 
 
 def _key(live: Live, run: Run) -> RunKey:

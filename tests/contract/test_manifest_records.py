@@ -122,13 +122,13 @@ async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest:
 
     record = await manifests.running(manifest)
     assert await unfinished() == ["reef"]
-    await manifest.record_revision(record.key, 4)
+    await manifest.record_status(record.key, 4, b"{}")
     await manifest.revision_published(record.key, 4)
     await manifests.complete_all(manifest, record)
     await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, 9)
     await manifest.results_published(record.key, 6)
     assert await unfinished() == ["reef"], "no status has told of the end"
-    await manifest.record_revision(record.key, 5)
+    await manifest.record_status(record.key, 5, b"{}")
     assert await unfinished() == ["reef"]
     await manifest.revision_published(record.key, 5)
     assert await unfinished() == []
@@ -137,8 +137,8 @@ async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest:
 async def test_revisions_and_positions_never_fall_nor_run_ahead(manifest: Manifest) -> None:
     """What comes late is ignored; what was never composed, or never given, can't be published."""
     record = await manifests.accepted(manifest, manifests.spec())
-    await manifest.record_revision(record.key, 5)
-    await manifest.record_revision(record.key, 3)
+    await manifest.record_status(record.key, 5, b"{}")
+    await manifest.record_status(record.key, 3, b"{}")
     await manifest.revision_published(record.key, 5)
     await manifest.revision_published(record.key, 4)
     found = await manifest.experiment("reef")
@@ -149,7 +149,7 @@ async def test_revisions_and_positions_never_fall_nor_run_ahead(manifest: Manife
     with pytest.raises(errors.ManifestConflict, match="published_seq_was_given"):
         await manifest.results_published(record.key, 1)
     with pytest.raises(errors.ManifestConflict):
-        await manifest.record_revision(record.key + 1, 1)
+        await manifest.record_status(record.key + 1, 1, b"{}")
 
 
 async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) -> None:
@@ -158,12 +158,17 @@ async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) 
         await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
     await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, 5)
 
-    first = await manifest.list_experiments(limit=2)
-    assert [one.spec.experiment_id for one in first] == ["e4", "e3"]
-    rest = await manifest.list_experiments(before_key=first[-1].key)
-    assert [one.spec.experiment_id for one in rest] == ["e2", "e1"]
-    chosen = await manifest.list_experiments(group="a", state=ExperimentState.ACCEPTED)
-    assert [one.spec.experiment_id for one in chosen] == ["e4", "e1"]
+    await manifest.record_status(4, 1, b'{"revision": 1}')
+    await manifest.record_status(4, 2, b'{"revision": 2}')
+
+    first = await manifest.statuses(limit=2)
+    assert first == [(4, "e4", b'{"revision": 2}'), (3, "e3", None)]
+    rest = await manifest.statuses(before_key=3)
+    assert [name for _, name, _ in rest] == ["e2", "e1"]
+    chosen = await manifest.statuses(group="a", state=ExperimentState.ACCEPTED)
+    assert [name for _, name, _ in chosen] == ["e4", "e1"]
+    assert await manifest.status(4) == b'{"revision": 2}'
+    assert await manifest.status(1) is None
 
 
 async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Manifest) -> None:

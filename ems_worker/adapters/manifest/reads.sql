@@ -22,9 +22,13 @@ WHERE finished_ms IS NULL OR published_seq < ended_seq
   OR published_revision < revision OR published_revision < state_revision
 ORDER BY key;
 
--- name: list_experiments
--- A page of experiments, newest first.
-SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
+-- name: status
+-- The last status that was recorded of an experiment.
+SELECT document FROM statuses WHERE experiment = :key;
+
+-- name: statuses
+-- A page of experiments with their last statuses, newest first.
+SELECT key, experiment_id, document FROM experiments LEFT JOIN statuses ON statuses.experiment = experiments.key
 WHERE key < :before_key AND (:group IS NULL OR "group" = :group) AND (:state IS NULL OR state = :state)
 ORDER BY key DESC LIMIT :limit;
 

@@ -46,21 +46,25 @@ class Reports:
     async def unfinished(self) -> Sequence[Experiment]:
         return [rows.experiment(row) for row in await self._hot.all("unfinished")]
 
-    async def list_experiments(
+    async def status(self, key: int) -> bytes | None:
+        row = await self._hot.one("status", key=key)
+        return None if row is None else str(row[0]).encode()
+
+    async def statuses(
         self,
         group: str | None = None,
         state: ExperimentState | None = None,
         before_key: int | None = None,
         limit: int = 50,
-    ) -> Sequence[Experiment]:
+    ) -> Sequence[tuple[int, str, bytes | None]]:
         found = await self._reports.all(
-            "list_experiments",
+            "statuses",
             group=group,
             state=None if state is None else state.value,
             before_key=_LARGEST_KEY if before_key is None else before_key,
             limit=limit,
         )
-        return [rows.experiment(row) for row in found]
+        return [(key, name, None if document is None else document.encode()) for key, name, document in found]
 
     async def tally(self, key: int) -> Tally:
         total, tracked, *_ = await self._tracked(key)

@@ -137,8 +137,11 @@ class Manifest(Reports):
         )
 
     # Reports.
-    async def record_revision(self, key: int, revision: int) -> None:
-        await self._writer.submit(Step(WRITES["compose_revision"], [(key, revision)]))
+    async def record_status(self, key: int, revision: int, document: bytes) -> None:
+        await self._writer.submit(
+            Step(WRITES["compose_revision"], [(key, revision)]),
+            Step(WRITES["record_status"], [(key, document.decode())]),
+        )
 
     async def revision_published(self, key: int, revision: int) -> None:
         await self._writer.submit(Step(WRITES["publish_revision"], [(key, revision)]))

@@ -97,6 +97,10 @@ UPDATE experiments SET revision = max(experiments.revision, new.revision)
 FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
+-- name: record_status key=1
+-- The last status that was composed.
+INSERT INTO statuses (experiment, document) VALUES :rows ON CONFLICT (experiment) DO UPDATE SET document = excluded.document;
+
 -- name: publish_revision key=1
 -- The revision of the last status that the broker acknowledged; it never falls.
 UPDATE experiments SET published_revision = max(published_revision, new.revision)

@@ -73,6 +73,12 @@ CREATE TABLE plans (
   base TEXT NOT NULL
 ) STRICT;
 
+-- The last status of each experiment, as published: what is shown of those that ended long ago.
+CREATE TABLE statuses (
+  experiment INTEGER PRIMARY KEY REFERENCES experiments (key),
+  document TEXT NOT NULL
+) STRICT;
+
 -- Parameters once a point, for all its replicates.
 CREATE TABLE points (
   experiment INTEGER NOT NULL REFERENCES experiments (key),
