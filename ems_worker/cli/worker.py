@@ -1,4 +1,4 @@
-"""`ems-worker`: runs the worker, or shows what it would run with."""
+"""`ems-worker`: runs the worker, asks how it is, or shows what it would run with."""
 
 import functools
 import inspect
@@ -63,6 +63,17 @@ def run(config: File = None, **flags: Any) -> exits.Exit | int:
     from ems_worker import daemon
 
     return daemon.run(loaded)
+
+
+@app.command()
+@shell.guarded
+@_with_settings
+def health(config: File = None, **flags: Any) -> exits.Exit:
+    """Asks the running worker whether it is healthy; 0: it is, 1: it isn't, or doesn't answer."""
+    loaded, _ = settings.load(flags, os.environ, config)
+    from ems_worker.cli import health as asking
+
+    return asking.ask(loaded.http_address)
 
 
 @app.command("config")
