@@ -167,7 +167,7 @@ class Dispatcher:
 
     async def _assume(self) -> None:
         """Gives an orchestrator that was away at first some time to tell its slots, once it is there."""
-        while not self._orchestrator.ready():
+        while not self._orchestrator.ready():  # noqa: ASYNC110 - a channel's state is asked for, it doesn't tell
             await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.sleep(_TELL_SECONDS)
         if not self._window:

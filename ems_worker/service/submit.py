@@ -91,8 +91,11 @@ class Submitter:
                 crash.point("dispatch.settled")
                 common = next((answer for answer in answers if _is_common(answer)), None)
                 if in_trouble != (common is not None):
+                    # Nothing new is claimed while commands can't be delivered.
                     in_trouble = common is not None
-                    self._trouble(in_trouble)
+                    self._troubles += 1 if in_trouble else -1
+                    if not in_trouble:
+                        self._relieved()
                 if not waiting:
                     break
                 if common is None and not passed_on:
@@ -106,18 +109,16 @@ class Submitter:
                 waiting = self._still_open(waiting)
         finally:
             self.sending -= keys
-            if in_trouble:
-                self._trouble(False)
+            self._troubles -= in_trouble
             if not passed_on:
                 pass_on()
+        if in_trouble:
+            self._relieved()
 
-    def _trouble(self, begins: bool) -> None:
-        """Nothing new is claimed while commands can't be delivered."""
-        self._troubles += 1 if begins else -1
-        if not begins:
-            self.halted = None
-            log.info("dispatch.recovered")
-            self._on_relief()
+    def _relieved(self) -> None:
+        self.halted = None
+        log.info("dispatch.recovered")
+        self._on_relief()
 
     def _still_open(self, waiting: Mapping[str, Claimed]) -> dict[str, Claimed]:
         """Without those that events have moved on meanwhile."""
