@@ -138,6 +138,7 @@ class _Worker:
                 log.info("worker.http", address=stack.enter_context(server).address)
             stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))
             manifest = await stack.enter_async_context(Manifest.open(settings.manifest))
+            health.watched["manifest"] = lambda: manifest.trouble
             orchestrator = await stack.enter_async_context(
                 Orchestrator.connect(
                     settings.orchestrator, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window

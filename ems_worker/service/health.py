@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,10 +26,13 @@ _HEARTBEAT_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Health:
-    """What /healthz and /readyz tell; `troubles` by part of the worker, in words. Asked from another thread, too."""
+    """What /healthz and /readyz tell; `troubles` by part of the worker, in words. Asked from another thread, too.
+
+    `watched` are parts that are asked at each probe: what is wrong, or None.
+    """
 
     clock: Clock
-
+    watched: dict[str, Callable[[], str | None]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=lambda: {"start": "starting"})
     heartbeat: float = 0.0
 
@@ -42,7 +45,8 @@ class Health:
         self.heartbeat = self.clock.monotonic()
 
     def unready(self) -> Mapping[str, str]:
-        return {**self.troubles, **self.unhealthy()}
+        watched = {part: words for part, watch in self.watched.items() if (words := watch()) is not None}
+        return {**self.troubles, **watched, **self.unhealthy()}
 
     def trouble(self, part: str, words: str | None) -> None:
         """Sets or clears what is wrong with a part; logs where that is news."""

@@ -31,6 +31,10 @@ Change = tuple[int, Run | None, Run]
 class Manifest(Protocol):
     """The manifest. Conflicting guarded writes raise errors.ManifestConflict and write nothing."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why writes wait at the moment (the disk is full), in words; None while all is well."""
+
     # Submissions.
     async def submission(self, stream_created_ns: int, seq: int) -> Submission | None: ...
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:

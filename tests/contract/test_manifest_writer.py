@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import resource
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,45 @@ async def test_writes_are_carried_out_in_the_order_of_the_calls(manifest: Manife
     assert manifest.counters.commits == before + 1
     assert manifest.counters.failures == 0
     assert (await _states(manifest, record))[0] is RunState.COMPLETED
+
+
+async def test_a_full_disk_holds_writes_up_and_loses_none(manifest: Manifest) -> None:
+    """No write returns while there is no room; what failed and what came after it are carried out when there is."""
+    record = await manifests.running(manifest)
+    first, second, *_ = await _pending(manifest, record)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file of this process may grow, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (manifest.path.with_name("manifest.db-wal").stat().st_size, hard))
+    try:
+        writes = [
+            asyncio.create_task(manifest.save([(record.key, run, manifests.claimed(run))], {}))
+            for run in (first, second)
+        ]
+        await wait.until(lambda: manifest.trouble, what="the writer to notice")
+        assert await _states(manifest, record) == [RunState.PENDING] * 6
+        assert not any(write.done() for write in writes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await asyncio.gather(*writes)
+    assert manifest.trouble is None
+    assert (await _states(manifest, record)).count(RunState.SUBMITTING) == 2
+
+
+async def test_a_manifest_without_room_can_be_closed(tmp_path: Path) -> None:
+    """A worker on a full disk still ends when it is told to; who waited hears that nothing was written."""
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        record = await manifests.running(manifest)
+        (first, *_) = await _pending(manifest, record)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (manifest.path.with_name("manifest.db-wal").stat().st_size, hard))
+        try:
+            write = asyncio.create_task(manifest.save([(record.key, first, manifests.claimed(first))], {}))
+            await wait.until(lambda: manifest.trouble, what="the writer to notice")
+            await manifest.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(errors.ManifestUnusable):
+            await write
 
 
 async def test_cancelled_callers_break_no_transaction(manifest: Manifest) -> None:

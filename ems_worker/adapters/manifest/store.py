@@ -78,6 +78,11 @@ class Manifest(Reports):
         if cancelled is not None:
             raise cancelled
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written at the moment (the disk is full), in words; None while all is well."""
+        return self._writer.trouble
+
     async def backup(self, target: Path) -> None:
         """Copies the manifest as it is now to one file, while work goes on.
 

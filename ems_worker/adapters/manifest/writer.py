@@ -13,9 +13,12 @@ from itertools import chain
 from typing import Any
 
 import aiosqlite
+import structlog
 
 from ems_worker import errors
 from ems_worker.adapters.manifest.queries import Query
+
+log = structlog.get_logger()
 
 # A transaction takes no further requests beyond this: those that wait should not wait for a long one.
 MOST_ROWS = 10_000
@@ -23,6 +26,10 @@ MOST_ROWS = 10_000
 # that the connection's cache has them all prepared.
 CHUNKS = (1024, 256, 64, 16, 4, 1)
 MOST_VALUES = 8192
+
+# What passes when there is room again: nothing was written, and nothing is wrong with the request.
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR")
+ROOM_PAUSE_SECONDS = 0.5
 
 # What SQLite answers, and what sqlite3 raises for a value that no column can hold.
 _REFUSED = (aiosqlite.Error, OverflowError, TypeError, ValueError)
@@ -80,14 +87,17 @@ class Writer:
         self._counters = counters
         self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
         self._closed = False
+        # Why nothing can be written at the moment; None while all is well.
+        self.trouble: str | None = None
         self._task = asyncio.create_task(self._run(), name="manifest-writer")
 
     async def submit(self, *steps: Step) -> list[int]:
         """Runs the steps in one transaction; returns how many rows each changed, once that is on disk.
 
         A caller that is cancelled takes its request back, unless its transaction has begun: then it is carried out.
-        Raises errors.ManifestConflict if a guard or a constraint refused it, errors.ManifestUnusable if the
-        database could not write.
+        While the disk is full it waits for room, and so does everything that comes after it. Raises
+        errors.ManifestConflict if a guard or a constraint refused it, errors.ManifestUnusable if the database could not
+        write for another reason, or was closed meanwhile.
         """
         if self._closed or self._task.done():
             raise errors.ManifestUnusable("the manifest is closed")
@@ -131,7 +141,7 @@ class Writer:
             return
         began = time.perf_counter()
         try:
-            counts = await self._transact(group)
+            counts = await self._when_there_is_room(group)
         except (_MismatchError, *_REFUSED) as error:
             if len(group) > 1:
                 for request in group:
@@ -154,6 +164,24 @@ class Writer:
         for request, changed in zip(group, counts, strict=True):
             if not request.future.done():
                 request.future.set_result(changed)
+
+    async def _when_there_is_room(self, group: Sequence[_Request]) -> list[list[int]]:
+        """Tries again and again while the disk is full: whoever waits for the commit announces nothing meanwhile."""
+        while True:
+            try:
+                counts = await self._transact(group)
+            except aiosqlite.OperationalError as error:
+                if self._closed or not getattr(error, "sqlite_errorname", "").startswith(_NO_ROOM):
+                    raise
+                if self.trouble is None:
+                    log.error("manifest.no_room", reason=str(error))
+                self.trouble = f"the manifest can't be written: {error}"
+                await asyncio.sleep(ROOM_PAUSE_SECONDS)
+            else:
+                if self.trouble is not None:
+                    log.info("manifest.room_again")
+                self.trouble = None
+                return counts
 
     async def _transact(self, group: Sequence[_Request]) -> list[list[int]]:
         steps = [step for request in group for step in request.steps]
