@@ -21,16 +21,15 @@ def check(space: list[axes.Axis], runs: explicit.Reader, inject: options.Inject,
     for axis in space:
         claim(axis.path, f"{axis.dotted!r}", axis.place)
         keep(axis.path, f"axis {axis.dotted!r}")
-    dotted = {axis.dotted for axis in space}
     for axis in space:
-        if axis.name in names or (axis.name != axis.dotted and axis.name in dotted):
-            other = names.get(axis.name, axis.name)
-            message = f"{axis.name!r} is the name of {other!r} too; give one of them another with 'as'"
-            found.add("duplicate", axis.place, message, on_key=True)
-        names.setdefault(axis.name, axis.dotted)
+        for label in dict.fromkeys((axis.name, axis.dotted)):
+            other = names.setdefault(label, axis.dotted)
+            if other != axis.dotted:
+                message = f"{label!r} is {other!r} too; give one of them another name with 'as'"
+                found.add("duplicate", axis.place, message, on_key=True)
     for name, path in runs.parameters.items():
         claim(path, f"{name!r}", runs.places[name])
-        if name in names and names[name] != name:
+        if names.get(name, name) != name:
             message = f"axis {names[name]!r} is called {name!r}; give it another name with 'as'"
             found.add("duplicate", runs.places[name], message, on_key=True)
     for name, path in runs.parameters.items():

@@ -27,7 +27,7 @@ class Axis:
 
     Of `values` a grid axis has one a point, a constant has one in all, a sampled one (with a `distribution`) has none
     until its design is known, and a derived one (with an `expression`) none ever. It is left out of the points at
-    which `when` does not hold.
+    which `when` does not hold. A `broken` one was reported, and is there only so that its name is known.
     """
 
     path: paths.Path
@@ -38,6 +38,7 @@ class Axis:
     distribution: samples.Distribution | None = None
     expression: expressions.Expression | None = None
     when: expressions.Expression | None = None
+    broken: bool = False
 
     @property
     def dotted(self) -> str:
@@ -86,7 +87,8 @@ class Reader:
             hint = f"; for a constant write {{value: {problems.brief(spec)}}}"
             self._found.add("not_an_axis", place, message + hint)
         if axis is None:
-            return
+            named = spec.get("as") if isinstance(spec, Mapping) else None
+            axis = Axis(path, named if isinstance(named, str) else dotted, place, broken=True)
         for index, value in enumerate(axis.values if isinstance(axis.values, list) else ()):
             if isinstance(value, dict):
                 inner = _value_place(spec, place, index)
@@ -103,8 +105,10 @@ class Reader:
         if "when" in spec:
             axis = dataclasses.replace(axis, when=forms.expression(spec["when"], (*place, "when"), found))
         kinds = [key for key in _KINDS if key in spec]
-        if "dist" in kinds and spec["dist"] == "choice":
+        if "dist" in kinds:
             kinds = [key for key in kinds if key != "values"]  # they are the distribution's own
+        if not kinds and not {*spec} <= {*_KEYS}:
+            return None  # the unknown key was meant to say the values
         if len(kinds) != 1:
             which = f"has {' and '.join(kinds)}" if kinds else "says no values"
             message = f"an axis has exactly one of {', '.join(_KINDS)}; this one {which}"
@@ -153,7 +157,7 @@ def find(
             found.add("unknown_path", place, "")
         else:
             wrong = paths.unknown(base, parts)
-            hint = "" if allow_new else " (allow_new_paths: true permits new paths)"
+            hint = "" if allow_new or wrong.suggestion else " (allow_new_paths: true permits new paths)"
             found.add("unknown_path", place, wrong.message + hint, wrong.suggestion, on_key=True)
     return path
 

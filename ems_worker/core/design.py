@@ -50,7 +50,8 @@ def read(
         sampler = "random" if "samples" in spec else "grid"
     sampled = [number for number, axis in enumerate(space) if axis.distribution is not None]
     if not sampled:
-        if "samples" in spec or (sampler is not None and sampler != "grid"):
+        wanted = "samples" in spec or (sampler is not None and sampler != "grid")
+        if wanted and not any(axis.broken for axis in space):
             key = "samples" if "samples" in spec else "sampler"
             found.add("nothing_to_sample", (*_PLACE, key), "no axis has a 'dist' to take samples of", on_key=True)
     elif sampler == "grid":
@@ -129,7 +130,7 @@ def _zips(data: object, space: Sequence[axes.Axis], found: problems.Problems) ->
         if isinstance(given, list) and len(given) < 2:
             found.add("zip_length", (*place, at), "a zip group has at least two axes")
         elif len({ranges.size(space[number].values) for number in members}) > 1:
-            message = f"zipped axes have as many values each: {', '.join(sizes)}"
+            message = f"zipped axes need equally many values: {', '.join(sizes)}"
             found.add("zip_length", (*place, at), message)
         groups.append(tuple(members))
     return tuple(groups)
@@ -151,6 +152,8 @@ def _member(
         found.add("unknown_name", place, f"{problems.brief(name)} is no axis of the parameter_space", suggestion)
         return None
     axis = space[number]
+    if axis.broken:
+        return None
     if axis.constant or axis.distribution is not None or axis.expression is not None:
         found.add("zip_form", place, f"{name!r} has no values to zip: lists and ranges have")
         return None

@@ -115,7 +115,7 @@ def _rewritten(text: str, names: dict[str, str]) -> str:
         found = _TOKEN.match(text, at)
         if found is None:
             hint = _HINTS.get(text[at], "")
-            raise ExpressionError(f"{text[at : at + 10]!r} is nothing that expressions have{hint and ': '}{hint}")
+            raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
         at = found.end()
         word = found[0]
         if found.lastgroup != "name":
@@ -222,7 +222,7 @@ def _log(value: float, base: float = math.e) -> float:
 def _text(value: object) -> str:
     if isinstance(value, list | dict):
         raise ExpressionError(f"{problems.kind(value)} has no text")
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return canonical.text(value) if value is None or isinstance(value, bool) else str(value)
 
 
 FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {

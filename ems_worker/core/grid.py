@@ -10,6 +10,7 @@ are made, and the number of points is an upper bound.
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from math import prod
 from typing import Final
 
@@ -18,8 +19,10 @@ from ems_worker.core import canonical, explicit, problems, ranges, scope
 JSON = canonical.JSON
 
 # What working out a component may cost: evaluations are weighed against steps of the walk.
-_BUDGET: Final = 1_500_000
+_BUDGET: Final = 1_000_000
 _EVALUATION: Final = 20
+# How many combinations each derived value is tried at.
+_TRIED: Final = 200
 # What may have to be tried one by one, at some 10 us each.
 MOST_TRIED: Final = 10_000_000
 
@@ -76,6 +79,7 @@ class Grid:
         self._roots: list[_Node] = []
         self._open: list[_Rule] = []
         self._work_out([rule for rule in rules if rule.blocks], found)
+        self._try_derivations(found)
         self._plain = not names.whens and not names.derivations
         free = prod(
             block.size for block, component in zip(blocks, self._component_of, strict=True) if component is None
@@ -123,10 +127,7 @@ class Grid:
         return _NO_RUN if self._run_block is None else self._runs[digits[self._run_block]]
 
     def _scope(self, digits: Sequence[int], found: problems.Problems | None) -> scope.Scope:
-        by_axis = [0] * len(self._names.axes)
-        for axis, block in self._block_of.items():
-            by_axis[axis] = digits[block]
-        return scope.Scope(self._names, by_axis, self._run(digits), found)
+        return scope.Scope(self._names, self._block_of, digits, self._run(digits), found)
 
     def _digits(self, number: int) -> list[int]:
         """The digits of combination `number`, the first block's slowest."""
@@ -183,6 +184,16 @@ class Grid:
             for block in blocks:
                 self._component_of[block] = len(self._roots)
             self._roots.append(root or _Node((), (), ()))
+
+    def _try_derivations(self, found: problems.Problems) -> None:
+        """Works derived values out at the first combinations of what they name, to tell of those that have none."""
+        for axis, condition in self._names.derivations.items():
+            blocks = self._blocks_of(condition)
+            for digits in islice(product(*(range(self._blocks[block].size) for block in blocks)), _TRIED):
+                row = [0] * len(self._blocks)
+                for block, digit in zip(blocks, digits, strict=True):
+                    row[block] = digit
+                self._scope(row, found).parameter(axis)
 
     def _tree(
         self,

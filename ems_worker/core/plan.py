@@ -187,14 +187,17 @@ def _grid(
     """The combinations, with a problem if there are none or too many."""
     blocks = grid.blocks(names, chosen.zips, runs.runs or None)
     raw = prod(block.size for block in blocks)
+    where = ("parameter_space",)
     if raw >= _MOST_COMBINATIONS:
-        found.add("too_many_points", (), f"{raw:,} combinations; an experiment has fewer than {seeds.POINTS:,} points")
-        blocks = ()
+        message = f"{raw:,} combinations; an experiment has fewer than {seeds.POINTS:,} points"
+        found.add("too_many_points", where, message, on_key=True)
+        raise errors.PlanRejected(found.found())
     made = grid.Grid(names, blocks, runs.runs, found)
     jobs = made.total * replicates
     bound = "" if made.exact else "up to "
     if made.total >= seeds.POINTS:
-        found.add("too_many_points", (), f"{bound}{made.total:,} points; an experiment has fewer than {seeds.POINTS:,}")
+        message = f"{bound}{made.total:,} points; an experiment has fewer than {seeds.POINTS:,}"
+        found.add("too_many_points", where, message, on_key=True)
     elif made.total == 0 and not len(found):
         found.add("no_points", ("constraints",) if names.constraints else (), "no combination is left", on_key=True)
     elif not made.exact and made.total > grid.MOST_TRIED:

@@ -150,6 +150,8 @@ def lookalikes(word: str) -> str:
 
 def brief(value: object) -> str:
     """The value, short enough for a message."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     text = repr(value) if not isinstance(value, int) or value.bit_length() < 256 else "a number of many digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 

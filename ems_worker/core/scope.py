@@ -1,5 +1,6 @@
 """What names mean at one combination: parameters, entries of `runs`, derived values, and the base configuration."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -100,8 +101,7 @@ def resolve(
         if axis is not None:
             path = (*space[axis].path, *rest)
         elif path is None and not entries:
-            known = [*by_name, *runs]
-            suggestion = None if found.full else problems.nearest(name, known) or paths.nearest(base, paths.split(name))
+            suggestion = None if found.full else _nearest(name, [*by_name, *runs], base)
             message = f"{name!r} is neither a parameter nor in the base configuration"
             found.add("unknown_name", place, message, suggestion)
             return None
@@ -128,6 +128,14 @@ def resolve(
     return names
 
 
+def _nearest(name: str, known: list[str], base: dict[str, JSON]) -> str | None:
+    """The parameter or path that was most likely meant."""
+    near = [
+        each for each in (problems.nearest(name, known), paths.nearest(base, paths.split(name))) if each is not None
+    ]
+    return max(near, key=lambda each: difflib.SequenceMatcher(None, name, each).ratio(), default=None)
+
+
 def _refuse_cycles(names: Names, found: problems.Problems) -> None:
     """Reports each cycle once, by the names of its axes, and chains that are too long to follow."""
     depths: dict[int, int] = {}
@@ -140,12 +148,14 @@ def _refuse_cycles(names: Names, found: problems.Problems) -> None:
             return 0
         if number not in depths:
             depths[number] = 0  # a cycle is found once
-            inner = [*_sources(names.whens.get(number)), *_sources(names.derivations.get(number))]
-            below = [depth(source.axis, [*above, number]) for source in inner if source.axis is not None]
-            depths[number] = 1 + max(below, default=0) if len(above) < _LONGEST_CHAIN else _LONGEST_CHAIN + 1
-            if depths[number] == _LONGEST_CHAIN + 1:
+            if len(above) <= _LONGEST_CHAIN:
+                inner = [*_sources(names.whens.get(number)), *_sources(names.derivations.get(number))]
+                below = [depth(source.axis, [*above, number]) for source in inner if source.axis is not None]
+                depths[number] = 1 + max(below, default=0)
+            if len(above) > _LONGEST_CHAIN or depths[number] > _LONGEST_CHAIN:
                 message = f"more than {_LONGEST_CHAIN} parameters depend on each other in a row"
                 found.add("too_deep", names.axes[number].place, message, on_key=True)
+                depths[number] = 0
         return depths[number]
 
     for number in range(len(names.axes)):
@@ -159,16 +169,23 @@ def _sources(condition: Condition | None) -> tuple[Source, ...]:
 class Scope:
     """One combination: the values of its axes, and by them whatever is derived from them.
 
-    `digits` has the number of its value for each axis, and `run` the entry of `runs`. An expression that has no value
-    goes to `odd` where there is one; it then counts as not holding.
+    `digits` has the number of a value for each block, `block_of` the block of each axis (an axis without one has one
+    value), and `run` is the entry of `runs`. An expression that has no value goes to `odd` where there is one; it then
+    counts as not holding.
     """
 
-    __slots__ = ("_digits", "_known", "_names", "_odd", "_run")
+    __slots__ = ("_block_of", "_digits", "_known", "_names", "_odd", "_run")
 
     def __init__(
-        self, names: Names, digits: Sequence[int], run: explicit.Run, odd: problems.Problems | None = None
+        self,
+        names: Names,
+        block_of: Mapping[int, int],
+        digits: Sequence[int],
+        run: explicit.Run,
+        odd: problems.Problems | None = None,
     ) -> None:
         self._names = names
+        self._block_of = block_of
         self._digits = digits
         self._run = run
         self._odd = odd
@@ -197,8 +214,9 @@ class Scope:
             return MISSING
         derivation = self._names.derivations.get(number)
         if derivation is None:
-            axis = self._names.axes[number]
-            return axis.values[self._digits[number]]
+            values_there = self._names.axes[number].values
+            block = self._block_of.get(number)
+            return values_there[0 if block is None else self._digits[block]]
         values = [self._value(source) for source in derivation.sources]
         if any(value is MISSING for value in values):
             return MISSING
@@ -224,7 +242,7 @@ class Scope:
             return
         named = zip(condition.expression.names, values, strict=True)
         given = ", ".join(f"{name} = {problems.brief(value)}" for name, value in named)
-        message = f"{problems.brief(condition.expression.text)} with {given}: {error}" if given else str(error)
+        message = f"{problems.brief(condition.expression.text)}{given and ' with '}{given}: {error}"
         self._odd.add("expression_fails", condition.place, message)
 
 

@@ -65,7 +65,7 @@ def test_the_permutation_can_be_undone(root: int, number: int) -> None:
 
 def test_seeds_of_neighbours_look_unrelated() -> None:
     """Half of the bits differ on average between replicates, points and roots that differ by one."""
-    flips = []
+    flips: list[int] = []
     for number in range(500):
         here = seeds.seed("independent", 7, number, number)
         others = (

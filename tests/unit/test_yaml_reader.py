@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 import timeit
 import tracemalloc
 
@@ -59,8 +60,8 @@ def test_a_base_scalar_that_the_versions_read_differently_is_refused(text: str) 
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "y", "N", "1", "-1.5", "1.0e-3", "1.5e+10", "true", "null", "~", "0x1F", "0", "a-b", "1.2.3", "+5", ".5", "- 1",
-     "5 m", "x: no-w"],
+    ["a", "y", "N", "1", "-1.5", "1.0e-3", "1.5e+10", "true", "null", "~", "0x1F", "0", "a-b", "1.2.3", "+5", ".5",
+     "- 1", "5 m", "x: no-w"],
 )  # fmt: skip
 def test_a_base_scalar_that_both_versions_read_alike_is_fine(text: str) -> None:
     """Ordinary numbers and words need no quotes, and PyYAML agrees about what they are."""
@@ -249,7 +250,7 @@ def test_problems_get_their_places() -> None:
         errors.Problem("x", "a.b", "m", 7, 8, place=("a", "b")),
     ]
     placed = yaml_reader.place(found, document)
-    assert [(problem.line, problem.column) for problem in placed] == [(2, 6), (2, 3), (7, 8)]
+    assert [(problem.line, problem.column) for problem in placed] == [(2, 3), (2, 6), (7, 8)]
 
 
 def _bomb() -> str:
@@ -282,7 +283,7 @@ def test_hostile_texts_are_refused_quickly_and_cheaply(name: str) -> None:
     """Each within a second and 50 MB, whatever it would unfold to."""
     text, base = HOSTILE[name]
     data = text.encode()
-    seconds = timeit.timeit(lambda: refused(data, base=base), number=1)
+    seconds = timeit.timeit(lambda: refused(data, base=base), timer=time.process_time, number=1)
     assert seconds < 1.0
     tracemalloc.start()
     try:

@@ -61,7 +61,7 @@ def read_base(data: bytes) -> Document:
 
 
 def place(found: Sequence[errors.Problem], document: Document) -> tuple[errors.Problem, ...]:
-    """The problems with line and column filled in."""
+    """The problems with line and column filled in, in the order of the text."""
     keys = document.locate_all(problem.place for problem in found if problem.on_key)
     values = document.locate_all((problem.place for problem in found if not problem.on_key), values=True)
     placed = []
@@ -71,7 +71,7 @@ def place(found: Sequence[errors.Problem], document: Document) -> tuple[errors.P
             placed.append(dataclasses.replace(problem, line=line, column=column))
         else:
             placed.append(problem)
-    return tuple(placed)
+    return tuple(sorted(placed, key=lambda problem: (problem.line or 0, problem.column or 0)))
 
 
 def _read(data: bytes, *, anchors: bool) -> Document:

@@ -220,10 +220,13 @@ def _events(text: str) -> Iterator[yaml.Event]:
         mark = error.problem_mark
         context = f" {error.context}" if error.context else ""
         assert mark is not None, "the parser marks what it refuses"
-        if error.context_mark is not None and not "".join(text.split("\n")[mark.line :]).strip():
+        rest = "\n".join(text.split("\n")[mark.line :])[mark.column :]
+        problem = f"{error.problem}{context}"
+        if rest.startswith("\t"):
+            problem = "lines are indented with spaces, not with tabs"
+        if error.context_mark is not None and not rest.strip():
             mark = error.context_mark  # what was opened and never closed, rather than the end of the text
-        place = mark.line + 1, mark.column + 1
-        _refuse("syntax", f"this is not YAML: {error.problem}{context}", place, cause=error)
+        _refuse("syntax", f"this is not YAML: {problem}", (mark.line + 1, mark.column + 1), cause=error)
     except yaml.reader.ReaderError as error:
         # The position that the error gives is in bytes with one parser, in letters with the other.
         offset = text.index(chr(error.character))

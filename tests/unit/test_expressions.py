@@ -1,0 +1,227 @@
+"""Expressions: what they come to, and what they may not have."""
+
+import time
+import timeit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import canonical, expressions
+
+JSON = canonical.JSON
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 + 2 * 3", 7),
+        ("(1 + 2) * 3", 9),
+        ("7 / 2", 3.5),
+        ("7 // 2", 3),
+        ("7 % 4", 3),
+        ("2 ** 10", 1024),
+        ("2 ** -1", 0.5),
+        ("2.0 ** 3", 8.0),
+        ("-3 + +1", -2),
+        ("1e-3 * 1000", 1.0),
+        (".5 + 5.", 5.5),
+        ("1 < 2 < 3", True),
+        ("3 >= 3 and 1 != 2", True),
+        ("not true or false", False),
+        ("null == None", True),
+        ("True", True),
+        ("'a' + \"b\"", "ab"),
+        ("'abc' == 'abc'", True),
+        ("2 in [1, 2]", True),
+        ("2 not in (1, 3)", True),
+        ("'b' in 'abc'", True),
+        ("'x' in ['y', 'z']", False),
+        ("1 if 2 > 1 else 5", 1),
+        ("abs(-2)", 2),
+        ("ceil(1.2) + floor(1.8)", 3),
+        ("max(1, 5, 3) - min(2, 4)", 3),
+        ("round(2.567, 1)", 2.6),
+        ("sqrt(16)", 4.0),
+        ("exp(0)", 1.0),
+        ("log(exp(1))", 1.0),
+        ("log(8, 2)", 3.0),
+        ("log10(1000)", 3.0),
+        ("log2(8)", 3.0),
+        ("sin(0) + cos(0) + tan(0)", 1.0),
+        ("int(2.9)", 2),
+        ("float(2)", 2.0),
+        ("str(true) + str(5) + str(null)", "true5null"),
+        ("len('abc')", 3),
+        ("sum([1, 2, 3])", 6),
+        ("  1\n+\t1 ", 2),
+    ],
+)
+def test_an_expression_comes_to_what_it_says(text: str, expected: object) -> None:
+    """Arithmetic, comparisons, logic, membership, choices and functions."""
+    value = expressions.read(text).value(())
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_a_dotted_path_is_one_name() -> None:
+    """Elements of lists included; each name is there once, in the order of its first use."""
+    expression = expressions.read("species.0.speed * fish.count + fish.count > a_1 and true")
+    assert expression.names == ("species.0.speed", "fish.count", "a_1")
+    assert expression.holds((2.0, 3, 8.5))
+    assert not expression.holds((2.0, 3, 9))
+
+
+def test_lists_are_values_too() -> None:
+    """A parameter may be a list: it has a length, a sum, members."""
+    values: list[JSON] = [[1, 2, 3]]
+    assert expressions.read("sum(w) / len(w)").value(values) == 2.0
+    assert expressions.read("2 in w").value(values) is True
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no complete"),
+        ("1 +", "no complete"),
+        ("(1", "no complete"),
+        ("a b", "no complete"),
+        ("1 if 2", "no complete"),
+        ("a = 1", "=="),
+        ("a & b", "'and'"),
+        ("a | b", "'or'"),
+        ("!a", "'not"),
+        ("a ^ 2", "[*][*]"),
+        ("a; b", "expressions have no"),
+        ("a[0]", "no subscript"),
+        ("a.b()", "no function 'a.b'"),
+        ("f(x)", "no function 'f'"),
+        ("abs(*a)", "no starred"),
+        ("(abs)(1)(2)", "only functions"),
+        ("'a'(1)", "only functions"),
+        ("[a]", "lists have"),
+        ("1, a", "lists have"),
+        ("{1: 2}", "have no"),
+        ("1_000", "have no"),
+        ("0x10", "have no"),
+        ("5fish", "have no"),
+        ("é", "have no"),
+        ("`a`", "have no"),
+        ("'a\\n'", "have no"),
+        ("1e999", "not finite"),
+        ("9" * 100, "too large"),
+        ("-" * 50 + "1", "nested"),
+        ("1 + " * 300 + "1", "at most 1000"),
+        ("lambda x", "no complete"),
+        ("a.__class__()", "no function"),
+        ("(" * 400 + "1" + ")" * 400, "no complete"),
+    ],
+)
+def test_what_is_no_expression_is_refused(text: str, says: str) -> None:
+    """Before anything is evaluated, with words that help."""
+    with pytest.raises(expressions.ExpressionError, match=says):
+        expressions.read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1 / 0", "division by zero"),
+        ("1 % 0", "modulo"),
+        ("0 ** -1", "0.0 cannot be raised"),
+        ("sqrt(-1)", "domain"),
+        ("(-8) ** 0.5", "no real value"),
+        ("exp(1000)", "range"),
+        ("1e308 * 10", "not finite"),
+        ("2 ** 300", "too large"),
+        ("9 ** 9 ** 9 ** 9", "too large"),
+        ("2 ** 70", "64 bits"),
+        ("0 - 2 ** 63 - 1", "64 bits"),
+        ("'a' * 3", "no calculation"),
+        ("1 + true", "no calculation"),
+        ("-'a'", "no calculation"),
+        ("+'a'", "no calculation"),
+        ("'a' + 1", "no calculation"),
+        ("1 < 'a'", "not supported"),
+        ("[1, 2]", "comes to a list"),
+        ("sqrt('a')", "must be real"),
+        ("int('x')", "invalid literal"),
+        ("len(5)", "no len"),
+        ("1 in 5", "nothing is in"),
+        ("1 not in 5", "nothing is in"),
+        ("str([1])", "no text"),
+        ("abs(1, 2)", "one argument"),
+        ("float('nan')", "comes to nan"),
+        (
+            "'" + "a" * 600 + "' + '" + "b" * 300 + "' + str('" + "c" * 20 + "') + 'd' + '" + "e" * 20 + "' * 2",
+            "no calculation",
+        ),
+    ],
+)
+def test_what_has_no_value_says_why(text: str, says: str) -> None:
+    """Calculations without a real, finite, bounded result are errors of the expression, never of the worker."""
+    with pytest.raises(expressions.ExpressionError, match=says):
+        expressions.read(text).value(())
+
+
+def test_texts_don_t_grow() -> None:
+    """Adding texts ends at a thousand letters."""
+    with pytest.raises(expressions.ExpressionError, match="too long"):
+        expressions.read("a + a").value(("x" * 501,))
+    assert expressions.read("a + a").value(("x" * 500,)) == "x" * 1000
+
+
+def test_a_condition_is_true_or_false() -> None:
+    """Numbers are not truths: `a` where `a > 0` was meant is an error."""
+    with pytest.raises(expressions.ExpressionError, match="true or false"):
+        expressions.read("a").holds((1,))
+    assert expressions.read("a").holds((True,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "().__class__.__bases__[0].__subclasses__()",
+        "a.__class__.__mro__",
+        "__builtins__",
+        "__import__('os').system('true')",
+        "open('/etc/passwd')",
+        "eval('1')",
+        "exec('1')",
+        "getattr(a, 'b')",
+        "(lambda: 1)()",
+        "[x for x in range(9)]",
+        "(x := 5)",
+        "f'{a}'",
+        "'{0.__class__}'.format(a)",
+        "globals()",
+        "print(1)",
+        "a.format('x')",
+        "yield 1",
+        "await a",
+        "import os",
+        "del a",
+        "...",
+    ],
+)
+def test_expressions_don_t_escape(text: str) -> None:
+    """What reaches into Python is refused, or is a name of nothing."""
+    try:
+        names = expressions.read(text).names
+    except expressions.ExpressionError:
+        return
+    assert text in names
+
+
+@given(st.text(st.sampled_from("0123456789.+-*/%()<>=!abeo '\",[]nrtduTF_"), max_size=80))
+def test_any_text_is_an_expression_or_refused_quickly(text: str) -> None:
+    """No text makes another exception than ours, or takes long."""
+
+    def attempt() -> None:
+        try:
+            expression = expressions.read(text)
+            expression.value([3] * len(expression.names))
+        except expressions.ExpressionError:
+            pass
+
+    assert timeit.timeit(attempt, timer=time.process_time, number=1) < 0.5

@@ -1,0 +1,60 @@
+"""The corpus of invalid plans: each file under tests/plans/invalid with the errors that it has."""
+
+import pathlib
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters import yaml_reader
+from ems_worker.core import canonical, plan
+
+PLANS = pathlib.Path(__file__).parents[1] / "plans"
+INVALID = sorted(path for path in (PLANS / "invalid").iterdir() if path.suffix != ".expected")
+BASE = yaml_reader.read_base((PLANS / "base.yaml").read_bytes()).data
+
+
+def refusal(data: bytes, base: dict[str, canonical.JSON] = BASE) -> tuple[errors.Problem, ...]:
+    """All that is wrong with a plan, as `ems validate` and the intake tell it."""
+    try:
+        document = yaml_reader.read_plan(data)
+    except errors.PlanRejected as rejected:
+        return rejected.problems
+    reference = plan.base_reference(document.data)
+    with pytest.raises(errors.PlanRejected) as refused:
+        plan.parse(document.data, None if reference is None else base)
+    return yaml_reader.place(refused.value.problems, document)
+
+
+def test_the_corpus_is_large() -> None:
+    """At least 150 plans, each with its expected errors beside it."""
+    assert len(INVALID) >= 150
+    assert all(path.with_name(f"{path.name}.expected").exists() for path in INVALID)
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.name)
+def test_an_invalid_plan_has_all_its_errors_in_their_places(path: pathlib.Path) -> None:
+    """Code, line and column of every error, in the order of the text; and each has words, short enough to be read."""
+    found = refusal(path.read_bytes())
+    expected = path.with_name(f"{path.name}.expected").read_text().splitlines()
+    assert [f"{problem.code} {problem.line} {problem.column}" for problem in found] == expected
+    for problem in found:
+        assert 10 < len(problem.message) < 400
+        assert str(problem).startswith(f"line {problem.line}, column {problem.column}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("path_typo", "fish.count"), ("path_typo_nested", "fish.count"), ("path_parent_typo", "fish.count"),
+        ("path_elsewhere", "env.temp"), ("path_homoglyph", "fish.count"), ("path_list_range", "species.1.speed"),
+        ("path_far", None), ("unknown_key", "num_replicates_per_run"), ("homoglyph_key", "parameter_space"),
+        ("unknown_key_far", None), ("seeds_policy", "common"), ("metrics_goal", "maximize"), ("axis_key", "values"),
+        ("expr_unknown", "fish.count"), ("when_unknown", "shark.present"), ("expr_function", "sqrt"),
+        ("zip_unknown", "fish.speed"), ("runs_path", "fish.count"), ("limits_retry_word", "timeout"),
+    ],
+)  # fmt: skip
+def test_what_was_most_likely_meant_is_said(name: str, nearest: str | None) -> None:
+    """A misspelt key, path or word brings the nearest right one, and none where nothing is near."""
+    problem = refusal((PLANS / "invalid" / f"{name}.yaml").read_bytes())[0]
+    assert problem.suggestion == nearest
+    assert nearest is None or problem.message.endswith(f"; did you mean {nearest}?")
