@@ -1,0 +1,148 @@
+"""The calls to the orchestrator under test. What it answers is a value, never an exception."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+
+from ems_worker import errors
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+
+ACCEPTED = "ACCEPTED"
+ALREADY_EXISTS = "ALREADY_EXISTS"
+UNIMPLEMENTED = "UNIMPLEMENTED"
+_CALL_SECONDS = 10.0
+_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Channels to one address would share a connection otherwise.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a start call came to: ACCEPTED, ALREADY_EXISTS, or a status code's name; with the orchestrator's words."""
+
+    verdict: str
+    words: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict} ({self.words})" if self.words else self.verdict
+
+
+class Calls:
+    """One channel to the orchestrator."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._stub = pb_grpc.OrchestratorClientServiceStub(channel)
+
+    async def ready(self, timeout: float) -> None:
+        """Returns once it is connected. Raises OrchestratorUnavailable where it isn't within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._channel.channel_ready()
+        except TimeoutError as late:
+            raise errors.OrchestratorUnavailable(f"no connection within {timeout:g} s") from late
+
+    async def start(self, command: pb.StartSimulationCommand) -> Reply:
+        """StartSimulation"""
+        response, code, words = await _answer(self._stub.StartSimulation(command, timeout=_CALL_SECONDS))
+        return verdict(response) if response is not None else Reply(code, words)
+
+    async def start_all(
+        self, commands: Sequence[pb.StartSimulationCommand]
+    ) -> tuple[Sequence[pb.StartSimulationResponse], str, str]:
+        """StartSimulations: the responses, the status code's name and words."""
+        request = pb.StartSimulationsRequest(commands=commands)
+        response, code, words = await _answer(self._stub.StartSimulations(request, timeout=_CALL_SECONDS))
+        return (response.responses if response is not None else ()), code, words
+
+    async def stop(self, simulation_id: str, timeout: float) -> tuple[pb.ControlSimulationResponse | None, str, str]:
+        """STOP"""
+        command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=pb.CONTROL_ACTION_STOP)
+        return await _answer(self._stub.ControlSimulation(command, timeout=timeout))
+
+    async def status(self, simulation_ids: Sequence[str]) -> tuple[Sequence[pb.SimulationStatus], str, str]:
+        """GetSimulationStatus: the statuses, the status code's name and words."""
+        request = pb.GetSimulationStatusRequest(simulation_ids=simulation_ids)
+        response, code, words = await _answer(self._stub.GetSimulationStatus(request, timeout=_CALL_SECONDS))
+        return (response.statuses if response is not None else ()), code, words
+
+    @contextlib.asynccontextmanager
+    async def capacity(self) -> AsyncIterator["Watch"]:
+        """WatchCapacity, for the time of the `async with`."""
+        call = self._stub.WatchCapacity(pb.WatchCapacityRequest())
+        try:
+            yield Watch(call)
+        finally:
+            call.cancel()
+
+
+class Watch:
+    """A stream of capacities."""
+
+    def __init__(self, call: "grpc.aio.UnaryStreamCall[pb.WatchCapacityRequest, pb.Capacity]") -> None:
+        self._call = call
+
+    async def next(self, timeout: float) -> tuple[pb.Capacity | None, str, str]:
+        """The next one, "OK" and no words; None with DEADLINE_EXCEEDED where none comes within `timeout` seconds.
+
+        A stream that ended is None with the status code that it ended with.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                message = await self._call.read()
+            if isinstance(message, pb.Capacity):
+                return message, "OK", ""
+            return None, (await self._call.code()).name, (await self._call.details()) or "the stream ended"
+        except TimeoutError:
+            return None, "DEADLINE_EXCEEDED", f"nothing came within {timeout:g} s"
+        except grpc.aio.AioRpcError as error:
+            return None, error.code().name, error.details() or ""
+
+
+def verdict(response: pb.StartSimulationResponse) -> Reply:
+    """What a response says."""
+    match response.outcome:
+        case pb.START_OUTCOME_ACCEPTED:
+            return Reply(ACCEPTED, response.message)
+        case pb.START_OUTCOME_ALREADY_EXISTS:
+            return Reply(ALREADY_EXISTS, response.message)
+        case pb.START_OUTCOME_REJECTED:
+            code = _CODES.get(response.status_code, f"status code {response.status_code}")
+            return Reply(code if response.status_code else "REJECTED without a status_code", response.message)
+    return Reply("a response whose outcome isn't set", response.message)
+
+
+@contextlib.asynccontextmanager
+async def connect(address: str, timeout: float) -> AsyncIterator[Calls]:
+    """A channel of its own. Raises OrchestratorUnavailable where there is no connection within `timeout` seconds."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        calls = Calls(channel)
+        try:
+            await calls.ready(timeout)
+        except errors.OrchestratorUnavailable as failed:
+            raise errors.OrchestratorUnavailable(
+                f"the orchestrator at {address} can't be reached: {failed}"
+            ) from failed
+        yield calls
+
+
+async def _answer(call: Awaitable[T]) -> tuple[T | None, str, str]:
+    try:
+        return await call, "OK", ""
+    except grpc.aio.AioRpcError as error:
+        return None, error.code().name, error.details() or ""

@@ -1,0 +1,53 @@
+"""The conformance of an orchestrator: which checks there are, in which order, and their run."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+from ems_worker.conformance import bus, calls, check, kit, options, starting, telling
+
+# The checks of events come last: they look at what all others brought about.
+CHECKS = (
+    check.of("start-accepted", starting.start_accepted, vital=True),
+    check.of("run-ends", starting.run_ends, vital=True),
+    check.of("known-while-running", starting.known_while_running),
+    check.of("known-when-ended", starting.known_when_ended),
+    check.of("ten-connections", starting.ten_connections),
+    check.of("other-config-sha", starting.other_config_sha),
+    check.of("large-configuration", starting.large_configuration),
+    check.of("partial-batch", options.partial_batch),
+    check.of("stop-unknown", options.stop_unknown),
+    check.of("stop-running", options.stop_running),
+    check.of("status", options.status),
+    check.of("capacity", options.capacity),
+    check.of("broker-outage", telling.broker_outage),
+    check.of("known-after-restart", starting.known_after_restart),
+    check.of("nothing-left-running", options.nothing_left),
+    check.of("event-subjects", telling.subjects),
+    check.of("event-envelopes", telling.envelopes),
+    check.of("event-payloads", telling.payloads),
+    check.of("message-ids", telling.message_ids),
+    check.of("started-once", telling.started_once),
+)
+"""In the order in which they run."""
+
+
+@contextlib.asynccontextmanager
+async def connect(chosen: kit.Options) -> AsyncIterator[kit.Kit]:
+    """A kit that is connected. Raises OrchestratorUnavailable, BrokerUnavailable."""
+    experiment_id = f"conformance-{secrets.token_hex(5)}"
+    async with calls.connect(chosen.orchestrator, kit.CONNECT_SECONDS) as connected:
+        async with bus.connect(chosen.server, experiment_id, kit.CONNECT_SECONDS) as heard:
+            subject = kit.Kit(chosen, connected, heard, experiment_id)
+            async with connected.capacity() as watch:
+                first, _, _ = await watch.next(kit.CONNECT_SECONDS)
+            if first is not None:
+                subject.busy_before = first.in_use + first.queued
+            yield subject
+
+
+async def run(chosen: kit.Options) -> AsyncIterator[check.Result]:
+    """Checks an orchestrator, and tells of each check as it ends. Raises OrchestratorUnavailable, BrokerUnavailable."""
+    async with connect(chosen) as subject:
+        async for result in check.run(check.selected(CHECKS, chosen.only), subject):
+            yield result
