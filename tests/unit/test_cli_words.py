@@ -1,0 +1,68 @@
+"""What the commands say: numbers, durations, headers, and how they end."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.cli import exits, follow, tables
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    counts = {"pending": 2, "running": 1, "completed": 5, "failed": 1, "infeasible": 1, "lost": 0, "cancelled": 0}
+    basic = {"state": "running", "counts": counts, "total": 10, "progress": 0.7}
+    return {**basic, "throughput": 2.0, "eta_seconds": 1.5, "finished_at": None, "started_at": None, **changes}
+
+
+def test_a_status_is_one_line() -> None:
+    """What ended, what went wrong, how fast it goes, how long it takes; the last two only while it runs."""
+    running = "running: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible"
+    assert follow.line(status()) == f"{running}, 2 per second, about 2 s left"
+    assert follow.line(status(throughput=0.0, eta_seconds=None)) == running
+    assert follow.line(status(finished_at="2026-01-01T00:00:00.000Z")) == running
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.6, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")]
+)
+def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
+    """No more precise than anybody needs."""
+    assert follow.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("paths", "headers"),
+    [
+        (["a.b.food", "a.c.heat"], ["food", "heat"]),
+        (["a.b.food", "a.c.food", "heat"], ["b.food", "c.food", "heat"]),
+        (["food", "a.food"], ["food", "a.food"]),
+        (["a.seafood", "b.food"], ["seafood", "food"]),
+        ([], []),
+    ],
+)
+def test_paths_are_told_by_their_last_words(paths: list[str], headers: list[str]) -> None:
+    """As few as tell them apart."""
+    assert tables.short(paths) == headers
+
+
+def test_values_fit_a_table() -> None:
+    """Long ones are cut, large ones told by their size, words are YAML's."""
+    assert [tables.value(one) for one in (True, None, 1.5, "x")] == ["true", "null", "1.5", "x"]
+    assert tables.value({"sha256": "ab", "bytes": 5000}) == "<5000 bytes>"
+    assert len(tables.value("x" * 100)) == 40
+    assert tables.mean({"mean": 1 / 3, "std": None}) == "0.333333"
+    assert tables.mean({"mean": 10.0, "std": 2 / 3}) == "10 ± 0.667"
+    assert tables.mean({"mean": None, "std": None}) == tables.mean(None) == "-"
+
+
+def test_every_error_ends_a_command_with_a_documented_code() -> None:
+    """No code is without its meaning."""
+    assert set(exits.MEANING) == set(exits.Exit)
+    for kind in (kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.EmsError)):
+        code = exits.of(kind([]) if kind is errors.PlanRejected else kind("words"))
+        assert code not in (exits.Exit.OK, exits.Exit.INTERRUPTED)
+    assert exits.of(errors.NotFound("")) is exits.Exit.FAILED
+    assert exits.of(errors.NoAnswer("")) is exits.Exit.TIMED_OUT
+    assert exits.of(errors.BrokerUnavailable("")) is exits.Exit.UNREACHABLE
+    assert exits.of(errors.ManifestUnusable("")) is exits.Exit.MANIFEST
