@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,12 +13,6 @@ from ems_worker.adapters.jetstream import Broker
 from ems_worker.core.wire import Message
 from tests.support import broker as support
 from tests.support import servers, wait
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
-    async with servers.NatsServer(tmp_path) as one:
-        yield one
 
 
 @pytest.fixture

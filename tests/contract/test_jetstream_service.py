@@ -1,8 +1,5 @@
 """The NATS service `ems`."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -11,12 +8,6 @@ from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker
 from tests.support import broker as support
 from tests.support import servers, wait
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
-    async with servers.NatsServer(tmp_path) as one:
-        yield one
 
 
 async def _echo(data: bytes) -> bytes:

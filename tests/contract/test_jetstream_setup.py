@@ -1,6 +1,5 @@
 """Streams and consumers: made where they are missing, refused where they contradict."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,6 @@ from ems_worker.adapters.jetstream import Broker, streams
 from ems_worker.local import nats_server, ports
 from tests.support import broker as support
 from tests.support import servers
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
-    async with servers.NatsServer(tmp_path) as one:
-        yield one
 
 
 async def _refusal(broker: Broker, **options: Any) -> str:

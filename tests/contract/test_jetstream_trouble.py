@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker, connection
 from tests.support import broker as support
 from tests.support import link, servers, wait
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
-    async with servers.NatsServer(tmp_path) as one:
-        yield one
 
 
 async def _one_event(broker: Broker) -> bytes:
