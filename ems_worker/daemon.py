@@ -34,7 +34,7 @@ from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
-from ems_worker.settings import Settings
+from ems_worker.settings import Settings, shown
 
 log = structlog.get_logger()
 
@@ -144,7 +144,7 @@ class _Worker:
                     settings.orchestrator, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
                 )
             )
-            health.trouble("broker", f"connecting to {', '.join(settings.server)}")
+            health.trouble("broker", f"connecting to {shown(settings.server)}")
             broker = await stack.enter_async_context(
                 Broker.connect(
                     settings.server,
