@@ -113,7 +113,8 @@ class Connection:
             raise
         except nats.errors.MaxPayloadError as refused:
             raise errors.RequestRefused(
-                f"the message is larger than the {self._client.max_payload:,} bytes that the NATS server takes"
+                f"the message is larger than the {self._client.max_payload:,} bytes that the NATS server takes: "
+                "raise max_payload in its configuration"
             ) from refused
         except nats.js.errors.APIError as refused:
             raise errors.RequestRefused(f"NATS refused it: {refused.description}") from refused
