@@ -5,10 +5,8 @@ dearer, and heat beyond what they tolerate makes it much dearer. A fish without 
 energy with a child. Food grows back towards what the reef carries. The same configuration and seed give the same run,
 to the last digit.
 
-It speaks the protocol of docs/orchestrator.md: SIMULATION_CONFIG, SIMULATION_SEED, SIMULATION_ID and
-SIMULATION_OUTPUT_DIR in the environment; the result as the last line of its output; exit code 65 for a configuration
-that no run can be made of. It is started once a run: what it imports is what every run waits for, so there are no
-dataclasses and nothing of this package here.
+It speaks the protocol of docs/orchestrator.md. It is started once a run: what it imports is what every run waits for,
+so there are no dataclasses and nothing of this package here.
 """
 
 import csv
@@ -17,7 +15,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -120,8 +118,8 @@ class _Reef:
         self._config = config
         self._rng = rng
         self._cells: dict[_Cell, list[_Food]] = {}
-        self.count = 0
         self._owed = 0.0
+        self.count = 0
         for _ in range(config.initial_food_count):
             self._add()
 
@@ -200,13 +198,8 @@ def simulate(config: Config, seed: int) -> Result:
             extinction_tick = tick
             break
     ages = ages_at_death + [fish.age for fish in shoal]
-    return Result(
-        series=series,
-        population=len(shoal),
-        mean_lifespan=math.fsum(ages) / len(ages),
-        food_eaten=sum(line.food_eaten for line in series),
-        extinction_tick=extinction_tick,
-    )
+    food_eaten = sum(line.food_eaten for line in series)
+    return Result(series, len(shoal), math.fsum(ages) / len(ages), food_eaten, extinction_tick)
 
 
 def living_cost(config: Config) -> float:
@@ -272,14 +265,6 @@ def _value(layer: Mapping[str, Any], name: str, rule: _Rule) -> float:
     return int(value) if rule.whole else float(value)
 
 
-def write_series(path: str, series: Iterable[Tick]) -> None:
-    """The time series as CSV, a line a tick."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Tick._fields)
-        writer.writerows(series)
-
-
 def main() -> int:
     """Runs the simulation that the environment names; the exit code is the protocol's."""
     try:
@@ -296,13 +281,11 @@ def main() -> int:
         return _complain(f"configuration: {wrong}", INFEASIBLE)
     result = simulate(config, seed)
     file_name = f"{simulation_id}.csv"
-    write_series(os.path.join(output_dir, file_name), result.series)
-    metrics = {
-        "population": result.population,
-        "mean_lifespan": result.mean_lifespan,
-        "food_eaten": result.food_eaten,
-        "extinction_tick": result.extinction_tick,
-    }
+    with open(os.path.join(output_dir, file_name), "w", newline="", encoding="utf-8") as series:
+        writer = csv.writer(series)
+        writer.writerow(Tick._fields)
+        writer.writerows(result.series)
+    metrics = {name: value for name, value in result._asdict().items() if name != "series"}
     print(json.dumps({"metrics": metrics, "artifacts": {"time_series": file_name}}))  # noqa: T201 - the result
     return 0
 

@@ -211,7 +211,12 @@ async def test_the_demo_can_be_interrupted(swept: Path) -> None:
     code += "from ems_worker.local import demo; sys.exit(demo.main())"
     program = servers.Program("demo", [sys.executable, "-c", code], log=swept / "demo.log")
     program.start()
-    await wait.until(lambda: "running:" in program.log.read_text(), timeout=40, what="the experiment to run")
+
+    def runs() -> bool:
+        assert program.running, program.last_words()
+        return "running:" in program.log.read_text()
+
+    await wait.until(runs, timeout=40, what="the experiment to run")
     program.signal(signal.SIGINT)
     assert await program.wait(timeout=30) == 130, program.last_words()
     assert "interrupted" in program.last_words()
