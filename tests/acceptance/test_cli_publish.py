@@ -201,7 +201,7 @@ def test_on_a_terminal_it_shows_a_bar(deployment: commands.Deployment, tmp_path:
     """And ends as it does anywhere else."""
     main, terminal = pty.openpty()
     env = {**deployment.env, "TERM": "xterm"}
-    command = [Path(sys.executable).parent / "ems-publish", plan_of(tmp_path, "drawn"), "--wait"]
+    command = [str(Path(sys.executable).parent / "ems-publish"), plan_of(tmp_path, "drawn"), "--wait"]
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=env) as process:
         os.close(terminal)
         shown = b""

@@ -75,7 +75,12 @@ async def serve(other: Client, verb: str, answer: Answer) -> None:
         await request.respond(json.dumps(answer(json.loads(request.data))).encode())
 
     await service.add_group(name="ems.api").add_endpoint(name=verb, handler=handle)
-    await other.flush()
+    await heard(other)
+
+
+async def heard(other: Client) -> None:
+    """Returns once the server knows the subscriptions: nats-py's flush may overtake them, a request can't."""
+    await other.request("$JS.API.INFO", timeout=5)
 
 
 async def test_no_server_is_said_within_the_timeout() -> None:
@@ -305,7 +310,7 @@ async def test_a_worker_that_does_not_answer_in_time_is_no_answer(server: server
         """Hears, and says nothing."""
 
     await other.subscribe("ems.api.get", cb=mute)
-    await other.flush()
+    await heard(other)
     async with client.EmsClient(server.url, request_timeout=0.2) as ems:
         with pytest.raises(errors.NoAnswer):
             await ems.get("e")
