@@ -91,8 +91,8 @@ def test_a_misspelt_path_is_told_with_its_place_and_the_nearest_name(
     assert ended.code == exits.Exit.INVALID_PLAN
     decision = json.loads(ended.out)
     assert [(one["code"], one["line"], one["column"]) for one in decision["errors"]] == [
-        ("unknown_key", 7, 1),
         ("unknown_path", 4, 3),
+        ("unknown_key", 7, 1),
     ]
 
 
