@@ -33,6 +33,7 @@ class Bus:
         self._next = first
         self._mark = experiment_id.encode()
         self._told = asyncio.Event()
+        self._told_at = 0.0
         self.stored: list[messages.Event] = []
         self.heard: list[messages.Event] = []
 
@@ -56,6 +57,10 @@ class Bus:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._told.wait()
         return True
+
+    async def quiet(self, seconds: float, timeout: float) -> None:
+        """Returns once no event came for so long; or after `timeout` seconds."""
+        await self.until(lambda: time.monotonic() - self._told_at >= seconds, timeout)
 
     async def follow(self) -> None:
         """Reads what the stream gets, for ever."""
@@ -91,6 +96,7 @@ class Bus:
         if self._mark in message.data:
             to.append(messages.read(message, time.time()))
             self._told.set()
+            self._told_at = time.monotonic()
 
 
 @contextlib.asynccontextmanager

@@ -110,7 +110,7 @@ async def _shell(command: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ems-conformance",
-        description="Checks that an orchestrator, or a simulator, keeps the contract (docs/conformance.md). Prints TAP.",
+        description="Checks that an orchestrator, or a simulator, keeps the contract: docs/conformance.md. TAP.",
         epilog=_EPILOG,
     )
     both = argparse.ArgumentParser(add_help=False)

@@ -10,9 +10,12 @@ from ems_worker.conformance import bus, calls, check, configurations, messages
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 LARGE_BYTES = 3 * 1024 * 1024
-CONNECT_SECONDS = 5.0
-# How long a run may take to start before the kit goes on as if it ran: sim.run_started is not required.
+CONNECT_SECONDS = 4.0
+# How long a run may take to start before the kit goes on as if it ran; less where starts aren't told at all.
 _STARTED_SECONDS = 5.0
+_UNTOLD_SECONDS = 0.5
+# Events of one thing come this close together.
+_QUIET_SECONDS = 0.3
 _STOP_SECONDS = 30.0
 _SEED = 42
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
@@ -43,7 +46,7 @@ class Kit:
     """One run of the kit. Its runs have ids of their own, so that it can be run again and again."""
 
     options: Options
-    calls: calls.Calls
+    rpc: calls.Calls
     bus: bus.Bus
     experiment_id: str
     accepted: dict[str, pb.StartSimulationCommand] = field(default_factory=dict)
@@ -71,16 +74,18 @@ class Kit:
 
     async def begin(self, command: pb.StartSimulationCommand) -> str:
         """Starts a new run, which has to be accepted; its id."""
-        reply = await self.calls.start(command)
+        reply = await self.rpc.start(command)
         check.require(reply.verdict == calls.ACCEPTED, f"a new run was answered {reply} instead of ACCEPTED")
         self.accepted[command.simulation_id] = command
         return command.simulation_id
 
     async def begin_long(self) -> pb.StartSimulationCommand:
         """Starts a run that takes a while; returns once its start was told, or should have been."""
+        await self.ended()
+        told = any(one.kind == messages.STARTED for one in self.bus.stored)
         command = self.command(self.options.long)
         name = await self.begin(command)
-        await self.bus.until(lambda: bool(self.bus.of(name)), min(_STARTED_SECONDS, self.options.timeout))
+        await self.bus.until(lambda: bool(self.bus.of(name)), _STARTED_SECONDS if told else _UNTOLD_SECONDS)
         return command
 
     def require_open(self, simulation_id: str) -> None:
@@ -108,25 +113,31 @@ class Kit:
             self._ended = name
         return self.accepted[self._ended]
 
+    async def settled(self) -> None:
+        """Returns once there was a run, and its events have come, the repeated ones too."""
+        await self.ended()
+        await self.bus.quiet(_QUIET_SECONDS, self.options.timeout)
+
     async def dismiss(self, simulation_id: str) -> None:
         """Stops a long run that nobody needs any more, where STOP is implemented; else it runs to its end."""
-        await self.calls.stop(simulation_id, _STOP_SECONDS)
+        await self.rpc.stop(simulation_id, _STOP_SECONDS)
 
     async def stop(self, simulation_id: str) -> tuple[pb.ControlSimulationResponse | None, str, str]:
         """STOP. Raises Skipped where it isn't implemented."""
-        response, code, words = await self.calls.stop(simulation_id, _STOP_SECONDS)
+        response, code, words = await self.rpc.stop(simulation_id, _STOP_SECONDS)
         optional("ControlSimulation", code)
         return response, code, words
 
-    async def reachable(self) -> None:
-        """Returns once both connections work again. Raises Failed where they don't in time."""
-        known = await self.ended()  # its repeated start changes nothing
+    async def reachable(self) -> calls.Reply:
+        """The reply to the start of an ended run, once both connections work again. Raises Failed where they don't."""
+        known = await self.ended()
         deadline = time.monotonic() + self.options.timeout
-        while (await self.calls.start(known)).verdict in _AWAY:
+        while (reply := await self.rpc.start(known)).verdict in _AWAY:
             check.require(time.monotonic() < deadline, "the orchestrator is not back in time")
             await asyncio.sleep(0.1)
         back = await self.bus.until(lambda: self.bus.connected, self.options.timeout)
         check.require(back, "the broker is not back in time")
+        return reply
 
 
 def optional(call: str, code: str) -> None:

@@ -17,7 +17,7 @@ async def partial_batch(subject: kit.Kit) -> None:
     first, twice, last, nameless = (subject.command() for _ in range(4))
     nameless.simulation_id = ""
     batch = [first, starting.changed(known), nameless, twice, twice, last]
-    responses, code, words = await subject.calls.start_all(batch)
+    responses, code, words = await subject.rpc.start_all(batch)
     kit.optional("StartSimulations", code)
     check.require(code == "OK", f"a batch with two bad commands failed as a whole with {code} ({words})")
     came = collections.Counter((one.simulation_id, calls.verdict(one).verdict) for one in responses)
@@ -53,6 +53,7 @@ async def stop_unknown(subject: kit.Kit) -> None:
 
 async def stop_running(subject: kit.Kit) -> None:
     """STOP ends a running run in sim.run_failed of the kind stopped."""
+    await subject.stop(subject.new_id())
     name = (await subject.begin_long()).simulation_id
     subject.require_open(name)
     stopped, code, words = await subject.stop(name)
@@ -74,10 +75,10 @@ async def status(subject: kit.Kit) -> None:
     """GetSimulationStatus has one status for each id: NOT_FOUND, open, or what the run's last event said."""
     ended = (await subject.ended()).simulation_id
     unknown = subject.new_id()
-    _, code, _ = await subject.calls.status([unknown])
+    _, code, _ = await subject.rpc.status([unknown])
     kit.optional("GetSimulationStatus", code)
     running = (await subject.begin_long()).simulation_id
-    statuses, code, words = await subject.calls.status([ended, unknown, running])
+    statuses, code, words = await subject.rpc.status([ended, unknown, running])
     check.require(code == "OK", f"it was answered {code} ({words})")
     by_id = {one.simulation_id: one for one in statuses}
     check.require(
@@ -95,7 +96,7 @@ async def status(subject: kit.Kit) -> None:
 
 async def capacity(subject: kit.Kit) -> None:
     """WatchCapacity tells at once how many slots there are, and again when a run takes one and gives it back."""
-    async with subject.calls.capacity() as watch:
+    async with subject.rpc.capacity() as watch:
         first, code, words = await watch.next(_AT_ONCE_SECONDS)
         kit.optional("WatchCapacity", code)
         check.require(first is not None, f"the first capacity belongs sent at once; came {code} ({words})")
@@ -113,13 +114,15 @@ async def capacity(subject: kit.Kit) -> None:
 
 async def nothing_left(subject: kit.Kit) -> None:
     """Every accepted run has ended, once, and no slot is taken by any of them."""
+    await subject.ended()
     for name in subject.accepted:
         await subject.end_of(name)
+    await subject.settled()
     for name in subject.accepted:
         ends = {one.kind for one in subject.bus.of(name) if one.is_end}
         check.require(len(ends) == 1, f"{name} ended as {' and as '.join(sorted(ends))}")
     names = list(subject.accepted)
-    statuses, code, words = await subject.calls.status(names)
+    statuses, code, words = await subject.rpc.status(names)
     if code != calls.UNIMPLEMENTED:
         check.require(code == "OK", f"GetSimulationStatus of {len(names)} runs was answered {code} ({words})")
         left = [one.simulation_id for one in statuses if one.state in (*_OPEN, pb.SIMULATION_STATE_PAUSED)]
@@ -129,7 +132,7 @@ async def nothing_left(subject: kit.Kit) -> None:
 
 async def _slots_given_back(subject: kit.Kit) -> None:
     deadline = time.monotonic() + subject.options.timeout
-    async with subject.calls.capacity() as watch:
+    async with subject.rpc.capacity() as watch:
         before = subject.busy_before
         taken = before + 1
         while taken > before:

@@ -13,7 +13,7 @@ _CONNECTIONS = 10
 async def start_accepted(subject: kit.Kit) -> None:
     """A new id is ACCEPTED."""
     command = subject.command()
-    reply = await subject.calls.start(command)
+    reply = await subject.rpc.start(command)
     if reply.verdict == calls.UNIMPLEMENTED:
         raise check.Failed("StartSimulation answers UNIMPLEMENTED: is fes.orchestrator.v1 served at this address?")
     check.require(reply.verdict == calls.ACCEPTED, f"a new run was answered {reply} instead of ACCEPTED")
@@ -34,7 +34,7 @@ async def run_ends(subject: kit.Kit) -> None:
 async def known_while_running(subject: kit.Kit) -> None:
     """A running run's id is ALREADY_EXISTS."""
     command = await subject.begin_long()
-    reply = await subject.calls.start(command)
+    reply = await subject.rpc.start(command)
     subject.require_open(command.simulation_id)
     await subject.dismiss(command.simulation_id)
     _require_known(reply, "a running run")
@@ -43,19 +43,17 @@ async def known_while_running(subject: kit.Kit) -> None:
 async def known_when_ended(subject: kit.Kit) -> None:
     """An ended run's id is ALREADY_EXISTS."""
     command = await subject.ended()
-    _require_known(await subject.calls.start(command), "an ended run")
+    _require_known(await subject.rpc.start(command), "an ended run")
 
 
 async def known_after_restart(subject: kit.Kit) -> None:
     """After a restart the ids of ended and of open runs are ALREADY_EXISTS, and an open run still ends in an event."""
     if subject.options.restart is None:
         raise check.Skipped("give --restart-command, which stops the orchestrator and starts it again")
-    ended = await subject.ended()
     running = await subject.begin_long()
     await subject.options.restart()
-    await subject.reachable()
-    _require_known(await subject.calls.start(ended), "a run that had ended before the restart")
-    _require_known(await subject.calls.start(running), "a run that was open at the restart")
+    _require_known(await subject.reachable(), "a run that had ended before the restart")
+    _require_known(await subject.rpc.start(running), "a run that was open at the restart")
     await subject.dismiss(running.simulation_id)
     await subject.end_of(running.simulation_id)
 
@@ -79,7 +77,7 @@ async def ten_connections(subject: kit.Kit) -> None:
 async def other_config_sha(subject: kit.Kit) -> None:
     """A known id with another config_sha is FAILED_PRECONDITION."""
     known = await subject.ended()
-    reply = await subject.calls.start(changed(known))
+    reply = await subject.rpc.start(changed(known))
     check.require(
         reply.verdict == "FAILED_PRECONDITION",
         f"a known id with another config_sha was answered {reply} instead of FAILED_PRECONDITION",

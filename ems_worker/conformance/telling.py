@@ -12,25 +12,25 @@ _MOST_WORDS = 5
 
 async def subjects(subject: kit.Kit) -> None:
     """Events are on the contract's subjects, with the subject and .v1 as their type key."""
-    await subject.ended()
+    await subject.settled()
     _require_none(subject, messages.Aspect.SUBJECT)
 
 
 async def envelopes(subject: kit.Kit) -> None:
     """An event is a JSON object, or a GenericEventRequest with all that the contract wants in it."""
-    await subject.ended()
+    await subject.settled()
     _require_none(subject, messages.Aspect.ENVELOPE)
 
 
 async def payloads(subject: kit.Kit) -> None:
     """What an event says of its run is complete: times, metrics, the kind of an error."""
-    await subject.ended()
+    await subject.settled()
     _require_none(subject, messages.Aspect.PAYLOAD)
 
 
 async def message_ids(subject: kit.Kit) -> None:
     """Every event has one message id and one event_id, however often it is published, and shares them with no other."""
-    await subject.ended()
+    await subject.settled()
     by_event = collections.defaultdict(set)
     by_id = collections.defaultdict(set)
     for one in _all(subject):
@@ -47,7 +47,7 @@ async def message_ids(subject: kit.Kit) -> None:
 
 async def started_once(subject: kit.Kit) -> None:
     """A repeated publish repeats the event, byte for byte: a difference would be a second start."""
-    await subject.ended()
+    await subject.settled()
     contents = collections.defaultdict(set)
     for one in _all(subject):
         contents[f"{one.kind} of {one.simulation_id}"].add(one.message.data)
