@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -317,6 +317,20 @@ class Desk:
     def count(self, name: str, **labels: str) -> float:
         """A metric's value."""
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextlib.asynccontextmanager
+async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work that goes on for ever, for the time of the block; what it raises is raised here."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        if task.done():
+            await task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def plan(experiment_id: str = "reef", *, points: int = 2, replicates: int = 1, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Accepted -> recorded: the points and their first runs, in chunks, from wherever that stands."""
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.service import expand
+from tests.support import wait
+from tests.support.desk import Desk, background, plan
+
+
+@pytest.fixture(autouse=True)
+def small_chunks() -> object:
+    with patch.object(expand, "_RUNS_A_CHUNK", 4):
+        yield
+
+
+async def test_points_and_first_runs_are_what_the_core_says(tmp_path: Path) -> None:
+    """In order, each replicate with the same seed at every point."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=3, replicates=2, seeds={"root": 5}, labels={"who": "me"}))
+        rows = await desk.rows("reef")
+        assert [(row.run.point, row.run.replicate, row.run.attempt) for row in rows] == [
+            (point, replicate, 1) for point in range(3) for replicate in range(2)
+        ]
+        assert [row.run.seed for row in rows] == [live.plan.seeds.of(row.run.point, row.run.replicate) for row in rows]
+        assert rows[0].run.seed == rows[2].run.seed != rows[1].run.seed
+        assert [row.point.params["food"] for row in rows] == [0, 0, 1, 1, 2, 2]
+        assert live.record.state is ExperimentState.RUNNING
+        assert desk.count("ems_jobs_expanded_total") == 6
+
+
+async def test_expansion_goes_on_where_it_was(tmp_path: Path) -> None:
+    """After a crash between two chunks nothing is there twice and nothing is missing."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(plan(points=10))
+        live = desk.ledger.live("reef")
+        assert live is not None
+        await desk.expander.expand(live)
+        assert live.record.expanded_points == 4
+    async with Desk.open(tmp_path) as desk:
+        live = desk.ledger.live("reef")
+        assert live is not None
+        assert (live.record.state, live.record.expanded_points) == (ExperimentState.RUNNING, 4)
+        while not live.expanded:
+            await desk.expander.expand(live)
+        assert [row.run.point for row in await desk.rows("reef")] == list(range(10))
+
+
+async def test_a_crash_before_the_experiment_began_does_not_leave_it_waiting(tmp_path: Path) -> None:
+    """All its jobs were recorded by the one chunk, and it was still to be moved to running."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(plan(points=4))
+        live = desk.ledger.live("reef")
+        assert live is not None
+
+        async def crash(*_: object) -> None:
+            raise ConnectionAbortedError
+
+        with patch.object(desk.ledger, "move", crash), pytest.raises(ConnectionAbortedError):
+            await desk.expander.expand(live)
+    async with Desk.open(tmp_path) as desk:
+        live = desk.ledger.live("reef")
+        assert live is not None
+        assert (live.record.state, live.expanded) == (ExperimentState.ACCEPTED, True)
+        async with background(desk.expander.run()):
+            await wait.until(lambda: live.record.state is ExperimentState.RUNNING)
+        assert len(await desk.rows("reef")) == 4
+
+
+async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
+    """A small one doesn't wait for the end of a large one."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(plan("large", points=400))
+        await desk.submit(plan("small", points=8))
+        small, record = desk.ledger.live("small"), desk.manifest.expand
+        assert small is not None
+        order: list[int] = []
+
+        async def note(key: int, *rest: Any) -> None:
+            order.append(key)
+            await record(key, *rest)
+
+        with patch.object(desk.manifest, "expand", note):
+            async with background(desk.expander.run()):
+                await wait.until(lambda: small.expanded)
+        assert [key == small.key for key in order[:4]] == [False, True, False, True]
+
+
+async def test_a_woken_expander_takes_up_what_is_new(tmp_path: Path) -> None:
+    """It sleeps when there is nothing to expand."""
+    async with Desk.open(tmp_path) as desk:
+        async with background(desk.expander.run()):
+            await desk.submit(plan("later", points=3))
+            desk.expander.wake()
+            live = desk.ledger.live("later")
+            assert live is not None
+            await wait.until(lambda: live.expanded)
+
+
+async def test_more_replicates_than_a_chunk_has_rows_are_one_point_a_chunk(tmp_path: Path) -> None:
+    """A point is recorded whole."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, replicates=9))
+        assert len(await desk.rows("reef")) == 18
+        assert live.expanded
