@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest
+from ems_worker.adapters.manifest import Manifest, reports
 from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import ErrorKind, Run, RunState, StopReason
@@ -259,12 +259,13 @@ async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> No
     record = await manifests.running(manifest)
     assert await manifest.best_point(record.key) is None
     runs = await _pending(manifest, record)
-    values = [None, None, 4.0, 4.0, 3.0, 5.0]
+    values = [None, None, 4.0, 4.0, 5.0, 3.0]
     changes = [(record.key, run, manifests.completed(run, i + 1, population=values[i])) for i, run in enumerate(runs)]
-    await manifest.save(changes, {record.key: 6})
-    best = await manifest.best_point(record.key)
-    assert best is not None
-    assert (best.point.point, best.ended_seq, best.metrics["population"].mean) == (1, 4, 4.0)
+    for part in (changes[:5], changes[5:]):
+        await manifest.save(part, {record.key: 6})
+        best = await manifest.best_point(record.key)
+        assert best is not None
+        assert (best.point.point, best.ended_seq, best.metrics["population"].mean) == (1, 4, 4.0)
     aimless = await manifests.running(manifest, manifests.spec("aimless", goal_metric=None, goal=None), seq=2)
     await manifests.complete_all(manifest, aimless)
     assert await manifest.best_point(aimless.key) is None
@@ -280,3 +281,14 @@ async def test_export_gives_every_job_once_and_in_order(manifest: Manifest) -> N
     await manifest.save([(record.key, first, _lost(first)), (record.key, None, retry)], {})
     found = [(row.run.point, row.run.replicate, row.run.attempt) async for row in manifest.export(record.key)]
     assert found == [(p, r, 2 if (p, r) == (0, 0) else 1) for p in range(1300) for r in range(2)]
+
+
+async def test_a_job_that_is_retried_during_an_export_isnt_exported_twice(manifest: Manifest) -> None:
+    """Not even where a page ends with it."""
+    record = await manifests.running(manifest, manifests.spec(points=reports.EXPORT_PAGE + 1, replicates=1))
+    export = manifest.export(record.key)
+    page = [await anext(export) for _ in range(reports.EXPORT_PAGE)]
+    last = page[-1].run
+    retry = Run(last.point, last.replicate, 2, last.seed)
+    await manifest.save([(record.key, last, _lost(last)), (record.key, None, retry)], {})
+    assert [row.point.point async for row in export] == [reports.EXPORT_PAGE]
