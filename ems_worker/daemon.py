@@ -13,7 +13,7 @@ import uvloop
 
 import ems_worker
 from ems_worker import errors, logs
-from ems_worker.adapters import event_codec, files, http, yaml_reader
+from ems_worker.adapters import event_codec, files, http, plan_codec, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
@@ -22,6 +22,7 @@ from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.service import check, crash, recover
 from ems_worker.service.accept import Intake
+from ems_worker.service.control import Control
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
@@ -257,13 +258,28 @@ class _Worker:
             settings.max_jobs,
             settings.max_plan_bytes,
             settings.reply_prefixes,
+            plan_codec.unpack,
+            settings.plans_per_minute,
+            lambda: orchestrator.message_limit,
         )
-        queries = Queries(ledger, manifest, yaml_reader, read_base, clock, settings.worker_id, settings.max_jobs)
+        control = Control(ledger, manifest, clock)
+        queries = Queries(
+            ledger,
+            manifest,
+            yaml_reader,
+            read_base,
+            clock,
+            settings.worker_id,
+            settings.max_jobs,
+            lambda data: plan_codec.unpack(data, settings.max_plan_bytes),
+            lambda: orchestrator.message_limit,
+        )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)
+        await control.finish()
         for key in list(ledger.experiments):
             reporter.tell(key)
-        await broker.serve(queries.handlers(), version=ems_worker.__version__)
+        await broker.serve({**queries.handlers(), **control.handlers()}, version=ems_worker.__version__)
         upkeep = Upkeep(self._health, metrics, ledger, dispatcher, submitter, broker, manifest, orchestrator, clock)
         await upkeep.check_streams(streams)
         self._health.trouble("start", None)

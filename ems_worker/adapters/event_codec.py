@@ -39,8 +39,6 @@ def decode(subject: str, data: bytes) -> tuple[str, Signal]:
 
 def _kind(subject: str) -> str:
     kind = ".".join(subject.split(".", 2)[:2])
-    if kind == METRICS:
-        raise errors.Unreadable("metrics that are computed after the run are not supported yet")
     if kind not in _READERS:
         raise errors.Unreadable(f"subject {subject} is none of a run event")
     return kind
@@ -142,6 +140,11 @@ def _failed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -
     )
 
 
+def _measured(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
+    metrics = bounds.metrics(document.get("metrics"))
+    return _name(document.get("simulation_id"), outer), Signal(RunEvent.MEASURE, metrics=metrics)
+
+
 def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
     said = pb.RunStarted.FromString(data)
     return _name(said.simulation_id, outer), Signal(
@@ -178,6 +181,12 @@ def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]
     )
 
 
+def _measured_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
+    said = pb.RunMetrics.FromString(data)
+    metrics = bounds.metrics(dict(said.metrics))
+    return _name(said.simulation_id, outer), Signal(RunEvent.MEASURE, metrics=metrics)
+
+
 def _milliseconds(timestamp: Timestamp) -> int | None:
     """None for an absent one, whose fields are zero."""
     return bounds.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
@@ -189,4 +198,5 @@ _READERS: Mapping[str, tuple[_FromJson, _FromProtobuf]] = {
     STARTED: (_started, _started_pb),
     COMPLETED: (_completed, _completed_pb),
     FAILED: (_failed, _failed_pb),
+    METRICS: (_measured, _measured_pb),
 }

@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 
-from ems_worker.core import ids
+from ems_worker.core import experiment, ids
 from ems_worker.core.experiment import Aggregate, Bucket, Tally
 from ems_worker.core.records import Experiment, JobRow, PointRecord, PointRow, Verdict
+from ems_worker.core.run import ErrorKind, Run, Waiting
 from ems_worker.errors import Problem
 
 Document = dict[str, Any]
@@ -215,7 +216,6 @@ def result(experiment_id: str, row: JobRow, whole: bool = False) -> Document:
     Long parameter values are shortened unless `whole`.
     """
     run = row.run
-    failed = run.error_kind is not None or run.error_message is not None
     return {
         "schema": "ems.result.v1",
         "experiment_id": experiment_id,
@@ -224,10 +224,10 @@ def result(experiment_id: str, row: JobRow, whole: bool = False) -> Document:
         "attempt": run.attempt,
         **_point(row.point, whole),
         "seed": run.seed,
-        "state": run.state.value,
+        "state": experiment.job_state(run),
         "metrics": None if run.metrics is None else dict(run.metrics),
         "artifacts": dict(run.artifacts or {}),
-        "error": {"kind": run.error_kind, "message": run.error_message} if failed else None,
+        "error": _error(run),
         "config_sha": run.config_sha,
         "model_version": run.model_version,
         "submitted_at": timestamp(run.submitted_ms),
@@ -236,6 +236,14 @@ def result(experiment_id: str, row: JobRow, whole: bool = False) -> Document:
         "job_revision": run.job_revision,
         "seq": run.ended_seq,
     }
+
+
+def _error(run: Run) -> Document | None:
+    if run.waiting is Waiting.MISSING:
+        return {"kind": ErrorKind.METRICS_MISSING, "message": "metrics that the plan tracks did not come in time"}
+    if run.error_kind is None and run.error_message is None:
+        return None
+    return {"kind": run.error_kind, "message": run.error_message}
 
 
 def line(result: Document) -> Document:

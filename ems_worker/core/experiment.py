@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from ems_worker.core.run import ErrorKind, Run, RunState
+from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
 
 
 class ExperimentState(StrEnum):
@@ -25,8 +25,11 @@ ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, Experiment
 
 class ExperimentEvent(StrEnum):
     BEGIN = "begin"  # its first jobs are in the manifest
+    HOLD = "hold"  # nothing new of it is to be started
+    RESUME = "resume"  # it goes on
     SUCCEED = "succeed"  # every job ended, and no more of them failed than may
     MISS = "miss"  # every job ended, and more of them failed than may
+    REOPEN = "reopen"  # jobs of it are tried again: a new round
 
 
 _S, _E = ExperimentState, ExperimentEvent
@@ -34,15 +37,25 @@ _S, _E = ExperimentState, ExperimentEvent
 TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | None] = MappingProxyType(
     {
         (_S.ACCEPTED, _E.BEGIN): _S.RUNNING,
+        # What is held keeps expanding; it starts nothing.
+        (_S.ACCEPTED, _E.HOLD): _S.PAUSED,
+        (_S.ACCEPTED, _E.RESUME): None,
+        (_S.ACCEPTED, _E.REOPEN): None,
         (_S.ACCEPTED, _E.SUCCEED): None,
         (_S.ACCEPTED, _E.MISS): None,
         (_S.RUNNING, _E.BEGIN): None,
+        (_S.RUNNING, _E.HOLD): _S.PAUSED,
+        (_S.RUNNING, _E.RESUME): None,
+        (_S.RUNNING, _E.REOPEN): None,
         (_S.RUNNING, _E.SUCCEED): _S.COMPLETED,
         (_S.RUNNING, _E.MISS): _S.FAILED,
         (_S.PAUSED, _E.BEGIN): None,
+        (_S.PAUSED, _E.HOLD): None,
+        (_S.PAUSED, _E.RESUME): _S.RUNNING,
+        (_S.PAUSED, _E.REOPEN): None,
         (_S.PAUSED, _E.SUCCEED): _S.COMPLETED,
         (_S.PAUSED, _E.MISS): _S.FAILED,
-        **{(state, event): None for state in ENDED for event in ExperimentEvent},
+        **{(state, event): _S.RUNNING if event is _E.REOPEN else None for state in ENDED for event in _E},
     }
 )
 
@@ -54,6 +67,7 @@ class Bucket(StrEnum):
     SUBMITTING = "submitting"
     SUBMITTED = "submitted"
     RUNNING = "running"
+    AWAITING_METRICS = "awaiting_metrics"
     COMPLETED = "completed"
     FAILED = "failed"
     INFEASIBLE = "infeasible"
@@ -64,11 +78,19 @@ class Bucket(StrEnum):
 ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, Bucket.CANCELLED, Bucket.LOST})
 
 
-def bucket(state: RunState, error_kind: ErrorKind | None) -> Bucket:
-    """Where a job is counted whose current run has this state and kind of error."""
-    if state is RunState.FAILED and error_kind is ErrorKind.INFEASIBLE:
+def bucket(run: Run) -> Bucket:
+    """Where a job is counted that this run stands for."""
+    if run.waiting is not None:
+        return Bucket.AWAITING_METRICS if run.waiting is Waiting.AWAITING else Bucket.FAILED
+    if run.state is RunState.FAILED and run.error_kind is ErrorKind.INFEASIBLE:
         return Bucket.INFEASIBLE
-    return Bucket(state.value)
+    return Bucket(run.state.value)
+
+
+def job_state(run: Run) -> str:
+    """The state of the job that this run stands for, by the contract's names: infeasible ones failed."""
+    name = bucket(run)
+    return Bucket.FAILED if name is Bucket.INFEASIBLE else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +155,21 @@ class Tally:
         counts = dict(self.counts)
         metrics = dict(self.metrics)
         for old, new in changes:
-            was = Bucket.PENDING if old is None else bucket(old.state, old.error_kind)
-            now = bucket(new.state, new.error_kind)
+            was = Bucket.PENDING if old is None else bucket(old)
+            now = bucket(new)
             if was is not now:
                 counts[was] = counts.get(was, 0) - 1
                 counts[now] = counts.get(now, 0) + 1
-                if now is Bucket.COMPLETED:
-                    values = new.metrics or {}
-                    for name, aggregate in metrics.items():
-                        metrics[name] = aggregate.add(values.get(name))
+            if now is not Bucket.COMPLETED:
+                continue
+            before = None if old is None or was is not Bucket.COMPLETED else old.metrics or {}
+            values = new.metrics or {}
+            for name, aggregate in metrics.items():
+                if before is None:
+                    metrics[name] = aggregate.add(values.get(name))
+                elif before.get(name) is None and values.get(name) is not None:
+                    # Known after all: it was counted as missing when the job ended.
+                    metrics[name] = replace(aggregate, missing=aggregate.missing - 1).add(values.get(name))
         return Tally(self.total, counts, metrics)
 
 

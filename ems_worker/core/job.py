@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ems_worker.core import retry, run
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
 FIRST_BACKOFF_SECONDS = 1.0
@@ -13,10 +13,11 @@ LONGEST_BACKOFF_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a job may be tried, and after which kinds of failure."""
+    """How often a job may be tried, after which kinds of failure, and which metrics it waits for after its run."""
 
     max_attempts: int = 3
     retry_on: frozenset[ErrorKind] = RETRYABLE_KINDS
+    awaited: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,12 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
 def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, wanted: bool = True) -> Decision:
     """Applies a signal for one attempt to its job. It is not tried again unless it is `wanted`."""
     before = job.attempt(attempt)
-    verdict, after = run.advance(before, signal, now_ms)
-    if verdict is not Verdict.APPLY:
+    verdict, after = run.advance(before, signal, now_ms, policy.awaited)
+    if verdict not in (Verdict.APPLY, Verdict.NOTE):
         return Decision(verdict, job)
     runs = [after if one.attempt == attempt else one for one in job.runs]
-    if not after.ended:
-        return Decision(verdict, Job(tuple(runs)))
+    if verdict is Verdict.NOTE or not after.ended:
+        return _noted(verdict, job, Job(tuple(runs)))
     stop: tuple[int, ...] = ()
     won = job.current.state is RunState.COMPLETED
     if after.state is RunState.COMPLETED and not won:
@@ -90,7 +91,28 @@ def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: 
             Run(after.point, after.replicate, attempt + 1, after.seed, due_ms=due, job_revision=after.job_revision)
         )
     result = Job(tuple(runs))
-    return Decision(verdict, result, ended=result.current.ended and result.current != job.current, stop=stop)
+    return Decision(verdict, result, ended=result.current.settled and result.current != job.current, stop=stop)
+
+
+def _noted(verdict: Verdict, before: Job, after: Job) -> Decision:
+    """A run that goes on, or that more became known of: its job ends, or ends anew, if it stands for it."""
+    return Decision(verdict, after, ended=after.current.settled and after.current != before.current)
+
+
+def again(job: Job, now_ms: int) -> Job | None:
+    """The job once more: waiting for its metrics again where only those lack, else with a new attempt; None if neither.
+
+    For a person's `retry`, so tries and kinds of failure don't matter.
+    """
+    last = job.current
+    if last.waiting is Waiting.MISSING:
+        after = replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None)
+        return Job(tuple(after if one is last else one for one in job.runs))
+    if last.state not in (RunState.FAILED, RunState.LOST):
+        return None
+    number = job.runs[-1].attempt + 1
+    old = tuple(replace(one, current=False, ended_seq=None) if one is last else one for one in job.runs)
+    return Job((*old, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
 
 
 def _crown(runs: list[Run], winner: int, now_ms: int) -> tuple[list[Run], tuple[int, ...]]:

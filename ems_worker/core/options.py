@@ -10,20 +10,29 @@ from ems_worker.core import axes, canonical, paths, problems, seeds
 JSON = canonical.JSON
 
 Goal = Literal["minimize", "maximize"]
+Source = Literal["run", "event"]
 METRIC: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
 METRIC_FORM: Final = "a metric's name: letters, digits and _.:/-, at most 128"
 ERROR_KINDS: Final = ("infrastructure", "timeout", "lost", "simulation", "infeasible", "stopped")
 DEFAULT_RETRY_ON: Final = frozenset({"infrastructure", "timeout", "lost"})
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
+# How long a metric that comes by an event of its own is waited for, unless the plan says.
+DEFAULT_METRIC_TIMEOUT_SECONDS: Final = 3600.0
 _LONGEST_TIMEOUT: Final = 366 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedMetric:
-    """A metric that results, points and status report; with a goal, points are ranked by its mean."""
+    """A metric that results, points and status report; with a goal, points are ranked by its mean.
+
+    From `event`: it is computed after the run and comes by sim.run_metrics, waited for `timeout_seconds` from the end
+    of the run.
+    """
 
     name: str
     goal: Goal | None = None
+    source: Source = "run"
+    timeout_seconds: float = DEFAULT_METRIC_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +213,15 @@ def _metric(item: object, place: problems.Place, found: problems.Problems) -> Tr
         name = found.text(item, place, METRIC, METRIC_FORM)
         return None if name is None else TrackedMetric(name)
     found.keys(item, place, ("name", "goal", "from", "timeout_seconds"))
-    if item.get("from", "run") != "run":
-        found.choice(item["from"], (*place, "from"), ("run", "event"))
-        if item["from"] == "event":
-            found.add("not_supported_yet", (*place, "from"), "metrics from events are not supported yet")
+    source: str | None = "run"
+    timeout: float | None = DEFAULT_METRIC_TIMEOUT_SECONDS
+    if "from" in item:
+        source = found.choice(item["from"], (*place, "from"), ("run", "event"))
     if "timeout_seconds" in item:
-        message = "'timeout_seconds' is for metrics from events, which are not supported yet"
-        found.add("not_supported_yet", (*place, "timeout_seconds"), message, on_key=True)
+        timeout = _seconds(item["timeout_seconds"], (*place, "timeout_seconds"), found)
+        if source == "run":
+            message = "'timeout_seconds' is how long to wait for a metric 'from: event'; this one comes with its run"
+            found.add("contradiction", (*place, "timeout_seconds"), message, on_key=True)
     if "name" not in item:
         found.add("missing_key", place, "a tracked metric needs a 'name'", on_key=True)
         return None
@@ -218,4 +229,6 @@ def _metric(item: object, place: problems.Place, found: problems.Problems) -> Tr
     goal = None
     if "goal" in item:
         goal = found.choice(item["goal"], (*place, "goal"), ("minimize", "maximize"))
-    return None if name is None else TrackedMetric(name, cast("Goal | None", goal))
+    if name is None or source is None or timeout is None:
+        return None
+    return TrackedMetric(name, cast("Goal | None", goal), cast("Source", source), timeout)

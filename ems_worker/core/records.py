@@ -119,6 +119,18 @@ class PointRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRequest:
+    """A change that somebody asked for, recorded before it is carried out; `answer` once it is. Both are JSON."""
+
+    request_id: str
+    experiment: int
+    verb: str
+    body: str
+    received_ms: int
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ParkedEvent:
     """An event of a run that this worker doesn't know (yet), as it came."""
 

@@ -34,12 +34,16 @@ class RunEvent(StrEnum):
     FAIL = "fail"  # sim.run_failed
     LOSE = "lose"  # the time limit passed and nobody confirmed an end
     CANCEL = "cancel"  # its work is no longer wanted, and it was never announced or its STOP was confirmed
+    MEASURE = "measure"  # sim.run_metrics: metrics that were computed after the run
+    EXPIRE = "expire"  # metrics that its job waits for did not come in time
+    AWAIT = "await"  # they are waited for once more
 
 
 class Verdict(StrEnum):
     """What an event means for a run in its present state."""
 
     APPLY = "apply"  # the run moves to another state
+    NOTE = "note"  # the run stays in its state; what is known of it is added to
     DUPLICATE = "duplicate"  # says again what is already so
     LATE = "late"  # was overtaken by another event; nothing to do
     CONTRADICTION = "contradiction"  # disagrees with what stands: recorded and counted, changes nothing
@@ -75,6 +79,7 @@ def _to(state: RunState) -> Transition:
 _DUPLICATE = Transition(Verdict.DUPLICATE)
 _LATE = Transition(Verdict.LATE)
 _CONTRADICTION = Transition(Verdict.CONTRADICTION)
+_NOTE = Transition(Verdict.NOTE)
 
 _S, _E = RunState, RunEvent
 TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
@@ -88,6 +93,10 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.PENDING, _E.FAIL): _to(_S.FAILED),
         (_S.PENDING, _E.LOSE): _LATE,
         (_S.PENDING, _E.CANCEL): _to(_S.CANCELLED),
+        # Metrics may overtake the events of their run.
+        (_S.PENDING, _E.MEASURE): _NOTE,
+        (_S.PENDING, _E.EXPIRE): _LATE,
+        (_S.PENDING, _E.AWAIT): _LATE,
         (_S.SUBMITTING, _E.CLAIM): _DUPLICATE,
         (_S.SUBMITTING, _E.ACCEPT): _to(_S.SUBMITTED),
         (_S.SUBMITTING, _E.REFUSE): _to(_S.FAILED),
@@ -96,6 +105,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.SUBMITTING, _E.FAIL): _to(_S.FAILED),
         (_S.SUBMITTING, _E.LOSE): _to(_S.LOST),
         (_S.SUBMITTING, _E.CANCEL): _to(_S.CANCELLED),
+        (_S.SUBMITTING, _E.MEASURE): _NOTE,
+        (_S.SUBMITTING, _E.EXPIRE): _LATE,
+        (_S.SUBMITTING, _E.AWAIT): _LATE,
         (_S.SUBMITTED, _E.CLAIM): _LATE,
         (_S.SUBMITTED, _E.ACCEPT): _DUPLICATE,
         # Only a run sent again to an orchestrator that forgot it can be refused here.
@@ -105,6 +117,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.SUBMITTED, _E.FAIL): _to(_S.FAILED),
         (_S.SUBMITTED, _E.LOSE): _to(_S.LOST),
         (_S.SUBMITTED, _E.CANCEL): _to(_S.CANCELLED),
+        (_S.SUBMITTED, _E.MEASURE): _NOTE,
+        (_S.SUBMITTED, _E.EXPIRE): _LATE,
+        (_S.SUBMITTED, _E.AWAIT): _LATE,
         (_S.RUNNING, _E.CLAIM): _LATE,
         (_S.RUNNING, _E.ACCEPT): _LATE,
         (_S.RUNNING, _E.REFUSE): _CONTRADICTION,
@@ -113,6 +128,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.RUNNING, _E.FAIL): _to(_S.FAILED),
         (_S.RUNNING, _E.LOSE): _to(_S.LOST),
         (_S.RUNNING, _E.CANCEL): _to(_S.CANCELLED),
+        (_S.RUNNING, _E.MEASURE): _NOTE,
+        (_S.RUNNING, _E.EXPIRE): _LATE,
+        (_S.RUNNING, _E.AWAIT): _LATE,
         (_S.COMPLETED, _E.CLAIM): _LATE,
         (_S.COMPLETED, _E.ACCEPT): _LATE,
         (_S.COMPLETED, _E.REFUSE): _CONTRADICTION,
@@ -121,6 +139,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.COMPLETED, _E.FAIL): _CONTRADICTION,
         (_S.COMPLETED, _E.LOSE): _LATE,
         (_S.COMPLETED, _E.CANCEL): _LATE,
+        (_S.COMPLETED, _E.MEASURE): _NOTE,
+        (_S.COMPLETED, _E.EXPIRE): _NOTE,
+        (_S.COMPLETED, _E.AWAIT): _NOTE,
         (_S.FAILED, _E.CLAIM): _LATE,
         (_S.FAILED, _E.ACCEPT): _LATE,
         (_S.FAILED, _E.REFUSE): _DUPLICATE,
@@ -129,6 +150,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.FAILED, _E.FAIL): _DUPLICATE,
         (_S.FAILED, _E.LOSE): _LATE,
         (_S.FAILED, _E.CANCEL): _LATE,
+        (_S.FAILED, _E.MEASURE): _LATE,
+        (_S.FAILED, _E.EXPIRE): _LATE,
+        (_S.FAILED, _E.AWAIT): _LATE,
         (_S.CANCELLED, _E.CLAIM): _LATE,
         (_S.CANCELLED, _E.ACCEPT): _LATE,
         (_S.CANCELLED, _E.REFUSE): _LATE,
@@ -138,6 +162,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.CANCELLED, _E.FAIL): _LATE,
         (_S.CANCELLED, _E.LOSE): _LATE,
         (_S.CANCELLED, _E.CANCEL): _DUPLICATE,
+        (_S.CANCELLED, _E.MEASURE): _LATE,
+        (_S.CANCELLED, _E.EXPIRE): _LATE,
+        (_S.CANCELLED, _E.AWAIT): _LATE,
         (_S.LOST, _E.CLAIM): _LATE,
         (_S.LOST, _E.ACCEPT): _LATE,
         (_S.LOST, _E.REFUSE): _LATE,
@@ -146,6 +173,9 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.LOST, _E.FAIL): _to(_S.FAILED),
         (_S.LOST, _E.LOSE): _DUPLICATE,
         (_S.LOST, _E.CANCEL): _LATE,
+        (_S.LOST, _E.MEASURE): _NOTE,
+        (_S.LOST, _E.EXPIRE): _LATE,
+        (_S.LOST, _E.AWAIT): _LATE,
     }
 )
 
@@ -160,6 +190,14 @@ class ErrorKind(StrEnum):
     STOPPED = "stopped"
     REFUSED = "refused"  # the orchestrator answered the start call with a permanent error
     LOST = "lost"  # no end was ever heard of
+    METRICS_MISSING = "metrics_missing"  # of a job whose run completed: awaited metrics did not come in time
+
+
+class Waiting(StrEnum):
+    """What a completed run still lacks: metrics that its plan tracks `from: event`."""
+
+    AWAITING = "awaiting"
+    MISSING = "missing"
 
 
 class StopReason(StrEnum):
@@ -210,6 +248,7 @@ class Run:
     retryable: bool | None = None
     metrics: Mapping[str, float | None] | None = None
     artifacts: Mapping[str, str] | None = None
+    waiting: Waiting | None = None
     model_version: str | None = None
     config_sha: str | None = None
     ended_seq: int | None = None
@@ -218,6 +257,11 @@ class Run:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    @property
+    def settled(self) -> bool:
+        """Whether a job that this run stands for has ended."""
+        return self.state in TERMINAL and self.waiting is not Waiting.AWAITING
 
 
 def interpret(run: Run, signal: Signal) -> Signal:
@@ -231,10 +275,15 @@ def interpret(run: Run, signal: Signal) -> Signal:
     return signal
 
 
-def advance(run: Run, signal: Signal, now_ms: int) -> tuple[Verdict, Run]:
-    """The verdict on `signal` and the run after it: unchanged unless the verdict is APPLY."""
+def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = frozenset()) -> tuple[Verdict, Run]:
+    """The verdict on `signal` and the run after it: unchanged unless the verdict is APPLY or NOTE.
+
+    `awaited`: metrics that come by events of their own, without which a completed run doesn't end its job.
+    """
     signal = interpret(run, signal)
     transition = TRANSITIONS[run.state, signal.event]
+    if transition.verdict is Verdict.NOTE:
+        return _note(run, signal, awaited)
     if transition.to is None:
         return transition.verdict, run
     state = transition.to
@@ -248,15 +297,39 @@ def advance(run: Run, signal: Signal, now_ms: int) -> tuple[Verdict, Run]:
         return transition.verdict, _replace(
             run, state=state, started_ms=started, elapsed_ms=0, model_version=signal.model_version or run.model_version
         )
+    completed = state is RunState.COMPLETED
+    metrics = _merged(signal.metrics, run.metrics)
     return transition.verdict, _replace(
         run,
         state=state,
         started_ms=signal.started_ms or run.started_ms,
         finished_ms=signal.finished_ms or now_ms,
-        error_kind=None if state is RunState.COMPLETED else signal.error_kind,
-        error_message=None if state is RunState.COMPLETED else signal.message,
+        error_kind=None if completed else signal.error_kind,
+        error_message=None if completed else signal.message,
         retryable=signal.retryable,
-        metrics=signal.metrics,
+        metrics=metrics,
         artifacts=signal.artifacts,
+        waiting=Waiting.AWAITING if completed and not awaited <= (metrics or {}).keys() else None,
         model_version=signal.model_version or run.model_version,
     )
+
+
+def _note(run: Run, signal: Signal, awaited: frozenset[str]) -> tuple[Verdict, Run]:
+    if signal.event is RunEvent.EXPIRE:
+        after = _replace(run, waiting=Waiting.MISSING) if run.waiting is Waiting.AWAITING else run
+    elif signal.event is RunEvent.AWAIT:
+        after = _replace(run, waiting=Waiting.AWAITING) if run.waiting is Waiting.MISSING else run
+    else:
+        metrics = _merged(run.metrics, signal.metrics)
+        there = run.waiting is not None and awaited <= (metrics or {}).keys()
+        after = _replace(run, metrics=metrics, waiting=None if there else run.waiting)
+    return (Verdict.DUPLICATE, run) if after == run else (Verdict.NOTE, after)
+
+
+def _merged(
+    first: Mapping[str, float | None] | None, second: Mapping[str, float | None] | None
+) -> Mapping[str, float | None] | None:
+    """Both sets of metrics; where both have a value that of `first` stands."""
+    if not first or not second:
+        return first or second
+    return {**second, **{name: value for name, value in first.items() if value is not None or name not in second}}

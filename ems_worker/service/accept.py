@@ -8,11 +8,12 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, ids
+from ems_worker.core import canonical, documents, ids, largest
+from ems_worker.core.rate import PlanRate
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
-from ems_worker.service import check, crash
+from ems_worker.service import check, contents, crash
 from ems_worker.service.check import Checked, ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.metrics import Metrics
@@ -20,6 +21,14 @@ from ems_worker.service.poison import Guard
 from ems_worker.service.ports import Broker, Manifest
 
 log = structlog.get_logger()
+
+
+def _as_it_is(data: bytes, most_bytes: int) -> bytes:
+    """For plans that are never wrapped in anything."""
+    if len(data) > most_bytes:
+        words = f"the plan has {len(data):,} bytes; this worker takes {most_bytes:,} at most (EMS_MAX_PLAN_BYTES)"
+        raise errors.PlanRejected([Problem("plan_too_large", "", words)])
+    return data
 
 
 class Intake:
@@ -35,9 +44,13 @@ class Intake:
         on_accept: Callable[[Experiment], Any],
         read_base: ReadBase = check.refuse_base,
         max_jobs: int | None = None,
-        max_bytes: int | None = None,
+        max_bytes: int = 16 * 1024 * 1024,
         reply_prefixes: Sequence[str] = (),
+        unpack: contents.Unpack = _as_it_is,
+        plans_per_minute: int | None = None,
+        message_limit: Callable[[], int | None] = lambda: None,
     ) -> None:
+        """`plans_per_minute`: of one publisher. `message_limit`: of a start command, in bytes."""
         self._manifest = manifest
         self._broker = broker
         self._reader = reader
@@ -48,6 +61,9 @@ class Intake:
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._prefixes = tuple(reply_prefixes)
+        self._unpack = unpack
+        self._rate = PlanRate(plans_per_minute)
+        self._message_limit = message_limit
         self._guard = Guard(manifest, broker, metrics, "plan")
 
     async def run(self) -> None:
@@ -66,6 +82,10 @@ class Intake:
         if submission is None:
             try:
                 submission, new = await self._decide(message)
+            except contents.NotYetError as wait:
+                log.info("plan.object_awaited", seq=message.seq, seconds=wait.seconds)
+                await self._broker.later([message], wait.seconds)
+                return
             except errors.Unreadable as error:
                 log.warning("plan.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
                 await self._broker.dead_letter(message, str(error), "plan")
@@ -118,8 +138,12 @@ class Intake:
             publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
             reply_to=reply_to if reply_to is not None and reply_to.startswith(self._prefixes) else None,
         )
+        if not self._rate.allows(blank.publisher, message.published_ms):
+            return self._rejected(blank, message, [self._too_many(blank.publisher)]), None
         try:
-            checked = await self._check(message.data)
+            data = await contents.read(message, self._broker, self._unpack, self._max_bytes)
+            # In a thread, so that events go on meanwhile: a short plan may name a long base file.
+            checked = await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
         except errors.PlanRejected as error:
             return self._rejected(blank, message, error.problems), None
         experiment_id = checked.plan.experiment_id or ids.experiment_id(
@@ -128,6 +152,10 @@ class Intake:
         existing = await self._manifest.experiment(experiment_id)
         if existing is not None and existing.spec.plan_sha != checked.plan_sha:
             return self._rejected(blank, message, [self._conflict(existing, checked)]), None
+        if existing is None and (limit := self._message_limit()) is not None:
+            over = await asyncio.to_thread(largest.over, checked.plan, experiment_id, limit)
+            if over is not None:
+                return self._rejected(blank, message, [over]), None
         verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
         document = documents.decision(
             verdict,
@@ -146,20 +174,18 @@ class Intake:
             experiment_id=experiment_id,
             plan_sha=checked.plan_sha,
         )
-        return submission, None if existing is not None else _new(experiment_id, message.data, checked, received_ms)
-
-    async def _check(self, data: bytes) -> Checked:
-        if self._max_bytes is not None and len(data) > self._max_bytes:
-            words = (
-                f"the plan has {len(data):,} bytes; this worker takes {self._max_bytes:,} at most (EMS_MAX_PLAN_BYTES)"
-            )
-            raise errors.PlanRejected([Problem("plan_too_large", "", words)])
-        # In a thread, so that events go on meanwhile: a short plan may name a long base file.
-        return await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
+        return submission, None if existing is not None else _new(experiment_id, data, checked, received_ms)
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
         return replace(blank, document=documents.encode(document))
+
+    def _too_many(self, publisher: str | None) -> Problem:
+        who = f"publisher {publisher}" if publisher is not None else "publishers without a name of their own"
+        words = (
+            f"{who} sent more plans within a minute than this worker takes (EMS_PLANS_PER_MINUTE): send it again later"
+        )
+        return Problem("429", "", words)
 
     def _conflict(self, existing: Experiment, checked: Checked) -> Problem:
         """The experiment of this id has another plan: where they differ."""

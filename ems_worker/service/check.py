@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, plan, space
+from ems_worker.core import canonical, documents, largest, plan, space
 from ems_worker.core.plan import Plan
 from ems_worker.core.records import NewExperiment, Verdict
 from ems_worker.core.space import Count
@@ -96,10 +96,22 @@ def _in_file(one: Problem, key: str, path: str) -> Problem:
     return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
 
 
-def decision_document(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None) -> documents.Document:
-    """What intake would decide, as far as that can be told from the plan alone."""
+def decision_document(
+    data: bytes,
+    reader: Reader,
+    read_base: ReadBase,
+    max_jobs: int | None,
+    unpack: Callable[[bytes], bytes] = bytes,
+    message_limit: int | None = None,
+) -> documents.Document:
+    """What intake would decide, as far as that can be told from the plan alone.
+
+    `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes.
+    """
     try:
-        checked = check(data, reader, read_base, max_jobs)
+        checked = check(unpack(data), reader, read_base, max_jobs)
+        if message_limit is not None and (over := largest.over(checked.plan, "", message_limit)) is not None:
+            raise errors.PlanRejected([over])
     except errors.PlanRejected as error:
         return documents.decision(Verdict.REJECTED, errors=error.problems)
     except errors.Unreadable as error:

@@ -14,14 +14,18 @@ import structlog
 from ems_worker.core import experiment, job, run
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
-from ems_worker.core.records import Experiment, PointRecord
-from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.records import ChangeRequest, Experiment, PointRecord
+from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.live import Batch, JobKey, Live, Registry, RunKey
 from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()
+
+
+# Verdicts that change something on disk.
+_CHANGES = (Verdict.APPLY, Verdict.NOTE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class Ledger(Registry):
         self._idle: set[JobKey] = set()
         self._commits: set[asyncio.Task[None]] = set()
 
-    def admit(self, live: Live, open_jobs: Iterable[Job] = ()) -> None:
-        """Takes up an experiment with the jobs that have an open attempt."""
+    def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
+        """Takes up an experiment with the jobs that have an open attempt, and the runs whose jobs wait for metrics."""
         self.experiments[live.key] = live
         self._by_id[live.experiment_id] = live.key
         for one in open_jobs:
@@ -69,6 +73,8 @@ class Ledger(Registry):
                 if attempt.state in run.OPEN:
                     live.open += 1
                     self._time(live.key, attempt)
+        for one_run in awaiting:
+            self._await(live, one_run)
 
     async def dismiss(self, key: int) -> None:
         """Lets go of an experiment that has ended and is reported, unless there is news; late events revive it."""
@@ -135,6 +141,21 @@ class Ledger(Registry):
             commit = self._commit(batch)
         await commit
 
+    async def retry(self, key: int, jobs: Sequence[Job]) -> int:
+        """Jobs that failed or were lost, once more; how many of these there were among them."""
+        async with self._lock:
+            self._tidy()
+            batch, live, count = Batch(), self.experiments[key], 0
+            for stored in jobs:
+                before = self.jobs.setdefault((key, *stored.key), stored)
+                self._idle.add((key, *stored.key))
+                if (after := job.again(before, self._clock.now_ms())) is not None:
+                    self._change(live, before, after, batch)
+                    count += 1
+            commit = self._commit(batch)
+        await commit
+        return count
+
     async def count_time(self) -> None:
         """Puts on disk how much of their limits open runs have used: a crash only adds to a limit what comes after."""
         async with self._lock:
@@ -176,13 +197,22 @@ class Ledger(Registry):
         for key, signal in signals:
             if key[0] in self.experiments or (one := self.jobs.get(key[:3])) is None or key[3] > len(one.runs):
                 continue
-            if run.TRANSITIONS[one.attempt(key[3]).state, signal.event].verdict is Verdict.APPLY:
-                record = await self.manifest.experiment(self._over[key[0]])
-                assert record is not None
-                self.admit(await self._load_experiment(record), await self._open_jobs(key[0]))
+            if run.TRANSITIONS[one.attempt(key[3]).state, signal.event].verdict in _CHANGES:
+                await self._take_up(self._over[key[0]])
 
-    async def _open_jobs(self, key: int) -> list[Job]:
-        return [one for one, _ in await self.manifest.open_jobs(key)]
+    async def take_up(self, experiment_id: str) -> Live | None:
+        """The experiment, made live again if it was let go; None if the manifest hasn't got it."""
+        async with self._lock:
+            return self.live(experiment_id) or await self._take_up(experiment_id)
+
+    async def _take_up(self, experiment_id: str) -> Live | None:
+        record = await self.manifest.experiment(experiment_id)
+        if record is None:
+            return None
+        live = await self._load_experiment(record)
+        jobs = [one for one, _ in await self.manifest.open_jobs(record.key)]
+        self.admit(live, jobs, await self.manifest.awaiting(record.key))
+        return live
 
     def _decide(self, key: RunKey, signal: Signal, batch: Batch) -> Heard:
         place = key[:3]
@@ -190,7 +220,7 @@ class Ledger(Registry):
         if before is None or key[3] > len(before.runs):
             return Heard(known=False)
         verdict = run.TRANSITIONS[before.attempt(key[3]).state, signal.event].verdict
-        if verdict is not Verdict.APPLY:
+        if verdict not in _CHANGES:
             batch.places.add(place)
             if key in self.heard:
                 self.heard[key] = self._clock.monotonic()
@@ -201,13 +231,18 @@ class Ledger(Registry):
         after = decision.job
         if decision.ended:
             after = job.number_end(after, batch.next_seq(live))
+        self._change(live, before, after, batch)
+        return Heard(True, decision.verdict, decision.ended)
+
+    def _change(self, live: Live, before: Job, after: Job, batch: Batch) -> None:
+        """Puts a job in the place of what it was, everywhere in memory, and into the batch."""
+        place = (live.key, *after.key)
         self.jobs[place] = after
         batch.note(place, before, after)
         for old, new in job.changed(before, after):
             self._count(live, old, new)
         if before.current != after.current:
             live.tally = live.tally.after([(before.current, after.current)])
-        return Heard(True, decision.verdict, decision.ended)
 
     def _count(self, live: Live, old: Run | None, new: Run) -> None:
         was = old is not None and old.state in run.OPEN
@@ -222,6 +257,16 @@ class Ledger(Registry):
             self._time(live.key, new)
         if new.ended and (old is None or not old.ended):
             self._on_end(new)
+        if new.waiting is Waiting.AWAITING:
+            self._await(live, new)
+        else:
+            self.awaiting.pop(place, None)
+
+    def _await(self, live: Live, one: Run) -> None:
+        """Notes until when metrics are waited for: the first time limit of those that aren't there."""
+        absent = live.policy.awaited - (one.metrics or {}).keys()
+        seconds = min((live.metric_timeouts[name] for name in absent), default=0.0)
+        self.awaiting[live.key, one.point, one.replicate, one.attempt] = self._clock.monotonic() + seconds
 
     def _time(self, key: int, one: Run) -> None:
         if one.state in (RunState.SUBMITTED, RunState.RUNNING):
@@ -279,7 +324,7 @@ class Ledger(Registry):
     async def conclude(self, live: Live) -> None:
         """Ends the experiment if all its jobs have ended."""
         event = experiment.conclusion(live.recorded, live.allowed)
-        if event is None:
+        if event is None or live.reopening:
             return
         crash.point("ledger.concluding")
         state = live.record.state
@@ -290,6 +335,24 @@ class Ledger(Registry):
         await self.move(live, to, reason)
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
+
+    async def change(self, live: Live, request: ChangeRequest, to: ExperimentState | None) -> None:
+        """Records what somebody asked for, and with it moves the experiment to another state, if to any."""
+        before = live.record
+        if to is None:
+            await self.manifest.record_request(request)
+            return
+        ended = before.state in experiment.ENDED
+        live.record = replace(
+            before,
+            state=to,
+            reason=None,
+            round=before.round + ended,
+            finished_ms=None,
+            started_ms=before.started_ms or request.received_ms,
+        )
+        await self.manifest.record_request(request, (before.state, to))
+        self._on_change(live.key)
 
     async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:
         """Moves the experiment to another state, in memory and then on disk."""

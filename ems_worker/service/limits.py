@@ -85,6 +85,7 @@ class Limits:
             crash.point("limits.marked")
             asked += [key for key, _ in overdue]
         await self._give_up([key for key in asked if key in self._stopping], now)
+        await self._expire(now)
         await self._stop([key for key in asked if self._is_to_be_stopped(key, now)])
         open_now = set(asked)
         self._stopping = {key: since for key, since in self._stopping.items() if key in open_now}
@@ -103,6 +104,13 @@ class Limits:
     def _is_to_be_stopped(self, key: RunKey, now: float) -> bool:
         before = self._stopping.get(key)
         return before is None or (not before.heard and now - before.sent >= _AGAIN_SECONDS)
+
+    async def _expire(self, now: float) -> None:
+        """Jobs whose metrics did not come in time have failed."""
+        late = [key for key, until in self._ledger.awaiting.items() if until <= now]
+        if late:
+            log.warning("run.metrics_missing", runs=len(late))
+            await self._ledger.hear([(key, Signal(RunEvent.EXPIRE)) for key in late])
 
     async def _drop_doomed(self) -> None:
         for live in list(self._ledger.experiments.values()):

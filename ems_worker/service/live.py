@@ -34,6 +34,10 @@ class Live:
     # How many of its jobs may fail.
     allowed: int
     open: int = 0
+    # Seconds that each metric is waited for that comes by events of its own.
+    metric_timeouts: Mapping[str, float] = field(default_factory=dict)
+    # While a retry adds attempts the experiment neither ends nor gives up.
+    reopening: bool = False
     best: PointRow | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
@@ -53,7 +57,7 @@ class Live:
     @property
     def doomed(self) -> bool:
         """More jobs failed than may, and the plan says not to go on then."""
-        return self.plan.limits.fail_fast and self.tally.failures > self.allowed
+        return not self.reopening and self.plan.limits.fail_fast and self.tally.failures > self.allowed
 
     @property
     def over(self) -> bool:
@@ -101,6 +105,8 @@ class Registry:
         self.since: dict[RunKey, float] = {}
         # When something was last heard of an open run in this process.
         self.heard: dict[RunKey, float] = {}
+        # Until when, on the monotonic clock, a completed run's job waits for metrics.
+        self.awaiting: dict[RunKey, float] = {}
         self._by_id: dict[str, int] = {}
         # Names of experiments that were let go, or heard of only in events.
         self._over: dict[int, str] = {}

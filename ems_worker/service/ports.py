@@ -11,6 +11,7 @@ from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
 from ems_worker.core.outcome import Answer
 from ems_worker.core.records import (
+    ChangeRequest,
     Experiment,
     JobRow,
     NewExperiment,
@@ -82,6 +83,24 @@ class Manifest(Protocol):
 
         `ended_seq`: for experiments in which jobs ended, the last position given out by these changes.
         """
+
+    async def awaiting(self, key: int) -> Sequence[Run]:
+        """The runs whose jobs wait for metrics."""
+
+    async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        """Jobs that failed or were lost, in order, after a (point, replicate); infeasible ones aren't among them."""
+
+    # Control.
+    async def request(self, request_id: str) -> ChangeRequest | None: ...
+    async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
+        """Changes of the experiment that were recorded and not carried out, oldest first."""
+
+    async def record_request(
+        self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
+    ) -> None:
+        """The request, and with it the experiment's change of state (guarded), in one transaction."""
+
+    async def answer_request(self, request_id: str, answer: str) -> None: ...
 
     # Reports.
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
@@ -173,6 +192,9 @@ class Broker(Protocol):
     async def reply(self, subject: str, data: bytes) -> None:
         """Plain publish, for those who wait on an inbox."""
 
+    async def plan_object(self, name: str, most_bytes: int) -> bytes:
+        """A plan that is in the object store; errors.NotFound, or errors.RequestRefused for what can't be used."""
+
 
 class Orchestrator(Protocol):
     """The Orchestration Layer. Every call has a deadline; no call raises for what the orchestrator answers."""
@@ -191,6 +213,10 @@ class Orchestrator(Protocol):
 
     def ready(self) -> bool:
         """Whether it can be reached, as far as is known."""
+
+    @property
+    def message_limit(self) -> int:
+        """The largest start command that it takes, in bytes, as far as is known."""
 
     def capacity(self) -> AsyncIterator[Capacity | None]:
         """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""

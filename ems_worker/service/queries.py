@@ -60,7 +60,7 @@ class _Config(_Request):
     offset: Annotated[int, Field(ge=0)] = 0
 
 
-_AnyRequest = TypeVar("_AnyRequest", bound=_Request)
+_AnyRequest = TypeVar("_AnyRequest", bound=pydantic.BaseModel)
 
 
 class Queries:
@@ -75,6 +75,8 @@ class Queries:
         clock: Clock,
         worker_id: str,
         max_jobs: int | None,
+        unpack: Callable[[bytes], bytes] = bytes,
+        message_limit: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._manifest = manifest
@@ -83,6 +85,8 @@ class Queries:
         self._clock = clock
         self._worker_id = worker_id
         self._max_jobs = max_jobs
+        self._unpack = unpack
+        self._message_limit = message_limit
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -96,11 +100,19 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        document = await asyncio.to_thread(check.decision_document, data, self._reader, self._read_base, self._max_jobs)
+        document = await asyncio.to_thread(
+            check.decision_document,
+            data,
+            self._reader,
+            self._read_base,
+            self._max_jobs,
+            self._unpack,
+            self._message_limit(),
+        )
         return documents.encode(document)
 
     async def _list(self, data: bytes) -> bytes:
-        request = _read(_List, data)
+        request = read(_List, data)
         before = None if request.cursor is None else _number(request.cursor)
         rows = await self._manifest.statuses(request.group, request.state, before, request.limit)
         cursor = str(rows[-1][0]) if len(rows) == request.limit else None
@@ -108,7 +120,7 @@ class Queries:
         return documents.encode({"schema": "ems.list.v1", "experiments": found, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
-        request = _read(_Get, data).experiment_id
+        request = read(_Get, data).experiment_id
         record = await self._record(request)
         details = {
             "description": record.spec.description,
@@ -121,7 +133,7 @@ class Queries:
         return documents.encode({**status, **details})
 
     async def _jobs(self, data: bytes) -> bytes:
-        request = _read(_Jobs, data)
+        request = read(_Jobs, data)
         record = await self._record(request.experiment_id)
         after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
         rows = await self._manifest.jobs_page(record.key, after, request.limit, request.attempts, request.state)
@@ -135,7 +147,7 @@ class Queries:
         )
 
     async def _points(self, data: bytes) -> bytes:
-        request = _read(_Page, data)
+        request = read(_Page, data)
         record = await self._record(request.experiment_id)
         after = -1 if request.cursor is None else _number(request.cursor)
         rows = await self._manifest.points_page(record.key, after, request.limit)
@@ -144,7 +156,7 @@ class Queries:
         return documents.encode({"schema": "ems.points.v1", "points": found, "cursor": cursor})
 
     async def _results(self, data: bytes) -> bytes:
-        request = _read(_Results, data)
+        request = read(_Results, data)
         record = await self._record(request.experiment_id)
         rows = await self._manifest.results(record.key, request.after_seq, request.limit)
         return documents.encode(
@@ -157,7 +169,7 @@ class Queries:
         )
 
     async def _config(self, data: bytes) -> bytes:
-        request = _read(_Config, data)
+        request = read(_Config, data)
         parsed = ids.parse_simulation_id(request.simulation_id)
         record = None if parsed is None else await self._manifest.experiment(parsed.experiment_id)
         if parsed is None or record is None:
@@ -207,7 +219,8 @@ class Queries:
         )
 
 
-def _read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:
+def read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:
+    """A request's JSON as its model. Raises errors.RequestRefused, naming what is wrong."""
     try:
         return kind.model_validate_json(data or b"{}")
     except pydantic.ValidationError as error:

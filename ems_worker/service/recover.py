@@ -22,13 +22,19 @@ async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows."""
     plan = check.stored(record.spec, reader).plan
     tally = await manifest.tally(record.key)
+    timeouts = {metric.name: metric.timeout_seconds for metric in plan.metrics if metric.source == "event"}
     return Live(
         record=record,
         plan=plan,
         template=Template(plan),
         tally=tally,
         recorded=tally,
-        policy=RetryPolicy(plan.limits.max_attempts, frozenset(ErrorKind(kind) for kind in plan.limits.retry_on)),
+        policy=RetryPolicy(
+            plan.limits.max_attempts,
+            frozenset(ErrorKind(kind) for kind in plan.limits.retry_on),
+            frozenset(timeouts),
+        ),
+        metric_timeouts=timeouts,
         allowed=plan.limits.max_failed.allowed(record.spec.jobs),
         best=await manifest.best_point(record.key),
     )
@@ -43,7 +49,7 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequenc
     for record in await manifest.unfinished():
         live = await load(record, manifest, reader)
         jobs = [job for job, _ in await manifest.open_jobs(record.key)]
-        ledger.admit(live, jobs)
+        ledger.admit(live, jobs, await manifest.awaiting(record.key))
         submitting += [(live, one) for job in jobs for one in job.runs if one.state is RunState.SUBMITTING]
         await ledger.conclude(live)
         log.info(

@@ -126,7 +126,6 @@ def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
 @pytest.mark.parametrize(
     ("subject", "data", "words"),
     [
-        ("sim.run_metrics", b"{}", "not supported yet"),
         ("sim.run_weather", b"{}", "none of a run event"),
         ("sim", b"{}", "none of a run event"),
         ("sim.run_started", b"", "neither JSON nor"),

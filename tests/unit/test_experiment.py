@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ems_worker.core import experiment
 from ems_worker.core.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
-from ems_worker.core.run import ErrorKind, Run, RunState
+from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
 
 PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
 
@@ -24,9 +24,35 @@ def test_every_pair_of_state_and_event_is_decided() -> None:
     assert set(experiment.TRANSITIONS) == {(s, e) for s in ExperimentState for e in ExperimentEvent}
 
 
-def test_ended_experiments_hear_nothing_more() -> None:
-    """Only a new round opens them again."""
-    assert all(to is None for (state, _), to in experiment.TRANSITIONS.items() if state in experiment.ENDED)
+def test_ended_experiments_hear_nothing_but_the_beginning_of_a_new_round() -> None:
+    """Reopened they are running."""
+    heard = {event for (state, event), to in experiment.TRANSITIONS.items() if state in experiment.ENDED and to}
+    assert heard == {ExperimentEvent.REOPEN}
+    assert experiment.TRANSITIONS[ExperimentState.FAILED, ExperimentEvent.REOPEN] is ExperimentState.RUNNING
+
+
+def test_jobs_that_wait_for_metrics_have_not_ended_and_have_failed_when_these_are_missing() -> None:
+    """By the names of the contract: awaiting_metrics, then failed."""
+    waiting = moved(RunState.COMPLETED, waiting=Waiting.AWAITING)
+    missing = moved(RunState.COMPLETED, waiting=Waiting.MISSING)
+    assert experiment.job_state(waiting) == "awaiting_metrics"
+    assert experiment.job_state(missing) == "failed"
+    assert experiment.job_state(moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)) == "failed"
+    tally = Tally(2, metrics={"score": Aggregate()}).after([(PENDING, waiting), (PENDING, missing)])
+    assert (tally.ended, tally.failures) == (1, 1)
+    there = moved(RunState.COMPLETED, metrics={"score": 4.0})
+    tally = tally.after([(waiting, there), (missing, there)])
+    assert tally.counts[Bucket.COMPLETED] == 2
+    assert tally.metrics["score"].n == 2
+
+
+def test_a_metric_that_comes_after_the_end_is_no_longer_missing() -> None:
+    """The aggregates follow; a value that was there already stays the one that counts."""
+    first = moved(RunState.COMPLETED, metrics={"x": 1.0})
+    tally = Tally(1, metrics={"x": Aggregate(), "y": Aggregate()}).after([(PENDING, first)])
+    assert tally.metrics["y"].missing == 1
+    tally = tally.after([(first, moved(RunState.COMPLETED, metrics={"x": 1.0, "y": 5.0}))])
+    assert (tally.metrics["y"].missing, tally.metrics["y"].mean, tally.metrics["x"].n) == (0, 5.0, 1)
 
 
 def test_jobs_that_are_not_expanded_count_as_pending_and_counts_add_up() -> None:

@@ -144,6 +144,44 @@ def test_the_pause_before_the_next_attempt_doubles_up_to_a_limit() -> None:
     assert job.backoff_seconds(1, "a") != job.backoff_seconds(1, "b")
 
 
+WAITS = RetryPolicy(awaited=frozenset({"score"}))
+SCORED = Signal(RunEvent.MEASURE, metrics={"score": 2.0})
+
+
+def test_a_job_that_waits_for_metrics_ends_when_they_come() -> None:
+    """Its run has completed long before."""
+    waiting = job.decide(a_job((1, CLAIM)), 1, COMPLETE, WAITS, 1)
+    assert not waiting.ended
+    ended = job.decide(waiting.job, 1, SCORED, WAITS, 2)
+    assert ended.ended
+    assert ended.job.current.settled
+
+
+def test_missing_metrics_end_a_job_and_a_retry_waits_again_without_a_new_run() -> None:
+    """With the next revision when they come after all."""
+    waiting = job.decide(a_job((1, CLAIM)), 1, COMPLETE, WAITS, 1).job
+    expired = job.decide(waiting, 1, Signal(RunEvent.EXPIRE), WAITS, 2)
+    assert expired.ended
+    again = job.again(job.number_end(expired.job, 7), 3)
+    assert again is not None
+    assert len(again.runs) == 1
+    assert not again.current.settled
+    assert again.current.ended_seq is None
+    ended = job.number_end(job.decide(again, 1, SCORED, WAITS, 4).job, 8)
+    assert (ended.current.job_revision, ended.current.ended_seq) == (2, 8)
+
+
+def test_a_retry_gives_failed_and_lost_jobs_one_more_attempt() -> None:
+    """Whatever tries were left; jobs that completed or are open are left alone."""
+    failed = job.number_end(job.decide(a_job((1, CLAIM)), 1, WRONG, POLICY, 1).job, 3)
+    again = job.again(failed, 5)
+    assert again is not None
+    assert (again.current.attempt, again.current.state, again.current.job_revision) == (2, RunState.PENDING, 1)
+    assert again.attempt(1).ended_seq is None
+    assert job.again(again, 6) is None
+    assert job.again(a_job((1, CLAIM), (1, COMPLETE)), 6) is None
+
+
 SIGNALS = st.sampled_from([CLAIM, ACCEPT, START, COMPLETE, LOSE, BROKEN, WRONG, Signal(RunEvent.CANCEL)])
 
 

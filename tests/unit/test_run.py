@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core import run
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 
 EVENTS = st.sampled_from(list(RunEvent))
 
@@ -27,7 +27,8 @@ def test_the_rank_never_falls_and_only_lost_runs_leave_a_terminal_state(pair: tu
     state, event = pair
     transition = run.TRANSITIONS[pair]
     verdict, after = run.advance(a_run(state), Signal(event), now_ms=5)
-    assert verdict is transition.verdict
+    # There is nothing to add here: see the tests of metrics for what is noted.
+    assert verdict is (Verdict.DUPLICATE if transition.verdict is Verdict.NOTE else transition.verdict)
     if transition.to is None:
         assert verdict is not Verdict.APPLY
         assert after == a_run(state)
@@ -108,3 +109,51 @@ def test_another_failure_of_a_stopping_run_is_what_it_is() -> None:
     stopping = replace(a_run(RunState.RUNNING), stop_reason=StopReason.TIMEOUT)
     _, after = run.advance(stopping, Signal(RunEvent.FAIL, ErrorKind.SIMULATION, "boom"), now_ms=5)
     assert after.error_kind is ErrorKind.SIMULATION
+
+
+SCORED = Signal(RunEvent.MEASURE, metrics={"score": 2.0})
+AWAITED = frozenset({"score"})
+
+
+def completed(**metrics: float | None) -> Run:
+    return run.advance(a_run(RunState.RUNNING), Signal(RunEvent.COMPLETE, metrics=metrics), 5, AWAITED)[1]
+
+
+def test_a_completed_run_without_an_awaited_metric_waits_for_it() -> None:
+    """Its job has not ended until the metric comes."""
+    waiting = completed(population=3.0)
+    assert waiting.waiting is Waiting.AWAITING
+    assert waiting.ended
+    assert not waiting.settled
+    verdict, after = run.advance(waiting, SCORED, 6, AWAITED)
+    assert verdict is Verdict.NOTE
+    assert after.metrics == {"population": 3.0, "score": 2.0}
+    assert after.settled
+
+
+def test_metrics_may_come_before_their_run_has_completed() -> None:
+    """They are kept on the run, which then waits for nothing."""
+    _, early = run.advance(a_run(RunState.RUNNING), SCORED, 4, AWAITED)
+    assert early.state is RunState.RUNNING
+    _, after = run.advance(early, Signal(RunEvent.COMPLETE, metrics={"population": 3.0}), 5, AWAITED)
+    assert after.waiting is None
+    assert after.metrics == {"population": 3.0, "score": 2.0}
+
+
+def test_the_first_value_of_a_metric_stands() -> None:
+    """Whatever the order of two events is heard as: neither takes back what is known; a null gives way to a value."""
+    scored = run.advance(completed(), SCORED, 6, AWAITED)[1]
+    other = Signal(RunEvent.MEASURE, metrics={"score": 9.0})
+    assert run.advance(scored, other, 7, AWAITED) == (Verdict.DUPLICATE, scored)
+    assert run.advance(completed(score=None), SCORED, 6, AWAITED)[1].metrics == {"score": 2.0}
+
+
+def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_come_after_all() -> None:
+    """Expiry, a retry without a new run, and a late metric."""
+    verdict, missing = run.advance(completed(), Signal(RunEvent.EXPIRE), 6, AWAITED)
+    assert verdict is Verdict.NOTE
+    assert missing.waiting is Waiting.MISSING
+    assert missing.settled
+    assert run.advance(missing, Signal(RunEvent.EXPIRE), 6, AWAITED)[0] is Verdict.DUPLICATE
+    assert run.advance(missing, Signal(RunEvent.AWAIT), 6, AWAITED)[1].waiting is Waiting.AWAITING
+    assert run.advance(missing, SCORED, 6, AWAITED)[1].waiting is None

@@ -38,12 +38,12 @@ SELECT jobs, metrics, goal_metric, goal FROM experiments WHERE key = :key;
 
 -- name: standing
 -- The run that stands for each job of an experiment, in order: state, kind of error, metrics of completed ones.
-SELECT state, error_kind, CASE WHEN state = 'completed' THEN metrics END
+SELECT state, error_kind, waiting, CASE WHEN state = 'completed' THEN metrics END
 FROM runs WHERE experiment = :key AND current = 1 ORDER BY point, replicate;
 
 -- name: standing_of_points
 -- The same for some points, with the position of each end.
-SELECT runs.point, state, error_kind, CASE WHEN state = 'completed' THEN metrics END, ended_seq
+SELECT runs.point, state, error_kind, waiting, CASE WHEN state = 'completed' THEN metrics END, ended_seq
 FROM json_each(:numbers) AS wanted CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
 ORDER BY runs.point, replicate;
@@ -52,7 +52,7 @@ ORDER BY runs.point, replicate;
 -- The point with the least value of :sign times its mean, of those whose jobs have all ended.
 SELECT point FROM (
   SELECT point, count(*) AS jobs, count(ended_seq) AS ended,
-    avg(CASE WHEN state = 'completed'
+    avg(CASE WHEN state = 'completed' AND waiting IS NULL
       THEN (SELECT value FROM json_each(metrics) WHERE key = :metric) END) AS mean
   FROM runs WHERE experiment = :key AND current = 1 GROUP BY point
 ) WHERE jobs = ended AND mean IS NOT NULL ORDER BY mean * :sign, point LIMIT 1;
@@ -100,6 +100,31 @@ SELECT runs.* FROM open CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = open.point AND runs.replicate = open.replicate
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
+-- name: awaiting
+-- The runs whose jobs wait for metrics.
+SELECT * FROM runs WHERE experiment = :key AND waiting = 'awaiting' ORDER BY point, replicate;
+
+-- name: to_retry
+-- All attempts of jobs that failed or were lost, after a place, in order.
+WITH failed AS MATERIALIZED (
+  SELECT point, replicate FROM runs
+  WHERE experiment = :key AND current = 1 AND (point, replicate) > (:point, :replicate)
+    AND (waiting = 'missing' OR state = 'lost' OR (state = 'failed' AND error_kind IS NOT 'infeasible'))
+  ORDER BY point, replicate LIMIT :limit
+)
+SELECT runs.* FROM failed CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = failed.point AND runs.replicate = failed.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
+-- name: request
+-- A change that was asked for.
+SELECT request_id, experiment, verb, body, received_ms, answer FROM requests WHERE request_id = :request_id;
+
+-- name: open_requests
+-- Changes of an experiment that are not carried out yet, oldest first.
+SELECT request_id, experiment, verb, body, received_ms, answer FROM requests
+WHERE experiment = :key AND answer IS NULL ORDER BY received_ms, request_id;
+
 -- name: points_by_number
 -- Some points of an experiment.
 SELECT points.point, params, run_id_suffix, labels
@@ -119,7 +144,9 @@ SELECT * FROM runs WHERE experiment = :key AND ended_seq > :after_seq ORDER BY e
 SELECT * FROM runs
 WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :attempt)
   AND (current = 1 OR :attempts)
-  AND (:state IS NULL OR :state = CASE WHEN state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE state END)
+  AND (:state IS NULL OR :state = CASE
+    WHEN waiting = 'awaiting' THEN 'awaiting_metrics' WHEN waiting = 'missing' THEN 'failed'
+    WHEN state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE state END)
 ORDER BY point, replicate, attempt LIMIT :limit;
 
 -- name: parked

@@ -12,7 +12,8 @@ from ems_worker.adapters.manifest import rows
 from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
-from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
+from ems_worker.core.records import ChangeRequest, Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
+from ems_worker.core.run import Run
 
 EXPORT_PAGE = 1000
 _LARGEST_KEY = 2**63 - 1
@@ -92,6 +93,22 @@ class Reports:
 
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all("open_jobs", key=key))
+
+    async def awaiting(self, key: int) -> Sequence[Run]:
+        return [rows.run(row) for row in await self._hot.all("awaiting", key=key)]
+
+    async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        """Jobs that failed or were lost, in order, after a (point, replicate); infeasible ones aren't among them."""
+        found = await self._hot.all("to_retry", key=key, point=after[0], replicate=after[1], limit=limit)
+        return list(rows.jobs(found).values())
+
+    # Control.
+    async def request(self, request_id: str) -> ChangeRequest | None:
+        row = await self._hot.one("request", request_id=request_id)
+        return None if row is None else ChangeRequest(*row)
+
+    async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
+        return [ChangeRequest(*row) for row in await self._hot.all("open_requests", key=key)]
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]:
         return await self._points(self._hot, key, numbers)

@@ -1,8 +1,7 @@
 """Values of the core to rows of the manifest, and back. JSON is compact; digests are stored as 32 bytes."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +11,7 @@ from ems_worker.core import documents
 from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState, bucket
 from ems_worker.core.job import Job
 from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, PointRow, Submission, Verdict
-from ems_worker.core.run import ErrorKind, Run, RunState, StopReason
+from ems_worker.core.run import ErrorKind, Run, RunState, StopReason, Waiting
 
 Row = tuple[Any, ...]
 
@@ -20,14 +19,20 @@ Row = tuple[Any, ...]
 _STATES = {state.value: state for state in RunState}
 _KINDS = {kind.value: kind for kind in ErrorKind}
 _STOPS = {reason.value: reason for reason in StopReason}
+# The core's rule, by what the columns say: state, kind of error, waiting.
+_BUCKETS = {
+    (state.value, kind and kind.value, waiting and waiting.value): bucket(
+        Run(0, 0, 1, 0, state, error_kind=kind, waiting=waiting)
+    )
+    for state in RunState
+    for kind in (None, *ErrorKind)
+    for waiting in (None, *Waiting)
+}
 
 
 def _json(value: Any) -> str:
+    """Numbers that aren't finite become null."""
     return documents.encode(value).decode()
-
-
-def _finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def new_run(key: int, run: Run) -> Row:
@@ -74,8 +79,9 @@ def _outcome(run: Run) -> Row:
         None if run.error_kind is None else run.error_kind.value,
         run.error_message,
         run.retryable,
-        None if run.metrics is None else _json(_finite(run.metrics)),
+        None if run.metrics is None else _json(run.metrics),
         None if run.artifacts is None else _json(run.artifacts),
+        None if run.waiting is None else run.waiting.value,
         run.model_version,
         None if run.config_sha is None else bytes.fromhex(run.config_sha),
         run.ended_seq,
@@ -85,7 +91,7 @@ def _outcome(run: Run) -> Row:
 
 def run(row: Row) -> Run:
     """A run from `runs.*`."""
-    retryable, metrics, artifacts, model_version, config_sha, ended_seq, job_revision = row[15:]
+    retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq, job_revision = row[15:]
     return Run(
         point=row[1],
         replicate=row[2],
@@ -104,6 +110,7 @@ def run(row: Row) -> Run:
         retryable=None if retryable is None else bool(retryable),
         metrics=None if metrics is None else orjson.loads(metrics),
         artifacts=None if artifacts is None else orjson.loads(artifacts),
+        waiting=None if waiting is None else Waiting(waiting),
         model_version=model_version,
         config_sha=None if config_sha is None else config_sha.hex(),
         ended_seq=ended_seq,
@@ -239,8 +246,8 @@ class Count:
         self.counts: dict[Bucket, int] = {}
         self.metrics = {name: Aggregate() for name in tracked}
 
-    def add(self, state: str, error_kind: str | None, metrics: str | None) -> None:
-        name = bucket(_STATES[state], None if error_kind is None else _KINDS[error_kind])
+    def add(self, state: str, error_kind: str | None, waiting: str | None, metrics: str | None) -> None:
+        name = _BUCKETS[state, error_kind, waiting]
         self.counts[name] = self.counts.get(name, 0) + 1
         if name is Bucket.COMPLETED and self.metrics:
             values = {} if metrics is None else orjson.loads(metrics)
@@ -251,8 +258,8 @@ class Count:
 def point_row(record: PointRecord, standing: Sequence[Row], tracked: Sequence[str]) -> PointRow:
     """A point with its jobs, from rows of standing_of_points."""
     count = Count(tracked)
-    for _, state, error_kind, metrics, _ in standing:
-        count.add(state, error_kind, metrics)
-    ends = [row[4] for row in standing]
+    for _, state, error_kind, waiting, metrics, _ in standing:
+        count.add(state, error_kind, waiting, metrics)
+    ends = [row[5] for row in standing]
     ended_seq = None if not ends or None in ends else max(ends)
     return PointRow(record, count.counts, count.metrics, ended_seq)

@@ -14,7 +14,7 @@ from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.adapters.manifest.reports import Reports
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
 from ems_worker.core.experiment import ExperimentState
-from ems_worker.core.records import NewExperiment, ParkedEvent, PointRecord, Submission
+from ems_worker.core.records import ChangeRequest, NewExperiment, ParkedEvent, PointRecord, Submission
 from ems_worker.core.run import Run
 
 
@@ -140,6 +140,28 @@ class Manifest(Reports):
             Step(WRITES["insert_runs"], inserted),
             Step(WRITES["give_seq"], list(ended_seq.items())),
         )
+
+    # Control.
+    async def record_request(
+        self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
+    ) -> None:
+        row = (
+            request.request_id,
+            request.experiment,
+            request.verb,
+            request.body,
+            request.received_ms,
+            request.answer,
+        )
+        steps = [Step(WRITES["insert_request"], [row])]
+        if move is not None:
+            expected, to = move
+            moved = (request.experiment, expected.value, to.value, request.received_ms, None)
+            steps.append(Step(WRITES["move_experiment"], [moved]))
+        await self._writer.submit(*steps)
+
+    async def answer_request(self, request_id: str, answer: str) -> None:
+        await self._writer.submit(Step(WRITES["answer_request"], [(request_id, answer)]))
 
     # Reports.
     async def record_status(self, key: int, revision: int, document: bytes) -> None:

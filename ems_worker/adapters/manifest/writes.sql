@@ -53,7 +53,8 @@ INSERT INTO runs (experiment, point, replicate, attempt, seed, due_ms) VALUES :r
 -- Further attempts.
 INSERT INTO runs
   (experiment, point, replicate, attempt, seed, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
-   stop_reason, error_kind, error_message, retryable, metrics, artifacts, model_version, config_sha, ended_seq, job_revision)
+   stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq,
+   job_revision)
 VALUES :rows;
 
 -- name: update_runs key=4
@@ -72,6 +73,7 @@ UPDATE runs SET
   retryable = new.retryable,
   metrics = new.metrics,
   artifacts = new.artifacts,
+  waiting = new.waiting,
   model_version = new.model_version,
   config_sha = new.config_sha,
   ended_seq = new.ended_seq,
@@ -79,7 +81,8 @@ UPDATE runs SET
 FROM (
   WITH new
   (experiment, point, replicate, attempt, expected, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
-   stop_reason, error_kind, error_message, retryable, metrics, artifacts, model_version, config_sha, ended_seq, job_revision)
+   stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq,
+   job_revision)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
@@ -136,3 +139,13 @@ INSERT INTO remembered (name, value) VALUES :rows ON CONFLICT (name) DO UPDATE S
 -- name: forget
 -- Drops a fact.
 DELETE FROM remembered WHERE name = :rows;
+
+-- name: insert_request key=1
+-- A change that was asked for.
+INSERT INTO requests (request_id, experiment, verb, body, received_ms, answer) VALUES :rows;
+
+-- name: answer_request key=1
+-- It is carried out.
+UPDATE requests SET answer = new.answer
+FROM (WITH new (request_id, answer) AS (VALUES :rows) SELECT * FROM new) AS new
+WHERE requests.request_id = new.request_id;

@@ -109,6 +109,8 @@ CREATE TABLE runs (
   retryable INTEGER,
   metrics TEXT,
   artifacts TEXT,
+  -- What the completed run still lacks: metrics that come by events of their own.
+  waiting TEXT,
   model_version TEXT,
   config_sha BLOB CHECK (config_sha IS NULL OR length(config_sha) = 32),
   ended_seq INTEGER,
@@ -123,12 +125,16 @@ CREATE TABLE runs (
     CHECK (ended_seq IS NULL OR (current = 1 AND finished_ms IS NOT NULL AND ended_seq >= 1 AND job_revision >= 1)),
   CONSTRAINT error_kind_is_known CHECK (error_kind IS NULL OR (state <> 'completed' AND error_kind IN
     ('simulation', 'infeasible', 'infrastructure', 'timeout', 'stopped', 'refused', 'lost'))),
+  CONSTRAINT only_completed_runs_wait
+    CHECK (waiting IS NULL OR (state = 'completed' AND waiting IN ('awaiting', 'missing'))),
+  CONSTRAINT awaiting_is_no_end CHECK (ended_seq IS NULL OR waiting IS NOT 'awaiting'),
   CONSTRAINT stop_reason_is_known CHECK (stop_reason IS NULL OR stop_reason IN ('timeout', 'unwanted')),
   CONSTRAINT retryable_is_a_boolean CHECK (retryable IS NULL OR retryable IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_due ON runs (experiment, due_ms, point, replicate) WHERE state = 'pending';
 CREATE INDEX runs_open ON runs (experiment, point, replicate) WHERE state IN ('submitting', 'submitted', 'running');
+CREATE INDEX runs_awaiting ON runs (experiment, point, replicate) WHERE waiting = 'awaiting';
 CREATE UNIQUE INDEX runs_ended ON runs (experiment, ended_seq) WHERE ended_seq IS NOT NULL;
 
 -- Events of runs that are not known (yet), oldest first.
@@ -143,6 +149,18 @@ CREATE TABLE parked_events (
 ) STRICT;
 
 CREATE INDEX parked_events_received ON parked_events (received_ms);
+
+-- Changes that were asked for, each once: `answer` is null until it is carried out.
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY,
+  experiment INTEGER NOT NULL REFERENCES experiments (key),
+  verb TEXT NOT NULL,
+  body TEXT NOT NULL,
+  received_ms INTEGER NOT NULL,
+  answer TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX requests_open ON requests (experiment) WHERE answer IS NULL;
 
 -- What the worker remembers about the outside.
 CREATE TABLE remembered (
@@ -168,7 +186,7 @@ SELECT
   runs.point, replicate, attempt,
   (SELECT count(*) FROM runs AS every WHERE every.experiment = runs.experiment
     AND every.point = runs.point AND every.replicate = runs.replicate) AS attempts,
-  current, seed, runs.state, error_kind, error_message, retryable, stop_reason,
+  current, seed, runs.state, waiting, error_kind, error_message, retryable, stop_reason,
   params, runs.metrics, artifacts, labels, run_id_suffix,
   strftime('%Y-%m-%dT%H:%M:%S', nullif(due_ms, 0) / 1000, 'unixepoch') || printf('.%03dZ', due_ms % 1000) AS due_at,
   strftime('%Y-%m-%dT%H:%M:%S', submitted_ms / 1000, 'unixepoch')
@@ -187,7 +205,9 @@ CROSS JOIN runs ON runs.experiment = experiments.key AND runs.point = points.poi
 CREATE VIEW v_jobs AS
 SELECT
   experiment_id, experiment_name, "group", simulation_id, point, replicate, attempt, attempts, seed,
-  state, error_kind, error_message, params, metrics, artifacts, labels, run_id_suffix,
+  CASE waiting WHEN 'awaiting' THEN 'awaiting_metrics' WHEN 'missing' THEN 'failed' ELSE state END AS state,
+  CASE waiting WHEN 'missing' THEN 'metrics_missing' ELSE error_kind END AS error_kind,
+  error_message, params, metrics, artifacts, labels, run_id_suffix,
   submitted_at, started_at, finished_at, duration_seconds, config_sha, model_version, ended_seq, job_revision
 FROM v_runs WHERE current = 1;
 
@@ -204,7 +224,7 @@ FROM experiments
 CROSS JOIN runs ON runs.experiment = experiments.key
 CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
-WHERE current = 1 AND runs.state = 'completed';
+WHERE current = 1 AND runs.state = 'completed' AND waiting IS NULL;
 
 -- The tracked metrics of each point over its completed jobs. The variance is of the deviations from the mean, since sums
 -- of squares lose all their digits; its root is Newton's, from above, since not every SQLite has sqrt.
@@ -235,8 +255,9 @@ SELECT
   count(*) FILTER (WHERE runs.state = 'pending') AS pending,
   count(*) FILTER (WHERE runs.state IN ('submitting', 'submitted')) AS submitted,
   count(*) FILTER (WHERE runs.state = 'running') AS running,
-  count(*) FILTER (WHERE runs.state = 'completed') AS completed,
-  count(*) FILTER (WHERE runs.state = 'failed' AND error_kind IS NOT 'infeasible') AS failed,
+  count(*) FILTER (WHERE waiting = 'awaiting') AS awaiting_metrics,
+  count(*) FILTER (WHERE runs.state = 'completed' AND waiting IS NULL) AS completed,
+  count(*) FILTER (WHERE waiting = 'missing' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')) AS failed,
   count(*) FILTER (WHERE runs.state = 'failed' AND error_kind IS 'infeasible') AS infeasible,
   count(*) FILTER (WHERE runs.state = 'cancelled') AS cancelled,
   count(*) FILTER (WHERE runs.state = 'lost') AS lost
