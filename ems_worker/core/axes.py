@@ -18,7 +18,7 @@ LONGEST_PATH: Final = 1000
 
 _KINDS: Final = ("values", "range", "logrange", "dist", "value", "expr")
 _OF_DISTRIBUTIONS: Final = ("low", "high", "mean", "std")
-_KEYS: Final = (*_KINDS, "as", "when", *_OF_DISTRIBUTIONS)
+KEYS: Final = (*_KINDS, "as", "when", *_OF_DISTRIBUTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Reader:
     def _spec(self, spec: Mapping[str, object], axis: Axis) -> Axis | None:
         """The axis that a mapping describes, None if it says none that could be checked further."""
         found, place = self._found, axis.place
-        found.keys(spec, place, _KEYS)
+        found.keys(spec, place, KEYS)
         if "as" in spec:
             name = found.text(spec["as"], (*place, "as"), NAME, NAME_FORM)
             axis = dataclasses.replace(axis, name=name or axis.name)
@@ -107,7 +107,7 @@ class Reader:
         kinds = [key for key in _KINDS if key in spec]
         if "dist" in kinds:
             kinds = [key for key in kinds if key != "values"]  # they are the distribution's own
-        if not kinds and not {*spec} <= {*_KEYS}:
+        if not kinds and not {*spec} <= {*KEYS}:
             return None  # the unknown key was meant to say the values
         if len(kinds) != 1:
             which = f"has {' and '.join(kinds)}" if kinds else "says no values"

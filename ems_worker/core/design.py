@@ -12,7 +12,7 @@ JSON = canonical.JSON
 _PLACE: Final = ("design",)
 _KEYS: Final = ("sampler", "samples", "seed", "zip", "max_jobs")
 _SAMPLERS: Final = ("grid", *samples.SAMPLERS, "adaptive")
-_MOST_CONSTRAINTS: Final = 100
+MOST_CONSTRAINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,8 @@ def read(
 def read_constraints(data: object, found: problems.Problems) -> list[tuple[expressions.Expression, problems.Place]]:
     """The `constraints` of a plan, each with its place."""
     items = found.sequence(data, ("constraints",)) or ()
-    if len(items) > _MOST_CONSTRAINTS:
-        found.add(
-            "out_of_range", ("constraints",), f"{len(items)} constraints; at most {_MOST_CONSTRAINTS} are allowed"
-        )
+    if len(items) > MOST_CONSTRAINTS:
+        found.add("out_of_range", ("constraints",), f"{len(items)} constraints; at most {MOST_CONSTRAINTS} are allowed")
         return []
     read_items = [
         (forms.expression(item, ("constraints", at), found), ("constraints", at)) for at, item in enumerate(items)

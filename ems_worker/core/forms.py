@@ -10,7 +10,7 @@ JSON = canonical.JSON
 # No experiment has as many points; what is larger is a slip of the pen.
 LARGEST: Final = 2**32
 
-_DISTRIBUTIONS: Final = {
+DISTRIBUTIONS: Final = {
     "uniform": ("low", "high"),
     "loguniform": ("low", "high"),
     "int": ("low", "high"),
@@ -82,14 +82,14 @@ def distribution(
     spec: Mapping[str, object], place: problems.Place, found: problems.Problems, odd: problems.Problems
 ) -> samples.Distribution | None:
     """`{dist: ..., low, high | mean, std | values}`; the keys of other forms are for the caller to refuse."""
-    kind = found.choice(spec["dist"], (*place, "dist"), tuple(_DISTRIBUTIONS))
+    kind = found.choice(spec["dist"], (*place, "dist"), tuple(DISTRIBUTIONS))
     if kind is None:
         return None
-    needed = _DISTRIBUTIONS[kind]
+    needed = DISTRIBUTIONS[kind]
     missing = [key for key in needed if key not in spec]
     for key in missing:
         found.add("missing_key", (*place, "dist"), f"dist {kind} needs {' and '.join(needed)}; {key!r} is missing")
-    for key in {key for keys in _DISTRIBUTIONS.values() for key in keys} - {*needed}:
+    for key in {key for keys in DISTRIBUTIONS.values() for key in keys} - {*needed}:
         if key in spec:
             found.add("unknown_key", (*place, key), f"dist {kind} has no {key!r}", on_key=True)
     if missing:

@@ -82,7 +82,7 @@ def get(base: JSON, path: Path) -> JSON:
 def unknown(base: JSON, parts: tuple[str, ...]) -> Unknown:
     """Says where a path that does not resolve goes wrong, and which path was most likely meant."""
     node, step = base, 0
-    while step < len(parts):
+    while True:  # it does not resolve, so it goes wrong somewhere
         if isinstance(node, dict) and parts[step] in node:
             node = node[parts[step]]
         elif isinstance(node, list) and parts[step].isdecimal() and int(parts[step]) < len(node):
@@ -155,13 +155,13 @@ def walk(base: JSON, path: Path = ()) -> Iterator[Path]:
         yield from walk(value, (*path, step))
 
 
-def leaves(base: JSON, value: Mapping[str, JSON], path: Path = ()) -> Iterator[tuple[Path, JSON]]:
+def leaves(base: dict[str, JSON], value: Mapping[str, JSON], path: Path = ()) -> Iterator[tuple[Path, JSON]]:
     """A mapping as override, taken apart where the configuration has mappings too: they merge, all else replaces.
 
     `base` is the configuration's own value at `path`.
     """
     for key, inner in value.items():
-        there = base.get(key) if isinstance(base, dict) else None
+        there = base.get(key)
         if isinstance(inner, dict) and isinstance(there, dict):
             yield from leaves(there, inner, (*path, key))
         else:

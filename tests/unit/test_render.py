@@ -17,8 +17,9 @@ ID = "reef-p000000-r000-a1"
 AWKWARD = [
     "", " ", "no", "Yes", "ON", "off", "y", "N", "null", "~", "true", "False", ".inf", "-.INF", ".nan", "NaN", "<<",
     "=", "010", "0o7", "0x1F", "0b1", "1_000", "12:30", "12:30:00", "1e3", "1e-3", "1.", ".5", "-.5", "+1", "1.0e5",
-    "1.0e+5", "2024-01-01", "2024-01-01T00:00:00Z", "- a", "? a", ": a", "a: b", "a #b", "#a", "&a", "*a", "!a", "%a", "@a", "`a",
-    "|", ">", "'", '"', "\\", "{a}", "[a]", ",", "---", "...", "--- a", "a\nb", "a\n\n  b\n", "\ta", "a\t", " a", "a ",
+    "1.0e+5", "2024-01-01", "2024-01-01T00:00:00Z", "- a", "? a", ": a", "a: b", "a #b", "#a", "&a", "*a", "!a", "%a",
+    "@a", "`a", "|", ">",
+    "'", '"', "\\", "{a}", "[a]", ",", "---", "...", "--- a", "a\nb", "a\n\n  b\n", "\ta", "a\t", " a", "a ",
     "\u0085", "\u2028", "\u2029", "\ufeff", "\x00", "\x07", "\x7f", "\u200b", "\xa0", "é", "魚", "\U0001f41f", "\ud7ff",
     "\ue000", "\ufffd", "a:", "a:b", "http://x/y#z", "e5", "E+5", "inf", "Infinity", "0", "-0", "1,5", "x" * 2000,
 ]  # fmt: skip
@@ -198,6 +199,12 @@ def test_rendering_is_fast() -> None:
     template = render.Template(big)
     assert min(timeit.repeat(lambda: template.render({"weights": vector}, 5, ID), number=1, repeat=5)) < 15e-3
     assert yaml.load(template.render({"weights": vector}, 5, ID), Loader=yaml.CSafeLoader) == {"weights": vector}
+
+
+def test_plain_data_is_block_yaml() -> None:
+    """Configurations outside of plans are written the same way."""
+    assert render.block({}) == "{}\n"
+    assert render.block({"a": {"no": ["no", 1.0e-7]}}) == 'a:\n  "no":\n    - "no"\n    - 1.0e-07\n'
 
 
 def test_an_unknown_parameter_is_a_mistake_of_the_caller() -> None:
