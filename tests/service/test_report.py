@@ -1,0 +1,233 @@
+"""Results and status out: from the manifest, by cursor and revision, in the right order, whatever happens between."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from tests.support import wait
+from tests.support.desk import Clock, Desk, background, plan
+
+
+async def finish(desk: Desk, names: list[str], values: list[float]) -> None:
+    for name, value in zip(names, values, strict=True):
+        await desk.hear("completed", name, metrics={"population": value})
+
+
+async def test_results_go_before_the_terminal_status_that_counts_them(tmp_path: Path) -> None:
+    """The order of what is published is the order of what is acknowledged."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=3))
+        names = await desk.launch(live)
+        order: list[str] = []
+        publish, latest = desk.broker.publish, desk.broker.publish_latest
+
+        async def note(items: Any) -> None:
+            await publish(items)
+            order.extend("result" for subject, *_ in items if ".result." in subject)
+
+        async def note_latest(subject: str, data: bytes, revision: int) -> bool:
+            order.append(desk.broker.statuses[-1]["state"] if desk.broker.statuses else "status")
+            return await latest(subject, data, revision)
+
+        with patch.object(desk.broker, "publish", note), patch.object(desk.broker, "publish_latest", note_latest):
+            await finish(desk, names, [1, 2, 3])
+            await desk.report("reef")
+        assert order[:3] == ["result"] * 3
+        assert desk.broker.statuses[-1]["state"] == "completed"
+        record = await desk.manifest.experiment("reef")
+        assert record is not None
+        assert (record.published_seq, record.published_revision) == (record.ended_seq, record.revision)
+        assert desk.files == ["reef"]
+
+
+async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
+    """By the attempt that stands for it."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1, labels={"who": "me"}))
+        names = await desk.launch(live)
+        await finish(desk, names, [7])
+        await desk.report("reef")
+        [result] = desk.broker.of("result")
+        assert result["schema"] == "ems.result.v1"
+        assert (result["simulation_id"], result["state"]) == (names[0], "completed")
+        assert (result["params"], result["labels"]) == ({"food": 0}, {"who": "me"})
+        assert (result["metrics"], result["job_revision"], result["seq"]) == ({"population": 7.0}, 1, 1)
+
+
+async def test_a_point_is_told_when_all_its_replicates_have_ended(tmp_path: Path) -> None:
+    """With their counts and aggregates."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, replicates=2))
+        names = await desk.launch(live)
+        await finish(desk, names[:3], [2, 4, 9])
+        await desk.report("reef")
+        [point] = desk.broker.of("point")
+        assert (point["point"], point["counts"]["completed"], point["ended"]) == (0, 2, True)
+        assert (point["metrics"]["population"]["mean"], point["metrics"]["population"]["n"]) == (3.0, 2)
+        await finish(desk, names[3:], [11])
+        await desk.report("reef")
+        assert [one["point"] for one in desk.broker.of("point")] == [0, 1]
+
+
+@pytest.mark.parametrize(("goal", "best"), [("maximize", 2), ("minimize", 0)])
+async def test_the_best_point_is_the_one_with_the_best_mean(tmp_path: Path, goal: str, best: int) -> None:
+    """Also in the eyes of a worker that was started anew."""
+    tracked = [{"name": "population", "goal": goal}]
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=4, metrics_to_track=tracked))
+        names = await desk.launch(live)
+        await finish(desk, names[:3], [1, 5, 9])
+        assert (await desk.report("reef"))["best"]["point"] == best
+    async with Desk.open(tmp_path) as desk:
+        again = desk.ledger.live("reef")
+        assert again is not None
+        assert again.best is not None
+        assert again.best.point.point == best
+
+
+async def test_a_worse_late_result_dethrones_the_best_point(tmp_path: Path) -> None:
+    """Another is looked for in the manifest."""
+    limits: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 4}}
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, replicates=2, **limits))
+        names = await desk.launch(live)
+        await finish(desk, names[:1], [10])
+        await desk.ledger.hear([((live.key, 0, 1, 1), Signal(RunEvent.LOSE, ErrorKind.LOST))])
+        await finish(desk, names[2:], [6, 6])
+        assert (await desk.report("reef"))["best"]["point"] == 0
+        await finish(desk, names[1:2], [-10])
+        assert (await desk.report("reef"))["best"]["point"] == 1
+
+
+async def test_after_a_crash_before_the_cursor_the_same_results_come_again(tmp_path: Path) -> None:
+    """Under the same message ids, so that the broker knows them."""
+    sent: list[list[tuple[str, dict[str, Any], str]]] = []
+    for crash in (True, False):
+        async with Desk.open(tmp_path) as desk:
+            if crash:
+                live = await desk.begin(plan(points=3))
+                await finish(desk, await desk.launch(live), [1, 2, 3])
+
+                async def die(*_: object) -> None:
+                    raise ConnectionAbortedError
+
+                with patch.object(desk.manifest, "results_published", die), pytest.raises(ConnectionAbortedError):
+                    await desk.report("reef")
+            else:
+                desk.reporter.tell(next(iter(desk.ledger.experiments)))
+                status = await desk.report("reef")
+                assert status["state"] == "completed"
+            sent.append([one for one in desk.broker.published if "decision" not in one[0]])
+    assert sent[0] == sent[1]
+    assert len(sent[0]) == 6
+
+
+async def test_after_a_crash_before_the_last_status_it_comes(tmp_path: Path) -> None:
+    """With a revision that is newer than any that may be out."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await finish(desk, await desk.launch(live), [1])
+
+        async def die(*_: object) -> bool:
+            raise ConnectionAbortedError
+
+        with patch.object(desk.broker, "publish_latest", die), pytest.raises(ConnectionAbortedError):
+            await desk.report("reef")
+        composed = live.record.revision
+    async with Desk.open(tmp_path) as desk:
+        [live] = desk.ledger.experiments.values()
+        desk.reporter.tell(live.key)
+        status = await desk.report("reef")
+        assert (status["state"], status["revision"]) == ("completed", composed + 1)
+        assert desk.broker.of("result") == []
+        assert desk.ledger.experiments == {}
+    async with Desk.open(tmp_path) as desk:
+        assert desk.ledger.experiments == {}
+
+
+async def test_a_status_has_its_turn_while_jobs_keep_ending(tmp_path: Path) -> None:
+    """The reporter doesn't run after them for ever."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=50))
+        names = await desk.launch(live)
+        publish = desk.broker.publish
+        left = iter(names[1:])
+
+        async def and_another_ends(items: Any) -> None:
+            await publish(items)
+            if (name := next(left, None)) is not None:
+                await desk.hear("completed", name)
+
+        await finish(desk, names[:1], [1])
+        with patch.object(desk.broker, "publish", and_another_ends):
+            await desk.reporter.report(live)
+        assert len(desk.broker.statuses) == 1
+        assert desk.broker.statuses[0]["state"] == "running"
+
+
+async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
+    """A worker that has nothing to say says nothing."""
+    async with Desk.open(tmp_path) as desk:
+        async with background(desk.reporter.run()):
+            live = await desk.begin(plan(points=3))
+            await wait.until(lambda: desk.broker.statuses)
+            names = await desk.launch(live)
+            await finish(desk, names, [1, 2, 3])
+            await wait.until(lambda: desk.broker.statuses[-1]["state"] == "completed")
+            revisions = [status["revision"] for status in desk.broker.statuses]
+            assert revisions == sorted(set(revisions))
+            await wait.until(lambda: not desk.ledger.experiments)
+            desk.reporter.tell(live.key)
+            await asyncio.sleep(0.03)
+            assert len(desk.broker.statuses) == len(revisions)
+
+
+@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("gone"), errors.BrokerMisconfigured("too large")])
+async def test_an_experiment_that_can_not_be_told_does_not_keep_others_from_it(
+    tmp_path: Path, trouble: errors.EmsError
+) -> None:
+    """And is told once it can be."""
+    with patch("ems_worker.service.report._BROKER_PAUSE_SECONDS", 0.02):
+        async with Desk.open(tmp_path) as desk:
+            desk.broker.refuse = lambda subject: trouble if subject.endswith(".bad") else None
+            async with background(desk.reporter.run()):
+                await desk.begin(plan("bad", points=1))
+                await desk.begin(plan("good", points=1))
+                await wait.until(lambda: [one for one in desk.broker.statuses if one["experiment_id"] == "good"])
+                desk.broker.refuse = lambda _: None
+                await wait.until(lambda: [one for one in desk.broker.statuses if one["experiment_id"] == "bad"])
+
+
+async def test_what_is_left_at_the_end_is_told_at_once(tmp_path: Path) -> None:
+    """Of experiments that are still in work."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2))
+        await finish(desk, (await desk.launch(live))[:1], [1])
+        desk.reporter.tell(999)
+        await desk.reporter.flush()
+        assert desk.broker.statuses[-1]["counts"]["completed"] == 1
+        assert len(desk.broker.of("result")) == 1
+
+
+async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:
+    """From the recent past."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=8))
+        names = await desk.launch(live)
+        await desk.report("reef")
+        clock.seconds += 2
+        await finish(desk, names[:4], [1, 2, 3, 4])
+        status = await desk.report("reef")
+        assert (status["throughput"], status["eta_seconds"], status["progress"]) == (2.0, 2.0, 0.5)
+        clock.seconds += 1000
+        desk.reporter.tell(live.key)
+        assert (await desk.report("reef"))["throughput"] == 0.0
+        for _ in range(70):
+            desk.reporter.tell(live.key)
+            await desk.report("reef")
+        assert len(live.samples) <= 60
