@@ -22,13 +22,14 @@ demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
 test: venv  ## all tests, against real servers, without Docker
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-lint: venv  ## ruff, mypy, import contracts, protos
+lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/hadolint Dockerfile
 
 protos: venv  ## ems_worker/pb from protos/
 	$(BIN)/python protos/generate.py

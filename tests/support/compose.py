@@ -1,0 +1,120 @@
+"""deploy/compose.yaml with images made here: broker, orchestrator and worker, each to be stopped and started."""
+
+import functools
+import os
+import secrets
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from ems_worker.local import ports
+from tests.support import commands, containers, servers
+
+_FILE = servers.ROOT / "deploy" / "compose.yaml"
+_IMAGE = "ems-worker:test"
+# Where the official Python image can't be pulled: the one to build on (deploy/base-image makes one).
+_BASE_IMAGE = "BASE_IMAGE"
+
+
+@functools.cache
+def worker_image() -> str:
+    """The image of the Dockerfile, with the local orchestrator in it; built once a session."""
+    containers.require_engine()
+    if _said(["docker", "build", "--help"], DOCKER_BUILDKIT="1") is None:
+        containers.miss("the docker client can't build with BuildKit (its buildx is missing)")
+    base = os.environ.get(_BASE_IMAGE)
+    arguments = ["--tag", _IMAGE, "--build-arg", "EXTRAS=design,local"]
+    arguments += ["--build-arg", f"BASE_IMAGE={base}"] if base else []
+    built = subprocess.run([servers.ROOT / "deploy" / "build-image", *arguments], capture_output=True, text=True)
+    if built.returncode:
+        pytest.fail(f"the image can't be built: {built.stderr[-3000:]}")
+    return _IMAGE
+
+
+class Platform:
+    """`with Platform() as platform`: the deployment is up, its volumes new; afterwards nothing is left of it."""
+
+    def __init__(self) -> None:
+        self.url = f"nats://{ports.LOOPBACK}:{(nats_port := ports.free_port())}"
+        self._http = f"http://{ports.LOOPBACK}:{(http_port := ports.free_port())}"
+        self._project = f"ems-test-{secrets.token_hex(4)}"
+        self._compose = [*_compose_command(), "--project-name", self._project, "--file", str(_FILE)]
+        self._env = {
+            "WORKER_IMAGE": worker_image(),
+            "PLATFORM_IMAGE": worker_image(),
+            "NATS_IMAGE": containers.nats_image(),
+            "NATS_PORT": str(nats_port),
+            "HTTP_PORT": str(http_port),
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            self.compose("up", "--detach", "--no-build")
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.down()
+
+    def down(self) -> None:
+        """Ends the deployment and removes its volumes."""
+        self.compose("down", "--volumes", "--timeout", "5")
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment of commands that talk to it."""
+        return commands.environment(NATS_URL=self.url)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the worker says so."""
+        try:
+            with urllib.request.urlopen(f"{self._http}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def restart(self, service: str) -> None:
+        """Stops a service in order, and starts it again."""
+        self.compose("stop", service)
+        self.compose("start", service)
+
+    def logs(self) -> str:
+        """What all services have said."""
+        return self.compose("logs", "--no-color")
+
+    def compose(self, *arguments: str) -> str:
+        """What docker compose says to these arguments; a failed assertion where it fails."""
+        done = subprocess.run(
+            [*self._compose, *arguments], env={**os.environ, **self._env}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"compose {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+
+@functools.cache
+def _compose_command() -> tuple[str, ...]:
+    """docker compose, as a part of docker's client or on its own."""
+    containers.require_engine()
+    for command in (("docker", "compose"), ("docker-compose",)):
+        if shutil.which(command[0]) and _said([*command, "version"]) is not None:
+            return command
+    containers.miss("there is no docker compose")
+    raise AssertionError
+
+
+def _said(command: list[str], **env: str) -> str | None:
+    """What a command prints; None where it fails or isn't there."""
+    try:
+        done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
