@@ -1,0 +1,50 @@
+// What the orchestrator must not forget: a line of JSON for every change, on disk before anybody is told of it.
+import { existsSync, fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
+
+export class Journal {
+  /** simulation_id -> { config_sha, seed, config, started_ms, end, told: the kinds of events that the broker has } */
+  runs = new Map();
+
+  constructor(path) {
+    const lines = existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
+    // A crash may have cut the last line short: nobody was told of that change.
+    const whole = lines.slice(0, -1);
+    for (const line of whole) this.#apply(JSON.parse(line));
+    this.file = openSync(path, "a");
+    if (lines.at(-1)) writeSync(this.file, "\n");
+  }
+
+  accept({ simulation_id, ...run }) {
+    this.#write({ simulation_id, run });
+  }
+
+  begin(simulation_id, started_ms) {
+    this.#write({ simulation_id, started_ms });
+  }
+
+  end(simulation_id, end) {
+    this.#write({ simulation_id, end });
+  }
+
+  /** The broker has this event. */
+  tell(simulation_id, kind) {
+    this.#write({ simulation_id, kind });
+  }
+
+  #write(change) {
+    writeSync(this.file, `${JSON.stringify(change)}\n`);
+    fsyncSync(this.file);
+    this.#apply(change);
+  }
+
+  #apply({ simulation_id, run, started_ms, end, kind }) {
+    if (run) this.runs.set(simulation_id, { ...run, told: new Set() });
+    const known = this.runs.get(simulation_id);
+    if (started_ms) known.started_ms = started_ms;
+    if (end) {
+      known.end = end;
+      delete known.config; // nobody needs it any more
+    }
+    if (kind) known.told.add(kind);
+  }
+}

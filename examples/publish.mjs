@@ -1,0 +1,65 @@
+// Publishes a plan and waits for its end: a publisher with nothing but a NATS client.
+//
+//   node publish.mjs [--server nats://127.0.0.1:4222] [PLAN.json | PLAN.yaml]
+//
+// Without a file it sends the small plan below. Exit codes: 0 completed, 1 anything else.
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { connect, DeliverPolicy } from "nats";
+
+const { values: options, positionals: [file] } = parseArgs({
+  allowPositionals: true,
+  options: { server: { type: "string", default: process.env.NATS_URL ?? "nats://127.0.0.1:4222" } },
+});
+
+// What an evolution engine sends: its genomes as runs, each an override of one base configuration.
+const generation = {
+  experiment_name: "generation-from-node",
+  base_config: {
+    simulation_layer: {
+      world_definition: { world_width: 60, world_height: 40 },
+      initial_conditions: { initial_food_count: 100, initial_fish_count: 30 },
+      agent_defaults: { default_agent_energy: 400 },
+      run_control: { max_ticks: 50 },
+    },
+  },
+  runs: [300, 500].map((energy) => ({
+    run_id_suffix: `energy-${energy}`,
+    params_override: { "simulation_layer.agent_defaults.default_agent_energy": energy },
+  })),
+  num_replicates_per_run: 2,
+  metrics_to_track: ["population"],
+};
+const plan = file ? readFileSync(file) : new TextEncoder().encode(JSON.stringify(generation));
+
+const client = await connect({ servers: options.server, name: "publish.mjs" });
+const stream = client.jetstream();
+
+/** The last document of a subject, and every later one. */
+async function* documents(name, subject) {
+  const consumer = await stream.consumers.get(name, { filterSubjects: subject, deliver_policy: DeliverPolicy.LastPerSubject });
+  const messages = await consumer.consume();
+  try {
+    for await (const message of messages) yield message.json();
+  } finally {
+    await messages.close();
+  }
+}
+
+async function firstOf(iterable, wanted = () => true) {
+  for await (const one of iterable) if (wanted(one)) return one;
+}
+
+// The ack says that the plan is stored, and under which number; the decision is about that number.
+const { seq } = await stream.publish("ems.experiment.submit", plan);
+const decision = await firstOf(documents("EMS_STATUS", `ems.experiment.decision.${seq}`));
+console.log(JSON.stringify(decision));
+
+let ended;
+if (decision.decision !== "rejected") {
+  const statuses = documents("EMS_STATUS", `ems.experiment.status.${decision.experiment_id}`);
+  ended = await firstOf(statuses, (status) => ["completed", "failed", "cancelled"].includes(status.state));
+  console.log(JSON.stringify(ended));
+}
+await client.close();
+process.exitCode = ended?.state === "completed" ? 0 : 1;
