@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems_worker.local.orchestrator import model, result, simulation
@@ -24,6 +24,7 @@ def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None,
     return result.judge(exit_code, stdout, file, stderr, OUTPUT)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.floats() | st.integers(-(2**60), 2**60) | st.none(), max_size=5))
 def test_finite_metrics_arrive_and_others_are_left_out(metrics: dict[str, float | None]) -> None:
     """Every finite number arrives as the double it is; null, NaN and infinities don't."""
@@ -34,6 +35,7 @@ def test_finite_metrics_arrive_and_others_are_left_out(metrics: dict[str, float 
     }
 
 
+@settings(deadline=None)
 @given(JSON, JSON)
 def test_any_result_is_used_or_refused_with_words(metrics: Any, artifacts: Any) -> None:
     """Whatever a simulation writes, the outcome is completed, or failed with what is wrong; never an exception."""
@@ -41,6 +43,7 @@ def test_any_result_is_used_or_refused_with_words(metrics: Any, artifacts: Any) 
     assert (outcome.error_kind is None) == (outcome.message == "")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_output_is_no_exception(garbage: bytes) -> None:
     """Bytes of any kind on stdout are logs to skip, as a file they are a failure at worst."""

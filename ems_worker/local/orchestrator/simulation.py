@@ -100,7 +100,10 @@ class Simulation:
         """
         self.output.mkdir(parents=True, exist_ok=True)
         config = self.directory / "config.yaml"
-        config.write_bytes(order.config)
+        # Replaced as a whole: the simulation of a quicker wrapper may be reading it.
+        fresh = self.directory / "config.new"
+        fresh.write_bytes(order.config)
+        fresh.replace(config)
         values = {
             "config": str(config),
             "seed": str(order.seed),
@@ -195,7 +198,7 @@ class Simulation:
 
     def forget(self) -> None:
         """Removes everything but the simulation's own output."""
-        for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", "config.yaml"):
+        for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", "config.yaml", "config.new"):
             (self.directory / name).unlink(missing_ok=True)
         if not any(self.output.glob("*")):
             shutil.rmtree(self.directory, ignore_errors=True)
