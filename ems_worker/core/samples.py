@@ -66,7 +66,7 @@ class LogUniform:
 
     def __call__(self, u: float) -> JSON:
         value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
-        return min(self.high, max(self.low, value))
+        return min(self.high, max(self.low, _rounded(value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Normal:
     std: float
 
     def __call__(self, u: float) -> JSON:
-        return NormalDist(self.mean, self.std).inv_cdf(min(_INSIDE[1], max(_INSIDE[0], u)))
+        return _rounded(NormalDist(self.mean, self.std).inv_cdf(min(_INSIDE[1], max(_INSIDE[0], u))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,11 @@ class Choice:
 
     def __call__(self, u: float) -> JSON:
         return self.values[min(len(self.values) - 1, math.floor(u * len(self.values)))]
+
+
+def _rounded(value: float) -> float:
+    """12 significant digits: mathematical libraries differ in the 16th, and every machine is to draw the same."""
+    return float(f"{value:.12g}")
 
 
 Distribution = Uniform | LogUniform | Int | Normal | Choice
