@@ -19,7 +19,7 @@ venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
 demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-test: venv  ## all tests, against real servers, without Docker
+test: venv  ## all tests, against real servers; those of containers where an engine answers
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile

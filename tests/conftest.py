@@ -1,5 +1,6 @@
 """What tests of several kinds share."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,10 @@ def network() -> Iterator[Network]:
     containers.require_engine()
     with containers.loopback_network() as made:
         yield made
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says why tests were skipped, a line for each reason: nothing is left out in silence."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")

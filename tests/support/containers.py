@@ -9,6 +9,7 @@ import functools
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tests.support import servers, wait
 # Where it is set, a missing engine is a failure.
 REQUIRED = "REQUIRE_CONTAINERS"
 
+_UNIX = "unix://"
+_USUAL_HOST = "unix:///var/run/docker.sock"
 _NATS_IMAGE = "ems-test-nats"
 _NATS_PORT = 4222
 _NATS_DOCKERFILE = """\
@@ -42,7 +45,7 @@ testcontainers_config.ryuk_disabled = True
 def require_engine() -> None:
     """Skips the test with the reason where no engine answers; fails it where one has to be there."""
     if why := _missing():
-        miss(f"no container engine answers: {why}")
+        miss(f"no container engine answers (.ci/engine starts one): {why}")
 
 
 def miss(reason: str) -> None:
@@ -55,6 +58,14 @@ def miss(reason: str) -> None:
 @functools.cache
 def _missing() -> str:
     """Why there is no engine; empty where there is one."""
+    host = os.environ.get("DOCKER_HOST", _USUAL_HOST)
+    if host.startswith(_UNIX):
+        # Docker's client leaves its socket open where nobody listens, which is a warning, and so a failure here.
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(host.removeprefix(_UNIX))
+            except OSError as failed:
+                return f"{host}: {failed.strerror}"
     try:
         client = docker.from_env(timeout=10)
     except docker.errors.DockerException as failed:
