@@ -269,7 +269,8 @@ def interpret(run: Run, signal: Signal) -> Signal:
     if signal.event is not RunEvent.FAIL or signal.error_kind is not ErrorKind.STOPPED:
         return signal
     if run.stop_reason is StopReason.TIMEOUT:
-        return _replace(signal, error_kind=ErrorKind.TIMEOUT, message="stopped at its time limit")
+        # Whether a stopped run may be repeated was said of the stop, which was ours.
+        return _replace(signal, error_kind=ErrorKind.TIMEOUT, message="stopped at its time limit", retryable=None)
     if run.stop_reason is StopReason.UNWANTED:
         return _replace(signal, event=RunEvent.CANCEL)
     return signal

@@ -12,7 +12,7 @@ LIMIT: dict[str, Any] = {"limits": {"run_timeout_seconds": 60, "max_attempts": 2
 
 
 async def test_a_stop_that_is_confirmed_is_a_timeout(tmp_path: Path) -> None:
-    """The run failed, kind timeout, and is tried again."""
+    """The run failed, kind timeout, and is tried again, whatever the orchestrator thinks of repeating stopped ones."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1, **LIMIT))
         [name] = await desk.launch(live)
@@ -23,7 +23,7 @@ async def test_a_stop_that_is_confirmed_is_a_timeout(tmp_path: Path) -> None:
         clock.seconds += 2
         await desk.limits.look()
         assert desk.orchestrator.stops == [name]
-        await desk.hear("failed", name, error_kind="stopped", message="asked to")
+        await desk.hear("failed", name, error_kind="stopped", message="asked to", retryable=False)
         one = (await desk.row(name)).run
         assert (one.state, one.error_kind) == (RunState.FAILED, ErrorKind.TIMEOUT)
         clock.seconds += 2

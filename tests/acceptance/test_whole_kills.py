@@ -1,0 +1,102 @@
+"""kill -9 in mid-experiment: every job ends exactly once, nothing is started twice, every result is told once."""
+
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
+from tests.support import local_orchestrator, servers, wait, whole
+
+JOBS = 400
+
+
+async def check(server: str, worker: whole.Worker, experiment_id: str, jobs: int) -> None:
+    """What has to be so after any crash."""
+    status = await whole.ended(server, experiment_id)
+    assert (status["state"], status["counts"]["completed"], status["total"]) == ("completed", jobs, jobs)
+    manifest = worker.data_dir / "manifest.db"
+    found = whole.rows(manifest, "SELECT state, attempts, job_revision FROM v_jobs")
+    assert Counter(found) == {("completed", 1, 1): jobs}
+    results = await whole.stored(server, f"ems.experiment.result.{experiment_id}")
+    assert {(one["point"], one["replicate"], one["job_revision"]) for one in results} == {
+        (point, 0, 1) for point in range(jobs)
+    }
+    seqs = {one["seq"] for one in results}
+    assert seqs == set(range(1, jobs + 1))
+    assert [line for line in worker.lines() if line["event"] in ("worker.fatal", "ledger.not_recorded")] == []
+
+
+@pytest.mark.parametrize("victim", ["worker", "orchestrator", "broker"])
+async def test_killed_and_started_again_everything_ends_once(tmp_path: Path, victim: str) -> None:
+    """Three times in one experiment, at a quarter, a half, and three quarters of it."""
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url, "--slots", "20", "--delay", "0.05") as oracle,
+        whole.Worker(tmp_path, broker.url, oracle.target) as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("reef", JOBS))
+        kill: dict[str, Callable[[], Awaitable[None]]] = {
+            "worker": lambda: restart(worker),
+            "orchestrator": lambda: oracle.restart(crash=True),
+            "broker": lambda: broker.restart(crash=True),
+        }
+        for part in (JOBS // 4, JOBS // 2, 3 * JOBS // 4):
+            await begun(oracle, part)
+            assert len(oracle.accepted()) < JOBS
+            await kill[victim]()
+        await check(broker.url, worker, "reef", JOBS)
+        accepted = oracle.accepted()
+        assert len(accepted) == JOBS
+        assert set(accepted.values()) == {1}
+
+
+async def begun(oracle: whole.Oracle, runs: int) -> None:
+    await wait.until(lambda: len(oracle.accepted()) >= runs, timeout=30, what=f"{runs} starts")
+
+
+async def restart(worker: whole.Worker) -> None:
+    await worker.kill()
+    worker.start()
+
+
+async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path: Path) -> None:
+    """Each simulation leaves a line in a file when it starts; those that died with it are tried again as attempt 2."""
+    journal = tmp_path / "journal"
+    simulator = f"sh -c 'echo $0 >> {journal}; sleep 0.2' {{simulation_id}}"
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        local_orchestrator.Orchestrator(broker.url, tmp_path, slots=4, simulator=simulator) as orchestrator,
+        whole.Worker(tmp_path, broker.url, orchestrator.target) as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("reef", 30))
+        await wait.until(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 8, timeout=30)
+        await orchestrator.restart(crash=True)
+        status = await whole.ended(broker.url, "reef")
+        assert (status["state"], status["counts"]["completed"]) == ("completed", 30)
+        started = Counter(journal.read_text().split())
+        assert {name: count for name, count in started.items() if count > 1} == {}
+        runs = whole.rows(worker.data_dir / "manifest.db", "SELECT simulation_id, state FROM v_runs")
+        assert {name for name, state in runs if state == "completed"} <= set(started)
+        known = await orchestrator.status("reef-p000000-r000-a1")
+        assert known.state in (pb.SIMULATION_STATE_COMPLETED, pb.SIMULATION_STATE_FAILED)
+
+
+async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:
+    """Within ten seconds, with exit code 0; the next one goes on."""
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url, "--slots", "50", "--delay", "0.02") as oracle,
+        whole.Worker(tmp_path, broker.url, oracle.target) as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("reef", 2000))
+        for part in (300, 900):
+            await begun(oracle, part)
+            worker.signal(signal.SIGTERM)
+            assert await worker.wait(10) == 0
+            assert worker.lines()[-1]["event"] == "worker.stopped"
+            worker.start()
+        await check(broker.url, worker, "reef", 2000)
+        assert set(oracle.accepted().values()) == {1}
