@@ -8,6 +8,7 @@
 Documents are the platform's (`ems.decision.v1`, `ems.status.v1`, ...), as plain dictionaries.
 """
 
-from ems_worker.client.client import TERMINAL, Document, EmsClient, PubAck, RunConfig
+from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig
+from ems_worker.client.publishing import PubAck
 
 __all__ = ["TERMINAL", "Document", "EmsClient", "PubAck", "RunConfig"]

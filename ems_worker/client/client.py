@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,8 @@ import nats.js.errors
 from nats.aio.subscription import Subscription
 
 from ems_worker import errors
-from ems_worker.client import connection
+from ems_worker.client import connection, publishing
+from ems_worker.client.publishing import PubAck
 from ems_worker.core import experiment, ids
 
 Document = dict[str, Any]
@@ -23,7 +23,6 @@ Document = dict[str, Any]
 # States of experiments that have ended.
 TERMINAL: frozenset[str] = experiment.ENDED
 
-_SUBMIT = "ems.experiment.submit"
 _DECISION = "ems.experiment.decision"
 _STATUS = "ems.experiment.status"
 _STATUS_STREAM = "EMS_STATUS"
@@ -31,18 +30,8 @@ _PLANS_STREAM = "EMS_PLANS"
 _API = "ems.api"
 # Documents in a page: the most that the worker gives, and a power of four, so that it divides down to one.
 _PAGE = 64
-# One try of a publish; it is repeated under the same message id, so that it is stored once.
-_PUBLISH_TRY_SECONDS = 2.0
 # Live messages are lost while the connection is: then the stored one is looked at again.
 _LOOK_AGAIN_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class PubAck:
-    """What JetStream said about a stored plan; (`stream`, `seq`) names the submission."""
-
-    stream: str
-    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +59,14 @@ class EmsClient:
         connect_timeout: float = 3.0,
         request_timeout: float = 10.0,
         notice: Callable[[str], None] | None = None,
+        publisher: str | None = None,
     ) -> None:
-        """Timeouts are seconds. `notice` is told when the connection is lost and found again."""
+        """Timeouts are seconds. `notice` is told when the connection is lost and found again.
+
+        `publisher` names the sender of plans: one subject token. Raises errors.RequestRefused for what is none.
+        """
+        publishing.subject(publisher)
+        self._publisher = publisher
         self._connection = connection.Connection(
             [servers] if isinstance(servers, str) else servers,
             timeout=connect_timeout,
@@ -88,29 +83,29 @@ class EmsClient:
     ) -> None:
         await self._connection.close()
 
-    async def publish(self, plan: bytes, *, content_type: str | None = None, publisher: str | None = None) -> PubAck:
+    async def publish(
+        self,
+        plan: bytes,
+        *,
+        content_type: str | None = None,
+        publisher: str | None = None,
+        traceparent: str | None = None,
+    ) -> PubAck:
         """Stores a plan where the worker finds it, now or when it starts; returns once it is stored, exactly once.
 
-        `publisher` is one subject token that names the sender. Raises errors.BrokerMisconfigured where no stream
-        takes plans, errors.RequestRefused where it is full or the plan is too large.
+        It may be of any size: one that doesn't fit into a message is compressed, or put into the object store.
+        `publisher` is one subject token that names the sender, in place of the client's; `traceparent` goes on to its
+        runs and results. Raises errors.BrokerMisconfigured where nothing takes plans, errors.RequestRefused where that
+        is full.
         """
-        subject = f"{_SUBMIT}.{publisher}" if publisher else _SUBMIT
-        headers = {"Nats-Msg-Id": uuid.uuid4().hex} | ({"Content-Type": content_type} if content_type else {})
-        jetstream = self._connection.client.jetstream()
-        try:
-            with self._connection.translated():
-                async with asyncio.timeout(self._request_timeout):
-                    while True:
-                        try:
-                            ack = await jetstream.publish(subject, plan, timeout=_PUBLISH_TRY_SECONDS, headers=headers)
-                            return PubAck(ack.stream, ack.seq)
-                        except nats.errors.TimeoutError:
-                            continue
-        except nats.js.errors.NoStreamResponseError as nobody:
-            raise errors.BrokerMisconfigured(
-                f"NATS at {self._connection.servers} has no stream for plans: no worker has ever run there. "
-                "Start one (ems-worker run): it creates the stream EMS_PLANS"
-            ) from nobody
+        headers = {"Content-Type": content_type, "traceparent": traceparent}
+        return await publishing.store(
+            self._connection,
+            publishing.subject(publisher or self._publisher),
+            plan,
+            {name: value for name, value in headers.items() if value is not None},
+            self._request_timeout,
+        )
 
     async def decision(self, seq: int, timeout: float) -> Document:
         """The `ems.decision.v1` about the plan with this sequence number. Raises errors.NoAnswer after `timeout`."""
@@ -153,7 +148,8 @@ class EmsClient:
 
     async def validate(self, plan: bytes) -> Document:
         """The `ems.decision.v1` that the worker would give; nothing is stored."""
-        return await self._connection.ask(f"{_API}.validate", plan, self._request_timeout)
+        data = await publishing.fitting(self._connection, plan)
+        return await self._connection.ask(f"{_API}.validate", data, self._request_timeout)
 
     def experiments(self, *, group: str | None = None, state: str | None = None) -> AsyncGenerator[Document, None]:
         """`ems.status.v1` of all experiments, the newest first."""

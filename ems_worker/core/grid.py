@@ -109,6 +109,13 @@ class Grid:
                     self._latest = (number, position)
                     yield self._at(digits)
 
+    def ingredients(self) -> tuple[Sequence[explicit.Run], Sequence[tuple[str, Sequence[JSON]]]]:
+        """What all combinations are made of: the entries of `runs`, and the name and values of each axis.
+
+        Derived values are none of them: they are single numbers, words or booleans.
+        """
+        return self._runs, [(axis.name, axis.values) for axis in self._names.axes]
+
     def _at(self, digits: Sequence[int]) -> tuple[explicit.Run, dict[str, JSON]]:
         run = self._run(digits)
         params = dict(run.overrides)

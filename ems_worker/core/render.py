@@ -119,6 +119,11 @@ def block(mapping: Mapping[str, object]) -> str:
     return "".join(cast("Iterator[str]", _entries(mapping, 0))) if mapping else "{}\n"
 
 
+def size(value: JSON, indent: int) -> int:
+    """The bytes that a value takes after its key at column `indent`."""
+    return len(_filled(value, indent).encode())
+
+
 def _gathered(parts: Iterable[str | _Gap]) -> tuple[tuple[tuple[str, _Gap], ...], str]:
     """The text before each gap with the gap, and the text after the last."""
     pieces: list[tuple[str, _Gap]] = []

@@ -70,9 +70,10 @@ class Intake:
         """For ever: the next plan."""
         await self.publish_decisions()
         while True:
-            await self._guard.process(await self._broker.plans(), self._take_all)
+            await self._guard.process(await self._broker.plans(), self.take_all)
 
-    async def _take_all(self, messages: Sequence[Message]) -> None:
+    async def take_all(self, messages: Sequence[Message]) -> None:
+        """Decides messages one after another."""
         for message in messages:
             await self.take(message)
 

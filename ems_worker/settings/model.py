@@ -143,6 +143,9 @@ class Settings(pydantic.BaseModel):
     max_plan_bytes: Annotated[int, _Number, Ge(1024), Unit("bytes")] = Field(
         default=16 * 1024 * 1024, description="A plan that is larger, decompressed, is rejected."
     )
+    plans_per_minute: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("plans")] = Field(
+        default=600, description="Plans of one publisher within a minute; more are rejected (429); empty: any number."
+    )
     reply_prefixes: Annotated[tuple[_ReplyPrefix, ...], _Words] = Field(
         default=("_INBOX.",),
         description="What the subject in a submitter's Ems-Reply-To may start with, separated by commas; empty: none.",

@@ -27,6 +27,8 @@ async def test_missing_streams_are_created_as_the_contract_says(server: servers.
         assert first == await broker.streams()
 
         found = {info.config.name: info.config for info in await js.streams_info()}
+        objects = found.pop("OBJ_EMS_PLAN_OBJECTS")
+        assert (objects.discard, objects.max_age, objects.allow_direct) == (DiscardPolicy.NEW, 30 * 24 * 3600, True)
         assert found.keys() == {"EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ"}
         assert {config.storage for config in found.values()} == {StorageType.FILE}
         assert {config.retention for config in found.values()} == {RetentionPolicy.LIMITS}

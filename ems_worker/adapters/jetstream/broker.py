@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.jetstream import connection, consumers, service, streams
+from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
 from ems_worker.adapters.jetstream.publish import Item, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core.wire import Message, StreamIdentity
@@ -85,6 +85,7 @@ class Broker:
         ):
             await consumers.ensure(self._link, stream.name, spec)
             pull.bind(stream.name, stream.created_ns)
+        await objects.ensure(self._link, create=create)
         self._identities = found
         return found
 
@@ -95,6 +96,28 @@ class Broker:
             if (now := await streams.look(self._link, known.name)) is not None:
                 found[key] = now
         return found
+
+    async def positions(self) -> tuple[int, int]:
+        """The sequences up to which plans and events are acknowledged."""
+        plans, events = (self._identities[key].name for key in (streams.PLANS, streams.EVENTS))
+        return (
+            await consumers.position(self._link, plans, consumers.PLANS),
+            await consumers.position(self._link, events, consumers.EVENTS),
+        )
+
+    async def rewind(self, plans: int, events: int) -> None:
+        """Has everything delivered once more that came after these sequences."""
+        for pull, spec, key, seq in (
+            (self._plans, consumers.PLANS_SPEC, streams.PLANS, plans),
+            (self._events, consumers.EVENTS_SPEC, streams.EVENTS, events),
+        ):
+            identity = self._identities[key]
+            await consumers.rewind(self._link, identity.name, spec, seq)
+            pull.bind(identity.name, identity.created_ns)
+
+    async def published_revision(self, subject: str) -> int | None:
+        """The `revision` of the message that a status subject has now."""
+        return await self._publisher.stored_revision(subject)
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages: a few, or none after a second, or while there is no connection."""
@@ -155,6 +178,13 @@ class Broker:
         """Plain publish, for those who wait on an inbox; lost where there is no connection."""
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
             await self._link.client.publish(subject, data)
+
+    async def plan_object(self, name: str, most_bytes: int) -> bytes:
+        """A plan that is in the object store.
+
+        Raises NotFound, RequestRefused for what can't be used, BrokerUnavailable.
+        """
+        return await objects.read(self._link, name, most_bytes)
 
     async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str) -> None:
         """Serves `ems.api.{verb}` from now until the end; returns when requests reach it.

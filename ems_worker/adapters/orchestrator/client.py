@@ -71,6 +71,11 @@ class Orchestrator:
         """Whether the orchestrator is connected now; starts connecting where it isn't."""
         return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
+    @property
+    def message_limit(self) -> int:
+        """The largest start command that it takes, in bytes: as it told, else 4 MiB."""
+        return self._told_limit
+
     def set_window(self, calls: int) -> None:
         """How many calls may be open at once from now on."""
         self._window.resize(calls)

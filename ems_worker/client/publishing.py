@@ -1,0 +1,102 @@
+"""A plan on its way to the stream: as one message where it fits, compressed where that helps, else by way of the object
+store. The worker tells them apart by itself."""
+
+import asyncio
+import gzip
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+
+from ems_worker import errors
+from ems_worker.client import connection
+
+SUBJECT = "ems.experiment.submit"
+BUCKET = "EMS_PLAN_OBJECTS"
+_PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What subject, headers and protocol take of the server's limit; a message of just the limit would cost the connection.
+_HEADROOM_BYTES = 4096
+# One try of a publish; it is repeated under the same message id, so that it is stored once.
+_TRY_SECONDS = 2.0
+# An object goes in acknowledged pieces: so much time for each megabyte, on top of a request's.
+_SECONDS_A_MEGABYTE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """What JetStream said about a stored plan; (`stream`, `seq`) names the submission."""
+
+    stream: str
+    seq: int
+
+
+def subject(publisher: str | None) -> str:
+    """Where a publisher of this name sends its plans. Raises errors.RequestRefused for what can't be a name."""
+    if publisher is None:
+        return SUBJECT
+    if not _PUBLISHER.fullmatch(publisher):
+        raise errors.RequestRefused(f"publisher {publisher!r}: should be 1 to 64 letters, digits, '-' and '_'")
+    return f"{SUBJECT}.{publisher}"
+
+
+async def fitting(link: connection.Connection, plan: bytes) -> bytes:
+    """The plan, compressed if it would not fit into a message; it may still not fit then."""
+    return plan if len(plan) <= _room(link) else await asyncio.to_thread(gzip.compress, plan, 6)
+
+
+async def store(
+    link: connection.Connection, subject: str, plan: bytes, headers: Mapping[str, str], timeout: float
+) -> PubAck:
+    """Returns once the plan is stored, exactly once. `timeout` in seconds, longer for large plans.
+
+    Raises errors.BrokerMisconfigured where no stream, or no object store, takes plans, errors.RequestRefused where it
+    is full, errors.NoAnswer, errors.BrokerUnavailable.
+    """
+    data = await fitting(link, plan)
+    more = {"Nats-Msg-Id": uuid.uuid4().hex, **headers}
+    if data is not plan:
+        more["Content-Encoding"] = "gzip"
+    try:
+        with link.translated():
+            if len(data) > _room(link):
+                async with asyncio.timeout(timeout + _SECONDS_A_MEGABYTE * len(data) / 1e6):
+                    more |= await _put(link, data)
+                data = b""
+            async with asyncio.timeout(timeout):
+                return await _publish(link, subject, data, more)
+    except nats.js.errors.NoStreamResponseError as nobody:
+        raise errors.BrokerMisconfigured(
+            f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
+            "Start one (ems-worker run): it creates the stream EMS_PLANS"
+        ) from nobody
+    except nats.js.errors.NotFoundError as missing:
+        raise errors.BrokerMisconfigured(
+            f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} takes {link.client.max_payload:,} "
+            f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run): it creates it"
+        ) from missing
+
+
+async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
+    """Puts the plan into the object store under a name of its own; the headers that say where it is."""
+    name = uuid.uuid4().hex
+    bucket = await link.client.jetstream().object_store(BUCKET)
+    info = await bucket.put(name, data)
+    assert info.digest is not None
+    return {"Ems-Plan-Object": name, "Ems-Plan-Digest": info.digest}
+
+
+async def _publish(link: connection.Connection, subject: str, data: bytes, headers: dict[str, str]) -> PubAck:
+    jetstream = link.client.jetstream()
+    while True:
+        try:
+            ack = await jetstream.publish(subject, data, timeout=_TRY_SECONDS, headers=headers)
+        except nats.errors.TimeoutError:
+            continue
+        return PubAck(ack.stream, ack.seq)
+
+
+def _room(link: connection.Connection) -> int:
+    return link.client.max_payload - _HEADROOM_BYTES

@@ -1,0 +1,103 @@
+"""What publishers wrap around a plan is told apart and taken off; what is broken or a bomb is refused cheaply."""
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from time import perf_counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker import errors
+from ems_worker.adapters import plan_codec
+from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
+
+MOST = 1_000_000
+YAML = b"experiment_name: reef\nruns: [{}]\n"
+JSON = b'{"experiment_name": "reef"}'
+
+
+def wrapped(payload: bytes, key: str = "ems.experiment.submit.v1") -> bytes:
+    """A GenericEventRequest as other teams make it."""
+    return GenericEventRequest(
+        event_id="7", event_type_key=key, event_payload=payload, timestamp_ns=1, source_worker_id="evolution"
+    ).SerializeToString()
+
+
+def _zeros(megabytes: int) -> Iterator[bytes]:
+    stream = zlib.compressobj(9, zlib.DEFLATED, 31)
+    for _ in range(megabytes):
+        yield stream.compress(bytes(2**20))
+    yield stream.flush()
+
+
+def problem(data: bytes, most: int = MOST) -> errors.Problem:
+    with pytest.raises(errors.PlanRejected) as caught:
+        plan_codec.unpack(data, most)
+    return caught.value.problems[0]
+
+
+@pytest.mark.parametrize("text", [YAML, JSON, b"", b"\n", b"\xff"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: text,
+        gzip.compress,
+        wrapped,
+        lambda text: gzip.compress(wrapped(text)),
+        lambda text: gzip.compress(text[:5]) + gzip.compress(text[5:]) + b"\0" * 512,
+    ],
+    ids=["plain", "gzip", "protobuf", "gzip around protobuf", "two gzip members and padding"],
+)
+def test_the_text_comes_out_whatever_is_around_it(wrap, text: bytes) -> None:  # type: ignore[no-untyped-def]  # lambdas
+    """gzip first, then the platform's envelope; the rest is the plan itself."""
+    assert plan_codec.unpack(wrap(text), MOST) == text
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t")))
+def test_no_text_passes_for_an_envelope(text: str) -> None:
+    """A YAML or JSON plan is never taken for protobuf: control characters can't be in one."""
+    assert plan_codec.unpack(text.encode(), MOST) == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (wrapped(JSON, "sim.run_completed.v1"), "'sim.run_completed.v1'; plans have ems.experiment.submit.v1"),
+        (gzip.compress(gzip.compress(JSON)), "compressed twice"),
+        (gzip.compress(JSON)[:-3], "its end is missing"),
+        (gzip.compress(JSON)[:-8] + b"\0" * 8, "incorrect data check"),
+        (gzip.compress(JSON) + b"rest", "incorrect header check"),
+        (gzip.compress(b"a") * 1001, "more than 1,000 members"),
+        (b"\x1f\x8b", "its end is missing"),
+    ],
+)
+def test_a_broken_wrapping_is_unreadable_with_its_reason(data: bytes, reason: str) -> None:
+    """It belongs in the dead letters."""
+    with pytest.raises(errors.Unreadable, match=reason):
+        plan_codec.unpack(data, MOST)
+
+
+def test_the_size_that_counts_is_the_decompressed_one() -> None:
+    """Just the limit passes, a byte more is rejected with the setting's name, compressed or not."""
+    assert len(plan_codec.unpack(gzip.compress(b"a" * MOST), MOST)) == MOST
+    for data in (gzip.compress(b"a" * (MOST + 1)), b"a" * (MOST + 1), gzip.compress(b"a" * MOST) + gzip.compress(b"a")):
+        found = problem(data)
+        assert found.code == "plan_too_large"
+        assert "EMS_MAX_PLAN_BYTES" in found.message
+
+
+def test_a_bomb_costs_less_than_a_second_and_50_mb() -> None:
+    """In one member, in many and in half a million empty ones, with the default limit: refused once that is reached."""
+    one = b"".join(_zeros(200))
+    for bomb in (one, gzip.compress(b"\0" * 2**20) * 10_000, gzip.compress(b"") * 500_000):
+        tracemalloc.start()
+        began = perf_counter()
+        with pytest.raises((errors.PlanRejected, errors.Unreadable)):
+            plan_codec.unpack(bomb, 16 * 2**20)
+        seconds, (_, peak) = perf_counter() - began, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert seconds < 1
+        assert peak < 50e6

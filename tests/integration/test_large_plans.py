@@ -1,0 +1,197 @@
+"""Plans of any size, in any wrapping, by any publisher: through the real worker to an orchestrator that remembers."""
+
+import asyncio
+import gzip
+import json
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from ems_worker import client
+from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
+from tests.support import commands
+
+GENOMES, WEIGHTS = 100, 4_000
+BASE = {"simulation_layer": {"brain": {"weights": [0.0]}, "steps": 10}}
+PATH = "simulation_layer.brain.weights"
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Deployment]:
+    """Broker, worker and the oracle, which takes requests up to gRPC's usual 4 MiB."""
+    directory = tmp_path_factory.mktemp("large")
+    started = commands.Deployment(directory, orchestrator=["--log", str(directory / "oracle.txt")])
+    started.calls = directory / "oracle.txt"  # type: ignore[attr-defined]  # for these tests only
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+def accepted(deployment: commands.Deployment, experiment_id: str) -> list[str]:
+    """The runs of an experiment that the oracle took on, as its log on disk has them."""
+    log: Path = deployment.calls  # type: ignore[attr-defined]
+    lines = (line.split(" ") for line in log.read_text().splitlines())
+    return [name for word, name, _ in lines if word == "accepted" and name.startswith(f"{experiment_id}-p")]
+
+
+def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
+    return {"experiment_id": experiment_id, "base_config": BASE, "metrics_to_track": ["score"], **more}
+
+
+async def send(client_: Client, data: bytes, headers: dict[str, str] | None = None, token: str = "") -> dict[str, Any]:
+    """What a publisher does that knows nothing of this project: publish, then wait for the decision by the PubAck."""
+    subject = "ems.experiment.submit" + token
+    ack = await client_.jetstream().publish(subject, data, headers=headers)
+    live = await client_.subscribe(f"ems.experiment.decision.{ack.seq}")
+    try:
+        stored = await client_.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.decision.{ack.seq}", direct=True)
+        raw = stored.data or b""
+    except nats.js.errors.NotFoundError:
+        raw = (await live.next_msg(timeout=40)).data
+    document: dict[str, Any] = json.loads(raw)
+    assert document["submission"] == {"stream": "EMS_PLANS", "seq": ack.seq}
+    return document
+
+
+@pytest.mark.timeout(120)
+def test_a_hundred_genomes_of_four_thousand_weights(deployment: commands.Deployment) -> None:
+    """8 MB of JSON by way of the object store: every run is started once though they fill several messages, and what
+    comes back has the weights' digests instead of the weights."""
+
+    async def work() -> None:
+        draw = random.Random(1)
+        genomes = [[draw.gauss(0, 1) for _ in range(WEIGHTS)] for _ in range(GENOMES)]
+        runs = [{"run_id_suffix": f"g{n}", "params_override": {PATH: one}} for n, one in enumerate(genomes)]
+        data = json.dumps(plan("evolution", runs=runs)).encode()
+        assert len(data) > 7_500_000
+        async with client.EmsClient(deployment.nats.url, publisher="evolution") as ems:
+            ack = await ems.publish(data)
+            decision = await ems.decision(ack.seq, timeout=40)
+            assert (decision["decision"], decision["jobs"]) == ("accepted", GENOMES)
+            status = await ems.wait("evolution")
+            assert (status["state"], status["counts"]["completed"]) == ("completed", GENOMES)
+            results = [one async for one in ems.results("evolution")]
+            assert len(results) == GENOMES
+            for one in results:
+                assert one["params"][PATH].keys() == {"sha256", "bytes"}
+                assert one["params"][PATH]["bytes"] > 60_000
+            assert len(json.dumps(status)) < 10_000
+            points = [one async for one in ems.points("evolution")]
+            assert max(len(json.dumps(one)) for one in points) < 10_000
+            config = await ems.config("evolution-p000042-r000-a1")
+            assert config.config_sha == config.computed_sha
+            assert repr(genomes[42][0]) in config.content
+
+    asyncio.run(work())
+    names = accepted(deployment, "evolution")
+    assert sorted(names) == [f"evolution-p{point:06d}-r000-a1" for point in range(GENOMES)]
+
+
+def test_every_wrapping_is_the_same_plan(deployment: commands.Deployment) -> None:
+    """Plain JSON, gzip, the envelope around JSON and YAML, an object: one experiment, and its duplicates."""
+
+    async def work() -> None:
+        text = json.dumps(plan("wrapped", runs=[{}])).encode()
+        yaml = (
+            b"experiment_id: wrapped\nbase_config:\n  simulation_layer:\n    brain: {weights: [0.0]}\n    steps: 10\n"
+            b"metrics_to_track: [score]\nruns: [{}]\n"
+        )
+        other = await nats.connect(deployment.nats.url)
+        try:
+            put = await (await other.jetstream().object_store("EMS_PLAN_OBJECTS")).put("mine", gzip.compress(text))
+            assert put.digest is not None
+            by_object = {"Ems-Plan-Object": "mine", "Ems-Plan-Digest": put.digest}
+            first = await send(other, gzip.compress(text))
+            assert first["decision"] == "accepted"
+            for data, headers in (
+                (text, None),
+                (yaml, None),
+                (envelope(text), None),
+                (envelope(yaml), None),
+                (b"", by_object),
+            ):
+                again = await send(other, data, headers)
+                assert (again["decision"], again["plan_sha"]) == ("duplicate", first["plan_sha"])
+        finally:
+            await other.close()
+
+    asyncio.run(work())
+
+
+def envelope(payload: bytes) -> bytes:
+    return GenericEventRequest(event_type_key="ems.experiment.submit.v1", event_payload=payload).SerializeToString()
+
+
+def test_a_single_configuration_over_the_orchestrators_limit_is_refused_at_intake(
+    deployment: commands.Deployment,
+) -> None:
+    """It could never be started: the decision names the point and its largest parameter; `validate` says the same."""
+
+    async def work() -> None:
+        runs = [{"params_override": {PATH: [0.5] * 3}}, {"params_override": {PATH: [0.123456789] * 220_000}}]
+        data = json.dumps(plan("huge", runs=runs)).encode()
+        async with client.EmsClient(deployment.nats.url) as ems:
+            ack = await ems.publish(data)
+            decision = await ems.decision(ack.seq, timeout=40)
+            assert decision["decision"] == "rejected"
+            [error] = decision["errors"]
+            assert error["code"] == "configuration_too_large"
+            assert "point 1" in error["message"]
+            assert PATH in error["message"]
+            assert (await ems.validate(data))["errors"][0]["code"] == "configuration_too_large"
+
+    asyncio.run(work())
+    assert accepted(deployment, "huge") == []
+
+
+def test_what_cannot_be_used_is_said_in_the_decision(deployment: commands.Deployment) -> None:
+    """An object of another digest, or without one; one that never comes is waited for, then rejected."""
+
+    async def work() -> None:
+        other = await nats.connect(deployment.nats.url)
+        try:
+            bucket = await other.jetstream().object_store("EMS_PLAN_OBJECTS")
+            await bucket.put("late", b"old")
+            wrong = {"Ems-Plan-Object": "late", "Ems-Plan-Digest": "0" * 64}
+            assert [one["code"] for one in (await send(other, b"", wrong))["errors"]] == ["plan_object_digest"]
+            without = {"Ems-Plan-Object": "late"}
+            assert [one["code"] for one in (await send(other, b"", without))["errors"]] == ["plan_object_digest"]
+            missing = {"Ems-Plan-Object": uuid.uuid4().hex, "Ems-Plan-Digest": "0" * 64}
+            found = await send(other, b"", missing)
+            assert [one["code"] for one in found["errors"]] == ["plan_object_missing"]
+        finally:
+            await other.close()
+
+    asyncio.run(work())
+
+
+def test_a_reply_comes_on_an_inbox_only(deployment: commands.Deployment) -> None:
+    """Else a submitter could make the worker publish an event of a run."""
+
+    async def work() -> None:
+        other = await nats.connect(deployment.nats.url)
+        try:
+            inbox = other.new_inbox()
+            answers = await other.subscribe(inbox)
+            spoofed = await other.subscribe("sim.run_completed")
+            text = json.dumps(plan("replied", runs=[{}])).encode()
+            await send(other, text, {"Ems-Reply-To": "sim.run_completed"})
+            decision = await send(other, text, {"Ems-Reply-To": inbox})
+            assert json.loads((await answers.next_msg(timeout=10)).data) == decision
+            # The run of the first message completes: the only event on that subject is the orchestrator's own.
+            async with client.EmsClient(deployment.nats.url) as ems:
+                await ems.wait("replied")
+            assert b"ems.decision" not in (await spoofed.next_msg(timeout=10)).data
+            assert spoofed.pending_msgs == 0
+        finally:
+            await other.close()
+
+    asyncio.run(work())

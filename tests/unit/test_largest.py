@@ -1,0 +1,107 @@
+"""The largest start command of a plan, found without rendering every run; the rate of plans; trace context."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ems_worker.core import largest, plan, rate, render, space, trace
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**40), 10**40),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=60),
+    st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=40),
+    st.dictionaries(st.text("abcdé \n", min_size=1, max_size=5), st.lists(st.text(max_size=9), max_size=4), max_size=3),
+)
+
+
+def parsed(document: object) -> plan.Plan:
+    data = json.loads(json.dumps(document))
+    return plan.parse(data)
+
+
+def sizes(one: plan.Plan) -> list[int]:
+    template = render.Template(one)
+    return [
+        len(template.render(p.params, one.seeds.of(p.index, 0), f"e-p{p.index:06d}-r000-a1")) for p in space.points(one)
+    ]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(VALUES, min_size=1, max_size=4),
+    st.lists(VALUES, min_size=1, max_size=3, unique_by=json.dumps),
+    st.integers(0, 3000),
+)
+def test_a_limit_is_exceeded_exactly_where_a_rendered_run_exceeds_it(
+    overrides: list[object], axis: list[object], spare: int
+) -> None:
+    """The bounds never let a run through that is too large; and none is refused that fits with its envelope."""
+    one = parsed(
+        {
+            "experiment_id": "e",
+            "allow_new_paths": True,
+            "base_config": {"a": {"b": "one", "c": "word"}, "d": 0},
+            "runs": [{"params_override": {"a.b": value}, "labels": {"k": "v"}} for value in overrides],
+            "parameter_space": {"a.c": {"values": axis}, "d": {"value": 1}, "far.off": [1, 2]},
+            "inject": {"seed": "run.seed", "simulation_id": "run.id"},
+            "num_replicates_per_run": 2,
+        }
+    )
+    most = max(sizes(one))
+    found = largest.over(one, "e", most - 1 + spare)
+    if spare == 0:
+        assert found is not None
+    assert largest.over(one, "e", most + 600) is None
+
+
+def test_the_problem_names_the_point_and_its_largest_parameter() -> None:
+    """Points that fit are passed over; a plan without parameters has only its base to blame."""
+    runs = [{"params_override": {"a": 1}}, {"params_override": {"a": 2, "b": "x" * 9000}}]
+    one = parsed({"experiment_id": "e", "base_config": {"a": 0, "b": ""}, "runs": runs})
+    found = largest.over(one, "e", 5000)
+    assert found is not None
+    assert (found.code, found.path) == ("configuration_too_large", "b")
+    assert "point 1" in found.message
+    bare = parsed({"experiment_id": "e", "base_config": {"b": "x" * 9000}, "runs": [{}]})
+    found = largest.over(bare, "e", 5000)
+    assert found is not None
+    assert found.path == ""
+
+
+def test_a_publisher_gets_so_many_plans_a_minute() -> None:
+    """By the time of publishing; one refused isn't counted; publishers don't share, those without a name do."""
+    limit = rate.PlanRate(2)
+    assert [limit.allows("a", at) for at in (0, 1, 2, 59_999)] == [True, True, False, False]
+    assert limit.allows("b", 2)
+    assert limit.allows("a", 60_000)
+    assert not limit.allows("a", 60_000)
+    assert [limit.allows(None, 0) for _ in range(3)] == [True, True, False]
+    assert all(rate.PlanRate(None).allows("a", 0) for _ in range(1000))
+
+
+def test_the_quietest_publishers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are free: memory must not grow with them."""
+    monkeypatch.setattr(rate, "_MOST_PUBLISHERS", 2)
+    limit = rate.PlanRate(1)
+    assert [limit.allows(name, 0) for name in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01\r\n", False),
+        (None, False),
+    ],
+)
+def test_only_what_is_a_trace_context_is_passed_on(text: str | None, passes: bool) -> None:
+    """Anything else is dropped, whoever sent it."""
+    assert trace.parent(text) == (text if passes else None)
