@@ -128,13 +128,6 @@ async def test_a_plan_is_stored_with_a_message_id_of_its_own(ems: client.EmsClie
 
 
 @pytest.mark.usefixtures("streams")
-async def test_a_plan_over_the_servers_limit_is_refused_here(ems: client.EmsClient) -> None:
-    """Sent, it would cost the connection."""
-    with pytest.raises(errors.RequestRefused, match="1,048,576 bytes"):
-        await ems.publish(b"x" * (2 * 1024 * 1024))
-
-
-@pytest.mark.usefixtures("streams")
 async def test_a_full_stream_is_said_so(ems: client.EmsClient, other: Client) -> None:
     """The server's words are in the error."""
     subjects = ["ems.experiment.submit", "ems.experiment.submit.*"]

@@ -20,7 +20,7 @@ async def _refusal(broker: Broker, **options: Any) -> str:
 
 
 async def test_missing_streams_are_created_as_the_contract_says(server: servers.NatsServer) -> None:
-    """The first start makes all five streams; a second finds them and changes nothing."""
+    """The first start makes all five streams and the object store; a second finds them and changes nothing."""
     async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
         first = await broker.ensure()
         assert await broker.ensure() == first
