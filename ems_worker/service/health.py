@@ -87,6 +87,7 @@ class Upkeep:
         looked = self._clock.monotonic()
         while True:
             self._metrics.open_runs.set(self._ledger.open)
+            self._metrics.rpc_window.set(self._orchestrator.rpc_window)
             self._metrics.experiments.set(len(self._ledger.experiments))
             self._metrics.broker_connected.set(self._broker.connected)
             halted = self._submitter.halted

@@ -29,6 +29,9 @@ class Metrics:
         self.dead_letters = Counter("ems_dead_letters", "Messages put aside", ["kind"], registry=self.registry)
         self.open_runs = Gauge("ems_open_runs", "Runs in the run window", registry=self.registry)
         self.run_window = Gauge("ems_run_window", "Runs that may be open at once", registry=self.registry)
+        self.rpc_window = Gauge(
+            "ems_rpc_window", "gRPC calls that may be open at once; fewer than set at overload", registry=self.registry
+        )
         self.experiments = Gauge(
             "ems_live_experiments", "Experiments not yet ended and reported", registry=self.registry
         )

@@ -218,5 +218,9 @@ class Orchestrator(Protocol):
     def message_limit(self) -> int:
         """The largest start command that it takes, in bytes, as far as is known."""
 
+    @property
+    def rpc_window(self) -> int:
+        """How many calls may be open at once now."""
+
     def capacity(self) -> AsyncIterator[Capacity | None]:
         """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""

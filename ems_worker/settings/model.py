@@ -122,7 +122,7 @@ class Settings(pydantic.BaseModel):
     )
     create_streams: bool = Field(default=True, description="Create missing streams at the start, else refuse to run.")
     rpc_window: Annotated[int, _Number, Ge(1), Le(4096), Unit("calls")] = Field(
-        default=64, description="gRPC calls open at once."
+        default=64, description="gRPC calls open at once, at most: overload of the orchestrator makes them fewer."
     )
     run_window: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("runs")] = Field(
         default=None,

@@ -83,9 +83,6 @@ async def test_without_batches_commands_go_one_by_one(log: Path) -> None:
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         calls = await support.calls(client)
         assert (calls[BATCH], calls[SINGLE], calls["open"]) == (1, 80, 8)
-        client.set_window(3)
-        await client.start([support.start(f"s{n}") for n in range(10)])
-        assert (await support.calls(client))["open"] == 8
 
 
 async def test_batches_are_asked_for_again_after_a_restart(log: Path) -> None:

@@ -65,3 +65,34 @@ async def test_waiting_for_the_window_can_be_cancelled(log: Path) -> None:
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(one, asyncio.CancelledError) for one in done] == [False, True, True, True, False]
         assert (await client.start([support.start("after")]))[0].outcome is Outcome.SUBMITTED
+
+
+async def test_overload_shrinks_the_window_and_good_answers_grow_it(log: Path) -> None:
+    """Half of it for a batch in which a run was told to wait; then no more calls are open than that."""
+    async with support.pair(log, "--delay", "0.02", window=16) as (_, client):
+        assert client.rpc_window == 16
+        busy = support.start("busy", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full")
+        await client.start([support.start("good"), busy])
+        assert client.rpc_window == 8
+        await asyncio.gather(*(client.start([support.start(f"r{n}")]) for n in range(32)))
+        assert ((await support.calls(client))["open"] or 0) <= 12
+        assert 8 < client.rpc_window <= 12
+
+
+async def test_one_storm_is_one_overload(log: Path) -> None:
+    """Calls that were open together met the same one: the first halves the window, the next storm does it again."""
+    async with support.pair(log, "--without", "StartSimulations", "--delay", "0.05", window=16) as (_, client):
+        for expected in (8, 4):
+            storm = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", words="busy") for n in range(expected)]
+            assert {one.outcome for one in await client.start(storm)} == {Outcome.SLOW_DOWN}
+            assert client.rpc_window == expected
+
+
+async def test_a_silent_orchestrator_shrinks_the_window_and_a_refusal_does_not(log: Path) -> None:
+    """No answer within the deadline is overload; a command that is wrong, or too large, says nothing about load."""
+    async with support.pair(log, "--max-message", "100000", deadline=0.5, window=16) as (_, client):
+        await client.start([support.start("large", config=b"x" * 99_995)])
+        await client.start([support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")])
+        assert client.rpc_window == 16
+        await client.start([support.start("a", hang="yes")])
+        assert client.rpc_window == 8

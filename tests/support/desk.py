@@ -118,6 +118,7 @@ class Orchestrator:
     stops: list[str] = field(default_factory=list)
     known: Mapping[str, Signal | None] | None = None
     is_ready: bool = True
+    rpc_window: int = 64
     told: "asyncio.Queue[Capacity | None]" = field(default_factory=asyncio.Queue)
     on_start: Callable[[Sequence[Start]], None] = lambda _: None
 

@@ -9,7 +9,7 @@ import grpc
 
 from ems_worker.adapters.orchestrator import capacity, commands, status
 from ems_worker.adapters.orchestrator.commands import Command
-from ems_worker.adapters.orchestrator.window import Window
+from ems_worker.adapters.orchestrator.window import AdaptiveWindow
 from ems_worker.core.outcome import Answer, Outcome
 from ems_worker.core.run import Signal
 from ems_worker.core.wire import Capacity, Start
@@ -42,7 +42,7 @@ class Orchestrator:
     def __init__(self, address: str, *, deadline_seconds: float, window: int) -> None:
         self._address = address
         self._deadline = deadline_seconds
-        self._window = Window(window)
+        self._window = AdaptiveWindow(window)
         # What the orchestrator told, or is assumed; and what it was found to take since it was last away.
         self._told_limit = self._limit = commands.DEFAULT_LIMIT_BYTES
         self._channel = self._open()
@@ -58,7 +58,7 @@ class Orchestrator:
     ) -> AsyncIterator["Orchestrator"]:
         """A client for the time of the `async with`; it connects by itself, now and whenever it has to.
 
-        `window`: calls open at once. `deadline_seconds`: for each call.
+        `window`: calls open at once, at most. `deadline_seconds`: for each call.
         """
         client = cls(address, deadline_seconds=deadline_seconds, window=window)
         client.ready()
@@ -76,9 +76,10 @@ class Orchestrator:
         """The largest start command that it takes, in bytes: as it told, else 4 MiB."""
         return self._told_limit
 
-    def set_window(self, calls: int) -> None:
-        """How many calls may be open at once from now on."""
-        self._window.resize(calls)
+    @property
+    def rpc_window(self) -> int:
+        """How many calls may be open at once now: fewer than was set while the orchestrator is overloaded."""
+        return self._window.size
 
     async def start(self, starts: Sequence[Start]) -> Sequence[Answer]:
         """Submits them, in batches where the orchestrator takes batches; an answer each, in order."""
@@ -133,7 +134,7 @@ class Orchestrator:
 
     async def _submit_batch(self, batch: Sequence[Command], answers: dict[str, Answer]) -> None:
         request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
-        async with self._window:
+        async with self._window as began:
             reply, code, words = await self._call(self._stub.StartSimulations(request, timeout=self._deadline))
         if reply is not None:
             responses = {response.simulation_id: response for response in reply.responses}
@@ -146,6 +147,7 @@ class Orchestrator:
                         name, "UNKNOWN", "the orchestrator's reply to the batch doesn't mention this run"
                     )
                 )
+            self._pace("StartSimulations", began, [answers[command.simulation_id] for command in batch])
             return
         if code == "UNIMPLEMENTED":
             self._missing_until["StartSimulations"] = _now() + _ASK_AGAIN_SECONDS
@@ -158,6 +160,7 @@ class Orchestrator:
         else:
             for command in batch:
                 answers[command.simulation_id] = commands.answer(command.simulation_id, code, words)
+            self._pace("StartSimulations", began, [answers[command.simulation_id] for command in batch])
 
     async def _submit_smaller(self, batch: Sequence[Command], told: int, answers: dict[str, Answer]) -> None:
         """The orchestrator takes less than was known: as much as it told, else the batch is halved."""
@@ -172,7 +175,7 @@ class Orchestrator:
 
     async def _submit_one(self, command: Command, answers: dict[str, Answer]) -> None:
         name = command.simulation_id
-        async with self._window:
+        async with self._window as began:
             reply, code, words = await self._call(self._stub.StartSimulation(command.message, timeout=self._deadline))
         if reply is not None:
             answers[name] = commands.read(name, reply)
@@ -180,6 +183,14 @@ class Orchestrator:
             answers[name] = commands.oversize(command, told or command.size - 1)
         else:
             answers[name] = commands.answer(name, code, words)
+        self._pace("StartSimulation", began, [answers[name]])
+
+    def _pace(self, kind: str, began: float, answers: Sequence[Answer]) -> None:
+        """Has the window learn from what became of a call."""
+        if any(one.outcome is Outcome.SLOW_DOWN or one.code == "DEADLINE_EXCEEDED" for one in answers):
+            self._window.overloaded(began)
+        elif any(one.outcome is Outcome.SUBMITTED for one in answers):
+            self._window.answered(kind, began)
 
     async def _call(self, call: Awaitable[Reply]) -> tuple[Reply | None, str, str]:
         """The reply, the status code's name, and the orchestrator's words."""
