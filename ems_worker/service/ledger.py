@@ -6,8 +6,9 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -272,15 +273,19 @@ class Ledger(Registry):
         if one.state in (RunState.SUBMITTED, RunState.RUNNING):
             self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()
 
-    def _commit(self, batch: Batch) -> asyncio.Task[None]:
-        """Queues the batch for the writer; a task of its own, so that a cancelled caller doesn't forget the rest."""
+    def _commit(self, batch: Batch) -> asyncio.Future[None]:
+        """Queues the batch for the writer."""
         for place in batch.places:
             self._uncommitted[place] = self._uncommitted.get(place, 0) + 1
         tallies = {key: self.experiments[key].tally for key in batch.touched}
-        task = asyncio.create_task(self._record(batch, tallies))
+        return self._see_through(self._record(batch, tallies))
+
+    def _see_through(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        """Work that what is in memory already relies on: whoever waits for it may be cancelled, it may not."""
+        task = asyncio.create_task(work)
         self._commits.add(task)
         task.add_done_callback(self._recorded)
-        return task
+        return asyncio.shield(task)
 
     def _recorded(self, task: asyncio.Task[None]) -> None:
         """Whoever asked may be gone; what became of the commit is told all the same."""
@@ -354,6 +359,12 @@ class Ledger(Registry):
         await self.manifest.record_request(request, (before.state, to))
         self._on_change(live.key)
 
+    async def catch_up_revision(self, live: Live, revision: int) -> None:
+        """The next status gets a revision above this one: statuses that are published already can't be taken back."""
+        live.record = replace(live.record, revision=revision, published_revision=revision)
+        await self.manifest.record_status(live.key, revision, b"{}")
+        await self.manifest.revision_published(live.key, revision)
+
     async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:
         """Moves the experiment to another state, in memory and then on disk."""
         now_ms = self._clock.now_ms()
@@ -361,5 +372,5 @@ class Ledger(Registry):
         started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
         finished = now_ms if to in experiment.ENDED else None
         live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
-        await self.manifest.move_experiment(before.key, before.state, to, now_ms, reason)
+        await self._see_through(self.manifest.move_experiment(before.key, before.state, to, now_ms, reason))
         self._on_change(before.key)

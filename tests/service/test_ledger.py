@@ -19,6 +19,12 @@ LOSE = Signal(RunEvent.LOSE, ErrorKind.LOST, "silent")
 ONCE: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 1}}
 
 
+async def committing(desk: Desk, before: set[Any]) -> None:
+    """Returns when a commit is under way that was not before."""
+    while not desk.ledger._commits - before:  # noqa: ASYNC110 - the very next turn is what it is about
+        await asyncio.sleep(0)
+
+
 async def test_a_run_is_on_disk_as_submitting_before_its_command_leaves(tmp_path: Path) -> None:
     """With the digest of its configuration."""
     async with Desk.open(tmp_path) as desk:
@@ -288,6 +294,31 @@ async def test_what_could_not_be_recorded_is_told_even_if_nobody_waits(tmp_path:
         assert not desk.ledger._commits
     gc.collect()
     assert unheard == []
+
+
+async def test_what_was_decided_is_recorded_though_its_caller_was_cancelled(tmp_path: Path) -> None:
+    """As in the midst of an orderly end: memory has changed already, and what follows relies on that."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=3))
+        names = await desk.launch(live, 2)
+        for work in (
+            desk.ledger.claim(live.key, 1),
+            desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.START))]),
+            desk.ledger.hear([((live.key, 1, 0, 1), COMPLETE)]),
+            desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.TIMEOUT)]),
+        ):
+            before = set(desk.ledger._commits)
+            task = asyncio.ensure_future(work)
+            await committing(desk, before)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        desk.clock.seconds += 1
+        await desk.ledger.count_time()
+        first = (await desk.row(names[0])).run
+        assert (first.state, first.stop_reason) == (RunState.RUNNING, StopReason.TIMEOUT)
+        assert (await desk.row(names[1])).run.state is RunState.COMPLETED
+        assert (await desk.row("reef-p000002-r000-a1")).run.state is RunState.SUBMITTING
 
 
 async def test_experiment_states_are_moved_once(tmp_path: Path) -> None:
