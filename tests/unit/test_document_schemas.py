@@ -1,0 +1,154 @@
+"""The published schemas, held against documents as the core builds them; tests/acceptance has the worker's own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import document_schemas, documents
+from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState, Tally
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.errors import Problem
+from tests.support import schemas
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+SHA = "0" * 64
+
+
+@pytest.mark.parametrize("name", list(document_schemas.DOCUMENTS))
+def test_each_is_a_schema_and_published(name: str) -> None:
+    """By the rules of draft 2020-12; docs/schemas has it as `ems schema` prints it."""
+    schema = document_schemas.DOCUMENTS[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert (PUBLISHED / f"{name}.json").read_text() == document_schemas.text(schema) + "\n"
+
+
+def test_nothing_else_is_published() -> None:
+    """A document that is no more leaves no file behind."""
+    assert {path.stem for path in PUBLISHED.iterdir()} == set(document_schemas.DOCUMENTS)
+
+
+def test_schemas_are_found_by_word_and_by_whole_name() -> None:
+    """`status` and `ems.status.v1` are one; `plan` is there; what doesn't exist is None."""
+    assert document_schemas.find("status") is document_schemas.find("ems.status.v1") is document_schemas.STATUS
+    assert document_schemas.find("settled") is None
+    found = [document_schemas.find(name) for name in document_schemas.names()]
+    assert None not in found
+    assert len(found) == 1 + len(document_schemas.DOCUMENTS)
+
+
+def undescribed(schema: Any, path: str = "") -> list[str]:
+    """The properties without a description."""
+    found = []
+    for name, one in schema.get("properties", {}).items():
+        found += [] if one.get("description") else [f"{path}.{name}"]
+        found += undescribed(one, f"{path}.{name}") + undescribed(one.get("items", {}), f"{path}.{name}[]")
+    return found
+
+
+@pytest.mark.parametrize("name", list(document_schemas.DOCUMENTS))
+def test_everything_is_described(name: str) -> None:
+    """Each key says what it means."""
+    assert undescribed(document_schemas.DOCUMENTS[name], name) == []
+
+
+def aggregate(values: list[float | None]) -> Aggregate:
+    made = Aggregate()
+    for value in values:
+        made = made.add(value)
+    return made
+
+
+texts = st.none() | st.text(max_size=5)
+times = st.none() | st.integers(0, 4 * 10**12)
+seqs = st.none() | st.integers(1, 99)
+values = st.none() | st.booleans() | st.integers() | st.lists(st.integers()) | st.sampled_from(["short", "x" * 5000])
+labels = st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5))
+points = st.builds(PointRecord, st.integers(0, 10**6), st.dictionaries(st.text(max_size=5), values), texts, labels)
+metrics = st.dictionaries(st.sampled_from("mk"), st.lists(st.none() | st.floats(-1e9, 1e9)).map(aggregate))
+rows = st.builds(PointRow, points, st.dictionaries(st.sampled_from(Bucket), st.integers(0, 3)), metrics, seqs)
+runs = st.builds(
+    Run,
+    *(st.integers(0, 99), st.integers(0, 99), st.integers(1, 9), st.integers(0, 2**63)),
+    state=st.sampled_from(RunState),
+    submitted_ms=times,
+    started_ms=times,
+    finished_ms=times,
+    error_kind=st.none() | st.sampled_from(ErrorKind),
+    error_message=texts,
+    metrics=st.none() | st.dictionaries(st.text(max_size=5), st.none() | st.floats()),
+    artifacts=labels,
+    waiting=st.none() | st.sampled_from(Waiting),
+    model_version=texts,
+    config_sha=st.none() | st.just(SHA),
+    ended_seq=seqs,
+    job_revision=st.integers(0, 9),
+)
+
+
+def sent(document: documents.Document) -> Any:
+    """As a reader gets it."""
+    return json.loads(documents.encode(document))
+
+
+@given(points, runs)
+def test_every_result_is_what_its_schema_says(point: PointRecord, one: Run) -> None:
+    """Whatever the run went through."""
+    assert schemas.check(sent(documents.result("e-1", JobRow(point, one)))) == "ems.result.v1"
+
+
+@given(rows)
+def test_every_point_is_what_its_schema_says(row: PointRow) -> None:
+    """Ended or not."""
+    assert schemas.check(sent(documents.point("e-1", row))) == "ems.point.v1"
+
+
+@given(st.sampled_from(ExperimentState), texts, texts, times, times, rows, metrics, st.integers(0, 9))
+def test_every_status_is_what_its_schema_says(
+    state: ExperimentState,
+    group: str | None,
+    reason: str | None,
+    started_ms: int | None,
+    finished_ms: int | None,
+    best: PointRow,
+    tracked: dict[str, Aggregate],
+    ended: int,
+) -> None:
+    """With and without a pace, a best point, a reason."""
+    spec = NewExperiment(
+        "e-1", "name", b"", b"", SHA, 1, 9, 9, 1000, group, ("a tag",), metrics=("m",), goal_metric="m", goal="minimize"
+    )
+    record = Experiment(1, spec, state, started_ms=started_ms, finished_ms=finished_ms, reason=reason)
+    document = documents.status(
+        record,
+        Tally(9, {Bucket.COMPLETED: ended}, tracked),
+        worker_id="worker",
+        now_ms=2000,
+        pace=documents.pace([(0.0, 0), (1.0, ended)], 9 - ended),
+        best=best,
+    )
+    assert schemas.check(sent(document)) == "ems.status.v1"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_decision_is_what_its_schema_says(verdict: Verdict) -> None:
+    """With all there can be, and with none of it."""
+    wrong = [Problem("unknown_key", "a.b", "what", 1, 2, suggestion="c"), Problem("too_many_jobs", "", "what")]
+    whole = documents.decision(
+        verdict, experiment_id="e", points=1, jobs=1, plan_sha=SHA, errors=wrong, warnings=wrong, stream="S", seq=1
+    )
+    assert schemas.check(sent(whole)) == schemas.check(sent(documents.decision(verdict))) == "ems.decision.v1"
+
+
+def test_a_document_that_is_something_else_is_refused() -> None:
+    """A key too many, a key too few, another word: this test's own tool sees each."""
+    good = documents.decision(Verdict.REJECTED)
+    for bad in (good | {"more": 1}, good | {"decision": "perhaps"}, {k: v for k, v in good.items() if k != "jobs"}):
+        with pytest.raises(jsonschema.ValidationError):
+            schemas.check(bad)
