@@ -5,6 +5,7 @@ Names and meanings are the platform's contract; readers must tolerate further ke
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from ems_worker.core import experiment, ids
+from ems_worker.core import bounds, experiment, ids
 from ems_worker.core.experiment import Aggregate, Bucket, Tally
 from ems_worker.core.records import Experiment, JobRow, PointRecord, PointRow, Verdict
 from ems_worker.core.run import ErrorKind, Run, Waiting
@@ -22,6 +23,9 @@ Document = dict[str, Any]
 
 # Parameter values with longer JSON leave as their digest: a genome of 4,000 weights is in the plan already.
 LARGEST_VALUE_BYTES = 4096
+# Characters of a problem's path and words. A plan has a hundred problems at most, and a broker's message a megabyte.
+LONGEST_PATH = 300
+LONGEST_PROBLEM = 1000
 
 
 def encode(document: Any) -> bytes:
@@ -41,15 +45,19 @@ def timestamp(milliseconds: int | None) -> str | None:
 
 
 def problem(one: Problem) -> Document:
+    """One problem of a plan.
+
+    What it quotes is cut, and without what UTF-8 can't hold: a decision has to fit into a message in any case.
+    """
     document: Document = {
         "code": one.code,
-        "path": one.path,
+        "path": bounds.words(one.path, LONGEST_PATH) or "",
         "line": one.line,
         "column": one.column,
-        "message": one.message,
+        "message": bounds.words(one.message, LONGEST_PROBLEM) or "",
     }
     if one.suggestion is not None:
-        document["suggestion"] = one.suggestion
+        document["suggestion"] = bounds.words(one.suggestion, LONGEST_PROBLEM)
     return document
 
 
@@ -80,12 +88,12 @@ def decision(
 
 
 def aggregate(one: Aggregate) -> Document:
-    """n, mean, std, min, max, missing; what no value stands behind is null."""
+    """n, mean, std, min, max, missing; null for what no value stands behind, or what overflows."""
     known = one.n > 0
     return {
         "n": one.n,
-        "mean": one.mean if known else None,
-        "std": one.std,
+        "mean": one.mean if known and math.isfinite(one.mean) else None,
+        "std": one.std if one.std is not None and math.isfinite(one.std) else None,
         "min": one.min if known else None,
         "max": one.max if known else None,
         "missing": one.missing,

@@ -1,0 +1,257 @@
+"""The documents that leave the worker say what they should, whatever they are made from."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core import documents
+from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState, Tally
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.errors import Problem
+
+SPEC = NewExperiment(
+    experiment_id="reef",
+    name="Reef",
+    plan=b"",
+    base=b"{}",
+    plan_sha="ab",
+    points=2,
+    jobs=4,
+    replicates=2,
+    created_ms=1_700_000_000_123,
+    group="study",
+    tags=("hot",),
+    goal_metric="population",
+    goal="maximize",
+)
+RECORD = Experiment(1, SPEC, ExperimentState.RUNNING, revision=7, started_ms=1_700_000_001_000)
+POINT = PointRecord(3, {"food": 25, "genome": [0.5] * 2000}, "a", {"who": "me"})
+
+
+def row(point: int, *values: float, ended: int | None = 1) -> PointRow:
+    aggregate = Aggregate()
+    for value in values:
+        aggregate = aggregate.add(value)
+    return PointRow(PointRecord(point, {"food": point}), {Bucket.COMPLETED: 1}, {"population": aggregate}, ended)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00.000Z"),
+        (1_700_000_000_007, "2023-11-14T22:13:20.007Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+    ],
+)
+def test_times_are_rfc_3339_in_utc(milliseconds: int | None, text: str | None) -> None:
+    """With milliseconds; none stays none."""
+    assert documents.timestamp(milliseconds) == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_encoding_keeps_every_value(value: Any) -> None:
+    """Integers of any length too."""
+    assert json.loads(documents.encode(value)) == value
+
+
+def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
+    """A suggestion only where there is one; a plan that was only validated has no submission."""
+    problems = [Problem("unknown_key", "limit", "no such key", 3, 5, "limits"), Problem("too_many_jobs", "", "many")]
+    rejected = documents.decision(Verdict.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
+    assert rejected["submission"] == {"stream": "EMS_PLANS", "seq": 9}
+    first, second = rejected["errors"]
+    assert first == {
+        "code": "unknown_key",
+        "path": "limit",
+        "line": 3,
+        "column": 5,
+        "message": "no such key",
+        "suggestion": "limits",
+    }
+    assert "suggestion" not in second
+    assert second["path"] == ""
+    accepted = documents.decision(Verdict.ACCEPTED, experiment_id="reef", points=2, jobs=4, plan_sha="ab")
+    assert (accepted["submission"], accepted["decision"], accepted["errors"]) == (None, "accepted", [])
+
+
+@given(st.text(st.characters(), min_size=1).map(lambda text: text * 2000), st.sampled_from(["\ud800", "\x00", ""]))
+def test_a_decision_fits_into_a_message_whatever_the_plan_says(text: str, odd: str) -> None:
+    """A hundred problems that quote it, with characters that UTF-8 can't hold or that JSON writes as six."""
+    problems = [Problem("bad", odd + text, odd * 5000 + text, 1, 1, text)] * 101
+    assert len(documents.encode(documents.decision(Verdict.REJECTED, errors=problems))) < 1_500_000
+
+
+def test_the_usual_problem_is_not_cut() -> None:
+    """Words of a few lines are whole."""
+    words = "x" * documents.LONGEST_PROBLEM
+    assert documents.problem(Problem("bad", "a.b", words))["message"] == words
+
+
+def test_an_aggregate_of_nothing_is_null() -> None:
+    """So is the spread of one value, and what overflows."""
+    assert documents.aggregate(Aggregate(missing=2)) == {
+        "n": 0,
+        "mean": None,
+        "std": None,
+        "min": None,
+        "max": None,
+        "missing": 2,
+    }
+    one = documents.aggregate(Aggregate().add(3.0))
+    assert (one["n"], one["mean"], one["std"], one["min"]) == (1, 3.0, None, 3.0)
+    huge = documents.aggregate(Aggregate().add(1.7e308).add(-1.7e308).add(1.0))
+    assert (huge["n"], huge["std"]) == (3, None)
+    json.dumps(huge, allow_nan=False)
+
+
+def test_long_parameter_values_leave_as_their_digest() -> None:
+    """Values over four kilobytes, of any type that can be long; short ones stay."""
+    long: dict[str, Any] = {"text": "x" * 5000, "list": [1] * 5000, "map": {"a": "y" * 5000}}
+    short = {"food": 25, "heat": 1.5, "none": None, "list": [1, 2]}
+    found = documents.shortened({**short, **{f"long_{name}": value for name, value in long.items()}})
+    for name, value in long.items():
+        data = documents.encode(value)
+        assert found[f"long_{name}"] == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    assert {name: found[name] for name in short} == short
+
+
+@pytest.mark.parametrize(
+    ("samples", "remaining", "pace"),
+    [
+        ([], 5, (0.0, None)),
+        ([(1.0, 3)], 0, (0.0, 0.0)),
+        ([(1.0, 3), (1.0, 9)], 5, (0.0, None)),
+        ([(1.0, 3), (3.0, 7)], 10, (2.0, 5.0)),
+        ([(1.0, 3), (3.0, 7)], 0, (2.0, 0.0)),
+        ([(1.0, 3), (3.0, 3)], 10, (0.0, None)),
+    ],
+)
+def test_the_pace_is_that_of_the_recent_past(
+    samples: list[tuple[float, int]], remaining: int, pace: tuple[float, float | None]
+) -> None:
+    """None for a time that can't be told."""
+    assert documents.pace(samples, remaining) == documents.Pace(*pace)
+
+
+def test_a_status_counts_every_job_once() -> None:
+    """By bucket, those not expanded yet as pending."""
+    tally = Tally(4, {Bucket.COMPLETED: 1, Bucket.RUNNING: 1}, {"population": Aggregate().add(2.0)})
+    status = documents.status(
+        RECORD, tally, worker_id="w", now_ms=1_700_000_002_000, pace=documents.Pace(1.23456, 2.46), best=row(1, 2.0)
+    )
+    assert (status["schema"], status["revision"], status["state"]) == ("ems.status.v1", 7, "running")
+    assert sum(status["counts"].values()) == status["total"] == 4
+    assert status["counts"]["pending"] == 2
+    assert (status["progress"], status["throughput"], status["eta_seconds"]) == (0.25, 1.235, 2.5)
+    assert (status["created_at"], status["finished_at"]) == ("2023-11-14T22:13:20.123Z", None)
+    assert status["best"]["point"] == 1
+    assert (status["group"], status["tags"], status["reason"]) == ("study", ["hot"], None)
+
+
+def test_a_status_says_why_nothing_happens() -> None:
+    """The experiment's own reason comes first."""
+    plain = documents.status(RECORD, Tally(0), worker_id="w", now_ms=0, pace=documents.Pace(), paused="paused: x")
+    assert (plain["reason"], plain["progress"], plain["best"]) == ("paused: x", 1.0, None)
+    failed = replace(RECORD, reason="too many jobs failed")
+    own = documents.status(failed, Tally(0), worker_id="w", now_ms=0, pace=documents.Pace(), paused="paused: x")
+    assert own["reason"] == "too many jobs failed"
+
+
+def test_the_best_point_needs_a_goal_and_a_value() -> None:
+    """Else there is none."""
+    best = documents.best_point(RECORD, row(3, 2.0, 4.0))
+    assert best is not None
+    assert (best["point"], best["mean"], best["n"], best["goal"]) == (3, 3.0, 2, "maximize")
+    assert documents.best_point(RECORD, row(3)) is None
+    assert documents.best_point(replace(RECORD, spec=replace(SPEC, goal_metric=None)), row(3, 1.0)) is None
+    assert documents.best_point(replace(RECORD, spec=replace(SPEC, goal_metric="other")), row(3, 1.0)) is None
+
+
+def test_the_better_point_is_better_by_its_mean() -> None:
+    """The earlier one where they are equal; one without a value is no candidate; a point replaces itself."""
+    low, high, also_high = row(1, 1.0), row(2, 5.0), row(3, 5.0)
+    assert documents.better("maximize", "population", low, high) is high
+    assert documents.better("minimize", "population", low, high) is low
+    assert documents.better("maximize", "population", high, low) is high
+    assert documents.better("maximize", "population", high, also_high) is high
+    assert documents.better("maximize", "population", also_high, high) is high
+    assert documents.better("maximize", "population", None, low) is low
+    assert documents.better("maximize", "population", high, row(4)) is high
+    assert documents.better("maximize", "other", None, high) is None
+    assert documents.better(None, None, None, high) is None
+    again = row(2, 0.5)
+    assert documents.better("maximize", "population", high, again) is again
+
+
+def test_a_point_has_every_count() -> None:
+    """Its revision is the position of its last end; none while it is open."""
+    ended = documents.point("reef", row(1, 2.0, ended=9))
+    assert (ended["schema"], ended["ended"], ended["revision"]) == ("ems.point.v1", True, 9)
+    assert set(ended["counts"]) == {bucket.value for bucket in Bucket}
+    assert ended["counts"]["completed"] == 1
+    still_open = documents.point("reef", row(1, ended=None))
+    assert (still_open["ended"], still_open["revision"]) == (False, 0)
+
+
+RUN = Run(3, 1, 2, seed=42, state=RunState.COMPLETED, metrics={"population": 1.0}, finished_ms=5, job_revision=1)
+
+
+def test_a_result_is_the_job_by_its_standing_run() -> None:
+    """Long parameters shortened unless it is to be whole."""
+    result = documents.result("reef", JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}, ended_seq=4)))
+    assert result["simulation_id"] == "reef-p000003-r001-a2"
+    assert (result["state"], result["seed"], result["seq"], result["error"]) == ("completed", 42, 4, None)
+    assert set(result["params"]["genome"]) == {"sha256", "bytes"}
+    assert (result["run_id_suffix"], result["labels"]) == ("a", {"who": "me"})
+    whole = documents.result("reef", JobRow(POINT, RUN), whole=True)
+    assert whole["params"]["genome"] == [0.5] * 2000
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "error"),
+    [
+        ({"state": RunState.FAILED, "error_kind": ErrorKind.SIMULATION}, "failed", ("simulation", None)),
+        ({"state": RunState.FAILED, "error_message": "no fish"}, "failed", (None, "no fish")),
+        ({"state": RunState.FAILED, "error_kind": ErrorKind.INFEASIBLE}, "failed", ("infeasible", None)),
+        ({"state": RunState.LOST, "error_kind": ErrorKind.LOST, "error_message": "x"}, "lost", ("lost", "x")),
+    ],
+)
+def test_a_result_tells_what_went_wrong(
+    changes: dict[str, Any], state: str, error: tuple[str | None, str | None]
+) -> None:
+    """The kind and the words, as far as there are any."""
+    result = documents.result("reef", JobRow(POINT, replace(RUN, metrics=None, **changes)))
+    assert (result["state"], result["metrics"]) == (state, None)
+    assert result["error"] == {"kind": error[0], "message": error[1]}
+
+
+def test_a_run_whose_metrics_did_not_come_has_failed_so() -> None:
+    """Though the run itself completed."""
+    result = documents.result("reef", JobRow(POINT, replace(RUN, waiting=Waiting.MISSING)))
+    assert (result["state"], result["error"]["kind"]) == ("failed", "metrics_missing")
+
+
+def test_a_line_is_flat() -> None:
+    """Every value under a name of its own, the error in two columns."""
+    row = JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}))
+    line = documents.line(documents.result("reef", row))
+    assert (line["param.food"], line["metric.population"], line["label.who"]) == (25, 1.0, "me")
+    assert (line["artifact.csv"], line["error_kind"], line["error_message"]) == ("file:///a", None, None)
+    assert not {"params", "metrics", "labels", "artifacts", "error", "schema"} & set(line)
+    failed = replace(RUN, state=RunState.FAILED, metrics=None, error_kind=ErrorKind.TIMEOUT, error_message="late")
+    line = documents.line(documents.result("reef", JobRow(POINT, failed)))
+    assert (line["error_kind"], line["error_message"]) == ("timeout", "late")
