@@ -32,6 +32,7 @@ from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
 from ems_worker.service.reconcile import Reconciler
+from ems_worker.service.replay import Replay
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
@@ -140,15 +141,16 @@ class _Worker:
             stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))
             manifest = await stack.enter_async_context(Manifest.open(settings.manifest))
             health.watched["manifest"] = lambda: manifest.trouble
+            manifest.counters.on_commit = self._committed
             orchestrator = await stack.enter_async_context(
                 Orchestrator.connect(
-                    settings.orchestrator, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
+                    settings.channel, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
                 )
             )
             health.trouble("broker", f"connecting to {shown(settings.server)}")
             broker = await stack.enter_async_context(
                 Broker.connect(
-                    settings.server,
+                    settings.access,
                     name=f"ems-worker {settings.worker_id}",
                     on_disconnected=lambda: health.trouble("broker", "not connected to NATS"),
                     on_reconnected=lambda: health.trouble("broker", None),
@@ -158,6 +160,11 @@ class _Worker:
             health.trouble("broker", None)
             streams = await self._ensure(broker)
             await self._serve(manifest, orchestrator, broker, streams)
+
+    def _committed(self, seconds: float, requests: int, rows: int) -> None:
+        self._metrics.commits.inc()
+        self._metrics.commit_seconds.observe(seconds)
+        self._metrics.written.inc(rows)
 
     async def _beat(self) -> None:
         while True:
@@ -276,6 +283,8 @@ class _Worker:
         )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)
+        self._health.trouble("start", "catching up with the streams")
+        await Replay(ledger, manifest, broker, intake, expander, tracker).run()
         await control.finish()
         for key in list(ledger.experiments):
             reporter.tell(key)

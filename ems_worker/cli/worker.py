@@ -27,9 +27,10 @@ def worker(version: shell.Version = False) -> None:
 def _with_settings(command: Callable[..., exits.Exit | int]) -> Callable[..., exits.Exit | int]:
     """Adds a flag for each setting; they come as keyword arguments, None where not given.
 
-    Made from the settings themselves, so that a setting can't be without its flag.
+    Made from the settings themselves, so that a setting can't be without its flag; but for secrets: everybody on the
+    machine sees a process's flags.
     """
-    flags = [_flag(setting) for setting in settings.describe()]
+    flags = [_flag(setting) for setting in settings.describe() if not setting.is_secret]
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> exits.Exit | int:
@@ -103,6 +104,54 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
 
     cells = [(one.name, value or "-", origin, one.env, _meaning(one)) for one, value, origin in rows]
     tables.show(("setting", "value", "from", "variable", "meaning"), cells)
+    return exits.Exit.OK
+
+
+@app.command()
+@shell.guarded
+@_with_settings
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to make; it must not exist.")],
+    config: File = None,
+    **flags: Any,
+) -> exits.Exit:
+    """Copies the manifest, checked, while the worker runs or not."""
+    loaded, _ = settings.load(flags, os.environ, config)
+    import asyncio
+
+    from ems_worker.adapters.manifest import copies
+
+    contents = asyncio.run(copies.take(loaded.manifest, target))
+    shell.out(
+        f"{target}: {contents.experiments} experiments, {contents.runs} runs, {contents.ended_runs} of them ended"
+    )
+    return exits.Exit.OK
+
+
+@app.command()
+@shell.guarded
+@_with_settings
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `ems-worker backup` made.")],
+    config: File = None,
+    **flags: Any,
+) -> exits.Exit:
+    """Puts a backup in the manifest's place; the worker must not be running.
+
+    Its next start replays the streams from before the backup.
+    """
+    loaded, _ = settings.load(flags, os.environ, config)
+    import asyncio
+    from datetime import UTC, datetime
+
+    from ems_worker.adapters.manifest import copies
+
+    at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    contents, aside = asyncio.run(copies.restore(loaded.manifest, source, at))
+    shell.out(f"{loaded.manifest}: {contents.experiments} experiments, {contents.runs} runs")
+    if aside is not None:
+        shell.say(f"what was there is now {aside}")
+    shell.say("the next start of the worker catches up with the streams; experiments that it can't vouch for are held")
     return exits.Exit.OK
 
 

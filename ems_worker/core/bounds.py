@@ -58,7 +58,9 @@ def metrics(value: object) -> dict[str, float | None]:
     if value is None:
         return {}
     found = _mapping("metrics", value, MOST_METRICS)
-    return {_name("metrics", name): number(content) for name, content in found.items()}
+    # In one order: protobuf maps have none, and an event that is heard twice leaves the same row.
+    named = {_name("metrics", name): number(content) for name, content in found.items()}
+    return dict(sorted(named.items()))
 
 
 def artifacts(value: object) -> dict[str, str]:
@@ -70,7 +72,7 @@ def artifacts(value: object) -> dict[str, str]:
     for name, uri in kept.items():
         if len(uri) > LONGEST_URI:
             raise errors.Unreadable(f"artifact {name} has a URI of {len(uri)} characters; {LONGEST_URI} is the limit")
-    return kept
+    return dict(sorted(kept.items()))
 
 
 def words(value: object, longest: int = LONGEST_MESSAGE) -> str | None:

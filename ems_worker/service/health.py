@@ -99,7 +99,14 @@ class Upkeep:
                 looked = self._clock.monotonic()
                 with contextlib.suppress(errors.BrokerUnavailable):
                     await self.check_streams(await self._broker.streams())
+                    await self._remember_positions()
             await asyncio.sleep(_UPKEEP_SECONDS)
+
+    async def _remember_positions(self) -> None:
+        """From where the streams are replayed if the manifest is restored from a backup of now."""
+        plans, events = await self._broker.positions()
+        await self._manifest.remember("position plans", str(plans))
+        await self._manifest.remember("position events", str(events))
 
     async def check_streams(self, streams: Mapping[str, StreamIdentity]) -> None:
         """Alarms where a stream is another one than before, or has fallen behind what it had."""

@@ -36,4 +36,8 @@ class Metrics:
             "ems_live_experiments", "Experiments not yet ended and reported", registry=self.registry
         )
         self.broker_connected = Gauge("ems_broker_connected", "1 while connected to NATS", registry=self.registry)
+        self.commit_seconds = Histogram(
+            "ems_manifest_commit_seconds", "Duration of a transaction", buckets=_CALL_BUCKETS, registry=self.registry
+        )
+        self.written = Counter("ems_manifest_rows", "Rows written", registry=self.registry)
         self.commits = Counter("ems_manifest_commits", "Transactions of the manifest", registry=self.registry)

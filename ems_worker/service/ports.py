@@ -167,6 +167,15 @@ class Broker(Protocol):
     async def streams(self) -> Mapping[str, StreamIdentity]:
         """Who the streams are now."""
 
+    async def positions(self) -> tuple[int, int]:
+        """The sequences up to which plans and events are acknowledged."""
+
+    async def rewind(self, plans: int, events: int) -> None:
+        """Has everything delivered once more that came after these sequences."""
+
+    async def published_revision(self, subject: str) -> int | None:
+        """The `revision` of the message that a status subject has now; None where there is none."""
+
     async def plans(self) -> Sequence[Message]:
         """Waits for plan messages, a second at most; an empty answer is one."""
 

@@ -56,6 +56,15 @@ def run(name: str, *arguments: str, env: Mapping[str, str] | None = None, given:
     return Ended(process.returncode, out, err)
 
 
+def ready(http: str) -> bool:
+    """Whether a worker's /readyz at this address says so."""
+    try:
+        with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
 def interrupted(name: str, *arguments: str, after: str, env: Mapping[str, str]) -> Ended:
     """Runs a command and sends it SIGINT once a line of its stderr contains `after`."""
     with start(name, *arguments, env=env) as process:
@@ -120,11 +129,7 @@ class Deployment:
     def _ready(self, http: str) -> bool:
         assert self._worker is not None
         assert self._worker.running, self._worker.last_words()
-        try:
-            with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return ready(http)
 
     async def _stop(self) -> None:
         for part in (self._worker, self._orchestrator):

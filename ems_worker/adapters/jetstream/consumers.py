@@ -46,9 +46,12 @@ def differences(spec: Spec, config: Mapping[str, Any]) -> list[str]:
     """How an existing consumer contradicts what the worker relies on, a line each; empty: it doesn't."""
     lines = [
         f"{key} is {config.get(key)}, has to be {spec.config[key]}"
-        for key in ("ack_policy", "deliver_policy", "replay_policy", "max_deliver")
+        for key in ("ack_policy", "replay_policy", "max_deliver")
         if config.get(key) != spec.config[key]
     ]
+    # By a sequence: as a restore leaves it.
+    if config.get("deliver_policy") not in ("all", "by_start_sequence"):
+        lines.append(f"deliver_policy is {config.get('deliver_policy')}, has to be all")
     if config.get("deliver_subject"):
         lines.append("it is a push consumer, has to be a pull consumer")
     if config.get("headers_only"):
@@ -80,6 +83,21 @@ async def ensure(link: connection.Connection, stream: str, spec: Spec) -> None:
             f"(nats consumer rm {stream} {spec.name}) and start the worker, "
             "which creates it and reads the stream from its start again; what was decided before stays so"
         )
+
+
+async def rewind(link: connection.Connection, stream: str, spec: Spec, after_seq: int) -> None:
+    """Makes the consumer anew, so that it delivers what comes after a sequence once more."""
+    if await exists(link, stream, spec.name):
+        await api.call(link, f"CONSUMER.DELETE.{stream}.{spec.name}")
+    start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after_seq + 1}
+    body = {"stream_name": stream, "config": {**spec.config, **start}, "action": "create"}
+    await api.call(link, f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+
+
+async def position(link: connection.Connection, stream: str, name: str) -> int:
+    """The sequence up to which everything is acknowledged."""
+    info = await api.find(link, f"CONSUMER.INFO.{stream}.{name}")
+    return 0 if info is None else int(info["ack_floor"]["stream_seq"])
 
 
 async def exists(link: connection.Connection, stream: str, name: str) -> bool:

@@ -179,6 +179,10 @@ class Publisher:
             answer = orjson.loads(msg.data)
         found[0].put(found[1], answer)
 
+    async def stored_revision(self, subject: str) -> int | None:
+        """The `revision` of the message that a subject has now; None where there is none."""
+        return (await self._stored(subject)).revision
+
     async def _stored(self, subject: str) -> _Latest:
         """What a subject has now.
 

@@ -1,0 +1,141 @@
+"""A manifest that comes back from a backup: the streams are replayed, and what can't be vouched for is held."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats
+import pytest
+
+from ems_worker import client
+from ems_worker.local import ports
+from tests.support import commands, servers, wait
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Servers that stay, and a worker that is stopped and started."""
+
+    directory: Path
+    nats: servers.NatsServer
+    settings: dict[str, str]
+
+    def worker(self) -> servers.Program:
+        command = [str(Path(commands._SCRIPTS) / "ems-worker"), "run"]
+        return servers.Program("ems-worker", command, log=self.directory / "worker.log", env=self.settings)
+
+    async def ready(self) -> None:
+        http = self.settings["EMS_HTTP"]
+        await wait.until(lambda: commands.ready(http), timeout=30, what="the worker to be ready")
+
+    def database(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(f"file:{self.directory / 'data' / 'manifest.db'}?mode=ro", uri=True)
+        connection.row_factory = sqlite3.Row
+        return connection
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with servers.NatsServer(tmp_path / "nats") as nats:
+        flags = ["--server", nats.url, "--hold", "held-*"]
+        async with servers.GrpcProgram("tests.support.oracle", flags, log=tmp_path / "oracle.log") as oracle:
+            settings = commands.environment(
+                EMS_SERVER=nats.url,
+                EMS_ORCHESTRATOR=oracle.target,
+                EMS_DATA_DIR=str(tmp_path / "data"),
+                EMS_HTTP=f"{ports.LOOPBACK}:{ports.free_port()}",
+            )
+            yield Site(tmp_path, nats, settings)
+
+
+def plan(name: str, points: int) -> bytes:
+    values = list(range(points))
+    space = {"base_config": {"x": 0}, "parameter_space": {"x": values}, "metrics_to_track": ["population"]}
+    return json.dumps({"experiment_id": name, **space}).encode()
+
+
+async def submitted(ems: client.EmsClient, name: str, points: int) -> None:
+    ack = await ems.publish(plan(name, points))
+    decision = await ems.decision(ack.seq, timeout=20)
+    assert decision["decision"] == "accepted", decision
+
+
+async def changed(site: Site, verb: str, request: dict[str, str]) -> dict[str, object]:
+    """The service's answer to a change."""
+    connection = await nats.connect(site.nats.url)
+    try:
+        reply = await connection.request(f"ems.api.{verb}", json.dumps(request).encode(), timeout=10)
+        return dict(json.loads(reply.data))
+    finally:
+        await connection.close()
+
+
+def jobs(site: Site, name: str) -> list[tuple[object, ...]]:
+    """What the analysis layer knows of an experiment's jobs."""
+    query = "SELECT simulation_id, seed, state, params, metrics FROM v_jobs WHERE experiment_id = ? ORDER BY 1"
+    with site.database() as database:
+        return [tuple(row) for row in database.execute(query, (name,))]
+
+
+async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> None:
+    """What was done since is there again, the same; what was under way is held, named, and goes on by resume."""
+    backup = str(site.directory / "backup.db")
+    async with site.worker() as worker, client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        await submitted(ems, "before", 20)
+        await ems.wait("before")
+        told = await asyncio.to_thread(commands.run, "ems-worker", "backup", backup, env=site.settings)
+        assert told.code == 0, told.err
+        await submitted(ems, "after", 30)
+        await ems.wait("after")
+        await submitted(ems, "held-1", 3)
+        async for status in ems.watch("held-1"):
+            if status["counts"]["submitted"] + status["counts"]["running"] == 3:
+                break
+        refused = await asyncio.to_thread(commands.run, "ems-worker", "restore", backup, env=site.settings)
+        assert refused.code == 6, "a running worker's manifest was replaced"
+        wanted = {name: jobs(site, name) for name in ("before", "after")}
+        await worker.stop(grace=15)
+    restored = await asyncio.to_thread(commands.run, "ems-worker", "restore", backup, env=site.settings)
+    assert restored.code == 0, restored.err
+    assert "replaced-" in restored.err
+    assert jobs(site, "after") == []
+    async with site.worker(), client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        assert {name: jobs(site, name) for name in wanted} == wanted
+        held = await ems.get("held-1")
+        assert held["state"] == "paused"
+        assert "held after a restore" in held["reason"]
+        assert (await ems.get("after"))["state"] == "completed"
+        request = {"request_id": "go-on", "experiment_id": "held-1"}
+        answer = await changed(site, "resume", request)
+        assert (answer["state"], answer["changed"]) == ("running", True)
+        assert await changed(site, "resume", request) == answer, "asked again it is the same answer"
+        assert (await ems.get("held-1"))["state"] == "running"
+
+
+async def test_a_backup_that_is_damaged_is_not_restored(site: Site) -> None:
+    """The manifest that is there stays; the words say what is wrong."""
+    async with site.worker():
+        await site.ready()
+    broken = site.directory / "broken.db"
+    broken.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    told = await asyncio.to_thread(commands.run, "ems-worker", "restore", str(broken), env=site.settings)
+    assert told.code == 6
+    assert "broken.db" in told.err
+    with site.database() as database:
+        assert database.execute("SELECT count(*) FROM experiments").fetchone()[0] == 0
+
+
+async def test_a_backup_overwrites_nothing(site: Site) -> None:
+    """A file of that name is refused."""
+    async with site.worker():
+        await site.ready()
+        target = site.directory / "backup.db"
+        target.write_text("mine")
+        told = await asyncio.to_thread(commands.run, "ems-worker", "backup", str(target), env=site.settings)
+    assert told.code == 6
+    assert target.read_text() == "mine"
