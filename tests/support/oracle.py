@@ -142,11 +142,15 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
                 response.message = "known with another config_sha"
             lines.append(f"{word} {command.simulation_id} {command.config_sha}")
             responses.append(response)
+        # A caller that hangs up meanwhile must not leave runs that are known and never end.
+        await asyncio.shield(self._settle(lines, accepted))
+        return responses
+
+    async def _settle(self, lines: Iterable[str], accepted: Iterable[str]) -> None:
         if self._log is not None:
-            await asyncio.shield(self._log.write(lines))
+            await self._log.write(lines)
         for simulation_id in accepted:
             self._take_on(simulation_id)
-        return responses
 
     async def _only_whole(self, context: Context) -> None:
         if self._no_batch:
