@@ -39,6 +39,7 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 50,
     json: shell.Json = False,
     server: shell.Server = None,
+    context: shell.Context = None,
 ) -> exits.Exit:
     """Lists experiments, the newest first."""
     from ems_worker.cli import views
@@ -56,12 +57,14 @@ def list_(
             views.experiments(rows)
         return exits.Exit.OK
 
-    return _asked(server, ask)
+    return _asked(server, context, ask)
 
 
 @app.command()
 @shell.guarded
-def show(experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None) -> exits.Exit:
+def show(
+    experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None, context: shell.Context = None
+) -> exits.Exit:
     """Shows an experiment and its points.
 
     The best points come first where a tracked metric has a goal.
@@ -77,13 +80,17 @@ def show(experiment_id: Experiment, json: shell.Json = False, server: shell.Serv
         await views.points_of(ems, details)
         return exits.Exit.OK
 
-    return _asked(server, ask)
+    return _asked(server, context, ask)
 
 
 @app.command()
 @shell.guarded
 def watch(
-    experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None, timeout: Timeout = None
+    experiment_id: Experiment,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+    timeout: Timeout = None,
 ) -> exits.Exit:
     """Follows an experiment to its end.
 
@@ -93,7 +100,7 @@ def watch(
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)
 
-    return _asked(server, ask)
+    return _asked(server, context, ask)
 
 
 @app.command()
@@ -106,6 +113,7 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to. Default: stdout.")
     ] = None,
     server: shell.Server = None,
+    context: shell.Context = None,
 ) -> exits.Exit:
     """Writes the jobs as CSV or JSON lines.
 
@@ -121,7 +129,7 @@ def export(
             shell.say(f"{count:,} {'attempts' if attempts else 'jobs'} in {output}")
         return exits.Exit.OK
 
-    return _asked(server, ask)
+    return _asked(server, context, ask)
 
 
 @app.command()
@@ -152,6 +160,7 @@ def validate(
 def config(
     simulation_id: Annotated[str, typer.Argument(metavar="SIMULATION_ID", help="The run's id.")],
     server: shell.Server = None,
+    context: shell.Context = None,
 ) -> exits.Exit:
     """Prints the exact configuration of a run.
 
@@ -171,7 +180,7 @@ def config(
         sys.stdout.buffer.write(found.content.encode())
         return exits.Exit.OK
 
-    return _asked(server, ask)
+    return _asked(server, context, ask)
 
 
 @app.command()
@@ -215,14 +224,16 @@ def up(
     )
 
 
-def _asked(server: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]") -> exits.Exit:
+def _asked(
+    server: str | None, context: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]"
+) -> exits.Exit:
     """Connects, asks, and closes the connection."""
     from ems_worker import client
 
-    servers = shell.servers(server)
+    access = shell.access(server, context)
 
     async def connected() -> exits.Exit:
-        async with client.EmsClient(servers, notice=shell.say) as ems:
+        async with client.EmsClient(access, notice=shell.say) as ems:
             return await ask(ems)
 
     return asyncio.run(connected())

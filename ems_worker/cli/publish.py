@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from ems_worker import errors
 from ems_worker.cli import exits, follow, shell
 
 if TYPE_CHECKING:
+    from ems_worker import settings
     from ems_worker.cli import plans
 
 app = shell.app("Publishes a plan of experiments.")
@@ -20,6 +20,10 @@ _DECISION_SECONDS = 30.0
 
 Plan = Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the experiment has ended, and show how it goes.")]
+Publisher = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Who sends it: letters, digits, - and _. Limits a minute are by this name."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Publish nothing: show points, jobs, seeds and what the runs would get.")
 ]
@@ -41,7 +45,9 @@ def publish(
     wait: Wait = False,
     dry_run: DryRun = False,
     json: shell.Json = False,
+    publisher: Publisher = None,
     server: shell.Server = None,
+    context: shell.Context = None,
     timeout: Timeout = None,
     version: shell.Version = False,
 ) -> exits.Exit:
@@ -53,13 +59,13 @@ def publish(
     from ems_worker.cli import dry_run as dry_runs
     from ems_worker.cli import plans, validation
 
-    servers = shell.servers(server)
+    access = shell.access(server, context)
     file = plans.read(plan)
     checked = validation.validated(file, json=json, consequence=": nothing was published")
     if checked is None:
         return exits.Exit.INVALID_PLAN
     if not dry_run:
-        return asyncio.run(_send(servers, file, plans.message(file, checked), json, wait, timeout))
+        return asyncio.run(_send(access, publisher, file, plans.message(file, checked), json, wait, timeout))
     if json:
         shell.out_json(validation.decision(checked))
     else:
@@ -68,7 +74,8 @@ def publish(
 
 
 async def _send(
-    servers: Sequence[str],
+    access: "settings.Access",
+    publisher: str | None,
     file: "plans.PlanFile",
     message: "plans.Message",
     json: bool,
@@ -79,7 +86,7 @@ async def _send(
     from ems_worker import client
 
     began = time.monotonic()
-    async with client.EmsClient(servers, notice=shell.say) as ems:
+    async with client.EmsClient(access, notice=shell.say, publisher=publisher) as ems:
         ack = await ems.publish(message.data, content_type=message.content_type)
         try:
             decision = await ems.decision(ack.seq, timeout or _DECISION_SECONDS)

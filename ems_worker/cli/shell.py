@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
 from ems_worker import errors
 from ems_worker.cli import exits
+
+if TYPE_CHECKING:
+    from ems_worker import settings
 
 P = ParamSpec("P")
 
@@ -20,6 +23,13 @@ Server = Annotated[
     str | None,
     typer.Option(
         metavar="URL", help="NATS servers, separated by commas. Default: EMS_SERVER, NATS_URL, nats://127.0.0.1:4222."
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Context of the nats command. Default: EMS_CONTEXT, NATS_CONTEXT, else the selected one.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON documents, one a line.")]
@@ -86,11 +96,11 @@ def out_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, ensure_ascii=False, separators=(",", ":")), flush=True)  # noqa: T201 - as above
 
 
-def servers(flag: str | None) -> tuple[str, ...]:
-    """The NATS servers that the flag, or the environment, names."""
+def access(server: str | None, context: str | None) -> "settings.Access":
+    """How to get into NATS, from the flags and the environment."""
     from ems_worker import settings
 
-    return settings.server(flag, os.environ)
+    return settings.access({"server": server, "context": context}, os.environ)
 
 
 def version(wanted: bool) -> None:

@@ -5,10 +5,15 @@
         decision = await ems.decision(ack.seq, timeout=30)
         final = await ems.wait(decision["experiment_id"])
 
+Other ways in than an open server on this machine are an `Access`: `EmsClient(Access(("tls://nats.example:4222",),
+creds=Path("engine.creds")))`, or what the environment and the contexts of the `nats` command say:
+`EmsClient(access({"context": "prod"}, os.environ))`.
+
 Documents are the platform's (`ems.decision.v1`, `ems.status.v1`, ...), as plain dictionaries.
 """
 
 from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig
 from ems_worker.client.publishing import PubAck
+from ems_worker.settings import Access, access
 
-__all__ = ["TERMINAL", "Document", "EmsClient", "PubAck", "RunConfig"]
+__all__ = ["TERMINAL", "Access", "Document", "EmsClient", "PubAck", "RunConfig", "access"]

@@ -17,6 +17,7 @@ from ems_worker import errors
 from ems_worker.client import connection, publishing
 from ems_worker.client.publishing import PubAck
 from ems_worker.core import experiment, ids
+from ems_worker.settings import Access
 
 Document = dict[str, Any]
 
@@ -54,21 +55,22 @@ class EmsClient:
 
     def __init__(
         self,
-        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        servers: str | Sequence[str] | Access = "nats://127.0.0.1:4222",
         *,
         connect_timeout: float = 3.0,
         request_timeout: float = 10.0,
         notice: Callable[[str], None] | None = None,
         publisher: str | None = None,
     ) -> None:
-        """Timeouts are seconds. `notice` is told when the connection is lost and found again.
+        """`servers`: URLs, or with more than that `settings.access()`: contexts, credentials, certificates.
 
-        `publisher` names the sender of plans: one subject token. Raises errors.RequestRefused for what is none.
+        Timeouts are seconds. `notice` is told when the connection is lost and found again. `publisher` names the sender
+        of plans: one subject token. Raises errors.RequestRefused for what is none.
         """
         publishing.subject(publisher)
         self._publisher = publisher
         self._connection = connection.Connection(
-            [servers] if isinstance(servers, str) else servers,
+            servers,
             timeout=connect_timeout,
             notice=notice or (lambda _: None),
         )

@@ -16,6 +16,9 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from ems_worker import errors
+from ems_worker.adapters import nats_access
+from ems_worker.settings import ways
+from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
 _ERROR = "Nats-Service-Error"
@@ -34,11 +37,11 @@ class ReplyTooLarge(errors.RequestRefused):
 class Connection:
     """Connected between `open` and `close`; reconnects by itself in between, and says so through `notice`."""
 
-    def __init__(self, servers: Sequence[str], *, timeout: float, notice: Callable[[str], None]) -> None:
-        self._servers = list(servers)
+    def __init__(self, servers: str | Sequence[str] | Access, *, timeout: float, notice: Callable[[str], None]) -> None:
+        self._access = ways.of(servers)
         self._timeout = timeout
         self._notice = notice
-        self._client = Client()
+        self._client: Client = nats_access.client(self._access)
         self._last_error = ""
         self._opened = False
         self._opening: asyncio.Timeout | None = None
@@ -52,14 +55,16 @@ class Connection:
     @property
     def servers(self) -> str:
         """The servers for messages, without passwords."""
-        return ", ".join(re.sub(r"^(\w+://)?.*@", r"\1***@", server) for server in self._servers)
+        return ", ".join(re.sub(r"^(\w+://)?.*@", r"\1***@", server) for server in self._access.servers)
 
     async def open(self) -> None:
-        """Connects. Raises BrokerUnavailable where no server lets us in within the timeout."""
+        """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings
+        that no connection can be made with."""
+        options = nats_access.options(self._access)
         try:
             async with asyncio.timeout(self._timeout) as self._opening:
                 await self._client.connect(
-                    self._servers,
+                    **options,
                     name="ems",
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
@@ -129,7 +134,7 @@ class Connection:
         self._last_error = _words(error)
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1
-            if self._refusals == _REFUSALS * len(self._servers):
+            if self._refusals == _REFUSALS * len(self._access.servers):
                 # Nobody listens anywhere: there is nothing to wait for.
                 self._opening.reschedule(asyncio.get_running_loop().time())
 

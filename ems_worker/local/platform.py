@@ -139,7 +139,9 @@ class Platform:
         self._addresses = Addresses(broker.url, target, f"http://{http}", str(directory), manifest)
 
     def _child(self, name: str, command: list[str], settings: Mapping[str, str]) -> process.Child:
-        env = {**os.environ, **settings}
+        # Whoever is let into another NATS by this environment needs nothing of that here.
+        others = ("NATS_", "EMS_NATS_", "EMS_CONTEXT", "EMS_ORCHESTRATOR")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(others)} | dict(settings)
         return process.Child(name, command, log=self._directory / "logs" / f"{name}.log", env=env)
 
     def _orchestrator_command(self, target: str, server: str) -> list[str]:

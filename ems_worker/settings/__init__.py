@@ -5,7 +5,19 @@ The names of a setting are made from one another: `rpc_window` in the file, `EMS
 """
 
 from ems_worker.settings.model import DEFAULT_SERVER, Settings, host_and_port
-from ems_worker.settings.sources import load, server
+from ems_worker.settings.sources import access, load
 from ems_worker.settings.table import Description, describe, shown
+from ems_worker.settings.ways import Access, Channel
 
-__all__ = ["DEFAULT_SERVER", "Description", "Settings", "describe", "host_and_port", "load", "server", "shown"]
+__all__ = [
+    "DEFAULT_SERVER",
+    "Access",
+    "Channel",
+    "Description",
+    "Settings",
+    "access",
+    "describe",
+    "host_and_port",
+    "load",
+    "shown",
+]

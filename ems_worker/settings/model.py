@@ -11,6 +11,8 @@ import pydantic
 from annotated_types import Ge, Gt, Le, MinLen, Unit
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ems_worker.settings.ways import Access, Channel
+
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
@@ -95,6 +97,7 @@ _Url = Annotated[str, AfterValidator(_server_url)]
 _ReplyPrefix = Annotated[str, AfterValidator(_reply_prefix)]
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _MaybeDirectory = Annotated[Path | None, _Optional]
+_MaybeFile = Annotated[Path | None, _Optional]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -107,8 +110,44 @@ class Settings(pydantic.BaseModel):
         default=(DEFAULT_SERVER,),
         description="NATS servers, separated by commas; NATS_URL is read where this is not set.",
     )
+    context: Annotated[str | None, _Optional] = Field(
+        default=None,
+        description="Context of the nats command with address and credentials; NATS_CONTEXT is read where not set.",
+    )
+    nats_user: Annotated[str | None, _Optional] = Field(default=None, description="User name at NATS.")
+    nats_password: Annotated[pydantic.SecretStr | None, _Optional] = Field(
+        default=None, description="Password of that user. Variable or file only: a flag is seen by everybody."
+    )
+    nats_token: Annotated[pydantic.SecretStr | None, _Optional] = Field(
+        default=None, description="Token in place of a user. Variable or file only."
+    )
+    nats_creds: _MaybeFile = Field(default=None, description="Credentials file: a user's JWT and its seed.")
+    nats_nkey: _MaybeFile = Field(default=None, description="File with the seed of a user's nkey.")
+    nats_cert: _MaybeFile = Field(default=None, description="Our own certificate for NATS (PEM), with nats_key.")
+    nats_key: _MaybeFile = Field(default=None, description="Its private key (PEM), readable by nobody else.")
+    nats_ca: _MaybeFile = Field(
+        default=None, description="CA certificates (PEM) that the NATS servers are checked with; empty: the system's."
+    )
+    nats_tls_first: bool = Field(
+        default=False, description="Begin with TLS, for servers that say nothing before (handshake_first)."
+    )
+    nats_inbox_prefix: Annotated[str | None, _Optional] = Field(
+        default=None, description="Prefix of our inboxes, where an account's permissions ask for one."
+    )
+    nats_plaintext: bool = Field(default=False, description="Allow NATS without TLS though it is not on this machine.")
     orchestrator: Annotated[str, MinLen(1)] = Field(
         default="127.0.0.1:50051", description="gRPC target of the orchestrator that starts the simulations."
+    )
+    orchestrator_tls: bool = Field(default=False, description="Reach the orchestrator by TLS; so do the next three.")
+    orchestrator_ca: _MaybeFile = Field(
+        default=None, description="CA certificates (PEM) that the orchestrator is checked with; empty: gRPC's own."
+    )
+    orchestrator_cert: _MaybeFile = Field(
+        default=None, description="Our own certificate for the orchestrator (PEM), with orchestrator_key."
+    )
+    orchestrator_key: _MaybeFile = Field(default=None, description="Its private key (PEM), readable by nobody else.")
+    orchestrator_plaintext: bool = Field(
+        default=False, description="Allow the orchestrator without TLS though it is not on this machine."
     )
     data_dir: _Directory = Field(
         default=Path("ems-data"), description="Directory of the manifest (manifest.db), made where missing."
@@ -177,6 +216,36 @@ class Settings(pydantic.BaseModel):
     log_format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or lines for people."
     )
+
+    @property
+    def access(self) -> Access:
+        """How to get into NATS."""
+        return Access(
+            servers=self.server,
+            user=self.nats_user,
+            password=None if self.nats_password is None else self.nats_password.get_secret_value(),
+            token=None if self.nats_token is None else self.nats_token.get_secret_value(),
+            creds=self.nats_creds,
+            nkey=self.nats_nkey,
+            cert=self.nats_cert,
+            key=self.nats_key,
+            ca=self.nats_ca,
+            tls_first=self.nats_tls_first,
+            inbox_prefix=self.nats_inbox_prefix,
+            plaintext=self.nats_plaintext,
+        )
+
+    @property
+    def channel(self) -> Channel:
+        """How to reach the orchestrator."""
+        return Channel(
+            target=self.orchestrator,
+            tls=self.orchestrator_tls,
+            ca=self.orchestrator_ca,
+            cert=self.orchestrator_cert,
+            key=self.orchestrator_key,
+            plaintext=self.orchestrator_plaintext,
+        )
 
     @property
     def manifest(self) -> Path:

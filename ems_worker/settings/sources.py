@@ -10,11 +10,30 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
-from ems_worker.settings import model, table
+from ems_worker.settings import contexts, model, table
+from ems_worker.settings.ways import Access
 
 FILE_VARIABLE = "EMS_CONFIG"
 # What other NATS programs read.
-SERVER_FALLBACK = "NATS_URL"
+_FALLBACKS = {
+    "NATS_URL": "server",
+    "NATS_CONTEXT": "context",
+    "NATS_USER": "nats_user",
+    "NATS_PASSWORD": "nats_password",
+    "NATS_TOKEN": "nats_token",
+    "NATS_CREDS": "nats_creds",
+    "NATS_NKEY": "nats_nkey",
+    "NATS_CERT": "nats_cert",
+    "NATS_KEY": "nats_key",
+    "NATS_CA": "nats_ca",
+    "NATS_INBOX_PREFIX": "nats_inbox_prefix",
+}
+_IDENTITY = ("nats_user", "nats_password", "nats_token", "nats_creds", "nats_nkey")
+# All that says where NATS is and how to get in.
+CONNECTION = (
+    "context",
+    *(name for name in model.Settings.model_fields if name == "server" or name.startswith("nats_")),
+)
 # Known, and no setting: where the settings' file is, and where tests make the worker crash.
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "EMS_CRASH_AT"})
 # Kubernetes puts these into every container for a service whose name starts with `ems`; nobody chose them.
@@ -27,7 +46,8 @@ _Given = tuple[str, object, str]
 def load(
     flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
 ) -> tuple[model.Settings, Mapping[str, str]]:
-    """The settings, and for each where its value comes from: `default`, the file's path, the variable or the flag.
+    """The settings, and for each where its value comes from: `default`, the file's path, the variable, the flag, or the
+    context of the nats command that one of them named.
 
     Flags that are None weren't given. `file` stands before EMS_CONFIG. Raises errors.SettingsError with everything
     that is wrong: unknown names with the nearest known one, bad values with where they were given.
@@ -35,32 +55,75 @@ def load(
     if file is None and environ.get(FILE_VARIABLE):
         file = Path(environ[FILE_VARIABLE])
     wrong: list[str] = []
-    values: dict[str, object] = {}
-    origins = dict.fromkeys(model.Settings.model_fields, "default")
-    for layer in (_from_file(file, wrong), _from_environment(environ, wrong), _from_flags(flags)):
-        for name, value, origin in layer:
-            values[name] = value
-            origins[name] = origin
-    try:
-        settings = model.Settings.model_validate(values)
-    except pydantic.ValidationError as invalid:
-        wrong += [_said(error, origins) for error in invalid.errors(include_url=False)]
-        raise errors.SettingsError("\n".join(wrong)) from invalid
-    if wrong:
-        raise errors.SettingsError("\n".join(wrong))
-    return settings, origins
+    given = _Layers(environ)
+    given.add(_from_file(file, wrong))
+    given.add(_from_other_programs(environ))
+    given.add(_from_environment(environ, wrong))
+    given.add(_from_flags(flags))
+    settings = given.validated(wrong)
+    return settings, {name: given.origins.get(name, "default") for name in model.Settings.model_fields}
 
 
-def server(flag: str | None, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The NATS servers, for a program that needs no other setting. Raises errors.SettingsError."""
-    given: dict[str, str | None] = {"--server": flag}
-    given |= {variable: environ.get(variable) for variable in (table.variable("server"), SERVER_FALLBACK)}
-    origin, value = next(((origin, value) for origin, value in given.items() if value), ("default", None))
-    try:
-        return model.Settings.model_validate({"server": value} if value else {}).server
-    except pydantic.ValidationError as invalid:
-        wrong = [_said(error, {"server": origin}) for error in invalid.errors(include_url=False)]
-        raise errors.SettingsError("\n".join(wrong)) from invalid
+def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
+    """How to get into NATS, for a program that needs no other setting: flags stand before the variables EMS_NATS_*,
+    these before NATS_*, and where none of them is given the context counts that `nats context select` chose.
+
+    Raises errors.SettingsError.
+    """
+    known = {table.variable(name): name for name in CONNECTION}
+    given = _Layers(environ)
+    given.add(_from_other_programs(environ))
+    given.add((known[name], environ[name], name) for name in sorted(environ) if name in known and environ[name])
+    given.add(_from_flags(flags))
+    if not given.values and (name := contexts.selected(environ)) is not None:
+        given.add([("context", name, "nats context select")])
+    return given.validated([]).access
+
+
+class _Layers:
+    """Values of rising rank, and where each comes from.
+
+    Who we are and where we go belong together: a context replaces all of the connection that ranks lower, and one way
+    of proving who we are replaces another.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.values: dict[str, object] = {}
+        self.origins: dict[str, str] = {}
+
+    def add(self, layer: Iterable[_Given]) -> None:
+        """Everything that one source gives."""
+        given = {name: (value, origin) for name, value, origin in layer}
+        named, origin = given.get("context", (None, ""))
+        if isinstance(named, str) and named:
+            self._forget(CONNECTION)
+            for name, value in contexts.read(named, self._environ):
+                self._set(name, value, f"context {named}")
+        if any(value not in (None, "") for name, (value, _) in given.items() if name in _IDENTITY):
+            self._forget(_IDENTITY)
+        for name, (value, origin) in given.items():
+            self._set(name, value, origin)
+
+    def validated(self, wrong: list[str]) -> model.Settings:
+        """The settings. Raises errors.SettingsError with what is wrong, and with what was before."""
+        try:
+            settings = model.Settings.model_validate(self.values)
+        except pydantic.ValidationError as invalid:
+            wrong += [_said(error, self.origins) for error in invalid.errors(include_url=False)]
+            raise errors.SettingsError("\n".join(wrong)) from invalid
+        if wrong:
+            raise errors.SettingsError("\n".join(wrong))
+        return settings
+
+    def _set(self, name: str, value: object, origin: str) -> None:
+        self.values[name] = value
+        self.origins[name] = origin
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.values.pop(name, None)
+            self.origins.pop(name, None)
 
 
 def _from_file(file: Path | None, wrong: list[str]) -> Iterator[_Given]:
@@ -79,10 +142,15 @@ def _from_file(file: Path | None, wrong: list[str]) -> Iterator[_Given]:
             wrong.append(f"unknown setting {name} in {file}{_meant(name, model.Settings.model_fields)}")
 
 
+def _from_other_programs(environ: Mapping[str, str]) -> Iterator[_Given]:
+    """What the `nats` command reads too."""
+    for variable, name in _FALLBACKS.items():
+        if environ.get(variable):
+            yield name, environ[variable], variable
+
+
 def _from_environment(environ: Mapping[str, str], wrong: list[str]) -> Iterator[_Given]:
     known = {table.variable(name): name for name in model.Settings.model_fields}
-    if environ.get(SERVER_FALLBACK):
-        yield "server", environ[SERVER_FALLBACK], SERVER_FALLBACK
     for variable in sorted(environ):
         if variable in known:
             yield known[variable], environ[variable], variable
@@ -112,6 +180,6 @@ def _said(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     given = error["input"]
     # As a list, so that a password in a URL is left out of the message.
-    value = table.shown([given] if isinstance(given, str) else given)
+    value = table.SECRET if name in table.SECRETS else table.shown([given] if isinstance(given, str) else given)
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{name} (from {origins[name]}): {value!r} {message}"

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import pydantic
 from annotated_types import Ge, Gt, Le, Unit
 from pydantic.fields import FieldInfo
 
 from ems_worker.settings import model
 
 PREFIX = "EMS_"
+# What stands for a secret wherever it would be shown.
+SECRET = "***"  # noqa: S105  its opposite
+SECRETS = frozenset(
+    name
+    for name, field in model.Settings.model_fields.items()
+    if pydantic.SecretStr in typing.get_args(field.annotation)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,7 @@ class Description:
     constraint: str
     description: str
     is_switch: bool
+    is_secret: bool
 
 
 def describe() -> Iterator[Description]:
@@ -40,6 +49,7 @@ def describe() -> Iterator[Description]:
             constraint=_constraint(field),
             description=field.description or "",
             is_switch=field.annotation is bool,
+            is_secret=name in SECRETS,
         )
 
 
@@ -57,6 +67,8 @@ def shown(value: object) -> str:
     """A value as people write it, with user names and passwords in URLs left out."""
     if value is None:
         return ""
+    if isinstance(value, pydantic.SecretStr):
+        return SECRET
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -52,10 +52,10 @@ def test_nats_url_is_read_where_no_server_variable_is_set() -> None:
     """EMS_SERVER stands before NATS_URL, for the worker and for the command line."""
     assert settings.load({}, {"NATS_URL": "nats://n:1"})[0].server == ("nats://n:1",)
     assert settings.load({}, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1,f:2"})[0].server == ("e:1", "f:2")
-    assert settings.server(None, {"NATS_URL": "nats://n:1"}) == ("nats://n:1",)
-    assert settings.server(None, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1"}) == ("e:1",)
-    assert settings.server("g:3", {"EMS_SERVER": "e:1"}) == ("g:3",)
-    assert settings.server(None, {}) == (settings.DEFAULT_SERVER,)
+    assert settings.access({}, {"NATS_URL": "nats://n:1"}).servers == ("nats://n:1",)
+    assert settings.access({}, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1"}).servers == ("e:1",)
+    assert settings.access({"server": "g:3"}, {"EMS_SERVER": "e:1"}).servers == ("g:3",)
+    assert settings.access({}, {"HOME": "/nowhere"}).servers == (settings.DEFAULT_SERVER,)
 
 
 def test_empty_variables_mean_none_or_off_where_there_is_such_a_thing() -> None:

@@ -11,6 +11,7 @@ from ems_worker.adapters.jetstream import connection, consumers, objects, servic
 from ems_worker.adapters.jetstream.publish import Item, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.settings import Access
 
 # Plans may have megabytes, and each is a long piece of work.
 _PLAN_BATCH = 8
@@ -40,7 +41,7 @@ class Broker:
     @contextlib.asynccontextmanager
     async def connect(
         cls,
-        servers: Sequence[str],
+        servers: Access | Sequence[str],
         *,
         name: str,
         timeout: float | None = None,

@@ -11,6 +11,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ems_worker import errors
+from ems_worker.adapters import nats_access
+from ems_worker.settings import ways
+from ems_worker.settings.ways import Access
 
 # Everything that nats-py lets out of its calls: its own errors, the socket's, and asyncio's time-out.
 FOREIGN = (nats.errors.Error, OSError, TimeoutError)
@@ -54,14 +57,14 @@ class Connection:
 
     def __init__(
         self,
-        servers: Sequence[str],
+        servers: Access | Sequence[str],
         *,
         name: str,
         on_disconnected: Callable[[], None] = _nothing,
         on_reconnected: Callable[[], None] = _nothing,
         on_error: Callable[[Exception], None] = _nothing,
     ) -> None:
-        self._servers = list(servers)
+        self._access = ways.of(servers)
         self._name = name
         self._on_disconnected = on_disconnected
         self._on_reconnected = on_reconnected
@@ -80,7 +83,7 @@ class Connection:
     @property
     def where(self) -> str:
         """The servers' addresses for messages, without the passwords that they may have in them."""
-        return ", ".join(server.rpartition("@")[2] for server in self._servers)
+        return self._access.where
 
     @property
     def client(self) -> Client:
@@ -96,7 +99,9 @@ class Connection:
 
     async def open(self, timeout: float | None) -> None:
         """Connects. With a timeout in seconds, raises BrokerUnavailable once every server was tried, or at the timeout;
-        without one, tries for ever."""
+        without one, tries for ever. Raises SettingsError for settings that no connection can be made with."""
+        # What can't be right later either is said now: settings that contradict, files that aren't there.
+        nats_access.options(self._access)
         if timeout is None:
             self._keeper = asyncio.create_task(self._keep(None))
             await self._up.wait()
@@ -199,7 +204,7 @@ class Connection:
             await asyncio.sleep(_pause_seconds(0))
 
     async def _dial(self) -> Client:
-        client = Client()
+        client = nats_access.client(self._access)
         self._closed = closed = asyncio.Event()
 
         async def on_closed() -> None:
@@ -208,7 +213,7 @@ class Connection:
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
                 await client.connect(
-                    servers=list(self._servers),
+                    **nats_access.options(self._access),
                     name=self._name,
                     allow_reconnect=False,
                     # Twice a server, at once; the pauses between rounds are ours.

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import grpc
 
-from ems_worker.adapters.orchestrator import capacity, commands, status
+from ems_worker import errors
+from ems_worker.adapters.orchestrator import capacity, commands, security, status
 from ems_worker.adapters.orchestrator.commands import Command
 from ems_worker.adapters.orchestrator.window import AdaptiveWindow
 from ems_worker.core.outcome import Answer, Outcome
@@ -15,6 +16,7 @@ from ems_worker.core.run import Signal
 from ems_worker.core.wire import Capacity, Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+from ems_worker.settings import Channel
 
 Reply = TypeVar("Reply")
 
@@ -39,8 +41,8 @@ _STATUS_BATCH = 1000
 class Orchestrator:
     """One channel; a deadline on every call; no exception for what the orchestrator answers, nor for its absence."""
 
-    def __init__(self, address: str, *, deadline_seconds: float, window: int) -> None:
-        self._address = address
+    def __init__(self, channel: Channel, *, deadline_seconds: float, window: int) -> None:
+        self._way = channel
         self._deadline = deadline_seconds
         self._window = AdaptiveWindow(window)
         # What the orchestrator told, or is assumed; and what it was found to take since it was last away.
@@ -54,13 +56,15 @@ class Orchestrator:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
-        cls, address: str, *, deadline_seconds: float = 10.0, window: int = 64
+        cls, address: str | Channel, *, deadline_seconds: float = 10.0, window: int = 64
     ) -> AsyncIterator["Orchestrator"]:
         """A client for the time of the `async with`; it connects by itself, now and whenever it has to.
 
-        `window`: calls open at once, at most. `deadline_seconds`: for each call.
+        `window`: calls open at once, at most. `deadline_seconds`: for each call. Raises SettingsError for files that
+        can't be used, and for plaintext that isn't allowed.
         """
-        client = cls(address, deadline_seconds=deadline_seconds, window=window)
+        channel = address if isinstance(address, Channel) else Channel(address)
+        client = cls(channel, deadline_seconds=deadline_seconds, window=window)
         client.ready()
         try:
             yield client
@@ -212,7 +216,10 @@ class Orchestrator:
         if self._silent < _SILENT_CALLS:
             return
         self._silent = 0
-        old, self._channel = self._channel, self._open()
+        try:
+            old, self._channel = self._channel, self._open()
+        except errors.SettingsError:
+            return  # certificates that are being replaced: the old ones may still do
         self._stub = pb_grpc.OrchestratorClientServiceStub(self._channel)
         # With time for the calls that are open on it: closing at once would cancel those who wait for them.
         task = asyncio.create_task(old.close(grace=self._deadline))
@@ -223,7 +230,7 @@ class Orchestrator:
         return self._missing_until.get(call, 0.0) > _now()
 
     def _open(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        return security.channel(self._way, _OPTIONS)
 
     async def _close(self) -> None:
         for task in list(self._closing):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from ems_worker import errors, settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import server, simulation
 
@@ -27,6 +28,9 @@ def main() -> int:
     )
     try:
         asyncio.run(server.run(_options()))
+    except errors.SettingsError as wrong:
+        print(f"error: {wrong}", file=sys.stderr)  # noqa: T201 - a command's own error
+        return 2
     except process.PlatformFailed as failed:
         print(f"error: {failed}", file=sys.stderr)  # noqa: T201 - a command's own error
         return 1
@@ -52,7 +56,14 @@ def _options() -> server.Options:
     parser.add_argument("--model-version", help="what it calls the simulator's version in events")
     parser.add_argument("--max-message-bytes", type=int, default=4 * 1024 * 1024, help="largest gRPC request; 4 MiB")
     parser.add_argument("--stop-grace-seconds", type=float, default=3.0, help="between TERM and KILL; 3")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve by TLS with this certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="serve only clients with a certificate of this CA (PEM)"
+    )
     given = parser.parse_args()
+    if (given.tls_cert is None) != (given.tls_key is None) or (given.tls_client_ca and given.tls_cert is None):
+        parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs them")
     if given.slots < 1:
         parser.error("--slots must be at least 1")
     try:
@@ -61,7 +72,8 @@ def _options() -> server.Options:
         parser.error(f"--simulator: {wrong}")
     return server.Options(
         listen=given.listen,
-        server=given.server,
+        # Beside the address, what other NATS programs read: NATS_CREDS, NATS_CA, NATS_CONTEXT, ...
+        nats=settings.access({"server": given.server}, os.environ),
         data_dir=given.data_dir.resolve(),
         slots=given.slots,
         simulator=simulator,
@@ -69,6 +81,9 @@ def _options() -> server.Options:
         model_version=given.model_version or ("" if given.simulator else _BUILT_IN_MODEL),
         max_message_bytes=given.max_message_bytes,
         stop_grace_seconds=given.stop_grace_seconds,
+        tls_cert=given.tls_cert,
+        tls_key=given.tls_key,
+        tls_client_ca=given.tls_client_ca,
     )
 
 

@@ -5,12 +5,13 @@ import contextlib
 import itertools
 from collections.abc import Iterable
 
-import nats
 import nats.errors
 import nats.js.api
 import nats.js.errors
 import structlog
 
+from ems_worker import settings
+from ems_worker.adapters import nats_access
 from ems_worker.local.orchestrator import model, store
 
 STREAM = "SIM_EVENTS"
@@ -43,9 +44,9 @@ def stream_config() -> nats.js.api.StreamConfig:
 class Outbox:
     """Publishes what the store owes the bus, in order per run, until the broker has it."""
 
-    def __init__(self, memory: store.Store, server: str) -> None:
+    def __init__(self, memory: store.Store, access: settings.Access) -> None:
         self._memory = memory
-        self._server = server
+        self._access = access
         self._reachable = True
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
@@ -61,11 +62,12 @@ class Outbox:
 
     async def run(self) -> None:
         """Publishes for ever. An unreachable broker only makes it wait."""
-        client = await nats.connect(
-            self._server,
+        client = nats_access.client(self._access)
+        await client.connect(
+            **nats_access.options(self._access),
             name="ems-local-orchestrator",
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
+            reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; declared int, used as float
             connect_timeout=_CONNECT_SECONDS,
             ping_interval=10,
             error_cb=self._failed,
@@ -87,14 +89,14 @@ class Outbox:
 
     async def _failed(self, error: Exception) -> None:
         if self._reachable:
-            log.warning("broker.unreachable", server=self._server, error=repr(error))
+            log.warning("broker.unreachable", server=self._access.where, error=repr(error))
         self._reachable = False
 
     async def _lost(self) -> None:
         await self._failed(ConnectionError("the connection ended"))
 
     async def _found(self) -> None:
-        log.info("broker.connected", server=self._server)
+        log.info("broker.connected", server=self._access.where)
         self._reachable = True
 
     async def _publish_all(self, stream: nats.js.JetStreamContext) -> None:

@@ -12,9 +12,11 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
 
+from ems_worker import settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import outbox, service, simulation, slots, store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from ems_worker.settings import files as settings_files
 
 _SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorClientService"].full_name
 _RETENTION_NS = 30 * 24 * 3600 * 10**9
@@ -30,13 +32,17 @@ class Options:
     """All that can be chosen about an orchestrator."""
 
     listen: str
-    server: str
+    nats: settings.Access
     data_dir: Path
     slots: int
     simulator: simulation.Command
     model_version: str
     max_message_bytes: int
     stop_grace_seconds: float
+    # Certificate and key (PEM) to serve by TLS with, and the CA that clients' own certificates must be of.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
 
 
 async def run(options: Options) -> None:
@@ -53,7 +59,7 @@ async def run(options: Options) -> None:
 
 
 async def _serve(options: Options, memory: store.Store) -> None:
-    post = outbox.Outbox(memory, options.server)
+    post = outbox.Outbox(memory, options.nats)
     places = slots.Slots(
         memory,
         count=options.slots,
@@ -104,10 +110,24 @@ def _grpc_server(
     alive = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(alive, server)
     try:
-        server.add_insecure_port(options.listen)
+        if options.tls_cert is None or options.tls_key is None:
+            server.add_insecure_port(options.listen)
+        else:
+            server.add_secure_port(
+                options.listen, _credentials(options.tls_cert, options.tls_key, options.tls_client_ca)
+            )
     except RuntimeError as failed:
         raise process.PlatformFailed(f"the orchestrator can't listen on {options.listen}: {failed}") from failed
     return server, alive
+
+
+def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    settings_files.check_private(key, "is a secret")
+    return grpc.ssl_server_credentials(
+        [(settings_files.read(key, "the key"), settings_files.read(cert, "the certificate"))],
+        root_certificates=None if client_ca is None else settings_files.read(client_ca, "the clients' CA"),
+        require_client_auth=client_ca is not None,
+    )
 
 
 async def _forget(memory: store.Store, directory: Path) -> None:

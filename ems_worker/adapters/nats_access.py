@@ -1,0 +1,96 @@
+"""What nats-py needs to be let into NATS, made anew for every connection: files may have been replaced meanwhile."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client as NatsClient
+
+from ems_worker import errors
+from ems_worker.settings import files
+from ems_worker.settings.ways import Access
+
+
+class NotEncryptedError(nats.errors.Error):
+    """The server didn't ask for TLS, and nothing may go to it without."""
+
+    def __str__(self) -> str:
+        return "the server offers no TLS, and TLS is asked for: nothing was sent to it"
+
+
+class Client(NatsClient):
+    """nats-py's client, which goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS."""
+
+    def __init__(self, *, encrypted: bool) -> None:
+        super().__init__()
+        self._encrypted = encrypted
+
+    def _connect_command(self) -> bytes:
+        # What it makes has our credentials in it, and is the first that is sent.
+        server = self._current_server
+        begun_with_tls = self.options["tls_handshake_first"] or (server is not None and server.uri.scheme == "wss")
+        if self._encrypted and not begun_with_tls and not self._server_info.get("tls_required"):
+            raise NotEncryptedError
+        return super()._connect_command()
+
+
+def client(access: Access) -> Client:
+    """A client that isn't connected yet; `connect` it with `options(access)`."""
+    return Client(encrypted=access.encrypted)
+
+
+def options(access: Access) -> dict[str, Any]:
+    """The keyword arguments of nats-py's `connect`.
+
+    Raises errors.SettingsError for settings that contradict each other, plaintext that isn't allowed, and files that
+    can't be used.
+    """
+    access.check()
+    given: dict[str, Any] = {"servers": list(access.servers)}
+    if access.inbox_prefix is not None:
+        given["inbox_prefix"] = access.inbox_prefix.rstrip(".")
+    if access.user is not None:
+        given |= {"user": access.user, "password": access.password}
+    if access.token is not None:
+        given["token"] = access.token
+    if access.creds is not None:
+        content = _secret(access.creds, "the NATS credentials")
+        if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+            raise errors.SettingsError(f"{access.creds} is no file of NATS credentials (nsc generate creds makes one)")
+        given["user_credentials"] = str(access.creds)
+    if access.nkey is not None:
+        seed = _secret(access.nkey, "the nkey's seed").strip()
+        if not seed.startswith(b"SU"):
+            raise errors.SettingsError(f"{access.nkey} is no seed of a user's nkey (nk -gen user makes one)")
+        given["nkeys_seed_str"] = seed.decode("ascii", "replace")
+    if access.encrypted:
+        given["tls"] = _context(access)
+        given["tls_handshake_first"] = access.tls_first
+    return given
+
+
+def _secret(path: Path, what: str) -> bytes:
+    files.check_private(path, "is a secret")
+    return files.read(path, what)
+
+
+def _context(access: Access) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if access.ca is None else str(access.ca))
+    except OSError as failed:
+        raise errors.SettingsError(f"the CA certificates {access.ca} can't be used: {_words(failed)}") from failed
+    if access.cert is not None and access.key is not None:
+        files.check_private(access.key, "is a secret")
+        try:
+            # The empty password: else a key with one would be asked for on the terminal.
+            context.load_cert_chain(access.cert, access.key, password="")
+        except OSError as failed:
+            raise errors.SettingsError(
+                f"the certificate {access.cert} with its key {access.key} can't be used: {_words(failed)}"
+            ) from failed
+    return context
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or str(error)
