@@ -179,9 +179,9 @@ async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
             names = await desk.launch(live)
             await finish(desk, names, [1, 2, 3])
             await wait.until(lambda: desk.broker.statuses[-1]["state"] == "completed")
+            await wait.until(lambda: not desk.ledger.experiments)
             revisions = [status["revision"] for status in desk.broker.statuses]
             assert revisions == sorted(set(revisions))
-            await wait.until(lambda: not desk.ledger.experiments)
             desk.reporter.tell(live.key)
             await asyncio.sleep(0.03)
             assert len(desk.broker.statuses) == len(revisions)

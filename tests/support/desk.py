@@ -66,6 +66,18 @@ class Broker:
     async def streams(self) -> Mapping[str, StreamIdentity]:
         return {}
 
+    async def positions(self) -> tuple[int, int]:
+        return 0, 0
+
+    async def rewind(self, plans: int, events: int) -> None:
+        raise AssertionError("nothing is restored")
+
+    async def published_revision(self, subject: str) -> int | None:
+        return None
+
+    async def plan_object(self, name: str, most_bytes: int) -> bytes:
+        raise errors.NotFound(f"there is no object {name}")
+
     async def plans(self) -> Sequence[Message]:
         return await self.waiting.get()
 
@@ -141,6 +153,10 @@ class Orchestrator:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    @property
+    def message_limit(self) -> int:
+        return 4 * 1024 * 1024
 
     async def capacity(self) -> AsyncIterator[Capacity | None]:
         while True:
