@@ -27,16 +27,20 @@ lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	cd protos && ../$(BIN)/buf lint
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against baseline.binpb
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python -m docs.generate --check
 	$(BIN)/hadolint Dockerfile
 
 protos: venv  ## ems_worker/pb from protos/
 	$(BIN)/python protos/generate.py
+
+docs: venv  ## the pages and tables that are made from the code
+	$(BIN)/python -m docs.generate
 
 check: lint test  ## what CI runs
 
 clean:  ## removes what the other targets made
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-.PHONY: help venv demo test lint protos check clean
+.PHONY: help venv demo test lint protos docs check clean

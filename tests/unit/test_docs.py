@@ -1,0 +1,81 @@
+"""The documentation says what is so: what is made from the code is current, and what is listed by hand is complete."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs import generate, tables
+from ems_worker.core.records import Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "ems_worker").rglob("*.py"))
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+LEVELS = ("debug", "info", "warning", "error")
+# Event names that are made of a part and a value, and what they can become.
+MADE = {"plan.{}": [f"plan.{verdict}" for verdict in Verdict]}
+
+
+def test_generated_pages_are_current() -> None:
+    """`make docs` would change nothing."""
+    assert generate.outdated() == []
+
+
+def test_the_operators_page_has_every_generated_section_once() -> None:
+    """None is missing, none is left over."""
+    assert sorted(re.findall(r"<!-- generated: ([a-z ]+) -->", OPERATIONS)) == sorted(tables.SECTIONS)
+
+
+def logged() -> Iterator[tuple[str, str]]:
+    """(event, level) of every `log.level("event", ...)` in the source."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "log"
+                and node.func.attr in LEVELS
+            ):
+                for name in names(node.args[0]):
+                    yield name, node.func.attr
+
+
+def names(event: ast.expr) -> list[str]:
+    if isinstance(event, ast.Constant):
+        return [str(event.value)]
+    assert isinstance(event, ast.JoinedStr), ast.dump(event)
+    return MADE["".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in event.values)]
+
+
+def test_every_log_event_is_documented() -> None:
+    """With its level; and none that is no more."""
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (debug|info|warning|error) \|", OPERATIONS, re.M)
+    assert sorted(set(logged())) == sorted(rows)
+    assert len(rows) > 30
+
+
+def test_every_probe_and_trouble_is_documented() -> None:
+    """Each part of the worker that /readyz can name has a line."""
+    parts = set()
+    for path in SOURCES:
+        parts |= set(re.findall(r"\.trouble\(\"(\w+)\"|watched\[\"(\w+)\"\]", path.read_text()))
+    named = {one for pair in parts for one in pair if one}
+    rows = set(re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", OPERATIONS, re.M))
+    assert named - rows == set()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    """Files and headings."""
+    text = (ROOT / "docs" / page).read_text()
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = (ROOT / "docs" / path) if path else ROOT / "docs" / page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+            anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in anchors, link
