@@ -57,7 +57,7 @@ class Control:
         if known is not None:
             return known
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.RESUME]
-        answer = self._answer(change, changed=to is not None, state=to or live.record.state)
+        answer = self._answer(live, change, changed=to is not None, state=to or live.record.state)
         await self._ledger.change(live, self._request("resume", change, answer), to)
         log.info("experiment.resumed", experiment_id=live.experiment_id)
         return answer
@@ -69,7 +69,7 @@ class Control:
         if known is not None:
             return known
         if not await self._manifest.to_retry(live.key, (-1, -1), 1):
-            answer = self._answer(change, changed=False, state=live.record.state, retried=0)
+            answer = self._answer(live, change, changed=False, state=live.record.state, retried=0)
             await self._ledger.change(live, self._request("retry", change, answer), None)
             return answer
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.REOPEN]
@@ -88,7 +88,7 @@ class Control:
         finally:
             live.reopening = False
         change = _Change.model_validate_json(request.body)
-        answer = self._answer(change, changed=True, state=live.record.state, retried=retried)
+        answer = self._answer(live, change, changed=True, state=live.record.state, retried=retried)
         await self._manifest.answer_request(request.request_id, answer.decode())
         log.info("experiment.retried", experiment_id=live.experiment_id, jobs=retried, round=live.record.round)
         await self._ledger.conclude(live)
@@ -121,13 +121,16 @@ class Control:
             None if answer is None else answer.decode(),
         )
 
-    def _answer(self, change: _Change, *, changed: bool, state: ExperimentState, retried: int | None = None) -> bytes:
+    def _answer(
+        self, live: Live, change: _Change, *, changed: bool, state: ExperimentState, retried: int | None = None
+    ) -> bytes:
         document: documents.Document = {
             "schema": "ems.change.v1",
             "request_id": change.request_id,
             "experiment_id": change.experiment_id,
             "changed": changed,
             "state": state.value,
+            "round": live.record.round,
         }
         if retried is not None:
             document["retried"] = retried

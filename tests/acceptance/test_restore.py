@@ -2,53 +2,21 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import nats
 import pytest
 
 from ems_worker import client
-from ems_worker.local import ports
-from tests.support import commands, servers, wait
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Servers that stay, and a worker that is stopped and started."""
-
-    directory: Path
-    nats: servers.NatsServer
-    settings: dict[str, str]
-
-    def worker(self) -> servers.Program:
-        command = [str(Path(commands._SCRIPTS) / "ems-worker"), "run"]
-        return servers.Program("ems-worker", command, log=self.directory / "worker.log", env=self.settings)
-
-    async def ready(self) -> None:
-        http = self.settings["EMS_HTTP"]
-        await wait.until(lambda: commands.ready(http), timeout=30, what="the worker to be ready")
-
-    def database(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(f"file:{self.directory / 'data' / 'manifest.db'}?mode=ro", uri=True)
-        connection.row_factory = sqlite3.Row
-        return connection
+from tests.support import commands
+from tests.support import site as sites
+from tests.support.site import Site
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with servers.NatsServer(tmp_path / "nats") as nats:
-        flags = ["--server", nats.url, "--hold", "held-*"]
-        async with servers.GrpcProgram("tests.support.oracle", flags, log=tmp_path / "oracle.log") as oracle:
-            settings = commands.environment(
-                EMS_SERVER=nats.url,
-                EMS_ORCHESTRATOR=oracle.target,
-                EMS_DATA_DIR=str(tmp_path / "data"),
-                EMS_HTTP=f"{ports.LOOPBACK}:{ports.free_port()}",
-            )
-            yield Site(tmp_path, nats, settings)
+    async with sites.site(tmp_path, "--hold", "held-*") as servers:
+        yield servers
 
 
 def plan(name: str, points: int) -> bytes:
@@ -61,16 +29,6 @@ async def submitted(ems: client.EmsClient, name: str, points: int) -> None:
     ack = await ems.publish(plan(name, points))
     decision = await ems.decision(ack.seq, timeout=20)
     assert decision["decision"] == "accepted", decision
-
-
-async def changed(site: Site, verb: str, request: dict[str, str]) -> dict[str, object]:
-    """The service's answer to a change."""
-    connection = await nats.connect(site.nats.url)
-    try:
-        reply = await connection.request(f"ems.api.{verb}", json.dumps(request).encode(), timeout=10)
-        return dict(json.loads(reply.data))
-    finally:
-        await connection.close()
 
 
 def jobs(site: Site, name: str) -> list[tuple[object, ...]]:
@@ -111,9 +69,9 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert "held after a restore" in held["reason"]
         assert (await ems.get("after"))["state"] == "completed"
         request = {"request_id": "go-on", "experiment_id": "held-1"}
-        answer = await changed(site, "resume", request)
+        answer = await sites.changed(site, "resume", request)
         assert (answer["state"], answer["changed"]) == ("running", True)
-        assert await changed(site, "resume", request) == answer, "asked again it is the same answer"
+        assert await sites.changed(site, "resume", request) == answer, "asked again it is the same answer"
         assert (await ems.get("held-1"))["state"] == "running"
 
 

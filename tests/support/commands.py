@@ -14,7 +14,7 @@ from pathlib import Path
 from ems_worker.local import ports
 from tests.support import servers, wait
 
-_SCRIPTS = Path(sys.executable).parent
+SCRIPTS = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def environment(**settings: str) -> dict[str, str]:
 def start(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts one of the installed commands; its two outputs are pipes."""
     return subprocess.Popen(
-        [_SCRIPTS / name, *arguments],
+        [SCRIPTS / name, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -120,7 +120,7 @@ class Deployment:
         self._orchestrator.start()
         await self._orchestrator.ready()
         http = f"{ports.LOOPBACK}:{ports.free_port()}"
-        command = [str(_SCRIPTS / "ems-worker"), "run"]
+        command = [str(SCRIPTS / "ems-worker"), "run"]
         env = {**self.worker_settings, "EMS_HTTP": http}
         self._worker = servers.Program("ems-worker", command, log=self._directory / "worker.log", env=env)
         self._worker.start()

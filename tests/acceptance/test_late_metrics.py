@@ -1,0 +1,111 @@
+"""Metrics that the analysis layer computes after a run: jobs wait for them, give up, and wait again."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from ems_worker import client
+from tests.support import site as sites
+from tests.support import wait
+from tests.support.site import Site
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with sites.site(tmp_path) as servers:
+        yield servers
+
+
+def plan(name: str, timeout_seconds: float) -> bytes:
+    return json.dumps(
+        {
+            "experiment_id": name,
+            "base_config": {"x": 0},
+            "parameter_space": {"x": [1, 2]},
+            "metrics_to_track": [
+                "population",
+                {"name": "diversity", "goal": "maximize", "from": "event", "timeout_seconds": timeout_seconds},
+            ],
+        }
+    ).encode()
+
+
+async def measure(site: Site, simulation_id: str, **metrics: float) -> None:
+    """What the analysis layer publishes: plain JSON, with nothing of this project."""
+    connection = await nats.connect(site.nats.url)
+    event = {"simulation_id": simulation_id, "metrics": metrics, "source": "analysis"}
+    await connection.jetstream().publish("sim.run_metrics", json.dumps(event).encode())
+    await connection.close()
+
+
+async def counts(ems: client.EmsClient, name: str, state: str, **wanted: int) -> client.Document:
+    """The status of the experiment once its state and its counts are so."""
+
+    async def look() -> client.Document:
+        status = await ems.get(name)
+        there = status["state"] == state and all(status["counts"][key] == value for key, value in wanted.items())
+        return status if there else {}
+
+    return await wait.until(look, timeout=20, what=f"{name} to have {wanted}")
+
+
+async def test_a_job_waits_for_its_metrics_and_ends_when_they_come(site: Site) -> None:
+    """Also over a restart of the worker; the result has the run's metrics and the later ones."""
+    async with client.EmsClient(site.nats.url) as ems:
+        async with site.worker() as worker:
+            await site.ready()
+            ack = await ems.publish(plan("waits", 600))
+            await ems.decision(ack.seq, timeout=20)
+            await counts(ems, "waits", "running", awaiting_metrics=2)
+            await measure(site, "waits-p000000-r000-a1", diversity=0.25)
+            await counts(ems, "waits", "running", awaiting_metrics=1, completed=1)
+            await worker.kill()
+        async with site.worker():
+            await site.ready()
+            await measure(site, "waits-p000001-r000-a1", diversity=0.75)
+            final = await ems.wait("waits")
+            assert final["state"] == "completed"
+            assert final["metrics"]["diversity"]["mean"] == 0.5
+            assert final["best"]["point"] == 1
+            results = [result async for result in ems.results("waits")]
+            assert [set(result["metrics"]) for result in results] == [{"population", "score", "diversity"}] * 2
+
+
+async def test_metrics_that_do_not_come_fail_the_job_and_a_retry_waits_again_without_a_new_run(site: Site) -> None:
+    """Kind metrics_missing; the retry is a new round of the experiment with the same runs."""
+    async with client.EmsClient(site.nats.url) as ems, site.worker():
+        await site.ready()
+        ack = await ems.publish(plan("late", 0.2))
+        await ems.decision(ack.seq, timeout=20)
+        final = await ems.wait("late")
+        assert final["state"] == "failed"
+        results = [result async for result in ems.results("late")]
+        assert [result["error"]["kind"] for result in results] == ["metrics_missing"] * 2
+        answer = await sites.changed(site, "retry", {"request_id": "again", "experiment_id": "late"})
+        assert (answer["state"], answer["retried"]) == ("running", 2)
+        for point in (0, 1):
+            await measure(site, f"late-p{point:06d}-r000-a1", diversity=float(point))
+        status = await counts(ems, "late", "completed", completed=2)
+        assert status["round"] == answer["round"] == 2
+        jobs = [job async for job in ems.jobs("late", attempts=True)]
+        assert [job["attempt"] for job in jobs] == [1, 1], "a new run was started"
+        assert [job["job_revision"] for job in jobs] == [2, 2]
+
+
+async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
+    """And the experiment ends anew: completed, if they go well this time."""
+    async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems, site.worker():
+        await site.ready()
+        body = {"experiment_id": "fails", "base_config": {"x": 0}, "parameter_space": {"x": [1, 2, 3]}}
+        ack = await ems.publish(json.dumps(body).encode())
+        await ems.decision(ack.seq, timeout=20)
+        assert (await ems.wait("fails"))["state"] == "failed"
+        answer = await sites.changed(site, "retry", {"request_id": "once more", "experiment_id": "fails"})
+        assert answer["retried"] == 3
+        status = await counts(ems, "fails", "completed", completed=3)
+        assert status["round"] == 2
+        again = await sites.changed(site, "retry", {"request_id": "nothing left", "experiment_id": "fails"})
+        assert (again["changed"], again["retried"]) == (False, 0)
