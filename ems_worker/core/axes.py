@@ -15,6 +15,9 @@ NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 6
 # Longer paths than configurations are deep lead nowhere; longer texts only cost time.
 MOST_STEPS: Final = 64
 LONGEST_PATH: Final = 1000
+# A base configuration may be huge: only for the first wrong paths all of it is searched for what was meant.
+_MOST_SEARCHES: Final = 10
+_MOST_EXPRESSIONS: Final = 500
 
 _KINDS: Final = ("values", "range", "logrange", "dist", "value", "expr")
 _OF_DISTRIBUTIONS: Final = ("low", "high", "mean", "std")
@@ -57,6 +60,7 @@ class Reader:
         self._found = found
         self._odd = odd
         self.axes: list[Axis] = []
+        self._expressions = 0
 
     def read(self, data: Mapping[str, object], place: problems.Place, above: tuple[str, ...] = ()) -> None:
         """Adds the axes of this mapping, nested ones too, to `axes`."""
@@ -103,7 +107,7 @@ class Reader:
             name = found.text(spec["as"], (*place, "as"), NAME, NAME_FORM)
             axis = dataclasses.replace(axis, name=name or axis.name)
         if "when" in spec:
-            axis = dataclasses.replace(axis, when=forms.expression(spec["when"], (*place, "when"), found))
+            axis = dataclasses.replace(axis, when=self._expression(spec["when"], (*place, "when")))
         kinds = [key for key in _KINDS if key in spec]
         if "dist" in kinds:
             kinds = [key for key in kinds if key != "values"]  # they are the distribution's own
@@ -123,7 +127,7 @@ class Reader:
             distribution = forms.distribution(spec, place, found, self._odd)
             return None if distribution is None else dataclasses.replace(axis, distribution=distribution)
         if kind == "expr":
-            expression = forms.expression(given, here, found)
+            expression = self._expression(given, here)
             return None if expression is None else dataclasses.replace(axis, expression=expression)
         if kind == "value":
             return dataclasses.replace(axis, values=[cast("JSON", given)], constant=True)
@@ -135,6 +139,14 @@ class Reader:
         else:
             values = forms.logarithmic(given, here, found)
         return None if values is None else dataclasses.replace(axis, values=values)
+
+    def _expression(self, given: object, place: problems.Place) -> expressions.Expression | None:
+        self._expressions += 1
+        if self._expressions > _MOST_EXPRESSIONS:
+            message = f"conditions and derived values end here: {_MOST_EXPRESSIONS} are allowed"
+            self._found.add("out_of_range", place, message)
+            return None
+        return forms.expression(given, place, self._found)
 
 
 def find(
@@ -156,7 +168,7 @@ def find(
         if found.full:
             found.add("unknown_path", place, "")
         else:
-            wrong = paths.unknown(base, parts)
+            wrong = paths.unknown(base, parts, everywhere=len(found) < _MOST_SEARCHES)
             hint = "" if allow_new or wrong.suggestion else " (allow_new_paths: true permits new paths)"
             found.add("unknown_path", place, wrong.message + hint, wrong.suggestion, on_key=True)
     return path

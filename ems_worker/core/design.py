@@ -40,7 +40,7 @@ def read(
         return Design(), space
     count = None
     if "samples" in spec:
-        count = found.integer(spec["samples"], (*_PLACE, "samples"), 1, samples.MOST_NUMBERS)
+        count = found.integer(spec["samples"], (*_PLACE, "samples"), 1, samples.MOST_SAMPLES)
     seed = found.integer(spec["seed"], (*_PLACE, "seed"), 0, 2**63 - 1) if "seed" in spec else root
     limit = None
     if "max_jobs" in spec:
@@ -87,8 +87,10 @@ def _sampled(
     odd: problems.Problems,
 ) -> list[axes.Axis]:
     place = (*_PLACE, "samples")
-    if count * len(sampled) > samples.MOST_NUMBERS:
-        message = f"{count:,} samples of {len(sampled)} parameters; at most {samples.MOST_NUMBERS:,} numbers are drawn"
+    if sampler != "random" and count * len(sampled) > samples.MOST_NUMBERS:
+        message = (
+            f"{count:,} samples of {len(sampled)} parameters; {sampler} draws {samples.MOST_NUMBERS:,} numbers at most"
+        )
         found.add("out_of_range", place, message)
         return space
     if sampler == "sobol" and count & (count - 1):

@@ -58,10 +58,11 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An expression that was read: its text and the names in it, each once, in their order."""
+    """An expression that was read: its text and the names in it, each once, in their order; `size` is its work."""
 
     text: str
     names: tuple[str, ...]
+    size: int
     _tree: ast.expr = field(repr=False, compare=False)
     _evaluator: simpleeval.SimpleEval = field(repr=False, compare=False)
 
@@ -104,7 +105,7 @@ def read(text: str) -> Expression:
     evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names={})
     # Lists are there for `in` only, and have nothing but literals in them.
     evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
-    return Expression(text, tuple(names), tree, evaluator)
+    return Expression(text, tuple(names), sum(1 for _ in ast.walk(tree)), tree, evaluator)
 
 
 def _rewritten(text: str, names: dict[str, str]) -> str:

@@ -14,33 +14,18 @@ from itertools import islice, product
 from math import prod
 from typing import Final
 
-from ems_worker.core import canonical, explicit, problems, ranges, scope
+from ems_worker.core import blocks, canonical, explicit, expressions, problems, scope
 
 JSON = canonical.JSON
 
-# What working out a component may cost: evaluations are weighed against steps of the walk.
-_BUDGET: Final = 1_000_000
-_EVALUATION: Final = 20
+# What working out all components may cost, in steps of some half a microsecond: one a digit tried, more an evaluation.
+_BUDGET: Final = 1_200_000
+_EVALUATION: Final = 8
+_EVALUATION_BY_SIZE: Final = 2
 # How many combinations each derived value is tried at.
 _TRIED: Final = 200
 # What may have to be tried one by one, at some 10 us each.
 MOST_TRIED: Final = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What varies together: `size` entries of the axes with these numbers; no axes are the entries of `runs`."""
-
-    axes: tuple[int, ...]
-    size: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rule:
-    """A test of digits, and the blocks whose digits it is about; a condition, or None: axes left out are at digit 0."""
-
-    blocks: tuple[int, ...]
-    condition: scope.Condition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +49,30 @@ class Grid:
     """All combinations of a plan's blocks that its conditions and constraints leave."""
 
     def __init__(
-        self, names: scope.Names, blocks: Sequence[Block], runs: Sequence[explicit.Run], found: problems.Problems
+        self,
+        names: scope.Names,
+        varying: Sequence[blocks.Block],
+        runs: Sequence[explicit.Run],
+        found: problems.Problems,
     ) -> None:
         self._names = names
-        self._blocks = tuple(blocks)
+        self._blocks = tuple(varying)
         self._runs = runs
-        self._run_block = next((number for number, block in enumerate(blocks) if not block.axes), None)
-        self._block_of = {axis: number for number, block in enumerate(blocks) for axis in block.axes}
+        self._run_block = next((number for number, block in enumerate(varying) if not block.axes), None)
+        self._block_of = {axis: number for number, block in enumerate(varying) for axis in block.axes}
         self._firsts: dict[tuple[int, tuple[bool, ...]], frozenset[int]] = {}
-        self._known: dict[tuple[_Rule, tuple[int, ...]], bool] = {}
+        self._known: dict[tuple[blocks.Rule, tuple[int, ...]], bool] = {}
+        self._failing: set[blocks.Rule] = set()
         rules = self._rules()
-        self._always = all(self._test(rule, [0] * len(blocks), found) for rule in rules if not rule.blocks)
-        self._component_of: list[int | None] = [None] * len(blocks)
+        self._always = all(self._test(rule, [0] * len(varying), found) for rule in rules if not rule.blocks)
+        self._component_of: list[int | None] = [None] * len(varying)
         self._roots: list[_Node] = []
-        self._open: list[_Rule] = []
+        self._open: list[blocks.Rule] = []
         self._work_out([rule for rule in rules if rule.blocks], found)
         self._try_derivations(found)
         self._plain = not names.whens and not names.derivations
         free = prod(
-            block.size for block, component in zip(blocks, self._component_of, strict=True) if component is None
+            block.size for block, component in zip(varying, self._component_of, strict=True) if component is None
         )
         self.total = free * prod(root.total for root in self._roots) if self._always else 0
         self._latest = (0, 0)
@@ -162,57 +152,80 @@ class Grid:
 
     # Working out.
 
-    def _rules(self) -> list[_Rule]:
+    def _rules(self) -> list[blocks.Rule]:
         names = self._names
-        rules = [_Rule(self._blocks_of(condition), condition) for condition in names.constraints]
+        rules = [
+            blocks.Rule(self._blocks_of(one), one, self._cost([one]), self._reads(one)) for one in names.constraints
+        ]
         for number, block in enumerate(self._blocks):
             conditions = [names.whens[axis] for axis in block.axes if axis in names.whens]
             if conditions:
                 about = {number, *(each for condition in conditions for each in self._blocks_of(condition))}
-                rules.append(_Rule((number, *sorted(about - {number})), None))
+                rules.append(blocks.Rule((number, *sorted(about - {number})), None, self._cost(conditions)))
         return rules
 
-    def _blocks_of(self, condition: scope.Condition) -> tuple[int, ...]:
-        blocks = {self._block_of[axis] for axis in self._names.dependencies(condition) if axis in self._block_of}
-        if self._run_block is not None and self._names.reads_runs(condition):
-            blocks.add(self._run_block)
-        return tuple(sorted(blocks))
+    def _reads(self, condition: scope.Condition) -> tuple[tuple[Sequence[JSON], int | None], ...] | None:
+        """The plain sources of a condition, so that it is tested without working out a scope; None if one is not."""
+        reads: list[tuple[Sequence[JSON], int | None]] = []
+        for source in condition.sources:
+            if source.axis is None:
+                if source.runs or isinstance(source.base, scope.Missing):
+                    return None
+                reads.append(([source.base], None))
+            elif source.rest or source.axis in self._names.whens or source.axis in self._names.derivations:
+                return None
+            else:
+                reads.append((self._names.axes[source.axis].values, self._block_of.get(source.axis)))
+        return tuple(reads)
 
-    def _work_out(self, rules: list[_Rule], found: problems.Problems) -> None:
+    def _cost(self, conditions: list[scope.Condition]) -> int:
+        names = self._names
+        reached = {axis for condition in conditions for axis in names.dependencies(condition)}
+        further = [each[axis] for axis in reached for each in (names.whens, names.derivations) if axis in each]
+        work = sum(condition.expression.size for condition in (*conditions, *further))
+        return _EVALUATION + _EVALUATION_BY_SIZE * work
+
+    def _blocks_of(self, condition: scope.Condition) -> tuple[int, ...]:
+        about = {self._block_of[axis] for axis in self._names.dependencies(condition) if axis in self._block_of}
+        if self._run_block is not None and self._names.reads_runs(condition):
+            about.add(self._run_block)
+        return tuple(sorted(about))
+
+    def _work_out(self, rules: list[blocks.Rule], found: problems.Problems) -> None:
         """Makes the tree of each component, or leaves it open."""
         budget = [_BUDGET]
-        for blocks, about in _components(rules):
+        for together, about in blocks.components(rules):
             try:
-                root = self._tree(sorted(blocks), 0, about, [0] * len(self._blocks), budget, found)
+                root = self._tree(sorted(together), 0, about, [0] * len(self._blocks), budget, found)
             except _TooMuchError:
                 self._open += about
                 self._known.clear()
                 continue
-            for block in blocks:
+            for block in together:
                 self._component_of[block] = len(self._roots)
             self._roots.append(root or _Node((), (), ()))
 
     def _try_derivations(self, found: problems.Problems) -> None:
         """Works derived values out at the first combinations of what they name, to tell of those that have none."""
         for axis, condition in self._names.derivations.items():
-            blocks = self._blocks_of(condition)
-            for digits in islice(product(*(range(self._blocks[block].size) for block in blocks)), _TRIED):
+            about = self._blocks_of(condition)
+            for digits in islice(product(*(range(self._blocks[block].size) for block in about)), _TRIED):
                 row = [0] * len(self._blocks)
-                for block, digit in zip(blocks, digits, strict=True):
+                for block, digit in zip(about, digits, strict=True):
                     row[block] = digit
                 self._scope(row, found).parameter(axis)
 
     def _tree(
         self,
-        blocks: list[int],
+        together: list[int],
         depth: int,
-        rules: list[_Rule],
+        rules: list[blocks.Rule],
         digits: list[int],
         budget: list[int],
         found: problems.Problems,
     ) -> _Node | None:
         """The tree below the digits of the first `depth` blocks; None if nothing is there."""
-        block = blocks[depth]
+        block = together[depth]
         ready = [rule for rule in rules if max(rule.blocks) == block]
         kept: list[int] = []
         below: list[_Node] = []
@@ -222,8 +235,8 @@ class Grid:
             digits[block] = digit
             if not all(self._test_once(rule, digits, budget, found) for rule in ready):
                 continue
-            if depth + 1 < len(blocks):
-                node = self._tree(blocks, depth + 1, rules, digits, budget, found)
+            if depth + 1 < len(together):
+                node = self._tree(together, depth + 1, rules, digits, budget, found)
                 if node is None:
                     continue
                 below.append(node)
@@ -231,18 +244,27 @@ class Grid:
             upto.append((upto[-1] if upto else 0) + (below[-1].total if below else 1))
         return _Node(tuple(kept), tuple(below), tuple(upto)) if kept else None
 
-    def _test_once(self, rule: _Rule, digits: list[int], budget: list[int], found: problems.Problems) -> bool:
+    def _test_once(self, rule: blocks.Rule, digits: list[int], budget: list[int], found: problems.Problems) -> bool:
         """As `_test`, remembered by the digits that the rule is about."""
         key = (rule, tuple([digits[block] for block in rule.blocks]))
         known = self._known.get(key)
         if known is None:
-            budget[0] -= _EVALUATION
+            budget[0] -= rule.cost
             if budget[0] < 0:
                 raise _TooMuchError
             known = self._known[key] = self._test(rule, digits, found)
         return known
 
-    def _test(self, rule: _Rule, digits: Sequence[int], found: problems.Problems | None) -> bool:
+    def _test(self, rule: blocks.Rule, digits: Sequence[int], found: problems.Problems | None) -> bool:
+        if rule in self._failing:
+            return True  # what was reported is not tried again
+        if rule.condition is not None and rule.reads is not None:
+            values = [known[0 if block is None else digits[block]] for known, block in rule.reads]
+            try:
+                return rule.condition.expression.holds(values)
+            except expressions.ExpressionError:
+                if found is not None:
+                    self._failing.add(rule)
         there = self._scope(digits, found)
         if rule.condition is not None:
             return there.holds(rule.condition, where_missing=True)
@@ -266,38 +288,3 @@ class Grid:
 
 _NO_RUN: Final = explicit.Run()
 _DONE: Final = _Node((0,), (), (1,))
-
-
-def blocks(names: scope.Names, zips: Sequence[Sequence[int]], runs: Sequence[explicit.Run] | None) -> tuple[Block, ...]:
-    """The blocks in the order of points: entries of `runs`, axes and zip groups as the plan has them, samples last."""
-    group_of = {axis: tuple(sorted(group)) for group in zips for axis in group}
-    made: dict[tuple[int, ...], Block] = {}
-    sampled: list[int] = []
-    for number, axis in enumerate(names.axes):
-        if axis.distribution is not None:
-            sampled.append(number)
-        elif axis.expression is None and not axis.constant:
-            group = group_of.get(number, (number,))
-            size = ranges.size(axis.values)
-            if size > 1:  # a single value is no digit
-                made.setdefault(group, Block(group, size))
-    ordered = [] if runs is None else [Block((), len(runs))]
-    ordered += made.values()
-    if sampled:
-        ordered.append(Block(tuple(sampled), len(names.axes[sampled[0]].values)))
-    return tuple(ordered)
-
-
-def _components(rules: list[_Rule]) -> list[tuple[set[int], list[_Rule]]]:
-    """The blocks that rules couple, with the rules."""
-    components: list[tuple[set[int], list[_Rule]]] = []
-    for rule in rules:
-        together: tuple[set[int], list[_Rule]] = (set(rule.blocks), [rule])
-        apart = []
-        for component in components:
-            if component[0] & together[0]:
-                together = (component[0] | together[0], component[1] + together[1])
-            else:
-                apart.append(component)
-        components = [*apart, together]
-    return components

@@ -124,7 +124,7 @@ def _seconds(value: object, place: problems.Place, found: problems.Problems) -> 
         return None
     if 0 < number <= _LONGEST_TIMEOUT:
         return float(number)
-    found.add("out_of_range", place, f"{problems.brief(value)} is not between 0 and {_LONGEST_TIMEOUT} seconds")
+    found.add("out_of_range", place, f"{problems.brief(value)} is not above 0 and at most {_LONGEST_TIMEOUT} seconds")
     return None
 
 

@@ -79,8 +79,11 @@ def get(base: JSON, path: Path) -> JSON:
         return None
 
 
-def unknown(base: JSON, parts: tuple[str, ...]) -> Unknown:
-    """Says where a path that does not resolve goes wrong, and which path was most likely meant."""
+def unknown(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> Unknown:
+    """Says where a path that does not resolve goes wrong, and which path was most likely meant.
+
+    Unless `everywhere`, that is only looked for where the path goes wrong, which takes less time.
+    """
     node, step = base, 0
     while True:  # it does not resolve, so it goes wrong somewhere
         if isinstance(node, dict) and parts[step] in node:
@@ -98,14 +101,14 @@ def unknown(base: JSON, parts: tuple[str, ...]) -> Unknown:
         message = f"{where} has no {parts[step]!r}{problems.lookalikes(parts[step])}"
     else:
         message = f"{where} is {problems.kind(node)}, it has nothing inside"
-    return Unknown(step + 1, message, nearest(base, parts))
+    return Unknown(step + 1, message, nearest(base, parts, everywhere=everywhere))
 
 
-def nearest(base: JSON, parts: tuple[str, ...]) -> str | None:
+def nearest(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> str | None:
     """The existing path that looks most like this one."""
     repaired = _repair(base, parts)
-    if repaired is not None:
-        return ".".join(repaired)
+    if repaired is not None or not everywhere:
+        return None if repaired is None else ".".join(repaired)
     candidates: list[str] = []
     last: list[str] = []
     for path in walk(base):

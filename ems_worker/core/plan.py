@@ -9,6 +9,7 @@ from ems_worker import errors
 from ems_worker.core import (
     apart,
     axes,
+    blocks,
     canonical,
     design,
     explicit,
@@ -185,14 +186,14 @@ def _grid(
     found: problems.Problems,
 ) -> grid.Grid:
     """The combinations, with a problem if there are none or too many."""
-    blocks = grid.blocks(names, chosen.zips, runs.runs or None)
-    raw = prod(block.size for block in blocks)
+    varying = blocks.make(names, chosen.zips, runs.runs or None)
+    raw = prod(block.size for block in varying)
     where = ("parameter_space",)
     if raw >= _MOST_COMBINATIONS:
-        message = f"{raw:,} combinations; an experiment has fewer than {seeds.POINTS:,} points"
+        message = f"over {_MOST_COMBINATIONS:,} combinations; an experiment has fewer than {seeds.POINTS:,} points"
         found.add("too_many_points", where, message, on_key=True)
         raise errors.PlanRejected(found.found())
-    made = grid.Grid(names, blocks, runs.runs, found)
+    made = grid.Grid(names, varying, runs.runs, found)
     jobs = made.total * replicates
     bound = "" if made.exact else "up to "
     if made.total >= seeds.POINTS:

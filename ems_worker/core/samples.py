@@ -14,8 +14,9 @@ JSON = canonical.JSON
 Sampler = Literal["random", "sobol", "halton", "lhs"]
 
 SAMPLERS: Final = ("random", "sobol", "halton", "lhs")
-# Samples times sampled parameters: 32 MB of numbers.
-MOST_NUMBERS: Final = 2**22
+MOST_SAMPLES: Final = 2**22
+# Samples times sampled parameters, where they are worked out all at once: 8 MB of numbers.
+MOST_NUMBERS: Final = 2**20
 _UNIT: Final = 2.0**-53
 _INSIDE: Final = (2.0**-54, 1.0 - 2.0**-53)
 
@@ -109,23 +110,41 @@ def _rounded(value: float) -> float:
 Distribution = Uniform | LogUniform | Int | Normal | Choice
 
 
-def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> "list[array[float]]":
+class _Hashed(Sequence[float]):
+    """Random coordinates: number i is 53 bits of SHA-256 over `ems-sample-1:{seed}:{i}:{name}`, as a fraction."""
+
+    __slots__ = ("_count", "_name", "_seed")
+
+    def __init__(self, seed: int, name: str, count: int) -> None:
+        self._seed = seed
+        self._name = name
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[float]: ...
+    def __getitem__(self, index: int | slice) -> float | Sequence[float]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._count))]
+        digest = hashlib.sha256(f"ems-sample-1:{self._seed}:{index}:{self._name}".encode()).digest()
+        return (int.from_bytes(digest[:8], "big") >> 11) * _UNIT
+
+
+def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> Sequence[Sequence[float]]:
     """`count` points of the unit cube, a column for each of the named parameters. Raises MissingExtraError.
 
     The columns of `random` are each by the parameter's own name, so that other parameters and more samples change none.
     """
     if sampler == "random":
-        return [array("d", (_uniform(seed, name, index) for index in range(count))) for name in names]
+        return [_Hashed(seed, name, count) for name in names]
     return _low_discrepancy(sampler, len(names), count, seed)
 
 
-def _uniform(seed: int, name: str, index: int) -> float:
-    """53 bits of SHA-256 over `ems-sample-1:{seed}:{index}:{name}`, as a fraction."""
-    digest = hashlib.sha256(f"ems-sample-1:{seed}:{index}:{name}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) * _UNIT
-
-
-def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> "list[array[float]]":
+def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> Sequence[Sequence[float]]:
     try:
         import numpy as np  # only these samplers need them, and they take a second to load
         from scipy.stats import qmc
@@ -142,4 +161,4 @@ def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -
         points = qmc.Halton(dimensions, scramble=True, seed=rng).random(count)
     else:
         points = qmc.LatinHypercube(dimensions, seed=rng).random(count)
-    return [array("d", column.tolist()) for column in points.T]
+    return [array("d", column.tobytes()) for column in points.T]

@@ -118,7 +118,7 @@ PLAN: Final[Schema] = {
             "design": _object(
                 {
                     "sampler": _words(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
-                    "samples": _whole("how many samples", 1, samples.MOST_NUMBERS),
+                    "samples": _whole("how many samples", 1, samples.MOST_SAMPLES),
                     "seed": _whole("the samples' seed; seeds.root if absent", 0, 2**63 - 1),
                     "zip": {
                         "type": "array",

@@ -84,26 +84,32 @@ def resolve(
     by_name = {axis.dotted: number for number, axis in enumerate(space)}
     by_name |= {axis.name: number for number, axis in enumerate(space)}
 
+    axis_at = {axis.path: number for number, axis in enumerate(space)}
+    runs_at = {path: name for name, path in runs.items()}
+    known: dict[str, Source | None] = {}
+
     def source(name: str, place: problems.Place) -> Source | None:
+        if name not in known:
+            known[name] = find(name)
+        if known[name] is None:
+            suggestion = None if found.full else _nearest(name, [*by_name, *runs], base)
+            message = f"{name!r} is neither a parameter nor in the base configuration"
+            found.add("unknown_name", place, message, suggestion)
+        return known[name]
+
+    def find(name: str) -> Source | None:
         path = paths.resolve(base, paths.split(name))
         axis = by_name.get(name)
         rest: paths.Path = ()
         entries: list[tuple[str, paths.Path]] = [(name, ())] if name in runs else []
-        if path is not None:
-            for number, other in enumerate(space) if axis is None else ():
-                if other.path == path[: len(other.path)]:
-                    axis, rest = number, path[len(other.path) :]
-            entries += [
-                (other_name, path[len(other_path) :])
-                for other_name, other_path in runs.items()
-                if other_name != name and other_path == path[: len(other_path)]
-            ]
+        for head, tail in [] if path is None else [(path[:at], path[at:]) for at in range(1, len(path) + 1)]:
+            if axis is None and head in axis_at:
+                axis, rest = axis_at[head], tail
+            if runs_at.get(head, name) != name:
+                entries.append((runs_at[head], tail))
         if axis is not None:
             path = (*space[axis].path, *rest)
         elif path is None and not entries:
-            suggestion = None if found.full else _nearest(name, [*by_name, *runs], base)
-            message = f"{name!r} is neither a parameter nor in the base configuration"
-            found.add("unknown_name", place, message, suggestion)
             return None
         there = MISSING if path is None or not paths.has(base, path) else paths.get(base, path)
         return Source(axis, rest, tuple(entries), there)

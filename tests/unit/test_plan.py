@@ -88,6 +88,14 @@ def test_everything_that_a_plan_says_is_kept() -> None:
     assert parsed("limits: {retry_on: []}").limits.retry_on == frozenset()
 
 
+def test_metrics_may_come_after_the_run() -> None:
+    """From an event of the analysis layer, waited for as long as the plan says."""
+    text = "metrics_to_track: [{name: late, from: event, timeout_seconds: 90}, {name: other, from: event}]"
+    late, other = parsed(text).metrics
+    assert (late.source, late.timeout_seconds) == ("event", 90.0)
+    assert other.timeout_seconds == options.DEFAULT_METRIC_TIMEOUT_SECONDS
+
+
 def test_seeds_may_be_listed() -> None:
     """Replicate r has the r-th of the plan's own seeds at every point."""
     listed = parsed("{num_replicates_per_run: 2, seeds: {policy: list, values: [7, 9, 11]}}")

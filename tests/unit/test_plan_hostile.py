@@ -1,0 +1,98 @@
+"""Plans that are made to cost: each is refused, or counted, within a second and 50 MB."""
+
+import time
+import timeit
+import tracemalloc
+from itertools import islice
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters import yaml_reader
+from ems_worker.core import plan, space
+
+SMALL = "experiment_name: x\nbase_config: {a: 0, b: 0}\n"
+WIDE = f"experiment_name: x\nbase_config: {{{', '.join(f'p{n}: 0' for n in range(2000))}}}\n"
+
+
+def _space(axis: str, first: int = 0, last: int = 2000) -> str:
+    """Two thousand axes; N in them is the number of each, M of the next."""
+    axes = (f"p{n}: {axis.replace('N', str(n)).replace('M', str(n + 1))}" for n in range(first, last))
+    return f"{WIDE}parameter_space: {{{', '.join(axes)}}}\n"
+
+
+def _range(num: int) -> str:
+    return f"{{range: {{start: 1, stop: {num}, num: {num}}}}}"
+
+
+SQUARE = f"{SMALL}parameter_space: {{a: {_range(300)}, b: {_range(300)}}}\n"
+SAMPLED = f"{SMALL}parameter_space: {{a: {{dist: uniform, low: 0, high: 1}}}}\n"
+NAMES = " + ".join(f"p{n}" for n in range(31))
+
+# The code of the first error, None where the plan is accepted.
+HOSTILE: dict[str, tuple[str, str | None]] = {
+    "a gigantic range": (
+        f"{SMALL}parameter_space: {{a: {{range: {{start: 0, stop: 1.0e+308, step: 1.0e-300}}}}}}",
+        "too_many_points",
+    ),
+    "gigantic products": (_space("{range: {start: 0, stop: 1000000, num: 1000000}}"), "too_many_points"),
+    "gigantic logarithms": (_space("{logrange: {start: 1, stop: 9, num: 4000000000}}"), "too_many_points"),
+    "many misspelt paths": (
+        f"{WIDE}parameter_space: {{{', '.join(f'q{n}: [1]' for n in range(2000))}}}",
+        "unknown_path",
+    ),
+    "many unknown keys": (SMALL + "".join(f"key{n}: 1\n" for n in range(5_000)), "unknown_key"),
+    "many wrong runs": (f"{SMALL}runs: [{', '.join(['{run_id_suffix: a, lables: {}}'] * 2_000)}]", "unknown_key"),
+    "a long chain": (_space('{expr: "pM + pM"}', 0, 400), "too_deep"),
+    "two thousand expressions": (_space(f'{{expr: "{NAMES}"}}', 31), "out_of_range"),
+    "all axes coupled": (f'{_space("[0, 1]", 0, 31)}constraints: ["{NAMES} > 40"]', "too_many_combinations"),
+    "a constraint that never holds": (f'{SQUARE}constraints: ["a * b < 0"]', None),
+    "a costly constraint": (f'{SQUARE}constraints: ["{" + ".join(["max(a ** 2.5, b)"] * 30)} < 0"]', None),
+    "a tower of powers": (f'{SQUARE}constraints: ["9 ** 9 ** 9 ** 9 ** a > b"]', "expression_fails"),
+    "a bomb of text": (f"{SQUARE}constraints: [\"'a' * 999999999 == 'b'\"]", "expression_fails"),
+    "nested parentheses": (f'{SQUARE}constraints: ["{"(" * 490}a{")" * 490} > 1"]', "bad_expression"),
+    "countless samples": (f"{SAMPLED}design: {{samples: 99999999999}}", "out_of_range"),
+    "many samples": (f"{SAMPLED}design: {{samples: 4194304}}", None),
+    "many dimensions": (
+        f"{_space('{dist: uniform, low: 0, high: 1}')}design: {{sampler: sobol, samples: 2000}}",
+        "out_of_range",
+    ),
+    "countless replicates": (f"{SMALL}num_replicates_per_run: 999999999999", "out_of_range"),
+    "a path without end": (f"{SMALL}parameter_space: {{{'a.' * 450}a: [1]}}", "bad_path"),
+}
+
+
+def _decide(text: str) -> str | None:
+    document = yaml_reader.read_plan(text.encode())
+    try:
+        space.count(plan.parse(document.data))
+    except errors.PlanRejected as rejected:
+        found = yaml_reader.place(rejected.problems, document)
+        return found[1 if found[0].code == "too_many_problems" else 0].code
+    return None
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_plan_is_decided_quickly_and_cheaply(name: str) -> None:
+    """In processor time, so that a busy machine says nothing."""
+    text, code = HOSTILE[name]
+    tracemalloc.start()
+    try:
+        assert _decide(text) == code
+        assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert timeit.timeit(lambda: _decide(text), timer=time.process_time, number=1) < 1.0
+
+
+def test_a_million_points_stream_through_little_memory() -> None:
+    """Nothing is kept of the points that were made: twenty thousand of a million grow memory by less than 1 MB."""
+    text = f"{SMALL}parameter_space: {{a: {_range(1000)}, b: {_range(1000)}}}"
+    large = plan.parse(yaml_reader.read_plan(text.encode()).data)
+    assert space.count(large).points == 1_000_000
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in islice(space.points(large, 500_000), 20_000)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
