@@ -9,10 +9,11 @@ from typing import Final
 EXPERIMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # A group names a study in a subject and in a path, as an experiment does.
 TOKEN: Final = EXPERIMENT_ID
-# Each number at its least width, so that one run has one name.
+# Each number at its least width, so that one run has one name, and no wider than a run of ours can have (core.seeds):
+# others choose the names in events, and the manifest's integers have 64 bits.
 _SIMULATION_ID: Final = re.compile(
     r"(?P<experiment>[A-Za-z0-9][A-Za-z0-9_-]{0,63})"
-    r"-p(?P<point>[0-9]{6}|[1-9][0-9]{6,})-r(?P<replicate>[0-9]{3}|[1-9][0-9]{3,})-a(?P<attempt>[1-9][0-9]*)"
+    r"-p(?P<point>[0-9]{6}|[1-9][0-9]{6,9})-r(?P<replicate>[0-9]{3}|[1-9][0-9]{3,6})-a(?P<attempt>[1-9][0-9]{0,8})"
 )
 _LONGEST = 128
 

@@ -51,7 +51,7 @@ class _Jobs(_Page):
 
 
 class _Results(_Get):
-    after_seq: Annotated[int, Field(ge=0)] = 0
+    after_seq: Annotated[int, Field(ge=0, lt=2**63)] = 0
     limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
 
 

@@ -122,7 +122,7 @@ async def test_a_malformed_event_does_not_hold_up_its_batch(tmp_path: Path) -> N
             [
                 desk.message("sim.run_completed", b'{"simulation_id": '),
                 desk.message("sim.run_completed", {"metrics": {}}),
-                desk.message("sim.run_metrics", {"simulation_id": name}),
+                desk.message("sim.run_completed", {"simulation_id": name, "metrics": [1]}),
                 desk.message("sim.run_completed", {"simulation_id": name}),
             ]
         )
@@ -148,6 +148,15 @@ async def test_events_of_unknown_runs_wait_and_are_applied_once_their_run_is_kno
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.COMPLETED
         assert [one.simulation_id for one in await desk.manifest.parked()] == ["somebody-elses"]
         assert desk.tracker.parked
+
+
+@pytest.mark.parametrize("name", ["reef-p{}-r000-a1", "reef-p000000-r{}-a1", "reef-p000000-r000-a{}"])
+async def test_a_name_with_a_number_that_no_run_has_is_only_unknown(tmp_path: Path, name: str) -> None:
+    """However long the number is: whoever publishes events chooses it."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan())
+        await desk.hear("completed", name.format("9" * 30))
+        assert [one.simulation_id for one in await desk.manifest.parked()] == [name.format("9" * 30)]
 
 
 async def test_parked_events_are_dropped_after_their_time_and_over_their_number(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""The file that an ended experiment leaves: complete or not there, and a reason where it can't be."""
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters import files
+from ems_worker.core.records import JobRow, PointRecord
+from ems_worker.core.run import Run, RunState
+
+
+async def rows(count: int, fail: bool = False) -> AsyncIterator[JobRow]:
+    for number in range(count):
+        run = Run(number, 0, 1, seed=7, state=RunState.COMPLETED, metrics={"population": number}, finished_ms=1)
+        yield JobRow(PointRecord(number, {"food": number, "genome": "x" * 5000}), run)
+    if fail:
+        raise errors.ManifestUnusable("closed")
+
+
+async def test_a_line_a_job_with_whole_parameters(tmp_path: Path) -> None:
+    """Flat, in the order of the jobs; only its owner may read it."""
+    path = await files.write_manifest(tmp_path / "new", "reef", rows(2500))
+    assert path == tmp_path / "new" / "reef.manifest.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["param.food"] for line in lines] == list(range(2500))
+    assert lines[0]["param.genome"] == "x" * 5000
+    assert lines[3]["metric.population"] == 3
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(path.parent) == [path.name]
+
+
+async def test_it_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """What was there stays until the new one is complete."""
+    path = await files.write_manifest(tmp_path, "reef", rows(3))
+    with pytest.raises(errors.ManifestUnusable):
+        await files.write_manifest(tmp_path, "reef", rows(1, fail=True))
+    assert len(path.read_text().splitlines()) == 3
+    await files.write_manifest(tmp_path, "reef", rows(1))
+    assert len(path.read_text().splitlines()) == 1
+
+
+async def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    """With the file's name and the system's reason."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.FileUnwritable, match="reef.manifest.jsonl can't be written: "):
+        await files.write_manifest(tmp_path / "file", "reef", rows(1))

@@ -1,0 +1,209 @@
+"""The NATS service as anybody asks it: JSON in, JSON out, pages by cursor, errors with a code and words."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from ems_worker.adapters import yaml_reader
+from ems_worker.service import check
+from ems_worker.service.queries import Queries
+from tests.support import broker, servers
+from tests.support.desk import Desk, plan
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with Desk.open(tmp_path / "data") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    one = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
+    yield one
+    asyncio.run(one.stop())
+
+
+@pytest.fixture
+async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client]:
+    """A plain client of a server on which the desk's worker answers."""
+    queries = Queries(
+        desk.ledger, desk.manifest, yaml_reader, check.refuse_base, desk.clock, worker_id="w1", max_jobs=1000
+    )
+    async with broker.connected(server.url) as served, broker.plain(server) as (one, _):
+        await served.serve(queries.handlers(), version="1.2.3")
+        yield one
+
+
+async def ask(client: Client, verb: str, **request: Any) -> dict[str, Any]:
+    return await send(client, verb, json.dumps(request).encode())
+
+
+async def send(client: Client, verb: str, data: bytes) -> dict[str, Any]:
+    reply = await client.request(f"ems.api.{verb}", data, timeout=5)
+    if reply.headers and "Nats-Service-Error-Code" in reply.headers:
+        return {"code": reply.headers["Nats-Service-Error-Code"], "words": reply.headers["Nats-Service-Error"]}
+    found: dict[str, Any] = json.loads(reply.data)
+    return found
+
+
+async def run_all(desk: Desk, experiment_id: str = "reef", points: int = 3, replicates: int = 1) -> list[str]:
+    live = await desk.begin(plan(experiment_id, points=points, replicates=replicates))
+    names = await desk.launch(live)
+    for number, name in enumerate(names):
+        await desk.hear("completed", name, metrics={"population": number})
+    await desk.report(experiment_id)
+    return names
+
+
+async def test_validate_decides_without_recording(desk: Desk, client: Client) -> None:
+    """As intake would, with every problem."""
+    good = await ask(client, "validate", **plan())
+    assert (good["decision"], good["jobs"], good["submission"]) == ("accepted", 2, None)
+    bad = await ask(client, "validate", **plan(points=2000))
+    assert [problem["code"] for problem in bad["errors"]] == ["too_many_jobs"]
+    unreadable = await send(client, "validate", b"\xff")
+    assert unreadable["errors"][0]["code"] == "unreadable"
+    assert await desk.manifest.experiment("reef") is None
+
+
+async def test_experiments_are_listed_newest_first_page_by_page(desk: Desk, client: Client) -> None:
+    """Each once; by group or state where asked."""
+    for name in ("one", "two", "three"):
+        await run_all(desk, name, points=1)
+    await desk.begin(plan("four", group="study"))
+    seen, cursor = [], None
+    while True:
+        page = await ask(client, "list", limit=2, cursor=cursor)
+        seen += [one["experiment_id"] for one in page["experiments"]]
+        if (cursor := page["cursor"]) is None:
+            break
+    assert seen == ["four", "three", "two", "one"]
+    grouped = await ask(client, "list", group="study")
+    assert [one["experiment_id"] for one in grouped["experiments"]] == ["four"]
+    running = await ask(client, "list", state="running")
+    assert [one["experiment_id"] for one in running["experiments"]] == ["four"]
+
+
+async def test_get_tells_an_experiment_in_work_and_one_that_is_over(desk: Desk, client: Client) -> None:
+    """The same document, with what the plan was."""
+    live = await desk.begin(plan(points=2, description="hot"))
+    first, second = await desk.launch(live)
+    await desk.hear("completed", first, metrics={"population": 3})
+    now = await ask(client, "get", experiment_id="reef")
+    assert (now["state"], now["counts"]["completed"], now["counts"]["submitted"]) == ("running", 1, 1)
+    assert (now["description"], now["points"], now["parameters"]) == ("hot", 2, {"food": "food"})
+    await desk.hear("completed", second, metrics={"population": 5})
+    await desk.report("reef")
+    assert desk.ledger.experiments == {}
+    over = await ask(client, "get", experiment_id="reef")
+    assert (over["state"], over["counts"]["completed"], over["best"]["point"]) == ("completed", 2, 1)
+    assert over["schema"] == now["schema"] == "ems.status.v1"
+
+
+async def test_jobs_come_in_pages_each_once(desk: Desk, client: Client) -> None:
+    """By state, or with every attempt, where asked."""
+    names = await run_all(desk, points=5)
+    seen, cursor = [], None
+    while True:
+        page = await ask(client, "jobs", experiment_id="reef", limit=2, cursor=cursor)
+        seen += [one["simulation_id"] for one in page["jobs"]]
+        if (cursor := page["cursor"]) is None:
+            break
+    assert seen == names
+    assert (await ask(client, "jobs", experiment_id="reef", state="failed"))["jobs"] == []
+    assert len((await ask(client, "jobs", experiment_id="reef", attempts=True))["jobs"]) == 5
+
+
+async def test_points_come_in_pages(desk: Desk, client: Client) -> None:
+    """With their aggregates."""
+    await run_all(desk, points=3, replicates=2)
+    first = await ask(client, "points", experiment_id="reef", limit=2)
+    assert [one["metrics"]["population"]["n"] for one in first["points"]] == [2, 2]
+    rest = await ask(client, "points", experiment_id="reef", limit=2, cursor=first["cursor"])
+    assert ([one["point"] for one in rest["points"]], rest["cursor"]) == ([2], None)
+
+
+async def test_results_go_on_by_the_cursor_of_the_stream(desk: Desk, client: Client) -> None:
+    """What was published is what is answered."""
+    await run_all(desk, points=5)
+    first = await ask(client, "results", experiment_id="reef", limit=3)
+    assert (len(first["results"]), first["after_seq"], first["more"]) == (3, 3, True)
+    rest = await ask(client, "results", experiment_id="reef", after_seq=3)
+    assert rest["more"] is False
+    assert first["results"] + rest["results"] == desk.broker.of("result")
+    none = await ask(client, "results", experiment_id="reef", after_seq=5)
+    assert (none["results"], none["after_seq"]) == ([], 5)
+
+
+async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, client: Client) -> None:
+    """In parts where it is long; also after the experiment was let go."""
+    base = {"food": 1, "series": [index / 7 for index in range(40_000)]}
+    live = await desk.begin(plan(points=1, base_config=base))
+    [name] = await desk.launch(live)
+    [[command]] = desk.orchestrator.calls
+    for _ in range(2):
+        text, offset = "", 0
+        while True:
+            part = await ask(client, "config", simulation_id=name, offset=offset)
+            text += part["config"]
+            assert part["config_sha"] == part["computed_sha"] == command.config_sha
+            if (offset := part["next_offset"]) is None:
+                break
+        assert text.encode() == command.config
+        await desk.hear("completed", name)
+        await desk.report("reef")
+    assert desk.ledger.experiments == {}
+
+
+@pytest.mark.parametrize(
+    ("verb", "request_", "code", "words"),
+    [
+        ("get", {"experiment_id": "nobody"}, "404", "there is no experiment nobody"),
+        ("jobs", {"experiment_id": "nobody"}, "404", "there is no experiment"),
+        ("points", {"experiment_id": "nobody"}, "404", "there is no experiment"),
+        ("results", {"experiment_id": "nobody"}, "404", "there is no experiment"),
+        ("config", {"simulation_id": "nonsense"}, "404", "there is no run nonsense"),
+        ("config", {"simulation_id": "reef-p000099-r000-a1"}, "404", "there is no run"),
+        ("config", {"simulation_id": "reef-p000000-r000-a9"}, "404", "there is no run"),
+        ("get", {}, "400", "experiment_id: Field required"),
+        ("get", {"experiment_id": "reef", "more": 1}, "400", "more: Extra inputs"),
+        ("jobs", {"experiment_id": "reef", "limit": 101}, "400", "limit: "),
+        ("jobs", {"experiment_id": "reef", "limit": 0}, "400", "limit: "),
+        ("jobs", {"experiment_id": "reef", "state": "happy"}, "400", "state: "),
+        ("jobs", {"experiment_id": "reef", "cursor": "1.2"}, "400", "cursor"),
+        ("list", {"cursor": "x"}, "400", "cursor"),
+        ("list", {"cursor": "9" * 30}, "400", "cursor"),
+        ("list", {"state": "asleep"}, "400", "state: "),
+        ("points", {"experiment_id": "reef", "cursor": "-1"}, "400", "cursor"),
+    ],
+)
+async def test_what_can_not_be_answered_has_a_code_and_words(
+    desk: Desk, client: Client, verb: str, request_: dict[str, Any], code: str, words: str
+) -> None:
+    """Like HTTP's; the words say what is wrong with what was asked."""
+    await desk.begin(plan())
+    answer = await ask(client, verb, **request_)
+    assert answer.get("code") == code, answer
+    assert words in answer["words"]
+
+
+async def test_what_is_no_json_is_refused(client: Client) -> None:
+    """As is what isn't an object."""
+    for data in (b"{", b"[]", b"\xff"):
+        assert (await send(client, "get", data))["code"] == "400"
+
+
+async def test_an_integer_of_any_size_is_no_reason_to_fail(desk: Desk, client: Client) -> None:
+    """A position over 64 bits is refused; there is nothing behind the end of a configuration."""
+    await run_all(desk, points=1)
+    answer = await ask(client, "results", experiment_id="reef", after_seq=2**70)
+    assert answer["code"] == "400"
+    assert "after_seq: " in answer["words"]
+    page = await ask(client, "config", simulation_id="reef-p000000-r000-a1", offset=2**70)
+    assert (page["config"], page["next_offset"]) == ("", None)
