@@ -1,15 +1,13 @@
-"""`ems`: looks at experiments, brings their results out, checks plans, starts a platform on this machine."""
+"""`ems`: looks at experiments, changes them, brings their results out, checks plans, starts a platform here."""
 
-import asyncio
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import exits, follow, shell
+from ems_worker.cli import asking, exits, follow, shell
 from ems_worker.cli.export import Format
 from ems_worker.core.experiment import ExperimentState
 
@@ -24,6 +22,10 @@ _Port = Annotated[
 ]
 _INSTALL_LOCAL = "pip install 'ems-worker[local]'"
 Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")]
+RequestId = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The same request twice is carried out once. Default: a new id."),
+]
 
 
 @app.callback()
@@ -57,7 +59,7 @@ def list_(
             views.experiments(rows)
         return exits.Exit.OK
 
-    return _asked(server, context, ask)
+    return asking.asked(server, context, ask)
 
 
 @app.command()
@@ -80,7 +82,7 @@ def show(
         await views.points_of(ems, details)
         return exits.Exit.OK
 
-    return _asked(server, context, ask)
+    return asking.asked(server, context, ask)
 
 
 @app.command()
@@ -100,7 +102,7 @@ def watch(
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)
 
-    return _asked(server, context, ask)
+    return asking.asked(server, context, ask)
 
 
 @app.command()
@@ -129,7 +131,7 @@ def export(
             shell.say(f"{count:,} {'attempts' if attempts else 'jobs'} in {output}")
         return exits.Exit.OK
 
-    return _asked(server, context, ask)
+    return asking.asked(server, context, ask)
 
 
 @app.command()
@@ -180,7 +182,60 @@ def config(
         sys.stdout.buffer.write(found.content.encode())
         return exits.Exit.OK
 
-    return _asked(server, context, ask)
+    return asking.asked(server, context, ask)
+
+
+@app.command()
+@shell.guarded
+def retry(
+    experiment_id: Experiment,
+    request_id: RequestId = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """Tries failed and lost jobs once more.
+
+    An experiment that has ended opens again, as a new round. Jobs that lack only metrics wait for these again, without
+    a new run; infeasible jobs stay as they are.
+    """
+    return asking.changed("retry", experiment_id, request_id, json, server, context)
+
+
+@app.command()
+@shell.guarded
+def resume(
+    experiment_id: Experiment,
+    request_id: RequestId = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """Goes on with an experiment that is paused."""
+    return asking.changed("resume", experiment_id, request_id, json, server, context)
+
+
+@app.command()
+@shell.guarded
+def schema(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="plan, decision, status, ...; without it: all names.")
+    ] = None,
+) -> exits.Exit:
+    """Prints the JSON Schema (2020-12) of plans, or of a document that the worker sends.
+
+    A document's whole name, like ems.status.v1, is taken too.
+    """
+    from ems_worker.core import document_schemas
+
+    if name is None:
+        shell.out("\n".join(document_schemas.names()))
+        return exits.Exit.OK
+    found = document_schemas.find(name)
+    if found is None:
+        raise exits.Misused(f"there is no schema {name!r}; there are {', '.join(document_schemas.names())}")
+    shell.out(document_schemas.text(found))
+    return exits.Exit.OK
 
 
 @app.command()
@@ -222,21 +277,6 @@ def up(
         http_port=http_port,
         base_config_root=base_config_root,
     )
-
-
-def _asked(
-    server: str | None, context: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]"
-) -> exits.Exit:
-    """Connects, asks, and closes the connection."""
-    from ems_worker import client
-
-    access = shell.access(server, context)
-
-    async def connected() -> exits.Exit:
-        async with client.EmsClient(access, notice=shell.say) as ems:
-            return await ask(ems)
-
-    return asyncio.run(connected())
 
 
 def main() -> None:

@@ -94,6 +94,12 @@ def trouble(status: Document) -> str:
     return ", ".join(f"{counts[name]:,} {name}" for name in _TROUBLE if counts.get(name))
 
 
+def waiting(status: Document) -> str:
+    """The jobs whose runs completed and whose metrics are still computed elsewhere, as words."""
+    count = status["counts"].get(Bucket.AWAITING_METRICS.value)
+    return f"{count:,} awaiting metrics" if count else ""
+
+
 def duration(seconds: float) -> str:
     """As people say it: `4 s`, `3 min`, `2 h 05 min`."""
     if seconds < 90:
@@ -105,8 +111,7 @@ def duration(seconds: float) -> str:
 def line(status: Document) -> str:
     """A status in one line."""
     parts = [f"{status['state']}: {ended(status):,} of {status['total']:,} jobs ended ({status['progress']:.0%})"]
-    if bad := trouble(status):
-        parts.append(bad)
+    parts += filter(None, (trouble(status), waiting(status)))
     if status["throughput"] and status["finished_at"] is None:
         parts.append(f"{status['throughput']:.3g} per second")
     if (status["eta_seconds"] or 0) >= 1 and status["finished_at"] is None:
@@ -159,7 +164,7 @@ class _Bar:
 
     def show(self, status: Document) -> None:
         left = status["eta_seconds"]
-        words = [trouble(status), f"{duration(left)} left" if (left or 0) >= 1 else ""]
+        words = [trouble(status), waiting(status), f"{duration(left)} left" if (left or 0) >= 1 else ""]
         self._progress.update(
             self._task,
             description=f"{status['experiment_id']} {status['state']}",

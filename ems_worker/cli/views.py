@@ -20,13 +20,16 @@ def experiments(found: list[Document]) -> None:
     if not found:
         shell.say("no experiments")
         return
-    header = ("id", "state", "ended", "jobs", "trouble", "group", "created", "name")
+    # Rare, and no trouble: a column of its own, where there is something in it.
+    waiting = any(follow.waiting(one) for one in found)
+    header = ("id", "state", "ended", "jobs", *(["waiting"] if waiting else []), "trouble", "group", "created", "name")
     rows = [
         (
             one["experiment_id"],
             one["state"],
             f"{one['progress']:.0%}",
             str(one["total"]),
+            *([follow.waiting(one) or "-"] if waiting else []),
             follow.trouble(one) or "-",
             one["group"] or "-",
             one["created_at"],
@@ -53,6 +56,17 @@ def details_of(details: Document) -> None:
     for name, value in facts.items():
         if value:
             shell.out(f"  {name}: {value}")
+
+
+def change(verb: str, document: Document) -> None:
+    """What became of a change: its `ems.change.v1`."""
+    name, state = document["experiment_id"], document["state"]
+    if not document["changed"]:
+        shell.out(f"{name}: nothing to {verb}, it is {state}")
+    elif "retried" in document:
+        shell.out(f"{name}: {document['retried']:,} jobs are tried again, it is {state}")
+    else:
+        shell.out(f"{name} is {state}")
 
 
 async def points_of(ems: "client.EmsClient", details: Document) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -192,6 +193,21 @@ class EmsClient:
             offset = page["next_offset"]
             if offset is None:
                 return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
+
+    async def retry(self, experiment_id: str, *, request_id: str | None = None) -> Document:
+        """Tries failed and lost jobs once more; `ems.change.v1`, with how many (`retried`).
+
+        An experiment that had ended opens again as a new round. Asked again under the same `request_id` (default: a new
+        one) nothing more happens, and the answer is the same.
+        """
+        return await self._change("retry", experiment_id, request_id)
+
+    async def resume(self, experiment_id: str, *, request_id: str | None = None) -> Document:
+        """Goes on with an experiment that is held; `ems.change.v1`. `request_id` as in `retry`."""
+        return await self._change("resume", experiment_id, request_id)
+
+    async def _change(self, verb: str, experiment_id: str, request_id: str | None) -> Document:
+        return await self._ask(verb, experiment_id=_check_id(experiment_id), request_id=request_id or str(uuid.uuid4()))
 
     async def _ask(self, endpoint: str, **request: object) -> Document:
         body = json.dumps({name: value for name, value in request.items() if value is not None})

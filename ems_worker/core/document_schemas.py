@@ -259,6 +259,7 @@ CHANGE: Final = _document(
         "experiment_id": _EXPERIMENT,
         "changed": {"type": "boolean", "description": "whether there was anything to do"},
         "state": _word("of the experiment after it", ExperimentState),
+        "round": _count("of the experiment after it", 1),
     },
     {"retried": _count("jobs that are tried again, or wait again for metrics; answers of retry have it")},
 )

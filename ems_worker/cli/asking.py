@@ -1,0 +1,56 @@
+"""Commands that ask the worker over NATS: connect, ask, close."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
+
+from ems_worker import errors
+from ems_worker.cli import exits, shell
+
+if TYPE_CHECKING:
+    from ems_worker import client
+
+
+def asked(
+    server: str | None, context: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]"
+) -> exits.Exit:
+    """Connects, asks, and closes the connection."""
+    from ems_worker import client
+
+    access = shell.access(server, context)
+
+    async def connected() -> exits.Exit:
+        async with client.EmsClient(access, notice=shell.say) as ems:
+            return await ask(ems)
+
+    return asyncio.run(connected())
+
+
+def changed(
+    verb: Literal["retry", "resume"],
+    experiment_id: str,
+    request_id: str | None,
+    json: bool,
+    server: str | None,
+    context: str | None,
+) -> exits.Exit:
+    """Asks for a change and says what became of it."""
+    from ems_worker.cli import views
+
+    request = request_id or str(uuid.uuid4())
+
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        change = ems.retry if verb == "retry" else ems.resume
+        try:
+            document = await change(experiment_id, request_id=request)
+        except errors.NoAnswer:
+            shell.say(f"it may be carried out all the same; to ask for it again: --request-id {request}")
+            raise
+        if json:
+            shell.out_json(document)
+        else:
+            views.change(verb, document)
+        return exits.Exit.OK
+
+    return asked(server, context, ask)
