@@ -45,8 +45,10 @@ class NatsServer:
     again. The directory keeps the store, the configuration and the log.
     """
 
-    def __init__(self, directory: Path, *, port: int | None = None) -> None:
+    def __init__(self, directory: Path, *, port: int | None = None, more: str = "") -> None:
+        """`more` is further text of its configuration."""
         self._directory = directory
+        self._more = more
         self._port_given = port is not None
         self.port = port if port is not None else 0
         self._child: process.Child | None = None
@@ -112,7 +114,7 @@ class NatsServer:
         name = f"ems-{secrets.token_hex(4)}"
         self._directory.mkdir(parents=True, exist_ok=True)
         config = self._directory / "nats-server.conf"
-        config.write_text(_config(name, self.port, self._directory))
+        config.write_text(_config(name, self.port, self._directory) + self._more)
         self._child = process.Child(_NAME, [str(find_executable()), "--config", str(config)], log=self.log)
         self._child.start()
         try:

@@ -204,6 +204,10 @@ class Connection:
             await asyncio.sleep(_pause_seconds(0))
 
     async def _dial(self) -> Client:
+        try:
+            options = nats_access.options(self._access)
+        except errors.SettingsError as error:  # files that are being replaced: there will be another attempt
+            raise errors.BrokerUnavailable(str(error)) from error
         client = nats_access.client(self._access)
         self._closed = closed = asyncio.Event()
 
@@ -213,7 +217,7 @@ class Connection:
         try:
             async with asyncio.timeout(_DIAL_SECONDS):
                 await client.connect(
-                    **nats_access.options(self._access),
+                    **options,
                     name=self._name,
                     allow_reconnect=False,
                     # Twice a server, at once; the pauses between rounds are ours.
