@@ -5,7 +5,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -20,18 +19,22 @@ _MAX_AGE_SECONDS = 30 * 24 * 3600
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 2.0
 _MESSAGE_ID = "Nats-Msg-Id"
+# JetStream's error codes: the orchestrator made the stream first, or one of another name that holds its subjects.
+_SOMEBODY_ELSES = (10058, 10065)
 # The broker is away, or too busy; what is looked for is there later.
 _AWAY = (nats.errors.Error, nats.js.errors.APIError, OSError, TimeoutError)
 
 
 class Bus:
-    """Run events that name this experiment. `stored` is the stream's order; `heard` has repeated publishes too."""
+    """Run events that name this experiment: each that was stored, and every publish that was heard, repeats too."""
 
-    def __init__(self, client: Client, stream: str, first: int, experiment_id: str) -> None:
+    def __init__(self, client: Client, experiment_id: str) -> None:
         self._client = client
-        self._stream = stream
-        self._next = first
         self._mark = experiment_id.encode()
+        self._stream = ""
+        self._first = self._next = 1
+        self._again = False
+        self._open = True
         self._told = asyncio.Event()
         self._told_at = 0.0
         self.stored: list[messages.Event] = []
@@ -62,34 +65,49 @@ class Bus:
         """Returns once no event came for so long; or after `timeout` seconds."""
         await self.until(lambda: time.monotonic() - self._told_at >= seconds, timeout)
 
+    async def reconnected(self) -> None:
+        """Reads the stream again: a broker that crashed may have lost its end, and used the sequences once more."""
+        self._again = True
+
+    async def begin(self) -> None:
+        """Subscribes to every publish, and remembers where the stream is. Raises what nats-py raises."""
+        self._stream, last = await _stream(self._client)
+        self._first = self._next = last + 1
+        for kind in messages.KINDS:
+            for subject in (kind, f"{kind}.>"):
+                await self._client.subscribe(subject, cb=self._hear)
+        await self._client.flush()
+
     async def follow(self) -> None:
-        """Reads what the stream gets, for ever."""
-        while True:
+        """Reads what the stream gets, until `close`."""
+        while self._open:
             with contextlib.suppress(*_AWAY):
                 await self._read_new()
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def listen(self) -> None:
-        """Subscribes to every publish."""
-        for kind in messages.KINDS:
-            for subject in (kind, f"{kind}.>"):
-                await self._client.subscribe(subject, cb=self._hear)
+    def close(self) -> None:
+        """Ends `follow`. Cancelling alone would not: a request that is answered at that moment swallows it."""
+        self._open = False
 
     async def _hear(self, message: Msg) -> None:
         headers = message.headers or {}
         self._keep(self.heard, messages.Message(message.subject, headers.get(_MESSAGE_ID, ""), message.data))
 
     async def _read_new(self) -> None:
+        if self._again:
+            self._again, self._next = False, self._first
         stream = self._client.jetstream(timeout=_ANSWER_SECONDS)
         last = (await stream.stream_info(self._stream)).state.last_seq
-        while self._next <= last:
+        while self._open and self._next <= last:
             with contextlib.suppress(nats.js.errors.NotFoundError):  # deleted, or expired
                 self._take(await stream.get_msg(self._stream, self._next))
             self._next += 1
 
     def _take(self, raw: RawStreamMsg) -> None:
         headers = raw.headers or {}
-        self._keep(self.stored, messages.Message(raw.subject or "", headers.get(_MESSAGE_ID, ""), raw.data or b""))
+        message = messages.Message(raw.subject or "", headers.get(_MESSAGE_ID, ""), raw.data or b"")
+        if all(one.message != message for one in self.stored):
+            self._keep(self.stored, message)
 
     def _keep(self, to: list[messages.Event], message: messages.Message) -> None:
         # Other systems, and other runs of this kit, share the bus.
@@ -102,33 +120,33 @@ class Bus:
 @contextlib.asynccontextmanager
 async def connect(server: str, experiment_id: str, timeout: float) -> AsyncIterator[Bus]:
     """A bus that is listened to. Raises BrokerUnavailable where the server, or its JetStream, doesn't answer."""
-    unreachable = f"the NATS server {server} can't be reached"
+    client = Client()
+    bus = Bus(client, experiment_id)
     try:
         async with asyncio.timeout(timeout):
-            client = await nats.connect(
+            await client.connect(
                 server,
                 name="ems-conformance",
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.1,
+                reconnect_time_wait=0,
                 connect_timeout=2,
                 ping_interval=10,
                 error_cb=_no_news,
+                reconnected_cb=bus.reconnected,
             )
     except _AWAY as failed:
-        raise errors.BrokerUnavailable(f"{unreachable} within {timeout:g} s") from failed
+        raise errors.BrokerUnavailable(f"the NATS server {server} can't be reached within {timeout:g} s") from failed
     try:
         try:
-            stream, first = await _stream(client)
-            bus = Bus(client, stream, first, experiment_id)
-            await bus.listen()
-            await client.flush()
+            await bus.begin()
         except _AWAY as failed:
             raise errors.BrokerUnavailable(f"JetStream on {server} can't be used: {failed}") from failed
         following = asyncio.create_task(bus.follow())
         try:
             yield bus
         finally:
+            bus.close()
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
     finally:
@@ -136,7 +154,7 @@ async def connect(server: str, experiment_id: str, timeout: float) -> AsyncItera
 
 
 async def _stream(client: Client) -> tuple[str, int]:
-    """The stream that holds the events, made as the worker makes it where there is none; its next sequence."""
+    """The stream that holds the events, made as the worker makes it where there is none; its last sequence."""
     stream = client.jetstream(timeout=_ANSWER_SECONDS)
     try:
         name = await stream.find_stream_name_by_subject(messages.COMPLETED)
@@ -149,8 +167,14 @@ async def _stream(client: Client) -> tuple[str, int]:
             retention=RetentionPolicy.LIMITS,
             max_age=_MAX_AGE_SECONDS,
         )
-        name = (await stream.add_stream(config)).config.name or STREAM
-    return name, (await stream.stream_info(name)).state.last_seq + 1
+        try:
+            await stream.add_stream(config)
+            name = STREAM
+        except nats.js.errors.APIError as refused:
+            if refused.err_code not in _SOMEBODY_ELSES:
+                raise
+            name = await stream.find_stream_name_by_subject(messages.COMPLETED)
+    return name, (await stream.stream_info(name)).state.last_seq
 
 
 async def _no_news(error: Exception) -> None:

@@ -105,9 +105,9 @@ class Watch:
         try:
             async with asyncio.timeout(timeout):
                 message = await self._call.read()
-            if isinstance(message, pb.Capacity):
-                return message, "OK", ""
-            return None, (await self._call.code()).name, (await self._call.details()) or "the stream ended"
+                if isinstance(message, pb.Capacity):
+                    return message, "OK", ""
+                return None, (await self._call.code()).name, (await self._call.details()) or "the stream ended"
         except TimeoutError:
             return None, "DEADLINE_EXCEEDED", f"nothing came within {timeout:g} s"
         except grpc.aio.AioRpcError as error:

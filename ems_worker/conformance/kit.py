@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from ems_worker.conformance import bus, calls, check, configurations, messages
@@ -95,15 +95,20 @@ class Kit:
 
     async def end_of(self, simulation_id: str) -> messages.Event:
         """The event that says that this run ended. Raises Failed where none comes in time."""
-        timeout = self.options.timeout
-        await self.bus.until(lambda: any(one.is_end for one in self.bus.of(simulation_id)), timeout)
-        for one in self.bus.of(simulation_id):
-            if one.is_end:
-                return one
-        raise check.Failed(
-            f"{simulation_id} was accepted, and neither {messages.COMPLETED} nor {messages.FAILED} of it was stored "
-            f"within {timeout:g} s"
-        )
+        await self.ends_of([simulation_id])
+        return next(one for one in self.bus.of(simulation_id) if one.is_end)
+
+    async def ends_of(self, simulation_ids: Collection[str]) -> None:
+        """Returns once these runs have ended. Raises Failed where an end isn't told in time."""
+
+        def open_runs() -> set[str]:
+            return set(simulation_ids) - {one.simulation_id for one in self.bus.stored if one.is_end}
+
+        if not await self.bus.until(lambda: not open_runs(), self.options.timeout):
+            raise check.Failed(
+                f"{', '.join(sorted(open_runs()))} was accepted, and neither {messages.COMPLETED} nor "
+                f"{messages.FAILED} of it was stored within {self.options.timeout:g} s"
+            )
 
     async def ended(self) -> pb.StartSimulationCommand:
         """The start of a run that has ended: always the same one."""

@@ -38,8 +38,7 @@ async def partial_batch(subject: kit.Kit) -> None:
     }
     got = {key: count for key, count in came.items() if key[0]}
     check.require(got == expected, f"expected {_pairs(expected)}; came {_pairs(got)}")
-    for command in (first, twice, last):
-        await subject.end_of(command.simulation_id)
+    await subject.ends_of([first.simulation_id, twice.simulation_id, last.simulation_id])
 
 
 async def stop_unknown(subject: kit.Kit) -> None:
@@ -115,8 +114,7 @@ async def capacity(subject: kit.Kit) -> None:
 async def nothing_left(subject: kit.Kit) -> None:
     """Every accepted run has ended, once, and no slot is taken by any of them."""
     await subject.ended()
-    for name in subject.accepted:
-        await subject.end_of(name)
+    await subject.ends_of(subject.accepted)
     await subject.settled()
     for name in subject.accepted:
         ends = {one.kind for one in subject.bus.of(name) if one.is_end}

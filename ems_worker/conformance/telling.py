@@ -66,8 +66,7 @@ async def broker_outage(subject: kit.Kit) -> None:
         names += [await subject.begin(subject.command()) for _ in range(_RUNS_AROUND_AN_OUTAGE)]
     await outage
     await subject.reachable()
-    for name in names:
-        await subject.end_of(name)
+    await subject.ends_of(names)
     if len(names) == _RUNS_AROUND_AN_OUTAGE:
         raise check.Skipped("the broker did not go away by --broker-restart-command")
 

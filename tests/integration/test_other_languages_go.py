@@ -1,0 +1,58 @@
+"""The skeleton of an orchestrator in Go compiles, and passes the conformance kit."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ems_worker.conformance import check, kit, orchestrator
+from tests.support import other_languages, servers
+
+SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
+SHELL_LONG = b"""sleep 3; echo '{"metrics": {"population": 12}}'\n"""
+OPTIONAL = {"partial-batch", "stop-unknown", "stop-running", "status", "capacity"}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[servers.NatsServer]:
+    server = servers.run_sync(servers.NatsServer(tmp_path / "nats"))
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.mark.skipif(bool(other_languages.without_go()), reason=other_languages.without_go() or "Go is here")
+async def test_the_skeleton_in_go_conforms(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """Built from examples/orchestrator-go with the system's Go it passes; the checks of optional calls are skipped."""
+    executable = await asyncio.to_thread(other_languages.build_go_skeleton, tmp_path / "go")
+    data = tmp_path / "data"
+    data.mkdir()
+
+    async def outage() -> None:
+        await broker.kill()
+        await asyncio.sleep(0.3)
+        await broker.start()
+
+    command = [str(executable), "{address}", broker.url, str(data), 'sh "$SIMULATION_CONFIG"']
+    async with other_languages.Orchestrator(command, log=tmp_path / "orchestrator.log") as one:
+        await one.ready()
+        options = kit.Options(
+            one.address,
+            broker.url,
+            short=SHELL_SHORT,
+            long=SHELL_LONG,
+            timeout=20,
+            restart=one.restart,
+            restart_broker=outage,
+        )
+        results = [result async for result in orchestrator.run(options)]
+    assert [(one.name, one.words) for one in results if one.outcome is check.Outcome.FAILED] == []
+    assert {one.name for one in results if one.outcome is check.Outcome.SKIPPED} == OPTIONAL
+
+
+def test_the_page_shows_the_skeleton_that_is_tested() -> None:
+    """docs/orchestrator.md quotes examples/orchestrator-go/main.go as it is."""
+    page = (servers.ROOT / "docs" / "orchestrator.md").read_text()
+    [quoted] = re.findall(r"^```go\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    assert quoted == (other_languages.EXAMPLES / "orchestrator-go" / "main.go").read_text()

@@ -1,0 +1,135 @@
+"""Programs in Node meet the worker and the conformance kit: an orchestrator of all calls, of one call, a publisher."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ems_worker.conformance import check, kit, orchestrator
+from ems_worker.local import ports
+from tests.support import commands, other_languages, servers, wait
+
+SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
+SHELL_LONG = b"""sleep 5; echo '{"metrics": {"population": 12}}'\n"""
+OPTIONAL = {"partial-batch", "stop-unknown", "stop-running", "status", "capacity"}
+ALL_AND_ONE = pytest.mark.parametrize("flags", [[], ["--only-start"]], ids=["all", "only-start"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packages() -> None:
+    other_languages.install_node_packages()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.NatsServer]:
+    """One nats-server for this module."""
+    server = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
+    yield server
+    asyncio.run(server.stop())
+
+
+@contextlib.asynccontextmanager
+async def node_orchestrator(
+    broker: servers.NatsServer, directory: Path, simulator: str, flags: list[str]
+) -> AsyncIterator[other_languages.Orchestrator]:
+    script = other_languages.EXAMPLES / "orchestrator-node" / "orchestrator.mjs"
+    command = [str(other_languages.node()), str(script), "--listen", "{address}", "--server", broker.url, *flags]
+    options = ["--data-dir", str(directory / "orchestrator"), "--simulator", simulator]
+    async with other_languages.Orchestrator([*command, *options], log=directory / "orchestrator.log") as one:
+        await one.ready()
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def worker(broker: servers.NatsServer, target: str, directory: Path) -> AsyncIterator[None]:
+    http = f"{ports.LOOPBACK}:{ports.free_port()}"
+    env = commands.environment(
+        EMS_SERVER=broker.url, EMS_ORCHESTRATOR=target, EMS_DATA_DIR=str(directory / "data"), EMS_HTTP=http
+    )
+    command = [sys.executable, "-m", "ems_worker.cli.worker", "run"]
+
+    def ready() -> bool:
+        assert one.running, one.last_words()
+        try:
+            with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    async with servers.Program("ems-worker", command, log=directory / "worker.log", env=env) as one:
+        await wait.until(ready, timeout=30, what="the worker to be ready")
+        yield
+
+
+async def publish(broker: servers.NatsServer, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    """examples/publish.mjs: its exit code, and the documents that it printed."""
+    script = other_languages.EXAMPLES / "publish.mjs"
+    process = await asyncio.create_subprocess_exec(
+        other_languages.node(), script, "--server", broker.url, *arguments, stdout=subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, [json.loads(line) for line in out.splitlines()]
+
+
+@ALL_AND_ONE
+async def test_an_orchestrator_in_node_conforms(broker: servers.NatsServer, tmp_path: Path, flags: list[str]) -> None:
+    """With all calls it passes every check; with StartSimulation alone those of the other calls are skipped."""
+
+    async def outage() -> None:
+        await broker.kill()
+        await asyncio.sleep(0.3)
+        await broker.start()
+
+    async with node_orchestrator(broker, tmp_path, 'sh "$SIMULATION_CONFIG"', flags) as one:
+        options = kit.Options(
+            one.address,
+            broker.url,
+            short=SHELL_SHORT,
+            long=SHELL_LONG,
+            timeout=20,
+            restart=one.restart,
+            restart_broker=outage,
+        )
+        results = [result async for result in orchestrator.run(options)]
+    assert [(one.name, one.words) for one in results if one.outcome is check.Outcome.FAILED] == []
+    skipped = {one.name for one in results if one.outcome is check.Outcome.SKIPPED}
+    assert skipped == (OPTIONAL if flags else set())
+
+
+@ALL_AND_ONE
+async def test_the_worker_runs_a_plan_with_programs_in_node(
+    broker: servers.NatsServer, tmp_path: Path, flags: list[str]
+) -> None:
+    """A publisher with only a NATS client sees its plan accepted, run by an orchestrator in Node, and completed."""
+    simulator = """echo '{"metrics": {"population": '$(wc -l < "$SIMULATION_CONFIG")'}}'"""
+    async with node_orchestrator(broker, tmp_path, simulator, flags) as one:
+        async with worker(broker, one.address, tmp_path):
+            code, (decision, status) = await publish(broker)
+            assert (decision["decision"], decision["points"], decision["jobs"]) == ("accepted", 2, 4)
+            assert (status["state"], status["counts"]["completed"], status["progress"]) == ("completed", 4, 1.0)
+            assert code == 0
+            plan = tmp_path / "plan.yaml"
+            plan.write_text("experiment_name: typo\nbase_config: {a: 1}\nparameter_spice: {a: [1, 2]}\n")
+            code, (decision,) = await publish(broker, str(plan))
+            assert (code, decision["decision"]) == (1, "rejected")
+    started = [path.name for path in (tmp_path / "orchestrator").iterdir() if path.is_dir()]
+    assert sorted(started) == [
+        f"{status['experiment_id']}-p{point:06d}-r{n:03d}-a1" for point in (0, 1) for n in (0, 1)
+    ]
+
+
+def test_no_registry_is_named() -> None:
+    """The lock file says which packages, by their digests, and not where they come from."""
+    lock = (other_languages.EXAMPLES / "package-lock.json").read_text()
+    packages = json.loads(lock)["packages"]
+    assert "://" not in lock
+    assert all("integrity" in package for name, package in packages.items() if name)
