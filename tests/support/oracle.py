@@ -2,7 +2,8 @@
 
 `python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. No processes, no database: what remains is
 what its client costs. With `--log FILE` it is the oracle of tests that kill things: a line a start call, on disk before
-the reply, `accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`; a restart reads it and stays idempotent.
+the reply, `accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`, and `ended ID` before the event that tells of it;
+a restart reads it and stays idempotent.
 """
 
 import argparse
@@ -92,12 +93,12 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._failures = Failures.parse(options.fail)
         self._held: list[str] = options.hold
         self._runs: dict[str, model.Run] = {}
-        self._log: Log | None = None
+        self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         if options.log is not None:
             if options.log.exists():
                 self._remember(options.log.read_text().split("\n"))
-            self._log = Log(options.log)
+            self.log = Log(options.log)
 
     def _remember(self, lines: Iterable[str]) -> None:
         """Runs of an earlier life end again: their events may not have got out; those that did are duplicates."""
@@ -147,8 +148,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         return responses
 
     async def _settle(self, lines: Iterable[str], accepted: Iterable[str]) -> None:
-        if self._log is not None:
-            await self._log.write(lines)
+        if self.log is not None:
+            await self.log.write(lines)
         for simulation_id in accepted:
             self._take_on(simulation_id)
 
@@ -201,10 +202,12 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         await asyncio.Event().wait()
 
 
-async def publish(queue: "asyncio.Queue[model.Event]", stream: nats.js.JetStreamContext) -> None:
+async def publish(oracle: Oracle, stream: nats.js.JetStreamContext) -> None:
     """Publishes one event after the other, each until the broker has it."""
     while True:
-        event = await queue.get()
+        event = await oracle.ends.get()
+        if oracle.log is not None:
+            await oracle.log.write([f"ended {event.simulation_id}"])
         while True:
             try:
                 await stream.publish(event.subject, event.body, headers={"Nats-Msg-Id": event.message_id})
@@ -222,7 +225,7 @@ async def serve(options: argparse.Namespace) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     client = await nats.connect(options.server, max_reconnect_attempts=-1, reconnect_time_wait=0.1, ping_interval=10)
     oracle = Oracle(options)
-    publishers = [asyncio.create_task(publish(oracle.ends, client.jetstream(timeout=2))) for _ in range(PUBLISHERS)]
+    publishers = [asyncio.create_task(publish(oracle, client.jetstream(timeout=2))) for _ in range(PUBLISHERS)]
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     pb_grpc.add_OrchestratorClientServiceServicer_to_server(oracle, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_aio.HealthServicer(), server)

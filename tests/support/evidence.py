@@ -1,0 +1,117 @@
+"""What a test of crashes left behind, read from the outside: the manifest, the oracle's log, the streams."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message in a stream."""
+
+    seq: int
+    subject: str
+    document: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`calls`: the oracle's lines as words, in order. `acked`: plans whose publish was acknowledged, by sequence."""
+
+    experiments: Sequence[Row]
+    plans: Mapping[str, tuple[bytes, bytes]]
+    submissions: Sequence[Row]
+    runs: Sequence[Row]
+    statuses: Mapping[str, Mapping[str, Any]]
+    calls: Sequence[Sequence[str]]
+    acked: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    last_status: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Sequence[Mapping[str, Any]] = ()
+    points: Sequence[Mapping[str, Any]] = ()
+    dead: Sequence[Stored] = ()
+
+    def of(self, experiment_id: str) -> list[Row]:
+        """All attempts of an experiment, in order."""
+        return [row for row in self.runs if row["experiment_id"] == experiment_id]
+
+
+def local(manifest: Path, log: Path, acked: Mapping[int, Mapping[str, Any]] | None = None) -> Evidence:
+    """What is on this machine's disk: all there is while a server is down.
+
+    The log is read first, the manifest as one snapshot: what the log has must have been in the manifest before.
+    """
+    lines = log.read_text().split("\n")[:-1] if log.exists() else []
+    connection = sqlite3.connect(f"file:{manifest}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("BEGIN")
+
+        def rows(query: str) -> list[Row]:
+            return [dict(row) for row in connection.execute(query)]
+
+        plans = {
+            row["experiment_id"]: (row["plan"], row["base"].encode())
+            for row in rows("SELECT experiment_id, plan, base FROM plans JOIN experiments ON experiment = key")
+        }
+        statuses = rows("SELECT experiment_id, document FROM statuses JOIN experiments ON experiment = key")
+        return Evidence(
+            experiments=rows("SELECT * FROM experiments ORDER BY key"),
+            plans=plans,
+            submissions=rows("SELECT * FROM submissions"),
+            runs=rows("SELECT * FROM v_runs ORDER BY experiment_id, point, replicate, attempt"),
+            statuses={row["experiment_id"]: json.loads(row["document"]) for row in statuses},
+            calls=[line.split(" ") for line in lines],
+            acked=acked or {},
+        )
+    finally:
+        connection.close()
+
+
+async def whole(jetstream: JetStreamContext, found: Evidence) -> Evidence:
+    """With what the streams hold."""
+    status = await stored(jetstream, "EMS_STATUS")
+    results = await stored(jetstream, "EMS_RESULTS")
+    return replace(
+        found,
+        decisions={int(one.subject.rpartition(".")[2]): one.document for one in status if ".decision." in one.subject},
+        last_status={one.subject.rpartition(".")[2]: one.document for one in status if ".status." in one.subject},
+        results=[one.document for one in results if ".result." in one.subject],
+        points=[one.document for one in results if ".point." in one.subject],
+        dead=await stored(jetstream, "EMS_DLQ"),
+    )
+
+
+async def stored(jetstream: JetStreamContext, stream: str) -> list[Stored]:
+    """Every message of a stream, in order; a body that isn't JSON is an empty document."""
+    state = (await jetstream.stream_info(stream)).state
+    if not state.messages:
+        return []
+    config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, inactive_threshold=60)
+    reader = await jetstream.pull_subscribe("", stream=stream, config=config)
+    found: list[Stored] = []
+    while not found or found[-1].seq < state.last_seq:
+        for message in await reader.fetch(500, timeout=2):
+            seq, headers = message.metadata.sequence.stream, message.headers or {}
+            found.append(Stored(seq, message.subject, _document(message.data), headers))
+        if not (await reader.consumer_info()).num_pending:
+            break
+    await reader.unsubscribe()
+    return found
+
+
+def _document(data: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,165 @@
+"""A TCP proxy with the faults of networks: each way of a connection can be stalled, delayed, dropped or cut."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Self
+
+_BLOCK = 65536
+_BLOCKS = 64
+
+
+class Way:
+    """One direction of all connections: `up` to the server, `down` to the client. Faults last until `heal`."""
+
+    def __init__(self) -> None:
+        self._delay = 0.0
+        self._dropping = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.pipes: set[_Pipe] = set()
+
+    def stall(self) -> None:
+        """Nothing passes; what is sent meanwhile arrives once it is healed."""
+        self._flowing.clear()
+
+    def delay(self, seconds: float) -> None:
+        """Everything arrives that much later."""
+        self._delay = seconds
+
+    def drop(self) -> None:
+        """What is sent vanishes without a word. A connection that lost something stays dead, also after `heal`."""
+        self._dropping = True
+
+    def cut(self) -> None:
+        """The receiver hears that nothing more will come on the connections that are open; the sender hears nothing."""
+        for pipe in self.pipes:
+            pipe.end()
+
+    def heal(self) -> None:
+        """All is well again, but for connections that a drop or cut has ruined."""
+        self._delay, self._dropping = 0.0, False
+        self._flowing.set()
+
+    @property
+    def dropping(self) -> bool:
+        """Whether what is sent now vanishes."""
+        return self._dropping
+
+    async def passage(self, sent_at: float) -> None:
+        """Returns when what was sent then may arrive."""
+        wait = sent_at + self._delay - asyncio.get_running_loop().time()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        await self._flowing.wait()
+
+
+class _Pipe:
+    """One direction of one connection."""
+
+    def __init__(self, way: Way, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        self._way, self._source, self._target = way, source, target
+        self._blocks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_BLOCKS)
+        self._dead = False
+
+    def end(self) -> None:
+        self._dead = True
+        with contextlib.suppress(OSError, RuntimeError):  # the target may be closed already
+            self._target.write_eof()
+
+    async def run(self) -> None:
+        self._way.pipes.add(self)
+        writing = asyncio.create_task(self._write())
+        try:
+            with contextlib.suppress(ConnectionError):
+                while data := await self._source.read(_BLOCK):
+                    self._dead |= self._way.dropping
+                    if not self._dead:
+                        await self._blocks.put((asyncio.get_running_loop().time(), data))
+            if not self._dead:
+                await self._blocks.put((0.0, b""))
+                await writing
+        finally:
+            writing.cancel()
+            self._way.pipes.discard(self)
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            while True:
+                sent_at, data = await self._blocks.get()
+                await self._way.passage(sent_at)
+                if not data:
+                    self._target.write_eof()
+                    return
+                self._dead |= self._way.dropping
+                if not self._dead:
+                    self._target.write(data)
+                    await self._target.drain()
+
+
+class Proxy:
+    """`async with Proxy(port) as proxy`: clients connect to `proxy.port` and reach the server at `port`.
+
+    It runs on the test's event loop. A server that is away refuses connections through it, too.
+    """
+
+    def __init__(self, target: Callable[[], int]) -> None:
+        """`target` gives the server's port: it may not be known before the first connection."""
+        self._target = target
+        self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+
+    async def __aenter__(self) -> Self:
+        self.up, self.down = Way(), Way()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._server.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
+    def heal(self) -> None:
+        """Both ways are well again."""
+        self.up.heal()
+        self.down.heal()
+
+    def cut(self) -> None:
+        """Resets every open connection at both ends."""
+        for writers in self._connections.values():
+            for writer in writers:
+                writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target())
+        except OSError:
+            _reset(writer)
+            return
+        self._connections[task] = [writer, far_writer]
+        pipes = [_Pipe(self.up, reader, far_writer), _Pipe(self.down, far_reader, writer)]
+        try:
+            await asyncio.gather(*(pipe.run() for pipe in pipes))
+        except asyncio.CancelledError:  # asyncio.streams would log it as an error of the callback
+            pass
+        finally:
+            del self._connections[task]
+            for one in (writer, far_writer):
+                one.transport.abort()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """As a port on which nobody listens answers."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
