@@ -106,6 +106,12 @@ async def _main(settings: Settings) -> None:
         stopping = True
         log.info("worker.stopping")
         work.cancel()
+        loop.call_later(settings.shutdown_seconds, give_up)
+
+    def give_up() -> None:
+        # What is left undone the next start recovers; whoever stopped us must not wait for ever.
+        log.warning("worker.stopped_late", seconds=settings.shutdown_seconds)
+        os._exit(OK)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

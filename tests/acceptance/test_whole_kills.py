@@ -10,7 +10,7 @@ import pytest
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.support import local_orchestrator, servers, wait, whole
 
-JOBS = 400
+JOBS = 240
 
 
 async def check(server: str, worker: whole.Worker, experiment_id: str, jobs: int) -> None:
@@ -91,12 +91,12 @@ async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:
         whole.Oracle(tmp_path, broker.url, "--slots", "50", "--delay", "0.02") as oracle,
         whole.Worker(tmp_path, broker.url, oracle.target) as worker,
     ):
-        await whole.publish(broker.url, whole.plan("reef", 2000))
-        for part in (300, 900):
+        await whole.publish(broker.url, whole.plan("reef", 1200))
+        for part in (200, 600):
             await begun(oracle, part)
             worker.signal(signal.SIGTERM)
             assert await worker.wait(10) == 0
             assert worker.lines()[-1]["event"] == "worker.stopped"
             worker.start()
-        await check(broker.url, worker, "reef", 2000)
+        await check(broker.url, worker, "reef", 1200)
         assert set(oracle.accepted().values()) == {1}

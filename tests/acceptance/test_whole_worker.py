@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,20 @@ async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_e
         assert "experiment.manifest_not_written" in [line["event"] for line in worker.lines()]
         assert worker.running
         await asyncio.sleep(0)
+
+
+async def test_told_to_end_it_does_not_wait_for_a_broker_that_is_stuck(tmp_path: Path) -> None:
+    """A server that takes connections and says nothing; what is left undone the next start recovers."""
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url, "--hold", "slow-*") as oracle,
+        whole.Worker(tmp_path, broker.url, oracle.target, EMS_SHUTDOWN_SECONDS="3") as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("slow-reef", 3))
+        await wait.until(lambda: len(oracle.accepted()) == 3)
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            worker.signal(signal.SIGTERM)
+            assert await worker.wait(6) == 0
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)

@@ -144,6 +144,7 @@ async def test_a_refusal_fails_the_run_with_the_orchestrators_words(tmp_path: Pa
         desk.orchestrator.answers["reef-p000000-r000-a1"] = deque(["INVALID_ARGUMENT"])
         await desk.begin(plan(points=1))
         await wait.until(lambda: not desk.ledger.open and desk.orchestrator.sent)
+        await quiet(desk)
         one = (await desk.row("reef-p000000-r000-a1")).run
         assert (one.state, one.error_kind) == (RunState.FAILED, ErrorKind.REFUSED)
         assert one.error_message == "INVALID_ARGUMENT: words of it"

@@ -46,5 +46,5 @@ async def test_it_is_replaced_as_a_whole(tmp_path: Path) -> None:
 async def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     """With the file's name and the system's reason."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.FileUnwritable, match="reef.manifest.jsonl can't be written: "):
+    with pytest.raises(errors.FileUnwritable, match=r"reef\.manifest\.jsonl can't be written: "):
         await files.write_manifest(tmp_path / "file", "reef", rows(1))
