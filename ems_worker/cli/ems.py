@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, follow, shell
+from ems_worker.cli import asking, dlq, exits, follow, shell
 from ems_worker.cli.export import Format
 from ems_worker.core.experiment import ExperimentState
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ems_worker import client
 
 app = shell.app("Experiments: what runs, how it goes, what came out.", no_args_is_help=True)
+
+app.add_typer(dlq.app, name="dlq")
 
 Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's id.")]
 _Port = Annotated[

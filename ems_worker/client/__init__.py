@@ -13,7 +13,8 @@ Documents are the platform's (`ems.decision.v1`, `ems.status.v1`, ...), as plain
 """
 
 from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig
+from ems_worker.client.dead_letters import DeadLetter, DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.settings import Access, access
 
-__all__ = ["TERMINAL", "Access", "Document", "EmsClient", "PubAck", "RunConfig", "access"]
+__all__ = ["TERMINAL", "Access", "DeadLetter", "DeadLetters", "Document", "EmsClient", "PubAck", "RunConfig", "access"]

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 
 from ems_worker import errors
 from ems_worker.client import connection, publishing
+from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.core import experiment, ids
 from ems_worker.settings import Access
@@ -48,7 +49,7 @@ class RunConfig:
 
 
 class EmsClient:
-    """Connected inside `async with`. Safe to use from several tasks.
+    """Connected inside `async with`. Safe to use from several tasks. `dead_letters` is what the worker could not use.
 
     Every call may raise errors.BrokerUnavailable; the queries also errors.WorkerUnavailable (nobody serves them),
     errors.NoAnswer (nobody answered in time), errors.NotFound and errors.RequestRefused.
@@ -70,12 +71,9 @@ class EmsClient:
         """
         publishing.subject(publisher)
         self._publisher = publisher
-        self._connection = connection.Connection(
-            servers,
-            timeout=connect_timeout,
-            notice=notice or (lambda _: None),
-        )
+        self._connection = connection.Connection(servers, timeout=connect_timeout, notice=notice or (lambda _: None))
         self._request_timeout = request_timeout
+        self.dead_letters = DeadLetters(self._connection, request_timeout)
 
     async def __aenter__(self) -> Self:
         await self._connection.open()
