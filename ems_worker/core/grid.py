@@ -25,7 +25,7 @@ _EVALUATION_BY_SIZE: Final = 2
 # How many combinations each derived value is tried at.
 _TRIED: Final = 200
 # What may have to be tried one by one, at some 10 us each.
-MOST_TRIED: Final = 10_000_000
+MOST_TRIED: Final = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,18 @@ class Grid:
         )
         self.total = free * prod(root.total for root in self._roots) if self._always else 0
         self._latest = (0, 0)
+
+    def tried(self) -> int:
+        """The number of combinations, found by trying those of the open components, at some 10 us each."""
+        about = sorted({block for rule in self._open for block in rule.blocks})
+        sizes = [self._blocks[block].size for block in about]
+        digits = [0] * len(self._blocks)
+        holding = 0
+        for row in product(*map(range, sizes)):
+            for block, digit in zip(about, row, strict=True):
+                digits[block] = digit
+            holding += all(self._test(rule, digits, None) for rule in self._open)
+        return self.total // prod(sizes) * holding
 
     @property
     def exact(self) -> bool:
@@ -143,10 +155,7 @@ class Grid:
             before = node.upto[which - 1] if which else 0
             number -= before * others
             remaining = (node.upto[which] - before) * others
-            if node.below:
-                nodes[component] = node.below[which]
-            else:
-                nodes[component] = _DONE
+            nodes[component] = node.below[which] if node.below else _DONE
             digits.append(node.digits[which])
         return digits
 

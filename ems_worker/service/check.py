@@ -69,7 +69,12 @@ def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_job
     path = plan.base_reference(data)
     base = None if path is None else _base(path, reader, read_base, data)
     parsed = plan.parse(data, base)
-    count = space.count(parsed)
+    # What is recorded has to be exact: points are numbered, and jobs are waited for.
+    count = space.exact_count(parsed)
+    if count.points == 0:
+        raise errors.PlanRejected(
+            [Problem("no_points", "constraints", "no combination is left", place=("constraints",))]
+        )
     if max_jobs is not None and count.jobs > max_jobs:
         words = f"the plan has {count.jobs:,} jobs; this worker takes {max_jobs:,} at most (EMS_MAX_JOBS)"
         raise errors.PlanRejected([Problem("too_many_jobs", "", words)])

@@ -183,6 +183,15 @@ def test_each_wrong_part_is_reported_once() -> None:
     ]
 
 
+def test_so_many_expressions_are_allowed() -> None:
+    """Five hundred conditions and derived values: reading them takes time."""
+    base: dict[str, JSON] = {f"p{number}": 0 for number in range(501)}
+    axes = ", ".join(f"p{number}: {{expr: '1'}}" for number in range(500))
+    assert space.count(parsed(f"parameter_space: {{{axes}}}", base)).points == 1
+    with pytest.raises(errors.PlanRejected, match="500 are allowed"):
+        parsed(f"parameter_space: {{{axes}, p500: {{expr: '1'}}}}", base)
+
+
 def test_what_is_odd_is_a_warning() -> None:
     """It is accepted, and said."""
     text = """

@@ -72,6 +72,7 @@ def _decide(text: str) -> str | None:
     return None
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_plan_is_decided_quickly_and_cheaply(name: str) -> None:
     """In processor time, so that a busy machine says nothing."""
@@ -85,6 +86,7 @@ def test_a_hostile_plan_is_decided_quickly_and_cheaply(name: str) -> None:
     assert timeit.timeit(lambda: _decide(text), timer=time.process_time, number=1) < 1.0
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_million_points_stream_through_little_memory() -> None:
     """Nothing is kept of the points that were made: twenty thousand of a million grow memory by less than 1 MB."""
     text = f"{SMALL}parameter_space: {{a: {_range(1000)}, b: {_range(1000)}}}"

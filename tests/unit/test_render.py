@@ -187,6 +187,7 @@ def test_floats_are_floats_to_both_versions(value: float) -> None:
     assert scalars.same_in_1_1(text)
 
 
+@pytest.mark.usefixtures("untraced")
 def test_rendering_is_fast() -> None:
     """A configuration of 60 lines in tens of microseconds, 4,000 floats in milliseconds (with room here)."""
     base: dict[str, JSON] = {f"layer{n}": {f"key{m}": m * 1.5 for m in range(9)} for n in range(6)}

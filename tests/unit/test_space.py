@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, grid, plan, space
+from ems_worker.core import canonical, grid, plan, samples, space
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": {"g": 0}, "on": False, "list": [1, 2]}
@@ -240,6 +240,7 @@ def _naively(whens: dict[str, str], constraints: list[str], order: list[str]) ->
     return list(found.values())
 
 
+@settings(max_examples=50)
 @given(
     order=st.permutations(list(AXES)),
     when_b=st.sampled_from([None, "a > 1", "true"]),
@@ -274,6 +275,7 @@ def test_points_are_those_of_a_naive_expansion(
     assert [point.params for point in points] == expected
     assert [point.index for point in points] == list(range(len(points)))
     assert count.points == len(points) if count.exact else count.points >= len(points)
+    assert space.exact_count(made) == space.Count(len(points), len(points))
     for start in range(len(points) + 1):
         assert list(space.points(made, start)) == points[start:]
     for start in reversed(range(len(points) + 1)):
@@ -288,6 +290,7 @@ def test_a_bound_says_that_it_is_one() -> None:
     """
     bounded = parsed(text)
     assert space.count(bounded) == space.Count(160_000, 160_000, exact=False)
+    assert space.exact_count(bounded) == space.Count(8, 8)
     first = next(space.points(bounded))
     assert first.params == {"a": 1, "b": 399}
     # The next chunk begins where the last one ended.
@@ -343,6 +346,21 @@ def test_random_samples_depend_on_their_own_parameter_alone() -> None:
     two = params(f"{{parameter_space: {axes}, design: {{samples: 7}}}}")
     assert [point["a"] for point in one] == [point["a"] for point in two][:5]
     assert [point["a"] for point in two] != [point["b"] for point in two]
+
+
+def test_samples_are_sequences() -> None:
+    """A slice of random coordinates is what its elements are."""
+    (column,) = samples.columns("random", ["a"], 9, 7)
+    assert column[2:6:2] == [column[2], column[4]]
+    assert len(column) == 9
+
+
+def test_constraints_name_what_does_not_vary_too() -> None:
+    """Values of the base configuration are constants in them."""
+    assert params("{parameter_space: {a: [1, 2, 3]}, constraints: ['a + list.0 < 4', 'b == 0']}") == [
+        {"a": 1},
+        {"a": 2},
+    ]
 
 
 def test_a_conditional_sample_is_one_point_where_it_is_left_out() -> None:

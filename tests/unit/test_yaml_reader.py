@@ -278,6 +278,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_texts_are_refused_quickly_and_cheaply(name: str) -> None:
     """Each within a second and 50 MB, whatever it would unfold to."""
@@ -293,6 +294,7 @@ def test_hostile_texts_are_refused_quickly_and_cheaply(name: str) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.usefixtures("untraced")
 def test_a_megabyte_of_json_is_read_in_a_fraction_of_a_second() -> None:
     """Large plans come from programs, as JSON."""
     data = json.dumps({"runs": [{"w": [n / 7 for n in range(1000)]} for _ in range(50)]}).encode()
