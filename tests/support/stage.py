@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from ems_worker.adapters.jetstream import consumers
 from ems_worker.local import ports
-from tests.support import evidence, invariants, proxy, servers, wait, whole
+from tests.support import evidence, invariants, onwards, proxy, servers, wait, whole
 
 # The worker's orderly end has to come within that time, whatever it is doing.
 SHUTDOWN_SECONDS = 10.0
@@ -54,6 +54,7 @@ class Stage:
         self._proxied = proxied
         self._settings = settings
         self._stack = contextlib.AsyncExitStack()
+        self._before: evidence.Evidence | None = None
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -149,9 +150,13 @@ class Stage:
         return evidence.local(self.manifest, self.oracle.starts, self.acked)
 
     def check_now(self, expected: invariants.Expected | None = None) -> None:
-        """The rules that hold at every moment, as far as they are about files."""
+        """The rules that hold at every moment, as far as they are about files, and that nothing went back."""
         if self.manifest.exists():
-            invariants.check(self.local(), expected, ended=False)
+            now = self.local()
+            invariants.check(now, expected, ended=False)
+            if self._before is not None:
+                onwards.check(self._before, now)
+            self._before = now
 
     async def check(self, expected: invariants.Expected | None = None) -> evidence.Evidence:
         """All rules, after the end; what was found."""

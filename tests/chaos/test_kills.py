@@ -1,0 +1,142 @@
+"""kill -9 of anything at any time, and a network with every fault: in the end everything is as if nothing had been.
+
+`EMS_CHAOS_SEED` chooses what happens when; without it every run draws another one and prints it.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import invariants, oracle, proxy, stage, wait, whole
+
+FAULT_SECONDS = 25.0
+# After the last fault: half a minute until the broker delivers again what a dead worker held, and then the work itself.
+BOUND_SECONDS = 75.0
+SLOTS = 20
+FAILURES = ("*-p0000?3-r000-a1:infrastructure", "*-p00000?-r001-a*:simulation")
+EXPECTED = invariants.Expected(oracle.Failures.parse(FAILURES), window=SLOTS)
+
+
+class Chaos:
+    """Faults drawn from a seed, one after another."""
+
+    def __init__(self, theatre: stage.Stage, rng: random.Random) -> None:
+        self._stage = theatre
+        self._rng = rng
+        self._published = 0
+
+    async def go_on(self, seconds: float) -> None:
+        """Faults for so long, then none: everything is up and connected."""
+        faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (4, self._kill_worker),
+            (2, self._kill_oracle),
+            (2, self._kill_broker),
+            (3, self._cut),
+            (3, self._slow_down),
+            (2, self._one_way),
+            (4, self._publish),
+        ]
+        weights, deeds = zip(*faults, strict=True)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        await self._publish()
+        while loop.time() < until:
+            [deed] = self._rng.choices(deeds, weights)
+            await deed()
+            await asyncio.sleep(self._rng.uniform(0.0, 0.8))
+
+    async def _publish(self) -> None:
+        """A plan; now and then one that was published before, or that contradicts one."""
+        again = self._published > 1 and self._rng.random() < 0.3
+        number = self._rng.randrange(self._published) if again else self._published
+        self._published += not again
+        contradicting = again and self._rng.random() < 0.5
+        await self._stage.publish(plan(f"chaos-{number}", description="another" if contradicting else "the plan"))
+
+    async def _kill_worker(self) -> None:
+        await self._stage.worker.kill()
+        self._stage.check_now(EXPECTED)
+        await asyncio.sleep(self._rng.choice((0.0, 0.0, 1.0)))
+        self._stage.worker.start()
+
+    async def _kill_oracle(self) -> None:
+        await self._stage.oracle.kill()
+        await asyncio.sleep(self._rng.choice((0.0, 0.5)))
+        await self._stage.oracle.restart()
+
+    async def _kill_broker(self) -> None:
+        await self._stage.broker.kill()
+        await asyncio.sleep(self._rng.choice((0.0, 0.5)))
+        await self._stage.broker.start()
+
+    def _link(self) -> proxy.Proxy:
+        return self._rng.choice((self._stage.to_broker, self._stage.to_orchestrator))
+
+    async def _cut(self) -> None:
+        link = self._link()
+        self._rng.choice((link.cut, link.up.cut, link.down.cut))()
+
+    async def _slow_down(self) -> None:
+        link = self._link()
+        way = self._rng.choice((link.up, link.down))
+        if self._rng.random() < 0.5:
+            way.stall()
+        else:
+            way.delay(self._rng.uniform(0.05, 0.3))
+        await asyncio.sleep(self._rng.uniform(0.2, 2.5))
+        link.heal()
+
+    async def _one_way(self) -> None:
+        """What is sent one way is lost, until somebody notices that the connection is dead."""
+        link = self._link()
+        self._rng.choice((link.up, link.down)).drop()
+        await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+        link.heal()
+        link.cut()
+
+
+def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
+    return whole.plan(
+        experiment_id, 40, 2, limits={"max_attempts": 2, "max_failed": 20, "max_concurrent": SLOTS - 5}, **more
+    )
+
+
+@pytest.mark.timeout(180)
+async def test_whatever_happens_everything_ends_as_it_should(tmp_path: Path) -> None:
+    """The rules hold at every death of the worker, and all of them within a bound after the last fault."""
+    seed = int(os.environ.get("EMS_CHAOS_SEED") or random.randrange(2**32))
+    print(f"EMS_CHAOS_SEED={seed}")
+    flags = ["--slots", str(SLOTS), "--delay", "0.2", *(flag for one in FAILURES for flag in ("--fail", one))]
+    async with stage.Stage(tmp_path, *flags, proxied=True, EMS_RPC_DEADLINE_SECONDS="2") as theatre:
+        theatre.worker.start()
+        await Chaos(theatre, random.Random(seed)).go_on(FAULT_SECONDS)
+        await theatre.ended(BOUND_SECONDS)
+        await theatre.stop()
+        found = await theatre.check(EXPECTED)
+        assert len(found.runs) > 80
+
+
+async def begun(theatre: stage.Stage, runs: int) -> None:
+    await wait.until(lambda: len(theatre.oracle.accepted()) > runs, timeout=30, what=f"{runs} starts")
+
+
+async def test_an_orderly_end_under_full_load_loses_nothing(tmp_path: Path) -> None:
+    """SIGTERM in the midst of thousands of jobs: within ten seconds, exit code 0, and the next worker goes on."""
+    jobs = 2000
+    async with stage.Stage(tmp_path, "--slots", "200", "--delay", "0.05") as theatre:
+        theatre.worker.start()
+        await theatre.publish(whole.plan("load", jobs))
+        for part in (200, 900):
+            await begun(theatre, part)
+            await theatre.stop()
+            theatre.check_now()
+            assert len(theatre.oracle.accepted()) < jobs
+            theatre.worker.start()
+        await theatre.ended(60)
+        await theatre.stop()
+        await theatre.check(invariants.Expected(window=200))
