@@ -17,8 +17,6 @@ from ems_worker.client.publishing import PubAck
 
 _STREAM: Final = "EMS_DLQ"
 _SUBJECT: Final = "ems.dlq"
-# JetStream's error codes: no such message (any more), no such stream.
-_ABSENT: Final = (10037, 10043, 10059)
 # What only made sense the first time: the id that makes a repetition a duplicate, and what a publisher expected then.
 _NOT_AGAIN = ("nats-msg-id", "nats-expected-")
 
@@ -85,13 +83,9 @@ class DeadLetters:
 
     async def drop(self, seq: int) -> None:
         """Deletes one for good. Raises errors.NotFound."""
+        await self.get(seq)  # the refusal to delete what isn't there has the code of any failure
         with self._link.translated():
-            try:
-                await self._link.client.jetstream().delete_msg(_STREAM, seq)
-            except nats.js.errors.APIError as refused:
-                if refused.err_code in _ABSENT:
-                    raise errors.NotFound(f"there is no dead letter {seq}") from refused
-                raise
+            await self._link.client.jetstream().delete_msg(_STREAM, seq)
 
     async def _original(self, letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
         """The message as it was sent: from its stream, which has its headers, else from the letter."""
