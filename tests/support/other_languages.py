@@ -38,11 +38,26 @@ def install_node_packages() -> None:
     with _lock("npm"):
         if mark.exists() and mark.read_text() == wanted:
             return
-        npm = shutil.which("npm")
-        command = [npm] if npm else [str(node()), str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-        path = f"{node().parent}{os.pathsep}{os.environ['PATH']}"
-        _run([*command, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], EXAMPLES, {"PATH": path})
+        _npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], EXAMPLES)
         mark.write_text(wanted)
+
+
+def npm_package(name: str, version: str, sha256: str) -> Path:
+    """The archive of a package of npm, fetched once; nothing of it is run. Fails where its digest is another."""
+    archive = _LOCKS / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    with _lock("npm"):
+        if not archive.exists():
+            _npm(["pack", "--silent", f"{name}@{version}"], _LOCKS)
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert found == sha256, f"{archive} has the digest {found}"
+    return archive
+
+
+def _npm(arguments: Sequence[str], directory: Path) -> None:
+    npm = shutil.which("npm")
+    command = [npm] if npm else [str(node()), str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    path = f"{node().parent}{os.pathsep}{os.environ['PATH']}"
+    _run([*command, *arguments], directory, {"PATH": path})
 
 
 def without_go() -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
+from grpc_reflection.v1alpha import reflection
 
 from ems_worker import settings
 from ems_worker.local import process
@@ -109,6 +110,8 @@ def _grpc_server(
     orchestrator_pb2_grpc.add_OrchestratorClientServiceServicer_to_server(answers, server)
     alive = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(alive, server)
+    # Its calls can be made by hand, with `buf curl` or grpcurl.
+    reflection.enable_server_reflection([_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
         if options.tls_cert is None or options.tls_key is None:
             server.add_insecure_port(options.listen)

@@ -1,0 +1,125 @@
+"""docs/asyncapi.yaml is AsyncAPI 3.0, and says what the worker does: its streams, its queries, its documents."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pydantic
+import pytest
+import yaml
+
+from ems_worker.adapters.jetstream import streams
+from ems_worker.core import document_schemas, schema
+from ems_worker.service import control, queries
+from tests.support import other_languages
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+API: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
+# The specification's own JSON Schema, as the AsyncAPI initiative publishes it.
+SPECS = ("@asyncapi/specs", "6.11.1", "01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928")
+SCHEMA = "package/schemas/3.0.0-without-$id.json"
+REQUESTS: dict[str, type[pydantic.BaseModel]] = {
+    "listRequest": queries._List,
+    "getRequest": queries._Get,
+    "pageRequest": queries._Page,
+    "jobsRequest": queries._Jobs,
+    "resultsRequest": queries._Results,
+    "configRequest": queries._Config,
+    "changeRequest": control._Change,
+}
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft7Validator:
+    """Of AsyncAPI 3.0 documents."""
+    with tarfile.open(other_languages.npm_package(*SPECS)) as archive:
+        file = archive.extractfile(SCHEMA)
+        assert file is not None
+        return jsonschema.Draft7Validator(json.load(file))
+
+
+def test_it_is_asyncapi(validator: jsonschema.Draft7Validator) -> None:
+    """By the specification's schema."""
+    assert [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(API)] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("channels", "statuses", {"adress": "x"}),
+        ("operations", "tellStatus", {"action": "shout"}),
+        ("info", "title", 1),
+    ],
+)
+def test_what_is_no_asyncapi_is_seen(validator: jsonschema.Draft7Validator, part: str, key: str, value: object) -> None:
+    """A misspelt key, an unknown action, a title that is a number."""
+    assert not validator.is_valid(API | {part: API[part] | {key: value}})
+
+
+def references(part: Any) -> Iterator[str]:
+    """Every $ref in it."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            yield part["$ref"]
+        for inner in part.values():
+            yield from references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from references(inner)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """Within the document and into the published schemas; and every document is among them."""
+    files = set()
+    for reference in references(API):
+        file, _, path = reference.partition("#")
+        if file:
+            files.add((DOCS / file).resolve())
+            continue
+        found = API
+        for step in path.removeprefix("/").split("/"):
+            found = found[step]
+    wanted = {(DOCS / "schemas" / f"{name}.json").resolve() for name in document_schemas.DOCUMENTS}
+    assert wanted | {DOCS / "plan.schema.json"} == files
+    assert json.loads((DOCS / "plan.schema.json").read_text()) == schema.PLAN
+
+
+def addresses() -> set[str]:
+    return {channel["address"] for channel in API["channels"].values() if channel["address"]}
+
+
+def test_every_subject_is_a_channel() -> None:
+    """All that the streams hold, but for what nobody sends yet; and nothing that is in no stream and no query."""
+    covered = set()
+    for spec in streams.SPECS:
+        for subject in spec.subjects:
+            if subject.endswith(".>") or subject == "ems.experiment.settled.*":
+                continue
+            covered |= {one for one in addresses() if streams.covers(subject, one)}
+            assert any(streams.covers(subject, one) for one in addresses()), subject
+    assert {one for one in addresses() - covered if not one.startswith("ems.api.")} == set()
+
+
+def test_every_query_and_change_is_a_channel() -> None:
+    """The verbs that are served; not those that are refused until they come."""
+    served = queries.Queries.handlers(_nobody(queries.Queries))
+    changes = set(control.Control.handlers(_nobody(control.Control))) - set(control._NOT_YET)
+    assert {f"ems.api.{verb}" for verb in {*served, *changes}} == {one for one in addresses() if ".api." in one}
+
+
+def _nobody(kind: Any) -> Any:
+    """An object that has methods and nothing else: enough to list its handlers."""
+    return object.__new__(kind)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_requests_are_what_the_worker_reads(name: str) -> None:
+    """The same keys, the same ones required."""
+    described = API["components"]["schemas"][name]
+    model = REQUESTS[name].model_json_schema()
+    assert set(described["properties"]) == set(model["properties"])
+    assert sorted(described.get("required", [])) == sorted(model.get("required", []))
+    assert described["additionalProperties"] is False
