@@ -9,8 +9,8 @@ class Problem:
     """One thing that is wrong with a plan, at its place.
 
     `code` is stable and for machines (`unknown_key`); `path` is the dotted place in the plan (`limits.max_attempts`);
-    `line` and `column` count from 1 in the plan as sent and are None where a place can't be told. `place` is the path as
-    its steps, by which the reader of the text finds line and column; `on_key` says that the key is wrong, not its value.
+    `line` and `column` count from 1 in the plan as sent and are None where a place can't be told. `place` is the path
+    as its steps, by which the reader of the text finds line and column; `on_key`: the key is wrong, not its value.
     """
 
     code: str

@@ -44,7 +44,8 @@ def main() -> int:
             shutil.copytree(fresh, TARGET)
             return 0
         new, old = files(fresh), files(TARGET)
-        stale = {path for path in new & old if not filecmp.cmp(fresh / path, TARGET / path, shallow=False)} | (new ^ old)
+        changed = {path for path in new & old if not filecmp.cmp(fresh / path, TARGET / path, shallow=False)}
+        stale = changed | (new ^ old)
         for path in sorted(stale):
             print(f"ems_worker/pb/{path} is not what protos/ generates: run `make protos`", file=sys.stderr)
         return 1 if stale else 0

@@ -1,1 +1,1 @@
-"""The truth: pure functions of plain values. Nothing here awaits, reads a clock, draws a random number, logs or does I/O."""
+"""The truth: pure functions of plain values. Nothing awaits, reads a clock, draws a random number, logs or does I/O."""

@@ -7,5 +7,5 @@ _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{1
 
 
 def parent(text: str | None) -> str | None:
-    """The header's value as it is passed on; None where there is none, or something else: no reason to refuse a plan."""
+    """The header's value as it is passed on; None for none, or something else: that is no reason to refuse a plan."""
     return text if text is not None and _FORM.fullmatch(text) else None
