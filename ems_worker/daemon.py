@@ -286,6 +286,7 @@ class _Worker:
             settings.max_jobs,
             lambda data: plan_codec.unpack(data, settings.max_plan_bytes),
             lambda: orchestrator.message_limit,
+            lambda: dispatcher.window,
         )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)

@@ -3,9 +3,10 @@
 import collections
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ems_worker.cli import shell, tables
+from ems_worker.cli import follow, shell, tables
 from ems_worker.core import ids, plan, render, space
 
 # Rows of the seed table, for plans with a seed for each job.
@@ -16,10 +17,15 @@ _TRIED = 100_000
 _NO_ID_YET = "EXPERIMENT"
 
 
-def show(parsed: plan.Plan, count: space.Count) -> None:
-    """Prints the size of the plan, the first and the last configuration as differences from the base, the seeds."""
+def show(parsed: plan.Plan, count: space.Count, guess: Mapping[str, Any] | None = None) -> None:
+    """Prints the size of the plan, the first and the last configuration as differences from the base, the seeds.
+
+    `guess` is the worker's estimate of the time, where it has one.
+    """
     count = _counted(parsed, count)
     shell.out(size(count, parsed.replicates))
+    if guess is not None:
+        shell.out(estimated(guess))
     if count.points == 0:
         return
     template = render.Template(parsed)
@@ -37,6 +43,12 @@ def size(count: space.Count, replicates: int) -> str:
     most = "" if count.exact else "at most "
     each = f" with {replicates} replicates each" if replicates > 1 else ""
     return f"{most}{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
+
+
+def estimated(guess: Mapping[str, Any]) -> str:
+    """The estimate of `ems.decision.v1`, as a sentence."""
+    each = f"{guess['mean_run_seconds']:.3g} s a run, from {_many(guess['runs'], 'earlier run')} of this model"
+    return f"estimated time: {follow.duration(guess['seconds'])} ({each}; {guess['slots']:,} at once)"
 
 
 def _counted(parsed: plan.Plan, count: space.Count) -> space.Count:

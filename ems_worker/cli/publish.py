@@ -17,6 +17,8 @@ app = shell.app("Publishes a plan of experiments.")
 
 # How long the worker may take to decide, unless --timeout says otherwise.
 _DECISION_SECONDS = 30.0
+# How long a dry run waits for a server and a worker, which it can do without.
+_ASK_SECONDS = 2.0
 
 Plan = Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Stay until the experiment has ended, and show how it goes.")]
@@ -66,11 +68,24 @@ def publish(
         return exits.Exit.INVALID_PLAN
     if not dry_run:
         return asyncio.run(_send(access, publisher, file, plans.message(file, checked), json, wait, timeout))
+    guess = asyncio.run(_estimate(access, plans.message(file, checked).data))
     if json:
-        shell.out_json(validation.decision(checked))
+        shell.out_json(validation.decision(checked) | {"estimate": guess})
     else:
-        dry_runs.show(checked.plan, checked.count)
+        dry_runs.show(checked.plan, checked.count, guess)
     return exits.Exit.OK
+
+
+async def _estimate(access: "settings.Access", plan: bytes) -> dict[str, Any] | None:
+    """How long the worker thinks that the plan would take; None where nobody can tell: a dry run needs no server."""
+    from ems_worker import client
+
+    try:
+        async with client.EmsClient(access, connect_timeout=_ASK_SECONDS, request_timeout=_ASK_SECONDS) as ems:
+            found: dict[str, Any] | None = (await ems.validate(plan)).get("estimate")
+            return found
+    except errors.EmsError:
+        return None
 
 
 async def _send(

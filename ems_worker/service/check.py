@@ -101,15 +101,15 @@ def _in_file(one: Problem, key: str, path: str) -> Problem:
     return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
 
 
-def decision_document(
+def examine(
     data: bytes,
     reader: Reader,
     read_base: ReadBase,
     max_jobs: int | None,
     unpack: Callable[[bytes], bytes] = bytes,
     message_limit: int | None = None,
-) -> documents.Document:
-    """What intake would decide, as far as that can be told from the plan alone.
+) -> tuple[documents.Document, Checked | None]:
+    """What intake would decide, as far as that can be told from the plan alone; with the plan if it is valid.
 
     `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes.
     """
@@ -118,10 +118,10 @@ def decision_document(
         if message_limit is not None and (over := largest.over(checked.plan, "", message_limit)) is not None:
             raise errors.PlanRejected([over])
     except errors.PlanRejected as error:
-        return documents.decision(Verdict.REJECTED, errors=error.problems)
+        return documents.decision(Verdict.REJECTED, errors=error.problems), None
     except errors.Unreadable as error:
-        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))])
-    return documents.decision(
+        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))]), None
+    document = documents.decision(
         Verdict.ACCEPTED,
         experiment_id=checked.plan.experiment_id,
         points=checked.count.points,
@@ -129,6 +129,7 @@ def decision_document(
         plan_sha=checked.plan_sha,
         warnings=checked.plan.warnings,
     )
+    return document, checked
 
 
 def stored(spec: NewExperiment, reader: Reader) -> Checked:

@@ -75,6 +75,11 @@ class Dispatcher:
         self.behind = behind
 
     @property
+    def window(self) -> int:
+        """Runs that may be open at once; 0 until the orchestrator told, or turned out not to."""
+        return self._window
+
+    @property
     def paused(self) -> str | None:
         """Why nothing new is started although there is room, in words; None while it is."""
         if self._breaker.state is BreakerState.CLOSED:

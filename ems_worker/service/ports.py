@@ -7,6 +7,7 @@ disk; concurrent writes share a transaction (group commit).
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from ems_worker.core.estimate import Past
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
 from ems_worker.core.outcome import Answer
@@ -103,6 +104,9 @@ class Manifest(Protocol):
     async def answer_request(self, request_id: str, answer: str) -> None: ...
 
     # Reports.
+    async def durations(self, base: bytes) -> Sequence[Past]:
+        """How long the last completed runs of the latest experiments took, newest first; `base` is a plan's own."""
+
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         """Ended jobs in the order of their end."""
 

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 
 from ems_worker import errors
-from ems_worker.core import documents, ids, render
+from ems_worker.core import documents, estimate, ids, render
 from ems_worker.core.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment
 from ems_worker.service import check
@@ -77,7 +77,9 @@ class Queries:
         max_jobs: int | None,
         unpack: Callable[[bytes], bytes] = bytes,
         message_limit: Callable[[], int | None] = lambda: None,
+        slots: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`slots`: runs that may be open at once, 0 while that isn't known."""
         self._ledger = ledger
         self._manifest = manifest
         self._reader = reader
@@ -87,6 +89,7 @@ class Queries:
         self._max_jobs = max_jobs
         self._unpack = unpack
         self._message_limit = message_limit
+        self._slots = slots
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -100,8 +103,8 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        document = await asyncio.to_thread(
-            check.decision_document,
+        document, checked = await asyncio.to_thread(
+            check.examine,
             data,
             self._reader,
             self._read_base,
@@ -109,7 +112,12 @@ class Queries:
             self._unpack,
             self._message_limit(),
         )
-        return documents.encode(document)
+        guess = None
+        if checked is not None:
+            past = await self._manifest.durations(documents.encode(checked.base))
+            slots = min(self._slots(), checked.plan.limits.max_concurrent or self._slots())
+            guess = estimate.estimate(past, checked.count.jobs, slots)
+        return documents.encode({**document, "estimate": guess})
 
     async def _list(self, data: bytes) -> bytes:
         request = read(_List, data)

@@ -13,7 +13,7 @@ import pytest
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
-from tests.support import broker, commands, servers
+from tests.support import broker, commands, schemas, servers
 
 BASE = "layer:\n  food: 100   # a comment\n  heat: 26.5\n"
 
@@ -157,6 +157,23 @@ def test_dry_run_publishes_nothing_and_shows_what_would_be(deployment: commands.
     assert [(point, replicate) for point, replicate, _ in seeds] == [("all", "0"), ("all", "1")]
     listed = commands.run("ems", "show", "dry", env=deployment.env)
     assert (listed.code, listed.err) == (exits.Exit.FAILED, "error: there is no experiment dry\n")
+
+
+def test_dry_run_tells_the_time_where_earlier_runs_tell_it(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """The worker is asked; with --json it is in the decision, and null where no server is."""
+    commands.run("ems-publish", plan_of(tmp_path, "earlier"), "--wait", env=deployment.env)
+    path = plan_of(tmp_path, "later")
+    second = commands.run("ems-publish", path, "--dry-run", env=deployment.env).out.splitlines()[1]
+    assert re.fullmatch(
+        r"estimated time: .+ \(.+ s a run, from \d+ earlier runs of this model; 1,000 at once\)", second
+    )
+    asked = commands.run("ems-publish", path, "--dry-run", "--json", env=deployment.env)
+    document = json.loads(asked.out)
+    assert schemas.check(document) == "ems.decision.v1"
+    assert (document["estimate"]["slots"], document["estimate"]["runs"] > 0) == (1000, True)
+    away = f"127.0.0.1:{ports.free_port()}"
+    offline = json.loads(commands.run("ems-publish", path, "--dry-run", "--json", "--server", away).out)
+    assert offline == document | {"estimate": None}
 
 
 def test_a_plan_from_standard_input_finds_its_base_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,18 @@ WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :
     WHEN state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE state END)
 ORDER BY point, replicate, attempt LIMIT :limit;
 
+-- name: durations
+-- How long the last completed runs of the latest experiments took, newest first, and whether their base was this one.
+WITH latest AS MATERIALIZED (
+  SELECT key, ended_seq, plans.base = :base AS same_base FROM experiments JOIN plans ON plans.experiment = experiments.key
+  WHERE ended_seq > 0 ORDER BY key DESC LIMIT :experiments
+)
+SELECT same_base, model_version, (finished_ms - coalesce(started_ms, submitted_ms)) / 1000.0
+FROM latest CROSS JOIN runs
+WHERE runs.experiment = latest.key AND runs.ended_seq > latest.ended_seq - :each
+  AND state = 'completed' AND coalesce(started_ms, submitted_ms) IS NOT NULL
+ORDER BY latest.key DESC, runs.ended_seq DESC;
+
 -- name: parked
 -- Parked events, oldest first.
 SELECT simulation_id, subject, seq, received_ms, data FROM parked_events ORDER BY id;

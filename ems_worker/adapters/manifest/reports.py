@@ -10,6 +10,7 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.manifest import rows
 from ems_worker.adapters.manifest.reader import Reader
+from ems_worker.core.estimate import Past
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
 from ems_worker.core.records import ChangeRequest, Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
@@ -17,6 +18,9 @@ from ems_worker.core.run import Run
 
 EXPORT_PAGE = 1000
 _LARGEST_KEY = 2**63 - 1
+# What is looked at to tell how long runs take: the ends of so many experiments, so many of each.
+_LATEST_EXPERIMENTS = 20
+_LATEST_RUNS = 100
 
 
 def _list(values: Iterable[Any]) -> str:
@@ -114,6 +118,12 @@ class Reports:
         return await self._points(self._hot, key, numbers)
 
     # Reports.
+    async def durations(self, base: bytes) -> Sequence[Past]:
+        found = await self._reports.all(
+            "durations", base=base.decode(), experiments=_LATEST_EXPERIMENTS, each=_LATEST_RUNS
+        )
+        return [Past(bool(same_base), model_version, seconds) for same_base, model_version, seconds in found]
+
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         return await self._job_rows(key, await self._hot.all("results", key=key, after_seq=after_seq, limit=limit))
 
