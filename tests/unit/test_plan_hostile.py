@@ -1,7 +1,6 @@
 """Plans that are made to cost: each is refused, or counted, within a second and 50 MB."""
 
 import time
-import timeit
 import tracemalloc
 from itertools import islice
 
@@ -74,16 +73,24 @@ def _decide(text: str) -> str | None:
 
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_plan_is_decided_quickly_and_cheaply(name: str) -> None:
+def test_a_hostile_plan_is_decided_quickly(name: str) -> None:
     """In processor time, so that a busy machine says nothing."""
     text, code = HOSTILE[name]
+    before = time.process_time()
+    assert _decide(text) == code
+    assert time.process_time() - before < 1.0
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("name", ["many samples", "all axes coupled", "many dimensions", "two thousand expressions"])
+def test_a_hostile_plan_is_decided_cheaply(name: str) -> None:
+    """Those that would unfold to the most."""
     tracemalloc.start()
     try:
-        assert _decide(text) == code
+        _decide(HOSTILE[name][0])
         assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
     finally:
         tracemalloc.stop()
-    assert timeit.timeit(lambda: _decide(text), timer=time.process_time, number=1) < 1.0
 
 
 @pytest.mark.usefixtures("untraced")
