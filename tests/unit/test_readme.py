@@ -48,7 +48,7 @@ def test_its_commands_exist() -> None:
     assert len(publish.app.registered_commands) == 1
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_its_links_lead_somewhere(page: str) -> None:
     """Every relative link is a file of this repository."""
     links = re.findall(r"\]\((?!https?://)([^)#]*)", (ROOT / page).read_text())
