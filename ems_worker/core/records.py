@@ -62,6 +62,8 @@ class NewExperiment:
     # The metric that ranks points, and whether less is better; None: points aren't ranked.
     goal_metric: str | None = None
     goal: str | None = None
+    # Trace context of the plan's message.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class StreamIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start command."""
+    """One start command. `traceparent` goes beside it, as the trace context of the call."""
 
     simulation_id: str
     config: bytes
@@ -40,6 +40,7 @@ class Start:
     seed: int
     experiment_id: str
     labels: Mapping[str, str]
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

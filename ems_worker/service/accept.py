@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, ids, largest
+from ems_worker.core import canonical, documents, ids, largest, trace
 from ems_worker.core.rate import PlanRate
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.wire import Message
@@ -175,7 +175,7 @@ class Intake:
             experiment_id=experiment_id,
             plan_sha=checked.plan_sha,
         )
-        return submission, None if existing is not None else _new(experiment_id, data, checked, received_ms)
+        return submission, None if existing is not None else _new(experiment_id, data, checked, received_ms, message)
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
@@ -199,7 +199,7 @@ class Intake:
         return Problem("conflict", "experiment_id", words, suggestion="choose another experiment_id")
 
 
-def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int) -> NewExperiment:
+def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int, message: Message) -> NewExperiment:
     parsed = checked.plan
     ranked = next((metric for metric in parsed.metrics if metric.goal is not None), None)
     return NewExperiment(
@@ -219,4 +219,5 @@ def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int) -> 
         metrics=tuple(metric.name for metric in parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
+        traceparent=trace.parent(message.headers.get(trace.HEADER)),
     )

@@ -196,7 +196,7 @@ class Broker(Protocol):
     async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
         """Stores it on ems.dlq.{kind} with headers saying why and from where, then acks it."""
 
-    async def publish(self, items: Sequence[tuple[str, bytes, str]]) -> None:
+    async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
         """(subject, data, message id) each, pipelined; returns when all are acknowledged."""
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:

@@ -125,7 +125,7 @@ class Reporter:
                 document = documents.point(live.experiment_id, point)
                 name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
                 items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
-            await self._broker.publish(items)
+            await self._broker.publish(items, live.record.spec.traceparent)
             crash.point("report.results")
             await self._manifest.results_published(live.key, last)
             crash.point("report.cursor")

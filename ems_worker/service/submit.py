@@ -186,4 +186,5 @@ def _command(live: Live, run: Run, point: PointRecord) -> Start:
         seed=run.seed,
         experiment_id=live.experiment_id,
         labels={**live.plan.labels, **(point.labels or {})},
+        traceparent=live.record.spec.traceparent,
     )

@@ -1,6 +1,7 @@
 """The orchestrator's client against a server in another process that answers as it is told."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,6 +195,22 @@ async def test_capacity_ends_and_comes_back_with_the_orchestrator(log: Path) -> 
         program.start()
         assert (await anext(changes)) == Capacity(4, 0, 0, 0, "m1")
         await changes.aclose()
+
+
+async def test_the_trace_goes_beside_the_commands(log: Path) -> None:
+    """As metadata, of single calls and of batches; a batch is of one trace."""
+    one, other = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
+    starts = [
+        dataclasses.replace(support.start(f"r{n}"), traceparent=trace)
+        for n, trace in enumerate((one, one, other, None))
+    ]
+    async with support.pair(log) as (_, client):
+        assert len(await client.start(starts)) == 4
+        assert len(await client.start(starts[:1])) == 1
+        counts = await support.calls(client)
+    assert counts["StartSimulations"] == 3
+    assert counts[f"StartSimulations {one}"] == counts[f"StartSimulations {other}"] == 1
+    assert (counts["StartSimulation"], counts[f"StartSimulation {one}"]) == (1, 1)
 
 
 async def test_stop_gives_the_code(log: Path) -> None:

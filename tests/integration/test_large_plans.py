@@ -38,8 +38,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.De
 def accepted(deployment: commands.Deployment, experiment_id: str) -> list[str]:
     """The runs of an experiment that the oracle took on, as its log on disk has them."""
     log: Path = deployment.calls  # type: ignore[attr-defined]
-    lines = (line.split(" ") for line in log.read_text().splitlines())
-    return [name for word, name, _ in lines if word == "accepted" and name.startswith(f"{experiment_id}-p")]
+    lines = (line.split(" ")[:2] for line in log.read_text().splitlines())
+    return [name for word, name in lines if word == "accepted" and name.startswith(f"{experiment_id}-p")]
 
 
 def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
@@ -150,6 +150,45 @@ def test_a_single_configuration_over_the_orchestrators_limit_is_refused_at_intak
 
     asyncio.run(work())
     assert accepted(deployment, "huge") == []
+
+
+def test_the_trace_of_a_plan_goes_on_with_its_results(deployment: commands.Deployment) -> None:
+    """By the same header; and it is in the manifest's record of the experiment."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    async def work() -> None:
+        async with client.EmsClient(deployment.nats.url) as ems:
+            await ems.publish(json.dumps(plan("traced", runs=[{}])).encode(), traceparent=trace)
+            other = await nats.connect(deployment.nats.url)
+            try:
+                for kind in ("result", "point"):
+                    subject = f"ems.experiment.{kind}.traced"
+                    found = await other.jetstream().subscribe(subject, ordered_consumer=True)
+                    assert ((await found.next_msg(timeout=20)).headers or {})["traceparent"] == trace
+            finally:
+                await other.close()
+
+    asyncio.run(work())
+
+
+def test_a_publisher_that_never_pauses_is_held_up(deployment: commands.Deployment) -> None:
+    """With 429 in the decision, by its own name only; what is in the limit is decided."""
+
+    async def work() -> None:
+        other = await nats.connect(deployment.nats.url)
+        try:
+            text = json.dumps(plan("hasty", runs=[{}])).encode()
+            stream = other.jetstream()
+            acks = [await stream.publish("ems.experiment.submit.hasty", text) for _ in range(601)]
+            async with client.EmsClient(deployment.nats.url) as ems:
+                last = await ems.decision(acks[-1].seq, timeout=40)
+                assert [one["code"] for one in last["errors"]] == ["429"]
+                assert (await ems.decision(acks[-2].seq, timeout=5))["decision"] == "duplicate"
+            assert (await send(other, text, token=".patient"))["decision"] == "duplicate"
+        finally:
+            await other.close()
+
+    asyncio.run(work())
 
 
 def test_what_cannot_be_used_is_said_in_the_decision(deployment: commands.Deployment) -> None:

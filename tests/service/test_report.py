@@ -26,7 +26,7 @@ async def test_results_go_before_the_terminal_status_that_counts_them(tmp_path: 
         order: list[str] = []
         publish, latest = desk.broker.publish, desk.broker.publish_latest
 
-        async def note(items: Any) -> None:
+        async def note(items: Any, traceparent: str | None = None) -> None:
             await publish(items)
             order.extend("result" for subject, *_ in items if ".result." in subject)
 
@@ -158,7 +158,7 @@ async def test_a_status_has_its_turn_while_jobs_keep_ending(tmp_path: Path) -> N
         publish = desk.broker.publish
         left = iter(names[1:])
 
-        async def and_another_ends(items: Any) -> None:
+        async def and_another_ends(items: Any, traceparent: str | None = None) -> None:
             await publish(items)
             if (name := next(left, None)) is not None:
                 await desk.hear("completed", name)

@@ -97,7 +97,7 @@ class Broker:
         self.dead.append((kind, message.seq, reason))
         self.acked.append(message.seq)
 
-    async def publish(self, items: Sequence[tuple[str, bytes, str]]) -> None:
+    async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
         for subject, data, name in items:
             if (error := self.refuse(subject)) is not None:
                 raise error

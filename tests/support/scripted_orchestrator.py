@@ -33,6 +33,9 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
 
     async def _begin(self, call: str, context: Context) -> None:
         self._calls[call] += 1
+        for name, value in context.invocation_metadata() or ():
+            if name == "traceparent":
+                self._calls[f"{call} {value!s}"] += 1
         if call in self._without:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
 

@@ -10,6 +10,7 @@ from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
 from ems_worker.adapters.jetstream.publish import Item, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
+from ems_worker.core import trace
 from ems_worker.core.wire import Message, StreamIdentity
 from ems_worker.settings import Access
 
@@ -164,12 +165,14 @@ class Broker:
         await self._publisher.store([letter])
         await self.ack([message])
 
-    async def publish(self, items: Sequence[tuple[str, bytes, str]]) -> None:
+    async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
         """Stores (subject, data, message id) each, pipelined; returns when all are acknowledged.
 
-        Raises BrokerUnavailable after about 20 s without progress, BrokerMisconfigured where the server can't take one.
+        `traceparent` is their trace context. Raises BrokerUnavailable after about 20 s without progress,
+        BrokerMisconfigured where the server can't take one.
         """
-        await self._publisher.store([Item(subject, data, {"Nats-Msg-Id": id_}) for subject, data, id_ in items])
+        more = {} if traceparent is None else {trace.HEADER: traceparent}
+        await self._publisher.store([Item(subject, data, {"Nats-Msg-Id": id_, **more}) for subject, data, id_ in items])
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
         """The one message of its subject; False if one with this or a higher `revision` in its JSON is there."""

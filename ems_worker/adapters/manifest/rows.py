@@ -183,6 +183,7 @@ def new_plan(one: NewExperiment) -> Row:
         one.description,
         _json(one.tags),
         None if one.parameters is None else _json(one.parameters),
+        one.traceparent,
         one.plan,
         one.base.decode(),
     )
@@ -196,7 +197,7 @@ def experiment(row: Row) -> Experiment:
     state, round_, revision, published_revision, _, ended_seq, published_seq, expanded, started, finished, reason = row[
         12:23
     ]
-    _, description, tags, parameters, plan, base = row[23:]
+    _, description, tags, parameters, traceparent, plan, base = row[23:]
     spec = NewExperiment(
         experiment_id=experiment_id,
         name=name,
@@ -214,6 +215,7 @@ def experiment(row: Row) -> Experiment:
         metrics=tuple(json.loads(metrics)),
         goal_metric=goal_metric,
         goal=goal,
+        traceparent=traceparent,
     )
     return Experiment(
         key=key,

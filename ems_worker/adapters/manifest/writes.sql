@@ -19,8 +19,8 @@ VALUES :rows;
 
 -- name: insert_plan
 -- The parts of an experiment that never change.
-INSERT INTO plans (experiment, description, tags, parameters, plan, base)
-SELECT key, column2, column3, column4, column5, column6
+INSERT INTO plans (experiment, description, tags, parameters, traceparent, plan, base)
+SELECT key, column2, column3, column4, column5, column6, column7
 FROM (VALUES :rows) JOIN experiments ON experiment_id = column1;
 
 -- name: move_experiment key=1

@@ -139,7 +139,9 @@ class Orchestrator:
     async def _submit_batch(self, batch: Sequence[Command], answers: dict[str, Answer]) -> None:
         request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
         async with self._window as began:
-            reply, code, words = await self._call(self._stub.StartSimulations(request, timeout=self._deadline))
+            reply, code, words = await self._call(
+                self._stub.StartSimulations(request, timeout=self._deadline, metadata=commands.metadata(batch[0]))
+            )
         if reply is not None:
             responses = {response.simulation_id: response for response in reply.responses}
             for command in batch:
@@ -180,7 +182,9 @@ class Orchestrator:
     async def _submit_one(self, command: Command, answers: dict[str, Answer]) -> None:
         name = command.simulation_id
         async with self._window as began:
-            reply, code, words = await self._call(self._stub.StartSimulation(command.message, timeout=self._deadline))
+            reply, code, words = await self._call(
+                self._stub.StartSimulation(command.message, timeout=self._deadline, metadata=commands.metadata(command))
+            )
         if reply is not None:
             answers[name] = commands.read(name, reply)
         elif (told := commands.limit_from(code, words)) is not None:

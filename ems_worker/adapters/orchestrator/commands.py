@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from ems_worker.core import bounds, outcome
+from ems_worker.core import bounds, outcome, trace
 from ems_worker.core.outcome import Answer, Outcome
 from ems_worker.core.wire import Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
@@ -24,10 +24,11 @@ _LIMIT = re.compile(r"vs\.? (\d+)|maximum size (\d+)|limit is:? (\d+)", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A start command as it is sent, and its size in bytes."""
+    """A start command as it is sent, its size in bytes, and the trace context that goes with it as metadata."""
 
     message: pb.StartSimulationCommand
     size: int
+    traceparent: str | None = None
 
     @property
     def simulation_id(self) -> str:
@@ -45,21 +46,28 @@ def encode(start: Start) -> Command:
         experiment_id=start.experiment_id,
         labels=start.labels,
     )
-    return Command(message, message.ByteSize())
+    return Command(message, message.ByteSize(), start.traceparent)
 
 
 def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
-    """Consecutive commands, as many together as the message limit (bytes) and MOST_COMMANDS allow."""
+    """Consecutive commands, as many together as the message limit (bytes), MOST_COMMANDS and their trace allow."""
     batch: list[Command] = []
     size = 0
     for command in commands:
-        if batch and (size + command.size + _FRAME_BYTES > limit or len(batch) == MOST_COMMANDS):
+        full = size + command.size + _FRAME_BYTES > limit or len(batch) == MOST_COMMANDS
+        # Metadata is of a call: what belongs to another trace goes in another one.
+        if batch and (full or command.traceparent != batch[0].traceparent):
             yield batch
             batch, size = [], 0
         batch.append(command)
         size += command.size + _FRAME_BYTES
     if batch:
         yield batch
+
+
+def metadata(command: Command) -> tuple[tuple[str, str], ...]:
+    """What a call that begins with this command carries beside it."""
+    return () if command.traceparent is None else ((trace.HEADER, command.traceparent),)
 
 
 def fits(command: Command, limit: int) -> bool:

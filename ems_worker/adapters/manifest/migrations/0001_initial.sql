@@ -69,6 +69,8 @@ CREATE TABLE plans (
   description TEXT,
   tags TEXT NOT NULL,
   parameters TEXT,
+  -- W3C Trace Context of the plan's message: goes on with its runs and results.
+  traceparent TEXT,
   plan BLOB NOT NULL,
   base TEXT NOT NULL
 ) STRICT;
@@ -172,7 +174,7 @@ CREATE TABLE remembered (
 CREATE VIEW v_experiments AS
 SELECT
   experiment_id, name AS experiment_name, "group", state, reason, round, points, jobs, replicates, expanded_points,
-  metrics AS metrics_to_track, goal_metric, goal, tags, description, parameters, plan_sha,
+  metrics AS metrics_to_track, goal_metric, goal, tags, description, parameters, plan_sha, traceparent,
   strftime('%Y-%m-%dT%H:%M:%S', created_ms / 1000, 'unixepoch') || printf('.%03dZ', created_ms % 1000) AS created_at,
   strftime('%Y-%m-%dT%H:%M:%S', started_ms / 1000, 'unixepoch') || printf('.%03dZ', started_ms % 1000) AS started_at,
   strftime('%Y-%m-%dT%H:%M:%S', finished_ms / 1000, 'unixepoch') || printf('.%03dZ', finished_ms % 1000) AS finished_at,
