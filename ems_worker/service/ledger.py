@@ -6,20 +6,20 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
 from ems_worker.core import experiment, job, run
-from ems_worker.core.experiment import ExperimentState, Tally
+from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.job import Job
 from ems_worker.core.records import ChangeRequest, Experiment, PointRecord
 from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 from ems_worker.service import crash
 from ems_worker.service.clock import Clock
-from ems_worker.service.live import Batch, JobKey, Live, Registry, RunKey
+from ems_worker.service.commits import Commits
+from ems_worker.service.live import Batch, JobKey, Live, RunKey
 from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Heard:
     ended: bool = False
 
 
-class Ledger(Registry):
+class Ledger(Commits):
     """Live experiments and their open jobs, in step with the manifest."""
 
     def __init__(
@@ -53,16 +53,11 @@ class Ledger(Registry):
 
         `on_change` hears which experiment has news, `on_end` each run that ends.
         """
-        super().__init__(manifest)
+        super().__init__(manifest, on_change)
         self._clock = clock
         self._load_experiment = load
-        self._on_change = on_change
         self._on_end = on_end
         self._lock = asyncio.Lock()
-        self._uncommitted: dict[JobKey, int] = {}
-        # Jobs that may no longer be worth remembering, see _tidy.
-        self._idle: set[JobKey] = set()
-        self._commits: set[asyncio.Task[None]] = set()
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
         """Takes up an experiment with the jobs that have an open attempt, and the runs whose jobs wait for metrics."""
@@ -272,54 +267,6 @@ class Ledger(Registry):
     def _time(self, key: int, one: Run) -> None:
         if one.state in (RunState.SUBMITTED, RunState.RUNNING):
             self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()
-
-    def _commit(self, batch: Batch) -> asyncio.Future[None]:
-        """Queues the batch for the writer."""
-        for place in batch.places:
-            self._uncommitted[place] = self._uncommitted.get(place, 0) + 1
-        tallies = {key: self.experiments[key].tally for key in batch.touched}
-        return self._see_through(self._record(batch, tallies))
-
-    def _see_through(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
-        """Work that what is in memory already relies on: whoever waits for it may be cancelled, it may not."""
-        task = asyncio.create_task(work)
-        self._commits.add(task)
-        task.add_done_callback(self._recorded)
-        return asyncio.shield(task)
-
-    def _recorded(self, task: asyncio.Task[None]) -> None:
-        """Whoever asked may be gone; what became of the commit is told all the same."""
-        self._commits.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("ledger.not_recorded", reason=str(error), kind=type(error).__name__)
-
-    async def _record(self, batch: Batch, tallies: Mapping[int, Tally]) -> None:
-        try:
-            if batch.changes:
-                await self.manifest.save(batch.changes, batch.ended_seq)
-        finally:
-            for place in batch.places:
-                self._uncommitted[place] -= 1
-                if not self._uncommitted[place]:
-                    del self._uncommitted[place]
-                    self._idle.add(place)
-        for key, tally in tallies.items():
-            if (live := self.experiments.get(key)) is not None:
-                live.recorded = tally
-            self._on_change(key)
-
-    def _tidy(self) -> None:
-        """Keeps in memory only jobs that have an open attempt or are not on disk yet; the manifest has the rest.
-
-        Only at the beginning of a turn: what is looked up in the midst of one must not vanish before it is used, nor
-        be older than what was decided meanwhile.
-        """
-        for place in self._idle:
-            one = self.jobs.get(place)
-            if one is None or place in self._uncommitted or any(attempt.state in run.OPEN for attempt in one.runs):
-                continue
-            del self.jobs[place]
-        self._idle.clear()
 
     async def _conclude(self, keys: Iterable[int]) -> None:
         for key in keys:

@@ -1,18 +1,14 @@
-"""The worker as a process: the one place where things are built and joined, with clock, signals, shutdown order."""
+"""Everything joined: what the worker is made of, in the order in which it opens, works and closes."""
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import structlog
-import uvloop
 
 import ems_worker
-from ems_worker import errors, logs
+from ems_worker import errors
 from ems_worker.adapters import event_codec, files, http, plan_codec, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
@@ -20,7 +16,7 @@ from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
-from ems_worker.service import check, crash, recover
+from ems_worker.service import check, recover
 from ems_worker.service.accept import Intake
 from ems_worker.service.control import Control
 from ems_worker.service.dispatch import Dispatcher
@@ -40,18 +36,10 @@ from ems_worker.settings import Settings, shown
 
 log = structlog.get_logger()
 
-# Exit codes of `ems-worker run`; docs/operations.md says what to do about each.
-OK, USAGE, BROKER, MANIFEST = 0, 2, 4, 6
-_KILLED_TWICE = 130
-_EXIT_CODES: Mapping[type[BaseException], int] = {
-    errors.SettingsError: USAGE,
-    errors.BrokerMisconfigured: BROKER,
-    errors.ManifestUnusable: MANIFEST,
-}
-
 _BEAT_SECONDS = 1.0
 _PARKED_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
+_CALM_SECONDS = 3.0
 
 
 class SystemClock:
@@ -64,67 +52,7 @@ class SystemClock:
         return time.monotonic()
 
 
-def run(settings: Settings) -> int:
-    """Runs the worker until SIGTERM or SIGINT; the exit code."""
-    logs.configure(settings.log_level, settings.log_format, sys.stderr)
-    crash.arm(os.environ.get("EMS_CRASH_AT"))
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(settings))
-    except (errors.EmsError, BaseExceptionGroup) as error:
-        return _fatal(error)
-    return OK
-
-
-def _fatal(error: BaseException) -> int:
-    """The exit code for what ended the worker; raises what nobody foresaw, for its traceback."""
-    leaves = _leaves(error)
-    codes = {_EXIT_CODES.get(type(leaf)) for leaf in leaves}
-    code = next(iter(codes)) if len(codes) == 1 else None
-    for leaf in leaves:
-        log.error("worker.fatal", reason=str(leaf), kind=type(leaf).__name__, exit_code=code)
-    if code is None:
-        raise error
-    return code
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for one in error.exceptions for leaf in _leaves(one)]
-
-
-async def _main(settings: Settings) -> None:
-    work = asyncio.create_task(_Worker(settings).run())
-    stopping = False
-
-    def heard() -> None:
-        nonlocal stopping
-        if stopping:
-            # Whoever asks twice doesn't want to wait; the manifest can take it.
-            os._exit(_KILLED_TWICE)
-        stopping = True
-        log.info("worker.stopping")
-        work.cancel()
-        loop.call_later(settings.shutdown_seconds, give_up)
-
-    def give_up() -> None:
-        # What is left undone the next start recovers; whoever stopped us must not wait for ever.
-        log.warning("worker.stopped_late", seconds=settings.shutdown_seconds)
-        os._exit(OK)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, heard)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not stopping:
-            raise
-    log.info("worker.stopped")
-
-
-class _Worker:
+class Worker:
     """Everything that is joined for the life of the process. Cancelling `run` is the orderly shutdown."""
 
     def __init__(self, settings: Settings) -> None:
@@ -326,13 +254,18 @@ class _Worker:
 
     async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
         """Goes on with work that needs the broker, whatever becomes of it; not ready while something is wrong."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.TimerHandle | None = None
         while True:
             try:
                 await work()
             except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                if over is not None:
+                    over.cancel()
                 self._health.trouble(part, str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
-                self._health.trouble(part, None)
+                # It is over when the work has gone on for a while, not when it is tried again.
+                over = loop.call_later(_CALM_SECONDS, self._health.trouble, part, None)
 
 
 @contextlib.contextmanager
