@@ -39,6 +39,8 @@ class Live:
     # While a retry adds attempts the experiment neither ends nor gives up.
     reopening: bool = False
     best: PointRow | None = None
+    # The manifest file was written with the ends of jobs up to this position.
+    left_seq: int | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 

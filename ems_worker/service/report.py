@@ -28,6 +28,8 @@ _PAGE = 500
 _PACE_SECONDS = 30.0
 _PACE_SAMPLES = 60
 _BROKER_PAUSE_SECONDS = 1.0
+# From this size on an experiment's manifest file is written beside the reports.
+_LARGE_JOBS = 20_000
 
 
 class Reporter:
@@ -55,6 +57,8 @@ class Reporter:
         self._interval = interval_seconds
         self._paused = paused
         self._leave_manifest = leave_manifest
+        # Manifest files of large experiments that are being written.
+        self._leaving: dict[int, asyncio.Future[None]] = {}
         self._news: set[int] = set()
         self._wake = asyncio.Event()
 
@@ -93,18 +97,35 @@ class Reporter:
 
     async def report(self, live: Live) -> None:
         """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""
+        if live.key in self._leaving:
+            return
         await self._results(live)
         record, tally = live.record, live.recorded
         if live.over and record.published_seq < record.ended_seq:
             # It ended just now: its last results go first.
             self.tell(live.key)
             return
-        if live.over and self._leave_manifest is not None:
-            await self._leave_manifest(live)
-            crash.point("report.file")
+        if live.over and live.left_seq != record.ended_seq and self._leave_manifest is not None:
+            leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
+            if record.spec.jobs > _LARGE_JOBS:
+                # Its file takes seconds; the others are told meanwhile, and its end when the file is there.
+                self._leaving[live.key] = leaving
+                leaving.add_done_callback(lambda _: self._left(live.key))
+                return
+            await leaving
         await self._status(live, record, tally)
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
             await self._ledger.dismiss(live.key)
+
+    async def _leave(self, live: Live, ended_seq: int) -> None:
+        assert self._leave_manifest is not None
+        await self._leave_manifest(live)
+        live.left_seq = ended_seq
+        crash.point("report.file")
+
+    def _left(self, key: int) -> None:
+        del self._leaving[key]
+        self.tell(key)
 
     async def _results(self, live: Live) -> None:
         # Not further: a status has its turn also while jobs end faster than they are told.

@@ -292,3 +292,18 @@ async def test_a_job_that_is_retried_during_an_export_isnt_exported_twice(manife
     retry = Run(last.point, last.replicate, 2, last.seed)
     await manifest.save([(record.key, last, _lost(last)), (record.key, None, retry)], {})
     assert [row.point.point async for row in export] == [reports.EXPORT_PAGE]
+
+
+async def test_an_ended_experiment_with_an_open_run_is_taken_up_again(manifest: Manifest) -> None:
+    """A run that nobody waits for any more is still to be stopped, also after a restart."""
+    record = await manifests.running(manifest, manifests.spec(points=1, replicates=1))
+    ((pending, _),) = await manifest.due(record.key, 0, 1)
+    claimed = manifests.claimed(pending.current)
+    await manifest.save([(record.key, pending.current, claimed)], {})
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.CANCELLED, 9)
+    await manifest.record_status(record.key, 9, b"{}")
+    await manifest.revision_published(record.key, 9)
+    assert [one.key for one in await manifest.unfinished()] == [record.key]
+    ended = replace(claimed, state=RunState.CANCELLED, finished_ms=9)
+    await manifest.save([(record.key, claimed, ended)], {})
+    assert list(await manifest.unfinished()) == []

@@ -9,6 +9,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from ems_worker.service import report
+from ems_worker.service.live import Live
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -43,6 +45,29 @@ async def test_results_go_before_the_terminal_status_that_counts_them(tmp_path: 
         assert record is not None
         assert (record.published_seq, record.published_revision) == (record.ended_seq, record.revision)
         assert desk.files == ["reef"]
+
+
+async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path) -> None:
+    """Its end is told when the file is there; until then reports on it return at once, and it is written once."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        names = await desk.launch(live)
+        written = asyncio.Event()
+
+        async def slowly(one: Live) -> None:
+            await written.wait()
+            desk.files.append(one.experiment_id)
+
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "_leave_manifest", slowly):
+            await finish(desk, names, [1])
+            await desk.reporter.report(live)
+            await desk.reporter.report(live)
+            assert desk.broker.statuses[-1]["state"] == "running"
+            written.set()
+            await wait.until(lambda: desk.files, what="the file")
+            await desk.report("reef")
+        assert desk.files == ["reef"]
+        assert desk.broker.statuses[-1]["state"] == "completed"
 
 
 async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:

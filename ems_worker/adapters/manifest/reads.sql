@@ -20,6 +20,8 @@ WHERE experiment_id = :experiment_id;
 SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
 WHERE finished_ms IS NULL OR published_seq < ended_seq
   OR published_revision < revision OR published_revision < state_revision
+  -- Attempts that nobody waits for any more may outlive their experiment: they are still to be stopped.
+  OR key IN (SELECT experiment FROM runs WHERE state IN ('submitting', 'submitted', 'running'))
 ORDER BY key;
 
 -- name: status
