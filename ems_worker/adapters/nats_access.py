@@ -1,5 +1,6 @@
 """What nats-py needs to be let into NATS, made anew for every connection: files may have been replaced meanwhile."""
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,20 @@ class Client(NatsClient):
         return super()._connect_command()
 
 
+class _NoEndOfTls(logging.Filter):
+    """asyncio's remark at the end of every TLS connection of nats-py, which means nothing to anybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("returning true from eof_received()")
+
+
+_NO_END_OF_TLS = _NoEndOfTls()
+
+
 def client(access: Access) -> Client:
     """A client that isn't connected yet; `connect` it with `options(access)`."""
+    if access.encrypted:
+        logging.getLogger("asyncio").addFilter(_NO_END_OF_TLS)  # as often as one likes: it is there once
     return Client(encrypted=access.encrypted)
 
 
