@@ -1,6 +1,7 @@
 """Changes that people ask for: each has an id, is recorded before its answer, and asked again gives the same one."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
 import pydantic
@@ -11,6 +12,7 @@ from ems_worker import errors
 from ems_worker.core import documents, experiment
 from ems_worker.core.experiment import ExperimentEvent, ExperimentState
 from ems_worker.core.records import ChangeRequest
+from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
@@ -37,12 +39,15 @@ class Control:
         self._ledger = ledger
         self._manifest = manifest
         self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
 
     def handlers(self) -> Mapping[str, Handler]:
         async def not_yet(_: bytes) -> bytes:
             raise errors.RequestRefused(f"not supported yet: {', '.join(_NOT_YET)}")
 
-        return {"resume": self._resume, "retry": self._retry, **dict.fromkeys(_NOT_YET, not_yet)}
+        verbs = {"resume": self._resume, "retry": self._retry}
+        changes = {verb: self._handler(verb, carry_out) for verb, carry_out in verbs.items()}
+        return {**changes, **dict.fromkeys(_NOT_YET, not_yet)}
 
     async def finish(self) -> None:
         """Carries out what was recorded before a crash and not finished."""
@@ -50,32 +55,25 @@ class Control:
             for request in await self._manifest.open_requests(live.key):
                 await self._carry_out_retry(live, request)
 
-    async def _resume(self, data: bytes) -> bytes:
+    async def _resume(self, live: Live, change: _Change) -> bytes:
         """Goes on with an experiment that is held."""
-        change = read(_Change, data)
-        live, known = await self._begin("resume", change)
-        if known is not None:
-            return known
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.RESUME]
         answer = self._answer(live, change, changed=to is not None, state=to or live.record.state)
-        await self._ledger.change(live, self._request("resume", change, answer), to)
+        await self._ledger.change(live, self._request(live, "resume", change, answer), to)
         log.info("experiment.resumed", experiment_id=live.experiment_id)
         return answer
 
-    async def _retry(self, data: bytes) -> bytes:
+    async def _retry(self, live: Live, change: _Change) -> bytes:
         """Tries the failed and lost jobs of an experiment once more, and waits again for metrics that did not come."""
-        change = read(_Change, data)
-        live, known = await self._begin("retry", change)
-        if known is not None:
-            return known
         if not await self._manifest.to_retry(live.key, (-1, -1), 1):
             answer = self._answer(live, change, changed=False, state=live.record.state, retried=0)
-            await self._ledger.change(live, self._request("retry", change, answer), None)
+            await self._ledger.change(live, self._request(live, "retry", change, answer), None)
             return answer
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.REOPEN]
         live.reopening = True
-        request = self._request("retry", change, None)
+        request = self._request(live, "retry", change, None)
         await self._ledger.change(live, request, to)
+        crash.point("control.recorded")
         return await self._carry_out_retry(live, request)
 
     async def _carry_out_retry(self, live: Live, request: ChangeRequest) -> bytes:
@@ -87,31 +85,40 @@ class Control:
                 after = jobs[-1].key
         finally:
             live.reopening = False
+        crash.point("control.carried_out")
         change = _Change.model_validate_json(request.body)
         answer = self._answer(live, change, changed=True, state=live.record.state, retried=retried)
         await self._manifest.answer_request(request.request_id, answer.decode())
+        crash.point("control.answered")
         log.info("experiment.retried", experiment_id=live.experiment_id, jobs=retried, round=live.record.round)
         await self._ledger.conclude(live)
         return answer
 
-    async def _begin(self, verb: str, change: _Change) -> tuple[Live, bytes | None]:
-        """The experiment, and the answer if this was asked before."""
-        live = await self._ledger.take_up(change.experiment_id)
-        if live is None:
-            raise errors.NotFound(f"there is no experiment {change.experiment_id}")
+    def _handler(self, verb: str, carry_out: Callable[[Live, _Change], Awaitable[bytes]]) -> Handler:
+        async def handle(data: bytes) -> bytes:
+            change = read(_Change, data)
+            # One after another: each decides by what the one before left.
+            async with self._one_at_a_time, self._ledger.taken_up(change.experiment_id) as live:
+                if live is None:
+                    raise errors.NotFound(f"there is no experiment {change.experiment_id}")
+                known = await self._known(verb, change)
+                return await carry_out(live, change) if known is None else known
+
+        return handle
+
+    async def _known(self, verb: str, change: _Change) -> bytes | None:
+        """The answer if this was asked before."""
         known = await self._manifest.request(change.request_id)
         if known is None:
-            return live, None
+            return None
         if (known.verb, known.body) != (verb, change.model_dump_json()):
             words = f"request_id {change.request_id} was used for another change; each change needs one of its own"
             raise errors.RequestRefused(words)
         if known.answer is None:
             raise errors.RequestRefused(f"request {change.request_id} is being carried out")
-        return live, known.answer.encode()
+        return known.answer.encode()
 
-    def _request(self, verb: str, change: _Change, answer: bytes | None) -> ChangeRequest:
-        live = self._ledger.live(change.experiment_id)
-        assert live is not None
+    def _request(self, live: Live, verb: str, change: _Change, answer: bytes | None) -> ChangeRequest:
         return ChangeRequest(
             change.request_id,
             live.key,

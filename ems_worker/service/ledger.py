@@ -6,7 +6,8 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -76,7 +77,9 @@ class Ledger(Commits):
         """Lets go of an experiment that has ended and is reported, unless there is news; late events revive it."""
         # Under the lock: whoever decides about a job relies on its experiment.
         async with self._lock:
-            live = self.experiments[key]
+            live = self.experiments.get(key)
+            if live is None or live.held:
+                return
             reported = live.record.published_seq == live.record.ended_seq
             if live.over and reported and not live.open and not any(place[0] == key for place in self._uncommitted):
                 del self.experiments[key], self._by_id[live.experiment_id]
@@ -196,10 +199,25 @@ class Ledger(Commits):
             if run.TRANSITIONS[one.attempt(key[3]).state, signal.event].verdict in _CHANGES:
                 await self._take_up(self._over[key[0]])
 
-    async def take_up(self, experiment_id: str) -> Live | None:
-        """The experiment, made live again if it was let go; None if the manifest hasn't got it."""
+    @contextlib.asynccontextmanager
+    async def taken_up(self, experiment_id: str) -> AsyncIterator[Live | None]:
+        """The experiment, live for the time of the block even if it has ended; None if the manifest hasn't got it."""
         async with self._lock:
-            return self.live(experiment_id) or await self._take_up(experiment_id)
+            known = self.live(experiment_id)
+            live = known or await self._take_up(experiment_id)
+            if live is not None:
+                live.held += 1
+        if live is None:
+            yield None
+            return
+        before = live.record
+        try:
+            yield live
+        finally:
+            live.held -= 1
+            if known is None and live.record is before:
+                # Nothing became of it: nobody else would let go of it.
+                await self.dismiss(live.key)
 
     async def _take_up(self, experiment_id: str) -> Live | None:
         record = await self.manifest.experiment(experiment_id)

@@ -38,6 +38,8 @@ class Live:
     metric_timeouts: Mapping[str, float] = field(default_factory=dict)
     # While a retry adds attempts the experiment neither ends nor gives up.
     reopening: bool = False
+    # How many are busy changing it: it is not let go meanwhile.
+    held: int = 0
     best: PointRow | None = None
     # The manifest file was written with the ends of jobs up to this position.
     left_seq: int | None = None

@@ -50,6 +50,8 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequenc
         live = await load(record, manifest, reader)
         jobs = [job for job, _ in await manifest.open_jobs(record.key)]
         ledger.admit(live, jobs, await manifest.awaiting(record.key))
+        # A retry that was recorded and not carried out: its experiment must not end before.
+        live.reopening = bool(await manifest.open_requests(record.key))
         submitting += [(live, one) for job in jobs for one in job.runs if one.state is RunState.SUBMITTING]
         await ledger.conclude(live)
         log.info(

@@ -1,5 +1,6 @@
 """The worker dies at each named point of its way, is started again, and everything ends as if it hadn't."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ DEATHS = {
         *("track.decoded", "track.decoded:2", "track.recorded", "track.recorded:3", "track.acked", "track.acked:2"),
         *("limits.marked", "limits.stopped"),
     ],
+    "while somebody asks for a retry": ["control.answered", "control.carried_out", "control.recorded"],
     "at the end and on the way out": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
@@ -34,11 +36,14 @@ DEATHS = {
 }
 
 
+def name(place: str) -> str:
+    """The experiment that passes the point."""
+    return re.sub("[.:]", "-", place)
+
+
 def plan(place: str) -> dict[str, Any]:
-    """An experiment that passes the point."""
-    name = place.replace(".", "-").replace(":", "-")
     seconds = 1 if place.startswith("limits.") else 60
-    return whole.plan(name, 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
+    return whole.plan(name(place), 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
 
 
 @pytest.mark.parametrize("deaths", DEATHS)
@@ -50,12 +55,21 @@ async def test_deaths_at_every_point_change_nothing(tmp_path: Path, deaths: str)
             theatre.worker.arm(place)
             theatre.worker.start()
             await theatre.publish(plan(place))
+            if place.startswith("control."):
+                await theatre.ended()
+                assert await theatre.ask("retry", 2, request_id=place, experiment_id=name(place)) is None
             await theatre.worker.died()
             theatre.check_now(EXPECTED)
             await theatre.give_back()
         theatre.worker.arm(None)
         theatre.worker.start()
         await theatre.ended()
+        for place in DEATHS[deaths]:
+            if place.startswith("control."):
+                # Asked again, it has been carried out, once.
+                answer = await theatre.ask("retry", request_id=place, experiment_id=name(place))
+                assert answer is not None
+                assert (answer["changed"], answer["round"]) == (True, 2)
         await theatre.stop()
         await theatre.check(EXPECTED)
 

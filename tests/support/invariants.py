@@ -250,8 +250,8 @@ def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iter
                 metrics = json.loads(row["metrics"] or "{}")
                 if row["error_kind"] != kind or metrics != (outcome.metrics if kind is None else {}):
                     yield f"{row['simulation_id']} ended {row['error_kind']} {metrics}, not {kind} {outcome.metrics}"
-                more = kind in _RETRIED and row["attempt"] < limits.max_attempts
-                if row["current"] == more:
+                again = kind in _RETRIED and row["attempt"] < limits.max_attempts
+                if row["current"] if again else not row["current"] and one["round"] == 1:
                     yield f"{row['simulation_id']} of {len(rows)} attempts, ended {kind}, current {row['current']}"
 
 

@@ -106,6 +106,15 @@ class Stage:
         self.acked[seq] = plan
         return seq
 
+    async def ask(self, verb: str, timeout: float = 5, **body: str) -> dict[str, Any] | None:
+        """A change over `ems.api`; None where no answer came."""
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with self.client() as client:
+                message = await client.request(f"ems.api.{verb}", json.dumps(body).encode(), timeout=timeout)
+                found: dict[str, Any] = json.loads(message.data)
+                return found
+        return None
+
     async def ended(self, timeout: float = 30) -> None:
         """Waits until every acknowledged plan is decided, and every experiment has ended and is told."""
 

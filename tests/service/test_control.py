@@ -1,0 +1,121 @@
+"""Changes that people ask for, driven step by step: what a crash or another step in between makes of them."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.run import RunState
+from ems_worker.service.control import Control
+from ems_worker.service.live import Live
+from ems_worker.service.queries import Handler
+from tests.support.desk import Clock, Desk, plan
+
+
+class Died(Exception):
+    """The worker ended here."""
+
+
+def control(desk: Desk) -> Control:
+    return Control(desk.ledger, desk.manifest, desk.clock)
+
+
+async def retry(desk: Desk, request_id: str = "r-1", handlers: Mapping[str, Handler] | None = None) -> dict[str, Any]:
+    body = json.dumps({"request_id": request_id, "experiment_id": "reef"}).encode()
+    answer: dict[str, Any] = json.loads(await (handlers or control(desk).handlers())["retry"](body))
+    return answer
+
+
+async def failed(desk: Desk) -> Live:
+    """An experiment of two jobs, one of which failed; told, and let go."""
+    live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
+    first, second = await desk.launch(live)
+    await desk.hear("failed", first, error_kind="simulation")
+    await desk.hear("completed", second, metrics={"population": 1})
+    status = await desk.report("reef")
+    assert (status["state"], status["counts"]["failed"]) == ("failed", 1)
+    return live
+
+
+async def finish(desk: Desk) -> None:
+    """The second attempt at the first job completes."""
+    live = desk.ledger.live("reef")
+    assert live is not None
+    assert await desk.launch(live) == ["reef-p000000-r000-a2"]
+    await desk.hear("completed", "reef-p000000-r000-a2", metrics={"population": 2})
+    status = await desk.report("reef")
+    assert (status["state"], status["round"], status["counts"]["completed"]) == ("completed", 2, 2)
+
+
+async def test_a_retry_that_was_recorded_is_carried_out_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new round doesn't end before its jobs are there, although all the old ones have ended."""
+
+    async def die(*_: object) -> int:
+        raise Died
+
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        await failed(desk)
+        monkeypatch.setattr(desk.ledger, "retry", die)
+        with pytest.raises(Died):
+            await retry(desk)
+    async with Desk.open(tmp_path, clock) as desk:
+        await control(desk).finish()
+        live = desk.ledger.live("reef")
+        assert live is not None
+        assert live.record.state is ExperimentState.RUNNING
+        again = await retry(desk)
+        assert (again["changed"], again["retried"]) == (True, 1)
+        await finish(desk)
+
+
+async def test_a_retry_that_was_half_carried_out_is_finished_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its jobs are there and its answer isn't: nothing is tried twice."""
+
+    async def die(*_: object) -> None:
+        raise Died
+
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        await failed(desk)
+        monkeypatch.setattr(desk.manifest, "answer_request", die)
+        with pytest.raises(Died):
+            await retry(desk)
+    async with Desk.open(tmp_path, clock) as desk:
+        await control(desk).finish()
+        rows = await desk.rows("reef")
+        assert [row.run.state for row in rows] == [RunState.FAILED, RunState.PENDING, RunState.COMPLETED]
+        await finish(desk)
+
+
+async def test_an_experiment_is_not_let_go_while_it_is_reopened(tmp_path: Path) -> None:
+    """The report of its end may finish between the question and the change."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
+        first, second = await desk.launch(live)
+        await desk.hear("failed", first, error_kind="simulation")
+        await desk.hear("completed", second, metrics={"population": 1})
+        told = asyncio.create_task(desk.report("reef"))
+        handlers = control(desk).handlers()
+        answers = await asyncio.gather(*(retry(desk, f"r-{number}", handlers) for number in range(20)))
+        await told
+        assert [one["retried"] for one in answers] == [1] + 19 * [0]
+        await finish(desk)
+
+
+async def test_an_ended_experiment_is_let_go_after_a_retry_of_nothing(tmp_path: Path) -> None:
+    """It is taken up for the question only."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        await desk.hear("completed", name, metrics={"population": 1})
+        await desk.report("reef")
+        assert desk.ledger.live("reef") is None
+        assert (await retry(desk))["changed"] is False
+        assert desk.ledger.live("reef") is None
