@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs import generate, tables
+from ems_worker import daemon, errors
+from ems_worker.cli import exits
 from ems_worker.core.records import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,3 +81,11 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
             titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert heading in anchors, link
+
+
+def test_the_worker_ends_with_the_codes_of_the_table() -> None:
+    """`ems-worker run` gives its codes itself: they mean what all commands mean by them."""
+    named = (daemon.OK, daemon.USAGE, daemon.BROKER, daemon.MANIFEST)
+    assert named == (exits.Exit.OK, exits.Exit.USAGE, exits.Exit.UNREACHABLE, exits.Exit.MANIFEST)
+    for kind in (errors.SettingsError, errors.BrokerMisconfigured, errors.ManifestUnusable):
+        assert exits.of(kind("x")) in named
