@@ -79,6 +79,7 @@ class Intake:
 
     async def take(self, message: Message) -> None:
         """Decides one message. A message that was decided before gets its decision again."""
+        crash.point("accept.read", message.subject)
         submission = await self._manifest.submission(message.stream_created_ns, message.seq)
         if submission is None:
             try:

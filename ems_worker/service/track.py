@@ -69,6 +69,7 @@ class Tracker:
         read: list[tuple[Message, str, Signal]] = []
         good: list[Message] = []
         for message in messages:
+            crash.point("track.read", message.subject)
             try:
                 name, signal = self._decode(message.subject, message.data)
             except errors.Unreadable as error:

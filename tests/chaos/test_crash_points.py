@@ -18,13 +18,21 @@ EXPECTED = invariants.Expected(oracle.Failures.parse(FAILURES), late=(HELD,), wi
 # Deaths in a row, each of a worker that takes up what the ones before left. Where a point is passed often, dying there
 # at the first time is something else than later (`name:3`: the third time).
 DEATHS = {
-    "on a plan's way in": ["accept.decided", "accept.recorded", "accept.acked", "accept.published"],
+    "on a plan's way in": ["accept.read", "accept.decided", "accept.recorded", "accept.acked", "accept.published"],
     "of expansion and submission": [
         *("expand.chunk", "expand.begun", "dispatch.claimed", "dispatch.claimed:3", "dispatch.answered"),
         *("dispatch.answered:2", "dispatch.settled", "dispatch.settled:3"),
     ],
     "of tracking and time limits": [
-        *("track.decoded", "track.decoded:2", "track.recorded", "track.recorded:3", "track.acked", "track.acked:2"),
+        *(
+            "track.read:20",
+            "track.decoded",
+            "track.decoded:2",
+            "track.recorded",
+            "track.recorded:3",
+            "track.acked",
+            "track.acked:2",
+        ),
         *("limits.marked", "limits.stopped"),
     ],
     "while somebody asks for a retry": ["control.answered", "control.carried_out", "control.recorded"],

@@ -29,8 +29,10 @@ class Way:
         self._delay = seconds
 
     def drop(self) -> None:
-        """What is sent vanishes without a word. A connection that lost something stays dead, also after `heal`."""
+        """What is sent from now on vanishes without a word. The connections that this meets stay dead after `heal`."""
         self._dropping = True
+        for pipe in self.pipes:
+            pipe.dead = True
 
     def cut(self) -> None:
         """The receiver hears that nothing more will come on the connections that are open; the sender hears nothing."""
@@ -61,10 +63,10 @@ class _Pipe:
     def __init__(self, way: Way, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         self._way, self._source, self._target = way, source, target
         self._blocks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_BLOCKS)
-        self._dead = False
+        self.dead = way.dropping
 
     def end(self) -> None:
-        self._dead = True
+        self.dead = True
         with contextlib.suppress(OSError, RuntimeError):  # the target may be closed already
             self._target.write_eof()
 
@@ -72,12 +74,11 @@ class _Pipe:
         self._way.pipes.add(self)
         writing = asyncio.create_task(self._write())
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 while data := await self._source.read(_BLOCK):
-                    self._dead |= self._way.dropping
-                    if not self._dead:
+                    if not self.dead:
                         await self._blocks.put((asyncio.get_running_loop().time(), data))
-            if not self._dead:
+            if not self.dead:
                 await self._blocks.put((0.0, b""))
                 await writing
         finally:
@@ -85,15 +86,14 @@ class _Pipe:
             self._way.pipes.discard(self)
 
     async def _write(self) -> None:
-        with contextlib.suppress(ConnectionError, RuntimeError):
+        with contextlib.suppress(OSError, RuntimeError):
             while True:
                 sent_at, data = await self._blocks.get()
                 await self._way.passage(sent_at)
                 if not data:
                     self._target.write_eof()
                     return
-                self._dead |= self._way.dropping
-                if not self._dead:
+                if not self.dead:
                     self._target.write(data)
                     await self._target.drain()
 
@@ -107,6 +107,8 @@ class Proxy:
     def __init__(self, target: Callable[[], int]) -> None:
         """`target` gives the server's port: it may not be known before the first connection."""
         self._target = target
+        # How many connections there were so far.
+        self.made = 0
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     async def __aenter__(self) -> Self:
@@ -146,6 +148,7 @@ class Proxy:
         except OSError:
             _reset(writer)
             return
+        self.made += 1
         self._connections[task] = [writer, far_writer]
         pipes = [_Pipe(self.up, reader, far_writer), _Pipe(self.down, far_reader, writer)]
         try:

@@ -1,0 +1,64 @@
+"""A message that kills its reader is put aside, and only that: its neighbours died with it and are healthy."""
+
+from pathlib import Path
+
+import pytest
+
+from ems_worker.adapters.jetstream import consumers
+from ems_worker.service import poison
+from tests.support import invariants, stage, whole
+
+HEALTHY = 20
+
+
+async def fetched_in_vain(theatre: stage.Stage, stream: str, consumer: str, times: int) -> None:
+    """As workers do that die with all these messages in their hands."""
+    async with theatre.client() as client:
+        reader = await client.jetstream().pull_subscribe_bind(consumer, stream)
+        for _ in range(times):
+            waiting = (await reader.consumer_info()).num_pending or 0
+            messages = await reader.fetch(max(waiting, HEALTHY), timeout=5)
+            for message in messages:
+                await message.nak()
+            await client.flush()
+        await reader.unsubscribe()
+
+
+@pytest.mark.parametrize("kind", ["event", "plan"])
+async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, kind: str) -> None:
+    """After it outlived the worker three times alone; healthy messages of as many deliveries are worked on."""
+    points = {"event": "track.read@.poison", "plan": "accept.read@.poison"}
+    expected = invariants.Expected(dead=1)
+    async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE="") as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        await theatre.stop()
+        async with theatre.client() as client:
+            jetstream = client.jetstream()
+            for number in range(HEALTHY):
+                if number == HEALTHY // 2:
+                    if kind == "event":
+                        await jetstream.publish("sim.run_completed.poison", b'{"simulation_id": "any"}')
+                    else:
+                        await jetstream.publish("ems.experiment.submit.poison", b"{}")
+                if kind == "event":
+                    await jetstream.publish("sim.run_started", b'{"simulation_id": "other-%d"}' % number)
+                else:
+                    await theatre.publish(whole.plan(f"healthy-{number}", 1))
+        names = {"event": ("SIM_EVENTS", consumers.EVENTS), "plan": ("EMS_PLANS", consumers.PLANS)}
+        await fetched_in_vain(theatre, *names[kind], poison.SUSPECTED_DELIVERIES - 1)
+        theatre.worker.arm(points[kind])
+        for _ in range(poison.MOST_DEATHS):
+            theatre.worker.start()
+            await theatre.worker.died()
+            theatre.check_now(expected)
+            await theatre.give_back()
+        # Still armed: it isn't read any more.
+        theatre.worker.start()
+        await theatre.publish(whole.plan("after", 4))
+        await theatre.ended()
+        await theatre.stop()
+        found = await theatre.check(expected)
+        [letter] = found.dead
+        assert letter.subject == f"ems.dlq.{kind}"
+        assert "died 3 times" in str(letter.headers)
