@@ -15,6 +15,7 @@ METRIC: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
 METRIC_FORM: Final = "a metric's name: letters, digits and _.:/-, at most 128"
 ERROR_KINDS: Final = ("infrastructure", "timeout", "lost", "simulation", "infeasible", "stopped")
 DEFAULT_RETRY_ON: Final = frozenset({"infrastructure", "timeout", "lost"})
+HIGHEST_PRIORITY: Final = 100
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
 # How long a metric that comes by an event of its own is waited for, unless the plan says.
 DEFAULT_METRIC_TIMEOUT_SECONDS: Final = 3600.0
@@ -73,7 +74,10 @@ class MaxFailed:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of an experiment; None is no bound of the plan's own. Times in seconds."""
+    """Bounds of an experiment; None is no bound of the plan's own. Times in seconds.
+
+    Runs of an experiment of a higher `priority` are started before those of a lower one.
+    """
 
     max_concurrent: int | None = None
     run_timeout_seconds: float | None = None
@@ -81,6 +85,7 @@ class Limits:
     retry_on: frozenset[str] = DEFAULT_RETRY_ON
     max_failed: MaxFailed = field(default_factory=lambda: MaxFailed(count=0))
     fail_fast: bool = False
+    priority: int = 0
 
 
 def read_limits(data: object, found: problems.Problems) -> Limits:
@@ -91,10 +96,8 @@ def read_limits(data: object, found: problems.Problems) -> Limits:
         return Limits()
     known = "max_concurrent", "run_timeout_seconds", "max_attempts", "retry_on", "max_failed", "fail_fast", "priority"
     found.keys(spec, place, known)
-    if "priority" in spec:
-        found.add("not_supported_yet", (*place, "priority"), "'priority' is not supported yet", on_key=True)
     default = Limits()
-    concurrent = timeout = attempts = retry_on = failed = fast = None
+    concurrent = timeout = attempts = retry_on = failed = fast = priority = None
     if "max_concurrent" in spec:
         concurrent = found.integer(spec["max_concurrent"], (*place, "max_concurrent"), 1, 1_000_000)
     if "run_timeout_seconds" in spec:
@@ -108,6 +111,8 @@ def read_limits(data: object, found: problems.Problems) -> Limits:
         failed = _max_failed(spec["max_failed"], (*place, "max_failed"), found)
     if "fail_fast" in spec:
         fast = found.boolean(spec["fail_fast"], (*place, "fail_fast"))
+    if "priority" in spec:
+        priority = found.integer(spec["priority"], (*place, "priority"), -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
     return Limits(
         max_concurrent=concurrent,
         run_timeout_seconds=timeout,
@@ -115,6 +120,7 @@ def read_limits(data: object, found: problems.Problems) -> Limits:
         retry_on=default.retry_on if retry_on is None else frozenset(filter(None, retry_on)),
         max_failed=failed or default.max_failed,
         fail_fast=bool(fast),
+        priority=priority or default.priority,
     )
 
 

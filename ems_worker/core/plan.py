@@ -52,17 +52,12 @@ KEYS: Final = (
     "group",
     "tags",
     "labels",
+    "model_version",
     "allow_new_paths",
 )
 # Keys that only tell an editor which schema to check against.
 IGNORED: Final = ("$schema",)
-NOT_YET: Final = (
-    "settle",
-    "execution_sequence",
-    "reuse_results",
-    "keep_open",
-    "model_version",
-)
+NOT_YET: Final = ("settle", "execution_sequence", "reuse_results", "keep_open")
 # More than any experiment has points: before conditions and constraints there may be more combinations than points.
 _MOST_COMBINATIONS: Final = 2**40
 _LONGEST_NAME: Final = 200
@@ -86,6 +81,7 @@ class Plan:
     experiment_id: str | None
     experiment_name: str | None
     description: str | None
+    model_version: str | None
     base: dict[str, JSON]
     grid: grid.Grid
     design: Design
@@ -141,6 +137,7 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
         "experiment_id": _experiment_id(data, found),
         "experiment_name": _line(data, "experiment_name", _LONGEST_NAME, found),
         "description": _text(data, "description", _LONGEST_DESCRIPTION, found),
+        "model_version": _line(data, "model_version", _LONGEST_NAME, found),
         "group": found.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
     }
     metrics = options.read_metrics(data["metrics_to_track"], found) if "metrics_to_track" in data else ()

@@ -186,9 +186,15 @@ PLAN: Final[Schema] = {
                         ],
                     },
                     "fail_fast": {"type": "boolean", "description": "end as soon as too many failed"},
+                    "priority": _whole(
+                        "whose runs go first: the higher, 0 if absent",
+                        -options.HIGHEST_PRIORITY,
+                        options.HIGHEST_PRIORITY,
+                    ),
                 },
                 "bounds of the experiment",
             ),
+            "model_version": _text("the version of the model; no other runs it", longest=200) | {"pattern": _LINE},
             "group": _text("the study that this belongs to", ids.TOKEN.pattern),
             "tags": _list(
                 {"type": "string", "maxLength": 64, "pattern": _LINE}, "words for the experiment", maxItems=64

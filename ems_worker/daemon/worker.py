@@ -32,6 +32,7 @@ from ems_worker.service.replay import Replay
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
+from ems_worker.service.versions import Versions
 from ems_worker.settings import Settings, shown
 
 log = structlog.get_logger()
@@ -158,9 +159,10 @@ class Worker:
             expander.wake()
 
         ledger = Ledger(manifest, clock, load, changed, ended)
-        submitter = Submitter(ledger, manifest, orchestrator, clock, metrics, relieved)
+        versions = Versions()
+        submitter = Submitter(ledger, manifest, orchestrator, clock, metrics, relieved, versions)
         dispatcher = Dispatcher(
-            ledger, manifest, orchestrator, submitter, clock, metrics, settings.run_window, on_pause=changed_all
+            ledger, manifest, orchestrator, submitter, clock, metrics, settings.run_window, changed_all, versions
         )
         reconciler = Reconciler(ledger, orchestrator, submitter, clock, metrics, settings.rpc_deadline_seconds)
         expander = Expander(ledger, manifest, metrics, on_jobs=dispatcher.wake)
@@ -175,7 +177,7 @@ class Worker:
             metrics,
             settings.worker_id,
             settings.status_interval_seconds,
-            lambda: dispatcher.paused,
+            lambda live: dispatcher.paused or versions.waiting(live.plan),
             leave_manifest if settings.manifest_export else None,
         )
         tracker = Tracker(

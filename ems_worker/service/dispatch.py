@@ -18,6 +18,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
 from ems_worker.service.submit import BATCH, Claimed, Submitter
+from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
 
@@ -42,10 +43,11 @@ class Dispatcher:
         metrics: Metrics,
         window: int | None,
         on_pause: Callable[[], None],
+        versions: Versions,
     ) -> None:
         """`window`: runs open at once; None: the orchestrator's slots, and 256 if it doesn't tell them.
 
-        `on_pause` hears that `paused` has changed.
+        `on_pause` hears that `paused` or `versions`, which is kept here, has changed.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -57,6 +59,9 @@ class Dispatcher:
         # 0 until the orchestrator told its slots, or turned out not to: else a start would flood a small one.
         self._window = window or 0
         self._on_pause = on_pause
+        self._versions = versions
+        # How often the orchestrator told its capacity, or stopped telling it.
+        self._words = 0
         self._wake = asyncio.Event()
         self._batches = asyncio.Semaphore(BATCHES)
         self._breaker = Breaker()
@@ -149,37 +154,55 @@ class Dispatcher:
         now_ms = self._clock.now_ms()
         demands = []
         for live in list(self._ledger.experiments.values()):
-            if live.record.state is experiment.ExperimentState.RUNNING and not live.doomed:
+            going = live.record.state is experiment.ExperimentState.RUNNING and not live.doomed
+            if going and self._versions.waiting(live.plan) is None:
                 due = await self._manifest.due_count(live.key, now_ms, room)
-                demands.append(schedule.Demand(live.key, live.open, due, live.plan.limits.max_concurrent))
+                limits = live.plan.limits
+                demands.append(schedule.Demand(live.key, live.open, due, limits.max_concurrent, limits.priority))
         return demands
 
     async def _follow_capacity(self, group: asyncio.TaskGroup) -> None:
-        """The run window is what the orchestrator says it has slots for, unless it was set.
+        """The run window is what the orchestrator says it has slots for, unless it was set; and its model's version.
 
-        One that is away keeps the slots that it told: it will have them when it is back.
+        One that is away keeps the slots that it told: it will have them when it is back. Its version it may not have.
         """
+        told = False
         async for capacity in self._orchestrator.capacity():
-            if self._fixed:
-                continue
+            self._words += 1
             if capacity is not None:
+                told = True
                 self._resize(capacity.slots if capacity.slots > 0 else _DEFAULT_WINDOW)
-            elif not self._window:
-                if self._orchestrator.ready():
-                    self._resize(_DEFAULT_WINDOW)
-                else:
-                    group.create_task(self._assume())
+                self._hear_version(capacity.model_version)
+            elif not told and self._orchestrator.ready():
+                self._assume()
+            else:
+                self._hear_version(None)
+                group.create_task(self._assume_later(self._words))
 
-    async def _assume(self) -> None:
-        """Gives an orchestrator that was away at first some time to tell its slots, once it is there."""
+    async def _assume_later(self, words: int) -> None:
+        """Gives an orchestrator that is away some time to tell its capacity, once it is there."""
         while not self._orchestrator.ready():  # noqa: ASYNC110 - a channel's state is asked for, it doesn't tell
             await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.sleep(_TELL_SECONDS)
+        if words == self._words:
+            self._assume()
+
+    def _assume(self) -> None:
+        """The orchestrator is there and doesn't tell."""
         if not self._window:
             self._resize(_DEFAULT_WINDOW)
+        self._hear_version("")
+
+    def _hear_version(self, told: str | None) -> None:
+        if told == self._versions.told:
+            return
+        log.info("dispatch.model_version", version=told, before=self._versions.told)
+        self._versions.told = told
+        self._on_pause()
+        self.wake()
 
     def _resize(self, slots: int) -> None:
-        if slots != self._window:
+        if slots != self._window and not self._fixed:
             log.info("dispatch.window", runs=slots, before=self._window)
             self._window = slots
             self._metrics.run_window.set(slots)

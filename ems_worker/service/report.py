@@ -44,10 +44,10 @@ class Reporter:
         metrics: Metrics,
         worker_id: str,
         interval_seconds: float,
-        paused: Callable[[], str | None],
+        paused: Callable[[Live], str | None],
         leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
     ) -> None:
-        """`paused`: why dispatch starts nothing, for statuses. `leave_manifest` writes what stays of an experiment."""
+        """`paused`: why dispatch starts nothing of it, for statuses. `leave_manifest` writes what stays of an experiment."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -182,7 +182,7 @@ class Reporter:
             now_ms=self._clock.now_ms(),
             pace=documents.pace(live.samples, tally.total - tally.ended),
             best=live.best,
-            paused=None if record.state in experiment.ENDED else self._paused(),
+            paused=None if record.state in experiment.ENDED else self._paused(live),
         )
         encoded = documents.encode(document)
         await self._manifest.record_status(live.key, revision, encoded)

@@ -19,6 +19,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
+from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Submitter:
         clock: Clock,
         metrics: Metrics,
         on_relief: Callable[[], None],
+        versions: Versions,
     ) -> None:
         """`on_relief` hears that commands get through again."""
         self._ledger = ledger
@@ -51,6 +53,7 @@ class Submitter:
         self._clock = clock
         self._metrics = metrics
         self._on_relief = on_relief
+        self._versions = versions
         self._troubles = 0
         # Runs that a command is under way for, or waits to be sent again.
         self.sending: set[RunKey] = set()
@@ -63,13 +66,17 @@ class Submitter:
 
     async def resend(self, runs: Sequence[tuple[Live, Run]]) -> None:
         """Sends runs again that may not have arrived, or that a wiped orchestrator has forgotten."""
-        for start in range(0, len(runs), BATCH):
-            part = [(live, run) for live, run in runs[start : start + BATCH] if _key(live, run) not in self.sending]
-            points: dict[int, Mapping[int, PointRecord]] = {}
-            for live in {live.key: live for live, _ in part}.values():
-                numbers = sorted({run.point for one, run in part if one is live})
-                points[live.key] = await self._manifest.points_by_number(live.key, numbers)
-            await self.submit([(live, run, points[live.key][run.point]) for live, run in part])
+        turn = asyncio.Semaphore(1)
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(runs), BATCH):
+                await turn.acquire()
+                part = [(live, run) for live, run in runs[start : start + BATCH] if _key(live, run) not in self.sending]
+                points: dict[int, Mapping[int, PointRecord]] = {}
+                for live in {live.key: live for live, _ in part}.values():
+                    numbers = sorted({run.point for one, run in part if one is live})
+                    points[live.key] = await self._manifest.points_by_number(live.key, numbers)
+                claimed = [(live, run, points[live.key][run.point]) for live, run in part]
+                group.create_task(self.submit(claimed, turn.release))
 
     async def submit(self, runs: Sequence[Claimed], pass_on: Callable[[], None] = lambda: None) -> None:
         """Sends commands until each has an answer that settles it.
@@ -84,7 +91,9 @@ class Submitter:
             waiting = self._still_open({_name(live, run): (live, run, point) for live, run, point in runs})
             failures = 0
             while waiting:
-                answers = await self._start([_command(*one) for one in waiting.values()])
+                # Those that were on their way when another version of the model came wait for their own.
+                going = [one for one in waiting.values() if self._versions.waiting(one[0].plan) is None]
+                answers = await self._start([_command(*one) for one in going]) if going else ()
                 crash.point("dispatch.answered")
                 settled = {answer.simulation_id: answer for answer in answers if _settles(answer)}
                 await self._settle([(waiting.pop(name), answer) for name, answer in settled.items()])
@@ -101,7 +110,9 @@ class Submitter:
                 if common is None and not passed_on:
                     passed_on = True
                     pass_on()
-                self._tell(common or next(answer for answer in answers if not _settles(answer)))
+                unsettled = next((answer for answer in answers if not _settles(answer)), None)
+                if unsettled is not None:
+                    self._tell(common or unsettled)
                 failures = 1 if settled else failures + 1
                 await asyncio.sleep(
                     retry.pause_seconds(failures, next(iter(waiting)), _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)

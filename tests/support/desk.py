@@ -32,6 +32,7 @@ from ems_worker.service.metrics import Metrics
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
+from ems_worker.service.versions import Versions
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000
@@ -181,6 +182,7 @@ class Desk:
         self.files: list[str] = []
         self._seqs = itertools.count(1)
         self.ledger = Ledger(manifest, clock, self._load, self._changed, on_end=self._ended)
+        self.versions = Versions()
         self.submitter = Submitter(
             self.ledger,
             manifest,
@@ -188,6 +190,7 @@ class Desk:
             clock,
             self.metrics,
             on_relief=self._relieved,
+            versions=self.versions,
         )
         self.dispatcher = Dispatcher(
             self.ledger,
@@ -197,7 +200,8 @@ class Desk:
             clock,
             self.metrics,
             options.pop("window", 100),
-            on_pause=lambda: None,
+            on_pause=self._all_changed,
+            versions=self.versions,
         )
         self.dispatcher.caught_up(False)
         self.expander = Expander(self.ledger, manifest, self.metrics, on_jobs=self.dispatcher.wake)
@@ -217,7 +221,7 @@ class Desk:
             self.metrics,
             worker_id="w1",
             interval_seconds=0.0,
-            paused=lambda: None,
+            paused=lambda live: self.dispatcher.paused or self.versions.waiting(live.plan),
             leave_manifest=self._leave,
         )
         self.tracker = Tracker(
@@ -262,6 +266,10 @@ class Desk:
         self.told.append(key)
         self.reporter.tell(key)
         self.dispatcher.wake()
+
+    def _all_changed(self) -> None:
+        for key in self.ledger.experiments:
+            self.reporter.tell(key)
 
     def _ended(self, one: Run) -> None:
         self.dispatcher.ended(one)

@@ -28,6 +28,15 @@ def test_an_experiments_own_limit_holds() -> None:
     assert schedule.allot([Demand(1, 3, 100, max_concurrent=4), Demand(2, 9, 5, max_concurrent=2)], 50) == {1: 1}
 
 
+def test_a_higher_priority_goes_first() -> None:
+    """Strictly: what it can't use is for the next one; equals share."""
+    demands = [Demand(1, 0, 100), Demand(2, 0, 6, priority=5), Demand(3, 0, 100, priority=5), Demand(4, 0, 9)]
+    assert schedule.allot(demands, 30) == {2: 6, 3: 24}
+    demands[2] = Demand(3, 0, 100, max_concurrent=10, priority=5)
+    assert schedule.allot(demands, 30) == {2: 6, 3: 10, 1: 7, 4: 7}
+    assert schedule.allot([Demand(1, 0, 9, priority=-1), Demand(2, 50, 9)], 9) == {2: 9}
+
+
 def test_no_room_is_no_grant() -> None:
     """Nothing is allotted that isn't there."""
     assert schedule.allot([Demand(1, 0, 5)], 0) == {}
@@ -35,22 +44,28 @@ def test_no_room_is_no_grant() -> None:
 
 
 DEMANDS = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(0, 60), st.none() | st.integers(1, 50)), min_size=1, max_size=8
+    st.tuples(st.integers(0, 40), st.integers(0, 60), st.none() | st.integers(1, 50), st.integers(-1, 1)),
+    min_size=1,
+    max_size=8,
 ).map(lambda rows: [Demand(key, *row) for key, row in enumerate(rows)])
 
 
 @given(DEMANDS, st.integers(0, 200))
 def test_grants_fill_the_room_exceed_no_limit_and_are_fair(demands: list[Demand], room: int) -> None:
-    """All room is used while anybody wants it; nobody who was left wanting has two fewer than somebody who got some."""
+    """All room is used while anybody wants it; who was left wanting saw nobody of a lower priority get anything, and of
+    its own nobody who got some with two more.
+    """
     granted = schedule.allot(demands, room)
     total = sum(granted.values())
     wanted = sum(demand.most - demand.open for demand in demands)
     assert total == min(room, wanted)
     after = {demand.experiment: demand.open + granted.get(demand.experiment, 0) for demand in demands}
     assert all(after[demand.experiment] <= max(demand.most, demand.open) for demand in demands)
-    left_wanting = [after[demand.experiment] for demand in demands if after[demand.experiment] < demand.most]
-    if left_wanting:
-        assert all(after[key] <= min(left_wanting) + 1 for key in granted)
+    for wanting in (demand for demand in demands if after[demand.experiment] < demand.most):
+        got = [demand for demand in demands if demand.experiment in granted]
+        assert all(demand.priority >= wanting.priority for demand in got)
+        equals = [demand.experiment for demand in got if demand.priority == wanting.priority]
+        assert all(after[key] <= after[wanting.experiment] + 1 for key in equals)
 
 
 def test_every_status_code_has_one_meaning() -> None:
