@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -86,7 +87,7 @@ class Bus:
             await asyncio.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Ends `follow`. Cancelling alone would not: a request that is answered at that moment swallows it."""
+        """Ends `follow`. Cancelling it would not: a request that is answered at that moment swallows that."""
         self._open = False
 
     async def _hear(self, message: Msg) -> None:
@@ -123,18 +124,18 @@ async def connect(server: str, experiment_id: str, timeout: float) -> AsyncItera
     client = Client()
     bus = Bus(client, experiment_id)
     try:
-        async with asyncio.timeout(timeout):
-            await client.connect(
-                server,
-                name="ems-conformance",
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0,
-                connect_timeout=2,
-                ping_interval=10,
-                error_cb=_no_news,
-                reconnected_cb=bus.reconnected,
-            )
+        connecting = client.connect(
+            server,
+            name="ems-conformance",
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type] # it is only slept: fractions are as good
+            connect_timeout=2,
+            ping_interval=10,
+            error_cb=_no_news,
+            reconnected_cb=bus.reconnected,
+        )
+        await _within(timeout, connecting)
     except _AWAY as failed:
         raise errors.BrokerUnavailable(f"the NATS server {server} can't be reached within {timeout:g} s") from failed
     try:
@@ -147,8 +148,7 @@ async def connect(server: str, experiment_id: str, timeout: float) -> AsyncItera
             yield bus
         finally:
             bus.close()
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await following
     finally:
         await client.close()
 
@@ -175,6 +175,19 @@ async def _stream(client: Client) -> tuple[str, int]:
                 raise
             name = await stream.find_stream_name_by_subject(messages.COMPLETED)
     return name, (await stream.stream_info(name)).state.last_seq
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Raises TimeoutError where it takes longer; also where the work swallows a cancellation, as connecting may."""
+    task = asyncio.create_task(work)
+    await asyncio.wait({task}, timeout=seconds)
+    if task.done():
+        task.result()
+        return
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_POLL_SECONDS)
+    raise TimeoutError
 
 
 async def _no_news(error: Exception) -> None:

@@ -96,7 +96,7 @@ def _object(data: bytes) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -138,7 +138,10 @@ def _payload(envelope: envelope_pb2.GenericEventRequest, kind: str, wrong: list[
 def _plain(name: str, value: Any) -> Any:
     """A protobuf value as JSON would have it."""
     if isinstance(value, timestamp_pb2.Timestamp):
-        return value.ToDatetime(datetime.UTC).isoformat()
+        try:
+            return value.ToDatetime(datetime.UTC).isoformat()
+        except (ValueError, OverflowError):  # a year that no calendar has: milliseconds in the place of seconds
+            return f"{value.seconds} s"
     if name == "error_kind":
         known = value in run_events_pb2.ErrorKind.values()
         return run_events_pb2.ErrorKind.Name(value).removeprefix("ERROR_KIND_").lower() if known else value

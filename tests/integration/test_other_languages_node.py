@@ -61,7 +61,10 @@ async def worker(broker: servers.NatsServer, target: str, directory: Path) -> As
         try:
             with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except urllib.error.HTTPError as answer:
+            answer.close()  # it is the open connection too
+            return False
+        except OSError:
             return False
 
     async with servers.Program("ems-worker", command, log=directory / "worker.log", env=env) as one:

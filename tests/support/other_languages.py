@@ -107,10 +107,10 @@ class Orchestrator(servers.Program):
             assert self.running, f"{self.name} ended with {self.exit_code}: {self.last_words()}"
             try:
                 _, writer = await asyncio.open_connection(*self.address.split(":"))
+                writer.close()
+                await writer.wait_closed()
             except OSError:
                 return False
-            writer.close()
-            await writer.wait_closed()
             return True
 
         await wait.until(listens, what=f"{self.name} to listen")

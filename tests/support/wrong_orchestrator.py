@@ -21,7 +21,6 @@ from google.protobuf import timestamp_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from ems_worker.pb.fes.common.events import generic_event_request_pb2 as envelope_pb2
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
@@ -50,8 +49,9 @@ class Run:
 class Wrong(pb_grpc.OrchestratorClientServiceServicer):
     """`way` is how it is wrong: empty, or one of those that stand in the code below."""
 
-    def __init__(self, stream: JetStreamContext, way: str, memory: dict[str, Run]) -> None:
-        self._stream = stream
+    def __init__(self, client: Client, way: str, memory: dict[str, Run]) -> None:
+        self._client = client
+        self._stream = client.jetstream()
         self._way = way
         self._runs = memory
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,13 +193,13 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             )
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
+        if self._way == "loses-events" and not self._client.is_connected:
+            return
         while True:
             try:
                 await self._stream.publish(subject, data, timeout=0.2, headers=headers)
                 return
             except (nats.errors.Error, OSError):
-                if self._way == "loses-events":
-                    return
                 await asyncio.sleep(0.05)
 
     def _status(self, name: str) -> pb.SimulationStatus:
@@ -254,7 +254,7 @@ def _now() -> timestamp_pb2.Timestamp:
 async def serving(listen: str, server: str, way: str, memory: dict[str, Run] | None = None) -> AsyncIterator[str]:
     """A server in this process, on a port of its choice where `listen` has 0; its address."""
     client = Client()
-    serves = Wrong(client.jetstream(), way, {} if memory is None else memory)
+    serves = Wrong(client, way, {} if memory is None else memory)
     await client.connect(
         server, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_no_news, reconnected_cb=serves.reconnected
     )
