@@ -1,0 +1,55 @@
+"""A disk without room: nothing is announced that isn't written, nothing is lost, and it goes on by itself."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from tests.support import invariants, stage, wait, whole
+
+
+def limit_files(theatre: stage.Stage, size: int) -> None:
+    """No file of the worker's can become larger than that: as on a full disk, every write beyond it fails."""
+    resource.prlimit(theatre.worker.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def acked(theatre: stage.Stage) -> int:
+    """How many plan messages the worker has acknowledged."""
+    async with theatre.client() as client:
+        info = await client.jetstream().consumer_info("EMS_PLANS", "ems-worker-plans")
+        assert info.ack_floor is not None
+        return int(info.ack_floor.stream_seq)
+
+
+@pytest.mark.parametrize("room", ["for the log", "for nothing"])
+async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path, room: str) -> None:
+    """Not ready, no acks, no new work announced; once there is room it goes on without a restart."""
+    async with stage.Stage(tmp_path, "--slots", "50", "--delay", "0.02") as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        await theatre.publish(whole.plan("before", 20))
+        await theatre.ended()
+        pid = theatre.worker.pid
+        log_size = theatre.worker.log.stat().st_size
+        limit_files(theatre, max(200_000, log_size + 100_000) if room == "for the log" else log_size)
+        await theatre.publish(whole.plan("large", 3000))
+
+        async def held() -> bool:
+            code, body = await theatre.worker.ask("/readyz")
+            return code == 503 and "manifest" in body
+
+        await wait.until(held, timeout=30, what="the worker to say that it can't write")
+        before = await acked(theatre)
+        await theatre.publish(whole.plan("meanwhile", 5))
+        theatre.check_now(invariants.Expected(window=50))
+        known = [one["experiment_id"] for one in theatre.local().experiments]
+        assert "meanwhile" not in known
+        assert await acked(theatre) == before
+        assert theatre.worker.running
+
+        limit_files(theatre, resource.RLIM_INFINITY)
+        await theatre.worker.ready()
+        await theatre.ended(60)
+        assert theatre.worker.pid == pid
+        await theatre.stop()
+        await theatre.check(invariants.Expected(window=50))
