@@ -73,13 +73,13 @@ class Reporter:
             await self._wake.wait()
             self._wake.clear()
             began = self._clock.monotonic()
-            news, self._news = self._news, set()
             pause = self._interval
-            for key in news:
+            for key in list(self._news):
                 if (live := self._ledger.experiments.get(key)) is None:
+                    self._news.discard(key)
                     continue
                 try:
-                    await self.report(live)
+                    await self._report_news(live)
                 except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
                     # One that can't be told (too large for the server, say) must not keep the others from being told.
                     log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
@@ -89,11 +89,22 @@ class Reporter:
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
 
     async def flush(self) -> None:
-        """Reports once more on every experiment with news: before the worker ends."""
-        news, self._news = self._news, set()
-        for key in news:
-            if (live := self._ledger.experiments.get(key)) is not None:
-                await self.report(live)
+        """Reports on every experiment with news until there are none: before the worker ends."""
+        while self._news:
+            for key in list(self._news):
+                if (live := self._ledger.experiments.get(key)) is None:
+                    self._news.discard(key)
+                else:
+                    await self._report_news(live)
+
+    async def _report_news(self, live: Live) -> None:
+        """Reports on an experiment. If that is cut short, or fails, the experiment has news still."""
+        self._news.discard(live.key)
+        try:
+            await self.report(live)
+        except BaseException:
+            self._news.add(live.key)
+            raise
 
     async def report(self, live: Live) -> None:
         """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""

@@ -256,3 +256,24 @@ async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:
             desk.reporter.tell(live.key)
             await desk.report("reef")
         assert len(live.samples) <= 60
+
+
+async def test_a_report_that_is_cut_short_by_the_end_is_made_before_it(tmp_path: Path) -> None:
+    """The worker is told to end while a status is on its way: `flush` sends it, and all that comes after it."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        names = await desk.launch(live)
+        sending = asyncio.Event()
+
+        async def never(*_: object) -> bool:
+            sending.set()
+            return await asyncio.Event().wait()
+
+        with patch.object(desk.broker, "publish_latest", never):
+            await finish(desk, names, [1])
+            async with background(desk.reporter.run()):
+                await sending.wait()
+        assert desk.broker.statuses == []
+        await desk.reporter.flush()
+        assert desk.broker.statuses[-1]["state"] == "completed"
+        assert desk.ledger.live("reef") is None
