@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ def ready(http: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{http}/readyz", timeout=1) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        return False
     except OSError:
         return False
 

@@ -61,7 +61,10 @@ def ready(http: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        return False
+    except OSError:
         return False
 
 

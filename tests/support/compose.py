@@ -79,7 +79,10 @@ class Platform:
         try:
             with urllib.request.urlopen(f"{self._http}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return False
+        except OSError:
             return False
 
     def restart(self, service: str) -> None:
