@@ -35,8 +35,8 @@ def judge(asked: Sequence[Asked[Key]], missing: Mapping[Key, float], now: float)
     """What follows from one look, at `now` (monotonic seconds).
 
     An orchestrator that was wiped knows none of the runs that it was given before some moment and all that it was given
-    after it: unknown runs older than every known one are sent again under their ids and cost no attempt. An unknown run
-    in the midst of known ones was lost.
+    after it: unknown runs that were sent before every known one, or with the first of them, are sent again under their
+    ids and cost no attempt. An unknown run in the midst of known ones was lost.
     """
     signals: list[tuple[Key, Signal]] = []
     again: list[Key] = []
@@ -50,7 +50,7 @@ def judge(asked: Sequence[Asked[Key]], missing: Mapping[Key, float], now: float)
         since = missing.get(one.key, now)
         if now - since < CONFIRM_SECONDS:
             still[one.key] = since
-        elif oldest_known is None or one.submitted_ms < oldest_known:
+        elif oldest_known is None or one.submitted_ms <= oldest_known:
             again.append(one.key)
         else:
             words = "the orchestrator no longer knows it"

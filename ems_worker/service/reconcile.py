@@ -4,7 +4,7 @@ At the start and every 30 seconds; `core.reconcile` says what an answer means.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -51,8 +51,13 @@ class Reconciler:
             while True:
                 again = [*await self.look(), *self.stranded()]
                 if again:
-                    group.create_task(self._submitter.resend(again))
+                    group.create_task(self.send_again(again))
                 await asyncio.sleep(self._interval)
+
+    async def send_again(self, runs: Sequence[tuple[Live, Run]]) -> None:
+        """Sends runs again under their ids; when is recorded first, since the next judgement of others relies on it."""
+        await self._ledger.resubmit([(live.key, one.point, one.replicate, one.attempt) for live, one in runs])
+        await self._submitter.resend(runs)
 
     async def look(self) -> list[tuple[Live, Run]]:
         """Asks for all silent runs at once and applies the answers; the runs that are to be sent again."""

@@ -115,6 +115,7 @@ async def test_whatever_happens_everything_ends_as_it_should(tmp_path: Path) -> 
     async with stage.Stage(tmp_path, *flags, proxied=True, EMS_RPC_DEADLINE_SECONDS="2") as theatre:
         theatre.worker.start()
         await Chaos(theatre, random.Random(seed)).go_on(FAULT_SECONDS)
+        await theatre.worker.ready()
         await theatre.ended(BOUND_SECONDS)
         await theatre.stop()
         found = await theatre.check(EXPECTED)

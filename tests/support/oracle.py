@@ -92,6 +92,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._delay: float = options.delay
         self._failures = Failures.parse(options.fail)
         self._held: list[str] = options.hold
+        self._busy: float = options.busy
         self._runs: dict[str, model.Run] = {}
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
@@ -153,6 +154,10 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         for simulation_id in accepted:
             self._take_on(simulation_id)
 
+    async def _unless_busy(self, context: Context) -> None:
+        if time.monotonic() % 1.0 < self._busy:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+
     async def _only_whole(self, context: Context) -> None:
         if self._no_batch:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "--no-batch")
@@ -160,6 +165,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     async def StartSimulation(  # noqa: N802 - the protocol's names
         self, request: pb.StartSimulationCommand, context: Context
     ) -> pb.StartSimulationResponse:
+        await self._unless_busy(context)
         [response] = await self._start([request])
         if response.outcome == pb.START_OUTCOME_REJECTED:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, response.message)
@@ -169,6 +175,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
         await self._only_whole(context)
+        await self._unless_busy(context)
         return pb.StartSimulationsResponse(responses=await self._start(request.commands))
 
     async def ControlSimulation(  # noqa: N802
@@ -246,6 +253,7 @@ def main() -> int:
     parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
     parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
     parser.add_argument("--hold", action="append", default=[], metavar="PATTERN", help="these ids run until stopped")
+    parser.add_argument("--busy", type=float, default=0.0, help="which part of each second starts are turned away")
     parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")
     uvloop.run(serve(parser.parse_args()))
