@@ -8,7 +8,7 @@ from pathlib import Path
 import aiosqlite
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import lock, migrate
+from ems_worker.adapters.manifest import connecting, lock, migrate
 
 APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 # How long to wait for somebody who writes with another program.
@@ -38,9 +38,8 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
         raise errors.ManifestUnusable(f"{path.parent} can't be made: {error.strerror}") from error
     with lock.exclusive(path):
         _create(path)
-        async with aiosqlite.connect(
-            path, isolation_level=None, cached_statements=256, timeout=BUSY_SECONDS
-        ) as connection:
+        connection = await connecting.connect(path, isolation_level=None, cached_statements=256, timeout=BUSY_SECONDS)
+        try:
             try:
                 await _check(connection, path)
                 await migrate.migrate(connection, path, migrations)
@@ -52,6 +51,8 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
                     raise _damaged(path, str(error)) from error
                 raise errors.ManifestUnusable(f"{path} can't be used: {error}") from error
             yield connection
+        finally:
+            await connection.close()
 
 
 def _create(path: Path) -> None:

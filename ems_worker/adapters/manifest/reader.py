@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from ems_worker import errors
+from ems_worker.adapters.manifest import connecting
 from ems_worker.adapters.manifest.queries import READS
 from ems_worker.adapters.manifest.rows import Row
 
@@ -25,7 +26,7 @@ class Reader:
 
     @classmethod
     async def open(cls, path: Path) -> "Reader":
-        return cls(await aiosqlite.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None))
+        return cls(await connecting.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None))
 
     async def close(self) -> None:
         """Ends a query that runs; its caller, and those that wait, get errors.ManifestUnusable. Harmless twice."""
