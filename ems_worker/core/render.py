@@ -5,7 +5,7 @@ fills the gaps. What is written means the same to readers of YAML 1.1 and 1.2.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -30,12 +30,16 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A configuration as text with gaps: each piece goes before its gap, `last` after them all."""
+    """A configuration as text with gaps: each piece goes before its gap, `last` after them all.
+
+    `yaml_bytes`: of all pieces together.
+    """
 
     yaml: tuple[tuple[str, _Gap], ...]
     yaml_last: str
     canonical: tuple[tuple[str, _Gap], ...]
     canonical_last: str
+    yaml_bytes: int
 
 
 class Template:
@@ -55,6 +59,14 @@ class Template:
         for piece, gap in form.yaml:
             out += (piece, _filled(values[gap.index], gap.indent))
         return ("".join(out) + form.yaml_last).encode()
+
+    def size(
+        self, params: Mapping[str, JSON], seed: int, simulation_id: str, measure: Callable[[JSON, int], int]
+    ) -> int:
+        """The bytes that `render` would give. `measure` is `size`, or remembers what that said of long values."""
+        form, values = self._form(params)
+        values += (seed, simulation_id)
+        return form.yaml_bytes + sum(measure(values[gap.index], gap.indent) for _, gap in form.yaml)
 
     def config_sha(self, params: Mapping[str, JSON], seed: int) -> str:
         """The identity of the work: SHA-256 of the canonical JSON of `{config, seed}`, without the injected paths."""
@@ -111,7 +123,9 @@ class Template:
                 paths.drop(identity, target)
                 config = paths.put(config, target, _Gap(len(targets) + offset))
         yaml = _entries(config, 0) if config else ["{}\n"]
-        return _Form(*_gathered(yaml), *_gathered(_canonical_parts(identity)))
+        pieces, last = _gathered(yaml)
+        fixed = len(last.encode()) + sum(len(piece.encode()) for piece, _ in pieces)
+        return _Form(pieces, last, *_gathered(_canonical_parts(identity)), fixed)
 
 
 def block(mapping: Mapping[str, object]) -> str:

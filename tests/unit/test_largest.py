@@ -59,6 +59,41 @@ def test_a_limit_is_exceeded_exactly_where_a_rendered_run_exceeds_it(
     assert largest.over(one, "e", most + 600) is None
 
 
+@pytest.mark.parametrize(
+    "axis",
+    [
+        {"range": {"start": 1, "stop": 99, "num": 50}},
+        {"range": {"start": 0.5, "stop": 9, "step": 0.25}},
+        {"logrange": {"start": 1, "stop": 1e9, "num": 30}},
+        {"dist": "uniform", "low": -1e-9, "high": 1},
+        {"dist": "choice", "values": ["a", "b" * 500]},
+        {"expr": "b * 3"},
+    ],
+)
+def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
+    """Also those whose values are worked out when they are asked for; the limit is met to the byte, but for names."""
+    document = {
+        "experiment_id": "e",
+        "base_config": {"a": 0, "b": 0},
+        "parameter_space": {"a": axis, "b": [1, 2, 1000]},
+    }
+    if "dist" in axis:
+        document["design"] = {"sampler": "random", "samples": 40}
+    one = parsed(document)
+    most = max(sizes(one))
+    envelope = 512
+    assert largest.over(one, "e", most + envelope) is None
+    assert largest.over(one, "e", most + envelope - 1) is not None
+
+
+def test_measured_values_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stays bounded; the answer is the same."""
+    monkeypatch.setattr(largest, "_KEPT", 2)
+    runs = [{"params_override": {"b": "x" * n}} for n in range(3000, 3010)]
+    one = parsed({"experiment_id": "e", "base_config": {"b": "y" * 900}, "runs": runs})
+    assert largest.over(one, "e", max(sizes(one)) + 512) is None
+
+
 def test_the_problem_names_the_point_and_its_largest_parameter() -> None:
     """Points that fit are passed over; a plan without parameters has only its base to blame."""
     runs = [{"params_override": {"a": 1}}, {"params_override": {"a": 2, "b": "x" * 9000}}]
