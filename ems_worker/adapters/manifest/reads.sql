@@ -16,13 +16,15 @@ SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = 
 WHERE experiment_id = :experiment_id;
 
 -- name: unfinished
--- Experiments that a worker takes up at its start; the condition is the index's.
+-- Experiments that a worker takes up at its start; the first condition is its index's. Attempts that nobody waits for any
+-- more may outlive their experiment: they are still to be stopped.
 SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
-WHERE finished_ms IS NULL OR published_seq < ended_seq
-  OR published_revision < revision OR published_revision < state_revision
-  -- Attempts that nobody waits for any more may outlive their experiment: they are still to be stopped.
-  OR key IN (SELECT experiment FROM runs WHERE state IN ('submitting', 'submitted', 'running'))
-ORDER BY key;
+WHERE key IN (
+  SELECT key FROM experiments
+  WHERE finished_ms IS NULL OR published_seq < ended_seq
+    OR published_revision < revision OR published_revision < state_revision
+  UNION SELECT experiment FROM runs WHERE state IN ('submitting', 'submitted', 'running')
+) ORDER BY key;
 
 -- name: status
 -- The last status that was recorded of an experiment.
