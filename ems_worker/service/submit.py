@@ -26,7 +26,7 @@ log = structlog.get_logger()
 # Runs sent together: a commit each, and enough for a batch call.
 BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 15.0
+_LONGEST_PAUSE_SECONDS = 5.0
 # Unsettled answers that say something about the orchestrator, not about one run.
 _COMMON_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 

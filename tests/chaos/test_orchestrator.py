@@ -15,8 +15,8 @@ async def gauge(theatre: stage.Stage, name: str) -> float:
 
 @pytest.mark.parametrize("able", [[], ["--no-batch"]], ids=["batches", "single calls"])
 async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, able: list[str]) -> None:
-    """Two thirds of each second every start is turned away: each job ends at its first attempt, as it should."""
-    async with stage.Stage(tmp_path, "--slots", "40", "--busy", "0.66", *able) as theatre:
+    """Half of each second every start is turned away: each job ends at its first attempt, as it should."""
+    async with stage.Stage(tmp_path, "--slots", "40", "--busy", "0.5", *able) as theatre:
         theatre.worker.start()
         await theatre.publish(whole.plan("storm", 300))
         await theatre.worker.ready()
