@@ -216,6 +216,8 @@ async def test_a_reply_reaches_an_inbox(broker: Broker, server: servers.NatsServ
     """Those who wait on an inbox get the bytes."""
     async with support.plain(server) as (client, _):
         subscription = await client.subscribe("_INBOX.someone")
+        # Twice: the first may overtake the subscription in nats-py's queue.
+        await client.flush()
         await client.flush()
         await broker.reply("_INBOX.someone", b"decision")
         assert (await subscription.next_msg(timeout=5)).data == b"decision"
