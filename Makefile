@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests mostly wait for servers, so that there may be more of them than cores.
+TEST_PROCESSES ?= 3
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -20,7 +22,8 @@ demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
 test: venv  ## all tests, against real servers; those of containers where an engine answers
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term --ignore tests/containers
+	$(BIN)/python -m pytest tests/containers
 
 lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/ruff check .
