@@ -14,18 +14,23 @@ from itertools import islice, product
 from math import prod
 from typing import Final
 
-from ems_worker.core import blocks, canonical, explicit, expressions, problems, scope
+from ems_worker.core import blocks, canonical, explicit, problems, scope, trials
 
 JSON = canonical.JSON
 
 # What working out all components may cost, in steps of some half a microsecond: one a digit tried, more an evaluation.
 _BUDGET: Final = 1_200_000
-_EVALUATION: Final = 8
-_EVALUATION_BY_SIZE: Final = 2
-# How many combinations each derived value is tried at.
+# At how many combinations each derived value is worked out at once.
 _TRIED: Final = 200
 # What may have to be tried one by one, at some 10 us each.
 MOST_TRIED: Final = 2_000_000
+# What working out derived values everywhere may cost, in the same steps.
+MOST_DERIVED: Final = 100_000_000
+# How far is looked for a point at which an expression has no value: at once, and when there is time.
+_LOOKED: Final = 10_000
+_LOOKED_LONG: Final = 1_000_000
+# How much is tried between two words of it: some 20 ms.
+_STEP: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +63,24 @@ class Grid:
         self._names = names
         self._blocks = tuple(varying)
         self._runs = runs
-        self._run_block = next((number for number, block in enumerate(varying) if not block.axes), None)
-        self._block_of = {axis: number for number, block in enumerate(varying) for axis in block.axes}
-        self._firsts: dict[tuple[int, tuple[bool, ...]], frozenset[int]] = {}
+        self._layout = layout = blocks.Layout(names, self._blocks)
+        self._block_of = layout.block_of
+        self._trials = trials.Trials(names, layout, runs)
         self._known: dict[tuple[blocks.Rule, tuple[int, ...]], bool] = {}
-        self._failing: set[blocks.Rule] = set()
-        rules = self._rules()
-        self._always = all(self._test(rule, [0] * len(varying), found) for rule in rules if not rule.blocks)
+        rules = layout.rules()
+        self._always = all(self._trials.holds(rule, [0] * len(varying), found) for rule in rules if not rule.blocks)
         self._component_of: list[int | None] = [None] * len(varying)
         self._roots: list[_Node] = []
+        self._together: list[list[int]] = []
         self._open: list[blocks.Rule] = []
         self._work_out([rule for rule in rules if rule.blocks], found)
-        self._try_derivations(found)
+        self._derived = [layout.derived(axis) for axis in names.derivations]
+        self._looks = _LOOKED
+        # Whether all was tried that there is to try.
+        self.settled = not self._open and all(one.combinations <= _TRIED for one in self._derived)
+        for one in self._derived:
+            for _ in self._try(one, found, _TRIED):
+                pass
         self._plain = not names.whens and not names.derivations
         free = prod(
             block.size for block, component in zip(varying, self._component_of, strict=True) if component is None
@@ -77,39 +88,58 @@ class Grid:
         self.total = free * prod(root.total for root in self._roots) if self._always else 0
         self._latest = (0, 0)
 
-    def tried(self) -> int:
-        """The number of combinations, found by trying those of the open components, at some 10 us each."""
-        about = sorted({block for rule in self._open for block in rule.blocks})
-        sizes = [self._blocks[block].size for block in about]
-        digits = [0] * len(self._blocks)
-        holding = 0
-        for row in product(*map(range, sizes)):
-            for block, digit in zip(about, row, strict=True):
-                digits[block] = digit
-            holding += all(self._test(rule, digits, None) for rule in self._open)
-        return self.total // prod(sizes) * holding
-
     @property
     def exact(self) -> bool:
         """True if `total` is the number of combinations, not only a bound of it."""
         return not self._open
 
-    def combinations(self, start: int) -> Iterator[tuple[explicit.Run, dict[str, JSON]]]:
-        """The entry of `runs` and the parameters of each combination from number `start` on, in order."""
+    @property
+    def work(self) -> int:
+        """What working out derived values everywhere costs, in steps."""
+        return sum(one.combinations * one.cost for one in self._derived)
+
+    def trying(self, found: problems.Problems) -> Iterator[int]:
+        """Tries, step by step, what is too much to work out at once; the number of combinations found so far.
+
+        The last is the number of all. It ends early where an expression has no value at one of them, told to `found`.
+        """
+        self._looks = _LOOKED_LONG
+        number = 0 if self._open else self.total
+        about = sorted({block for rule in self._open for block in rule.blocks})
+        each = self.total // prod(self._blocks[block].size for block in about)
+        for tried, digits in enumerate(self._layout.rows(about) if self._open else ()):
+            number += each * all(self._trials.holds(rule, digits, found) for rule in self._open)
+            if len(found):
+                return
+            if tried % _STEP == 0:
+                yield number
+        for one in self._derived:
+            for _ in self._try(one, found):
+                yield number
+            if len(found):
+                return
+        yield number
+
+    def combinations(self, start: int, tries: int | None = None) -> Iterator[tuple[explicit.Run, dict[str, JSON]]]:
+        """The entry of `runs` and the parameters of each combination from number `start` on, in order.
+
+        Where combinations have to be tried, it ends after so many `tries`; going on from there is another call.
+        """
         if self.exact:
             for number in range(start, self.total):
                 yield self._at(self._digits(number))
             return
         # To go on where the last one stopped, the place of its number among those tried is remembered.
         number, position = self._latest if self._latest[0] <= start else (0, 0)
-        while position < self.total:
+        end = self.total if tries is None else min(self.total, position + tries)
+        while position < end:
             digits = self._digits(position)
             position += 1
-            if all(self._test(rule, digits, None) for rule in self._open):
-                number += 1
-                if number > start:
-                    self._latest = (number, position)
-                    yield self._at(digits)
+            holds = all(self._trials.holds(rule, digits, None) for rule in self._open)
+            number += holds
+            self._latest = (number, position)
+            if holds and number > start:
+                yield self._at(digits)
 
     def ingredients(self) -> tuple[Sequence[explicit.Run], Sequence[tuple[str, Sequence[JSON]]]]:
         """What all combinations are made of: the entries of `runs`, and the name and values of each axis.
@@ -119,24 +149,18 @@ class Grid:
         return self._runs, [(axis.name, axis.values) for axis in self._names.axes]
 
     def _at(self, digits: Sequence[int]) -> tuple[explicit.Run, dict[str, JSON]]:
-        run = self._run(digits)
+        run = self._trials.run(digits)
         params = dict(run.overrides)
         if self._plain:
             for number, axis in enumerate(self._names.axes):
                 params[axis.name] = axis.values[digits[self._block_of[number]] if number in self._block_of else 0]
             return run, params
-        there = self._scope(digits, None)
+        there = self._trials.scope(digits, None)
         for number, axis in enumerate(self._names.axes):
             value = there.parameter(number)
             if not isinstance(value, scope.Missing):
                 params[axis.name] = value
         return run, params
-
-    def _run(self, digits: Sequence[int]) -> explicit.Run:
-        return _NO_RUN if self._run_block is None else self._runs[digits[self._run_block]]
-
-    def _scope(self, digits: Sequence[int], found: problems.Problems | None) -> scope.Scope:
-        return scope.Scope(self._names, self._block_of, digits, self._run(digits), found)
 
     def _digits(self, number: int) -> list[int]:
         """The digits of combination `number`, the first block's slowest."""
@@ -161,45 +185,6 @@ class Grid:
 
     # Working out.
 
-    def _rules(self) -> list[blocks.Rule]:
-        names = self._names
-        rules = [
-            blocks.Rule(self._blocks_of(one), one, self._cost([one]), self._reads(one)) for one in names.constraints
-        ]
-        for number, block in enumerate(self._blocks):
-            conditions = [names.whens[axis] for axis in block.axes if axis in names.whens]
-            if conditions:
-                about = {number, *(each for condition in conditions for each in self._blocks_of(condition))}
-                rules.append(blocks.Rule((number, *sorted(about - {number})), None, self._cost(conditions)))
-        return rules
-
-    def _reads(self, condition: scope.Condition) -> tuple[tuple[Sequence[JSON], int | None], ...] | None:
-        """The plain sources of a condition, so that it is tested without working out a scope; None if one is not."""
-        reads: list[tuple[Sequence[JSON], int | None]] = []
-        for source in condition.sources:
-            if source.axis is None:
-                if source.runs or isinstance(source.base, scope.Missing):
-                    return None
-                reads.append(([source.base], None))
-            elif source.rest or source.axis in self._names.whens or source.axis in self._names.derivations:
-                return None
-            else:
-                reads.append((self._names.axes[source.axis].values, self._block_of.get(source.axis)))
-        return tuple(reads)
-
-    def _cost(self, conditions: list[scope.Condition]) -> int:
-        names = self._names
-        reached = {axis for condition in conditions for axis in names.dependencies(condition)}
-        further = [each[axis] for axis in reached for each in (names.whens, names.derivations) if axis in each]
-        work = sum(condition.expression.size for condition in (*conditions, *further))
-        return _EVALUATION + _EVALUATION_BY_SIZE * work
-
-    def _blocks_of(self, condition: scope.Condition) -> tuple[int, ...]:
-        about = {self._block_of[axis] for axis in self._names.dependencies(condition) if axis in self._block_of}
-        if self._run_block is not None and self._names.reads_runs(condition):
-            about.add(self._run_block)
-        return tuple(sorted(about))
-
     def _work_out(self, rules: list[blocks.Rule], found: problems.Problems) -> None:
         """Makes the tree of each component, or leaves it open."""
         budget = [_BUDGET]
@@ -213,16 +198,59 @@ class Grid:
             for block in together:
                 self._component_of[block] = len(self._roots)
             self._roots.append(root or _Node((), (), ()))
+            self._together.append(sorted(together))
 
-    def _try_derivations(self, found: problems.Problems) -> None:
-        """Works derived values out at the first combinations of what they name, to tell of those that have none."""
-        for axis, condition in self._names.derivations.items():
-            about = self._blocks_of(condition)
-            for digits in islice(product(*(range(self._blocks[block].size) for block in about)), _TRIED):
-                row = [0] * len(self._blocks)
-                for block, digit in zip(about, digits, strict=True):
-                    row[block] = digit
-                self._scope(row, found).parameter(axis)
+    def _try(self, one: blocks.Derived, found: problems.Problems, most: int | None = None) -> Iterator[None]:
+        """Works a derived value out at all combinations, or the first, of what it is derived from.
+
+        Tells of a point where it has none, and yields now and then. Within `most` it leaves open what can't be told.
+        """
+        for tried, row in enumerate(islice(self._layout.rows(one.blocks), most)):
+            if tried % _STEP == _STEP - 1:
+                yield
+            if self._trials.has_value(one, row):
+                continue
+            left = self._is_left(row, frozenset(one.blocks))
+            if left is None and most is not None:
+                self.settled = False
+                return
+            if left is not False:
+                self._trials.scope(row, found).parameter(one.axis)
+                return
+
+    def _is_left(self, row: Sequence[int], fixed: frozenset[int]) -> bool | None:
+        """Whether any point has these digits at these blocks; None if that takes too long to find out."""
+        if not self._always:
+            return False
+        try:
+            for together, root in zip(self._together, self._roots, strict=True):
+                if not self._reaches(root, together, row, fixed):
+                    return False
+            others = sorted({block for rule in self._open for block in rule.blocks} - fixed)
+            for digits in product(*(range(self._blocks[block].size) for block in others)):
+                self._look()
+                whole = list(row)
+                for block, digit in zip(others, digits, strict=True):
+                    whole[block] = digit
+                if all(self._trials.holds(rule, whole, None) for rule in self._open):
+                    return True
+        except _TooMuchError:
+            return None
+        return False
+
+    def _reaches(self, node: _Node, together: Sequence[int], row: Sequence[int], fixed: frozenset[int]) -> bool:
+        self._look()
+        for which, digit in enumerate(node.digits):
+            if together[0] in fixed and digit != row[together[0]]:
+                continue
+            if len(together) == 1 or self._reaches(node.below[which], together[1:], row, fixed):
+                return True
+        return False
+
+    def _look(self) -> None:
+        self._looks -= 1
+        if self._looks < 0:
+            raise _TooMuchError
 
     def _tree(
         self,
@@ -261,39 +289,8 @@ class Grid:
             budget[0] -= rule.cost
             if budget[0] < 0:
                 raise _TooMuchError
-            known = self._known[key] = self._test(rule, digits, found)
+            known = self._known[key] = self._trials.holds(rule, digits, found)
         return known
 
-    def _test(self, rule: blocks.Rule, digits: Sequence[int], found: problems.Problems | None) -> bool:
-        if rule in self._failing:
-            return True  # what was reported is not tried again
-        if rule.condition is not None and rule.reads is not None:
-            values = [known[0 if block is None else digits[block]] for known, block in rule.reads]
-            try:
-                return rule.condition.expression.holds(values)
-            except expressions.ExpressionError:
-                if found is not None:
-                    self._failing.add(rule)
-        there = self._scope(digits, found)
-        if rule.condition is not None:
-            return there.holds(rule.condition, where_missing=True)
-        number = rule.blocks[0]
-        axes = self._blocks[number].axes
-        shown = tuple(not isinstance(there.parameter(axis), scope.Missing) for axis in axes)
-        return all(shown) or digits[number] in self._first(number, shown)
 
-    def _first(self, number: int, shown: tuple[bool, ...]) -> frozenset[int]:
-        """Of a block's entries those that are the first with the values of the axes that are not left out."""
-        key = (number, shown)
-        if key not in self._firsts:
-            block = self._blocks[number]
-            seen: dict[str, int] = {}
-            columns = [self._names.axes[axis].values for axis, show in zip(block.axes, shown, strict=True) if show]
-            for digit in range(block.size if columns else 1):
-                seen.setdefault(canonical.text([column[digit] for column in columns]), digit)
-            self._firsts[key] = frozenset(seen.values())
-        return self._firsts[key]
-
-
-_NO_RUN: Final = explicit.Run()
 _DONE: Final = _Node((0,), (), (1,))

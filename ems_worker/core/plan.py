@@ -201,8 +201,11 @@ def _grid(
     elif not made.exact and made.total > grid.MOST_TRIED:
         message = f"constraints and conditions couple too many axes: {made.total:,} combinations would have to be tried"
         found.add("too_many_combinations", ("constraints",), f"{message}, {grid.MOST_TRIED:,} at most are", on_key=True)
-    elif chosen.max_jobs is not None and jobs > chosen.max_jobs:
-        message = f"{bound}{jobs:,} jobs, and this plan allows {chosen.max_jobs:,}"
+    elif made.work > grid.MOST_DERIVED:
+        message = "derived values depend on too many combinations of what they name to be worked out at all of them"
+        found.add("too_many_combinations", where, message, on_key=True)
+    elif made.exact and chosen.max_jobs is not None and jobs > chosen.max_jobs:
+        message = f"{jobs:,} jobs, and this plan allows {chosen.max_jobs:,}"
         found.add("too_many_jobs", ("design", "max_jobs"), message)
     return made
 

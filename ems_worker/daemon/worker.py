@@ -204,6 +204,7 @@ class Worker:
             plan_codec.unpack,
             settings.plans_per_minute,
             lambda: orchestrator.message_limit,
+            versions,
         )
         control = Control(ledger, manifest, clock)
         queries = Queries(
@@ -217,6 +218,7 @@ class Worker:
             lambda data: plan_codec.unpack(data, settings.max_plan_bytes),
             lambda: orchestrator.message_limit,
             lambda: dispatcher.window,
+            versions,
         )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)
@@ -234,6 +236,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._patiently("events", tracker.run))
                 group.create_task(self._patiently("plans", intake.run))
+                group.create_task(self._patiently("slow plans", intake.run_slow))
                 group.create_task(expander.run())
                 group.create_task(dispatcher.run())
                 group.create_task(submitter.resend(unsent))

@@ -11,16 +11,21 @@ from ems_worker import errors
 from ems_worker.core import canonical, documents, ids, largest, trace
 from ems_worker.core.rate import PlanRate
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
+from ems_worker.core.space import Count
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service import check, contents, crash
 from ems_worker.service.check import Checked, ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.metrics import Metrics
-from ems_worker.service.poison import Guard
+from ems_worker.service.poison import SUSPECTED_DELIVERIES, Guard
 from ems_worker.service.ports import Broker, Manifest
+from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
+
+# How often the broker hears that a plan is still being decided: well within the time after which it sends it again.
+_WORKING_SECONDS = 5.0
 
 
 def _as_it_is(data: bytes, most_bytes: int) -> bytes:
@@ -31,8 +36,16 @@ def _as_it_is(data: bytes, most_bytes: int) -> bytes:
     return data
 
 
+class _TakesLongError(Exception):
+    """A plan is not to be decided while others wait."""
+
+    def __init__(self, experiment_id: str) -> None:
+        self.experiment_id = experiment_id
+        super().__init__(experiment_id)
+
+
 class Intake:
-    """Decides plan messages, in the order of the stream."""
+    """Decides plan messages, in the order of the stream; but those that take long let others pass."""
 
     def __init__(
         self,
@@ -49,6 +62,7 @@ class Intake:
         unpack: contents.Unpack = _as_it_is,
         plans_per_minute: int | None = None,
         message_limit: Callable[[], int | None] = lambda: None,
+        versions: Versions | None = None,
     ) -> None:
         """`plans_per_minute`: of one publisher. `message_limit`: of a start command, in bytes."""
         self._manifest = manifest
@@ -64,13 +78,38 @@ class Intake:
         self._unpack = unpack
         self._rate = PlanRate(plans_per_minute)
         self._message_limit = message_limit
+        self._versions = versions or Versions()
         self._guard = Guard(manifest, broker, metrics, "plan")
+        # Plans that take long, by stream and sequence, in their order: the id of each one's experiment.
+        self._slow: dict[tuple[int, int], str] = {}
+        self._slow_messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def run(self) -> None:
         """For ever: the next plan."""
         await self.publish_decisions()
         while True:
-            await self._guard.process(await self._broker.plans(), self.take_all)
+            await self._guard.process(await self._broker.plans(), self._take_quick)
+
+    async def run_slow(self) -> None:
+        """For ever: the next of the plans that take long."""
+        while True:
+            message = await self._slow_messages.get()
+            try:
+                await self.take(message)
+            finally:
+                # If it couldn't be decided it is delivered again.
+                del self._slow[_place(message)]
+
+    async def _take_quick(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if _place(message) in self._slow:
+                continue
+            try:
+                await self._take(message, quick=message.delivered < SUSPECTED_DELIVERIES)
+            except _TakesLongError as plan:
+                log.info("plan.takes_long", experiment_id=plan.experiment_id, seq=message.seq)
+                self._slow[_place(message)] = plan.experiment_id
+                self._slow_messages.put_nowait(message)
 
     async def take_all(self, messages: Sequence[Message]) -> None:
         """Decides messages one after another."""
@@ -79,11 +118,14 @@ class Intake:
 
     async def take(self, message: Message) -> None:
         """Decides one message. A message that was decided before gets its decision again."""
+        await self._take(message, quick=False)
+
+    async def _take(self, message: Message, *, quick: bool) -> None:
         crash.point("accept.read", message.subject)
         submission = await self._manifest.submission(message.stream_created_ns, message.seq)
         if submission is None:
             try:
-                submission, new = await self._decide(message)
+                submission, new = await self._decide(message, quick)
             except contents.NotYetError as wait:
                 log.info("plan.object_awaited", seq=message.seq, seconds=wait.seconds)
                 await self._broker.later([message], wait.seconds)
@@ -126,7 +168,8 @@ class Intake:
         crash.point("accept.published")
         await self._manifest.decisions_published([submission])
 
-    async def _decide(self, message: Message) -> tuple[Submission, NewExperiment | None]:
+    async def _decide(self, message: Message, quick: bool) -> tuple[Submission, NewExperiment | None]:
+        """Raises _TakesLongError for a plan that takes long, if it is to be `quick`."""
         received_ms = self._clock.now_ms()
         reply_to = message.headers.get("Ems-Reply-To")
         blank = Submission(
@@ -140,24 +183,28 @@ class Intake:
             publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
             reply_to=reply_to if reply_to is not None and reply_to.startswith(self._prefixes) else None,
         )
-        if not self._rate.allows(blank.publisher, message.published_ms):
+        its_turn = _place(message) in self._slow
+        if not its_turn and not self._rate.allows(blank.publisher, message.published_ms):
             return self._rejected(blank, message, [self._too_many(blank.publisher)]), None
         try:
             data = await contents.read(message, self._broker, self._unpack, self._max_bytes)
             # In a thread, so that events go on meanwhile: a short plan may name a long base file.
-            checked = await asyncio.to_thread(check.check, data, self._reader, self._read_base, self._max_jobs)
+            checked = await asyncio.to_thread(check.read, data, self._reader, self._read_base)
+            experiment_id = checked.plan.experiment_id or ids.experiment_id(
+                checked.plan.experiment_name or "", message.stream_created_ns, message.seq
+            )
+            if not its_turn and experiment_id in self._slow.values():
+                raise _TakesLongError(experiment_id)  # one of the same id is before it
+            existing = await self._manifest.experiment(experiment_id)
+            if existing is None:
+                checked = await self._examine(message, data, checked, experiment_id, quick)
+            elif existing.spec.plan_sha == checked.plan_sha:
+                checked = replace(checked, count=Count(existing.spec.points, existing.spec.jobs))
+            else:
+                conflict = await asyncio.to_thread(self._conflict, existing, checked)
+                return self._rejected(blank, message, [conflict]), None
         except errors.PlanRejected as error:
             return self._rejected(blank, message, error.problems), None
-        experiment_id = checked.plan.experiment_id or ids.experiment_id(
-            checked.plan.experiment_name or "", message.stream_created_ns, message.seq
-        )
-        existing = await self._manifest.experiment(experiment_id)
-        if existing is not None and existing.spec.plan_sha != checked.plan_sha:
-            return self._rejected(blank, message, [self._conflict(existing, checked)]), None
-        if existing is None and (limit := self._message_limit()) is not None:
-            over = await asyncio.to_thread(largest.over, checked.plan, experiment_id, limit)
-            if over is not None:
-                return self._rejected(blank, message, [over]), None
         verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
         document = documents.decision(
             verdict,
@@ -177,6 +224,27 @@ class Intake:
             plan_sha=checked.plan_sha,
         )
         return submission, None if existing is not None else _new(experiment_id, data, checked, received_ms, message)
+
+    async def _examine(
+        self, message: Message, data: bytes, checked: Checked, experiment_id: str, quick: bool
+    ) -> Checked:
+        """A plan that isn't here yet, with its exact count; what is quickly found wrong is found first."""
+        checked = await asyncio.to_thread(check.suited, checked, data, self._reader, self._versions.told)
+        told = self._clock.monotonic()
+        # A step at a time: between two of them the thread is free for others, and the worker may end.
+        settling = check.settling(checked, data, self._reader, self._max_jobs)
+        while (count := await asyncio.to_thread(next, settling, None)) is not None:
+            checked = replace(checked, count=count)
+            if quick and not checked.plan.grid.settled:
+                raise _TakesLongError(experiment_id)
+            if (now := self._clock.monotonic()) - told > _WORKING_SECONDS:
+                told = now
+                await self._broker.working([message])
+        if (limit := self._message_limit()) is not None:
+            over = await asyncio.to_thread(largest.over, checked.plan, experiment_id, limit)
+            if over is not None:
+                raise errors.PlanRejected([over])
+        return checked
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
@@ -198,6 +266,10 @@ class Intake:
         shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
         words = f"experiment {existing.spec.experiment_id} exists with another plan; they differ in {shown}"
         return Problem("conflict", "experiment_id", words, suggestion="choose another experiment_id")
+
+
+def _place(message: Message) -> tuple[int, int]:
+    return message.stream_created_ns, message.seq
 
 
 def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int, message: Message) -> NewExperiment:

@@ -1,6 +1,6 @@
 """A plan's bytes checked, offline and at intake by the same code: read, parsed, counted; every problem at its place."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -51,34 +51,54 @@ def refuse_base(path: str) -> bytes:
 
 
 def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
-    """Reads and validates a plan, exactly as intake does.
+    """Reads and validates a plan, exactly as intake does, which may take half a minute.
 
     Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
     """
+    checked = read(data, reader, read_base)
+    *_, count = settling(checked, data, reader, max_jobs)
+    return replace(checked, count=count)
+
+
+def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
+    """As `check`, all but what takes its time: `settling` is still to be done, and the count may be a bound."""
     document = reader.read_plan(data)
     try:
-        checked = _check(document.data, reader, read_base, max_jobs)
+        path = plan.base_reference(document.data)
+        base = None if path is None else _base(path, reader, read_base, document.data)
+        parsed = plan.parse(document.data, base)
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.place(error.problems, document)) from None
-    if not checked.plan.warnings:
+    if parsed.warnings:
+        parsed = replace(parsed, warnings=reader.place(parsed.warnings, document))
+    sha = canonical.plan_sha(document.data, parsed.base)
+    return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
+
+
+def settling(checked: Checked, data: bytes, reader: Reader, max_jobs: int | None) -> Iterator[Count]:
+    """`core.space.settling` of a plan that was read, its problems in their places."""
+    try:
+        # What is recorded has to be exact: points are numbered, and jobs are waited for.
+        yield from space.settling(checked.plan, max_jobs)
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected(reader.place(error.problems, reader.read_plan(data))) from None
+
+
+def suited(checked: Checked, data: bytes, reader: Reader, told: str | None) -> Checked:
+    """A plan for the model that the orchestrator runs; with a warning where that isn't `told` (empty or None).
+
+    Raises errors.PlanRejected where it runs another version.
+    """
+    asked = checked.plan.model_version
+    if asked is None or asked == told:
         return checked
-    return replace(checked, plan=replace(checked.plan, warnings=reader.place(checked.plan.warnings, document)))
-
-
-def _check(data: Mapping[str, Any], reader: Reader, read_base: ReadBase, max_jobs: int | None) -> Checked:
-    path = plan.base_reference(data)
-    base = None if path is None else _base(path, reader, read_base, data)
-    parsed = plan.parse(data, base)
-    # What is recorded has to be exact: points are numbered, and jobs are waited for.
-    count = space.exact_count(parsed)
-    if count.points == 0:
-        raise errors.PlanRejected(
-            [Problem("no_points", "constraints", "no combination is left", place=("constraints",))]
-        )
-    if max_jobs is not None and count.jobs > max_jobs:
-        words = f"the plan has {count.jobs:,} jobs; this worker takes {max_jobs:,} at most (EMS_MAX_JOBS)"
-        raise errors.PlanRejected([Problem("too_many_jobs", "", words)])
-    return Checked(parsed, count, canonical.plan_sha(data, parsed.base), data, parsed.base)
+    runs = f"runs {told!r}" if told else "tells none now: this isn't checked"
+    words = f"the plan is for model version {asked!r}, and the orchestrator {runs}"
+    one = Problem("model_version", "model_version", words, place=("model_version",))
+    placed = reader.place([one], reader.read_plan(data))
+    if told:
+        raise errors.PlanRejected(placed)
+    return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *placed)))
 
 
 def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,13 +128,18 @@ def examine(
     max_jobs: int | None,
     unpack: Callable[[bytes], bytes] = bytes,
     message_limit: int | None = None,
+    told_version: str | None = None,
 ) -> tuple[documents.Document, Checked | None]:
     """What intake would decide, as far as that can be told from the plan alone; with the plan if it is valid.
 
-    `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes.
+    `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes;
+    `told_version`: of the model, by the orchestrator.
     """
     try:
-        checked = check(unpack(data), reader, read_base, max_jobs)
+        text = unpack(data)
+        checked = suited(read(text, reader, read_base), text, reader, told_version)
+        *_, count = settling(checked, text, reader, max_jobs)
+        checked = replace(checked, count=count)
         if message_limit is not None and (over := largest.over(checked.plan, "", message_limit)) is not None:
             raise errors.PlanRejected([over])
     except errors.PlanRejected as error:

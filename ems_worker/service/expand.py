@@ -9,8 +9,10 @@ import structlog
 
 from ems_worker.core import job, space
 from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.plan import Plan
 from ems_worker.core.records import PointRecord
 from ems_worker.core.run import Run
+from ems_worker.core.space import Point
 from ems_worker.service import crash
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 # Rows a chunk: some milliseconds of work between two turns of everything else.
 _RUNS_A_CHUNK = 2000
+# Combinations a chunk that are tried, at some 10 us each.
+_TRIES_A_CHUNK = 10_000
 
 
 class Expander:
@@ -54,7 +58,14 @@ class Expander:
         """The next chunk of one experiment; after a crash there may be none left, and it still has to begin."""
         plan, done = live.plan, live.record.expanded_points
         replicates = live.record.spec.replicates
-        points = list(islice(space.points(plan, done), max(1, _RUNS_A_CHUNK // replicates)))
+        most = max(1, _RUNS_A_CHUNK // replicates)
+        if plan.grid.exact:
+            points = _points(plan, done, most)
+        else:
+            # Tried one by one, most of them in vain: in a thread, and not for long, so that others have their turn.
+            points = await asyncio.to_thread(_points, plan, done, most, _TRIES_A_CHUNK)
+            if not points and not live.expanded:
+                return
         records = [
             PointRecord(one.index, one.params, one.run_id_suffix, {**plan.labels, **one.labels}) for one in points
         ]
@@ -73,6 +84,10 @@ class Expander:
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
         self._on_jobs()
+
+
+def _points(plan: Plan, start: int, most: int, tries: int | None = None) -> list[Point]:
+    return list(islice(space.points(plan, start, tries), most))
 
 
 def _waits(live: Live) -> bool:

@@ -17,6 +17,7 @@ from ems_worker.service.check import ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.ports import Manifest
+from ems_worker.service.versions import Versions
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 
@@ -78,6 +79,7 @@ class Queries:
         unpack: Callable[[bytes], bytes] = bytes,
         message_limit: Callable[[], int | None] = lambda: None,
         slots: Callable[[], int] = lambda: 0,
+        versions: Versions | None = None,
     ) -> None:
         """`slots`: runs that may be open at once, 0 while that isn't known."""
         self._ledger = ledger
@@ -90,6 +92,7 @@ class Queries:
         self._unpack = unpack
         self._message_limit = message_limit
         self._slots = slots
+        self._versions = versions or Versions()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -111,6 +114,7 @@ class Queries:
             self._max_jobs,
             self._unpack,
             self._message_limit(),
+            self._versions.told,
         )
         guess = None
         if checked is not None:
@@ -189,7 +193,11 @@ class Queries:
         one = job.attempt(parsed.attempt)
         point = (await self._manifest.points_by_number(record.key, [parsed.point]))[parsed.point]
         live = self._ledger.live(parsed.experiment_id)
-        template = live.template if live is not None else render.Template(check.stored(record.spec, self._reader).plan)
+        if live is not None:
+            template = live.template
+        else:
+            # In a thread: a plan may take a second to read.
+            template = render.Template((await asyncio.to_thread(check.stored, record.spec, self._reader)).plan)
         text = template.render(point.params, one.seed, request.simulation_id).decode()
         end = request.offset + _CONFIG_PART
         return documents.encode(

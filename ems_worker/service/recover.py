@@ -1,5 +1,6 @@
 """What a worker starts from: unfinished experiments and their open runs, as the manifest has them."""
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -20,7 +21,8 @@ log = structlog.get_logger()
 
 async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows."""
-    plan = check.stored(record.spec, reader).plan
+    # In a thread: a plan may take a second to read.
+    plan = (await asyncio.to_thread(check.stored, record.spec, reader)).plan
     tally = await manifest.tally(record.key)
     timeouts = {metric.name: metric.timeout_seconds for metric in plan.metrics if metric.source == "event"}
     return Live(

@@ -47,7 +47,7 @@ class Reporter:
         paused: Callable[[Live], str | None],
         leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
     ) -> None:
-        """`paused`: why dispatch starts nothing of it, for statuses. `leave_manifest` writes what stays of an experiment."""
+        """`paused`: why dispatch starts nothing of it. `leave_manifest` writes what stays of an experiment."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker

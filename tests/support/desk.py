@@ -245,6 +245,7 @@ class Desk:
             options.pop("max_jobs", 100_000),
             options.pop("max_bytes", 1_000_000),
             options.pop("reply_prefixes", ("_INBOX.",)),
+            versions=self.versions,
         )
         assert not options, f"no such options: {options}"
 

@@ -298,19 +298,107 @@ def test_a_bound_says_that_it_is_one() -> None:
     assert next(space.points(bounded, 0)).params == {"a": 1, "b": 399}
 
 
-def test_an_expression_that_fails_later_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be tried at intake fails without a stop: the point is left out, a derived value too."""
+FAILING = "{parameter_space: {a: {range: {start: 400, stop: 0, num: 401}}, b: {expr: '1 / a'}}}"
+
+
+def refused(text: str) -> list[tuple[str, str]]:
+    """What is found wrong with a plan that could be read, when all of it is tried."""
+    with pytest.raises(errors.PlanRejected) as found:
+        space.exact_count(parsed(text))
+    return [(problem.code, problem.message) for problem in found.value.problems]
+
+
+def test_an_expression_that_has_no_value_at_some_point_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever that point is: what is too much to be tried while the plan is read is tried before it is accepted."""
+    [(code, message)] = refused(FAILING)
+    assert (code, message) == ("expression_fails", "'1 / a' with a = 0: it has no value: division by zero")
     monkeypatch.setattr(grid, "_BUDGET", 0)
-    text = """
-    parameter_space:
-      a: {range: {start: 9, stop: 0, num: 10}}
-      b: {range: {start: 9, stop: 0, num: 10}}
-    constraints: ["1 / a + 1 / b > 1.4", "a < 2"]
-    """
-    found = params(text)
-    assert found == [{"a": 1, "b": 2}, {"a": 1, "b": 1}]
-    derived = "{parameter_space: {a: {range: {start: 400, stop: 0, num: 401}}, b: {expr: '1 / a'}}}"
-    assert params(derived)[-1] == {"a": 0}
+    open_axes = "a: {range: {start: 9, stop: 0, num: 10}}, b: {range: {start: 9, stop: 0, num: 10}}"
+    [(code, message)] = refused(f"{{parameter_space: {{{open_axes}}}, constraints: ['1 / a + 1 / b > 1.4']}}")
+    assert (code, message.partition(":")[0]) == ("expression_fails", "'1 / a + 1 / b > 1.4' with a = 9, b = 0")
+    [(code, message)] = refused(
+        f"{{parameter_space: {{{open_axes}, c: {{expr: 1 / (a - b)}}}}, constraints: ['a > 1']}}"
+    )
+    assert (code, message.partition(":")[0]) == ("expression_fails", "'1 / (a - b)' with a = 9, b = 9")
+
+
+@pytest.mark.parametrize("patience", [grid._BUDGET, 0])
+@pytest.mark.parametrize("stop", [3, 400])
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "b: {expr: '1 / a'}, c: [1, 2]}, constraints: ['a * c > 0']",
+        "b: {expr: '1 / a'}, c: [1, 2]}, constraints: ['a > 0', 'c > 1 or b < 2']",
+        "b: {expr: '1 / a', when: 'a > 0'}, c: [1, 2]}",
+        "b: {expr: '1 / a', when: 'a * c > 0'}, c: [1, 2]}",
+        "b: {expr: '1 / a if a > 0 else 1'}, c: [1, 2]}",
+    ],
+)
+def test_an_expression_may_fail_where_no_point_is(
+    monkeypatch: pytest.MonkeyPatch, guard: str, stop: int, patience: int
+) -> None:
+    """Conditions and constraints come first."""
+    monkeypatch.setattr(grid, "_BUDGET", patience)
+    axes = f"{{parameter_space: {{a: {{range: {{start: 0, stop: {stop}, step: 1}}}}, "
+    plan_ = parsed(axes + guard + "}")
+    assert space.exact_count(plan_).points == len(list(space.points(plan_))) > 0
+
+
+def test_a_condition_that_names_more_guards_at_all_of_it() -> None:
+    """A derived value whose `when` names another parameter is tried at the values of both."""
+    text = "{parameter_space: {a: [1, 0], c: [1, 2], b: {expr: 1 / a, when: c > 1}}}"
+    with pytest.raises(errors.PlanRejected, match="'1 / a' with a = 0"):
+        parsed(text)
+
+
+def test_a_search_for_a_point_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The expression counts as failing then: a condition of its own helps."""
+    monkeypatch.setattr(grid, "_BUDGET", 0)
+    monkeypatch.setattr(grid, "_LOOKED", 3)
+    text = "{parameter_space: {a: [0, 1], b: {expr: 1 / a}, c: [1, 2, 3, 4, 5, 6]}, constraints: ['a * c > 0']}"
+    made = parsed(text)
+    assert not made.grid.settled
+    assert space.exact_count(made).points == 6
+    monkeypatch.setattr(grid, "_LOOKED_LONG", 3)
+    assert refused(text)[0][0] == "expression_fails"
+
+
+def test_derived_values_of_too_much_are_refused() -> None:
+    """They would have to be worked out at more combinations than there is time for."""
+    wide = "{range: {start: 1, stop: 9000, step: 1}}"
+    with pytest.raises(errors.PlanRejected) as rejected:
+        parsed(f"{{parameter_space: {{a: {wide}, b: {wide}, c: {{expr: a / b}}}}}}")
+    assert [problem.code for problem in rejected.value.problems] == ["too_many_combinations"]
+
+
+def test_a_limit_of_jobs_is_judged_by_the_exact_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound over it refuses nothing; counting ends as soon as there are too many."""
+    monkeypatch.setattr(grid, "_BUDGET", 0)
+    monkeypatch.setattr(grid, "_STEP", 10)
+    text = """{{parameter_space: {{a: {{range: {{start: 1, stop: 100, step: 1}}}}, b: [1, 2, 3, 4]}},
+    constraints: ['a * b <= {limit}'], num_replicates_per_run: 2, design: {{max_jobs: 100}}}}"""
+    few = parsed(text.format(limit=20))
+    assert space.count(few) == space.Count(400, 800, exact=False)
+    assert space.exact_count(few) == space.Count(41, 82)
+    many = parsed(text.format(limit=300))
+    steps: list[int] = []
+    with pytest.raises(errors.PlanRejected, match=r"jobs or more \(800 at most\), and this plan allows 100"):
+        steps.extend(so_far.points for so_far in space.settling(many))
+    assert 0 < max(steps) <= 50
+    with pytest.raises(errors.PlanRejected, match=r"this worker takes 70 at most \(EMS_MAX_JOBS\)"):
+        list(space.settling(few, most_jobs=70))
+
+
+def test_points_that_are_tried_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search is left after so many tries and goes on where it was, also from the middle anew."""
+    monkeypatch.setattr(grid, "_BUDGET", 0)
+    text = "{parameter_space: {a: {range: {start: 1, stop: 30, step: 1}}, b: [1, 2]}, constraints: ['a * b == 30']}"
+    for begin in (0, 1):
+        made = parsed(text)
+        found: list[dict[str, JSON]] = []
+        for _ in range(12):
+            found += [point.params for point in space.points(made, begin + len(found), tries=5)]
+        assert found == [{"a": 15, "b": 2}, {"a": 30, "b": 1}][begin:]
 
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "halton", "lhs"])

@@ -1,0 +1,193 @@
+"""Plans whose combinations have to be tried one by one: they hold up neither others nor the event loop."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from ems_worker.core import grid, trials
+from ems_worker.service import expand
+from tests.support import wait
+from tests.support.desk import Clock, Desk, background, plan
+
+
+def slow(side: int = 100) -> dict[str, Any]:
+    """Two of its combinations are points, the last but a few."""
+    axis = {"range": {"start": 1, "stop": side, "num": side}}
+    return {
+        "experiment_id": "slow",
+        "base_config": {"a": 0, "b": 0},
+        "parameter_space": {"a": axis, "b": axis},
+        "constraints": [f"a * b == {side * (side - 1)}"],
+    }
+
+
+SLOW = slow()
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Little is worked out while a plan is read, so that a small one is a slow one."""
+    with patch.object(grid, "_BUDGET", 1000), patch.object(grid, "_STEP", 200):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def busy() -> AsyncIterator[Callable[[], float]]:
+    """Measures how much work the loop's thread did between two turns at most, in seconds."""
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.thread_time() - before)
+
+    async with background(tick()):
+        yield lambda: longest
+
+
+@contextlib.asynccontextmanager
+async def intake(desk: Desk) -> AsyncIterator[None]:
+    """It goes on by itself."""
+    async with background(desk.intake.run()), background(desk.intake.run_slow()):
+        yield
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_quick_plan_is_decided_before_a_slow_one_that_came_first(tmp_path: Path) -> None:
+    """Both are, each with its exact number of points; delivered again meanwhile, the slow one is decided once."""
+    async with Desk.open(tmp_path) as desk, intake(desk):
+        slow = desk.message("ems.experiment.submit", SLOW)
+        desk.broker.waiting.put_nowait([slow, desk.message("ems.experiment.submit", plan("quick")), slow])
+        await wait.until(lambda: len(desk.broker.of("decision")) == 2, timeout=20)
+        quick, late = desk.broker.of("decision")
+        assert (quick["experiment_id"], late["experiment_id"]) == ("quick", "slow")
+        assert (late["decision"], late["points"]) == ("accepted", 2)
+        assert sorted(desk.broker.acked) == [1, 2]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_plans_of_one_id_are_decided_in_their_order(tmp_path: Path) -> None:
+    """However quickly the later one could be."""
+    async with Desk.open(tmp_path) as desk, intake(desk):
+        messages = [desk.message("ems.experiment.submit", one) for one in (SLOW, plan("slow"), plan("quick"))]
+        desk.broker.waiting.put_nowait(messages)
+        await wait.until(lambda: len(desk.broker.of("decision")) == 3, timeout=20)
+        found = [(one["submission"]["seq"], one["decision"]) for one in desk.broker.of("decision")]
+        assert found == [(3, "accepted"), (1, "accepted"), (2, "rejected")]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_publishers_slow_plans_count_once(tmp_path: Path) -> None:
+    """Among those that it may send within a minute."""
+    async with Desk.open(tmp_path) as desk:
+        desk.intake._rate = type(desk.intake._rate)(1)
+        async with intake(desk):
+            desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
+            await wait.until(lambda: desk.broker.of("decision"), timeout=20)
+            assert desk.broker.of("decision")[0]["decision"] == "accepted"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
+    """Nothing is counted for it: its numbers are in the manifest."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(SLOW)
+        with patch("ems_worker.core.grid.Grid.trying", side_effect=AssertionError):
+            again = await desk.submit(SLOW)
+        assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None:
+    """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
+    async with Desk.open(tmp_path, max_jobs=1000) as desk:
+        desk.versions.told = "reef-1"
+        with patch("ems_worker.core.grid.Grid.trying", side_effect=AssertionError):
+            other = await desk.submit({**SLOW, "model_version": "reef-2"})
+        assert [one["code"] for one in other["errors"]] == ["model_version"]
+        many = {**SLOW, "constraints": ["a * b < 8000"]}
+        with patch.object(trials.Trials, "holds", autospec=True, side_effect=trials.Trials.holds) as tried:
+            [problem] = (await desk.submit(many))["errors"]
+        assert problem["code"] == "too_many_jobs"
+        assert "EMS_MAX_JOBS" in problem["message"]
+        assert "10,000 at most" in problem["message"]
+        assert tried.call_count < 3000
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_broker_hears_that_a_slow_plan_is_worked_on(tmp_path: Path) -> None:
+    """Before it would send it again."""
+
+    class Hasty(Clock):
+        def monotonic(self) -> float:
+            self.seconds += 1
+            return self.seconds
+
+    heard: list[int] = []
+
+    async def working(messages: Any) -> None:
+        heard.extend(message.seq for message in messages)
+
+    async with Desk.open(tmp_path, clock=Hasty()) as desk:
+        with patch.object(desk.broker, "working", working):
+            assert (await desk.submit(SLOW))["decision"] == "accepted"
+    assert heard
+    assert set(heard) == {1}
+
+
+async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(tmp_path: Path) -> None:
+    """It turns every tenth of a second. In its own thread's time, so that a busy machine says nothing."""
+    async with Desk.open(tmp_path) as desk, intake(desk), busy() as longest:
+        desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", slow(300))])
+        await wait.until(lambda: desk.broker.of("decision"), timeout=30)
+        live = desk.ledger.live("slow")
+        assert live is not None
+        assert not live.plan.grid.exact
+        while not live.expanded:
+            await desk.expander.expand(live)
+        assert len(await desk.rows("slow")) == 2
+        assert longest() < 0.1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_search_for_points_lets_others_have_their_turn(tmp_path: Path) -> None:
+    """A chunk ends after so many tries, with the points found by then, if any; after a restart too."""
+    with patch.object(expand, "_TRIES_A_CHUNK", 1100):
+        async with Desk.open(tmp_path) as desk:
+            await desk.submit(SLOW)
+            live = desk.ledger.live("slow")
+            assert live is not None
+            await desk.expander.expand(live)
+            assert live.record.expanded_points == 0
+            while not live.record.expanded_points:
+                await desk.expander.expand(live)
+            assert live.record.expanded_points == 1
+        async with Desk.open(tmp_path) as desk:
+            live = desk.ledger.live("slow")
+            assert live is not None
+            while not live.expanded:
+                await desk.expander.expand(live)
+            assert [row.point.params for row in await desk.rows("slow")] == [{"a": 99, "b": 100}, {"a": 100, "b": 99}]
+
+
+@pytest.mark.parametrize("stop", [90, 900])
+async def test_a_value_that_can_not_be_derived_somewhere_rejects_the_plan(tmp_path: Path, stop: int) -> None:
+    """At its place, wherever among the points that is."""
+    text = f"""experiment_id: x
+base_config: {{a: 0, b: 0}}
+parameter_space:
+  a: {{range: {{start: 1, stop: {stop}, step: 1}}}}
+  b: {{expr: "1 / ({stop} - a)"}}
+"""
+    async with Desk.open(tmp_path) as desk:
+        [problem] = (await desk.submit(text.encode()))["errors"]
+        assert (problem["code"], problem["line"]) == ("expression_fails", 5)
+        assert f"a = {stop}" in problem["message"]
