@@ -87,10 +87,7 @@ class NatsServer:
         if self.running:
             return
         for _ in range(_PORT_TRIES):
-            if self.port == 0:
-                self.port = ports.free_port()
-            elif not ports.is_free(self.port):
-                raise process.PlatformFailed(f"port {self.port} is taken: {_NAME} can't listen there; choose another")
+            self.port = ports.chosen(self.port or None, _NAME)
             if await self._try_start():
                 return
             if self._port_given or ports.is_free(self.port):

@@ -105,7 +105,10 @@ class Platform:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         options, directory = self._options, self._directory
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as failed:
+            raise process.PlatformFailed(f"the directory {directory} can't be made: {failed.strerror}") from failed
         stack.enter_context(process.lock(directory / "lock", "platform"))
         guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
 
@@ -115,13 +118,13 @@ class Platform:
             guards, _Part("nats-server", broker.log, lambda: broker.pid, lambda: broker.running, broker.start)
         )
 
-        target = f"{ports.LOOPBACK}:{options.orchestrator_port or ports.free_port()}"
+        target = f"{ports.LOOPBACK}:{ports.chosen(options.orchestrator_port, 'orchestrator')}"
         orchestrator = self._child("orchestrator", self._orchestrator_command(target, broker.url), {})
         stack.push_async_callback(orchestrator.stop, _ORCHESTRATOR_GRACE_SECONDS)
         await self._add(guards, _child_part(orchestrator))
         await _ready(orchestrator, lambda: _serving(target))
 
-        http = f"{ports.LOOPBACK}:{options.http_port or ports.free_port()}"
+        http = f"{ports.LOOPBACK}:{ports.chosen(options.http_port, 'worker')}"
         settings = {
             "EMS_SERVER": broker.url,
             "EMS_ORCHESTRATOR": target,

@@ -1,9 +1,14 @@
 """TCP ports that a server can keep across its restarts."""
 
+import asyncio
 import contextlib
 import errno
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ems_worker.local import process
@@ -13,6 +18,7 @@ _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_EPHEMERAL_START = 32_768
 _FIRST = 10_240
 _TRIES = 200
+_POLL_SECONDS = 0.05
 
 
 def free_port() -> int:
@@ -33,6 +39,39 @@ def free_port() -> int:
 def prefer(port: int) -> int:
     """This port where nobody listens on it, else another one."""
     return port if is_free(port) else free_port()
+
+
+def chosen(port: int | None, part: str) -> int:
+    """The port that this part of a platform is to have, any free one for None.
+
+    Raises PlatformFailed where somebody listens there: what answers on it later would not be our part.
+    """
+    if port is None:
+        return free_port()
+    if not is_free(port):
+        raise process.PlatformFailed(f"port {port} is taken: {part} can't listen there; choose another")
+    return port
+
+
+@contextlib.asynccontextmanager
+async def turn() -> AsyncIterator[None]:
+    """Lets one platform of this user at a time look for ports and start on them.
+
+    Two that start at once would both find the usual ports free, and the second would fail, or take the first one's
+    parts for its own.
+    """
+    path = Path(tempfile.gettempdir()) / f"ems-platform-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_free(port: int) -> bool:

@@ -39,8 +39,14 @@ def identity(pid: int) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path, holder: str) -> Iterator[None]:
-    """Holds a directory for one `holder` by a lock on a file in it. Raises PlatformFailed where another has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Holds a directory for one `holder` by a lock on a file in it.
+
+    Raises PlatformFailed where another has it, or nothing can be written there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as failed:
+        raise PlatformFailed(f"{path.parent} can't be written: {failed.strerror}") from failed
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

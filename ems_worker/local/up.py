@@ -1,16 +1,20 @@
 """What `ems up` does: a platform on this machine that stays up until it is told to stop."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from ems_worker import errors
 from ems_worker.local import platform, ports
+from ems_worker.local.orchestrator import simulation
 
 # Where ems-publish, ems and ems-worker look when nothing is said.
 _NATS_PORT, _ORCHESTRATOR_PORT, _HTTP_PORT = 4222, 50051, 8080
@@ -31,15 +35,18 @@ def run(
     """Runs a platform until SIGINT, SIGTERM or SIGHUP; the exit code, 0 after an orderly stop.
 
     With `json_output` the first line on stdout, once all is ready, is the addresses as a JSON object. Ports that
-    aren't given are the usual ones where they are free. Raises PlatformFailed where a part can't be started.
+    aren't given are the usual ones where they are free. Raises PlatformFailed where a part can't be started, and
+    SettingsError where the simulator can't.
     """
+    if simulator is not None:
+        _check_simulator(simulator)
     options = platform.Options(
         data_dir=data_dir,
         slots=slots,
         simulator=simulator,
-        nats_port=nats_port or ports.prefer(_NATS_PORT),
-        orchestrator_port=orchestrator_port or ports.prefer(_ORCHESTRATOR_PORT),
-        http_port=http_port or ports.prefer(_HTTP_PORT),
+        nats_port=nats_port,
+        orchestrator_port=orchestrator_port,
+        http_port=http_port,
         base_config_root=base_config_root,
     )
     until_told(_up(options, json_output))
@@ -74,7 +81,9 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int | None:
 
 async def _up(options: platform.Options, json_output: bool) -> int:
     say("starting nats-server, orchestrator and worker")
-    async with platform.Platform(options, say) as here:
+    async with contextlib.AsyncExitStack() as stack:
+        async with ports.turn():
+            here = await stack.enter_async_context(platform.Platform(_with_ports(options), say))
         if json_output:
             print(json.dumps(dataclasses.asdict(here.addresses)), flush=True)  # noqa: T201 - the command's output
         else:
@@ -84,6 +93,25 @@ async def _up(options: platform.Options, json_output: bool) -> int:
         finally:
             say("stopping")
     return 0
+
+
+def _check_simulator(command: str) -> None:
+    """Every run would fail by what is said here at once. Raises SettingsError."""
+    try:
+        program = simulation.Command.parse(command).words[0]
+    except ValueError as wrong:
+        raise errors.SettingsError(f"--simulator {command!r}: {wrong}") from wrong
+    if "{" not in program and shutil.which(program) is None:
+        raise errors.SettingsError(f"--simulator: there is no program {program!r} that can be executed")
+
+
+def _with_ports(options: platform.Options) -> platform.Options:
+    return dataclasses.replace(
+        options,
+        nats_port=options.nats_port or ports.prefer(_NATS_PORT),
+        orchestrator_port=options.orchestrator_port or ports.prefer(_ORCHESTRATOR_PORT),
+        http_port=options.http_port or ports.prefer(_HTTP_PORT),
+    )
 
 
 def _welcome(addresses: platform.Addresses) -> str:

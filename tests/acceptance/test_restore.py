@@ -75,6 +75,25 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert (await ems.get("held-1"))["state"] == "running"
 
 
+async def test_a_backup_is_restored_where_there_was_nothing(site: Site) -> None:
+    """On a new machine the data directory need not be there; a backup that is no good makes none."""
+    backup, new = site.directory / "backup.db", site.directory / "new" / "machine"
+    env = site.settings | {"EMS_DATA_DIR": str(new)}
+    async with site.worker(), client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        await submitted(ems, "one", 2)
+        await ems.wait("one")
+        told = await asyncio.to_thread(commands.run, "ems-worker", "backup", str(backup), env=site.settings)
+        assert told.code == 0, told.err
+    (site.directory / "broken.db").write_text("no database")
+    refused = await asyncio.to_thread(commands.run, "ems-worker", "restore", str(site.directory / "broken.db"), env=env)
+    assert refused.code == 6
+    assert not new.parent.exists()
+    restored = await asyncio.to_thread(commands.run, "ems-worker", "restore", str(backup), env=env)
+    assert restored.code == 0, restored.err
+    assert (new / "manifest.db").exists()
+
+
 async def test_a_backup_that_is_damaged_is_not_restored(site: Site) -> None:
     """The manifest that is there stays; the words say what is wrong."""
     async with site.worker():

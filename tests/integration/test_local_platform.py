@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from ems_worker import client
-from ems_worker.local import platform, process, results
+from ems_worker import client, errors
+from ems_worker.local import platform, ports, process, results
+from ems_worker.local import up as up_command
 from tests.support import processes, servers, wait
 
 BASE = (servers.ROOT / "examples" / "reef_base.yaml").read_text()
@@ -29,12 +31,17 @@ class Up:
     addresses: dict[str, str]
 
 
-async def up(directory: Path, **options: Any) -> Up:
-    """Starts a platform below this directory, as `ems up --json` does; ports of its own choice."""
+async def up(directory: Path, *, usual: tuple[int, int, int] | None = None, **options: Any) -> Up:
+    """Starts a platform below this directory, as `ems up --json` does; ports of its own choice, or `usual` ones."""
+    choice = (  # tests run beside what else this machine runs
+        "ports.prefer = lambda port: ports.free_port()\n"
+        if usual is None
+        else f"up._NATS_PORT, up._ORCHESTRATOR_PORT, up._HTTP_PORT = {usual!r}\n"
+    )
     call = {"data_dir": str(directory / "data"), "json_output": True, "nats_port": None} | options
     code = (
         "import pathlib, sys; from ems_worker.local import ports, up\n"
-        "ports.prefer = lambda port: ports.free_port()\n"  # tests run beside what else this machine runs
+        f"{choice}"
         f"given = {call!r}\n"
         "given['data_dir'] = pathlib.Path(given['data_dir'])\n"
         "sys.exit(up.run(**given))"
@@ -149,6 +156,61 @@ async def test_a_part_that_cannot_start_is_told_with_its_words(swept: Path) -> N
         async with platform.Platform(options, print):
             pass
     assert processes.mentioning(str(swept)) == {}
+
+
+async def test_two_that_start_at_once_share_nothing(swept: Path) -> None:
+    """The usual ports go to one of two platforms, the other takes ports of its own: a plan for it runs there."""
+    for name in ("a", "b"):
+        (swept / name).mkdir()
+    usual = (ports.free_port(), ports.free_port(), ports.free_port())
+    here, there = await asyncio.gather(up(swept / "a", usual=usual), up(swept / "b", usual=usual))
+    try:
+        theirs = {name: (here.addresses[name], there.addresses[name]) for name in here.addresses}
+        assert all(one != other for one, other in theirs.values()), theirs
+        assert sum(str(usual[0]) in one.addresses["nats_url"] for one in (here, there)) == 1
+        async with client.EmsClient(there.addresses["nats_url"]) as ems:
+            await ems.publish(plan())
+            async with asyncio.timeout(60):
+                assert (await ems.wait("small"))["state"] == "completed"
+        assert list((swept / "b" / "data" / "orchestrator" / "runs").iterdir())
+    finally:
+        for one in (here, there):
+            await one.program.stop(grace=30)
+
+
+@pytest.mark.parametrize("part", ["nats", "orchestrator", "http"])
+async def test_a_port_that_is_taken_is_told(swept: Path, part: str) -> None:
+    """What somebody else answers on the port that was asked for is not taken for a part of the platform."""
+    with socket.create_server((ports.LOOPBACK, 0)) as taken:
+        port = taken.getsockname()[1]
+        options = dataclasses.replace(platform.Options(swept / "data"), **{f"{part}_port": port})
+        with pytest.raises(process.PlatformFailed, match=rf"port {port} is taken: [\w-]+ can't listen there"):
+            async with platform.Platform(options, print):
+                pass
+    assert processes.mentioning(str(swept)) == {}
+
+
+async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
+    """A file in the place of the data directory is an error with its name, no traceback."""
+    (swept / "data").write_text("a file")
+    with pytest.raises(process.PlatformFailed, match=r"the directory .*/data can't be made: File exists"):
+        async with platform.Platform(platform.Options(swept / "data"), print):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("no-such-simulator {config}", "there is no program 'no-such-simulator'"),
+        ("sh 'open", "No closing quotation"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_simulator_that_cannot_run_is_refused_at_once(tmp_path: Path, command: str, words: str) -> None:
+    """Nothing is started for a command line that every run would fail by."""
+    with pytest.raises(errors.SettingsError, match=words):
+        up_command.run(data_dir=tmp_path / "data", simulator=command)
+    assert not (tmp_path / "data").exists()
 
 
 async def run_demo(directory: Path, *arguments: str) -> tuple[int | None, str]:

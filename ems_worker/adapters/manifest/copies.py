@@ -51,8 +51,10 @@ async def restore(database: Path, backup: Path, at: str) -> tuple[Contents, Path
     nothing has changed.
     """
     _check_there(backup)
+    contents = await inspect(backup)
+    # On a new machine there is nothing yet, not even the directory.
+    opening.make_directory(database.parent)
     with lock.exclusive(database):
-        contents = await inspect(backup)
         fresh = database.with_name(f"{database.name}.restoring")
         _drop(fresh)
         try:

@@ -26,16 +26,21 @@ _SETTINGS = (
 )
 
 
+def make_directory(path: Path) -> None:
+    """Makes the manifest's directory, where it is missing. Raises errors.ManifestUnusable where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.ManifestUnusable(f"{path} can't be made: {error.strerror}") from error
+
+
 @contextlib.asynccontextmanager
 async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
     """The connection that writes, on a database that is locked, checked and of the present schema.
 
     Raises errors.ManifestUnusable, with the remedy, where that can't be.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.ManifestUnusable(f"{path.parent} can't be made: {error.strerror}") from error
+    make_directory(path.parent)
     with lock.exclusive(path):
         _create(path)
         connection = await connecting.connect(path, isolation_level=None, cached_statements=256, timeout=BUSY_SECONDS)

@@ -33,7 +33,7 @@ def judge(
     if exit_code == INFEASIBLE_EXIT:
         return model.Outcome(model.ErrorKind.INFEASIBLE, message=words or "no meaningful run", retryable=False)
     if exit_code in (NOT_EXECUTABLE_EXIT, NOT_FOUND_EXIT):
-        message = f"the simulator can't be executed: {words}"
+        message = f"the simulator can't be executed: {words or f'exit code {exit_code}'}"
         return model.Outcome(model.ErrorKind.INFRASTRUCTURE, message=message, retryable=False)
     if exit_code > 128:
         message = f"killed by signal {exit_code - 128}; {words}".rstrip("; ")

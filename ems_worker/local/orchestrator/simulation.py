@@ -52,7 +52,7 @@ class Command:
         """Splits a command line as a shell does. Raises ValueError where it is empty or has an open quote."""
         words = tuple(shlex.split(text))
         if not words:
-            raise ValueError("the simulator's command line is empty")
+            raise ValueError("it is empty")
         return cls(words)
 
     @classmethod
