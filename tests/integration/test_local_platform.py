@@ -171,6 +171,7 @@ async def test_two_that_start_at_once_share_nothing(swept: Path) -> None:
         async with client.EmsClient(there.addresses["nats_url"]) as ems:
             await ems.publish(plan())
             async with asyncio.timeout(60):
+                await ems.decision(1, timeout=60)
                 assert (await ems.wait("small"))["state"] == "completed"
         assert list((swept / "b" / "data" / "orchestrator" / "runs").iterdir())
     finally:
