@@ -21,7 +21,10 @@ HEADER = '"""Generated from protos/ by `make protos`; not edited by hand."""\n'
 def generate(target: Path) -> None:
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     services = [source for source in sources if "service " in (PROTOS / source).read_text()]
-    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
+    # The plugins that are installed beside this Python, which need not be on PATH.
+    scripts = Path(sys.executable).parent
+    plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *plugins]
     subprocess.run([*protoc, f"--python_out={target}", f"--mypy_out=quiet:{target}", *sources], check=True)
     subprocess.run([*protoc, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services], check=True)
     for path in [*target.rglob("*.py"), *target.rglob("*.pyi")]:
