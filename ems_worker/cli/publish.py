@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,7 +68,8 @@ def publish(
     if checked is None:
         return exits.Exit.INVALID_PLAN
     if not dry_run:
-        return asyncio.run(_send(access, publisher, file, plans.message(file, checked), json, wait, timeout))
+        message = plans.message(file, checked)
+        return asyncio.run(_send(access, publisher, file, message, checked.plan.warnings, json, wait, timeout))
     guess = asyncio.run(_estimate(access, plans.message(file, checked).data))
     if json:
         shell.out_json(validation.decision(checked) | {"estimate": guess})
@@ -93,11 +95,15 @@ async def _send(
     publisher: str | None,
     file: "plans.PlanFile",
     message: "plans.Message",
+    told: Sequence[errors.Problem],
     json: bool,
     wait: bool,
     timeout: float | None,
 ) -> exits.Exit:
-    """Publishes the message and follows what becomes of it; `timeout` is for all of it."""
+    """Publishes the message and follows what becomes of it; `timeout` is for all of it.
+
+    `told`: warnings that were told already.
+    """
     from ems_worker import client
 
     began = time.monotonic()
@@ -115,7 +121,7 @@ async def _send(
         if json:
             shell.out_json(decision)
         else:
-            _tell(decision, file, message)
+            _tell(decision, file, message, told)
         if decision["decision"] == "rejected":
             return exits.Exit.INVALID_PLAN
         if not wait:
@@ -124,9 +130,14 @@ async def _send(
         return await follow.to_the_end(ems, decision["experiment_id"], json=json, timeout=left)
 
 
-def _tell(decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message") -> None:
+def _tell(
+    decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message", told: Sequence[errors.Problem]
+) -> None:
     from ems_worker.cli import problems
 
+    known = {(one.code, one.path) for one in told}
+    news = [one for one in problems.from_documents(decision["warnings"]) if (one.code, one.path) not in known]
+    problems.tell(news, file, kind="warning", show_lines=message.lines_stay)
     name = decision["experiment_id"]
     match decision["decision"]:
         case "rejected":

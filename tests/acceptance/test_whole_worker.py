@@ -87,6 +87,28 @@ async def test_a_decision_is_where_the_publishers_acknowledgement_says(
         assert "UTF-8" in dead["Ems-Reason"]
 
 
+async def test_a_plan_for_another_version_of_the_model_is_rejected(
+    platform: tuple[str, whole.Worker, whole.Oracle],
+) -> None:
+    """With the place of the key; one for the orchestrator's own is run, and its results have the version."""
+    server, _, starts = platform
+    async with whole.client(server) as one:
+        await whole.publish(server, whole.plan("mine", 2, model_version="oracle-1"))
+        await whole.ended(server, "mine")
+        assert {one["model_version"] for one in await whole.stored(server, "ems.experiment.result.mine")} == {
+            "oracle-1"
+        }
+        heard = await one.subscribe("ems.experiment.decision.*")
+        await one.flush()
+        await whole.publish(server, whole.plan("other", 2, model_version="oracle-2"))
+        decision = json.loads((await heard.next_msg(timeout=10)).data)
+        assert decision["decision"] == "rejected"
+        [problem] = decision["errors"]
+        assert (problem["code"], problem["path"], problem["line"]) == ("model_version", "model_version", 1)
+        assert "'oracle-1'" in problem["message"]
+    assert sorted(starts.accepted()) == ["mine-p000000-r000-a1", "mine-p000001-r000-a1"]
+
+
 async def letters(server: str) -> dict[str, str]:
     async with whole.client(server) as one:
         info = await one.jetstream().stream_info("EMS_DLQ")

@@ -72,6 +72,22 @@ async def test_an_invalid_plan_is_rejected_with_all_that_is_wrong(tmp_path: Path
         assert desk.broker.acked == [1]
 
 
+async def test_a_design_that_is_odd_brings_a_warning_and_one_that_is_empty_an_error(tmp_path: Path) -> None:
+    """Each at its place: sobol samples that are no power of two; no combination that is left."""
+    text = """experiment_id: reef
+base_config: {food: 1}
+parameter_space: {food: {dist: uniform, low: 0, high: 1}}
+design: {sampler: sobol, samples: 6}
+"""
+    async with Desk.open(tmp_path) as desk:
+        decision = await desk.submit(text.encode())
+        assert decision["decision"] == "accepted"
+        found = [(one["code"], one["path"], one["line"], one["column"]) for one in decision["warnings"]]
+        assert found == [("sobol_samples", "design.samples", 4, 35)]
+        empty = await desk.submit(text.replace(": reef", ": none").encode() + b'constraints: ["food > 1"]\n')
+        assert [(one["code"], one["line"]) for one in empty["errors"]] == [("no_points", 5)]
+
+
 async def test_a_decided_message_gets_its_decision_again(tmp_path: Path) -> None:
     """Whatever has changed since: here the number of jobs that are allowed."""
     async with Desk.open(tmp_path) as desk:

@@ -178,6 +178,17 @@ async def test_the_window_is_the_orchestrators_slots(tmp_path: Path) -> None:
         assert desk.count("ems_run_window") == 5
 
 
+async def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
+    """Room that it can't use is for the others; what runs already goes on."""
+    async with working(tmp_path, window=4) as desk:
+        low = await desk.begin(plan("low", points=20))
+        await wait.until(lambda: low.open == 4)
+        high = await desk.begin(plan("high", points=3, limits={"priority": 1}))
+        for ended in range(4):
+            await desk.hear("completed", f"low-p{ended:06d}-r000-a1")
+        await wait.until(lambda: (high.open, low.open) == (3, 1))
+
+
 async def test_an_orchestrator_that_went_away_keeps_its_slots(tmp_path: Path) -> None:
     """Its return is not greeted by more runs than it has slots."""
     async with working(tmp_path, window=None) as desk:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.cli import plans, problems
-from ems_worker.core import canonical
+from ems_worker.cli import plans, problems, publish
+from ems_worker.core import canonical, documents
+from ems_worker.core.records import Verdict
 
 BASE = "layer:\n  food: 1.0\n  name: 'no'\n  list: [1, {a: null}]\n  empty: {}\n"
 PLAN = """\
@@ -138,3 +139,16 @@ def test_problems_are_told_with_the_line_and_a_mark_under_the_place(capsys: pyte
     assert len(lines[5]) < 130
     problems.tell(found[:1], file, show_lines=False, kind="warning")
     assert capsys.readouterr().err == "p.yaml: warning: path: words [late]\n"
+
+
+def test_warnings_that_only_the_worker_has_are_told_with_its_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    """At their places; those that were told by the check here are not told twice."""
+    file = plans.PlanFile("p.yaml", b"experiment_id: x\nmodel_version: v2\ndesign: {}\n", Path())
+    known = errors.Problem("sobol_samples", "design.samples", "known", 3, 1)
+    warnings = [known, errors.Problem("model_version", "model_version", "isn't checked", 2, 16)]
+    decision = documents.decision(Verdict.ACCEPTED, experiment_id="x", points=1, jobs=1, warnings=warnings)
+    publish._tell(decision, file, plans.Message(file.data, "application/yaml", lines_stay=True), [known])
+    shown = capsys.readouterr()
+    assert shown.out == "x: accepted, 1 points, 1 jobs\n"
+    assert shown.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
+    assert "known" not in shown.err

@@ -57,6 +57,7 @@ def test_everything_that_a_plan_says_is_kept() -> None:
       retry_on: [simulation, lost]
       max_failed: 12.5%
       fail_fast: true
+      priority: -7
     group: study
     tags: [a, b, a]
     labels: {wave: "3"}
@@ -74,7 +75,7 @@ def test_everything_that_a_plan_says_is_kept() -> None:
         plan.TrackedMetric("age"),
     )
     assert full.limits == plan.Limits(
-        5, 1.5, 7, frozenset({"simulation", "lost"}), plan.MaxFailed(percent=12.5), fail_fast=True
+        5, 1.5, 7, frozenset({"simulation", "lost"}), plan.MaxFailed(percent=12.5), fail_fast=True, priority=-7
     )
     assert full.limits.max_failed.allowed(100) == 12
     assert (full.group, full.tags, full.labels) == ("study", ("a", "b"), {"wave": "3"})
