@@ -7,9 +7,8 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
@@ -128,23 +127,14 @@ class Ledger(Commits):
 
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
         """Notes on open runs that they are to be stopped, and why, before STOP is sent."""
-        await self._note([(key, {"stop_reason": reason}) for key, reason in runs])
-
-    async def resubmit(self, runs: Sequence[RunKey]) -> None:
-        """Notes on open runs that they are sent once more, before they are."""
-        now_ms = self._clock.now_ms()
-        await self._note([(key, {"submitted_ms": now_ms}) for key in runs])
-
-    async def _note(self, runs: Sequence[tuple[RunKey, Mapping[str, Any]]]) -> None:
-        """Changes what is known of runs, as far as they are open, but for their states."""
         async with self._lock:
             batch = Batch()
-            for key, changes in runs:
+            for key, reason in runs:
                 one = self.jobs.get(key[:3])
                 if one is None or one.attempt(key[3]).state not in run.OPEN:
                     continue
                 before = one.attempt(key[3])
-                after = replace(before, **changes)
+                after = replace(before, stop_reason=reason)
                 self.jobs[key[:3]] = Job(tuple(after if r is before else r for r in one.runs))
                 batch.note(key[:3], one, self.jobs[key[:3]])
             commit = self._commit(batch)

@@ -55,9 +55,12 @@ class Reconciler:
                 await asyncio.sleep(self._interval)
 
     async def send_again(self, runs: Sequence[tuple[Live, Run]]) -> None:
-        """Sends runs again under their ids; when is recorded first, since the next judgement of others relies on it."""
-        await self._ledger.resubmit([(live.key, one.point, one.replicate, one.attempt) for live, one in runs])
-        await self._submitter.resend(runs)
+        """Sends runs again under their ids, the youngest first.
+
+        If the worker dies in the midst of it, the orchestrator knows only runs that are younger than those that it
+        lacks: the next worker sees that it was wiped, and not that these were lost.
+        """
+        await self._submitter.resend(sorted(runs, key=lambda one: one[1].submitted_ms or 0, reverse=True))
 
     async def look(self) -> list[tuple[Live, Run]]:
         """Asks for all silent runs at once and applies the answers; the runs that are to be sent again."""

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
+
+import pytest
 
 from ems_worker.core import reconcile
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
+from ems_worker.service import submit
 from ems_worker.service.live import Live
 from ems_worker.service.reconcile import INTERVAL_SECONDS, Reconciler
 from tests.support.desk import Clock, Desk, plan
@@ -83,6 +87,14 @@ async def test_a_wiped_orchestrator_gets_its_runs_again_at_no_cost(tmp_path: Pat
 
 async def test_a_crash_in_the_midst_of_sending_again_costs_nothing_either(tmp_path: Path) -> None:
     """The orchestrator knows the runs that it got again, and only these: the others weren't lost."""
+
+    class Died(Exception):
+        """The worker ended here."""
+
+    def die(_: object) -> None:
+        if len(desk.orchestrator.calls) == 4:
+            raise Died
+
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         [old] = await desk.launch(live, 1)
@@ -91,13 +103,16 @@ async def test_a_crash_in_the_midst_of_sending_again_costs_nothing_either(tmp_pa
         one, nothing = reconciler(desk), dict.fromkeys([old, young])
         await asked(desk, one, nothing)
         again = await asked(desk, one, nothing)
-        await one.send_again([(where, run) for where, run in again if run.point == 0])
+        desk.orchestrator.on_start = die
+        with patch.object(submit, "BATCH", 1), pytest.raises(ExceptionGroup):
+            await one.send_again(again)
+        assert desk.orchestrator.sent == [old, young, young, old]
     async with Desk.open(tmp_path, clock) as desk:
-        one, half = reconciler(desk), {old: RUNNING, young: None}
+        one, half = reconciler(desk), {old: None, young: RUNNING}
         await asked(desk, one, half)
         [(_, run)] = await asked(desk, one, half)
-        assert run.point == 1
-        assert (await desk.row(young)).run.state is RunState.SUBMITTED
+        assert run.point == 0
+        assert (await desk.row(old)).run.state is RunState.SUBMITTED
 
 
 async def test_an_orchestrator_that_does_not_implement_the_question_loses_nothing(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class Desk:
         self.manifest = manifest
         self.clock = clock
         self.metrics = Metrics()
-        self.broker = Broker()
+        self.broker: Broker = options.pop("broker", None) or Broker()
         self.orchestrator = Orchestrator()
         self.told: list[int] = []
         self.files: list[str] = []

@@ -1,0 +1,185 @@
+"""Any story of deliveries, answers, losses and deaths, step by step: the rules hold after each step, and at its end."""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import structlog
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ems_worker import errors
+from ems_worker.service import crash, submit
+from tests.support import invariants, onwards, oracle, whole
+from tests.support.evidence import Evidence
+from tests.support.world import DiedError, Life, World
+
+WINDOW = 5
+FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
+# Now and then the worker dies at one of the next named points of its way.
+DEATH = st.none() | st.none() | st.integers(1, 8)
+CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]), max_size=2)
+
+
+def plan(number: int, **more: Any) -> dict[str, Any]:
+    return whole.plan(f"story-{number}", 3, 2, limits={"max_attempts": 2, "max_failed": 2, "max_concurrent": 4}, **more)
+
+
+class Story(RuleBasedStateMachine):
+    """A world with one worker after another in it; the manifest is real, and all that is left of one that died."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(FAILURES)
+        self.retried = 0
+        self.before: Evidence | None = None
+        self._runner = asyncio.Runner()
+        self._patches = contextlib.ExitStack()
+        self._patches.enter_context(patch.object(crash, "point", self.world.point))
+        self._patches.enter_context(patch.object(submit, "_LONGEST_PAUSE_SECONDS", 0.0))
+        directory = self._patches.enter_context(tempfile.TemporaryDirectory())
+        self.directory = Path(directory)
+        self._log = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        self._runner.run(self._open())
+
+    async def _open(self) -> None:
+        self._context = Life.begun(self.world, self.directory, WINDOW)
+        self.life = await self._context.__aenter__()
+
+    async def _reborn(self) -> None:
+        await self._context.__aexit__(None, None, None)
+        await self._open()
+
+    def _do(self, deed: Callable[[], Awaitable[None]], death: int | None = None) -> None:
+        """Carries something out; if the worker dies of it, another takes its place."""
+
+        async def work() -> None:
+            self.world.points_left = death
+            try:
+                await deed()
+            except DiedError:
+                await self._reborn()
+            finally:
+                self.world.points_left = None
+                self.world.hiccups.clear()
+
+        self._runner.run(work())
+
+    @rule(number=st.integers(0, 2), other=st.booleans())
+    def publish(self, number: int, other: bool) -> None:
+        """A plan, perhaps once more, perhaps another one of its name."""
+        self.world.publish(plan(number, description="another" if other else "the plan"))
+
+    @rule(death=DEATH)
+    def take_plans(self, death: int | None) -> None:
+        self._do(self.life.take_plans, death)
+
+    @rule(death=DEATH)
+    def expand(self, death: int | None) -> None:
+        self._do(self.life.expand, death)
+
+    @rule(codes=CODES, death=DEATH)
+    def dispatch(self, codes: list[str], death: int | None) -> None:
+        self.world.clock.seconds += 2.0
+        self.world.hiccups = codes
+        self._do(self.life.dispatch, death)
+
+    @precondition(lambda self: self.world.running)
+    @rule(data=st.data(), ends=st.booleans())
+    def a_run_moves_on(self, data: st.DataObject, ends: bool) -> None:
+        """It starts, or ends; the event of it waits on the bus."""
+        name = data.draw(st.sampled_from(self.world.running))
+        (self.world.end if ends else self.world.begin)(name)
+
+    @precondition(lambda self: self.world.running)
+    @rule()
+    def all_runs_end(self) -> None:
+        for name in self.world.running:
+            self.world.end(name)
+
+    @precondition(lambda self: self.world.events)
+    @rule(data=st.data(), death=DEATH)
+    def track(self, data: st.DataObject, death: int | None) -> None:
+        """Any events there ever were, in any order, any number of times."""
+        events = data.draw(st.lists(st.sampled_from(self.world.events), min_size=1, max_size=12))
+        self._do(lambda: self.life.track(events), death)
+
+    @rule(death=DEATH)
+    def retry_parked(self, death: int | None) -> None:
+        self._do(self.life.retry_parked, death)
+
+    @rule(death=DEATH)
+    def reconcile(self, death: int | None) -> None:
+        self._do(self.life.reconcile, death)
+
+    @rule(death=DEATH)
+    def report(self, death: int | None) -> None:
+        self._do(self.life.report, death)
+
+    @rule()
+    def the_broker_refuses_results(self) -> None:
+        """A report that gets nowhere."""
+        self.world.broker.refuse = lambda _: errors.BrokerUnavailable("away")
+        with contextlib.suppress(errors.BrokerUnavailable):
+            self._do(self.life.report)
+        self.world.broker.refuse = lambda _: None
+
+    @rule(number=st.integers(0, 2), again=st.booleans(), death=DEATH)
+    def retry(self, number: int, again: bool, death: int | None) -> None:
+        """Somebody's wish, perhaps the same as before."""
+        self.retried += not again
+        self._do(lambda: self.life.retry(f"story-{number}", f"wish-{number}-{self.retried}"), death)
+
+    @rule()
+    def the_orchestrator_is_wiped(self) -> None:
+        self.world.wipe()
+
+    @rule()
+    def the_worker_is_killed(self) -> None:
+        self._runner.run(self._reborn())
+
+    @invariant()
+    def the_rules_hold(self) -> None:
+        now = self._evidence()
+        invariants.check(now, invariants.Expected(window=WINDOW), ended=False)
+        if self.before is not None:
+            onwards.check(self.before, now)
+        self.before = now
+
+    def _evidence(self) -> Evidence:
+        return self.world.evidence(self.directory / "manifest.db")
+
+    def teardown(self) -> None:
+        """Faults end: within a bound everything has ended, as the runs say, and is told."""
+        try:
+            for _ in range(12):
+                for deed in (self.life.take_plans, self.life.expand, self.life.dispatch):
+                    self._do(deed)
+                self.all_runs_end()
+                for deed in (self._hear_all, self.life.reconcile, self.life.report):
+                    self._do(deed)
+                self.world.clock.seconds += 30.0
+            expected = invariants.Expected(FAILURES, window=WINDOW, superseded=True)
+            invariants.check(self._evidence(), expected)
+        finally:
+            self._runner.run(self._context.__aexit__(None, None, None))
+            self._runner.close()
+            self._patches.close()
+            structlog.configure(**self._log)
+
+    async def _hear_all(self) -> None:
+        await self.life.track(self.world.events)
+        await self.life.retry_parked()
+
+
+TestStory = Story.TestCase
+TestStory.settings = settings(
+    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
