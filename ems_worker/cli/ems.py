@@ -73,7 +73,7 @@ def show(
 
     The best points come first where a tracked metric has a goal.
     """
-    from ems_worker.cli import views
+    from ems_worker.cli import failures, views
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         details = await ems.get(experiment_id)
@@ -81,6 +81,7 @@ def show(
             shell.out_json(details)
             return exits.Exit.OK
         views.details_of(details)
+        await failures.tell(ems, details)
         await views.points_of(ems, details)
         return exits.Exit.OK
 

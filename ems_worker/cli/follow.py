@@ -7,7 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ems_worker.cli import exits, shell
+from ems_worker import errors
+from ems_worker.cli import exits, failures, shell
 from ems_worker.core.experiment import ENDED_BUCKETS, Bucket
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ async def to_the_end(
         raise
     if not json:
         summary(status)
+        # The end is known and told: that the reasons can't be had any more changes nothing about it.
+        with contextlib.suppress(errors.EmsError):
+            await failures.tell(ems, status)
     elif not each:
         shell.out_json(status)
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED

@@ -1,6 +1,7 @@
 """What all commands share: one way to end, to speak to people, and to name the server."""
 
 import contextlib
+import errno
 import functools
 import importlib.metadata
 import json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ems_worker import settings
 
 P = ParamSpec("P")
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 Server = Annotated[
     str | None,
@@ -70,14 +72,25 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
             code = exits.Exit.INTERRUPTED
         except BrokenPipeError:
             # The reader (head, less) has seen enough. What is left in the buffer must not fail at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _silence_stdout()
             code = exits.Exit.OK
+        except OSError as failed:
+            # A full disk behind `>`. Our own modules turn what they can't read or write into our errors.
+            if failed.errno not in _CANNOT_WRITE:
+                raise
+            _silence_stdout()
+            say(f"error: the output can't be written: {failed.strerror}")
+            code = exits.Exit.USAGE
         except errors.EmsError as error:
             say(f"error: {error}")
             code = exits.of(error)
         raise typer.Exit(code)
 
     return guard
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str) -> None:

@@ -15,30 +15,49 @@ _UNBOUNDED = 100_000
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
-    """Prints a table on stdout; the columns in `numbers` are aligned to the right."""
+    """Prints a table on stdout; the columns in `numbers` are aligned to the right.
+
+    On a narrow terminal cells are broken between words; where that isn't enough, lines are longer than the terminal:
+    an id in pieces can't be copied.
+    """
     terminal = sys.stdout.isatty()
-    right = set(numbers)
+    cells = [header, *rows]
+    text = _drawn(cells, set(numbers), terminal, None if terminal else _UNBOUNDED)
+    if terminal and any(word not in text for row in cells for cell in row for word in cell.split()):
+        text = _drawn(cells, set(numbers), terminal, _UNBOUNDED)
+    for line in text.splitlines():
+        shell.out(line.rstrip())
+
+
+def _drawn(cells: Sequence[Sequence[str]], right: set[int], terminal: bool, width: int | None) -> str:
+    header, *rows = cells
     table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0)
+        box=rich.box.SIMPLE_HEAD if terminal else None,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1 if terminal else 2, 0, 0),
     )
     for index, title in enumerate(header):
         justify: rich.console.JustifyMethod = "right" if index in right else "left"
-        table.add_column(title, justify=justify, overflow="fold", header_style="bold")
+        one_word = all(len(row[index].split()) <= 1 for row in cells)
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=one_word, header_style="bold")
     for row in rows:
         table.add_row(*row)
     # User's texts are in the cells: nothing in them is markup.
-    console = rich.console.Console(
-        markup=False, emoji=False, highlight=False, width=None if terminal else _UNBOUNDED, soft_wrap=False
-    )
+    console = rich.console.Console(markup=False, emoji=False, highlight=False, width=width, soft_wrap=False)
     with console.capture() as captured:
         console.print(table)
-    for line in captured.get().splitlines():
-        shell.out(line.rstrip())
+    return captured.get()
 
 
 def number(value: float | int | None) -> str:
     """A number with six digits that matter; `-` where there is none."""
     return "-" if value is None else f"{value:.6g}"
+
+
+def moment(at: str) -> str:
+    """A time to the minute, as short as it stays clear: `2026-11-22T22:53Z`."""
+    return f"{at[:16]}Z"
 
 
 def value(given: Any) -> str:

@@ -32,7 +32,7 @@ def experiments(found: list[Document]) -> None:
             *([follow.waiting(one) or "-"] if waiting else []),
             follow.trouble(one) or "-",
             one["group"] or "-",
-            one["created_at"],
+            tables.moment(one["created_at"]),
             one["experiment_name"],
         )
         for one in found
@@ -86,15 +86,19 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
             else:
                 heapq.heappushpop(kept, rank)
     parameters, metrics = list(details["parameters"]), list(details["metrics"])
-    header = ("point", "replicates", *tables.short(parameters), *metrics)
+    shown = [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
+    # As in `ems ls`: a column where there is something in it.
+    trouble = any(follow.trouble(point) for point in shown)
+    header = ("point", "replicates", *(["trouble"] if trouble else []), *tables.short(parameters), *metrics)
     rows = [
         (
             point["run_id_suffix"] or str(point["point"]),
             f"{follow.ended(point)}/{sum(point['counts'].values())}",
+            *([follow.trouble(point) or "-"] if trouble else []),
             *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
             *(tables.mean(point["metrics"].get(name)) for name in metrics),
         )
-        for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])
+        for point in shown
     ]
     shell.out("")
     tables.show(header, rows)

@@ -1,10 +1,17 @@
 """`ems` as a process: looking at experiments and bringing their results out, over NATS alone."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -73,6 +80,46 @@ def test_show_has_the_points_with_their_means_best_first(reef: commands.Deployme
         assert float(mean) == pytest.approx(means[int(point)], rel=1e-5)
         assert replicates == "3/3"
         assert (heat, food) == (str((26, 28, 30)[int(point) // 2]), str((50, 100)[int(point) % 2]))
+
+
+def test_the_reasons_of_failures_are_told(reef: commands.Deployment) -> None:
+    """What went wrong stands under the outcome, the same reason once, with a run that it can be looked up by."""
+    for command in ("show", "watch"):
+        lines = commands.run("ems", command, "fails-too", env=reef.env).out.splitlines()
+        [reason] = [line for line in lines if line.startswith("  18 x failed, simulation: ")]
+        assert "(fails-too-p" in reason
+    table = [line.split() for line in commands.run("ems", "show", "fails-too", env=reef.env).out.splitlines()]
+    header = next(row for row in table if row[:1] == ["point"])
+    assert header[:3] == ["point", "replicates", "trouble"]
+    assert " x " not in commands.run("ems", "show", "reef", env=reef.env).out
+
+
+def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment) -> None:
+    """At 80 columns, where not everything fits, ids, states and times can still be read and copied."""
+    master, slave = pty.openpty()
+    with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        env = {name: value for name, value in reef.env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+        with subprocess.Popen([commands.SCRIPTS / "ems", "ls"], stdout=slave, stdin=slave, env=env) as process:
+            os.close(slave)
+            shown = b""
+            with contextlib.suppress(OSError):  # how a terminal says that its other side is closed
+                while piece := terminal.read(65536):
+                    shown += piece
+        assert process.returncode == 0
+    first = next(line for line in shown.decode().splitlines() if line.startswith("fails-too"))
+    assert first.split()[:2] == ["fails-too", "failed"]
+    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", first)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_told(reef: commands.Deployment) -> None:
+    """Output that can't be written ends with words and exit code 2, not with a traceback."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [commands.SCRIPTS / "ems", "ls"], stdout=full, stderr=subprocess.PIPE, env=reef.env, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (2, "error: the output can't be written: No space left on device\n")
 
 
 def test_export_has_one_line_a_job(reef: commands.Deployment, tmp_path: Path) -> None:
