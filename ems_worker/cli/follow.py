@@ -80,8 +80,14 @@ def summary(status: Document) -> None:
     reason = f" ({status['reason']})" if status["reason"] else ""
     shell.out(f"{status['experiment_id']} {line(status)}{reason}")
     for name, aggregate in status["metrics"].items():
-        missing = f", {aggregate['missing']} missing" if aggregate["missing"] else ""
-        shell.out(f"  {name}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
+        missing = f", {aggregate['missing']:,} missing" if aggregate["missing"] else ""
+        if aggregate["n"]:
+            shell.out(f"  {name}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
+        elif missing:
+            # Most often a name that the model doesn't know: easily overlooked among numbers.
+            shell.out(f"  {name}: in none of {aggregate['missing']:,} results; does the simulation report it?")
+        else:
+            shell.out(f"  {name}: no results")
     if best := status["best"]:
         params = ", ".join(f"{name}={tables.value(value)}" for name, value in best["params"].items())
         shell.out(f"  best: point {best['point']} with {best['metric']} {tables.mean(best)}: {params}")

@@ -66,3 +66,23 @@ def test_every_error_ends_a_command_with_a_documented_code() -> None:
     assert exits.of(errors.NoAnswer("")) is exits.Exit.TIMED_OUT
     assert exits.of(errors.BrokerUnavailable("")) is exits.Exit.UNREACHABLE
     assert exits.of(errors.ManifestUnusable("")) is exits.Exit.MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "words"),
+    [
+        ({"n": 2, "mean": 4.0, "std": 1.0, "missing": 1}, "  m: 4 ± 1 over 2 runs, 1 missing"),
+        (
+            {"n": 0, "mean": None, "std": None, "missing": 1200},
+            "  m: in none of 1,200 results; does the simulation report it?",
+        ),
+        ({"n": 0, "mean": None, "std": None, "missing": 0}, "  m: no results"),
+    ],
+)
+def test_a_metric_that_no_result_has_is_told(
+    capsys: pytest.CaptureFixture[str], aggregate: dict[str, float | None], words: str
+) -> None:
+    """A misspelt metric is in no result: the summary says so, instead of an empty mean."""
+    metrics = {"m": aggregate}
+    follow.summary(status(experiment_id="reef", reason=None, metrics=metrics, best=None))
+    assert words in capsys.readouterr().out.splitlines()
