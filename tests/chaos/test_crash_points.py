@@ -25,7 +25,7 @@ DEATHS = {
     ],
     "of tracking and time limits": [
         *(
-            "track.read:20",
+            "track.read:5",
             "track.decoded",
             "track.decoded:2",
             "track.recorded",
