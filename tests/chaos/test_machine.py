@@ -21,6 +21,8 @@ from tests.support.evidence import Evidence
 from tests.support.world import DiedError, Life, World
 
 WINDOW = 5
+# Within so many days without faults everything has to end.
+MOST_DAYS = 12
 FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
 # Now and then the worker dies at one of the next named points of its way.
 DEATH = st.none() | st.none() | st.integers(1, 8)
@@ -131,6 +133,12 @@ class Story(RuleBasedStateMachine):
             self._do(self.life.report)
         self.world.broker.refuse = lambda _: None
 
+    @rule(days=st.integers(1, 4))
+    def good_days(self, days: int) -> None:
+        """Everything once, in its order: the way to where experiments end."""
+        for _ in range(days):
+            self._everything()
+
     @rule(number=st.integers(0, 2), again=st.booleans(), death=DEATH)
     def retry(self, number: int, again: bool, death: int | None) -> None:
         """Somebody's wish, perhaps the same as before."""
@@ -159,13 +167,10 @@ class Story(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Faults end: within a bound everything has ended, as the runs say, and is told."""
         try:
-            for _ in range(12):
-                for deed in (self.life.take_plans, self.life.expand, self.life.dispatch):
-                    self._do(deed)
-                self.all_runs_end()
-                for deed in (self._hear_all, self.life.reconcile, self.life.report):
-                    self._do(deed)
-                self.world.clock.seconds += 30.0
+            for _ in range(MOST_DAYS):
+                self._everything()
+                if not self.world.unacked and not self.life.desk.ledger.experiments:
+                    break
             expected = invariants.Expected(FAILURES, window=WINDOW, superseded=True)
             invariants.check(self._evidence(), expected)
         finally:
@@ -173,6 +178,14 @@ class Story(RuleBasedStateMachine):
             self._runner.close()
             self._patches.close()
             structlog.configure(**self._log)
+
+    def _everything(self) -> None:
+        for deed in (self.life.take_plans, self.life.expand, self.life.dispatch):
+            self._do(deed)
+        self.all_runs_end()
+        for deed in (self._hear_all, self.life.reconcile, self.life.report):
+            self._do(deed)
+        self.world.clock.seconds += 30.0
 
     async def _hear_all(self) -> None:
         await self.life.track(self.world.events)
