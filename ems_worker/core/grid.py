@@ -8,6 +8,7 @@ are made, and the number of points is an upper bound.
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
@@ -79,8 +80,7 @@ class Grid:
         # Whether all was tried that there is to try.
         self.settled = not self._open and all(one.combinations <= _TRIED for one in self._derived)
         for one in self._derived:
-            for _ in self._try(one, found, _TRIED):
-                pass
+            deque(self._try(one, found, _TRIED), maxlen=0)
         self._plain = not names.whens and not names.derivations
         free = prod(
             block.size for block, component in zip(varying, self._component_of, strict=True) if component is None
