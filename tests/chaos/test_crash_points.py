@@ -65,7 +65,7 @@ async def test_deaths_at_every_point_change_nothing(tmp_path: Path, deaths: str)
             await theatre.publish(plan(place))
             if place.startswith("control."):
                 await theatre.ended()
-                assert await theatre.ask("retry", 2, request_id=place, experiment_id=name(place)) is None
+                assert await theatre.ask("retry", 1, request_id=place, experiment_id=name(place)) is None
             await theatre.worker.died()
             theatre.check_now(EXPECTED)
             await theatre.give_back()

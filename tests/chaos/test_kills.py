@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import invariants, oracle, proxy, stage, wait, whole
 
-FAULT_SECONDS = 25.0
+FAULT_SECONDS = 20.0
 # After the last fault: half a minute until the broker delivers again what a dead worker held, and then the work itself.
 BOUND_SECONDS = 75.0
 SLOTS = 20
