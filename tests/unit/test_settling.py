@@ -55,6 +55,18 @@ def test_a_derived_value_may_fail_where_no_point_is(constraints: tuple[str, ...]
     assert (points == 0) is bool(codes)
 
 
+def test_a_combination_that_no_point_reaches_is_looked_for_everywhere() -> None:
+    """Whatever the other parameters are, none of them goes with the least of the second one."""
+    axes = {"a": numbers(6), "b": numbers(6), "c": {"expr": "1 / (b - 1)"}}
+    assert settled(axes, "a < b") == (15, [])
+
+
+def test_a_derived_value_is_told_beside_a_constraint_that_has_no_value() -> None:
+    """Points are looked for past combinations at which the constraint can't be worked out."""
+    axes = {"b": numbers(400), "a": numbers(400), "c": {"expr": "1 / (b - 150)"}}
+    assert "expression_fails" in settled(axes, "a + 1 / (b - 150) > 0")[1]
+
+
 def test_a_constraint_without_a_value_leaves_nothing_to_derive_from() -> None:
     """It is the constraint that is told, at its place."""
     axes = {"a": numbers(400), "b": numbers(400), "c": {"expr": "1 / (a - 3)"}}
