@@ -76,7 +76,7 @@ def _decide(text: str) -> str | None:
 def test_a_hostile_plan_is_decided_quickly(name: str) -> None:
     """In processor time, the best of three: a busy machine makes that longer, too, never shorter."""
     text, code = HOSTILE[name]
-    took = []
+    took: list[float] = []
     while len(took) < 3 and min(took, default=1.0) >= 1.0:
         before = time.process_time()
         assert _decide(text) == code
