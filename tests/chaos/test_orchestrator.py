@@ -15,17 +15,16 @@ async def gauge(theatre: stage.Stage, name: str) -> float:
 
 @pytest.mark.parametrize("able", [[], ["--no-batch"]], ids=["batches", "single calls"])
 async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, able: list[str]) -> None:
-    """Two fifths of each second every start is turned away: each job ends at its first attempt, as it should."""
-    async with stage.Stage(tmp_path, "--slots", "40", "--busy", "0.4", *able) as theatre:
+    """Every other start call is turned away: the window of calls shrinks, each job ends at its first attempt."""
+    async with stage.Stage(tmp_path, "--slots", "40", "--busy", "2", *able) as theatre:
         theatre.worker.start()
         await theatre.publish(whole.plan("storm", 120))
-        await theatre.worker.ready()
+        await theatre.ended(60)
 
         async def fewer() -> bool:
             return await gauge(theatre, "ems_rpc_window") < 64
 
-        await wait.until(fewer, what="the window of calls to shrink")
-        await theatre.ended(60)
+        await wait.until(fewer, what="the window of calls to be told")
         await theatre.stop()
         found = await theatre.check(invariants.Expected(window=40 if not able else 256))
         assert [row["attempts"] for row in found.runs] == [1] * 120

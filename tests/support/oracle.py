@@ -92,7 +92,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._delay: float = options.delay
         self._failures = Failures.parse(options.fail)
         self._held: list[str] = options.hold
-        self._busy: float = options.busy
+        self._busy: int = options.busy
+        self._start_calls = 0
         self._runs: dict[str, model.Run] = {}
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
@@ -155,7 +156,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             self._take_on(simulation_id)
 
     async def _unless_busy(self, context: Context) -> None:
-        if time.monotonic() % 1.0 < self._busy:
+        self._start_calls += 1
+        if self._start_calls % self._busy:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
 
     async def _only_whole(self, context: Context) -> None:
@@ -253,7 +255,7 @@ def main() -> int:
     parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
     parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
     parser.add_argument("--hold", action="append", default=[], metavar="PATTERN", help="these ids run until stopped")
-    parser.add_argument("--busy", type=float, default=0.0, help="which part of each second starts are turned away")
+    parser.add_argument("--busy", type=int, default=1, help="of so many start calls all but one are turned away")
     parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")
     uvloop.run(serve(parser.parse_args()))
