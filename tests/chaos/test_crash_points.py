@@ -13,7 +13,7 @@ from tests.support import invariants, oracle, stage, whole
 FAILURES = ("*-p000001-r000-a1:infrastructure", "*-p000002-r001-a*:simulation", "*-p000003-r000-a*:infeasible")
 # Never ends by itself: its time limit ends it.
 HELD = "limits-*-p000000-r000-a1"
-EXPECTED = invariants.Expected(oracle.Failures.parse(FAILURES), late=(HELD,), window=5)
+EXPECTED = invariants.Expected(oracle.Failures.parse(FAILURES), retried=True, late=(HELD,), window=5)
 
 # Deaths in a row, each of a worker that takes up what the ones before left. Where a point is passed often, dying there
 # at the first time is something else than later (`name:3`: the third time).

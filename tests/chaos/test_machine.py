@@ -171,7 +171,7 @@ class Story(RuleBasedStateMachine):
                 self._everything()
                 if not self.world.unacked and not self.life.desk.ledger.experiments:
                     break
-            expected = invariants.Expected(FAILURES, window=WINDOW, superseded=True)
+            expected = invariants.Expected(FAILURES, window=WINDOW, retried=True, superseded=True)
             invariants.check(self._evidence(), expected)
         finally:
             self._runner.run(self._context.__aexit__(None, None, None))

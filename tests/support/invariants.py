@@ -29,12 +29,13 @@ _RETRIED = ("infrastructure", "timeout", "lost")
 class Expected:
     """`failures`: which runs the orchestrator was told to fail; None: what becomes of runs isn't foretold.
 
-    `late`: patterns of runs that are ended by their time limit.
+    `retried`: people asked for more attempts. `late`: patterns of runs that are ended by their time limit.
     `window`: runs open at once at most, as the oracle saw it. `dead`: how many dead letters there are. `superseded`:
     some ends were replaced before they were told, so revisions of results may be missing below the last.
     """
 
     failures: oracle.Failures | None = NONE
+    retried: bool = False
     late: tuple[str, ...] = ()
     window: int | None = None
     dead: int = 0
@@ -251,7 +252,7 @@ def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iter
                 if row["error_kind"] != kind or metrics != (outcome.metrics if kind is None else {}):
                     yield f"{row['simulation_id']} ended {row['error_kind']} {metrics}, not {kind} {outcome.metrics}"
                 again = kind in _RETRIED and row["attempt"] < limits.max_attempts
-                if row["current"] if again else not row["current"] and one["round"] == 1:
+                if row["current"] if again else not row["current"] and not expected.retried:
                     yield f"{row['simulation_id']} of {len(rows)} attempts, ended {kind}, current {row['current']}"
 
 
