@@ -83,6 +83,16 @@ def options(access: Access) -> dict[str, Any]:
     return given
 
 
+def reason(known: Exception | None, error: Exception) -> Exception:
+    """Which of two errors of a connection, one after the other, says why there is none.
+
+    A server that lets nobody in says why and closes; the reset that nats-py may report next says nothing.
+    """
+    if isinstance(known, nats.errors.Error) and isinstance(error, ConnectionResetError | BrokenPipeError):
+        return known
+    return error
+
+
 def _secret(path: Path, what: str) -> bytes:
     files.check_private(path, "is a secret")
     return files.read(path, what)

@@ -42,7 +42,7 @@ class Connection:
         self._timeout = timeout
         self._notice = notice
         self._client: Client = nats_access.client(self._access)
-        self._last_error = ""
+        self._last_error: Exception | None = None
         self._opened = False
         self._opening: asyncio.Timeout | None = None
         self._refusals = 0
@@ -76,7 +76,7 @@ class Connection:
                 )
         except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
             await self.close()
-            why = self._last_error or _words(failed)
+            why = _words(self._last_error or failed)
             raise errors.BrokerUnavailable(
                 f"no NATS server at {self.servers} ({why}); start one, or name another with --server or NATS_URL"
             ) from failed
@@ -131,7 +131,7 @@ class Connection:
             raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = _words(error)
+        self._last_error = nats_access.reason(self._last_error, error)
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1
             if self._refusals == _REFUSALS * len(self._access.servers):

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
+import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -48,6 +50,23 @@ async def keeps_out(access: Access, why: str) -> None:
         async with client.EmsClient(access, connect_timeout=1):
             pass
     assert PASSWORD not in f"{of_worker.value} {of_client.value} {access!r}"
+
+
+async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a nats-server does to a stranger whose PING comes too late to be read: its reason, then a reset."""
+    writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true}\r\n')
+    await reader.readuntil(b"PING\r\n")
+    writer.write(b"-ERR 'Authorization Violation'\r\n")
+    await writer.drain()
+    without_waiting = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, without_waiting)
+    writer.transport.abort()
+
+
+async def test_a_reset_hides_no_reason() -> None:
+    async with await asyncio.start_server(refuses, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        await keeps_out(Access((f"nats://{host}:{port}",), user="worker", password="wrong"), "(?i)authorization")
 
 
 async def test_user_and_password(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Connection:
         except Exception as error:  # whatever a broken server makes nats-py raise: there will be another attempt
             await self._discard(client)
             if not isinstance(error, nats.errors.NoServersError):
-                self._last_error = error
+                self._last_error = nats_access.reason(self._last_error, error)
             raise errors.BrokerUnavailable(f"no NATS server answers at {self.where}{self._because()}") from error
         except asyncio.CancelledError:
             await self._discard(client)
@@ -240,7 +240,7 @@ class Connection:
         return client
 
     async def _note_error(self, error: Exception) -> None:
-        self._last_error = error
+        self._last_error = nats_access.reason(self._last_error, error)
         if self._client is not None:
             self.on_error(error)
 
