@@ -1,5 +1,6 @@
 """What tests of several kinds share."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -7,6 +8,9 @@ import pytest
 from testcontainers.core.network import Network
 
 from tests.support import containers
+
+# Started in the background of a script, we would hand down that SIGINT is ignored to every program that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,11 @@ def interrupted(name: str, *arguments: str, after: str, env: Mapping[str, str]) 
             assert line, f"{name} ended before it said {after!r}: {seen}"
             seen += line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        except BaseException:
+            process.kill()
+            raise
     assert "Traceback" not in err, err
     return Ended(process.returncode, out, seen + err)
 

@@ -17,9 +17,16 @@ async def pair(
 ) -> AsyncIterator[tuple[servers.GrpcProgram, Orchestrator]]:
     """A scripted orchestrator with these arguments, and a client that is connected to it."""
     async with servers.GrpcProgram(MODULE, arguments, log=log) as program:
-        async with Orchestrator.connect(program.target, deadline_seconds=deadline, window=window) as client:
-            await wait.until(client.ready, what="the channel")
+        async with connected(program, deadline=deadline, window=window) as client:
             yield program, client
+
+
+@contextlib.asynccontextmanager
+async def connected(program: servers.GrpcProgram, *, deadline: float, window: int) -> AsyncIterator[Orchestrator]:
+    """A client that is connected to it."""
+    async with Orchestrator.connect(program.target, deadline_seconds=deadline, window=window) as client:
+        await wait.until(client.ready, what="the channel")
+        yield client
 
 
 def start(name: str, *, config: bytes = b"a: 1\n", **script: str) -> Start:

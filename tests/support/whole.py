@@ -16,6 +16,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from ems_worker.local import ports
 from tests.support import commands, servers, wait
@@ -138,14 +139,18 @@ async def stored(server: str, subject: str) -> list[dict[str, Any]]:
     """Every document of this subject that is in its stream."""
     found: list[dict[str, Any]] = []
     async with client(server) as one:
+        jetstream = one.jetstream()
+        try:
+            last = await jetstream.get_last_msg(await jetstream.find_stream_name_by_subject(subject), subject)
+        except NotFoundError:
+            return []
         everything = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE)
-        messages = await one.jetstream().subscribe(subject, config=everything, ordered_consumer=False)
-        info = await messages.consumer_info()
-        left = (info.num_pending or 0) + len(messages._pending_queue._queue)  # type: ignore[attr-defined]
-        while left:
+        messages = await jetstream.subscribe(subject, config=everything, ordered_consumer=False)
+        at = 0
+        while at < (last.seq or 0):
             message: Msg = await messages.next_msg(timeout=5)
             found.append(json.loads(message.data))
-            left = message.metadata.num_pending
+            at = message.metadata.sequence.stream
     return found
 
 
