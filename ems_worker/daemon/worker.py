@@ -93,7 +93,7 @@ class Worker:
                 )
             )
             health.trouble("broker", None)
-            streams = await self._ensure(broker)
+            streams = await self._ensure(broker, await manifest.identity())
             await self._serve(manifest, orchestrator, broker, streams)
 
     def _committed(self, seconds: float, requests: int, rows: int) -> None:
@@ -106,11 +106,11 @@ class Worker:
             self._health.beat()
             await asyncio.sleep(_BEAT_SECONDS)
 
-    async def _ensure(self, broker: Broker) -> Mapping[str, StreamIdentity]:
+    async def _ensure(self, broker: Broker, owner: str) -> Mapping[str, StreamIdentity]:
         """Streams and consumers, as soon as the server answers; a contradiction ends the worker."""
         while True:
             try:
-                streams = await broker.ensure(create=self._settings.create_streams)
+                streams = await broker.ensure(owner, create=self._settings.create_streams)
             except errors.BrokerUnavailable as error:
                 self._health.trouble("streams", str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)

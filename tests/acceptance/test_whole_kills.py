@@ -1,5 +1,6 @@
 """kill -9 in mid-experiment: every job ends exactly once, nothing is started twice, every result is told once."""
 
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -82,6 +83,34 @@ async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path:
         assert {name for name, state in runs if state == "completed"} <= set(started)
         known = await orchestrator.status("reef-p000000-r000-a1")
         assert known.state in (pb.SIMULATION_STATE_COMPLETED, pb.SIMULATION_STATE_FAILED)
+
+
+async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> None:
+    """Not by mistake: a worker with another data directory doesn't start until the consumers are deleted."""
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url, "--slots", "20", "--delay", "0.1") as oracle,
+        whole.Worker(tmp_path, broker.url, oracle.target) as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("over", 30))
+        await whole.ended(broker.url, "over")
+        await whole.publish(broker.url, whole.plan("half", 120))
+        await begun(oracle, 90)
+        await worker.kill()
+        shutil.rmtree(worker.data_dir)
+        worker.start()
+        assert await worker.wait(30) == 4
+        assert "belongs to another manifest" in worker.lines()[-1]["reason"]
+
+        async with whole.client(broker.url) as one:
+            await one.jetstream().delete_consumer("EMS_PLANS", "ems-worker-plans")
+            await one.jetstream().delete_consumer("SIM_EVENTS", "ems-worker-events")
+        worker.start()
+        assert (await whole.ended(broker.url, "half"))["counts"]["completed"] == 120
+        states = whole.rows(worker.data_dir / "manifest.db", "SELECT experiment_id, state FROM v_jobs")
+        assert Counter(states) == {("over", "completed"): 30, ("half", "completed"): 120}
+        accepted = oracle.accepted()
+        assert (len(accepted), set(accepted.values())) == (150, {1})
 
 
 async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ async def listening(tmp_path: Path, config: str) -> AsyncIterator[servers.NatsSe
 async def lets_in(access: Access) -> None:
     """The worker makes its streams there, the client stores a plan."""
     async with Broker.connect(access, name="test", timeout=5) as broker:
-        await broker.ensure()
+        await broker.ensure("test")
         async with client.EmsClient(access) as ems:
             assert (await ems.publish(b"plan")).seq == 1
         [message] = await broker.plans()

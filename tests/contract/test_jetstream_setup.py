@@ -13,17 +13,17 @@ from tests.support import broker as support
 from tests.support import servers
 
 
-async def _refusal(broker: Broker, **options: Any) -> str:
+async def _refusal(broker: Broker, owner: str = support.OWNER, **options: Any) -> str:
     with pytest.raises(errors.BrokerMisconfigured) as caught:
-        await broker.ensure(**options)
+        await broker.ensure(owner, **options)
     return str(caught.value)
 
 
 async def test_missing_streams_are_created_as_the_contract_says(server: servers.NatsServer) -> None:
     """The first start makes all five streams and the object store; a second finds them and changes nothing."""
     async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
-        first = await broker.ensure()
-        assert await broker.ensure() == first
+        first = await broker.ensure(support.OWNER)
+        assert await broker.ensure(support.OWNER) == first
         assert first == await broker.streams()
 
         found = {info.config.name: info.config for info in await js.streams_info()}
@@ -49,7 +49,7 @@ async def test_identities_tell_a_new_stream_from_the_old_one(server: servers.Nat
 
         await js.delete_stream("SIM_EVENTS")
         assert "SIM_EVENTS" not in await broker.streams()
-        await broker.ensure()
+        await broker.ensure(support.OWNER)
 
         after = (await broker.streams())["SIM_EVENTS"]
         assert after.created_ns > before.created_ns
@@ -106,7 +106,7 @@ async def test_limits_are_the_operators(server: servers.NatsServer) -> None:
     async with support.connected(server.url) as broker, support.plain(server) as (_, js):
         config = (await js.stream_info("EMS_PLANS")).config
         await js.update_stream(config, max_age=3600, max_bytes=1 << 30, duplicate_window=60)
-        await broker.ensure()
+        await broker.ensure(support.OWNER)
 
 
 async def test_subjects_in_another_stream_are_refused_with_its_name(server: servers.NatsServer) -> None:
@@ -161,6 +161,38 @@ async def test_a_drifted_consumer_is_refused(server: servers.NatsServer, drift: 
         assert "nats consumer rm EMS_PLANS ems-worker-plans" in found
 
 
+async def test_consumers_of_another_manifest_are_refused(server: servers.NatsServer) -> None:
+    """Two workers by mistake: the second would take plans and events from the first."""
+    async with support.connected(server.url) as first, support.connected(server.url, ensure=False) as second:
+        words = await _refusal(second, "another")
+        assert "belongs to another manifest" in words
+        assert "nats consumer rm EMS_PLANS ems-worker-plans" in words
+        await first.rewind(0, 0)
+        assert "belongs to another manifest" in await _refusal(second, "another")
+        await first.ensure(support.OWNER)
+
+
+async def test_a_consumer_made_by_the_operator_becomes_ours(server: servers.NatsServer) -> None:
+    """As it is, with what its metadata say already."""
+    async with support.plain(server) as (_, js), support.connected(server.url) as broker:
+        await js.delete_consumer("EMS_PLANS", "ems-worker-plans")
+        config = ConsumerConfig(
+            durable_name="ems-worker-plans",
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=90,
+            max_ack_pending=1000,
+            metadata={"team": "reef"},
+        )
+        await js.add_consumer("EMS_PLANS", config)
+
+        await broker.ensure(support.OWNER)
+
+        found = (await js.consumer_info("EMS_PLANS", "ems-worker-plans")).config
+        assert (found.ack_wait, found.max_ack_pending) == (90, 1000)
+        assert {"team": "reef"}.items() <= (found.metadata or {}).items()
+        assert "belongs to another manifest" in await _refusal(broker, "another")
+
+
 async def test_a_server_without_jetstream_says_so(tmp_path: Path) -> None:
     """The words name JetStream, not a time-out."""
     port = ports.free_port()
@@ -168,4 +200,4 @@ async def test_a_server_without_jetstream_says_so(tmp_path: Path) -> None:
     async with servers.Program("bare nats-server", command, log=tmp_path / "log"):
         async with Broker.connect([f"nats://127.0.0.1:{port}"], name="test") as broker:
             with pytest.raises(errors.BrokerUnavailable, match="has no JetStream"):
-                await broker.ensure()
+                await broker.ensure(support.OWNER)

@@ -120,7 +120,7 @@ async def test_a_deleted_consumer_is_reported_and_not_made_again(server: servers
         assert "consumer ems-worker-events of stream SIM_EVENTS was deleted" in await _trouble(broker)
         assert not await js.consumers_info("SIM_EVENTS")
 
-        await broker.ensure()
+        await broker.ensure(support.OWNER)
         await broker.publish([("sim.run_started", b"again", "1")])
         assert await _one_event(broker) == b"again"
 

@@ -121,14 +121,14 @@ async def test_a_store_that_cannot_be_read_is_refused_at_the_start(server: serve
     async with support.plain(server) as (_, js):
         await js.create_object_store(BUCKET, description="the operator's own")
         async with support.connected(server.url) as broker:
-            await broker.ensure()
+            await broker.ensure(support.OWNER)
         await js.delete_object_store(BUCKET)
         await js.add_stream(name=f"OBJ_{BUCKET}", subjects=["elsewhere"])
         async with support.connected(server.url, ensure=False) as broker:
             with pytest.raises(errors.BrokerMisconfigured, match="allow-direct"):
-                await broker.ensure()
+                await broker.ensure(support.OWNER)
             await js.delete_stream(f"OBJ_{BUCKET}")
-            await broker.ensure(create=False)
+            await broker.ensure(support.OWNER, create=False)
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "a b", "*", "x" * 65])

@@ -4,18 +4,14 @@ import asyncio
 import contextlib
 import json
 import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ems_worker.conformance import check, kit, orchestrator
-from ems_worker.local import ports
-from tests.support import commands, other_languages, servers, wait
+from tests.support import other_languages, servers, whole
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
 SHELL_LONG = b"""sleep 5; echo '{"metrics": {"population": 12}}'\n"""
@@ -28,12 +24,10 @@ def _packages() -> None:
     other_languages.install_node_packages()
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.NatsServer]:
-    """One nats-server for this module."""
-    server = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
-    yield server
-    asyncio.run(server.stop())
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
+    async with servers.NatsServer(tmp_path / "nats") as server:
+        yield server
 
 
 @contextlib.asynccontextmanager
@@ -46,30 +40,6 @@ async def node_orchestrator(
     async with other_languages.Orchestrator([*command, *options], log=directory / "orchestrator.log") as one:
         await one.ready()
         yield one
-
-
-@contextlib.asynccontextmanager
-async def worker(broker: servers.NatsServer, target: str, directory: Path) -> AsyncIterator[None]:
-    http = f"{ports.LOOPBACK}:{ports.free_port()}"
-    env = commands.environment(
-        EMS_SERVER=broker.url, EMS_ORCHESTRATOR=target, EMS_DATA_DIR=str(directory / "data"), EMS_HTTP=http
-    )
-    command = [sys.executable, "-m", "ems_worker.cli.worker", "run"]
-
-    def ready() -> bool:
-        assert one.running, one.last_words()
-        try:
-            with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as answer:
-            answer.close()  # it is the open connection too
-            return False
-        except OSError:
-            return False
-
-    async with servers.Program("ems-worker", command, log=directory / "worker.log", env=env) as one:
-        await wait.until(ready, timeout=30, what="the worker to be ready")
-        yield
 
 
 async def publish(broker: servers.NatsServer, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
@@ -115,7 +85,7 @@ async def test_the_worker_runs_a_plan_with_programs_in_node(
     """A publisher with only a NATS client sees its plan accepted, run by an orchestrator in Node, and completed."""
     simulator = """echo '{"metrics": {"population": '$(wc -l < "$SIMULATION_CONFIG")'}}'"""
     async with node_orchestrator(broker, tmp_path, simulator, flags) as one:
-        async with worker(broker, one.address, tmp_path):
+        async with whole.Worker(tmp_path, broker.url, one.address):
             code, (decision, status) = await publish(broker)
             assert (decision["decision"], decision["points"], decision["jobs"]) == ("accepted", 2, 4)
             assert (status["state"], status["counts"]["completed"], status["progress"]) == ("completed", 4, 1.0)

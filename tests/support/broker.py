@@ -27,6 +27,10 @@ class Heard:
         self.reconnected += 1
 
 
+# The manifest that the consumers of these tests feed.
+OWNER = "5f0c"
+
+
 @contextlib.asynccontextmanager
 async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True) -> AsyncIterator[Broker]:
     """A broker whose streams are there, unless `ensure` is off."""
@@ -40,7 +44,7 @@ async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True
         on_error=heard.errors.append,
     ) as broker:
         if ensure:
-            await broker.ensure()
+            await broker.ensure(OWNER)
         yield broker
 
 

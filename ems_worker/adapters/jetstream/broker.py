@@ -37,6 +37,7 @@ class Broker:
         self._events = Pull(link, consumers.EVENTS, _EVENT_BATCH)
         self._publisher = Publisher(link)
         self._identities: Mapping[str, StreamIdentity] = {}
+        self._owner = ""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -74,18 +75,20 @@ class Broker:
         """Whether there is a connection now."""
         return self._link.connected
 
-    async def ensure(self, *, create: bool = True) -> Mapping[str, StreamIdentity]:
+    async def ensure(self, owner: str, *, create: bool = True) -> Mapping[str, StreamIdentity]:
         """Makes missing streams (unless `create` forbids it) and consumers, and gives the streams' identities.
 
-        Keyed by the names of the contract, also where the run events are in a stream of another name. Raises
-        BrokerMisconfigured, with all that contradicts and the remedy.
+        Keyed by the names of the contract, also where the run events are in a stream of another name. `owner` is the
+        identity of the manifest that the consumers feed. Raises BrokerMisconfigured, with all that contradicts and the
+        remedy; also where they feed another manifest.
         """
+        self._owner = owner
         found = await streams.ensure(self._link, create=create)
         for pull, spec, stream in (
             (self._plans, consumers.PLANS_SPEC, found[streams.PLANS]),
             (self._events, consumers.EVENTS_SPEC, found[streams.EVENTS]),
         ):
-            await consumers.ensure(self._link, stream.name, spec)
+            await consumers.ensure(self._link, stream.name, spec, owner)
             pull.bind(stream.name, stream.created_ns)
         await objects.ensure(self._link, create=create)
         self._identities = found
@@ -114,7 +117,7 @@ class Broker:
             (self._events, consumers.EVENTS_SPEC, streams.EVENTS, events),
         ):
             identity = self._identities[key]
-            await consumers.rewind(self._link, identity.name, spec, seq)
+            await consumers.rewind(self._link, identity.name, spec, self._owner, seq)
             pull.bind(identity.name, identity.created_ns)
 
     async def published_revision(self, subject: str) -> int | None:

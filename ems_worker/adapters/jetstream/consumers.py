@@ -12,6 +12,8 @@ EVENTS = "ems-worker-events"
 
 ACK_WAIT_SECONDS = 30
 _ACK_WAIT_NS = ACK_WAIT_SECONDS * 1_000_000_000
+# Whose consumer it is, in its metadata.
+_OWNER = "ems_manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,15 @@ def differences(spec: Spec, config: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-async def ensure(link: connection.Connection, stream: str, spec: Spec) -> None:
-    """Makes the consumer where it is missing; raises BrokerMisconfigured where the one that is there differs."""
+async def ensure(link: connection.Connection, stream: str, spec: Spec, owner: str) -> None:
+    """Makes the consumer where it is missing, and its owner's where it has none.
+
+    Raises BrokerMisconfigured where the one that is there differs, or has another owner.
+    """
     info = await api.find(link, f"CONSUMER.INFO.{stream}.{spec.name}")
     if info is None:
-        body = {"stream_name": stream, "config": spec.config, "action": "create"}
-        info = await api.call(link, f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+        # Where another worker was quicker this is refused, and found when it is tried again.
+        info = await _put(link, stream, spec, {**spec.config, "metadata": {_OWNER: owner}}, "create")
     if lines := differences(spec, info["config"]):
         raise errors.BrokerMisconfigured(
             f"consumer {spec.name} of stream {stream}: {'; '.join(lines)}. Remedy: delete it "
@@ -84,14 +89,32 @@ async def ensure(link: connection.Connection, stream: str, spec: Spec) -> None:
             "which creates it and reads the stream from its start again; what was decided before stays so"
         )
 
+    metadata = info["config"].get("metadata") or {}
+    if _OWNER not in metadata:
+        await _put(link, stream, spec, {**info["config"], "metadata": {**metadata, _OWNER: owner}}, "update")
+    elif metadata[_OWNER] != owner:
+        raise errors.BrokerMisconfigured(
+            f"consumer {spec.name} of stream {stream} belongs to another manifest than the one in this data directory: "
+            "two workers would each get a part of the messages. Remedy: start the worker on the data directory that it "
+            "had, or on a restored backup of it; a second worker needs a NATS account of its own. If that manifest is "
+            f"lost, delete its two consumers (nats consumer rm {stream} {spec.name}, then the other): the worker then "
+            "reads the streams from their start, and comes to the same experiments and runs"
+        )
 
-async def rewind(link: connection.Connection, stream: str, spec: Spec, after_seq: int) -> None:
+
+async def rewind(link: connection.Connection, stream: str, spec: Spec, owner: str, after_seq: int) -> None:
     """Makes the consumer anew, so that it delivers what comes after a sequence once more."""
     if await exists(link, stream, spec.name):
         await api.call(link, f"CONSUMER.DELETE.{stream}.{spec.name}")
     start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after_seq + 1}
-    body = {"stream_name": stream, "config": {**spec.config, **start}, "action": "create"}
-    await api.call(link, f"CONSUMER.CREATE.{stream}.{spec.name}", body)
+    await _put(link, stream, spec, {**spec.config, **start, "metadata": {_OWNER: owner}}, "create")
+
+
+async def _put(
+    link: connection.Connection, stream: str, spec: Spec, config: Mapping[str, Any], action: str
+) -> dict[str, Any]:
+    body = {"stream_name": stream, "config": config, "action": action}
+    return await api.call(link, f"CONSUMER.CREATE.{stream}.{spec.name}", body)
 
 
 async def position(link: connection.Connection, stream: str, name: str) -> int:

@@ -183,6 +183,12 @@ class Reports:
         row = await self._hot.one("remembered", name=name)
         return None if row is None else str(row[0])
 
+    async def identity(self) -> str:
+        """Tells this manifest from every other; a backup and what is restored from it have the same."""
+        found = await self.remembered("identity")
+        assert found is not None  # the schema makes it
+        return found
+
     async def _tracked(self, key: int) -> tuple[int, list[str], str | None, str | None]:
         """Jobs in all, tracked metrics, the metric that ranks points, and its goal."""
         row = await self._hot.one("tracked", key=key)

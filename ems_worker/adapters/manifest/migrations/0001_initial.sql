@@ -170,6 +170,9 @@ CREATE TABLE remembered (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The broker's consumers are marked with it, so that another worker can't take them by mistake.
+INSERT INTO remembered (name, value) VALUES ('identity', lower(hex(randomblob(16))));
+
 -- The views. Times are RFC 3339 in UTC; a run's name is made of its key.
 CREATE VIEW v_experiments AS
 SELECT
