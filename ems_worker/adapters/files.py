@@ -17,9 +17,14 @@ _LINES_A_WRITE = 1000
 
 
 class BaseFiles:
-    """Reads base configurations by relative path, only inside `root`: whoever sends a plan chooses the path."""
+    """Reads base configurations by relative path, only inside `root`: whoever sends a plan chooses the path.
+
+    Raises errors.SettingsError where `root` is no directory.
+    """
 
     def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise errors.SettingsError(f"base_config_root: {root} is not a directory")
         self._root = root.resolve()
 
     def read(self, path: str) -> bytes:

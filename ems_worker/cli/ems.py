@@ -245,8 +245,8 @@ def schema(
 @shell.guarded
 def up(
     data_dir: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where everything is kept: the broker's store, the manifest, the logs.")
-    ] = Path("ems-data"),
+        str, typer.Option(metavar="DIR", help="Where everything is kept: the broker's store, the manifest, the logs.")
+    ] = "ems-data",
     json: Annotated[
         bool, typer.Option("--json", help="Print the addresses as one line of JSON, once all is ready.")
     ] = False,
@@ -266,12 +266,14 @@ def up(
     A nats-server, an orchestrator with a small fish simulator, and the worker, until Ctrl-C. What they keep is found
     again by the next start in the same directory.
     """
+    if not data_dir:
+        raise exits.Misused("--data-dir should not be empty")
     try:
         from ems_worker.local import up as platform
     except ModuleNotFoundError as missing:
         raise exits.Misused(f"the local platform is not installed ({missing.name}): {_INSTALL_LOCAL}") from missing
     return platform.run(
-        data_dir=data_dir,
+        data_dir=Path(data_dir),
         json_output=json,
         slots=slots,
         simulator=simulator,

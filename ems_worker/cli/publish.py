@@ -63,6 +63,8 @@ def publish(
     from ems_worker.cli import plans, validation
 
     access = shell.access(server, context)
+    if publisher is not None:
+        _check_name(publisher)
     file = plans.read(plan)
     checked = validation.validated(file, json=json, consequence=": nothing was published")
     if checked is None:
@@ -76,6 +78,15 @@ def publish(
     else:
         dry_runs.show(checked.plan, checked.count, guess)
     return exits.Exit.OK
+
+
+def _check_name(publisher: str) -> None:
+    from ems_worker.client import publishing
+
+    try:
+        publishing.subject(publisher)
+    except errors.RequestRefused as wrong:
+        raise exits.Misused(str(wrong)) from wrong
 
 
 async def _estimate(access: "settings.Access", plan: bytes) -> dict[str, Any] | None:

@@ -54,7 +54,10 @@ class SystemClock:
 
 
 class Worker:
-    """Everything that is joined for the life of the process. Cancelling `run` is the orderly shutdown."""
+    """Everything that is joined for the life of the process. Cancelling `run` is the orderly shutdown.
+
+    Raises errors.SettingsError where there is no directory of base files as asked for.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,6 +65,8 @@ class Worker:
         self._clock = SystemClock()
         self._health = Health(self._clock)
         self._health.beat()
+        root = settings.base_config_root
+        self._read_base = check.refuse_base if root is None else files.BaseFiles(root).read
 
     async def run(self) -> None:
         """Opens what is needed, in the order in which it is closed again the other way round."""
@@ -123,9 +128,6 @@ class Worker:
     ) -> None:
         """Builds the services, takes up what an earlier worker left, and works until cancelled."""
         settings, clock, metrics = self._settings, self._clock, self._metrics
-        read_base = check.refuse_base
-        if settings.base_config_root is not None:
-            read_base = files.BaseFiles(settings.base_config_root).read
 
         async def load(record: Experiment) -> Live:
             return await recover.load(record, manifest, yaml_reader)
@@ -197,7 +199,7 @@ class Worker:
             clock,
             metrics,
             accepted,
-            read_base,
+            self._read_base,
             settings.max_jobs,
             settings.max_plan_bytes,
             settings.reply_prefixes,
@@ -211,7 +213,7 @@ class Worker:
             ledger,
             manifest,
             yaml_reader,
-            read_base,
+            self._read_base,
             clock,
             settings.worker_id,
             settings.max_jobs,

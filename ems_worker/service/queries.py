@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import orjson
 import pydantic
 from pydantic import Field
+from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import documents, estimate, ids, render
@@ -24,6 +25,8 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 # Characters of a configuration in one reply, well under the servers' usual megabyte.
 _CONFIG_PART = 256 * 1024
 _PAGE = 100
+# pydantic's words for what goes wrong most often, in ours.
+_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
 
 
 class _Request(pydantic.BaseModel):
@@ -240,8 +243,13 @@ def read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:
     try:
         return kind.model_validate_json(data or b"{}")
     except pydantic.ValidationError as error:
-        words = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'request'}: {one['msg']}" for one in error.errors())
-        raise errors.RequestRefused(words) from None
+        raise errors.RequestRefused("; ".join(map(_said, error.errors()))) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    place = ".".join(map(str, error["loc"])) or "request"
+    words = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {words}"
 
 
 def _number(cursor: str) -> int:

@@ -16,6 +16,7 @@ from ems_worker.settings.ways import Access, Channel
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
+_NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PREFIX_FORM = re.compile(r"(?:[^\s.*>]+\.)+")
 # A submitter chooses the subject of its reply: it must never be one that somebody takes for an event or an answer.
 _NOT_FOR_REPLIES = ("ems.", "sim.", "$")
@@ -55,6 +56,18 @@ def _not_empty(value: object) -> object:
     if value == "":
         raise ValueError("should not be empty")
     return value
+
+
+def _some(servers: tuple[str, ...]) -> tuple[str, ...]:
+    if not servers:
+        raise ValueError("should name a server, like nats://host:4222")
+    return servers
+
+
+def _worker_name(name: str) -> str:
+    if not _NAME_FORM.fullmatch(name):
+        raise ValueError("should be 1 to 64 letters, digits, '.', '-' and '_', a letter or digit first")
+    return name
 
 
 def _server_url(url: str) -> str:
@@ -98,7 +111,7 @@ _ReplyPrefix = Annotated[str, AfterValidator(_reply_prefix)]
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _MaybeDirectory = Annotated[Path | None, _Optional]
 _MaybeFile = Annotated[Path | None, _Optional]
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+_Name = Annotated[str, AfterValidator(_worker_name)]
 
 
 class Settings(pydantic.BaseModel):
@@ -106,7 +119,7 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    server: Annotated[tuple[_Url, ...], _Words, MinLen(1)] = Field(
+    server: Annotated[tuple[_Url, ...], _Words, AfterValidator(_some)] = Field(
         default=(DEFAULT_SERVER,),
         description="NATS servers, separated by commas; NATS_URL is read where this is not set.",
     )

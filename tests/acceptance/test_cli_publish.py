@@ -188,7 +188,9 @@ def test_a_plan_from_standard_input_finds_its_base_file_here(tmp_path: Path, mon
     assert "<stdin>:2:24: error: base_config_file_path: the base file 'base.yaml' can't be read" in ended.err
 
 
-@pytest.mark.parametrize("arguments", [("--nonsense",), (), ("absent.yaml",), ("x", "--server", "http://h")])
+@pytest.mark.parametrize(
+    "arguments", [("--nonsense",), (), ("absent.yaml",), ("x", "--server", "http://h"), ("x", "--publisher", "a b")]
+)
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     """With words, and without a traceback."""
     ended = commands.run("ems-publish", *arguments)

@@ -54,6 +54,14 @@ def test_a_second_worker_on_the_same_manifest_is_exit_code_6(deployment: command
     assert commands.run("ems", "ls", env=deployment.env).code == exits.Exit.OK
 
 
+def test_no_directory_of_base_files_is_exit_code_2(tmp_path: Path) -> None:
+    """At the start, not at the first plan that names a base file."""
+    env = commands.environment(EMS_BASE_CONFIG_ROOT=str(tmp_path / "absent"), EMS_DATA_DIR=str(tmp_path / "data"))
+    ended = commands.run("ems-worker", "run", env=env)
+    assert ended.code == exits.Exit.USAGE
+    assert "absent is not a directory" in ended.err
+
+
 async def test_a_broker_that_contradicts_what_is_needed_is_exit_code_4(tmp_path: Path) -> None:
     """The words name the stream and the difference."""
     async with servers.NatsServer(tmp_path / "nats") as server:

@@ -205,6 +205,7 @@ async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
         ("no-such-simulator {config}", "there is no program 'no-such-simulator'"),
         ("sh 'open", "No closing quotation"),
         ("", "it is empty"),
+        ("sh {confg} ${seed}", r"there is no \{confg\}; did you mean \{config\}\?"),
     ],
 )
 def test_a_simulator_that_cannot_run_is_refused_at_once(tmp_path: Path, command: str, words: str) -> None:

@@ -7,7 +7,9 @@ can't lose: `DIR/claim`, made by the one wrapper that may start the simulation, 
 
 import asyncio
 import contextlib
+import difflib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -41,6 +43,10 @@ echo $? > "$dir/exit.new" && mv "$dir/exit.new" "$dir/exit"
 """
 
 
+PLACEHOLDERS = ("config", "seed", "simulation_id", "output_dir")
+_BRACED = re.compile(r"\{(\w+)\}")
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """The simulator's command line, with `{config}`, `{seed}`, `{simulation_id}` and `{output_dir}` to be filled in."""
@@ -49,10 +55,18 @@ class Command:
 
     @classmethod
     def parse(cls, text: str) -> "Command":
-        """Splits a command line as a shell does. Raises ValueError where it is empty or has an open quote."""
+        """Splits a command line as a shell does.
+
+        Raises ValueError where it is empty, has an open quote, or a misspelt placeholder: other braces may mean
+        something to the simulator.
+        """
         words = tuple(shlex.split(text))
         if not words:
             raise ValueError("it is empty")
+        for name in _BRACED.findall(text):
+            meant = difflib.get_close_matches(name, PLACEHOLDERS, n=1, cutoff=0.75)
+            if name not in PLACEHOLDERS and meant:
+                raise ValueError(f"there is no {{{name}}}; did you mean {{{meant[0]}}}?")
         return cls(words)
 
     @classmethod
