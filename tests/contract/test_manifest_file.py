@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest, migrate, opening
+from ems_worker.adapters.manifest import Manifest, copies, migrate, opening
 from tests.support import manifests, wait
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +45,17 @@ async def test_it_is_there_again_after_it_was_closed(tmp_path: Path) -> None:
         record = await manifests.running(manifest)
     async with Manifest.open(path) as manifest:
         assert await manifest.experiment("reef") == record
+
+
+async def test_every_manifest_has_an_identity_that_its_backups_share(tmp_path: Path) -> None:
+    """So that the broker's consumers can be told whose they are."""
+    async with Manifest.open(tmp_path / "one.db") as one, Manifest.open(tmp_path / "other.db") as other:
+        identity = await one.identity()
+        assert await other.identity() != identity
+        await copies.take(one.path, tmp_path / "backup.db")
+    for path in (tmp_path / "one.db", tmp_path / "backup.db"):
+        async with Manifest.open(path) as again:
+            assert await again.identity() == identity
 
 
 async def test_the_files_are_their_owners_only(tmp_path: Path) -> None:
@@ -82,7 +93,7 @@ async def test_closing_leaves_no_thread_and_nothing_to_use(tmp_path: Path) -> No
     for call in (manifest.remember("a", "b"), manifest.remembered("a"), manifest.tally(1)):
         with pytest.raises(errors.ManifestUnusable, match="closed"):
             await call
-    assert _query(manifest.path, "SELECT value FROM remembered") == [("word",)]
+    assert _query(manifest.path, "SELECT value FROM remembered WHERE name = 'last'") == [("word",)]
 
 
 async def test_a_close_that_is_cancelled_closes_all_the_same(tmp_path: Path) -> None:
