@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest, copies, migrate, opening
+from ems_worker.adapters.manifest import Manifest, migrate, opening
 from tests.support import manifests, wait
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ async def test_every_manifest_has_an_identity_that_its_backups_share(tmp_path: P
     async with Manifest.open(tmp_path / "one.db") as one, Manifest.open(tmp_path / "other.db") as other:
         identity = await one.identity()
         assert await other.identity() != identity
-        await copies.take(one.path, tmp_path / "backup.db")
+        await one.backup(tmp_path / "backup.db")
     for path in (tmp_path / "one.db", tmp_path / "backup.db"):
         async with Manifest.open(path) as again:
             assert await again.identity() == identity
