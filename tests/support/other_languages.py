@@ -84,6 +84,8 @@ def build_go_skeleton(directory: Path) -> Path:
     env = {
         "GO111MODULE": "off",
         "GOFLAGS": "",
+        # Else a C compiler is needed.
+        "CGO_ENABLED": "0",
         "GOPATH": f"{directory}{os.pathsep}{_GOCODE}",
         # The build of grpc takes a while: kept between runs.
         "GOCACHE": str(servers.ROOT / "build" / "go-cache"),
