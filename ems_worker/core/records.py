@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One plan message and its decision. (`stream_created_ns`, `seq`) identifies the message for ever.
+    """One plan message and its decision. `identity` is the message's (`wire.Message.identity`).
 
     `document` is the decision as published, JSON; `reply_to` also gets it.
     """
@@ -27,6 +27,7 @@ class Submission:
     stream: str
     stream_created_ns: int
     seq: int
+    stored_ms: int
     subject: str
     received_ms: int
     verdict: Verdict
@@ -35,6 +36,10 @@ class Submission:
     plan_sha: str | None = None
     publisher: str | None = None
     reply_to: str | None = None
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        return self.stream_created_ns, self.seq, self.stored_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,8 +80,8 @@ class Intake:
         self._message_limit = message_limit
         self._versions = versions or Versions()
         self._guard = Guard(manifest, broker, metrics, "plan")
-        # Plans that take long, by stream and sequence, in their order: the id of each one's experiment.
-        self._slow: dict[tuple[int, int], str] = {}
+        # Plans that take long, by the message's identity, in their order: the id of each one's experiment.
+        self._slow: dict[tuple[int, int, int], str] = {}
         self._slow_messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -98,17 +98,17 @@ class Intake:
                 await self.take(message)
             finally:
                 # If it couldn't be decided it is delivered again.
-                del self._slow[_place(message)]
+                del self._slow[message.identity]
 
     async def _take_quick(self, messages: Sequence[Message]) -> None:
         for message in messages:
-            if _place(message) in self._slow:
+            if message.identity in self._slow:
                 continue
             try:
                 await self._take(message, quick=message.delivered < SUSPECTED_DELIVERIES)
             except _TakesLongError as plan:
                 log.info("plan.takes_long", experiment_id=plan.experiment_id, seq=message.seq)
-                self._slow[_place(message)] = plan.experiment_id
+                self._slow[message.identity] = plan.experiment_id
                 self._slow_messages.put_nowait(message)
 
     async def take_all(self, messages: Sequence[Message]) -> None:
@@ -122,7 +122,7 @@ class Intake:
 
     async def _take(self, message: Message, *, quick: bool) -> None:
         crash.point("accept.read", message.subject)
-        submission = await self._manifest.submission(message.stream_created_ns, message.seq)
+        submission = await self._manifest.submission(message.identity)
         if submission is None:
             try:
                 submission, new = await self._decide(message, quick)
@@ -160,7 +160,7 @@ class Intake:
             await self._publish(submission)
 
     async def _publish(self, submission: Submission) -> None:
-        name = f"decision-{submission.stream_created_ns}-{submission.seq}"
+        name = "decision-{}-{}-{}".format(*submission.identity)
         subject = f"ems.experiment.decision.{submission.seq}"
         await self._broker.publish([(subject, submission.document, name)])
         if submission.reply_to is not None:
@@ -176,6 +176,7 @@ class Intake:
             stream=message.stream,
             stream_created_ns=message.stream_created_ns,
             seq=message.seq,
+            stored_ms=message.published_ms,
             subject=message.subject,
             received_ms=received_ms,
             verdict=Verdict.REJECTED,
@@ -183,7 +184,7 @@ class Intake:
             publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
             reply_to=reply_to if reply_to is not None and reply_to.startswith(self._prefixes) else None,
         )
-        its_turn = _place(message) in self._slow
+        its_turn = message.identity in self._slow
         if not its_turn and not self._rate.allows(blank.publisher, message.published_ms):
             return self._rejected(blank, message, [self._too_many(blank.publisher)]), None
         try:
@@ -266,10 +267,6 @@ class Intake:
         shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
         words = f"experiment {existing.spec.experiment_id} exists with another plan; they differ in {shown}"
         return Problem("conflict", "experiment_id", words, suggestion="choose another experiment_id")
-
-
-def _place(message: Message) -> tuple[int, int]:
-    return message.stream_created_ns, message.seq
 
 
 def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int, message: Message) -> NewExperiment:

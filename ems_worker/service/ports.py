@@ -38,7 +38,7 @@ class Manifest(Protocol):
         """Why writes wait at the moment (the disk is full), in words; None while all is well."""
 
     # Submissions.
-    async def submission(self, stream_created_ns: int, seq: int) -> Submission | None: ...
+    async def submission(self, message: tuple[int, int, int]) -> Submission | None: ...
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
         """The decision and, for an accepted plan, its experiment (state accepted), in one transaction."""
 

@@ -113,6 +113,31 @@ async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> 
         assert (len(accepted), set(accepted.values())) == (150, {1})
 
 
+async def test_a_plan_at_a_lost_plans_sequence_is_decided(tmp_path: Path) -> None:
+    """A power failure may take the end of a stream: the broker then gives its sequences to other plans."""
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url) as oracle,
+        whole.Worker(tmp_path, broker.url, oracle.target) as worker,
+    ):
+        await whole.publish(broker.url, whole.plan("kept", 3))
+        await whole.ended(broker.url, "kept")
+        await broker.kill()
+        [stream] = (tmp_path / "nats").rglob("streams/EMS_PLANS")
+        shutil.copytree(stream, tmp_path / "before")
+        await broker.start()
+        await whole.publish(broker.url, whole.plan("lost", 3))
+        await whole.ended(broker.url, "lost")
+        await broker.kill()
+        shutil.rmtree(stream)
+        shutil.copytree(tmp_path / "before", stream)
+        await broker.start()
+        await whole.publish(broker.url, whole.plan("next", 3))
+        assert (await whole.ended(broker.url, "next"))["counts"]["completed"] == 3
+        query = "SELECT seq, experiment_id FROM submissions ORDER BY received_ms"
+        assert whole.rows(worker.data_dir / "manifest.db", query) == [(1, "kept"), (2, "lost"), (2, "next")]
+
+
 async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:
     """Within ten seconds, with exit code 0; the next one goes on."""
     async with (

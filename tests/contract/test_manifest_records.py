@@ -20,14 +20,15 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
 
 
 async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
-    """Every field of a submission survives, found by the stream's creation time and the sequence."""
+    """Every field of a submission survives, found by the message's identity."""
     one = manifests.submission(
         7, verdict=Verdict.DUPLICATE, experiment_id="reef", publisher="evolution", reply_to="_INBOX.x", plan_sha=None
     )
     await manifest.record_submission(one, None)
-    assert await manifest.submission(one.stream_created_ns, 7) == one
-    assert await manifest.submission(one.stream_created_ns, 8) is None
-    assert await manifest.submission(one.stream_created_ns + 1, 7) is None
+    assert await manifest.submission(one.identity) == one
+    created_ns, seq, stored_ms = one.identity
+    for other in ((created_ns + 1, seq, stored_ms), (created_ns, seq + 1, stored_ms), (created_ns, seq, stored_ms + 1)):
+        assert await manifest.submission(other) is None
 
 
 async def test_an_accepted_plan_and_its_experiment_are_recorded_together_or_not_at_all(manifest: Manifest) -> None:
@@ -35,7 +36,7 @@ async def test_an_accepted_plan_and_its_experiment_are_recorded_together_or_not_
     await manifest.record_submission(manifests.submission(1, "reef"), manifests.spec("reef"))
     with pytest.raises(errors.ManifestConflict, match="experiment_id"):
         await manifest.record_submission(manifests.submission(2, "reef"), manifests.spec("reef", points=9))
-    assert await manifest.submission(manifests.submission(2).stream_created_ns, 2) is None
+    assert await manifest.submission(manifests.submission(2).identity) is None
     record = await manifest.experiment("reef")
     assert record is not None
     assert record.spec.points == 3

@@ -134,8 +134,18 @@ async def test_bytes_that_say_nothing_go_to_the_dead_letters(tmp_path: Path) -> 
         [(kind, seq, reason)] = desk.broker.dead
         assert (kind, seq) == ("plan", 1)
         assert "UTF-8" in reason
-        assert await desk.manifest.submission(CREATED_NS, 1) is None
+        assert await desk.manifest.submission(message.identity) is None
         assert desk.count("ems_dead_letters_total", kind="plan") == 1
+
+
+async def test_a_sequence_that_comes_again_is_another_plan(tmp_path: Path) -> None:
+    """As after a power failure of the broker, which may lose the end of a stream: the message is a later one."""
+    async with Desk.open(tmp_path) as desk:
+        assert (await desk.submit(plan("lost"), seq=7))["experiment_id"] == "lost"
+        desk.clock.seconds += 60
+        assert (await desk.submit(plan("next"), seq=7))["experiment_id"] == "next"
+        ids = [message_id for subject, _, message_id in desk.broker.published if "decision" in subject]
+        assert len(set(ids)) == 2, "the broker would drop the second decision as a repetition of the first"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +182,7 @@ async def test_the_subjects_token_names_the_publisher(tmp_path: Path) -> None:
         for subject, publisher in (("ems.experiment.submit.evolution", "evolution"), ("ems.experiment.submit", None)):
             message = desk.message(subject, plan(publisher or "nobody"))
             await desk.intake.take(message)
-            stored = await desk.manifest.submission(CREATED_NS, message.seq)
+            stored = await desk.manifest.submission(message.identity)
             assert stored is not None
             assert stored.publisher == publisher
 

@@ -20,6 +20,7 @@ def submission(seq: int, experiment_id: str | None = None, **changes: Any) -> Su
         stream="EMS_PLANS",
         stream_created_ns=1_750_000_000_000_000_000,
         seq=seq,
+        stored_ms=NOW_MS,
         subject="ems.experiment.submit",
         received_ms=NOW_MS,
         verdict=Verdict.REJECTED if experiment_id is None else Verdict.ACCEPTED,

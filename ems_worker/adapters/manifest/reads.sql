@@ -2,12 +2,12 @@
 
 -- name: submission
 -- The decision about one message.
-SELECT stream, stream_created_ns, seq, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
-FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq;
+SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
+FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
 -- name: unpublished_decisions
 -- Decisions that wait to be published, oldest first.
-SELECT stream, stream_created_ns, seq, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
+SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
 FROM submissions WHERE published = 0 ORDER BY received_ms, stream_created_ns, seq;
 
 -- name: experiment

@@ -36,8 +36,9 @@ class Reports:
         self._reports = reports
 
     # Submissions.
-    async def submission(self, stream_created_ns: int, seq: int) -> Submission | None:
-        row = await self._hot.one("submission", stream_created_ns=stream_created_ns, seq=seq)
+    async def submission(self, message: tuple[int, int, int]) -> Submission | None:
+        created_ns, seq, stored_ms = message
+        row = await self._hot.one("submission", stream_created_ns=created_ns, seq=seq, stored_ms=stored_ms)
         return None if row is None else rows.submission(row)
 
     async def unpublished_decisions(self) -> Sequence[Submission]:

@@ -140,14 +140,13 @@ def point(row: Row) -> PointRecord:
 
 
 def submission(row: Row) -> Submission:
-    stream, created, seq, subject, received, verdict, document, *rest = row
-    return Submission(stream, created, seq, subject, received, Verdict(verdict), document.encode(), *rest)
+    stream, created, seq, stored, subject, received, verdict, document, *rest = row
+    return Submission(stream, created, seq, stored, subject, received, Verdict(verdict), document.encode(), *rest)
 
 
 def new_submission(one: Submission) -> Row:
     return (
-        one.stream_created_ns,
-        one.seq,
+        *one.identity,
         one.stream,
         one.subject,
         one.received_ms,

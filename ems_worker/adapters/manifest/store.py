@@ -105,7 +105,7 @@ class Manifest(Reports):
         await self._writer.submit(*steps)
 
     async def decisions_published(self, submissions: Sequence[Submission]) -> None:
-        keys = {(one.stream_created_ns, one.seq) for one in submissions}
+        keys = {one.identity for one in submissions}
         await self._writer.submit(Step(WRITES["publish_submission"], list(keys)))
 
     # Experiments.

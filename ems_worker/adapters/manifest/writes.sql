@@ -1,15 +1,15 @@
 -- What the writer runs. A guarded statement changes exactly one row for each row of values, or its request fails.
 -- Each begins with its verb: after a leading WITH Python's sqlite3 doesn't count the rows that it changed.
 
--- name: insert_submission key=2
+-- name: insert_submission key=3
 -- A decision.
 INSERT INTO submissions
-  (stream_created_ns, seq, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to)
+  (stream_created_ns, seq, stored_ms, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to)
 VALUES :rows;
 
--- name: publish_submission key=2
+-- name: publish_submission key=3
 -- Marks decisions as published; it may be said again.
-UPDATE submissions SET published = 1 WHERE (stream_created_ns, seq) IN (VALUES :rows);
+UPDATE submissions SET published = 1 WHERE (stream_created_ns, seq, stored_ms) IN (VALUES :rows);
 
 -- name: insert_experiment
 -- An accepted plan's experiment.

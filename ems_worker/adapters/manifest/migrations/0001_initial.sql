@@ -7,6 +7,7 @@ PRAGMA application_id = 0x454d5357;  -- 'EMSW': tells this file from any other p
 CREATE TABLE submissions (
   stream_created_ns INTEGER NOT NULL,
   seq INTEGER NOT NULL,
+  stored_ms INTEGER NOT NULL,
   stream TEXT NOT NULL,
   subject TEXT NOT NULL,
   received_ms INTEGER NOT NULL,
@@ -17,7 +18,7 @@ CREATE TABLE submissions (
   publisher TEXT,
   reply_to TEXT,
   published INTEGER NOT NULL DEFAULT 0 CHECK (published IN (0, 1)),
-  PRIMARY KEY (stream_created_ns, seq),
+  PRIMARY KEY (stream_created_ns, seq, stored_ms),
   CONSTRAINT accepted_names_experiment CHECK (verdict <> 'accepted' OR experiment_id IS NOT NULL)
 ) STRICT;
 
