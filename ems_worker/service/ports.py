@@ -42,6 +42,9 @@ class Manifest(Protocol):
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
         """The decision and, for an accepted plan, its experiment (state accepted), in one transaction."""
 
+    async def last_plan(self, stream_created_ns: int) -> int:
+        """The highest sequence of this stream that was decided; 0 for none."""
+
     async def unpublished_decisions(self) -> Sequence[Submission]: ...
     async def decisions_published(self, submissions: Sequence[Submission]) -> None: ...
 
@@ -174,11 +177,17 @@ class Broker(Protocol):
     async def positions(self) -> tuple[int, int]:
         """The sequences up to which plans and events are acknowledged."""
 
+    async def pending(self) -> tuple[int, int]:
+        """How many plans and events were not delivered yet."""
+
     async def rewind(self, plans: int, events: int) -> None:
         """Has everything delivered once more that came after these sequences."""
 
     async def published_revision(self, subject: str) -> int | None:
         """The `revision` of the message that a status subject has now; None where there is none."""
+
+    async def is_published(self, subject: str) -> bool:
+        """Whether there is a status or a decision on this subject."""
 
     async def plans(self) -> Sequence[Message]:
         """Waits for plan messages, a second at most; an empty answer is one."""

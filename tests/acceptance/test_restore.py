@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -73,6 +74,34 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert (answer["state"], answer["changed"]) == ("running", True)
         assert await sites.changed(site, "resume", request) == answer, "asked again it is the same answer"
         assert (await ems.get("held-1"))["state"] == "running"
+
+
+async def test_an_older_copy_in_the_manifests_place_catches_up_too(site: Site) -> None:
+    """As from a snapshot of the disk: nobody told the worker that it is one."""
+    data, copy = site.directory / "data", site.directory / "snapshot"
+    async with site.worker() as worker, client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        await submitted(ems, "before", 5)
+        await ems.wait("before")
+        await worker.stop(grace=15)
+    shutil.copytree(data, copy)
+    async with site.worker() as worker, client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        await submitted(ems, "after", 5)
+        await ems.wait("after")
+        wanted = {name: jobs(site, name) for name in ("before", "after")}
+        await worker.stop(grace=15)
+    shutil.rmtree(data)
+    shutil.copytree(copy, data)
+    assert jobs(site, "after") == []
+    async with site.worker() as worker:
+        await site.ready()
+        assert {name: jobs(site, name) for name in wanted} == wanted
+        await worker.stop(grace=15)
+    async with site.worker():
+        await site.ready()
+        log = (site.directory / "worker.log").read_text()
+        assert log.count("manifest.restored") == 1, "caught up, it is the manifest like any other"
 
 
 async def test_a_backup_is_restored_where_there_was_nothing(site: Site) -> None:

@@ -70,6 +70,12 @@ class Broker:
     async def positions(self) -> tuple[int, int]:
         return 0, 0
 
+    async def pending(self) -> tuple[int, int]:
+        return 0, 0
+
+    async def is_published(self, subject: str) -> bool:
+        return False
+
     async def rewind(self, plans: int, events: int) -> None:
         raise AssertionError("nothing is restored")
 

@@ -110,6 +110,14 @@ class Broker:
             await consumers.position(self._link, events, consumers.EVENTS),
         )
 
+    async def pending(self) -> tuple[int, int]:
+        """How many plans and events were not delivered yet."""
+        plans, events = (self._identities[key].name for key in (streams.PLANS, streams.EVENTS))
+        return (
+            await consumers.pending(self._link, plans, consumers.PLANS),
+            await consumers.pending(self._link, events, consumers.EVENTS),
+        )
+
     async def rewind(self, plans: int, events: int) -> None:
         """Has everything delivered once more that came after these sequences."""
         for pull, spec, key, seq in (
@@ -123,6 +131,10 @@ class Broker:
     async def published_revision(self, subject: str) -> int | None:
         """The `revision` of the message that a status subject has now."""
         return await self._publisher.stored_revision(subject)
+
+    async def is_published(self, subject: str) -> bool:
+        """Whether there is a status or a decision on this subject."""
+        return await self._publisher.is_stored(subject)
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages: a few, or none after a second, or while there is no connection."""

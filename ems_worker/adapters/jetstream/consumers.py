@@ -123,6 +123,12 @@ async def position(link: connection.Connection, stream: str, name: str) -> int:
     return 0 if info is None else int(info["ack_floor"]["stream_seq"])
 
 
+async def pending(link: connection.Connection, stream: str, name: str) -> int:
+    """How many messages were not delivered yet."""
+    info = await api.find(link, f"CONSUMER.INFO.{stream}.{name}")
+    return 0 if info is None else int(info["num_pending"])
+
+
 async def exists(link: connection.Connection, stream: str, name: str) -> bool:
     """Whether the consumer is there."""
     return await api.find(link, f"CONSUMER.INFO.{stream}.{name}") is not None

@@ -183,6 +183,10 @@ class Publisher:
         """The `revision` of the message that a subject has now; None where there is none."""
         return (await self._stored(subject)).revision
 
+    async def is_stored(self, subject: str) -> bool:
+        """Whether a subject of the stream of statuses has a message."""
+        return await self._stored(subject) is not _NOTHING
+
     async def _stored(self, subject: str) -> _Latest:
         """What a subject has now.
 

@@ -5,6 +5,10 @@
 SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
 FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
+-- name: last_plan
+-- The highest sequence of a stream that was decided.
+SELECT max(seq) FROM submissions WHERE stream_created_ns = :stream_created_ns;
+
 -- name: unpublished_decisions
 -- Decisions that wait to be published, oldest first.
 SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to

@@ -41,6 +41,10 @@ class Reports:
         row = await self._hot.one("submission", stream_created_ns=created_ns, seq=seq, stored_ms=stored_ms)
         return None if row is None else rows.submission(row)
 
+    async def last_plan(self, stream_created_ns: int) -> int:
+        row = await self._hot.one("last_plan", stream_created_ns=stream_created_ns)
+        return 0 if row is None or row[0] is None else int(row[0])
+
     async def unpublished_decisions(self) -> Sequence[Submission]:
         return [rows.submission(row) for row in await self._hot.all("unpublished_decisions")]
 
