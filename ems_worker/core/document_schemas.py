@@ -78,6 +78,9 @@ def _page(name: str, description: str, key: str, items: Schema, position: Schema
 
 _EXPERIMENT: Final = _text("the experiment's id", f"^(?:{ids.EXPERIMENT_ID.pattern})$")
 _RUN: Final = _text("the run's id: experiment, point, replicate, attempt", r"^.+-p\d{6,}-r\d{3,}-a\d+$")
+_SHORTENED: Final[Schema] = {
+    "shortened": _list("fields that had to be cut, or it would be too large", _text("a field"))
+}
 _PLAN_SHA: Final = _text("SHA-256 of the plan's canonical JSON", _SHA)
 _CONFIG_SHA: Final = _text("SHA-256 of the run's configuration and seed, in canonical JSON", _SHA)
 _CURSOR: Final[Schema] = {"cursor": _maybe(_text("asks for the next page; null: there is none"))}
@@ -95,7 +98,7 @@ _PROBLEM: Final = _object(
     {"suggestion": _text("what was probably meant")},
 )
 _ESTIMATE: Final = _object(
-    "how long the plan would take, from earlier runs of the same model",
+    "how long the plan would take, from earlier runs of the same model; only in answers of validate",
     {
         "seconds": _number("from the first start to the last end, if nothing else runs", minimum=0),
         "mean_run_seconds": _number("mean duration of those runs", minimum=0),
@@ -121,7 +124,7 @@ DECISION: Final = _document(
             )
         ),
     },
-    {"estimate": _maybe(_ESTIMATE) | {"description": f"{_ESTIMATE['description']}; only in answers of validate"}},
+    {"estimate": _maybe(_ESTIMATE), **_SHORTENED},
 )
 
 _AGGREGATE: Final = _object(
@@ -185,6 +188,7 @@ STATUS: Final = _document(
         "plan_sha": _PLAN_SHA,
         "points": _count("its points", 1),
         "replicates": _count("replicates of each point", 1),
+        **_SHORTENED,
     },
 )
 
@@ -205,6 +209,7 @@ POINT: Final = _document(
         "ended": {"type": "boolean", "description": "whether all of its jobs have"},
         "revision": _count("position of its last end; 0 while one is open"),
     },
+    _SHORTENED,
 )
 RESULT: Final = _document(
     "ems.result.v1",
@@ -233,6 +238,7 @@ RESULT: Final = _document(
         "job_revision": _count("one more each time that the job ends"),
         "seq": _maybe(_count("position of its end in the experiment", 1)),
     },
+    _SHORTENED,
 )
 
 _MORE: Final[Schema] = {

@@ -100,11 +100,11 @@ def aggregate(one: Aggregate) -> Document:
     }
 
 
-def shortened(params: Mapping[str, Any]) -> Document:
-    """Parameters with every value over 4 KB replaced by its digest and size."""
+def shortened(params: Mapping[str, Any], longest: int = LARGEST_VALUE_BYTES) -> Document:
+    """Parameters with every text, list and mapping of more bytes of JSON replaced by its digest and size."""
     short: Document = {}
     for name, value in params.items():
-        if isinstance(value, (str, list, dict)) and len(data := encode(value)) > LARGEST_VALUE_BYTES:
+        if isinstance(value, (str, list, dict)) and len(data := encode(value)) > longest:
             short[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         else:
             short[name] = value
