@@ -22,6 +22,7 @@ from ems_worker.service.control import Control
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
+from ems_worker.service.lasting import lasting
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live
@@ -236,17 +237,20 @@ class Worker:
         log.info("worker.ready", experiments=len(ledger.experiments), unsent=len(unsent))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._patiently("events", tracker.run))
-                group.create_task(self._patiently("plans", intake.run))
-                group.create_task(self._patiently("slow plans", intake.run_slow))
-                group.create_task(expander.run())
-                group.create_task(dispatcher.run())
+                for name, work in (
+                    ("events", lambda: self._patiently("events", tracker.run)),
+                    ("plans", lambda: self._patiently("plans", intake.run)),
+                    ("slow plans", lambda: self._patiently("slow plans", intake.run_slow)),
+                    ("expansion", expander.run),
+                    ("dispatch", dispatcher.run),
+                    ("reconciliation", reconciler.run),
+                    ("limits", limits.run),
+                    ("reports", reporter.run),
+                    ("upkeep", upkeep.run),
+                    ("parked events", lambda: self._retry_parked(tracker)),
+                ):
+                    group.create_task(lasting(name, work))
                 group.create_task(submitter.resend(unsent))
-                group.create_task(reconciler.run())
-                group.create_task(limits.run())
-                group.create_task(reporter.run())
-                group.create_task(upkeep.run())
-                group.create_task(self._retry_parked(tracker))
         finally:
             self._health.trouble("stop", "stopping")
             with contextlib.suppress(TimeoutError, errors.BrokerUnavailable):

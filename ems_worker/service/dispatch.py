@@ -14,6 +14,7 @@ from ems_worker.core.breaker import Breaker, BreakerState
 from ems_worker.core.run import Run
 from ems_worker.service import crash
 from ems_worker.service.clock import Clock
+from ems_worker.service.lasting import lasting
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
@@ -109,7 +110,7 @@ class Dispatcher:
     async def run(self) -> None:
         """For ever: fills the window, then sleeps until woken or until something falls due."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_capacity(group))
+            group.create_task(lasting("following the capacity", lambda: self._follow_capacity(group)))
             while True:
                 self._wake.clear()
                 looked_ms = self._clock.now_ms()

@@ -8,6 +8,7 @@ import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.outcome import Outcome
+from ems_worker.core.wire import Capacity
 from tests.support import link, servers, wait
 from tests.support import orchestrator_client as support
 
@@ -53,6 +54,41 @@ async def test_a_connection_that_stays_silent_is_replaced(log: Path) -> None:
                     return (await client.start([support.start("b")]))[0].outcome is Outcome.SUBMITTED
 
                 await wait.until(submitted, what="a new connection")
+
+
+async def test_capacity_is_still_followed_over_a_connection_that_was_replaced(log: Path) -> None:
+    """Closing the old one cancels its calls; only whoever follows the capacity may end the following."""
+    async with support.pair(log, "--capacity", "5", deadline=0.3) as (_, client):
+        told: list[Capacity | None] = []
+
+        async def follow() -> None:
+            async for capacity in client.capacity():
+                told.append(capacity)  # noqa: PERF401  each as it comes
+
+        following = asyncio.create_task(follow())
+        await wait.until(lambda: told, what="the first word")
+        for _ in range(3):
+            assert (await client.start([support.start("a", hang="yes")]))[0].code == "DEADLINE_EXCEEDED"
+        # Gone with the old connection, and told once more on the new one.
+        await wait.until(lambda: len(told) == 3 or following.done(), what="the new connection's word")
+        assert [one and one.slots for one in told] == [5, None, 5]
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+
+
+async def test_a_call_whose_connection_is_closed_is_unknown(log: Path) -> None:
+    """It is no cancellation of whoever waits for it."""
+    async with support.pair(log) as (_, client):
+        hanging = asyncio.create_task(client.start([support.start("a", hang="yes")]))
+
+        async def begun() -> bool:
+            return "StartSimulation" in await support.calls(client)
+
+        await wait.until(begun, what="the call")
+        await client._channel.close(grace=None)
+        (answer,) = await hanging
+        assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "CANCELLED")
 
 
 async def test_waiting_for_the_window_can_be_cancelled(log: Path) -> None:

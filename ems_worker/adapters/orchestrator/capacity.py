@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
+from ems_worker.adapters.orchestrator import ending
 from ems_worker.core import bounds
 from ems_worker.core.wire import Capacity
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
@@ -45,6 +46,11 @@ async def watch(
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 pause = _UNIMPLEMENTED_PAUSE_SECONDS
         except TimeoutError:
+            gone = True
+        except asyncio.CancelledError:
+            # The channel was replaced, and closed with this call on it.
+            if ending.of_task():
+                raise
             gone = True
         finally:
             call.cancel()

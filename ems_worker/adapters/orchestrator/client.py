@@ -8,7 +8,7 @@ from typing import TypeVar
 import grpc
 
 from ems_worker import errors
-from ems_worker.adapters.orchestrator import capacity, commands, security, status
+from ems_worker.adapters.orchestrator import capacity, commands, ending, security, status
 from ems_worker.adapters.orchestrator.commands import Command
 from ems_worker.adapters.orchestrator.window import AdaptiveWindow
 from ems_worker.core.outcome import Answer, Outcome
@@ -212,6 +212,10 @@ class Orchestrator:
                 self._limit = self._told_limit
             await self._count_silence(code is grpc.StatusCode.DEADLINE_EXCEEDED)
             return None, code.name, error.details() or ""
+        except asyncio.CancelledError:
+            if ending.of_task():
+                raise
+            return None, "CANCELLED", "the connection was closed before the answer came"
         self._silent = 0
         return reply, "OK", ""
 
