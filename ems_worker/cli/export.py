@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -42,6 +43,7 @@ class Format(StrEnum):
 async def write(jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None) -> int:
     """Writes a row for each job to the file (complete, or not at all) or to stdout; how many they were.
 
+    What isn't a regular file (a pipe, a device) gets the rows as they come, and stays what it is.
     `details` is the experiment's `ems.api.get` document. Raises exits.Misused where the file can't be written.
     """
     try:
@@ -100,14 +102,32 @@ def _json(value: Any) -> str:
 
 @contextlib.contextmanager
 def _target(file: Path | None) -> Iterator[IO[str]]:
-    """Where rows go; a file appears under its name once it is whole."""
-    if file is None:
+    """Where rows go; a regular file appears under its name, or where a link of that name leads, once it is whole."""
+    found = _found(file)
+    if file is None or (found is not None and _is_stdout(found)):
         yield sys.stdout
-        return
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as target:
+    elif found is not None and not stat.S_ISREG(found.st_mode):
+        with file.open("w", encoding="utf-8", newline="") as target:
             yield target
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    else:
+        whole = file.resolve()
+        partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as target:
+                yield target
+            partial.replace(whole)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _found(file: Path | None) -> os.stat_result | None:
+    """What the name leads to; None where there is nothing yet."""
+    try:
+        return None if file is None else file.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_stdout(found: os.stat_result) -> bool:
+    """Whether it was named by another name, /dev/stdout mostly: what the shell has opened must not be replaced."""
+    return os.path.samestat(found, os.fstat(sys.stdout.fileno()))

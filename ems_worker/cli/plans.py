@@ -36,13 +36,14 @@ class Message:
 
 def read(argument: str) -> PlanFile:
     """The plan of this path, `-` for standard input. Raises exits.Misused where it can't be read."""
-    if argument == _STDIN:
-        return PlanFile("<stdin>", sys.stdin.buffer.read(), Path())
     path = Path(argument)
     try:
+        if argument == _STDIN:
+            return PlanFile("<stdin>", sys.stdin.buffer.read(), Path())
         return PlanFile(argument, path.read_bytes(), path.parent)
     except OSError as failed:
-        raise exits.Misused(f"the plan {argument} can't be read: {failed.strerror}") from failed
+        name = "on standard input" if argument == _STDIN else argument
+        raise exits.Misused(f"the plan {name} can't be read: {failed.strerror}") from failed
 
 
 def check(file: PlanFile) -> plan_check.Checked:

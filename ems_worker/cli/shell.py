@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ems_worker import settings
 
 P = ParamSpec("P")
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+# EBADF: an output that was closed before we began, see `_reopen`.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
 Server = Annotated[
     str | None,
@@ -52,10 +53,17 @@ def app(words: str, **options: Any) -> typer.Typer:
 
 def run(application: typer.Typer) -> NoReturn:
     """The entry point of a command."""
+    _reopen()
     try:
-        application()
+        try:
+            application()
+        finally:
+            # It ends by SystemExit; what --help and --version print is in no command's guard.
+            sys.stdout.flush()
     except KeyboardInterrupt:  # before the command's own guard was up
         sys.exit(exits.Exit.INTERRUPTED)
+    except OSError as failed:
+        sys.exit(_unwritten(failed))
     sys.exit(exits.Exit.OK)
 
 
@@ -70,23 +78,43 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
         except KeyboardInterrupt:
             say("interrupted")
             code = exits.Exit.INTERRUPTED
-        except BrokenPipeError:
-            # The reader (head, less) has seen enough. What is left in the buffer must not fail at exit.
-            _silence_stdout()
-            code = exits.Exit.OK
         except OSError as failed:
-            # A full disk behind `>`. Our own modules turn what they can't read or write into our errors.
-            if failed.errno not in _CANNOT_WRITE:
-                raise
-            _silence_stdout()
-            say(f"error: the output can't be written: {failed.strerror}")
-            code = exits.Exit.USAGE
+            code = _unwritten(failed)
         except errors.EmsError as error:
             say(f"error: {error}")
             code = exits.of(error)
         raise typer.Exit(code)
 
     return guard
+
+
+def _unwritten(failed: OSError) -> exits.Exit:
+    """How a command ends whose output can't be written; raises any other failure again."""
+    if isinstance(failed, BrokenPipeError):
+        # The reader (head, less) has seen enough. What is left in the buffer must not fail at exit.
+        _silence_stdout()
+        return exits.Exit.OK
+    # A full disk behind `>`. Our own modules turn what they can't read or write into our errors.
+    if failed.errno not in _CANNOT_WRITE:
+        raise failed
+    _silence_stdout()
+    say(f"error: the output can't be written: {failed.strerror}")
+    return exits.Exit.USAGE
+
+
+def _reopen() -> None:
+    """Standard streams that were closed (`<&-`, `>&-`) are there again, and fail like a closed one when they are used.
+
+    Python has None in their place, and prints what is for stderr to stdout; the next file that is opened would get
+    their number.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        # Nobody could be told that nobody can be told.
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
 
 
 def _silence_stdout() -> None:

@@ -137,6 +137,25 @@ def test_export_has_one_line_a_job(reef: commands.Deployment, tmp_path: Path) ->
     assert [json.loads(line)["param.heat"] for line in lines[::6]] == [26, 28, 30]
 
 
+def test_export_to_a_link_to_stdout_is_export_to_stdout(reef: commands.Deployment, tmp_path: Path) -> None:
+    """As /dev/stdout is one: nothing is put in the link's place, nor in that of the file that the shell opened."""
+    link, file = tmp_path / "link", tmp_path / "out"
+    link.symlink_to("/proc/self/fd/1" if Path("/proc/self/fd").exists() else "/dev/fd/1")
+    for mode in ("pipe", "file"):
+        with file.open("w") as out:
+            out.write("before\n")
+            out.flush()
+            target = out if mode == "file" else subprocess.PIPE
+            done = subprocess.run(
+                [commands.SCRIPTS / "ems", "export", "reef", "-o", link],
+                stdout=target, stderr=subprocess.PIPE, env=reef.env, text=True, check=True,
+            )  # fmt: skip
+        text = done.stdout if mode == "pipe" else file.read_text().removeprefix("before\n")
+        assert len(list(csv.DictReader(io.StringIO(text)))) == JOBS
+        assert done.stderr == f"18 jobs in {link}\n"
+        assert link.is_symlink()
+
+
 def test_a_reader_that_has_enough_ends_the_export_quietly(reef: commands.Deployment) -> None:
     """As `ems export reef | head -1` does."""
     with commands.start("ems", "export", "reef", "--format", "jsonl", env=reef.env) as process:

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -118,3 +120,39 @@ async def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None
     """Its name is in the words."""
     with pytest.raises(exits.Misused, match="nowhere"):
         await export.write(stream(job(0)), DETAILS, export.Format.CSV, tmp_path / "nowhere" / "out.csv")
+
+
+async def test_what_is_no_regular_file_is_written_and_stays_what_it_is(tmp_path: Path) -> None:
+    """A pipe's reader gets the rows; a file in its place would leave the reader waiting and report success."""
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.extend(pipe.read_text().splitlines()), daemon=True)
+    reader.start()
+    assert await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, pipe) == len(JOBS)
+    assert pipe.is_fifo()
+    assert listed(tmp_path) == ["pipe"]
+    reader.join(timeout=10)
+    assert [json.loads(line)["point"] for line in heard] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("before", ["before", None])
+async def test_a_link_stays_a_link(tmp_path: Path, before: str | None) -> None:
+    """The file that it leads to is the one that is made or replaced."""
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    if before is not None:
+        (elsewhere / "real.jsonl").write_text(before)
+    (here / "link").symlink_to("../elsewhere/real.jsonl")
+    await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, here / "link")
+    assert (here / "link").is_symlink()
+    assert len((elsewhere / "real.jsonl").read_text().splitlines()) == len(JOBS)
+    assert (listed(here), listed(elsewhere)) == (["link"], ["real.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["", "loop"])
+async def test_a_directory_or_a_link_to_itself_cannot_be_written(tmp_path: Path, name: str) -> None:
+    """In words."""
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(exits.Misused, match="can't be written: "):
+        await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, tmp_path / name)
