@@ -68,8 +68,12 @@ class ManifestConflict(EmsError):
     """A guarded change found another state than it expected: nothing was written."""
 
 
+class FileUnreadable(EmsError):
+    """A file that was named can't be read."""
+
+
 class FileUnwritable(EmsError):
-    """A file for people can't be written; the manifest has what it would say."""
+    """A file or directory can't be written; of a file for people the manifest has what it would say."""
 
 
 class NotFound(EmsError):

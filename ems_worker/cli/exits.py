@@ -42,6 +42,8 @@ class Misused(errors.EmsError):
 _BY_ERROR: tuple[tuple[type[errors.EmsError], Exit], ...] = (
     (Misused, Exit.USAGE),
     (errors.SettingsError, Exit.USAGE),
+    (errors.FileUnreadable, Exit.USAGE),
+    (errors.FileUnwritable, Exit.USAGE),
     (errors.PlanRejected, Exit.INVALID_PLAN),
     (errors.Unreadable, Exit.INVALID_PLAN),
     (errors.BrokerUnavailable, Exit.UNREACHABLE),

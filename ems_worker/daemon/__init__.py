@@ -21,6 +21,7 @@ OK, USAGE, BROKER, MANIFEST = 0, 2, 4, 6
 _KILLED_TWICE = 130
 _EXIT_CODES: Mapping[type[BaseException], int] = {
     errors.SettingsError: USAGE,
+    errors.FileUnwritable: USAGE,
     errors.BrokerMisconfigured: BROKER,
     errors.ManifestUnusable: MANIFEST,
 }

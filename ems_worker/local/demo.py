@@ -43,7 +43,6 @@ def main() -> int:
 async def _demo(plan: Path) -> int:
     began = time.monotonic()
     _wipe(_DIRECTORY)
-    up.say("starting nats-server, orchestrator and worker")
     async with platform.Platform(platform.Options(_DIRECTORY), up.say) as here:
         keeping = asyncio.create_task(here.watch())
         try:

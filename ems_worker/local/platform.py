@@ -108,8 +108,9 @@ class Platform:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as failed:
-            raise process.PlatformFailed(f"the directory {directory} can't be made: {failed.strerror}") from failed
+            raise process.DirectoryUnusable(f"the directory {directory} can't be made: {failed.strerror}") from failed
         stack.enter_context(process.lock(directory / "lock", "platform"))
+        self._say("starting nats-server, orchestrator and worker")
         guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
 
         broker = nats_server.NatsServer(directory / "nats", port=options.nats_port)

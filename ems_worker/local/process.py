@@ -21,6 +21,10 @@ class PlatformFailed(errors.EmsError):
     """A part of the local platform can't be started or kept running; the text says which, why, and where its log is."""
 
 
+class DirectoryUnusable(PlatformFailed, errors.FileUnwritable):
+    """The platform's directory can't be made or written."""
+
+
 def identity(pid: int) -> str:
     """What tells this process from a later one with its number; empty where it is gone, or a zombie.
 
@@ -41,12 +45,12 @@ def identity(pid: int) -> str:
 def lock(path: Path, holder: str) -> Iterator[None]:
     """Holds a directory for one `holder` by a lock on a file in it.
 
-    Raises PlatformFailed where another has it, or nothing can be written there.
+    Raises PlatformFailed where another has it, DirectoryUnusable where nothing can be written there.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as failed:
-        raise PlatformFailed(f"{path.parent} can't be written: {failed.strerror}") from failed
+        raise DirectoryUnusable(f"{path.parent} can't be written: {failed.strerror}") from failed
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -80,7 +80,6 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int | None:
 
 
 async def _up(options: platform.Options, json_output: bool) -> int:
-    say("starting nats-server, orchestrator and worker")
     async with contextlib.AsyncExitStack() as stack:
         async with ports.turn():
             here = await stack.enter_async_context(platform.Platform(_with_ports(options), say))

@@ -62,6 +62,17 @@ def test_no_directory_of_base_files_is_exit_code_2(tmp_path: Path) -> None:
     assert "absent is not a directory" in ended.err
 
 
+def test_a_data_directory_that_cannot_be_made_is_exit_code_2(tmp_path: Path) -> None:
+    """A file is in its place: nothing that a restart would mend."""
+    (tmp_path / "file").touch()
+    env = commands.environment(EMS_DATA_DIR=str(tmp_path / "file"), EMS_HTTP="")
+    for arguments in (["run"], ["restore", str(tmp_path)], ["backup", str(tmp_path / "copy.db")]):
+        ended = commands.run("ems-worker", *arguments, env=env)
+        assert ended.code == exits.Exit.USAGE, ended
+        assert str(tmp_path) in ended.err
+        assert "Exception" not in ended.err
+
+
 async def test_a_broker_that_contradicts_what_is_needed_is_exit_code_4(tmp_path: Path) -> None:
     """The words name the stream and the difference."""
     async with servers.NatsServer(tmp_path / "nats") as server:

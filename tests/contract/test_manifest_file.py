@@ -235,7 +235,7 @@ async def test_a_path_that_can_be_no_database_is_refused(tmp_path: Path, place: 
     """A file where a directory should be, a directory where a file should be."""
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
-    with pytest.raises(errors.ManifestUnusable, match=str(tmp_path)):
+    with pytest.raises(errors.FileUnwritable, match=str(tmp_path)):
         async with Manifest.open(tmp_path / place):
             pytest.fail("it was opened")
 

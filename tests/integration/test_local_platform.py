@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ems_worker import client, errors
+from ems_worker.cli import exits
 from ems_worker.local import platform, ports, process, results
 from ems_worker.local import up as up_command
 from tests.support import processes, servers, wait
@@ -140,11 +141,13 @@ async def test_kill_9_of_up_leaves_nothing_running(swept: Path) -> None:
 
 
 async def test_a_data_directory_has_one_platform(swept: Path) -> None:
-    """A second platform on the same directory is refused; the first stays."""
+    """A second platform on the same directory is refused before it says that anything starts; the first stays."""
     here = await up(swept)
+    said: list[str] = []
     with pytest.raises(process.PlatformFailed, match="another platform uses"):
-        async with platform.Platform(platform.Options(swept / "data"), print):
+        async with platform.Platform(platform.Options(swept / "data"), said.append):
             pass
+    assert said == []
     assert here.program.running
     await here.program.stop(grace=30)
 
@@ -192,11 +195,17 @@ async def test_a_port_that_is_taken_is_told(swept: Path, part: str) -> None:
 
 
 async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
-    """A file in the place of the data directory is an error with its name, no traceback."""
+    """A file in the place of the data directory, or of what is in it, is an error with its name and exit code 2."""
     (swept / "data").write_text("a file")
-    with pytest.raises(process.PlatformFailed, match=r"the directory .*/data can't be made: File exists"):
-        async with platform.Platform(platform.Options(swept / "data"), print):
-            pass
+    (swept / "other" / "lock").mkdir(parents=True)
+    for name, words in (
+        ("data", r"the directory .*/data can't be made: File exists"),
+        ("other", "other can't be writ"),
+    ):
+        with pytest.raises(process.PlatformFailed, match=words) as refused:
+            async with platform.Platform(platform.Options(swept / name), print):
+                pass
+        assert exits.of(refused.value) is exits.Exit.USAGE
 
 
 @pytest.mark.parametrize(

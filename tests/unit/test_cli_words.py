@@ -66,6 +66,7 @@ def test_every_error_ends_a_command_with_a_documented_code() -> None:
     assert exits.of(errors.NoAnswer("")) is exits.Exit.TIMED_OUT
     assert exits.of(errors.BrokerUnavailable("")) is exits.Exit.UNREACHABLE
     assert exits.of(errors.ManifestUnusable("")) is exits.Exit.MANIFEST
+    assert exits.of(errors.FileUnreadable("")) is exits.of(errors.FileUnwritable("")) is exits.Exit.USAGE
 
 
 @pytest.mark.parametrize(

@@ -89,5 +89,5 @@ def test_the_worker_ends_with_the_codes_of_the_table() -> None:
     """`ems-worker run` gives its codes itself: they mean what all commands mean by them."""
     named = (daemon.OK, daemon.USAGE, daemon.BROKER, daemon.MANIFEST)
     assert named == (exits.Exit.OK, exits.Exit.USAGE, exits.Exit.UNREACHABLE, exits.Exit.MANIFEST)
-    for kind in (errors.SettingsError, errors.BrokerMisconfigured, errors.ManifestUnusable):
+    for kind in (errors.SettingsError, errors.FileUnwritable, errors.BrokerMisconfigured, errors.ManifestUnusable):
         assert exits.of(kind("x")) in named

@@ -1,7 +1,10 @@
 """Backups of a manifest and their return: copied while the worker runs, checked before they count as one."""
 
+import contextlib
 import os
 import sqlite3
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,45 +29,46 @@ class Contents:
 async def take(database: Path, target: Path) -> Contents:
     """Copies the manifest to `target` while a worker may be running, and checks the copy.
 
-    Raises errors.ManifestUnusable where there is none, it can't be read, or the copy is not whole; then there is no
-    target.
+    Raises errors.FileUnreadable where there is no manifest, errors.FileUnwritable where the target exists or can't be
+    made, errors.ManifestUnusable where the manifest is damaged or the copy is not whole; then nothing is left of it.
     """
-    _check_there(database)
+    _check_readable(database)
     _check_free(target)
     try:
-        async with aiosqlite.connect(f"file:{database}?mode=ro", uri=True) as source:
-            await migrate.backup(source, target)
-        return await inspect(target)
-    except (OSError, aiosqlite.Error) as error:
-        _drop(target)
+        with _whole_or_gone(target):
+            async with aiosqlite.connect(f"file:{database}?mode=ro", uri=True) as source:
+                await migrate.backup(source, target)
+            return await inspect(target)
+    except OSError as error:
+        raise errors.FileUnwritable(f"{target} can't be written: {error.strerror}") from error
+    except aiosqlite.Error as error:
         raise errors.ManifestUnusable(f"{database} could not be copied to {target}: {error}") from error
-    except errors.ManifestUnusable:
-        _drop(target)
-        raise
 
 
 async def restore(database: Path, backup: Path, at: str) -> tuple[Contents, Path | None]:
     """Puts a backup in the manifest's place; what was there is moved aside, and its new name returned.
 
     The next start of the worker replays the streams from before the backup. `at` names the moment, for the file that
-    is moved aside. Raises errors.ManifestUnusable while a worker runs, or where the backup is damaged or newer; then
-    nothing has changed.
+    is moved aside. Raises errors.ManifestUnusable while a worker runs, or where the backup is damaged or newer,
+    errors.FileUnreadable where it is no file, errors.FileUnwritable where nothing can be put there; then nothing has
+    changed.
     """
-    _check_there(backup)
+    _check_readable(backup)
     contents = await inspect(backup)
     # On a new machine there is nothing yet, not even the directory.
     opening.make_directory(database.parent)
     with lock.exclusive(database):
         fresh = database.with_name(f"{database.name}.restoring")
-        _drop(fresh)
         try:
-            async with aiosqlite.connect(f"file:{backup}?mode=ro", uri=True) as source:
-                await migrate.backup(source, fresh)
-            async with aiosqlite.connect(fresh) as copy:
-                await copy.execute("INSERT OR REPLACE INTO remembered (name, value) VALUES (?, ?)", (RESTORED, at))
-                await copy.commit()
-        except (OSError, aiosqlite.Error) as error:
-            _drop(fresh)
+            with _whole_or_gone(fresh):
+                async with aiosqlite.connect(f"file:{backup}?mode=ro", uri=True) as source:
+                    await migrate.backup(source, fresh)
+                async with aiosqlite.connect(fresh) as copy:
+                    await copy.execute("INSERT OR REPLACE INTO remembered (name, value) VALUES (?, ?)", (RESTORED, at))
+                    await copy.commit()
+        except OSError as error:
+            raise errors.FileUnwritable(f"{fresh} can't be written: {error.strerror}") from error
+        except aiosqlite.Error as error:
             raise errors.ManifestUnusable(f"{backup} could not be restored: {error}") from error
         aside = _move_aside(database, at)
         os.replace(fresh, database)
@@ -93,18 +97,33 @@ async def inspect(path: Path) -> Contents:
         raise errors.ManifestUnusable(f"{path} can't be read as a manifest: {error}") from error
 
 
-def _check_there(path: Path) -> None:
-    if not path.exists():
-        raise errors.ManifestUnusable(f"there is no {path}")
+def _check_readable(path: Path) -> None:
+    """What SQLite says of a file that it can't open helps nobody, and its thread outlives the event loop then."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise errors.FileUnreadable(f"{path} is no file")
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise errors.FileUnreadable(f"there is no {path}") from error
+    except OSError as error:
+        raise errors.FileUnreadable(f"{path} can't be read: {error.strerror}") from error
 
 
 def _check_free(path: Path) -> None:
-    if path.exists():
-        raise errors.ManifestUnusable(f"{path} exists; a backup never overwrites anything: name another file")
+    if os.path.lexists(path):
+        raise errors.FileUnwritable(f"{path} exists; a backup never overwrites anything: name another file")
 
 
-def _drop(path: Path) -> None:
-    path.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _whole_or_gone(copy: Path) -> Iterator[None]:
+    """Nothing is left of a copy that could not be completed."""
+    try:
+        yield
+    except BaseException:
+        for part in (copy, copy.with_name(f"{copy.name}.part")):
+            with contextlib.suppress(OSError):  # it was never there, or nothing can be changed there
+                part.unlink()
+        raise
 
 
 def _move_aside(database: Path, at: str) -> Path | None:

@@ -11,7 +11,8 @@ from ems_worker import errors
 
 @contextlib.contextmanager
 def exclusive(database: Path) -> Iterator[None]:
-    """Holds `{database}.lock`. Raises errors.ManifestUnusable, naming the holder, if another process has it.
+    """Holds `{database}.lock`. Raises errors.ManifestUnusable, naming the holder, if another process has it, and
+    errors.FileUnwritable where no file can be made.
 
     The file stays when the lock is given up: removing it would let two processes lock two files of one name.
     """
@@ -19,7 +20,7 @@ def exclusive(database: Path) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise errors.ManifestUnusable(f"{path} can't be opened: {error.strerror}") from error
+        raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,18 +27,19 @@ _SETTINGS = (
 
 
 def make_directory(path: Path) -> None:
-    """Makes the manifest's directory, where it is missing. Raises errors.ManifestUnusable where that can't be."""
+    """Makes the manifest's directory, where it is missing. Raises errors.FileUnwritable where that can't be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.ManifestUnusable(f"{path} can't be made: {error.strerror}") from error
+        raise errors.FileUnwritable(f"the directory {path} can't be made: {error.strerror}") from error
 
 
 @contextlib.asynccontextmanager
 async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
     """The connection that writes, on a database that is locked, checked and of the present schema.
 
-    Raises errors.ManifestUnusable, with the remedy, where that can't be.
+    Raises errors.ManifestUnusable, with the remedy, where that can't be, and errors.FileUnwritable where no file can be
+    made or written there.
     """
     make_directory(path.parent)
     with lock.exclusive(path):
@@ -65,7 +66,7 @@ def _create(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise errors.ManifestUnusable(f"{path} can't be opened: {error.strerror}") from error
+        raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
 
 
 async def _check(connection: aiosqlite.Connection, path: Path) -> None:
