@@ -206,10 +206,14 @@ class Broker(Protocol):
         """Stores it on ems.dlq.{kind} with headers saying why and from where, then acks it."""
 
     async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
-        """(subject, data, message id) each, pipelined; returns when all are acknowledged."""
+        """(subject, document, message id) each, pipelined; returns when all are acknowledged.
+
+        What the broker would not take whole goes out shortened. errors.BrokerMisconfigured where that isn't enough; the
+        others are stored then.
+        """
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """The one message of its subject; False if one with this or a higher `revision` in its JSON is there."""
+        """The one message of its subject; False if another with this or a higher `revision` in its JSON is there."""
 
     async def reply(self, subject: str, data: bytes) -> None:
         """Plain publish, for those who wait on an inbox."""

@@ -148,21 +148,24 @@ async def test_the_latest_is_never_overwritten_by_an_older_one(broker: Broker, s
     """Only a higher revision replaces what is stored, whoever stored it and whatever was remembered."""
     subject = "ems.experiment.status.reef"
 
-    async def put(by: Broker, revision: int) -> bool:
-        return await by.publish_latest(subject, json.dumps({"revision": revision}).encode(), revision)
+    async def put(by: Broker, revision: int, by_whom: str = "one") -> bool:
+        document = {"revision": revision, "worker_id": by_whom}
+        return await by.publish_latest(subject, json.dumps(document).encode(), revision)
 
     assert await put(broker, 1)
     assert await put(broker, 3)
-    assert not await put(broker, 3)
+    assert await put(broker, 3), "the same once more is there"
+    assert not await put(broker, 3, "another")
     assert not await put(broker, 2)
     async with support.connected(server.url) as other:
-        assert not await put(other, 3)
-        assert await put(other, 4)
+        assert not await put(other, 3, "another")
+        assert await put(other, 3)
+        assert await put(other, 4, "another")
     assert not await put(broker, 4)
     assert await put(broker, 5)
     async with support.plain(server) as (_, js):
         stored = await js.get_last_msg("EMS_STATUS", subject, direct=True)
-        assert json.loads(stored.data or b"") == {"revision": 5}
+        assert json.loads(stored.data or b"") == {"revision": 5, "worker_id": "one"}
         assert (await js.stream_info("EMS_STATUS")).state.messages == 1
         await js.publish(subject, b"something else")
     assert await put(broker, 6), "what isn't a status of ours doesn't stand in the way"

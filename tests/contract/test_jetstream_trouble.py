@@ -89,7 +89,7 @@ async def test_the_latest_stays_the_latest_over_a_restart(server: servers.NatsSe
         assert await first.publish_latest("ems.experiment.status.x", b'{"revision": 1}', 1)
         assert await second.publish_latest("ems.experiment.status.x", b'{"revision": 2}', 2)
         await server.restart(crash=True)
-        assert not await first.publish_latest("ems.experiment.status.x", b'{"revision": 2}', 2)
+        assert not await first.publish_latest("ems.experiment.status.x", b'{"revision": 2, "mine": true}', 2)
         assert await first.publish_latest("ems.experiment.status.x", b'{"revision": 3}', 3)
         async with support.plain(server) as (_, js):
             stored = await js.get_last_msg("EMS_STATUS", "ems.experiment.status.x")

@@ -181,22 +181,30 @@ class Broker:
         await self.ack([message])
 
     async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
-        """Stores (subject, data, message id) each, pipelined; returns when all are acknowledged.
+        """Stores (subject, document, message id) each, pipelined; returns when all are acknowledged.
 
-        `traceparent` is their trace context. Raises BrokerUnavailable after about 20 s without progress,
+        A document that the server would not take whole goes out shortened (core.fitting). `traceparent` is their trace
+        context. Raises BrokerUnavailable after about 20 s without progress,
         BrokerMisconfigured where the server can't take one.
         """
         more = {} if traceparent is None else {trace.HEADER: traceparent}
-        await self._publisher.store([Item(subject, data, {"Nats-Msg-Id": id_, **more}) for subject, data, id_ in items])
+        await self._publisher.store(
+            [Item(subject, data, {"Nats-Msg-Id": id_, **more}, document=True) for subject, data, id_ in items]
+        )
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """The one message of its subject; False if one with this or a higher `revision` in its JSON is there."""
+        """The one message of its subject; False if another with this or a higher `revision` in its JSON is there.
+
+        Shortened as by `publish`.
+        """
         return await self._publisher.store_latest(subject, data, revision)
 
     async def reply(self, subject: str, data: bytes) -> None:
-        """Plain publish, for those who wait on an inbox; lost where there is no connection."""
+        """Plain publish of a document, for those who wait on an inbox; lost where there is no connection."""
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
-            await self._link.client.publish(subject, data)
+            client = self._link.client
+            if (letter := Item(subject, data, {}, document=True).within(client.max_payload)) is not None:
+                await client.publish(subject, letter.data)
 
     async def plan_object(self, name: str, most_bytes: int) -> bytes:
         """A plan that is in the object store.

@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import contextlib
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nats.errors
@@ -15,6 +16,7 @@ from nats.aio.msg import Msg
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import api, connection, streams
+from ems_worker.core import fitting
 
 _WINDOW = 1000
 _ACK_SECONDS = 5.0
@@ -23,22 +25,33 @@ _PAUSE_SECONDS = 0.2
 _REMEMBERED_SUBJECTS = 10_000
 # What the protocol adds to headers and payload of a message on its way.
 _SLACK_BYTES = 512
+# What is left for the headers of a document that is shortened; always the same, so that it always becomes the same.
+_HEADERS_BYTES = 1024
 _NO_STREAM = {"code": 503, "description": "no stream takes this subject"}
+_TOO_LARGE = {"code": 413, "description": "the server takes no message of this size"}
 
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message to be stored."""
+    """A message to be stored. A document goes out shortened where the server would not take it whole."""
 
     subject: str
     data: bytes
     headers: Mapping[str, str]
+    document: bool = False
 
     @property
     def size(self) -> int:
         return len(self.data) + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in self.headers.items())
+
+    def within(self, most: int) -> "Item | None":
+        """As a server can take it whose messages have at most so many bytes; None where there is no way."""
+        if self.size + _SLACK_BYTES <= most:
+            return self
+        data = fitting.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
+        return None if data is None else replace(self, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +60,10 @@ class _Latest:
 
     seq: int
     revision: int | None
+    digest: bytes
 
 
-_NOTHING = _Latest(0, None)
+_NOTHING = _Latest(0, None, b"")
 
 
 class _Round:
@@ -96,7 +110,8 @@ class Publisher:
     async def store(self, items: Sequence[Item]) -> None:
         """Returns when all are stored; each has a `Nats-Msg-Id`, so sending it again does no harm.
 
-        Raises BrokerUnavailable when some weren't for a while, BrokerMisconfigured for one that the server can't take.
+        Raises BrokerUnavailable when some weren't for a while, BrokerMisconfigured for one that the server can't take;
+        the others are stored then.
         """
         left = list(items)
         loop = asyncio.get_running_loop()
@@ -110,33 +125,32 @@ class Publisher:
                 give_up_at = loop.time() + _GIVE_UP_SECONDS
             if not failed:
                 continue
-            item, answer = failed[0]
-            permanent = answer is not None and answer["error"]["code"] not in (500, 503)
-            if permanent or loop.time() > give_up_at:
-                raise await self._trouble(item, answer)
+            hopeless = [(item, answer) for item, answer in failed if _is_permanent(answer)]
+            if len(hopeless) == len(left) or loop.time() > give_up_at:
+                raise await self._trouble(*(hopeless or failed)[0])
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def store_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """Makes `data` the one message of its subject; False where one of this or a higher `revision` is there.
+        """Makes `data` the one message of its subject; False where another of this or a higher `revision` is there.
 
-        Each write names the sequence that it replaces, so neither an old status that was delayed nor another worker's
-        can overwrite a newer one. Raises as `store` does.
+        The same that is there already (its acknowledgement got lost) is as good as stored. Each write names the
+        sequence that it replaces, so neither an old status that was delayed nor another worker's can overwrite a newer
+        one. Raises as `store` does.
         """
         give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_SECONDS
         while True:
             latest = self._last.get(subject, _NOTHING)
             if latest.revision is not None and latest.revision >= revision:
-                return False
-            item = Item(subject, data, {"Nats-Expected-Last-Subject-Sequence": str(latest.seq)})
+                return latest.revision == revision and await self._is_told(data, latest)
+            item = Item(subject, data, {"Nats-Expected-Last-Subject-Sequence": str(latest.seq)}, document=True)
             answer = (await self._round([item]))[0]
             if answer is not None and "error" not in answer:
-                self._remember(subject, _Latest(int(answer["seq"]), revision))
+                self._remember(subject, _Latest(int(answer["seq"]), revision, _digest(data)))
                 return True
             if answer is not None and answer["error"].get("err_code") == api.WRONG_LAST_SEQUENCE:
                 self._remember(subject, await self._stored(subject))
                 continue
-            permanent = answer is not None and answer["error"]["code"] not in (500, 503)
-            if permanent or asyncio.get_running_loop().time() > give_up_at:
+            if _is_permanent(answer) or asyncio.get_running_loop().time() > give_up_at:
                 raise await self._trouble(item, answer)
             await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -146,13 +160,11 @@ class Publisher:
         tokens = []
         try:
             client = await self._link.ready(_ACK_SECONDS)
-            for item in items:
-                if item.size + _SLACK_BYTES > client.max_payload:
-                    raise errors.BrokerMisconfigured(
-                        f"a message of {item.size} bytes for {item.subject} is too large for the NATS server at "
-                        f"{self._link.where}. Remedy: raise its max_payload, now {client.max_payload}"
-                    )
-            for index, item in enumerate(items):
+            for index, whole in enumerate(items):
+                item = await _within(whole, client.max_payload)
+                if item is None:
+                    sent.put(index, {"error": _TOO_LARGE})
+                    continue
                 self._sent += 1
                 token = str(self._sent)
                 tokens.append(token)
@@ -181,7 +193,10 @@ class Publisher:
 
     async def stored_revision(self, subject: str) -> int | None:
         """The `revision` of the message that a subject has now; None where there is none."""
-        return (await self._stored(subject)).revision
+        found = await self._stored(subject)
+        # Or what comes next would be refused by what was there before.
+        self._remember(subject, found)
+        return found.revision
 
     async def is_stored(self, subject: str) -> bool:
         """Whether a subject of the stream of statuses has a message."""
@@ -199,7 +214,13 @@ class Publisher:
                 return _NOTHING
             raise
         message = found["message"]
-        return _Latest(int(message["seq"]), _revision(message.get("data", "")))
+        data = base64.b64decode(message.get("data", ""))
+        return _Latest(int(message["seq"]), _revision(data), _digest(data))
+
+    async def _is_told(self, data: bytes, latest: _Latest) -> bool:
+        """Whether this is what the subject has."""
+        short = await _within(Item("", data, {}, document=True), self._link.max_payload)
+        return latest.digest in (_digest(data), b"" if short is None else _digest(short.data))
 
     def _remember(self, subject: str, latest: _Latest) -> None:
         self._last[subject] = latest
@@ -210,6 +231,11 @@ class Publisher:
     async def _trouble(self, item: Item, answer: Answer | None) -> errors.EmsError:
         if answer is None:
             return errors.BrokerUnavailable(f"the NATS server at {self._link.where} didn't acknowledge {item.subject}")
+        if answer["error"] is _TOO_LARGE:
+            return errors.BrokerMisconfigured(
+                f"a message of {item.size} bytes for {item.subject} is too large for the NATS server at "
+                f"{self._link.where}. Remedy: raise its max_payload"
+            )
         if answer["error"] is not _NO_STREAM:
             return api.Refused(f"a message for {item.subject}", answer["error"])
         with contextlib.suppress(errors.BrokerUnavailable):
@@ -224,10 +250,24 @@ def _is_stored(answer: Answer | None) -> bool:
     return answer is not None and "error" not in answer
 
 
-def _revision(encoded: str) -> int | None:
-    """The `revision` of a stored document (base64 of JSON); None for what isn't one of ours."""
+def _is_permanent(answer: Answer | None) -> bool:
+    """Whether asking again would bring the same."""
+    return answer is not None and "error" in answer and answer["error"]["code"] not in (500, 503)
+
+
+async def _within(item: Item, most: int) -> Item | None:
+    """`Item.within`; in a thread where it takes a while."""
+    return item if item.size + _SLACK_BYTES <= most else await asyncio.to_thread(item.within, most)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _revision(data: bytes) -> int | None:
+    """The `revision` of a stored document; None for what isn't one of ours."""
     try:
-        document = orjson.loads(base64.b64decode(encoded))
+        document = orjson.loads(data)
     except ValueError:
         return None
     revision = document.get("revision") if isinstance(document, dict) else None

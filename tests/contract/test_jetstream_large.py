@@ -1,0 +1,84 @@
+"""What is too large for the server goes out shortened; what can't be shortened holds up nothing else."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters.jetstream import Broker
+from ems_worker.core import documents, fitting
+from ems_worker.core.records import JobRow, PointRecord
+from ems_worker.core.run import Run, RunState
+from tests.support import broker as support
+from tests.support import servers, whole
+
+WIDE = {f"p{i}": "x" * 3900 for i in range(300)}
+RESULT = "ems.experiment.result.wide"
+STATUS = "ems.experiment.status.wide"
+
+
+@pytest.fixture
+async def broker(server: servers.NatsServer) -> AsyncIterator[Broker]:
+    async with support.connected(server.url) as one:
+        yield one
+
+
+def result(seq: int) -> bytes:
+    one = Run(seq, 0, 1, 7, state=RunState.COMPLETED, metrics={"population": 1.0}, job_revision=1, ended_seq=seq)
+    return documents.encode(documents.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), one)))
+
+
+def status(revision: int, state: str) -> bytes:
+    """A status of over a megabyte."""
+    return json.dumps({"revision": revision, "state": state, "best": {"params": WIDE}}).encode()
+
+
+async def test_a_document_that_the_server_would_not_take_goes_out_shortened(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """Among others that go as they are."""
+    assert len(result(2)) > 1_048_576
+    trace = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    await broker.publish([(RESULT, result(seq), f"wide-{seq}") for seq in (1, 2, 3)], trace)
+    first, second, third = await whole.stored(server.url, RESULT)
+    assert (first, third) == (json.loads(result(1)), json.loads(result(3)))
+    assert second["params"]["p0"]["bytes"] == 3902
+    assert second.pop(fitting.MARK) == ["params"]
+    assert second | {"params": WIDE} == json.loads(result(2))
+
+
+async def test_a_status_that_is_too_large_is_told_and_stays_the_latest(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """The same once more is no news, and stands as told: also in the eyes of a worker that didn't send it."""
+    for by in (broker, broker):
+        assert await by.publish_latest(STATUS, status(7, "completed"), 7)
+    async with support.connected(server.url) as other:
+        assert await other.publish_latest(STATUS, status(7, "completed"), 7)
+        assert not await other.publish_latest(STATUS, status(7, "failed"), 7)
+    [stored] = await whole.stored(server.url, STATUS)
+    assert (stored["revision"], stored["state"], stored[fitting.MARK]) == (7, "completed", ["best.params"])
+
+
+async def test_what_can_not_be_shortened_keeps_nothing_else_from_being_stored(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """It is refused by its name, with the remedy."""
+    items = [(RESULT, result(1), "a"), ("ems.experiment.point.wide", b"x" * 1_048_576, "b"), (RESULT, result(3), "c")]
+    with pytest.raises(errors.BrokerMisconfigured, match=r"ems\.experiment\.point\.wide.*max_payload"):
+        await broker.publish(items)
+    assert len(await whole.stored(server.url, RESULT)) == 2
+
+
+async def test_who_waits_for_a_reply_gets_it_shortened(broker: Broker, server: servers.NatsServer) -> None:
+    """A decision that quotes a hundred problems at length."""
+    wrong = [{"code": "bad", "path": "a", "line": 1, "column": 1, "message": "x" * 20_000}] * 100
+    async with support.plain(server) as (client, _):
+        subscription = await client.subscribe("_INBOX.someone")
+        await client.flush()
+        await client.flush()
+        await broker.reply("_INBOX.someone", json.dumps({"errors": wrong}).encode())
+        answer = json.loads((await subscription.next_msg(timeout=5)).data)
+    assert answer[fitting.MARK] == ["errors"]
+    assert 45 < len(answer["errors"]) < 55
