@@ -3,11 +3,12 @@
 M. Nygard, Release It!, 2007. Without it a sick cluster eats the attempts of every job within minutes.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ems_worker.core import retry
-from ems_worker.core.run import ErrorKind
+from ems_worker.core.run import ErrorKind, RunState
 
 # How many ends are looked at, how many of them there must be at least, and which part of them may have broken.
 RECENT = 20
@@ -22,25 +23,34 @@ BROKEN_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.LOST})
 class BreakerState(StrEnum):
     CLOSED = "closed"  # all goes its way
     OPEN = "open"  # nothing is started until the pause is over
-    PROBING = "probing"  # one run at a time, until one ends
+    PROBING = "probing"  # one new run at a time, until one ends
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """`recent`: whether each of the last ends was a broken one, oldest first. `until`: monotonic seconds, when open."""
+    """`recent`: whether each of the last ends was a broken one, oldest first. `until`: monotonic seconds, when open.
+
+    `probe`: the run that probes; None: it isn't started yet.
+    """
 
     state: BreakerState = BreakerState.CLOSED
     recent: tuple[bool, ...] = ()
     openings: int = 0
     until: float = 0.0
+    probe: Hashable = None
 
 
-def heard(breaker: Breaker, kind: ErrorKind | None, now: float) -> Breaker:
-    """After the end of a run with this kind of error (None: it completed)."""
-    broken = kind in BROKEN_KINDS
+def heard(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind | None, now: float) -> Breaker:
+    """After the end of a run in this state, with this kind of error (None: none)."""
     if breaker.state is BreakerState.OPEN:
         # Runs from before the opening end now: they say nothing new.
         return breaker
+    if breaker.state is BreakerState.PROBING and run != breaker.probe:
+        return breaker
+    if state is RunState.CANCELLED:
+        # Whoever cancelled it, it says nothing; if it was the probe, the next one is.
+        return replace(breaker, probe=None)
+    broken = kind in BROKEN_KINDS
     if breaker.state is BreakerState.PROBING:
         return _open(breaker, now) if broken else Breaker()
     recent = (*breaker.recent, broken)[-RECENT:]
@@ -57,13 +67,23 @@ def turned(breaker: Breaker, now: float) -> Breaker:
     return breaker
 
 
-def room(breaker: Breaker, room: int, open_runs: int) -> int:
-    """How many runs may be started of those that the window has room for."""
+def claimed(breaker: Breaker, run: Hashable) -> Breaker:
+    """After a run was claimed to be started: the first since probing began is the probe."""
+    if breaker.state is BreakerState.PROBING and breaker.probe is None:
+        return replace(breaker, probe=run)
+    return breaker
+
+
+def room(breaker: Breaker, room: int) -> int:
+    """How many runs may be started of those that the window has room for.
+
+    Those that are open from before don't count for a probe: one of them may go on for a day.
+    """
     if breaker.state is BreakerState.CLOSED:
         return room
-    if breaker.state is BreakerState.OPEN:
-        return 0
-    return min(room, 1) if open_runs == 0 else 0
+    if breaker.state is BreakerState.PROBING and breaker.probe is None:
+        return min(room, 1)
+    return 0
 
 
 def _open(breaker: Breaker, now: float) -> Breaker:

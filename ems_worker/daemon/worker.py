@@ -25,7 +25,7 @@ from ems_worker.service.health import Health, Upkeep
 from ems_worker.service.lasting import lasting
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
-from ems_worker.service.live import Live
+from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
 from ems_worker.service.reconcile import Reconciler
@@ -150,8 +150,8 @@ class Worker:
             for key in ledger.experiments:
                 reporter.tell(key)
 
-        def ended(one: Run) -> None:
-            dispatcher.ended(one)
+        def ended(key: RunKey, one: Run) -> None:
+            dispatcher.ended(key, one)
 
         def relieved() -> None:
             dispatcher.wake()

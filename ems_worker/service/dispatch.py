@@ -16,6 +16,7 @@ from ems_worker.service import crash
 from ems_worker.service.clock import Clock
 from ems_worker.service.lasting import lasting
 from ems_worker.service.ledger import Ledger
+from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
 from ems_worker.service.submit import BATCH, Claimed, Submitter
@@ -92,10 +93,10 @@ class Dispatcher:
             return None
         return "paused: most of the last runs failed for infrastructure reasons; probing until one goes well"
 
-    def ended(self, one: Run) -> None:
+    def ended(self, key: RunKey, one: Run) -> None:
         """Hears of each run that ends."""
         before = self._breaker
-        self._breaker = breaker.heard(before, one.error_kind, self._clock.monotonic())
+        self._breaker = breaker.heard(before, key, one.state, one.error_kind, self._clock.monotonic())
         if before.state is self._breaker.state:
             return
         self._metrics.breaker_open.set(self._breaker.state is not BreakerState.CLOSED)
@@ -135,8 +136,7 @@ class Dispatcher:
         self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
         if self._submitter.stuck or self.behind:
             return False
-        open_runs = self._ledger.open
-        room = breaker.room(self._breaker, min(self._window - open_runs, BATCH), open_runs)
+        room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH))
         if room <= 0:
             return False
         shares = schedule.allot(await self._demands(room), room)
@@ -146,6 +146,11 @@ class Dispatcher:
                 claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
         if not claimed:
             return False
+        for live, one, _ in claimed:
+            name = (live.key, one.point, one.replicate, one.attempt)
+            # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
+            if name in self._ledger.heard:
+                self._breaker = breaker.claimed(self._breaker, name)
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))

@@ -48,7 +48,7 @@ class Ledger(Commits):
         clock: Clock,
         load: Callable[[Experiment], Awaitable[Live]],
         on_change: Callable[[int], None],
-        on_end: Callable[[Run], None] = lambda _: None,
+        on_end: Callable[[RunKey, Run], None] = lambda *_: None,
     ) -> None:
         """`load` makes an experiment live again from its record.
 
@@ -270,7 +270,7 @@ class Ledger(Commits):
             self.heard[place] = self._clock.monotonic()
             self._time(live.key, new)
         if new.ended and (old is None or not old.ended):
-            self._on_end(new)
+            self._on_end(place, new)
         if new.waiting is Waiting.AWAITING:
             self._await(live, new)
         else:

@@ -317,6 +317,32 @@ async def test_when_most_runs_break_nothing_is_started_for_a_while(tmp_path: Pat
         await wait.until(lambda: len(desk.orchestrator.sent) == 40)
 
 
+async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probing(tmp_path: Path) -> None:
+    """It was open before most others broke; neither does its end count as the probe's."""
+    async with working(tmp_path, clock=(clock := Clock()), window=12) as desk:
+        await desk.begin(plan("long", points=2))
+        await sent(desk, 2)
+        for name in list(desk.orchestrator.sent):
+            await desk.hear("started", name)
+        await desk.begin(plan("short", points=40, limits={"max_attempts": 1, "max_failed": "100%"}))
+        await sent(desk, 12)
+        await quiet(desk)
+        for name in desk.orchestrator.sent[2:]:
+            await desk.hear("failed", name, error_kind="infrastructure")
+        assert desk.dispatcher.paused
+        before = len(desk.orchestrator.sent)
+        clock.seconds += breaker.LONGEST_PAUSE_SECONDS
+        desk.dispatcher.wake()
+        await sent(desk, before + 1)
+        await desk.hear("completed", "long-p000000-r000-a1")
+        await quiet(desk)
+        assert len(desk.orchestrator.sent) == before + 1
+        assert desk.dispatcher.paused
+        await desk.hear("completed", desk.orchestrator.sent[before])
+        assert not desk.dispatcher.paused
+        await sent(desk, before + 2)
+
+
 async def test_a_breaker_whose_pause_is_over_does_not_spin_while_commands_are_stuck(tmp_path: Path) -> None:
     """The dispatcher sleeps until there is news."""
     async with Desk.open(tmp_path) as desk:

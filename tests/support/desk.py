@@ -27,7 +27,7 @@ from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
-from ems_worker.service.live import Live
+from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
@@ -278,8 +278,8 @@ class Desk:
         for key in self.ledger.experiments:
             self.reporter.tell(key)
 
-    def _ended(self, one: Run) -> None:
-        self.dispatcher.ended(one)
+    def _ended(self, key: RunKey, one: Run) -> None:
+        self.dispatcher.ended(key, one)
 
     def _relieved(self) -> None:
         self.dispatcher.wake()

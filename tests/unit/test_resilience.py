@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ems_worker.core import aimd, breaker, reconcile, retry
 from ems_worker.core.breaker import Breaker, BreakerState
 from ems_worker.core.reconcile import Asked
-from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
 
 BROKEN, WRONG = ErrorKind.INFRASTRUCTURE, ErrorKind.SIMULATION
 RUNNING = Signal(RunEvent.START)
@@ -25,8 +25,17 @@ def test_pauses_double_up_to_a_limit_with_a_spread(failures: int, identity: str)
 def fed(ends: list[ErrorKind | None], one: Breaker | None = None, now: float = 0.0) -> Breaker:
     one = one or Breaker()
     for kind in ends:
-        one = breaker.heard(one, kind, now)
+        one = heard(one, "some run", kind, now)
     return one
+
+
+def heard(one: Breaker, name: str, kind: ErrorKind | None, now: float = 0.0) -> Breaker:
+    return breaker.heard(one, name, RunState.COMPLETED if kind is None else RunState.FAILED, kind, now)
+
+
+def probing(ends: int = 10) -> Breaker:
+    opened = fed([BROKEN] * ends)
+    return breaker.turned(opened, opened.until)
 
 
 def test_the_breaker_opens_when_most_of_the_last_runs_broke() -> None:
@@ -39,27 +48,86 @@ def test_the_breaker_opens_when_most_of_the_last_runs_broke() -> None:
 
 
 def test_an_open_breaker_starts_nothing_then_probes_with_one_run() -> None:
-    """After its pause, and only while no other run is open."""
+    """After its pause, whatever else is open from before."""
     opened = fed([BROKEN] * 10)
-    assert breaker.room(opened, 50, 0) == 0
+    assert breaker.room(opened, 50) == 0
     assert breaker.turned(opened, opened.until - 0.1) == opened
-    probing = breaker.turned(opened, opened.until)
-    assert probing.state is BreakerState.PROBING
-    assert breaker.room(probing, 50, 0) == 1
-    assert breaker.room(probing, 50, 1) == 0
-    assert breaker.room(Breaker(), 50, 7) == 50
+    probes = breaker.turned(opened, opened.until)
+    assert probes.state is BreakerState.PROBING
+    assert breaker.room(probes, 50) == 1
+    assert breaker.room(probes, 0) == 0
+    assert breaker.room(breaker.claimed(probes, "probe"), 50) == 0
+    assert breaker.room(Breaker(), 50) == 50
+
+
+def test_only_a_breaker_that_probes_takes_note_of_what_is_claimed() -> None:
+    """And only of the first."""
+    opened = fed([BROKEN] * 10)
+    assert breaker.claimed(Breaker(), "run") == Breaker()
+    assert breaker.claimed(opened, "run") == opened
+    probes = breaker.claimed(probing(), "probe")
+    assert breaker.claimed(probes, "another") == probes
 
 
 def test_a_good_probe_closes_and_a_broken_one_opens_for_longer() -> None:
     """The pause doubles with every opening until a run ends well."""
     opened = fed([BROKEN] * 10)
-    assert breaker.heard(opened, None, 1.0) == opened
-    probing = breaker.turned(opened, opened.until)
-    assert breaker.heard(probing, None, 0.0) == Breaker()
-    again = breaker.heard(probing, BROKEN, 100.0)
+    assert heard(opened, "run", None, 1.0) == opened
+    probes = breaker.claimed(probing(), "probe")
+    for good in (None, WRONG):
+        assert heard(probes, "probe", good) == Breaker()
+    again = heard(probes, "probe", BROKEN, 100.0)
     assert again.state is BreakerState.OPEN
     assert again.openings == 2
     assert again.until > 100.0 + breaker.FIRST_PAUSE_SECONDS
+    assert again.probe is None
+
+
+@pytest.mark.parametrize("kind", [None, WRONG, BROKEN])
+def test_the_end_of_a_run_from_before_says_nothing_to_a_breaker_that_probes(kind: ErrorKind | None) -> None:
+    """Before its probe is claimed and after."""
+    for one in (probing(), breaker.claimed(probing(), "probe")):
+        assert heard(one, "from before", kind) == one
+
+
+def test_a_cancelled_run_says_nothing() -> None:
+    """Where it was the probe, another one probes."""
+    probes = breaker.claimed(probing(), "probe")
+    for one in (Breaker(), fed([BROKEN] * 9), fed([BROKEN] * 10), probing(), probes):
+        assert breaker.heard(one, "run", RunState.CANCELLED, None, 0.0) == one
+    assert breaker.heard(probes, "probe", RunState.CANCELLED, None, 0.0) == probing()
+
+
+STORY = st.lists(
+    st.tuples(st.sampled_from(["claim", "end", "wait"]), st.integers(0, 3), st.sampled_from([None, WRONG, BROKEN])),
+    max_size=150,
+)
+
+
+@given(STORY)
+def test_a_breaker_never_stops_for_good_and_probes_with_one_run_at_a_time(
+    story: list[tuple[str, int, ErrorKind | None]],
+) -> None:
+    """Whatever is open from before: there is a pause, or room, or a probe that is open."""
+    one, now, claims = Breaker(), 0.0, 0
+    still_open: list[str] = [f"before {number}" for number in range(30)]
+    for kind, number, error in story:
+        if kind == "wait":
+            now += 100.0
+        one = breaker.turned(one, now)
+        if kind == "claim" and breaker.room(one, 5) > 0:
+            claims += 1
+            still_open.append(f"run {claims}")
+            one = breaker.claimed(one, still_open[-1])
+        elif kind == "end" and still_open:
+            one = heard(one, still_open.pop(number % len(still_open)), error, now)
+        if one.state is BreakerState.OPEN:
+            assert breaker.room(one, 5) == 0
+            assert one.until > now - 100.0
+        elif one.state is BreakerState.PROBING:
+            assert breaker.room(one, 5) == (0 if one.probe in still_open else 1)
+        else:
+            assert breaker.room(one, 5) == 5
 
 
 def test_overload_halves_the_window_of_calls_and_good_answers_grow_it() -> None:
