@@ -88,7 +88,9 @@ def reason(known: Exception | None, error: Exception) -> Exception:
 
     A server that lets nobody in says why and closes; the reset that nats-py may report next says nothing.
     """
-    if isinstance(known, nats.errors.Error) and isinstance(error, ConnectionResetError | BrokenPipeError):
+    if isinstance(known, nats.errors.Error | ssl.SSLError) and isinstance(
+        error, ConnectionResetError | BrokenPipeError
+    ):
         return known
     return error
 

@@ -66,8 +66,10 @@ async def to_the_end(
     if not json:
         summary(status)
         # The end is known and told: that the reasons can't be had any more changes nothing about it.
-        with contextlib.suppress(errors.EmsError):
+        try:
             await failures.tell(ems, status)
+        except errors.EmsError as silent:
+            shell.say(f"why jobs did not complete can't be told now: {silent}")
     elif not each:
         shell.out_json(status)
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED

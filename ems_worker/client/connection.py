@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ _ERROR = "Nats-Service-Error"
 _RETRY_SECONDS = 0.25
 # So often every server may refuse before we give up: one may be starting this moment.
 _REFUSALS = 3
+# How long a server that hears us may take to say so.
+_PONG_SECONDS = 1
+# OpenSSL's numbers for a certificate that is right but of a CA that we don't know.
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
 # An idle connection whose server is gone is noticed after two of these.
 _PING_SECONDS = 10
 
@@ -76,10 +81,7 @@ class Connection:
                 )
         except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
             await self.close()
-            why = _words(self._last_error or failed)
-            raise errors.BrokerUnavailable(
-                f"no NATS server at {self.servers} ({why}); start one, or name another with --server or NATS_URL"
-            ) from failed
+            raise errors.BrokerUnavailable(_kept_out(self.servers, self._last_error or failed)) from failed
         self._opened = True
 
     async def close(self) -> None:
@@ -105,6 +107,13 @@ class Connection:
             raise errors.WorkerUnavailable(
                 f"no worker answers at {self.servers}; start one: ems-worker run"
             ) from nobody
+        except errors.NoAnswer as late:
+            if not await self._hears():
+                raise
+            raise errors.NoAnswer(
+                f"the worker did not answer within {timeout:g} s: it is busy or hangs; "
+                "look at `ems-worker health`, its /readyz and its log"
+            ) from late
         _check(reply)
         document: dict[str, Any] = json.loads(reply.data)
         return document
@@ -130,6 +139,14 @@ class Connection:
         except (nats.errors.Error, OSError) as failed:
             raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
 
+    async def _hears(self) -> bool:
+        """Whether NATS itself answers: then it is somebody behind it who doesn't."""
+        try:
+            await self._client.flush(timeout=_PONG_SECONDS)
+        except (nats.errors.Error, OSError):
+            return False
+        return True
+
     async def _on_error(self, error: Exception) -> None:
         self._last_error = nats_access.reason(self._last_error, error)
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
@@ -146,8 +163,28 @@ class Connection:
         self._notice("connected to NATS again")
 
 
+def _kept_out(servers: str, error: Exception) -> str:
+    """Why there is no connection, and what to do about that: nobody is there, or somebody who doesn't let us in."""
+    why = _words(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        remedy = "; EMS_NATS_CA names the file of its CA" if error.verify_code in _UNKNOWN_ISSUER else ""
+        return f"the certificate of NATS at {servers} isn't trusted ({why}){remedy}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with NATS at {servers} ({why}); EMS_NATS_CERT and EMS_NATS_KEY name a certificate of ours"
+    if isinstance(error, nats_access.NotEncryptedError):
+        return f"NATS at {servers}: {why}"
+    if isinstance(error, nats.errors.Error) and "auth" in why.lower():
+        return (
+            f"NATS at {servers} doesn't let us in ({why}): the credentials are missing or wrong; give them with "
+            "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY"
+        )
+    return f"no NATS server at {servers} ({why}); start one, or name another with --server or NATS_URL"
+
+
 def _words(error: Exception) -> str:
     """An error of the network in the words that people know it by."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, socket.gaierror):

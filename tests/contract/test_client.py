@@ -6,6 +6,8 @@ The worker's side of the queries is played by a small service with the same prot
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -297,7 +299,7 @@ async def test_a_configuration_is_put_together_from_its_parts(ems: client.EmsCli
 
 
 async def test_a_worker_that_does_not_answer_in_time_is_no_answer(server: servers.NatsServer, other: Client) -> None:
-    """It may be busy, or gone this moment."""
+    """It may be busy, or hang: it is named, not NATS, which is well."""
 
     async def mute(message: Any) -> None:
         """Hears, and says nothing."""
@@ -305,5 +307,19 @@ async def test_a_worker_that_does_not_answer_in_time_is_no_answer(server: server
     await other.subscribe("ems.api.get", cb=mute)
     await heard(other)
     async with client.EmsClient(server.url, request_timeout=0.2) as ems:
-        with pytest.raises(errors.NoAnswer):
+        with pytest.raises(errors.NoAnswer, match=r"the worker did not answer within 0\.2 s: .*ems-worker health"):
             await ems.get("e")
+
+
+async def test_a_nats_server_that_hangs_is_not_taken_for_a_worker_that_does(
+    server: servers.NatsServer, other: Client
+) -> None:
+    """Without its PONG nobody knows about the worker."""
+    await serve(other, "get", lambda _: {})
+    async with client.EmsClient(server.url, request_timeout=0.2) as ems:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(errors.NoAnswer, match=r"no answer from nats://127\.0\.0\.1:\d+ in time"):
+                await ems.get("e")
+        finally:
+            os.kill(server.pid, signal.SIGCONT)

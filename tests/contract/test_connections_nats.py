@@ -52,6 +52,14 @@ async def keeps_out(access: Access, why: str) -> None:
     assert PASSWORD not in f"{of_worker.value} {of_client.value} {access!r}"
 
 
+async def says(access: Access, words: str, *, timeout: float = 1) -> None:
+    """The client tells what to do about it, and not to start a server that is there."""
+    with pytest.raises(errors.BrokerUnavailable, match=words) as told:
+        async with client.EmsClient(access, connect_timeout=timeout):
+            pass
+    assert "start one" not in str(told.value)
+
+
 async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """What a nats-server does to a stranger whose PING comes too late to be read: its reason, then a reset."""
     writer.write(b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true}\r\n')
@@ -78,6 +86,8 @@ async def test_user_and_password(tmp_path: Path) -> None:
             pass
         await keeps_out(bare, "(?i)authorization")
         await keeps_out(dataclasses.replace(bare, user="other", password=PASSWORD), "(?i)authorization")
+        await says(bare, "doesn't let us in .*: the credentials are missing or wrong; .*EMS_NATS_CREDS")
+        await says(Access((server.url.replace("nats://", "tls://"),)), "the server offers no TLS")
 
 
 async def test_token(tmp_path: Path) -> None:
@@ -119,6 +129,7 @@ async def test_tls(tmp_path: Path, certificates: security.Certificates) -> None:
         async with client.EmsClient(Access((f"tls://localhost:{server.port}",), ca=certificates.ca)):
             pass
         await keeps_out(Access((server.url,), ca=certificates.other_ca), "(?i)certificate verify failed")
+        await says(Access((server.url,), ca=certificates.other_ca), "isn't trusted .*; EMS_NATS_CA names")
         await keeps_out(Access((server.url.replace("nats://", "tls://"),)), "(?i)certificate verify failed")
 
 
@@ -131,9 +142,7 @@ async def test_mutual_tls(tmp_path: Path, certificates: security.Certificates) -
             with pytest.raises(errors.BrokerUnavailable):
                 async with Broker.connect(access, name="test", timeout=5):
                     pass
-            with pytest.raises(errors.BrokerUnavailable):
-                async with client.EmsClient(access, connect_timeout=1):
-                    pass
+            await says(access, "no TLS with NATS at .*; EMS_NATS_CERT", timeout=3)
 
 
 async def test_tls_first(tmp_path: Path, certificates: security.Certificates) -> None:

@@ -1,11 +1,12 @@
 """What the commands say: numbers, durations, headers, and how they end."""
 
 import inspect
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
-from ems_worker import errors
+from ems_worker import client, errors
 from ems_worker.cli import exits, follow, tables
 
 
@@ -87,3 +88,28 @@ def test_a_metric_that_no_result_has_is_told(
     metrics = {"m": aggregate}
     follow.summary(status(experiment_id="reef", reason=None, metrics=metrics, best=None))
     assert words in capsys.readouterr().out.splitlines()
+
+
+class _Silent(client.EmsClient):
+    """Of a worker that hangs: the status is in its stream, nobody tells the jobs."""
+
+    async def watch(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        ended = {"experiment_id": experiment_id, "finished_at": "2026-01-01T00:00:00.000Z", "state": "failed"}
+        yield status(**ended, reason=None, metrics={}, best=None)
+
+    async def jobs(
+        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        if state is not None:
+            raise errors.NoAnswer("the worker did not answer within 10 s")
+        yield {}
+
+
+async def test_reasons_that_cannot_be_had_are_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    """The outcome is told all the same, and the exit code is the experiment's."""
+    assert await follow.to_the_end(_Silent(), "reef") is exits.Exit.FAILED
+    told = capsys.readouterr()
+    assert told.out == "reef failed: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible\n"
+    assert told.err.splitlines()[-1] == (
+        "why jobs did not complete can't be told now: the worker did not answer within 10 s"
+    )
