@@ -1,10 +1,19 @@
 """Keeping parameters apart: no value is set twice, no name means two things."""
 
-from ems_worker.core import axes, explicit, options, paths, problems
+from ems_worker.core import axes, canonical, explicit, options, paths, problems
 
 
-def check(space: list[axes.Axis], runs: explicit.Reader, inject: options.Inject, found: problems.Problems) -> None:
-    """Reports two of axes, entries of `runs` and injected values that set the same value or go by the same name."""
+def check(
+    base: dict[str, canonical.JSON],
+    space: list[axes.Axis],
+    runs: explicit.Reader,
+    inject: options.Inject,
+    found: problems.Problems,
+) -> None:
+    """Reports two of axes, entries of `runs` and injected values that set the same value or go by the same name.
+
+    The name of an axis may not be another path of the base configuration either: expressions would read the axis there.
+    """
     taken: dict[paths.Path, str] = {}
     above: dict[paths.Path, str] = {}
     names: dict[str, str] = {}
@@ -27,6 +36,11 @@ def check(space: list[axes.Axis], runs: explicit.Reader, inject: options.Inject,
             if other != axis.dotted:
                 message = f"{label!r} is {other!r} too; give one of them another name with 'as'"
                 found.add("duplicate", axis.place, message, on_key=True)
+    told = {*runs.parameters, *(axis.dotted for axis in space)}
+    for axis in space:
+        if axis.name not in told and paths.resolve(base, paths.split(axis.name)) not in (None, axis.path):
+            message = f"the base configuration has another {axis.name!r}, which expressions could not name any more"
+            found.add("duplicate", (*axis.place, "as"), f"{message}; take another name")
     for name, path in runs.parameters.items():
         claim(path, f"{name!r}", runs.places[name])
         if names.get(name, name) != name:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Final, Literal, cast
 
 from ems_worker.core import axes, canonical, paths, problems, seeds
@@ -62,7 +63,7 @@ class MaxFailed:
     """How many jobs may fail before the experiment has: a count, or a percentage of all jobs. Exactly one is set."""
 
     count: int | None = None
-    percent: float | None = None
+    percent: Fraction | None = None
 
     def allowed(self, jobs: int) -> int:
         """The number of failed jobs that an experiment of so many jobs bears."""
@@ -137,8 +138,8 @@ def _seconds(value: object, place: problems.Place, found: problems.Problems) -> 
 def _max_failed(value: object, place: problems.Place, found: problems.Problems) -> MaxFailed | None:
     if isinstance(value, str):
         percent = _PERCENT.fullmatch(value)
-        if percent and float(percent[1]) <= 100:
-            return MaxFailed(percent=float(percent[1]))
+        if percent and Fraction(percent[1]) <= 100:
+            return MaxFailed(percent=Fraction(percent[1]))
         found.add(
             "bad_format", place, f"{problems.brief(value)} is neither a number of jobs nor a percentage like '5%'"
         )

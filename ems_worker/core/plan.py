@@ -129,7 +129,7 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
     if "runs" in data:
         runs.read(data["runs"], ("runs",))
     inject = options.read_inject(data["inject"], config, found) if "inject" in data else Inject()
-    apart.check(reader.axes, runs, inject, found)
+    apart.check(config, reader.axes, runs, inject, found)
     chosen, space = design.read(data.get("design", {}), reader.axes, seeding.root, found, odd)
     constraints = design.read_constraints(data["constraints"], found) if "constraints" in data else []
     names = scope.resolve(space, constraints, runs.parameters, config, found)

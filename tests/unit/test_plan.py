@@ -1,5 +1,7 @@
 """A plan's parts: what is read, what its defaults are, and how errors are gathered."""
 
+from fractions import Fraction
+
 import pytest
 
 from ems_worker import errors
@@ -75,7 +77,13 @@ def test_everything_that_a_plan_says_is_kept() -> None:
         plan.TrackedMetric("age"),
     )
     assert full.limits == plan.Limits(
-        5, 1.5, 7, frozenset({"simulation", "lost"}), plan.MaxFailed(percent=12.5), fail_fast=True, priority=-7
+        5,
+        1.5,
+        7,
+        frozenset({"simulation", "lost"}),
+        plan.MaxFailed(percent=Fraction(25, 2)),
+        fail_fast=True,
+        priority=-7,
     )
     assert full.limits.max_failed.allowed(100) == 12
     assert (full.group, full.tags, full.labels) == ("study", ("a", "b"), {"wave": "3"})
@@ -87,6 +95,12 @@ def test_everything_that_a_plan_says_is_kept() -> None:
     )
     assert parsed("limits: {max_failed: 3, retry_on: []}").limits.max_failed.allowed(100) == 3
     assert parsed("limits: {retry_on: []}").limits.retry_on == frozenset()
+
+
+@pytest.mark.parametrize(("percent", "jobs", "allowed"), [("64.1", 1000, 641), ("1.1", 1000, 11), ("0.07", 9999, 6)])
+def test_percentages_are_exact(percent: str, jobs: int, allowed: int) -> None:
+    """64.1 % of 1000 jobs are 641, though 64.1 as a float is a little less; parts of a job are none."""
+    assert parsed(f"limits: {{max_failed: {percent}%}}").limits.max_failed.allowed(jobs) == allowed
 
 
 def test_metrics_may_come_after_the_run() -> None:
