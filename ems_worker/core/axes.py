@@ -29,14 +29,16 @@ class Axis:
     """One parameter. `place` is where the plan says it.
 
     Of `values` a grid axis has one a point, a constant has one in all, a sampled one (with a `distribution`) has none
-    until its design is known, and a derived one (with an `expression`) none ever. It is left out of the points at
-    which `when` does not hold. A `broken` one was reported, and is there only so that its name is known.
+    until its design is known, and a derived one (with an `expression`) none ever. `values_place` is where the plan
+    says them. It is left out of the points at which `when` does not hold. A `broken` one was reported, and is there
+    only so that its name is known.
     """
 
     path: paths.Path
     name: str
     place: problems.Place
     values: Sequence[JSON] = ()
+    values_place: problems.Place = ()
     constant: bool = False
     distribution: samples.Distribution | None = None
     expression: expressions.Expression | None = None
@@ -79,11 +81,11 @@ class Reader:
     def _axis(self, spec: object, path: paths.Path, dotted: str, there: JSON, place: problems.Place) -> None:
         axis: Axis | None = None
         if isinstance(spec, list):
-            values = forms.listed(spec, place, self._found, self._odd)
+            values = forms.listed(spec, place, self._found)
             if isinstance(there, list) and not any(isinstance(value, list) for value in spec):
                 message = "these are single values, one a point, though the base configuration has a list here"
                 self._odd.add("list_of_values", place, f"{message}; for one constant list write {{value: [...]}}")
-            axis = Axis(path, dotted, place, values) if values is not None else None
+            axis = Axis(path, dotted, place, values, place) if values is not None else None
         elif isinstance(spec, Mapping):
             axis = self._spec(spec, Axis(path, dotted, place))
         else:
@@ -133,12 +135,12 @@ class Reader:
             return dataclasses.replace(axis, values=[cast("JSON", given)], constant=True)
         values: Sequence[JSON] | None
         if kind == "values":
-            values = forms.listed(given, here, found, self._odd)
+            values = forms.listed(given, here, found)
         elif kind == "range":
             values = forms.linear(given, here, found)
         else:
             values = forms.logarithmic(given, here, found)
-        return None if values is None else dataclasses.replace(axis, values=values)
+        return None if values is None else dataclasses.replace(axis, values=values, values_place=here)
 
     def _expression(self, given: object, place: problems.Place) -> expressions.Expression | None:
         self._expressions += 1

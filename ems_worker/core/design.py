@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-from ems_worker.core import axes, canonical, expressions, forms, problems, ranges, samples
+from ems_worker.core import axes, canonical, expressions, forms, problems, ranges, repeats, samples
 
 JSON = canonical.JSON
 
@@ -31,7 +31,10 @@ def read(
     found: problems.Problems,
     odd: problems.Problems,
 ) -> tuple[Design, list[axes.Axis]]:
-    """The `design` of a plan, and its axes with the sampled ones' values filled in. `root` seeds what has no seed."""
+    """The `design` of a plan, and its axes: sampled ones with their values, others with each value, or row, once.
+
+    `root` seeds what has no seed.
+    """
     spec = found.mapping(data, _PLACE) or {}
     found.keys(spec, _PLACE, _KEYS)
     sampler = found.choice(spec["sampler"], (*_PLACE, "sampler"), _SAMPLERS) if "sampler" in spec else None
@@ -62,7 +65,7 @@ def read(
         found.add("needs_samples", _PLACE, "design needs the number of 'samples' to take", on_key=True)
     elif sampler is not None and count is not None and seed is not None:
         space = _sampled(cast("samples.Sampler", sampler), space, sampled, count, seed, found, odd)
-    return Design(sampler or "grid", zips, limit), space
+    return Design(sampler or "grid", zips, limit), _distinct(space, zips, found, odd)
 
 
 def read_constraints(data: object, found: problems.Problems) -> list[tuple[expressions.Expression, problems.Place]]:
@@ -107,6 +110,28 @@ def _sampled(
         distribution = space[number].distribution
         assert distribution is not None
         space[number] = dataclasses.replace(space[number], values=samples.Column(column, distribution))
+    return space
+
+
+def _distinct(
+    space: list[axes.Axis],
+    zips: tuple[tuple[int, ...], ...],
+    found: problems.Problems,
+    odd: problems.Problems,
+) -> list[axes.Axis]:
+    """The axes without values, or rows of a zip group, that are there already: equal combinations are one point."""
+    space = list(space)
+    alone = sorted({*range(len(space))}.difference(*zips))
+    together: list[tuple[tuple[int, ...], problems.Place]] = [
+        *(((number,), space[number].values_place) for number in alone if space[number].values_place),
+        *((group, (*_PLACE, "zip", at)) for at, group in enumerate(zips)),
+    ]
+    for group, place in together:
+        columns = [repeats.Column(axis.name, axis.values, axis.values_place) for axis in (space[n] for n in group)]
+        if len({ranges.size(column.values) for column in columns}) != 1:
+            continue  # it was reported
+        for number, values in zip(group, repeats.without(columns, place, found, odd), strict=True):
+            space[number] = dataclasses.replace(space[number], values=values)
     return space
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
-from ems_worker.core import canonical, expressions, problems, ranges, samples
+from ems_worker.core import canonical, expressions, problems, ranges, repeats, samples
 
 JSON = canonical.JSON
 
@@ -19,23 +19,15 @@ DISTRIBUTIONS: Final = {
 }
 
 
-def listed(
-    given: object, place: problems.Place, found: problems.Problems, odd: problems.Problems
-) -> Sequence[JSON] | None:
-    """The values of a list, each once."""
+def listed(given: object, place: problems.Place, found: problems.Problems) -> Sequence[JSON] | None:
+    """The values of a list, as written: which of them count is known once it is known what varies together."""
     values = found.sequence(given, place)
     if values is None:
         return None
     if not values:
         found.add("empty", place, "this needs at least one value")
         return None
-    kept: dict[str, JSON] = {}
-    for index, value in enumerate(values):
-        key = canonical.text(value)
-        if key in kept:
-            odd.add("duplicate_value", (*place, index), f"{problems.brief(value)} is there twice and counts once")
-        kept.setdefault(key, cast("JSON", value))
-    return list(kept.values())
+    return list(cast("Sequence[JSON]", values))
 
 
 def linear(given: object, place: problems.Place, found: problems.Problems) -> Sequence[JSON] | None:
@@ -95,8 +87,11 @@ def distribution(
     if missing:
         return None
     if kind == "choice":
-        values = listed(spec["values"], (*place, "values"), found, odd)
-        return None if values is None else samples.Choice(values)
+        values = listed(spec["values"], (*place, "values"), found)
+        if values is None:
+            return None
+        (once,) = repeats.without([repeats.Column("", values, (*place, "values"))], place, found, odd)
+        return samples.Choice(once)
     if kind == "int":
         low, high = (found.integer(spec[key], (*place, key), -(2**53), 2**53) for key in needed)
         if low is None or high is None or not _ordered(low, high, place, found):

@@ -1,5 +1,7 @@
 """Spaced values, worked out when they are asked for: a range of a million values costs nothing until it is walked."""
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -11,15 +13,21 @@ Number = int | float
 _KEPT: Final = 10_000
 _PRECISE: Final = Context(prec=40)
 _ROUNDED: Final = Context(prec=30)
+# Twice the largest distance of a float to the next, by its size.
+_FINEST: Final = Decimal(2) ** -51
 
 
 class Spaced(Sequence[Number]):
-    """`size` values, value i made from i. `size` may be more than `len` can say."""
+    """`size` values, value i made from i. `size` may be more than `len` can say.
 
-    __slots__ = ("_kept", "_make", "size")
+    They only grow, or only fall; `dense` ones may be closer to each other than floats are, so that some are equal.
+    """
 
-    def __init__(self, size: int, make: Callable[[int], Number]) -> None:
+    __slots__ = ("_kept", "_make", "dense", "size")
+
+    def __init__(self, size: int, make: Callable[[int], Number], *, dense: bool) -> None:
         self.size = size
+        self.dense = dense
         self._make = make
         self._kept: dict[int, Number] = {}
 
@@ -78,7 +86,9 @@ def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
         value = _ROUNDED.plus(_PRECISE.exp(exponent))
         return int(value) if whole else float(value)
 
-    return Spaced(num, make)
+    width = abs(_PRECISE.subtract(last, first))
+    tiny = min(start, stop) < sys.float_info.min  # where floats are further apart than elsewhere
+    return Spaced(num, make, dense=num > 1 and (tiny or width <= (num - 1) * _FINEST))
 
 
 def _exact(number: Number) -> Fraction:
@@ -93,7 +103,8 @@ def _linear(start: Number, step: Fraction, num: int, whole: bool) -> Spaced:
         value = first + step * index
         return int(value) if whole else float(value)
 
-    return Spaced(num, make)
+    largest = max(abs(first), abs(first + step * (num - 1)))
+    return Spaced(num, make, dense=num > 1 and abs(step) <= (0 if whole else Fraction(math.ulp(float(largest)))))
 
 
 def _whole_multiples(start: int, stop: int, num: int) -> bool:
