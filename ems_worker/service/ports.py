@@ -113,7 +113,12 @@ class Manifest(Protocol):
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         """Ended jobs in the order of their end."""
 
-    async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]: ...
+    async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]:
+        """With counts and aggregates, for which all their jobs are read."""
+
+    async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
+        """Of these points, those all of whose jobs had ended by this position; quickly told."""
+
     async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]: ...
     async def best_point(self, key: int) -> PointRow | None:
         """Of the points whose jobs have all ended, the one with the best mean of the experiment's goal metric."""

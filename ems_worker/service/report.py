@@ -167,7 +167,9 @@ class Reporter:
 
     async def _ended_points(self, live: Live, numbers: list[int], last: int) -> list[PointRow]:
         """Points all of whose jobs had ended, the last of them among the ends published now."""
-        rows = await self._manifest.points(live.key, numbers)
+        # Asked for by number first: of a point that has an open job still, all the others need not be read.
+        complete = await self._manifest.ended_points(live.key, numbers, last)
+        rows = await self._manifest.points(live.key, complete) if complete else ()
         return [row for row in rows if row.ended_seq is not None and row.ended_seq <= last]
 
     async def _rank(self, live: Live, ended: list[PointRow]) -> None:

@@ -87,3 +87,18 @@ async def test_what_work_waits_for_is_searched_and_not_scanned(tmp_path: Path, n
     assert not [
         step for step in plan if re.match(r"SCAN (runs|points|experiments|plans|submissions|remembered)$", step)
     ]
+
+
+async def test_an_open_job_of_a_point_is_looked_for_in_the_order_of_the_table(tmp_path: Path) -> None:
+    """Backwards from the last replicate: nothing is sorted before the first is found."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path):
+        pass
+    connection = sqlite3.connect(path)
+    try:
+        values = {"key": 1, "numbers": "[0]", "seq": 1}
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {READS['ended_points'].text}", values)]
+    finally:
+        connection.close()
+    assert "SEARCH runs USING PRIMARY KEY (experiment=? AND point=?)" in plan
+    assert not [step for step in plan if "B-TREE" in step]

@@ -254,6 +254,22 @@ async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest
     assert best.point.point == min((one.mean, point) for point, one in by_point.items() if one.n)[1]
 
 
+async def test_points_whose_jobs_have_all_ended_by_a_position_are_told_apart(manifest: Manifest) -> None:
+    """Whichever job is the last; an open job, or an end after the position, and the point isn't among them."""
+    record = await manifests.running(manifest, manifests.spec(points=3, replicates=2))
+    runs = await _pending(manifest, record)
+    found = []
+    for seq, run in enumerate((runs[n] for n in (1, 4, 0, 2, 5, 3)), 1):
+        await manifest.save([(record.key, run, manifests.completed(run, seq, population=1.0))], {record.key: seq})
+        found.append(list(await manifest.ended_points(record.key, [0, 1, 2], seq)))
+    assert found == [[], [], [0], [0], [0, 2], [0, 1, 2]]
+    assert [list(await manifest.ended_points(record.key, [2, 1, 0], seq)) for seq in (4, 5, 6)] == [
+        [0],
+        [2, 0],
+        [2, 1, 0],
+    ]
+
+
 async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> None:
     """None without a goal, while every point is open, or where nothing completed; the earlier of equals."""
     record = await manifests.running(manifest)

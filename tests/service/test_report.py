@@ -119,6 +119,19 @@ async def test_a_worse_late_result_dethrones_the_best_point(tmp_path: Path) -> N
     """Another is looked for in the manifest."""
     limits: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 4}}
     async with Desk.open(tmp_path) as desk:
+async def test_the_replicates_of_a_point_are_read_once_it_is_complete(tmp_path: Path) -> None:
+    """Not for each of its ends: it may have a million."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, replicates=3))
+        names = await desk.launch(live)
+        with patch.object(desk.manifest, "points", wraps=desk.manifest.points) as points:
+            for number, name in enumerate(names):
+                await desk.hear("completed", name, metrics={"population": 1.0})
+                await desk.report("reef")
+                assert points.call_count == (number + 1) // 3
+        assert [one["point"] for one in desk.broker.of("point")] == [0, 1]
+
+
         live = await desk.begin(plan(points=2, replicates=2, **limits))
         names = await desk.launch(live)
         await finish(desk, names[:1], [10])

@@ -56,6 +56,16 @@ FROM json_each(:numbers) AS wanted CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
 ORDER BY runs.point, replicate;
 
+-- name: ended_points
+-- Of some points, those all of whose jobs had ended by a position. Looked at from the last replicate down, which is
+-- started last: an open one is met soon, however many have ended.
+SELECT wanted.value FROM json_each(:numbers) AS wanted
+WHERE (
+  SELECT 1 FROM runs
+  WHERE experiment = :key AND point = wanted.value AND current = 1 AND (ended_seq IS NULL OR ended_seq > :seq)
+  ORDER BY experiment DESC, point DESC, replicate DESC, attempt DESC LIMIT 1
+) IS NULL;
+
 -- name: best_point
 -- The point with the least value of :sign times its mean, of those whose jobs have all ended.
 SELECT point FROM (

@@ -140,6 +140,9 @@ class Reports:
         standing = {point: list(group) for point, group in groupby(found, key=lambda row: row[0])}
         return [rows.point_row(records[number], standing.get(number, ()), tracked) for number in sorted(records)]
 
+    async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
+        return [row[0] for row in await self._hot.all("ended_points", key=key, numbers=_list(numbers), seq=seq)]
+
     async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]:
         found = await self._reports.all("point_numbers", key=key, after_point=after_point, limit=limit)
         return await self.points(key, [row[0] for row in found])
