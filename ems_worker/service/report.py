@@ -108,9 +108,18 @@ class Reporter:
 
     async def report(self, live: Live) -> None:
         """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""
-        if live.key in self._leaving:
-            return
-        await self._results(live)
+        if (leaving := self._leaving.get(live.key)) is not None:
+            if not leaving.done():
+                return
+            del self._leaving[live.key]
+            await leaving  # what went wrong is raised here, as with one whose file is written at once
+        try:
+            await self._results(live)
+        except errors.BrokerMisconfigured:
+            # How it goes can be told all the same; only its end waits for its results.
+            if not live.over:
+                await self._status(live, live.record, live.recorded)
+            raise
         record, tally = live.record, live.recorded
         if live.over and record.published_seq < record.ended_seq:
             # It ended just now: its last results go first.
@@ -121,7 +130,7 @@ class Reporter:
             if record.spec.jobs > _LARGE_JOBS:
                 # Its file takes seconds; the others are told meanwhile, and its end when the file is there.
                 self._leaving[live.key] = leaving
-                leaving.add_done_callback(lambda _: self._left(live.key))
+                leaving.add_done_callback(lambda _: self.tell(live.key))
                 return
             await leaving
         await self._status(live, record, tally)
@@ -133,10 +142,6 @@ class Reporter:
         await self._leave_manifest(live)
         live.left_seq = ended_seq
         crash.point("report.file")
-
-    def _left(self, key: int) -> None:
-        del self._leaving[key]
-        self.tell(key)
 
     async def _results(self, live: Live) -> None:
         # Not further: a status has its turn also while jobs end faster than they are told.

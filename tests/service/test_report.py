@@ -72,6 +72,24 @@ async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path
 
 async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
     """By the attempt that stands for it."""
+async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_of(tmp_path: Path) -> None:
+    """As with a small one: what nobody foresaw ends the worker, and isn't tried again in silence for ever."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        names = await desk.launch(live)
+
+        async def fail(_: Live) -> None:
+            raise ArithmeticError("unforeseen")
+
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "_leave_manifest", fail):
+            await finish(desk, names, [1])
+            with pytest.raises(ArithmeticError, match="unforeseen"):
+                async with asyncio.timeout(5):
+                    await desk.reporter.run()
+        await desk.report("reef")
+        assert desk.broker.statuses[-1]["state"] == "completed"
+
+
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1, labels={"who": "me"}))
         names = await desk.launch(live)
