@@ -206,8 +206,23 @@ class Reporter:
         await self._manifest.record_status(live.key, revision, encoded)
         crash.point("report.composed")
         subject = f"ems.experiment.status.{live.experiment_id}"
-        await self._broker.publish_latest(subject, encoded, revision)
+        if not await self._broker.publish_latest(subject, encoded, revision):
+            await self._go_above(live, subject, revision)
+            return
         crash.point("report.status")
         await self._manifest.revision_published(live.key, revision)
         live.record = replace(live.record, published_revision=revision)
         self._metrics.statuses.inc()
+
+    async def _go_above(self, live: Live, subject: str, revision: int) -> None:
+        """More was told of the experiment than this manifest knows: it was made anew, or restored.
+
+        Only the next status has a revision above what was told; until that is acknowledged, the manifest has one that
+        waits to be published.
+        """
+        published = await self._broker.published_revision(subject)
+        log.warning(
+            "report.overtaken", experiment_id=live.experiment_id, revision=revision, published_revision=published
+        )
+        live.record = replace(live.record, revision=max(revision, published or 0))
+        self.tell(live.key)

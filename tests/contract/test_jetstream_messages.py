@@ -167,8 +167,9 @@ async def test_the_latest_is_never_overwritten_by_an_older_one(broker: Broker, s
         stored = await js.get_last_msg("EMS_STATUS", subject, direct=True)
         assert json.loads(stored.data or b"") == {"revision": 5, "worker_id": "one"}
         assert (await js.stream_info("EMS_STATUS")).state.messages == 1
-        await js.publish(subject, b"something else")
-    assert await put(broker, 6), "what isn't a status of ours doesn't stand in the way"
+        for revision, odd in enumerate((b"something else", b'{"revision": 9223372036854775807}', b"[]"), 6):
+            await js.publish(subject, odd)
+            assert await put(broker, revision), "what isn't a status of ours doesn't stand in the way"
 
 
 async def test_a_message_that_the_server_cannot_take_is_refused_before_it_is_sent(broker: Broker) -> None:

@@ -1,6 +1,8 @@
 """Results and status out: from the manifest, by cursor and revision, in the right order, whatever happens between."""
 
 import asyncio
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,7 +14,7 @@ from ems_worker.core.run import ErrorKind, RunEvent, Signal
 from ems_worker.service import report
 from ems_worker.service.live import Live
 from tests.support import wait
-from tests.support.desk import Clock, Desk, background, plan
+from tests.support.desk import Broker, Clock, Desk, background, plan
 
 
 async def finish(desk: Desk, names: list[str], values: list[float]) -> None:
@@ -268,6 +270,93 @@ async def test_what_is_left_at_the_end_is_told_at_once(tmp_path: Path) -> None:
         await desk.reporter.flush()
         assert desk.broker.statuses[-1]["counts"]["completed"] == 1
         assert len(desk.broker.of("result")) == 1
+
+
+@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("refused"), errors.BrokerMisconfigured("no stream")])
+async def test_at_the_end_one_that_can_not_be_told_is_left_to_the_next_worker(
+    tmp_path: Path, trouble: errors.EmsError
+) -> None:
+    """The others are told; nothing is raised, for the end is in order."""
+    async with Desk.open(tmp_path) as desk:
+        for name in ("bad", "good"):
+            await finish(desk, await desk.launch(await desk.begin(plan(name, points=1))), [1])
+        desk.broker.refuse = lambda subject: trouble if subject.endswith("result.bad") else None
+        await desk.reporter.flush()
+        assert [one["state"] for one in desk.broker.statuses if one["experiment_id"] == "good"][-1] == "completed"
+    async with Desk.open(tmp_path) as desk:
+        desk.reporter.tell(next(iter(desk.ledger.experiments)))
+        assert (await desk.report("bad"))["state"] == "completed"
+
+
+async def test_how_it_goes_is_told_though_its_results_can_not_be_stored(tmp_path: Path) -> None:
+    """The stream of results was deleted, say. Its end waits for them."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2))
+        names = await desk.launch(live)
+        gone = errors.BrokerMisconfigured("no stream")
+        desk.broker.refuse = lambda subject: gone if ".result." in subject else None
+        for name, told in zip(names, ("running", "running"), strict=True):
+            await desk.hear("completed", name, metrics={"population": 1.0})
+            with pytest.raises(errors.BrokerMisconfigured):
+                await desk.report("reef")
+            assert desk.broker.statuses[-1]["state"] == told
+        assert desk.broker.statuses[-1]["counts"]["completed"] == 1
+        desk.broker.refuse = lambda _: None
+        desk.reporter.tell(live.key)
+        assert (await desk.report("reef"))["counts"]["completed"] == 2
+        assert len(desk.broker.of("result")) == 2
+
+
+@dataclass
+class Told(Broker):
+    """A broker on which an earlier worker's status stands, of a higher revision than this one's manifest knows."""
+
+    last: int = 300
+
+    async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
+        if revision <= self.last:
+            return False
+        self.last = revision
+        return await super().publish_latest(subject, data, revision)
+
+    async def published_revision(self, subject: str) -> int | None:
+        return self.last
+
+
+async def test_an_end_is_told_above_what_a_lost_manifest_had_told(tmp_path: Path) -> None:
+    """Else its readers, who drop lower revisions, would see it running for ever."""
+    async with Desk.open(tmp_path, broker=Told()) as desk:
+        live = await desk.begin(plan(points=1))
+        await finish(desk, await desk.launch(live), [1])
+        status = await desk.report("reef")
+        assert (status["state"], status["revision"]) == ("completed", 301)
+        assert desk.ledger.live("reef") is None
+        record = await desk.manifest.experiment("reef")
+        assert record is not None
+        assert (record.revision, record.published_revision) == (301, 301)
+
+
+async def test_an_end_that_was_refused_is_told_after_a_crash(tmp_path: Path) -> None:
+    """Whether or not the worker had learnt why."""
+    for ask_first in (False, True):
+        directory = tmp_path / str(ask_first)
+        directory.mkdir()
+        async with Desk.open(directory, broker=Told()) as desk:
+            live = await desk.begin(plan(points=1))
+            await finish(desk, await desk.launch(live), [1])
+
+            async def die(_: str, ask: bool = ask_first) -> int:
+                if ask:
+                    return 300
+                raise ConnectionAbortedError
+
+            with patch.object(desk.broker, "published_revision", die), contextlib.suppress(ConnectionAbortedError):
+                await desk.reporter.report(live)
+            assert desk.broker.statuses == []
+        async with Desk.open(directory, broker=Told()) as desk:
+            desk.reporter.tell(next(iter(desk.ledger.experiments)))
+            status = await desk.report("reef")
+            assert (status["state"], status["revision"]) == ("completed", 301)
 
 
 async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:

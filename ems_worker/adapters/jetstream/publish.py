@@ -23,6 +23,8 @@ _ACK_SECONDS = 5.0
 _GIVE_UP_SECONDS = 20.0
 _PAUSE_SECONDS = 0.2
 _REMEMBERED_SUBJECTS = 10_000
+# No revision of ours: what JSON's numbers hold exactly ends here.
+_TOO_HIGH = 2**53
 # What the protocol adds to headers and payload of a message on its way.
 _SLACK_BYTES = 512
 # What is left for the headers of a document that is shortened; always the same, so that it always becomes the same.
@@ -271,4 +273,4 @@ def _revision(data: bytes) -> int | None:
     except ValueError:
         return None
     revision = document.get("revision") if isinstance(document, dict) else None
-    return revision if isinstance(revision, int) else None
+    return revision if isinstance(revision, int) and revision < _TOO_HIGH else None
