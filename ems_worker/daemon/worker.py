@@ -253,7 +253,7 @@ class Worker:
                 group.create_task(submitter.resend(unsent))
         finally:
             self._health.trouble("stop", "stopping")
-            with contextlib.suppress(TimeoutError, errors.BrokerUnavailable):
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_seconds / 2):
                     await ledger.count_time()
                     await reporter.flush()

@@ -89,13 +89,21 @@ class Reporter:
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
 
     async def flush(self) -> None:
-        """Reports on every experiment with news until there are none: before the worker ends."""
-        while self._news:
-            for key in list(self._news):
+        """Reports on every experiment with news until there are none: before the worker ends.
+
+        One that can't be told is left to the next worker.
+        """
+        left: set[int] = set()
+        while news := self._news - left:
+            for key in news:
                 if (live := self._ledger.experiments.get(key)) is None:
                     self._news.discard(key)
-                else:
+                    continue
+                try:
                     await self._report_news(live)
+                except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                    log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
+                    left.add(key)
 
     async def _report_news(self, live: Live) -> None:
         """Reports on an experiment. If that is cut short, or fails, the experiment has news still."""

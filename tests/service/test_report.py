@@ -72,8 +72,6 @@ async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
-async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
-    """By the attempt that stands for it."""
 async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_of(tmp_path: Path) -> None:
     """As with a small one: what nobody foresaw ends the worker, and isn't tried again in silence for ever."""
     async with Desk.open(tmp_path) as desk:
@@ -92,6 +90,8 @@ async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_o
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
+async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
+    """By the attempt that stands for it."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1, labels={"who": "me"}))
         names = await desk.launch(live)
@@ -119,6 +119,19 @@ async def test_a_point_is_told_when_all_its_replicates_have_ended(tmp_path: Path
         assert [one["point"] for one in desk.broker.of("point")] == [0, 1]
 
 
+async def test_the_replicates_of_a_point_are_read_once_it_is_complete(tmp_path: Path) -> None:
+    """Not for each of its ends: it may have a million."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, replicates=3))
+        names = await desk.launch(live)
+        with patch.object(desk.manifest, "points", wraps=desk.manifest.points) as points:
+            for number, name in enumerate(names):
+                await desk.hear("completed", name, metrics={"population": 1.0})
+                await desk.report("reef")
+                assert points.call_count == (number + 1) // 3
+        assert [one["point"] for one in desk.broker.of("point")] == [0, 1]
+
+
 @pytest.mark.parametrize(("goal", "best"), [("maximize", 2), ("minimize", 0)])
 async def test_the_best_point_is_the_one_with_the_best_mean(tmp_path: Path, goal: str, best: int) -> None:
     """Also in the eyes of a worker that was started anew."""
@@ -139,19 +152,6 @@ async def test_a_worse_late_result_dethrones_the_best_point(tmp_path: Path) -> N
     """Another is looked for in the manifest."""
     limits: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 4}}
     async with Desk.open(tmp_path) as desk:
-async def test_the_replicates_of_a_point_are_read_once_it_is_complete(tmp_path: Path) -> None:
-    """Not for each of its ends: it may have a million."""
-    async with Desk.open(tmp_path) as desk:
-        live = await desk.begin(plan(points=2, replicates=3))
-        names = await desk.launch(live)
-        with patch.object(desk.manifest, "points", wraps=desk.manifest.points) as points:
-            for number, name in enumerate(names):
-                await desk.hear("completed", name, metrics={"population": 1.0})
-                await desk.report("reef")
-                assert points.call_count == (number + 1) // 3
-        assert [one["point"] for one in desk.broker.of("point")] == [0, 1]
-
-
         live = await desk.begin(plan(points=2, replicates=2, **limits))
         names = await desk.launch(live)
         await finish(desk, names[:1], [10])

@@ -1,0 +1,43 @@
+"""A plan that makes documents larger than a message: what becomes of it is told, and of its neighbours too."""
+
+import gzip
+import json
+import signal
+from pathlib import Path
+
+from tests.support import schemas, stage, whole
+
+# Each value is under 4 KB and the start command under 4 MiB; the result is over the megabyte of a message.
+PARAMS = {f"p{i}": "x" * 3900 for i in range(300)}
+PLAN = {
+    "experiment_id": "wide",
+    "base_config": dict.fromkeys(PARAMS, "a"),
+    "runs": [{"params_override": PARAMS}],
+    "metrics_to_track": [{"name": "population", "goal": "maximize"}],
+}
+
+
+async def test_an_experiment_with_documents_above_a_message_is_told_to_its_end(tmp_path: Path) -> None:
+    """Result, point and status go out shortened and say so; one beside it is told as ever, and the end is in order."""
+    async with stage.Stage(tmp_path) as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        async with theatre.client() as client:
+            ack = await client.jetstream().publish("ems.experiment.submit", gzip.compress(json.dumps(PLAN).encode()))
+            theatre.acked[ack.seq] = PLAN
+        await theatre.publish(whole.plan("narrow", 2))
+        await theatre.ended()
+        server = theatre.broker.url
+        status = await whole.ended(server, "wide")
+        [result] = await whole.stored(server, "ems.experiment.result.wide")
+        [point] = await whole.stored(server, "ems.experiment.point.wide")
+        for document, name in ((status, "best.params"), (result, "params"), (point, "params")):
+            schemas.check(document)
+            assert document["shortened"] == [name]
+        assert (status["state"], status["best"]["params"]) == ("completed", point["params"])
+        assert result["params"] == point["params"]
+        assert result["params"]["p299"]["bytes"] == 3902
+        assert "shortened" not in await whole.ended(server, "narrow")
+        assert not [line for line in theatre.worker.lines() if line["event"] == "report.delayed"]
+        theatre.worker.signal(signal.SIGTERM)
+        assert await theatre.worker.wait(15) == 0
