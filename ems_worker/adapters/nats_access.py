@@ -1,12 +1,15 @@
 """What nats-py needs to be let into NATS, made anew for every connection: files may have been replaced meanwhile."""
 
 import logging
+import re
 import ssl
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.protocol import parser
 
 from ems_worker import errors
 from ems_worker.settings import files
@@ -20,8 +23,20 @@ class NotEncryptedError(nats.errors.Error):
         return "the server offers no TLS, and TLS is asked for: nothing was sent to it"
 
 
+# A control line's words are parted by spaces and tabs. nats-py's own patterns take vertical tabs and form feeds for
+# space too, and a subject may have them: it would break off the connection, and again with each redelivery.
+_WORD = rb"([^ \t\r\n]+)[ \t]+"
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
+
+
 class Client(NatsClient):
-    """nats-py's client, which goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS."""
+    """nats-py's client without two of its ways.
+
+    It goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS. And it reads no more,
+    though it seems connected, after a message whose subjects are no UTF-8 or whose headers are none, as anybody can
+    publish it.
+    """
 
     def __init__(self, *, encrypted: bool) -> None:
         super().__init__()
@@ -34,6 +49,23 @@ class Client(NatsClient):
         if self._encrypted and not begun_with_tls and not self._server_info.get("tls_required"):
             raise NotEncryptedError
         return super()._connect_command()
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        message: Msg = super()._build_message(sid, _readable(subject), _readable(reply), data, headers)
+        return message
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, ValueError):
+            return None
+
+
+def _readable(subject: bytes) -> bytes:
+    """As UTF-8, with escapes for what isn't."""
+    return subject.decode("utf-8", "backslashreplace").encode()
 
 
 class _NoEndOfTls(logging.Filter):

@@ -132,6 +132,19 @@ async def test_a_malformed_event_does_not_hold_up_its_batch(tmp_path: Path) -> N
         assert len(desk.broker.acked) == 5
 
 
+async def test_what_stands_after_an_events_kind_in_its_subject_is_anybodys(tmp_path: Path) -> None:
+    """Also where it is no text: the broker's client has escapes for that. The same goes for a publisher's name."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.intake.take(desk.message("ems.experiment.submit.\\xff", plan(points=1)))
+        live = desk.ledger.live("reef")
+        assert live is not None
+        await desk.expander.expand(live)
+        [name] = await desk.launch(live)
+        await desk.tracker.track([desk.message("sim.run_completed.\\xff", {"simulation_id": name})])
+        assert (await desk.row(name)).run.state is RunState.COMPLETED
+        assert desk.broker.dead == []
+
+
 async def test_events_of_unknown_runs_wait_and_are_applied_once_their_run_is_known(tmp_path: Path) -> None:
     """Also after a restart; they are acknowledged as soon as they are in the manifest."""
     async with Desk.open(tmp_path) as desk:
@@ -183,6 +196,22 @@ async def test_an_event_that_is_parked_during_a_look_is_looked_at_next_time(tmp_
         with patch.object(desk.manifest, "unpark", meanwhile):
             await desk.tracker.retry_parked(0)
         assert desk.tracker.parked
+
+
+async def test_metrics_beyond_what_is_kept_of_a_run_are_put_aside(tmp_path: Path) -> None:
+    """As a whole, with the reason; the run keeps what it had."""
+    async with Desk.open(tmp_path) as desk:
+        [name] = await desk.launch(await desk.begin(plan(points=1)))
+        for part in range(3):
+            await desk.hear("metrics", name, metrics={f"step_{part}_{number}": 1 for number in range(500)})
+        assert len((await desk.row(name)).run.metrics or {}) == 1000
+        [(kind, seq, reason)] = desk.broker.dead
+        assert kind == "event"
+        assert reason == f"{name} would have more metrics than are kept of a run: 2,000, half of these before its end"
+        assert seq in desk.broker.acked
+        assert (
+            desk.count("ems_events_total", verdict="excess") == desk.count("ems_dead_letters_total", kind="event") == 1
+        )
 
 
 async def test_a_contradiction_that_had_been_parked_changes_nothing(tmp_path: Path) -> None:

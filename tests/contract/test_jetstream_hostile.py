@@ -1,0 +1,100 @@
+"""Messages that are allowed by the server and trip nats-py: none of them costs a connection, or its neighbours."""
+
+import asyncio
+
+import pytest
+
+from ems_worker.adapters.jetstream import Broker
+from ems_worker.core.wire import Message
+from tests.support import broker as support
+from tests.support import servers, wait
+
+# After the subject's own tokens: no UTF-8, and white space that is none to the server.
+ENDINGS = [b"\xff", b"\xed\xa0\x80", b"a\x0bb", b"\x0b", b"a\x0c1", b"a\x0cb\x0bc\x0cd"]
+# No headers, or a status, as the protocol knows them.
+HEADERS = [
+    b"N",
+    b"NATS/1.0",
+    b"NATS/1.0\r\n",
+    b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+    b"NATS/1.0 404 \xff\r\n\r\n",
+    b"NATS/1.0 100 \xff\r\nA: b\r\n\r\n",
+    b"NATS/1.0\r\n\xff: \xff\r\n\r\n",
+]
+
+
+async def publish(server: servers.NatsServer, *lines: bytes) -> None:
+    """As anybody can who speaks the protocol, where a client library would refuse."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await reader.readline()
+    writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"protocol":1}\r\n')
+    writer.writelines([*lines, b"PING\r\n"])
+    async with asyncio.timeout(5):
+        assert await reader.readline() == b"PONG\r\n"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def heard_all(broker: Broker, kind: str, count: int) -> list[Message]:
+    """So many messages, acknowledged."""
+    found: list[Message] = []
+
+    async def enough() -> bool:
+        messages = await (broker.events(0.2) if kind == "event" else broker.plans())
+        found.extend(messages)
+        return len(found) >= count
+
+    await wait.until(enough, timeout=8, what=f"{count} messages")
+    return found
+
+
+@pytest.mark.parametrize("subject", [b"sim.run_started.", b"ems.experiment.submit."])
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_subject_that_is_no_text_is_read_like_any_other(
+    server: servers.NatsServer, subject: bytes, ending: bytes
+) -> None:
+    """On the connection that there is; it can be put aside, and what comes after it is read."""
+    heard = support.Heard()
+    kind = "event" if subject.startswith(b"sim") else "plan"
+    async with support.connected(server.url, heard) as broker:
+        await publish(server, b"PUB " + subject + ending + b" 2\r\n{}\r\n", b"PUB " + subject + b"good 2\r\n{}\r\n")
+        odd, good = await heard_all(broker, kind, 2)
+        assert good.subject == f"{subject.decode()}good"
+        assert odd.subject == (subject + ending).decode("utf-8", "backslashreplace")
+        await broker.dead_letter(odd, "its subject", kind)
+        await broker.ack([good])
+        assert heard == support.Heard()
+        async with support.plain(server) as (_, js):
+            letter = await js.get_last_msg("EMS_DLQ", f"ems.dlq.{kind}")
+            assert (letter.headers or {})["Ems-Sequence"] == str(odd.seq)
+
+
+@pytest.mark.parametrize("block", HEADERS)
+async def test_headers_that_are_none_are_left_out(server: servers.NatsServer, block: bytes) -> None:
+    """The message is read all the same."""
+    heard = support.Heard()
+    async with support.connected(server.url, heard) as broker:
+        await publish(
+            server,
+            b"HPUB sim.run_started %d %d\r\n%s{}\r\n" % (len(block), len(block) + 2, block),
+            b"PUB sim.run_started 4\r\ngood\r\n",
+        )
+        odd, good = await heard_all(broker, "event", 2)
+        assert (odd.data, good.data) == (b"{}", b"good")
+        await broker.ack([odd, good])
+        assert heard == support.Heard()
+
+
+async def test_a_request_that_is_no_text_costs_no_connection(server: servers.NatsServer) -> None:
+    """Its reply goes nowhere; others have theirs."""
+    heard = support.Heard()
+
+    async def answer(_: bytes) -> bytes:
+        return b"{}"
+
+    async with support.connected(server.url, heard) as broker:
+        await broker.serve({"list": answer}, version="1.0.0")
+        await publish(server, b"PUB ems.api.list _INBOX.\xff 2\r\n{}\r\n", b"PUB $SRV.PING.ems a.\x0bb 0\r\n\r\n")
+        async with support.plain(server) as (plain, _):
+            assert (await plain.request("ems.api.list", b"{}", timeout=5)).data == b"{}"
+        assert heard == support.Heard()
