@@ -35,7 +35,9 @@ All = Annotated[bool, typer.Option("--all", help="All of them (of --kind).")]
 @shell.guarded
 def list_(
     kind: KindOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the oldest first.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="How many, the oldest first.")
+    ] = 50,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,

@@ -38,9 +38,11 @@ def ems(version: shell.Version = False) -> None:
 @app.command("ls")
 @shell.guarded
 def list_(
-    group: Annotated[str | None, typer.Option(help="Only experiments of this group.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="Only experiments of this group.")] = None,
     state: Annotated[ExperimentState | None, typer.Option(help="Only experiments in this state.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="How many, the newest first.")
+    ] = 50,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
@@ -197,7 +199,7 @@ def retry(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Tries failed and lost jobs once more.
+    """Tries failed and lost jobs once more, and those that were cancelled since too many had failed.
 
     An experiment that has ended opens again, as a new round. Jobs that lack only metrics wait for these again, without
     a new run; infeasible jobs stay as they are.
@@ -250,7 +252,9 @@ def up(
     json: Annotated[
         bool, typer.Option("--json", help="Print the addresses as one line of JSON, once all is ready.")
     ] = False,
-    slots: Annotated[int | None, typer.Option(min=1, help="Simulations at once. Default: the cores.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="Simulations at once. Default: the cores.")
+    ] = None,
     simulator: Annotated[
         str | None, typer.Option(metavar="COMMAND", help="Your simulator; docs/orchestrator.md. Default: small fish.")
     ] = None,

@@ -37,8 +37,10 @@ async def tell(ems: "client.EmsClient", status: Document) -> None:
                     break
     for reason, count in counted.most_common(_REASONS):
         shell.out(f"  {count:,} x {reason} ({examples[reason]})")
-    if len(counted) > _REASONS:
-        shell.out(f"  and {len(counted) - _REASONS:,} other reasons: ems export {status['experiment_id']}")
+    more = len(counted) - _REASONS
+    if more > 0:
+        noun = "reason" if more == 1 else "reasons"
+        shell.out(f"  and {more:,} other {noun}: ems export {status['experiment_id']}")
 
 
 def _reason(state: Bucket, error: Document) -> str:

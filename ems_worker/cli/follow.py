@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
 import time
 from types import TracebackType
@@ -19,6 +20,10 @@ Document = dict[str, Any]
 # Off a terminal: a line for each tenth of the way, and a sign of life.
 _STEP = 0.1
 _LIFE_SECONDS = 10.0
+# A bar of fewer columns tells nothing; of more, nothing more. A time like 10:01:59 takes eight.
+_LEAST_BAR, _LONGEST_BAR, _ELAPSED = 8, 40, 8
+# Less of an id than this many letters and `...` is none.
+_LEAST_ID = 8
 _ENDED = tuple(bucket.value for bucket in Bucket if bucket in ENDED_BUCKETS)
 _TROUBLE = tuple(name for name in _ENDED if name != Bucket.COMPLETED)
 
@@ -151,21 +156,55 @@ class _Lines:
             shell.say(line(status))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Layout:
+    """What of a status is on a line of a terminal: `bar` columns of a bar (0: none), `elapsed`: the time so far."""
+
+    name: str
+    bar: int
+    count: str
+    words: str
+    elapsed: bool
+
+
+def layout(width: int, status: Document) -> Layout:
+    """What fits: first the bar goes, then the times, then a part of the id, then the rest; the count stays."""
+    count = f"{ended(status):,}/{status['total']:,}"
+    name, state = status["experiment_id"], status["state"]
+    left = f"{duration(status['eta_seconds'])} left" if (status["eta_seconds"] or 0) >= 1 else ""
+    without_times = ", ".join(filter(None, (trouble(status), waiting(status))))
+    words = ", ".join(filter(None, (without_times, left)))
+    room = width - len(_joined(name, state, count, words)) - 1 - _ELAPSED
+    if room >= 0:
+        bar = min(room - 1, _LONGEST_BAR)
+        return Layout(f"{name} {state}", bar if bar >= _LEAST_BAR else 0, count, words, elapsed=True)
+    for rest in (without_times, ""):
+        room = width - 1 - len(_joined(state, count, rest))
+        if room >= min(len(name), _LEAST_ID + 3):
+            short = name if len(name) <= room else f"{name[: room - 3]}..."
+            return Layout(f"{short} {state}", 0, count, rest, elapsed=False)
+    return Layout("", 0, count, "", elapsed=False)
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(filter(None, parts))
+
+
 class _Bar:
     def __init__(self) -> None:
         import rich.console
         import rich.progress
+        import rich.table
 
-        self._progress = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}", markup=False),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("{task.fields[words]}", markup=False),
-            rich.progress.TimeElapsedColumn(),
-            console=rich.console.Console(stderr=True),
-            transient=True,
+        self._name, self._count, self._words = (
+            rich.progress.TextColumn(
+                f"{{task.fields[{name}]}}", markup=False, table_column=rich.table.Column(no_wrap=True)
+            )
+            for name in ("name", "count", "words")
         )
-        self._task = self._progress.add_task("", total=None, words="")
+        self._bar, self._elapsed = rich.progress.BarColumn(), rich.progress.TimeElapsedColumn()
+        self._progress = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+        self._task = self._progress.add_task("", total=None, visible=False, name="", count="", words="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -175,12 +214,23 @@ class _Bar:
         self._progress.stop()
 
     def show(self, status: Document) -> None:
-        left = status["eta_seconds"]
-        words = [trouble(status), waiting(status), f"{duration(left)} left" if (left or 0) >= 1 else ""]
+        # Looked at anew each time: terminals change their width.
+        fits = layout(self._progress.console.width, status)
+        self._bar.bar_width = fits.bar
+        columns = (
+            (self._name, fits.name),
+            (self._bar, fits.bar),
+            (self._count, fits.count),
+            (self._words, fits.words),
+            (self._elapsed, fits.elapsed),
+        )
+        self._progress.columns = tuple(column for column, wanted in columns if wanted)
         self._progress.update(
             self._task,
-            description=f"{status['experiment_id']} {status['state']}",
             completed=ended(status),
             total=status["total"],
-            words=", ".join(filter(None, words)),
+            visible=True,
+            name=fits.name,
+            count=fits.count,
+            words=fits.words,
         )

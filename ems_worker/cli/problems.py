@@ -29,7 +29,9 @@ def tell(
 def from_documents(documents: Iterable[Mapping[str, Any]]) -> list[errors.Problem]:
     """The `errors` or `warnings` of a decision."""
     return [
-        errors.Problem(one["code"], one["path"], one["message"], one.get("line"), one.get("column"))
+        errors.Problem(
+            one["code"], one["path"], one["message"], one.get("line"), one.get("column"), one.get("suggestion")
+        )
         for one in documents
     ]
 
@@ -39,7 +41,9 @@ def _one(one: errors.Problem, name: str, lines: list[str], kind: str, color: str
     place = f"{name}:{one.line}:{one.column}" if placed else name
     path = f"{one.path}: " if one.path else ""
     label = typer.style(f"{kind}:", fg=color, bold=True) if color else f"{kind}:"
-    yield f"{place}: {label} {path}{one.message} [{one.code}]"
+    # Most messages end with it: did you mean ...?
+    hint = f"; {one.suggestion}" if one.suggestion and one.suggestion not in one.message else ""
+    yield f"{place}: {label} {path}{one.message}{hint} [{one.code}]"
     if placed:
         assert one.line is not None
         assert one.column is not None

@@ -18,24 +18,25 @@ def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Itera
     """Prints a table on stdout; the columns in `numbers` are aligned to the right.
 
     On a narrow terminal cells are broken between words; where that isn't enough, lines are longer than the terminal:
-    an id in pieces can't be copied.
+    an id in pieces can't be copied. The rule under the header is left out then.
     """
     terminal = sys.stdout.isatty()
     cells = [header, *rows]
-    text = _drawn(cells, set(numbers), terminal, None if terminal else _UNBOUNDED)
+    text = _drawn(cells, set(numbers), fitting=terminal)
     if terminal and any(word not in text for row in cells for cell in row for word in cell.split()):
-        text = _drawn(cells, set(numbers), terminal, _UNBOUNDED)
+        text = _drawn(cells, set(numbers), fitting=False)
     for line in text.splitlines():
         shell.out(line.rstrip())
 
 
-def _drawn(cells: Sequence[Sequence[str]], right: set[int], terminal: bool, width: int | None) -> str:
+def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fitting: bool) -> str:
+    """The table as wide as the terminal and with a rule, or as wide as it is."""
     header, *rows = cells
     table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD if terminal else None,
+        box=rich.box.SIMPLE_HEAD if fitting else None,
         pad_edge=False,
         show_edge=False,
-        padding=(0, 1 if terminal else 2, 0, 0),
+        padding=(0, 1 if fitting else 2, 0, 0),
     )
     for index, title in enumerate(header):
         justify: rich.console.JustifyMethod = "right" if index in right else "left"
@@ -44,6 +45,7 @@ def _drawn(cells: Sequence[Sequence[str]], right: set[int], terminal: bool, widt
     for row in rows:
         table.add_row(*row)
     # User's texts are in the cells: nothing in them is markup.
+    width = None if fitting else _UNBOUNDED
     console = rich.console.Console(markup=False, emoji=False, highlight=False, width=width, soft_wrap=False)
     with console.capture() as captured:
         console.print(table)

@@ -94,22 +94,39 @@ def test_the_reasons_of_failures_are_told(reef: commands.Deployment) -> None:
     assert " x " not in commands.run("ems", "show", "reef", env=reef.env).out
 
 
-def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment) -> None:
-    """At 80 columns, where not everything fits, ids, states and times can still be read and copied."""
+def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
+    """What a command shows on a terminal of this width."""
     master, slave = pty.openpty()
     with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        env = {name: value for name, value in reef.env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
-        with subprocess.Popen([commands.SCRIPTS / "ems", "ls"], stdout=slave, stdin=slave, env=env) as process:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        env = {name: value for name, value in env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+        command = [str(commands.SCRIPTS / "ems"), *arguments]
+        with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=slave, env=env) as process:
             os.close(slave)
             shown = b""
             with contextlib.suppress(OSError):  # how a terminal says that its other side is closed
                 while piece := terminal.read(65536):
                     shown += piece
         assert process.returncode == 0
-    first = next(line for line in shown.decode().splitlines() if line.startswith("fails-too"))
+    return shown.decode()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
+    """Where not everything fits, ids, states and times can still be read and copied; no rule is wider than it."""
+    lines = on_terminal(columns, reef.env, "ls").splitlines()
+    first = next(line for line in lines if line.startswith("fails-too"))
     assert first.split()[:2] == ["fails-too", "failed"]
     assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", first)
+    assert [line for line in lines if set(line.strip()) == {"─"} and len(line) > columns] == []
+
+
+@pytest.mark.parametrize("columns", [24, 40, 70])
+def test_the_count_is_seen_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
+    """How many jobs have ended of how many, whatever else fits beside it."""
+    shown = on_terminal(columns, reef.env, "watch", "reef")
+    assert f"{JOBS}/{JOBS}" in shown
+    assert f"reef completed: {JOBS} of {JOBS} jobs ended (100%)" in shown
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
@@ -226,6 +243,13 @@ def test_help_and_version_are_plain() -> None:
         assert "Exit codes: 0 ok, 1 failed" in " ".join(ended.out.split())
         assert "\x1b" not in ended.out
         assert commands.run(name, "--version").out.strip()
+
+
+@pytest.mark.parametrize("command", ["ls", "up", "watch", "export", "dlq ls"])
+def test_help_names_what_an_option_takes_in_words(command: str) -> None:
+    """NUMBER, NAME, SECONDS: no types of Python's."""
+    words = commands.run("ems", *command.split(), "--help").out
+    assert re.findall(r"--[a-z-]+ <(?:str|int|float|path)\b.*", words) == []
 
 
 def test_the_module_form_is_the_command() -> None:

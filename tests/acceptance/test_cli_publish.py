@@ -135,7 +135,7 @@ def test_the_same_plan_again_is_a_duplicate_and_another_one_a_conflict(
     (tmp_path / "base.yaml").write_text(BASE.replace("26.5", "27.5"))
     ended = commands.run("ems-publish", path, env=deployment.env)
     assert ended.code == exits.Exit.INVALID_PLAN
-    assert "base_config.layer.heat" in ended.err
+    assert "base_config.layer.heat; choose another experiment_id [conflict]" in ended.err
     assert "the worker rejected" in ended.err
 
 

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ems_worker import client, errors
-from ems_worker.cli import exits, follow, tables
+from ems_worker.cli import exits, failures, follow, tables
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -105,6 +107,37 @@ class _Silent(client.EmsClient):
         yield {}
 
 
+class _Failing(client.EmsClient):
+    """Of a worker whose jobs failed for so many reasons."""
+
+    def __init__(self, reasons: int) -> None:
+        super().__init__()
+        self._reasons = reasons
+
+    async def jobs(
+        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        for number in range(self._reasons):
+            error = {"kind": "simulation", "message": f"reason {number}"}
+            yield {"simulation_id": f"{experiment_id}-{number}", "error": error}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "last"),
+    [
+        (5, "  1 x failed, simulation: reason 4 (reef-4)"),
+        (6, "  and 1 other reason: ems export reef"),
+        (7, "  and 2 other reasons: ems export reef"),
+    ],
+)
+async def test_reasons_that_are_not_told_are_counted(
+    reasons: int, last: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is no several."""
+    await failures.tell(_Failing(reasons), status(experiment_id="reef", counts={"failed": reasons}))
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
 async def test_reasons_that_cannot_be_had_are_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     """The outcome is told all the same, and the exit code is the experiment's."""
     assert await follow.to_the_end(_Silent(), "reef") is exits.Exit.FAILED
@@ -113,3 +146,38 @@ async def test_reasons_that_cannot_be_had_are_not_left_out_in_silence(capsys: py
     assert told.err.splitlines()[-1] == (
         "why jobs did not complete can't be told now: the worker did not answer within 10 s"
     )
+
+
+@given(
+    width=st.integers(20, 200),
+    name=st.text("abc-_", min_size=1, max_size=64),
+    total=st.integers(1, 10**6),
+    failed=st.integers(0, 10**6),
+    eta=st.none() | st.floats(0, 10**6),
+)
+def test_the_count_stays_on_a_terminal_of_any_width(
+    width: int, name: str, total: int, failed: int, eta: float | None
+) -> None:
+    """Nothing is wider than the terminal; the bar goes before the times, these before any letter of the id."""
+    known = status(experiment_id=name, total=total, counts={"failed": min(failed, total)}, eta_seconds=eta)
+    fits = follow.layout(width, known)
+    parts = [fits.name, "=" * fits.bar, fits.count, fits.words, "10:00:00" if fits.elapsed else ""]
+    assert len(" ".join(filter(None, parts))) <= width
+    assert fits.count == f"{min(failed, total):,}/{total:,}"
+    assert fits.elapsed or not fits.bar
+    assert fits.name == f"{name} running" or not fits.elapsed
+    assert "left" not in fits.words or fits.elapsed
+
+
+def test_what_is_left_out_on_a_narrow_terminal() -> None:
+    """Bar, times, a part of the id, what went wrong: in this order."""
+    known = status(experiment_id="reef-heat-1c375451b7", counts={"failed": 3, "pending": 7}, eta_seconds=75)
+    lines = [follow.layout(width, known) for width in (80, 70, 60, 40, 30, 20)]
+    assert [line.name for line in lines] == [
+        *["reef-heat-1c375451b7 running"] * 3,
+        "reef-heat-1c375... running",
+        "reef-heat-1c37... running",
+        "",
+    ]
+    assert [line.words for line in lines] == [*["3 failed, 75 s left"] * 2, "3 failed", "3 failed", "", ""]
+    assert [(line.bar > 0, line.elapsed) for line in lines] == [(True, True), (False, True), *[(False, False)] * 4]
