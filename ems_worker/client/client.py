@@ -193,7 +193,9 @@ class EmsClient:
                 return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
 
     async def retry(self, experiment_id: str, *, request_id: str | None = None) -> Document:
-        """Tries failed and lost jobs once more; `ems.change.v1`, with how many (`retried`).
+        """Tries failed and lost jobs once more, and those that were cancelled since too many had failed.
+
+        The answer is `ems.change.v1`, with how many (`retried`).
 
         An experiment that had ended opens again as a new round. Asked again under the same `request_id` (default: a new
         one) nothing more happens, and the answer is the same.

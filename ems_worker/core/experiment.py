@@ -27,8 +27,8 @@ class ExperimentEvent(StrEnum):
     BEGIN = "begin"  # its first jobs are in the manifest
     HOLD = "hold"  # nothing new of it is to be started
     RESUME = "resume"  # it goes on
-    SUCCEED = "succeed"  # every job ended, and no more of them failed than may
-    MISS = "miss"  # every job ended, and more of them failed than may
+    SUCCEED = "succeed"  # every job ended, no more of them failed than may, and none was dropped
+    MISS = "miss"  # every job ended, and more of them failed than may, or had when others were dropped for it
     REOPEN = "reopen"  # jobs of it are tried again: a new round
 
 
@@ -174,7 +174,19 @@ class Tally:
 
 
 def conclusion(tally: Tally, allowed: int) -> ExperimentEvent | None:
-    """How the experiment ends, of whose jobs `allowed` may fail; None while a job is open."""
+    """How the experiment ends, of whose jobs `allowed` may fail; None while a job is open.
+
+    Jobs are cancelled only where too many others had failed and the plan says not to go on then. That was its
+    judgement, though a run that was lost may turn out to have completed later: what was not done is no success.
+    """
     if tally.ended < tally.total:
         return None
-    return ExperimentEvent.MISS if tally.failures > allowed else ExperimentEvent.SUCCEED
+    return ExperimentEvent.SUCCEED if reason(tally, allowed) is None else ExperimentEvent.MISS
+
+
+def reason(tally: Tally, allowed: int) -> str | None:
+    """Why an experiment whose jobs have all ended has failed; None: it hasn't."""
+    if tally.failures > allowed:
+        return "too many jobs failed"
+    dropped = tally.counts.get(Bucket.CANCELLED, 0)
+    return f"too many jobs had failed, and {dropped} were cancelled then" if dropped else None

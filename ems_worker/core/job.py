@@ -102,13 +102,15 @@ def _noted(verdict: Verdict, before: Job, after: Job) -> Decision:
 def again(job: Job, now_ms: int) -> Job | None:
     """The job once more: waiting for its metrics again where only those lack, else with a new attempt; None if neither.
 
-    For a person's `retry`, so tries and kinds of failure don't matter.
+    For a person's `retry`, so tries and kinds of failure don't matter. Jobs that were dropped since too many others had
+    failed are among them; what would be cancelled for another reason isn't.
     """
     last = job.current
     if last.waiting is Waiting.MISSING:
         after = replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None)
         return Job(tuple(after if one is last else one for one in job.runs))
-    if last.state not in (RunState.FAILED, RunState.LOST):
+    dropped = last.state is RunState.CANCELLED and last.stop_reason is StopReason.UNWANTED
+    if last.state not in (RunState.FAILED, RunState.LOST) and not dropped:
         return None
     number = job.runs[-1].attempt + 1
     old = tuple(replace(one, current=False, ended_seq=None) if one is last else one for one in job.runs)

@@ -47,6 +47,7 @@ class Verdict(StrEnum):
     DUPLICATE = "duplicate"  # says again what is already so
     LATE = "late"  # was overtaken by another event; nothing to do
     CONTRADICTION = "contradiction"  # disagrees with what stands: recorded and counted, changes nothing
+    EXCESS = "excess"  # brings more metrics than are kept of one run: put aside and counted, changes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ TRANSITIONS: Mapping[tuple[RunState, RunEvent], Transition] = MappingProxyType(
         (_S.RUNNING, _E.CLAIM): _LATE,
         (_S.RUNNING, _E.ACCEPT): _LATE,
         (_S.RUNNING, _E.REFUSE): _CONTRADICTION,
-        (_S.RUNNING, _E.START): _DUPLICATE,
+        # Says something new only of a run that was sent again, see `forgotten`.
+        (_S.RUNNING, _E.START): _NOTE,
         (_S.RUNNING, _E.COMPLETE): _to(_S.COMPLETED),
         (_S.RUNNING, _E.FAIL): _to(_S.FAILED),
         (_S.RUNNING, _E.LOSE): _to(_S.LOST),
@@ -193,6 +195,10 @@ class ErrorKind(StrEnum):
     METRICS_MISSING = "metrics_missing"  # of a job whose run completed: awaited metrics did not come in time
 
 
+# Metrics of one run, of its own end and of all events about it: each event may bring half as many.
+MOST_METRICS = 2000
+
+
 class Waiting(StrEnum):
     """What a completed run still lacks: metrics that its plan tracks `from: event`."""
 
@@ -201,10 +207,10 @@ class Waiting(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why we sent STOP: it decides what the confirmation means."""
+    """Why a run was told to stop, or never sent: it decides what the confirmation means, and what `retry` takes."""
 
     TIMEOUT = "timeout"
-    UNWANTED = "unwanted"  # another attempt won, or the experiment ended
+    UNWANTED = "unwanted"  # another attempt won, or too many jobs of its experiment had failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +290,7 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
     signal = interpret(run, signal)
     transition = TRANSITIONS[run.state, signal.event]
     if transition.verdict is Verdict.NOTE:
-        return _note(run, signal, awaited)
+        return _note(run, signal, now_ms, awaited)
     if transition.to is None:
         return transition.verdict, run
     state = transition.to
@@ -293,11 +299,7 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
     if state is RunState.SUBMITTED:
         return transition.verdict, _replace(run, state=state)
     if state is RunState.RUNNING:
-        # The limit counts from the start of the run, so what was counted while it queued is dropped.
-        started = signal.started_ms or now_ms
-        return transition.verdict, _replace(
-            run, state=state, started_ms=started, elapsed_ms=0, model_version=signal.model_version or run.model_version
-        )
+        return transition.verdict, _started(run, signal, now_ms)
     completed = state is RunState.COMPLETED
     metrics = _merged(signal.metrics, run.metrics)
     return transition.verdict, _replace(
@@ -315,14 +317,37 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
     )
 
 
-def _note(run: Run, signal: Signal, awaited: frozenset[str]) -> tuple[Verdict, Run]:
-    if signal.event is RunEvent.EXPIRE:
+def forgotten(run: Run) -> Run:
+    """An open run that is sent again to an orchestrator that forgot it: no time counts before it starts anew."""
+    return _replace(run, started_ms=None, elapsed_ms=0)
+
+
+def _started(run: Run, signal: Signal, now_ms: int) -> Run:
+    """The limit counts from the start of the run, so what was counted while it queued is dropped."""
+    return _replace(
+        run,
+        state=RunState.RUNNING,
+        started_ms=signal.started_ms or now_ms,
+        elapsed_ms=0,
+        model_version=signal.model_version or run.model_version,
+    )
+
+
+def _note(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str]) -> tuple[Verdict, Run]:
+    if signal.event is RunEvent.START:
+        after = _started(run, signal, now_ms) if run.started_ms is None else run
+    elif signal.event is RunEvent.EXPIRE:
         after = _replace(run, waiting=Waiting.MISSING) if run.waiting is Waiting.AWAITING else run
     elif signal.event is RunEvent.AWAIT:
         after = _replace(run, waiting=Waiting.AWAITING) if run.waiting is Waiting.MISSING else run
     else:
         metrics = _merged(run.metrics, signal.metrics)
-        there = run.waiting is not None and awaited <= (metrics or {}).keys()
+        if not metrics or metrics == run.metrics:
+            return Verdict.DUPLICATE, run
+        # What comes before a run's own metrics leaves room for them.
+        if len(metrics) > (MOST_METRICS if run.state is RunState.COMPLETED else MOST_METRICS // 2):
+            return Verdict.EXCESS, run
+        there = run.waiting is not None and awaited <= metrics.keys()
         after = _replace(run, metrics=metrics, waiting=None if there else run.waiting)
     return (Verdict.DUPLICATE, run) if after == run else (Verdict.NOTE, after)
 

@@ -64,7 +64,7 @@ class Worker:
         self._settings = settings
         self._metrics = Metrics()
         self._clock = SystemClock()
-        self._health = Health(self._clock)
+        self._health = Health(self._clock, self._metrics.trouble)
         self._health.beat()
         root = settings.base_config_root
         self._read_base = check.refuse_base if root is None else files.BaseFiles(root).read
@@ -81,7 +81,7 @@ class Worker:
                 log.info("worker.http", address=stack.enter_context(server).address)
             stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))
             manifest = await stack.enter_async_context(Manifest.open(settings.manifest))
-            health.watched["manifest"] = lambda: manifest.trouble
+            health.watch("manifest", lambda: manifest.trouble)
             manifest.counters.on_commit = self._committed
             orchestrator = await stack.enter_async_context(
                 Orchestrator.connect(
@@ -170,7 +170,13 @@ class Worker:
         reconciler = Reconciler(ledger, orchestrator, submitter, clock, metrics, settings.rpc_deadline_seconds)
         expander = Expander(ledger, manifest, metrics, on_jobs=dispatcher.wake)
         limits = Limits(
-            ledger, orchestrator, clock, metrics, settings.run_timeout_seconds, settings.stop_confirm_seconds
+            ledger,
+            orchestrator,
+            clock,
+            metrics,
+            settings.run_timeout_seconds,
+            settings.stop_confirm_seconds,
+            lambda: reconciler.can_ask,
         )
         reporter = Reporter(
             ledger,
@@ -248,6 +254,7 @@ class Worker:
                     ("reports", reporter.run),
                     ("upkeep", upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),
+                    ("commits", ledger.until_broken),
                 ):
                     group.create_task(lasting(name, work))
                 group.create_task(submitter.resend(unsent))

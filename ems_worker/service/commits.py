@@ -24,6 +24,8 @@ class Commits(Registry):
         # Jobs that may no longer be worth remembering, see _tidy.
         self._idle: set[JobKey] = set()
         self._commits: set[asyncio.Task[None]] = set()
+        self._broken = asyncio.Event()
+        self._failure: BaseException | None = None
 
     def _commit(self, batch: Batch) -> asyncio.Future[None]:
         """Queues the batch for the writer."""
@@ -44,6 +46,17 @@ class Commits(Registry):
         self._commits.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("ledger.not_recorded", reason=str(error), kind=type(error).__name__)
+            self._failure = self._failure or error
+            self._broken.set()
+
+    async def until_broken(self) -> None:
+        """Waits until something could not be recorded, and raises that: memory is wrong then, only a new start helps.
+
+        For those who ask for changes over the network get the error as an answer: they can't end the worker with it.
+        """
+        await self._broken.wait()
+        assert self._failure is not None
+        raise self._failure
 
     async def _record(self, batch: Batch, tallies: Mapping[int, Tally]) -> None:
         try:

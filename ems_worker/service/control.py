@@ -64,15 +64,19 @@ class Control:
         return answer
 
     async def _retry(self, live: Live, change: _Change) -> bytes:
-        """Tries the failed and lost jobs of an experiment once more, and waits again for metrics that did not come."""
+        """Tries failed, lost and dropped jobs of an experiment once more, waits again for metrics that did not come."""
         if not await self._manifest.to_retry(live.key, (-1, -1), 1):
             answer = self._answer(live, change, changed=False, state=live.record.state, retried=0)
             await self._ledger.change(live, self._request(live, "retry", change, answer), None)
             return answer
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.REOPEN]
-        live.reopening = True
         request = self._request(live, "retry", change, None)
-        await self._ledger.change(live, request, to)
+        live.reopening = True
+        try:
+            await self._ledger.change(live, request, to)
+        except BaseException:
+            live.reopening = False
+            raise
         crash.point("control.recorded")
         return await self._carry_out_retry(live, request)
 
@@ -80,9 +84,12 @@ class Control:
         live.reopening = True
         try:
             retried, after = 0, (-1, -1)
-            while jobs := await self._manifest.to_retry(live.key, after, _CHUNK):
-                retried += await self._ledger.retry(live.key, jobs)
-                after = jobs[-1].key
+            while True:
+                count, last = await self._ledger.retry(live.key, after, _CHUNK)
+                retried += count
+                if last is None:
+                    break
+                after = last
         finally:
             live.reopening = False
         crash.point("control.carried_out")

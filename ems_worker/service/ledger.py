@@ -5,23 +5,21 @@ and shared by the manifest's writer. Nothing that a decision announces (a call, 
 `hear` returns, which is after the commit.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from ems_worker.core import experiment, job, run
 from ems_worker.core.experiment import ExperimentState
-from ems_worker.core.job import Job
+from ems_worker.core.job import Decision, Job
 from ems_worker.core.records import ChangeRequest, Experiment, PointRecord
 from ems_worker.core.run import Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 from ems_worker.service import crash
 from ems_worker.service.clock import Clock
-from ems_worker.service.commits import Commits
 from ems_worker.service.live import Batch, JobKey, Live, RunKey
 from ems_worker.service.ports import Manifest
+from ems_worker.service.presence import TIMED, Presence
 
 log = structlog.get_logger()
 
@@ -39,7 +37,7 @@ class Heard:
     ended: bool = False
 
 
-class Ledger(Commits):
+class Ledger(Presence):
     """Live experiments and their open jobs, in step with the manifest."""
 
     def __init__(
@@ -54,52 +52,42 @@ class Ledger(Commits):
 
         `on_change` hears which experiment has news, `on_end` each run that ends.
         """
-        super().__init__(manifest, on_change)
-        self._clock = clock
-        self._load_experiment = load
+        super().__init__(manifest, clock, load, on_change)
         self._on_end = on_end
-        self._lock = asyncio.Lock()
-
-    def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
-        """Takes up an experiment with the jobs that have an open attempt, and the runs whose jobs wait for metrics."""
-        self.experiments[live.key] = live
-        self._by_id[live.experiment_id] = live.key
-        for one in open_jobs:
-            self.jobs[live.key, *one.key] = one
-            for attempt in one.runs:
-                if attempt.state in run.OPEN:
-                    live.open += 1
-                    self._time(live.key, attempt)
-        for one_run in awaiting:
-            self._await(live, one_run)
-
-    async def dismiss(self, key: int) -> None:
-        """Lets go of an experiment that has ended and is reported, unless there is news; late events revive it."""
-        # Under the lock: whoever decides about a job relies on its experiment.
-        async with self._lock:
-            live = self.experiments.get(key)
-            if live is None or live.held:
-                return
-            reported = live.record.published_seq == live.record.ended_seq
-            if live.over and reported and not live.open and not any(place[0] == key for place in self._uncommitted):
-                del self.experiments[key], self._by_id[live.experiment_id]
-                self._over[key] = live.experiment_id
 
     async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Heard]:
-        """Applies signals in their order; returns when what they changed is in the manifest.
+        """Applies signals, those of an experiment in their order; returns when what they changed is in the manifest.
 
-        Raises errors.ManifestConflict or errors.ManifestUnusable if it could not be recorded.
+        Those that change an experiment which was let go are applied last: it is taken up for them first, while others
+        go on. Raises errors.ManifestConflict or errors.ManifestUnusable if something could not be recorded.
         """
-        async with self._lock:
-            self._tidy()
-            await self._load({key[:3] for key, _ in signals})
-            await self._revive(signals)
-            batch = Batch()
-            heard = [self._decide(key, signal, batch) for key, signal in signals]
-            commit = self._commit(batch)
-        await commit
-        await self._conclude(batch.touched)
-        return heard
+        heard: dict[int, Heard] = {}
+        left = list(enumerate(signals))
+        roused: list[tuple[Live, Experiment]] = []
+        while True:
+            async with self._lock:
+                self._tidy()
+                await self._load({key[:3] for _, (key, _) in left})
+                asleep = {key[0] for _, (key, signal) in left if self._is_asleep(key, signal)}
+                batch = Batch()
+                for index, (key, signal) in left:
+                    if key[0] not in asleep:
+                        heard[index] = self._decide(key, signal, batch)
+                commit = self._commit(batch)
+            await commit
+            await self._conclude(batch.touched)
+            left = [one for one in left if one[0] not in heard]
+            if not left:
+                break
+            for experiment_key in asleep:
+                live = await self.take_up(self._over[experiment_key])
+                assert live is not None  # one of its jobs was found
+                roused.append((live, live.record))
+        for live, before in roused:
+            if live.record is before:
+                # Nothing became of it that is reported, after which it would be let go.
+                await self.dismiss(live.key)
+        return [heard[index] for index in range(len(signals))]
 
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk."""
@@ -131,21 +119,36 @@ class Ledger(Commits):
             batch = Batch()
             for key, reason in runs:
                 one = self.jobs.get(key[:3])
-                if one is None or one.attempt(key[3]).state not in run.OPEN:
-                    continue
-                before = one.attempt(key[3])
-                after = replace(before, stop_reason=reason)
-                self.jobs[key[:3]] = Job(tuple(after if r is before else r for r in one.runs))
-                batch.note(key[:3], one, self.jobs[key[:3]])
+                if one is not None and one.attempt(key[3]).state in run.OPEN:
+                    self._put(key, replace(one.attempt(key[3]), stop_reason=reason), batch)
             commit = self._commit(batch)
         await commit
 
-    async def retry(self, key: int, jobs: Sequence[Job]) -> int:
-        """Jobs that failed or were lost, once more; how many of these there were among them."""
+    async def forget_time(self, runs: Iterable[RunKey]) -> None:
+        """Of runs that are sent again to an orchestrator that forgot them: what they had used of their limits.
+
+        Their time counts from the orchestrator's next word on them: until then they wait to be submitted.
+        """
+        async with self._lock:
+            batch = Batch()
+            for key in runs:
+                one = self.jobs.get(key[:3])
+                if one is not None and one.attempt(key[3]).state in TIMED:
+                    self._put(key, run.forgotten(one.attempt(key[3])), batch)
+                    self.since.pop(key, None)
+            commit = self._commit(batch)
+        await commit
+
+    async def retry(self, key: int, after_job: tuple[int, int], limit: int) -> tuple[int, tuple[int, int] | None]:
+        """Up to `limit` jobs after one of the experiment that failed, were lost or dropped, once more.
+
+        How many were there to be tried again, and the last (point, replicate) that was looked at: None at the end.
+        """
         async with self._lock:
             self._tidy()
             batch, live, count = Batch(), self.experiments[key], 0
-            for stored in jobs:
+            found = await self.manifest.to_retry(key, after_job, limit)
+            for stored in found:
                 before = self.jobs.setdefault((key, *stored.key), stored)
                 self._idle.add((key, *stored.key))
                 if (after := job.again(before, self._clock.now_ms())) is not None:
@@ -153,33 +156,36 @@ class Ledger(Commits):
                     count += 1
             commit = self._commit(batch)
         await commit
-        return count
+        return count, found[-1].key if found else None
 
     async def count_time(self) -> None:
         """Puts on disk how much of their limits open runs have used: a crash only adds to a limit what comes after."""
         async with self._lock:
             batch, now = Batch(), self._clock.monotonic()
             for key, since in self.since.items():
-                one = self.jobs[key[:3]]
-                used = round(1000 * (now - since))
-                runs = tuple(replace(r, elapsed_ms=r.elapsed_ms + used) if r.attempt == key[3] else r for r in one.runs)
-                self.jobs[key[:3]] = Job(runs)
+                one = self.jobs[key[:3]].attempt(key[3])
+                self._put(key, replace(one, elapsed_ms=one.elapsed_ms + round(1000 * (now - since))), batch)
                 self.since[key] = now
-                batch.note(key[:3], one, self.jobs[key[:3]])
             commit = self._commit(batch)
         await commit
 
     async def cancel_pending(self, key: int, limit: int) -> int:
-        """Cancels up to `limit` runs that were never announced; how many those were."""
+        """Cancels up to `limit` runs of a doomed experiment that were never announced; how many those were."""
         async with self._lock:
             self._tidy()
             batch = Batch()
+            live = self.experiments.get(key)
+            if live is None or not live.doomed:
+                return 0
             found = await self.manifest.due(key, 2**62, limit)
             for stored, _ in found:
                 place = (key, *stored.key)
                 one = self.jobs.setdefault(place, stored)
                 if one.current.state is RunState.PENDING:
-                    self._decide((*place, one.current.attempt), Signal(RunEvent.CANCEL), batch)
+                    # Recorded, so that a retry takes it: what somebody cancels on purpose stays cancelled.
+                    unwanted = replace(one.current, stop_reason=StopReason.UNWANTED)
+                    self.jobs[place] = Job((*one.runs[:-1], unwanted))
+                    self._decide((*place, unwanted.attempt), Signal(RunEvent.CANCEL), batch)
             commit = self._commit(batch)
         await commit
         await self._conclude(batch.touched)
@@ -191,62 +197,44 @@ class Ledger(Commits):
             self._idle.update(missing)
             self.jobs.update(await self.manifest.jobs(missing))
 
-    async def _revive(self, signals: Sequence[tuple[RunKey, Signal]]) -> None:
-        """Takes up an experiment that was let go if a signal changes one of its jobs after all."""
-        for key, signal in signals:
-            if key[0] in self.experiments or (one := self.jobs.get(key[:3])) is None or key[3] > len(one.runs):
-                continue
-            if run.TRANSITIONS[one.attempt(key[3]).state, signal.event].verdict in _CHANGES:
-                await self._take_up(self._over[key[0]])
-
-    @contextlib.asynccontextmanager
-    async def taken_up(self, experiment_id: str) -> AsyncIterator[Live | None]:
-        """The experiment, live for the time of the block even if it has ended; None if the manifest hasn't got it."""
-        async with self._lock:
-            known = self.live(experiment_id)
-            live = known or await self._take_up(experiment_id)
-            if live is not None:
-                live.held += 1
-        if live is None:
-            yield None
-            return
-        before = live.record
-        try:
-            yield live
-        finally:
-            live.held -= 1
-            if known is None and live.record is before:
-                # Nothing became of it: nobody else would let go of it.
-                await self.dismiss(live.key)
-
-    async def _take_up(self, experiment_id: str) -> Live | None:
-        record = await self.manifest.experiment(experiment_id)
-        if record is None:
-            return None
-        live = await self._load_experiment(record)
-        jobs = [one for one, _ in await self.manifest.open_jobs(record.key)]
-        self.admit(live, jobs, await self.manifest.awaiting(record.key))
-        return live
+    def _is_asleep(self, key: RunKey, signal: Signal) -> bool:
+        """Whether the signal changes a job of an experiment that was let go."""
+        if key[0] in self.experiments or (one := self.jobs.get(key[:3])) is None or key[3] > len(one.runs):
+            return False
+        # What its jobs wait for isn't known here, and doesn't matter: without other metrics the same are absent.
+        return run.advance(one.attempt(key[3]), signal, self._clock.now_ms())[0] in _CHANGES
 
     def _decide(self, key: RunKey, signal: Signal, batch: Batch) -> Heard:
         place = key[:3]
         before = self.jobs.get(place)
         if before is None or key[3] > len(before.runs):
             return Heard(known=False)
-        verdict = run.TRANSITIONS[before.attempt(key[3]).state, signal.event].verdict
-        if verdict not in _CHANGES:
+        live, now_ms = self.experiments.get(key[0]), self._clock.now_ms()
+        if live is None:
+            decision = Decision(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
+        else:
+            wanted = not live.over and not live.doomed
+            decision = job.decide(before, key[3], signal, live.policy, now_ms, wanted)
+        if live is None or decision.verdict not in _CHANGES:
             batch.places.add(place)
+            now = self._clock.monotonic()
             if key in self.heard:
-                self.heard[key] = self._clock.monotonic()
-            return Heard(True, verdict)
-        live = self.experiments[key[0]]
-        wanted = not live.over and not live.doomed
-        decision = job.decide(before, key[3], signal, live.policy, self._clock.now_ms(), wanted)
+                self.heard[key] = now
+            if before.attempt(key[3]).state in TIMED:
+                # Of one that was sent again: the orchestrator has it.
+                self.since.setdefault(key, now)
+            return Heard(True, decision.verdict)
         after = decision.job
         if decision.ended:
             after = job.number_end(after, batch.next_seq(live))
         self._change(live, before, after, batch)
         return Heard(True, decision.verdict, decision.ended)
+
+    def _put(self, key: RunKey, after: Run, batch: Batch) -> None:
+        """Puts an attempt in the place of what it was, where its job stays as it is."""
+        before = self.jobs[key[:3]]
+        self.jobs[key[:3]] = Job(tuple(after if one.attempt == key[3] else one for one in before.runs))
+        batch.note(key[:3], before, self.jobs[key[:3]])
 
     def _change(self, live: Live, before: Job, after: Job, batch: Batch) -> None:
         """Puts a job in the place of what it was, everywhere in memory, and into the batch."""
@@ -266,7 +254,7 @@ class Ledger(Commits):
         if not now:
             self.since.pop(place, None)
             self.heard.pop(place, None)
-        elif old is None or old.state is not new.state:
+        elif old is None or (old.state, old.started_ms) != (new.state, new.started_ms):
             self.heard[place] = self._clock.monotonic()
             self._time(live.key, new)
         if new.ended and (old is None or not old.ended):
@@ -274,17 +262,7 @@ class Ledger(Commits):
         if new.waiting is Waiting.AWAITING:
             self._await(live, new)
         else:
-            self.awaiting.pop(place, None)
-
-    def _await(self, live: Live, one: Run) -> None:
-        """Notes until when metrics are waited for: the first time limit of those that aren't there."""
-        absent = live.policy.awaited - (one.metrics or {}).keys()
-        seconds = min((live.metric_timeouts[name] for name in absent), default=0.0)
-        self.awaiting[live.key, one.point, one.replicate, one.attempt] = self._clock.monotonic() + seconds
-
-    def _time(self, key: int, one: Run) -> None:
-        if one.state in (RunState.SUBMITTED, RunState.RUNNING):
-            self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()
+            self._await_no_more(place)
 
     async def _conclude(self, keys: Iterable[int]) -> None:
         for key in keys:
@@ -301,8 +279,7 @@ class Ledger(Commits):
         to = experiment.TRANSITIONS[state, event]
         if to is None:
             return
-        reason = "too many jobs failed" if to is ExperimentState.FAILED else None
-        await self.move(live, to, reason)
+        await self.move(live, to, experiment.reason(live.recorded, live.allowed))
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
@@ -310,7 +287,7 @@ class Ledger(Commits):
         """Records what somebody asked for, and with it moves the experiment to another state, if to any."""
         before = live.record
         if to is None:
-            await self.manifest.record_request(request)
+            await self._see_through(self.manifest.record_request(request))
             return
         ended = before.state in experiment.ENDED
         live.record = replace(
@@ -321,7 +298,7 @@ class Ledger(Commits):
             finished_ms=None,
             started_ms=before.started_ms or request.received_ms,
         )
-        await self.manifest.record_request(request, (before.state, to))
+        await self._see_through(self.manifest.record_request(request, (before.state, to)))
         self._on_change(live.key)
 
     async def catch_up_revision(self, live: Live, revision: int) -> None:

@@ -1,6 +1,7 @@
 """Time limits and STOP: runs that take too long or that nobody waits for are stopped; the silent are given up."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +20,8 @@ log = structlog.get_logger()
 _TICK_SECONDS = 0.5
 # How often the time that open runs have used is put on disk: what a crash can add to a limit.
 _RECORD_SECONDS = 30.0
+# The limit of runs that nobody can ask for, where neither their plan nor the operator sets one.
+_UNASKED_SECONDS = 3600.0
 _CANCEL_CHUNK = 1000
 _STOPS_AT_ONCE = 16
 # Answers to STOP that say that no confirmation will come.
@@ -49,14 +52,18 @@ class Limits:
         orchestrator: Orchestrator,
         clock: Clock,
         metrics: Metrics,
-        run_timeout_seconds: float,
+        run_timeout_seconds: float | None,
         stop_confirm_seconds: float,
+        can_ask: Callable[[], bool],
     ) -> None:
+        """`run_timeout_seconds`: of runs whose plan sets no limit. `can_ask`: whether the orchestrator can be asked for
+        runs; where it can't, they have a limit in any case, since one whose end gets lost would be open for ever."""
         self._ledger = ledger
         self._orchestrator = orchestrator
         self._clock = clock
         self._metrics = metrics
         self._default_seconds = run_timeout_seconds
+        self._can_ask = can_ask
         self._confirm_seconds = stop_confirm_seconds
         self._stopping: dict[RunKey, _Stopping] = {}
         self._recorded = clock.monotonic()
@@ -78,7 +85,7 @@ class Limits:
                 asked.append(key)
             elif live.doomed:
                 overdue.append((key, StopReason.UNWANTED))
-            elif self.elapsed_seconds(key, one, now) > self._limit_seconds(live):
+            elif (limit := self._limit_seconds(live)) is not None and self.elapsed_seconds(key, one, now) > limit:
                 overdue.append((key, StopReason.TIMEOUT))
         if overdue:
             await self._ledger.ask_to_stop(overdue)
@@ -98,8 +105,9 @@ class Limits:
         since = self._ledger.since.get(key)
         return one.elapsed_ms / 1000 + (0.0 if since is None else now - since)
 
-    def _limit_seconds(self, live: Live) -> float:
-        return live.plan.limits.run_timeout_seconds or self._default_seconds
+    def _limit_seconds(self, live: Live) -> float | None:
+        limit = live.plan.limits.run_timeout_seconds or self._default_seconds
+        return limit or (None if self._can_ask() else _UNASKED_SECONDS)
 
     def _is_to_be_stopped(self, key: RunKey, now: float) -> bool:
         before = self._stopping.get(key)

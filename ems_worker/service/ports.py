@@ -92,7 +92,7 @@ class Manifest(Protocol):
         """The runs whose jobs wait for metrics."""
 
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
-        """Jobs that failed or were lost, in order, after a (point, replicate); infeasible ones aren't among them."""
+        """Jobs that failed, were lost or dropped, in order, after a (point, replicate), but for infeasible ones."""
 
     # Control.
     async def request(self, request_id: str) -> ChangeRequest | None: ...

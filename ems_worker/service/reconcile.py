@@ -21,6 +21,9 @@ from ems_worker.service.submit import Submitter
 log = structlog.get_logger()
 
 INTERVAL_SECONDS = 30.0
+# After so many answers in a row that it doesn't implement the question it counts as not implementing it: one may come
+# from an orchestrator that is just starting.
+_REFUSALS = 2
 
 
 class Reconciler:
@@ -44,6 +47,12 @@ class Reconciler:
         self._deadline = deadline_seconds
         self._interval = interval_seconds
         self._missing: Mapping[RunKey, float] = {}
+        self._refusals = 0
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the orchestrator implements the question, as far as is known."""
+        return self._refusals < _REFUSALS
 
     async def run(self) -> None:
         """For ever: a look, then a pause."""
@@ -60,6 +69,8 @@ class Reconciler:
         If the worker dies in the midst of it, the orchestrator knows only runs that are younger than those that it
         lacks: the next worker sees that it was wiped, and not that these were lost.
         """
+        # Recorded before: the worker may die with the commands on their way.
+        await self._ledger.forget_time((live.key, one.point, one.replicate, one.attempt) for live, one in runs)
         await self._submitter.resend(sorted(runs, key=lambda one: one[1].submitted_ms or 0, reverse=True))
 
     async def look(self) -> list[tuple[Live, Run]]:
@@ -71,7 +82,10 @@ class Reconciler:
         names = {ids.simulation_id(live.experiment_id, *key[1:]): key for key, live, _ in asked}
         answers = await self._orchestrator.status(list(names))
         if answers is None:
+            self._refusals += 1
             return []
+        if answers:
+            self._refusals = 0
         submitted = {key: one.submitted_ms or 0 for key, _, one in asked}
         judged = reconcile.judge(
             [Asked(names[name], submitted[names[name]], answer) for name, answer in answers.items() if name in names],

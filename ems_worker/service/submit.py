@@ -11,7 +11,7 @@ import structlog
 from ems_worker.core import ids, retry
 from ems_worker.core.outcome import Answer, Outcome
 from ems_worker.core.records import PointRecord
-from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal
+from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
 from ems_worker.core.wire import Start
 from ems_worker.service import crash
 from ems_worker.service.clock import Clock
@@ -154,7 +154,9 @@ class Submitter:
             if answer.outcome is Outcome.REFUSED:
                 words = f"{answer.code}: {answer.message}"
                 log.warning("run.refused", simulation_id=answer.simulation_id, code=answer.code, words=answer.message)
-                signal = Signal(RunEvent.REFUSE, ErrorKind.REFUSED, words, retryable=False)
+                # A run that had started was sent again to an orchestrator that forgot it: that one has no such run.
+                event = RunEvent.FAIL if run.state is RunState.RUNNING else RunEvent.REFUSE
+                signal = Signal(event, ErrorKind.REFUSED, words, retryable=False)
             else:
                 signal = Signal(RunEvent.ACCEPT)
             signals.append((_key(live, run), signal))

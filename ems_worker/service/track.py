@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ems_worker import errors
+from ems_worker.core import run
 from ems_worker.core.records import ParkedEvent
 from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
@@ -23,6 +24,14 @@ _BACKLOG = 400
 _WAIT_SECONDS = 1.0
 # At the start dispatch waits to hear whether there is a backlog.
 _FIRST_WAIT_SECONDS = 0.1
+# Verdicts on events that can't be used, and what is said of them in the dead letters.
+PUT_ASIDE = {
+    Verdict.CONTRADICTION: "{name} has ended otherwise: {event} came too late",
+    Verdict.EXCESS: (
+        "{name} would have more metrics than are kept of a run: "
+        + f"{run.MOST_METRICS:,}, half of these before its end"
+    ),
+}
 
 # How an event's bytes are understood: (subject, data) to the run's name and what is said of it.
 Decode = Callable[[str, bytes], tuple[str, Signal]]
@@ -81,26 +90,25 @@ class Tracker:
             read.append((message, name, signal))
             good.append(message)
         crash.point("track.decoded")
-        unknown, contradictions = await self._apply([(name, signal) for _, name, signal in read])
+        unknown, unusable = await self._apply([(name, signal) for _, name, signal in read])
         crash.point("track.recorded")
-        for index in contradictions:
+        for index, verdict in unusable.items():
             message, name, signal = read[index]
-            log.warning("event.contradiction", simulation_id=name, subject=message.subject, seq=message.seq)
-            await self._broker.dead_letter(
-                message, f"{name} has ended otherwise: {signal.event} came too late", "event"
-            )
+            log.warning(f"event.{verdict}", simulation_id=name, subject=message.subject, seq=message.seq)
+            words = PUT_ASIDE[verdict].format(name=name, event=signal.event)
+            await self._broker.dead_letter(message, words, "event")
         if unknown:
             await self._park([read[index] for index in unknown])
-        refused = {id(read[index][0]) for index in contradictions}
+        refused = {id(read[index][0]) for index in unusable}
         await self._broker.ack([message for message in good if id(message) not in refused])
         crash.point("track.acked")
 
-    async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], list[int]]:
-        """Applies what concerns known runs; the positions of those that don't, and of contradictions."""
+    async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], dict[int, Verdict]]:
+        """Applies what concerns known runs; the positions of what doesn't, and of what can't be used."""
         runs = await self._ledger.find(dict.fromkeys(name for name, _ in items))
         known: list[tuple[int, RunKey, Signal]] = []
         unknown: list[int] = []
-        contradictions: list[int] = []
+        unusable: dict[int, Verdict] = {}
         for index, (name, signal) in enumerate(items):
             if (key := runs.get(name)) is None:
                 unknown.append(index)
@@ -113,10 +121,10 @@ class Tracker:
                 continue
             assert one.verdict is not None
             self._metrics.events.labels(one.verdict.value).inc()
-            if one.verdict is Verdict.CONTRADICTION:
+            if one.verdict in PUT_ASIDE:
                 self._metrics.dead_letters.labels("event").inc()
-                contradictions.append(index)
-        return unknown, contradictions
+                unusable[index] = one.verdict
+        return unknown, unusable
 
     async def _park(self, items: Sequence[tuple[Message, str, Signal]]) -> None:
         now_ms = self._clock.now_ms()
@@ -137,9 +145,9 @@ class Tracker:
             log.info("event.parked_expired", count=expired)
         parked = await self._manifest.parked()
         items = [self._decode(event.subject, event.data) for event in parked]
-        unknown, contradictions = await self._apply(items)
-        for index in contradictions:
-            log.warning("event.contradiction", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
+        unknown, unusable = await self._apply(items)
+        for index, verdict in unusable.items():
+            log.warning(f"event.{verdict}", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
         waiting = set(unknown)
         await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
         self.parked |= bool(waiting)

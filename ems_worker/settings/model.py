@@ -183,8 +183,10 @@ class Settings(pydantic.BaseModel):
     rpc_deadline_seconds: Annotated[_Seconds, Gt(0), Le(3600)] = Field(
         default=10.0, description="Deadline of every gRPC call."
     )
-    run_timeout_seconds: Annotated[_Seconds, Gt(0)] = Field(
-        default=3600.0, description="Time limit of a run whose plan sets none, from its start, else its submission."
+    run_timeout_seconds: Annotated[Annotated[_Seconds, Gt(0)] | None, _Optional, Unit("seconds")] = Field(
+        default=None,
+        description="Time limit of a run whose plan sets none, from its start, else its submission; empty: none, but "
+        "3600 with an orchestrator that can't be asked for runs (GetSimulationStatus).",
     )
     stop_confirm_seconds: Annotated[_Seconds, Gt(0)] = Field(
         default=30.0, description="How long a run told to stop may take to confirm it; after that it counts as lost."

@@ -60,7 +60,7 @@ async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None
         (b"missing", "404", "there is no experiment reef"),
         (b"bad", "400", "limit has to be a number"),
         (b"plan", "400", "x: isn't known [unknown_key]"),
-        (b"conflict", "409", "it moved on"),
+        (b"conflict", "503", "it moved on"),
         (b"away", "503", "nobody there"),
     ],
 )

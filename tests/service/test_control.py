@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ems_worker import errors
 from ems_worker.core.experiment import ExperimentState
-from ems_worker.core.run import RunState
+from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
 from ems_worker.service.control import Control
 from ems_worker.service.live import Live
 from ems_worker.service.queries import Handler
@@ -107,6 +108,102 @@ async def test_an_experiment_is_not_let_go_while_it_is_reopened(tmp_path: Path) 
         await told
         assert [one["retried"] for one in answers] == [1] + 19 * [0]
         await finish(desk)
+
+
+async def test_a_retry_takes_what_was_dropped_when_too_many_had_failed(tmp_path: Path) -> None:
+    """Whatever had waited, and whatever was stopped: all of it is run in the new round, as new attempts."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=10, limits={"max_attempts": 1, "fail_fast": True}))
+        first, stopped = await desk.launch(live, 2)
+        await desk.hear("failed", first, error_kind="simulation")
+        await desk.limits.look()
+        await desk.hear("failed", stopped, error_kind="stopped")
+        status = await desk.report("reef")
+        assert (status["state"], status["counts"]["failed"], status["counts"]["cancelled"]) == ("failed", 1, 9)
+        assert (await retry(desk))["retried"] == 10
+        reopened = desk.ledger.live("reef")
+        assert reopened is not None
+        names = await desk.launch(reopened)
+        assert names == [f"reef-p{point:06d}-r000-a2" for point in range(10)]
+        for name in names:
+            await desk.hear("completed", name, metrics={"population": 1})
+        status = await desk.report("reef")
+        assert (status["state"], status["counts"]["completed"], status["reason"]) == ("completed", 10, None)
+        results = [(one["state"], one["job_revision"]) for one in desk.broker.of("result")]
+        assert results[10:] == [("completed", 2)] * 10
+
+
+async def test_a_retry_that_comes_while_jobs_are_dropped_stops_that(tmp_path: Path) -> None:
+    """What it takes up again isn't dropped by the work that was under way."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=5, limits={"max_attempts": 1, "fail_fast": True}))
+        [first] = await desk.launch(live, 1)
+        await desk.hear("failed", first, error_kind="simulation")
+        assert await desk.ledger.cancel_pending(live.key, 2) == 2
+        assert (await retry(desk))["retried"] == 3
+        assert await desk.ledger.cancel_pending(live.key, 2) == 0
+        assert len(await desk.launch(live)) == 5
+
+
+async def test_an_event_that_comes_while_a_retry_looks_for_its_jobs_contradicts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lost run that is about to be tried again has completed after all: memory and disk agree on it."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
+        late, other = await desk.launch(live)
+        await desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.LOSE, ErrorKind.LOST, "silent"))])
+        to_retry = desk.manifest.to_retry
+        hearing: list[asyncio.Task[None]] = []
+
+        async def overtaken(key: int, after: tuple[int, int], limit: int) -> Any:
+            found = await to_retry(key, after, limit)
+            if limit > 1 and not hearing:
+                hearing.append(asyncio.create_task(desk.hear("completed", late, metrics={"population": 1})))
+                await asyncio.wait(hearing, timeout=0.2)
+            return found
+
+        monkeypatch.setattr(desk.manifest, "to_retry", overtaken)
+        assert (await retry(desk))["changed"] is True
+        await hearing[0]
+        assert live.tally.by_bucket == (await desk.manifest.tally(live.key)).by_bucket
+        assert min(live.tally.by_bucket.values()) == 0
+        await desk.hear("completed", other, metrics={"population": 1})
+        assert (await desk.report("reef"))["state"] == "completed"
+
+
+async def test_a_change_that_can_not_be_recorded_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked gets an error; what the ledger has in memory is wrong from then on."""
+
+    async def refuse(*_: object) -> None:
+        raise errors.ManifestConflict("it moved on")
+
+    async with Desk.open(tmp_path) as desk:
+        live = await failed(desk)
+        monkeypatch.setattr(desk.manifest, "record_request", refuse)
+        async with desk.ledger.taken_up("reef") as taken:
+            assert taken is not None
+            live = taken
+            with pytest.raises(errors.ManifestConflict):
+                await retry(desk)
+        assert not live.reopening
+        with pytest.raises(errors.ManifestConflict, match="it moved on"):
+            await desk.ledger.until_broken()
+
+
+async def test_an_experiment_is_let_go_though_it_was_held_when_it_was_told(tmp_path: Path) -> None:
+    """Whoever held it sees to that: the report of its end could not."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        async with desk.ledger.taken_up("reef"):
+            await desk.hear("completed", name, metrics={"population": 1})
+            await desk.report("reef")
+            assert desk.ledger.live("reef") is live
+        await desk.report("reef")
+        assert desk.ledger.live("reef") is None
 
 
 async def test_an_ended_experiment_is_let_go_after_a_retry_of_nothing(tmp_path: Path) -> None:

@@ -99,6 +99,75 @@ async def test_events_that_change_nothing_revive_nothing(tmp_path: Path) -> None
         assert desk.count("ems_events_total", verdict="late") == 1
 
 
+async def test_metrics_that_come_again_revive_nothing(tmp_path: Path) -> None:
+    """Delivery is at least once, and nobody would let go of an experiment of which there is no news."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        await desk.hear("completed", name, metrics={"population": 1, "x": 2})
+        await desk.report("reef")
+        with patch.object(desk.manifest, "tally", AssertionError):
+            await desk.hear("metrics", name, metrics={"x": 2})
+        assert desk.ledger.experiments == {}
+        await desk.hear("metrics", name, metrics={"y": 3})
+        assert (await desk.report("reef"))["state"] == "completed"
+        assert (await desk.row(name)).run.metrics == {"population": 1.0, "x": 2.0, "y": 3.0}
+        assert desk.ledger.experiments == {}
+
+
+async def test_late_metrics_of_a_run_that_stands_for_no_job_leave_nothing_behind(tmp_path: Path) -> None:
+    """They are on its row; there is nothing to report, after which the experiment would be let go."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [first] = await desk.launch(live)
+        await desk.ledger.hear([((live.key, 0, 0, 1), LOSE)])
+        desk.clock.seconds += 10
+        [second] = await desk.launch(live)
+        await desk.hear("completed", first, metrics={"population": 1})
+        await desk.hear("completed", second, metrics={"population": 2})
+        await desk.report("reef")
+        assert desk.ledger.experiments == {}
+        await desk.hear("metrics", second, metrics={"x": 1})
+        assert (await desk.row(second)).run.metrics == {"population": 2.0, "x": 1.0}
+        assert desk.ledger.experiments == {}
+
+
+async def test_others_go_on_while_a_large_experiment_is_taken_up_again(tmp_path: Path) -> None:
+    """Claims, events in the same batch and in others; who wants it too waits for the same reading."""
+    async with Desk.open(tmp_path) as desk:
+        [late] = await desk.launch(await desk.begin(plan("large", points=1)))
+        await desk.hear("completed", late)
+        await desk.report("large")
+        old = (await desk.ledger.find([late]))[late]
+        busy = await desk.begin(plan("busy", points=4))
+        one, other = await desk.launch(busy, 2)
+        held, tally, reads = asyncio.Event(), desk.manifest.tally, 0
+
+        async def slowly(key: int) -> Any:
+            nonlocal reads
+            reads += 1
+            await held.wait()
+            return await tally(key)
+
+        with patch.object(desk.manifest, "tally", slowly):
+            measure = Signal(RunEvent.MEASURE, metrics={"x": 1.0})
+            batch = [(old, measure), ((busy.key, 0, 0, 1), COMPLETE), (old, Signal(RunEvent.COMPLETE))]
+            hearing = asyncio.create_task(desk.ledger.hear(batch))
+            twin = asyncio.create_task(desk.ledger.hear([(old, measure)]))
+            await wait.until(lambda: reads)
+            assert (await desk.row(one)).run.state is RunState.COMPLETED
+            await desk.hear("completed", other)
+            assert len(await desk.ledger.claim(busy.key, 1)) == 1
+            assert desk.ledger.live("large") is None
+            held.set()
+            heard, [again] = await asyncio.gather(hearing, twin)
+        assert reads == 1
+        assert {heard[0].verdict, again.verdict} == {Verdict.NOTE, Verdict.DUPLICATE}
+        assert [each.verdict for each in heard[1:]] == [Verdict.APPLY, Verdict.DUPLICATE]
+        await desk.reporter.flush()
+        assert desk.ledger.live("large") is None
+
+
 async def test_an_end_on_its_way_to_disk_keeps_the_experiment(tmp_path: Path) -> None:
     """Let go in that moment, it would end untold."""
     async with Desk.open(tmp_path) as desk:
@@ -214,6 +283,20 @@ async def test_fail_fast_cancels_what_waits_and_stops_what_runs(tmp_path: Path) 
         assert counts == {"failed": 1, "cancelled": 4, "completed": 1}
 
 
+async def test_an_experiment_that_stopped_early_is_no_success_though_the_lost_run_had_completed(tmp_path: Path) -> None:
+    """Nearly nothing of it was run, and it says so."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=100, **FAST))
+        [lost, other] = await desk.launch(live, 2)
+        await desk.ledger.hear([((live.key, 0, 0, 1), LOSE)])
+        await desk.limits.look()
+        await desk.hear("completed", lost, metrics={"population": 1})
+        await desk.hear("failed", other, error_kind="stopped")
+        status = await desk.report("reef")
+        assert status["state"] == "failed"
+        assert status["reason"] == "too many jobs had failed, and 99 were cancelled then"
+
+
 @pytest.mark.parametrize(
     ("allowed", "failures", "state"),
     [
@@ -291,6 +374,9 @@ async def test_what_could_not_be_recorded_is_told_even_if_nobody_waits(tmp_path:
             held.set()
             with pytest.raises(errors.ManifestUnusable, match="disk full"):
                 await desk.ledger.hear([((live.key, 0, 0, 1), COMPLETE)])
+        # The worker ends with it.
+        with pytest.raises(errors.ManifestUnusable, match="disk full"):
+            await desk.ledger.until_broken()
         assert not desk.ledger._commits
     gc.collect()
     assert unheard == []

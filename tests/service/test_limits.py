@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ems_worker.core.run import ErrorKind, RunState
+from ems_worker.core.run import ErrorKind, RunState, Waiting
 from tests.support.desk import Clock, Desk, plan
 
 LIMIT: dict[str, Any] = {"limits": {"run_timeout_seconds": 60, "max_attempts": 2}}
@@ -163,13 +163,70 @@ async def test_a_run_that_waits_to_be_submitted_has_no_limit(tmp_path: Path) -> 
 
 
 async def test_without_a_limit_of_the_plan_the_workers_counts(tmp_path: Path) -> None:
-    """3600 seconds unless set."""
+    """As the operator set it."""
     async with Desk.open(tmp_path, clock := Clock(), run_timeout_seconds=5.0) as desk:
         live = await desk.begin(plan(points=1))
         [name] = await desk.launch(live)
         clock.seconds += 6
         await desk.limits.look()
         assert desk.orchestrator.stops == [name]
+
+
+async def test_without_any_limit_a_run_takes_its_time_where_the_orchestrator_can_be_asked_for_it(
+    tmp_path: Path,
+) -> None:
+    """Where it can't be asked, 3600 seconds; what it used before it turned out so counts."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        await desk.hear("started", name)
+        clock.seconds += 3500
+        desk.can_ask = False
+        await desk.limits.look()
+        assert desk.orchestrator.stops == []
+        clock.seconds += 101
+        desk.can_ask = True
+        await desk.limits.look()
+        assert desk.orchestrator.stops == []
+        desk.can_ask = False
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name]
+
+
+async def test_metrics_are_waited_for_from_the_end_of_their_run_whatever_else_comes(tmp_path: Path) -> None:
+    """Other metrics don't make the waiting longer; of several each has its own limit."""
+    both = [{"name": name, "from": "event", "timeout_seconds": limit} for name, limit in (("a", 60), ("b", 100))]
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=2, metrics_to_track=both))
+        one, other = await desk.launch(live)
+        await desk.hear("completed", one)
+        await desk.hear("completed", other)
+        clock.seconds += 50
+        await desk.hear("metrics", one, metrics={"step_1": 1})
+        await desk.hear("metrics", other, metrics={"a": 1})
+        clock.seconds += 11
+        await desk.limits.look()
+        assert (await desk.row(one)).run.waiting is Waiting.MISSING
+        assert (await desk.row(other)).run.waiting is Waiting.AWAITING
+        clock.seconds += 40
+        await desk.limits.look()
+        assert (await desk.row(other)).run.waiting is Waiting.MISSING
+
+
+async def test_metrics_that_are_awaited_once_more_have_their_whole_time_again(tmp_path: Path) -> None:
+    """After a retry."""
+    late = [{"name": "a", "from": "event", "timeout_seconds": 60}]
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=1, metrics_to_track=late))
+        [name] = await desk.launch(live)
+        await desk.hear("completed", name)
+        clock.seconds += 61
+        await desk.limits.look()
+        assert (await desk.row(name)).run.waiting is Waiting.MISSING
+        await desk.ledger.retry(live.key, (-1, -1), 10)
+        clock.seconds += 59
+        await desk.limits.look()
+        assert (await desk.row(name)).run.waiting is Waiting.AWAITING
 
 
 async def test_an_unwanted_run_whose_stop_nobody_confirms_is_cancelled(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """Silent runs are asked for: what follows from the orchestrator's word, with the clock in the test's hands."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from ems_worker.core import reconcile
+from ems_worker.core.outcome import Answer, Outcome
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
+from ems_worker.core.wire import Start
 from ems_worker.service import submit
 from ems_worker.service.live import Live
 from ems_worker.service.reconcile import INTERVAL_SECONDS, Reconciler
+from tests.support import wait
 from tests.support.desk import Clock, Desk, plan
 
 RUNNING = Signal(RunEvent.START)
@@ -113,6 +118,92 @@ async def test_a_crash_in_the_midst_of_sending_again_costs_nothing_either(tmp_pa
         [(_, run)] = await asked(desk, one, half)
         assert run.point == 0
         assert (await desk.row(old)).run.state is RunState.SUBMITTED
+
+
+async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path) -> None:
+    """What it had used at the orchestrator that forgot it is forgotten, on disk before it is sent; while it waits to be
+    taken, and queues, nothing counts but from the orchestrator's next word and from its start."""
+    limits: dict[str, Any] = {"limits": {"run_timeout_seconds": 3600, "max_attempts": 1}}
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=2, **limits))
+        started, queued = await desk.launch(live)
+        await desk.hear("started", started)
+        clock.seconds += 3400
+        await desk.ledger.count_time()
+        one, nothing = reconciler(desk), dict.fromkeys([started, queued])
+        await asked(desk, one, nothing)
+        again = await asked(desk, one, nothing)
+        used: list[tuple[int, int | None]] = []
+        waiting = asyncio.Event()
+
+        async def away(commands: Sequence[Start]) -> Sequence[Answer]:
+            used.extend(
+                [
+                    ((await desk.row(name)).run.elapsed_ms, (await desk.row(name)).run.started_ms)
+                    for name in (started, queued)
+                ]
+            )
+            await waiting.wait()
+            return [Answer(command.simulation_id, Outcome.SUBMITTED, "ALREADY_EXISTS") for command in commands]
+
+        with patch.object(desk.orchestrator, "start", away):
+            sending = asyncio.create_task(one.send_again(again))
+            await wait.until(lambda: used)
+            assert used == [(0, None), (0, None)]
+            clock.seconds += 10_000
+            await desk.limits.look()
+            assert desk.orchestrator.stops == []
+            waiting.set()
+            await sending
+        clock.seconds += 3000
+        await desk.hear("started", started)
+        await desk.hear("started", queued)
+        clock.seconds += 3500
+        await desk.hear("started", started)
+        await desk.limits.look()
+        assert desk.orchestrator.stops == []
+        assert (await desk.row(started)).run.started_ms == desk.clock.now_ms() - 3_500_000
+        clock.seconds += 101
+        await desk.limits.look()
+        assert sorted(desk.orchestrator.stops) == [started, queued]
+
+
+async def test_a_run_that_queues_again_has_a_limit(tmp_path: Path) -> None:
+    """From when the orchestrator took it again, as at the first time."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=1, limits={"run_timeout_seconds": 60}))
+        [name] = await desk.launch(live)
+        await desk.hear("started", name)
+        one = reconciler(desk)
+        await one.send_again([(live, (await desk.row(name)).run)])
+        clock.seconds += 61
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name]
+
+
+async def test_a_run_that_had_started_is_refused_by_the_orchestrator_that_forgot_it(tmp_path: Path) -> None:
+    """It failed, with its words: nobody has it, and it would be open for ever."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        await desk.hear("started", name)
+        desk.orchestrator.code = "INVALID_ARGUMENT"
+        await reconciler(desk).send_again([(live, (await desk.row(name)).run)])
+        one = (await desk.row(name)).run
+        assert (one.state, one.error_kind) == (RunState.FAILED, ErrorKind.REFUSED)
+        assert one.error_message == "INVALID_ARGUMENT: words of it"
+
+
+async def test_an_orchestrator_that_refuses_the_question_twice_can_not_be_asked(tmp_path: Path) -> None:
+    """Once may be its start; silence says nothing; an answer says that it can."""
+    async with Desk.open(tmp_path) as desk:
+        [name] = await desk.launch(await desk.begin(plan(points=1)))
+        one = reconciler(desk)
+        seen = []
+        for answer in (None, {name: RUNNING}, None, {}, None, {}, {name: RUNNING}):
+            await asked(desk, one, answer)
+            seen.append(one.can_ask)
+        assert seen == [True, True, True, True, False, False, True]
 
 
 async def test_an_orchestrator_that_does_not_implement_the_question_loses_nothing(tmp_path: Path) -> None:

@@ -210,14 +210,16 @@ class Desk:
             versions=self.versions,
         )
         self.dispatcher.caught_up(False)
+        self.can_ask = True
         self.expander = Expander(self.ledger, manifest, self.metrics, on_jobs=self.dispatcher.wake)
         self.limits = Limits(
             self.ledger,
             self.orchestrator,
             clock,
             self.metrics,
-            run_timeout_seconds=options.pop("run_timeout_seconds", 3600.0),
+            run_timeout_seconds=options.pop("run_timeout_seconds", None),
             stop_confirm_seconds=30.0,
+            can_ask=lambda: self.can_ask,
         )
         self.reporter = Reporter(
             self.ledger,

@@ -94,7 +94,7 @@ def nothing_is_started_twice(evidence: Evidence, expected: Expected) -> Iterator
 
 
 def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """One open attempt a job; the next was started only after the one before failed, or was lost."""
+    """One open attempt a job; the next was started only after the one before failed, was lost, or was dropped."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
     ended: set[str] = set()
     for word, name, *_ in evidence.calls:
@@ -104,7 +104,8 @@ def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator
         before = f"{stem}-a{int(attempt) - 1}"
         if word != "accepted" or before not in rows or before in ended:
             continue
-        if rows[before]["error_kind"] not in ("lost", "refused") and rows[before]["state"] != "completed":
+        given_up = rows[before]["error_kind"] in ("lost", "refused")
+        if not given_up and rows[before]["state"] not in ("completed", "cancelled"):
             yield f"{name} was accepted before {before} ended"
     for row in evidence.runs:
         after = f"{row['simulation_id'].rpartition('-a')[0]}-a{row['attempt'] + 1}"

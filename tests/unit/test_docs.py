@@ -11,13 +11,17 @@ from docs import generate, tables
 from ems_worker import daemon, errors
 from ems_worker.cli import exits
 from ems_worker.core.records import Verdict
+from ems_worker.service import track
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "ems_worker").rglob("*.py"))
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 LEVELS = ("debug", "info", "warning", "error")
 # Event names that are made of a part and a value, and what they can become.
-MADE = {"plan.{}": [f"plan.{verdict}" for verdict in Verdict]}
+MADE = {
+    "plan.{}": [f"plan.{verdict}" for verdict in Verdict],
+    "event.{}": [f"event.{verdict}" for verdict in track.PUT_ASIDE],
+}
 
 
 def test_generated_pages_are_current() -> None:

@@ -85,6 +85,18 @@ def test_an_experiment_ends_when_every_job_has_and_fails_above_what_is_allowed(
     assert experiment.conclusion(tally.after([(PENDING, moved(RunState.COMPLETED))]), allowed) is event
 
 
+def test_an_experiment_of_which_jobs_were_dropped_is_no_success() -> None:
+    """Though the job that had failed turns out to have completed: what was not done has to be tried again."""
+    lost, dropped = moved(RunState.LOST), moved(RunState.CANCELLED)
+    tally = Tally(2).after([(PENDING, lost), (PENDING, dropped)])
+    assert experiment.conclusion(tally, 0) is ExperimentEvent.MISS
+    assert experiment.reason(tally, 0) == "too many jobs failed"
+    tally = tally.after([(lost, moved(RunState.COMPLETED))])
+    assert experiment.conclusion(tally, 0) is ExperimentEvent.MISS
+    assert experiment.reason(tally, 0) == "too many jobs had failed, and 1 were cancelled then"
+    assert experiment.conclusion(tally.after([(dropped, moved(RunState.COMPLETED))]), 0) is ExperimentEvent.SUCCEED
+
+
 def test_only_completed_jobs_are_aggregated_and_absent_values_are_counted() -> None:
     """A tracked metric that a result lacks is missing, not zero."""
     tally = Tally(3, metrics={"x": Aggregate()}).after(

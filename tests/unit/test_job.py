@@ -182,6 +182,17 @@ def test_a_retry_gives_failed_and_lost_jobs_one_more_attempt() -> None:
     assert job.again(a_job((1, CLAIM), (1, COMPLETE)), 6) is None
 
 
+def test_a_retry_takes_a_job_that_was_dropped_and_none_that_was_cancelled_otherwise() -> None:
+    """Dropped since too many others had failed: the reason is on its run."""
+    dropped = a_job((1, Signal(RunEvent.CANCEL)))
+    assert job.again(dropped, 5) is None
+    marked = Job((replace(dropped.current, stop_reason=StopReason.UNWANTED, ended_seq=2, job_revision=1),))
+    again = job.again(marked, 5)
+    assert again is not None
+    assert (again.current.attempt, again.current.state, again.current.job_revision) == (2, RunState.PENDING, 1)
+    assert (again.attempt(1).current, again.attempt(1).ended_seq, again.current.stop_reason) == (False, None, None)
+
+
 SIGNALS = st.sampled_from([CLAIM, ACCEPT, START, COMPLETE, LOSE, BROKEN, WRONG, Signal(RunEvent.CANCEL)])
 
 

@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import run
+from ems_worker.core import bounds, run
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 
 EVENTS = st.sampled_from(list(RunEvent))
 
 
 def a_run(state: RunState = RunState.PENDING) -> Run:
-    return Run(point=0, replicate=0, attempt=1, seed=7, state=state)
+    started = 2 if state is RunState.RUNNING else None
+    return Run(point=0, replicate=0, attempt=1, seed=7, state=state, started_ms=started)
 
 
 def test_every_pair_of_state_and_event_is_decided() -> None:
@@ -157,3 +158,33 @@ def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_co
     assert run.advance(missing, Signal(RunEvent.EXPIRE), 6, AWAITED)[0] is Verdict.DUPLICATE
     assert run.advance(missing, Signal(RunEvent.AWAIT), 6, AWAITED)[1].waiting is Waiting.AWAITING
     assert run.advance(missing, SCORED, 6, AWAITED)[1].waiting is None
+
+
+def test_a_run_that_an_orchestrator_forgot_counts_its_time_from_its_next_start() -> None:
+    """What it used before is dropped; a start that is told twice counts once, as always."""
+    running = replace(a_run(RunState.RUNNING), elapsed_ms=9000)
+    anew = run.forgotten(running)
+    assert (anew.state, anew.started_ms, anew.elapsed_ms) == (RunState.RUNNING, None, 0)
+    verdict, started = run.advance(replace(anew, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8)
+    assert verdict is Verdict.NOTE
+    assert (started.started_ms, started.elapsed_ms, started.model_version) == (8, 0, "m2")
+    assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Verdict.DUPLICATE, started)
+
+
+def many(name: str, count: int) -> dict[str, float | None]:
+    return {f"{name}{number}": 1.0 for number in range(count)}
+
+
+def test_a_run_has_no_more_metrics_than_the_most_in_whatever_order_they_come() -> None:
+    """What goes beyond changes nothing; its own end always has room, and what is known already isn't more."""
+    half = run.MOST_METRICS // 2
+    _, early = run.advance(a_run(RunState.RUNNING), Signal(RunEvent.MEASURE, metrics=many("early", half)), 4)
+    one_more = Signal(RunEvent.MEASURE, metrics={"one": 1.0})
+    assert run.advance(early, one_more, 5) == (Verdict.EXCESS, early)
+    _, full = run.advance(early, Signal(RunEvent.COMPLETE, metrics=many("own", half)), 6)
+    assert len(full.metrics or {}) == run.MOST_METRICS
+    assert run.advance(full, one_more, 7) == (Verdict.EXCESS, full)
+    assert run.advance(full, Signal(RunEvent.MEASURE, metrics={"own0": 2.0}), 7) == (Verdict.DUPLICATE, full)
+    _, late = run.advance(completed(**many("own", half)), Signal(RunEvent.MEASURE, metrics=many("late", half)), 8)
+    assert len(late.metrics or {}) == run.MOST_METRICS
+    assert run.MOST_METRICS == 2 * bounds.MOST_METRICS

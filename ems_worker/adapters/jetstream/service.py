@@ -21,7 +21,8 @@ Answering = Callable[[bytes], Awaitable[bytes]]
 # Which code, like HTTP's, each of our errors has in a reply; the first that fits.
 CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
     (errors.NotFound, "404"),
-    (errors.ManifestConflict, "409"),
+    # The worker ends with it and starts anew: the same request may go well then.
+    (errors.ManifestConflict, "503"),
     (errors.BrokerUnavailable, "503"),
     (errors.OrchestratorUnavailable, "503"),
     (errors.ManifestUnusable, "503"),

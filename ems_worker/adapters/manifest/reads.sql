@@ -123,11 +123,12 @@ ORDER BY runs.point, runs.replicate, runs.attempt;
 SELECT * FROM runs WHERE experiment = :key AND waiting = 'awaiting' ORDER BY point, replicate;
 
 -- name: to_retry
--- All attempts of jobs that failed or were lost, after a place, in order.
+-- All attempts of jobs that failed, were lost, or were dropped since too many others had failed, after a place, in order.
 WITH failed AS MATERIALIZED (
   SELECT point, replicate FROM runs
   WHERE experiment = :key AND current = 1 AND (point, replicate) > (:point, :replicate)
-    AND (waiting = 'missing' OR state = 'lost' OR (state = 'failed' AND error_kind IS NOT 'infeasible'))
+    AND (waiting = 'missing' OR state = 'lost' OR (state = 'failed' AND error_kind IS NOT 'infeasible')
+      OR (state = 'cancelled' AND stop_reason = 'unwanted'))
   ORDER BY point, replicate LIMIT :limit
 )
 SELECT runs.* FROM failed CROSS JOIN runs

@@ -107,7 +107,7 @@ class Reports:
         return [rows.run(row) for row in await self._hot.all("awaiting", key=key)]
 
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
-        """Jobs that failed or were lost, in order, after a (point, replicate); infeasible ones aren't among them."""
+        """Jobs that failed, were lost or dropped, in order, after a (point, replicate), but for infeasible ones."""
         found = await self._hot.all("to_retry", key=key, point=after[0], replicate=after[1], limit=limit)
         return list(rows.jobs(found).values())
 
