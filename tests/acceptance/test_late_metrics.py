@@ -1,6 +1,8 @@
 """Metrics that the analysis layer computes after a run: jobs wait for them, give up, and wait again."""
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -109,3 +111,29 @@ async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
         assert status["round"] == 2
         again = await sites.changed(site, "retry", {"request_id": "nothing left", "experiment_id": "fails"})
         assert (again["changed"], again["retried"]) == (False, 0)
+
+
+async def test_a_retry_that_the_manifest_refuses_ends_the_worker_and_goes_well_with_the_next(tmp_path: Path) -> None:
+    """What is in memory can't be trusted then, and whoever asked may be the only one who hears of it."""
+    async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems:
+        body = {"experiment_id": "fails", "base_config": {"x": 0}, "limits": {"max_attempts": 1}}
+        request = {"request_id": "once more", "experiment_id": "fails"}
+        async with site.worker() as worker:
+            await site.ready()
+            ack = await ems.publish(json.dumps(body).encode())
+            await ems.decision(ack.seq, timeout=20)
+            assert (await ems.wait("fails"))["state"] == "failed"
+            with contextlib.closing(sqlite3.connect(tmp_path / "data" / "manifest.db")) as database:
+                refusing = "CREATE TRIGGER refuse BEFORE INSERT ON requests BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                database.execute(refusing)
+                with contextlib.suppress(json.JSONDecodeError, nats.errors.Error):
+                    await sites.changed(site, "retry", request)
+                assert await worker.wait(10) == 1
+                database.execute("DROP TRIGGER refuse")
+            lines = (json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{"))
+            fatal = [line["kind"] for line in lines if line["event"] == "worker.fatal"]
+            assert fatal == ["ManifestConflict"]
+        async with site.worker():
+            await site.ready()
+            assert (await sites.changed(site, "retry", request))["retried"] == 1
+            await counts(ems, "fails", "completed", completed=1)
