@@ -84,6 +84,6 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
 
 def _damaged(path: Path, what: str) -> errors.ManifestUnusable:
     return errors.ManifestUnusable(
-        f"{path} is damaged ({what}): restore a backup of it in its place, without the files {path.name}-wal and "
-        f"{path.name}-shm beside it, or move it away to begin with an empty manifest"
+        f"{path} is damaged ({what}): restore a backup of it (ems-worker restore BACKUP), or move it away with "
+        f"{path.name}-wal and {path.name}-shm to begin with an empty manifest"
     )
