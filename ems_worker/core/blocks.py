@@ -133,7 +133,7 @@ class Layout:
         names = self._names
         reached = {axis for condition in conditions for axis in names.dependencies(condition)}
         further = [each[axis] for axis in reached for each in (names.whens, names.derivations) if axis in each]
-        work = sum(condition.expression.size for condition in (*conditions, *further))
+        work = sum(condition.work for condition in (*conditions, *further))
         return _EVALUATION + _EVALUATION_BY_SIZE * work
 
 

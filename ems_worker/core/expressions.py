@@ -23,6 +23,7 @@ LONGEST: Final = 1000
 _DEEPEST: Final = 40
 _LONGEST_TEXT: Final = 1000
 _MOST_BITS: Final = 256
+_MOST_DIGITS: Final = 15
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
@@ -58,10 +59,14 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An expression that was read: its text and the names in it, each once, in their order; `size` is its work."""
+    """An expression that was read: its text and the names in it, each once, in their order, and how often each is used.
+
+    `size` is its work, but for what its functions and comparisons have to walk.
+    """
 
     text: str
     names: tuple[str, ...]
+    uses: tuple[int, ...]
     size: int
     _tree: ast.expr = field(repr=False, compare=False)
     _evaluator: simpleeval.SimpleEval = field(repr=False, compare=False)
@@ -75,8 +80,6 @@ class Expression:
             raise ExpressionError(f"it has no value: {error}") from error
         except (TypeError, ValueError, simpleeval.InvalidExpression) as error:
             raise ExpressionError(str(error)) from error
-        if isinstance(result, float) and not math.isfinite(result):
-            raise ExpressionError(f"it comes to {result}")
         if isinstance(result, int) and not -(2**63) <= result < 2**64:
             raise ExpressionError("it comes to a number that does not fit 64 bits")
         if not isinstance(result, bool | int | float | str | None):
@@ -102,10 +105,12 @@ def read(text: str) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError("this is no complete expression") from error
     _check(tree, 0)
-    evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=FUNCTIONS, names={})
+    evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=_BOUNDED, names={})
     # Lists are there for `in` only, and have nothing but literals in them.
     evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
-    return Expression(text, tuple(names), sum(1 for _ in ast.walk(tree)), tree, evaluator)
+    parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
+    uses = tuple(map(parts.count, names.values()))
+    return Expression(text, tuple(names), uses, len(parts), tree, evaluator)
 
 
 def _rewritten(text: str, names: dict[str, str]) -> str:
@@ -216,8 +221,26 @@ _OPERATORS: Final = {
 }
 
 
+def _function(calculate: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: _bounded(calculate(*given))
+
+
 def _log(value: float, base: float = math.e) -> float:
     return math.log(value) if base == math.e else math.log(value, base)
+
+
+def _round(value: Any, digits: int | None = None) -> Any:
+    if digits is None:
+        return round(value)
+    if type(digits) is not int or not -_MOST_DIGITS <= digits <= _MOST_DIGITS:
+        raise ExpressionError(f"round takes -{_MOST_DIGITS} to {_MOST_DIGITS} digits, not {problems.kind(digits)}")
+    return round(value, digits)  # a large number of digits is a power of ten that is worked out in one go
+
+
+def _sum(values: Any, start: Any = 0) -> Any:
+    if not isinstance(values, list | tuple) or type(start) not in (int, float):
+        raise ExpressionError("sum takes a list of numbers")
+    return sum(values, start)
 
 
 def _text(value: object) -> str:
@@ -240,10 +263,11 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "log2": math.log2,
     "max": max,
     "min": min,
-    "round": round,
+    "round": _round,
     "sin": math.sin,
     "sqrt": math.sqrt,
     "str": _text,
-    "sum": sum,
+    "sum": _sum,
     "tan": math.tan,
 }
+_BOUNDED: Final = {name: _function(calculate) for name, calculate in FUNCTIONS.items()}

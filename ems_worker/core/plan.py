@@ -132,7 +132,7 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
     apart.check(config, reader.axes, runs, inject, found)
     chosen, space = design.read(data.get("design", {}), reader.axes, seeding.root, found, odd)
     constraints = design.read_constraints(data["constraints"], found) if "constraints" in data else []
-    names = scope.resolve(space, constraints, runs.parameters, config, found)
+    names = scope.resolve(space, constraints, runs, config, found)
     named = {
         "experiment_id": _experiment_id(data, found),
         "experiment_name": _line(data, "experiment_name", _LONGEST_NAME, found),

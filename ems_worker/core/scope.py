@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ems_worker.core import axes, canonical, explicit, expressions, paths, problems
+from ems_worker.core import axes, canonical, explicit, expressions, operands, paths, problems
 
 JSON = canonical.JSON
 
@@ -17,6 +17,8 @@ class Missing:
 MISSING: Final = Missing()
 # Derived values are worked out by recursion.
 _LONGEST_CHAIN: Final = 50
+# How many values inside a list are walked in the time that one part of an expression takes.
+_WALKED: Final = 5
 Value = JSON | Missing
 
 
@@ -24,13 +26,15 @@ Value = JSON | Missing
 class Source:
     """Where a name's value comes from: an axis, else what the entry of `runs` says, else the base configuration.
 
-    `rest` leads on into a value that is a list or mapping; so do the paths beside the parameters of `runs`.
+    `rest` leads on into a value that is a list or mapping; so do the paths beside the parameters of `runs`. `weight` is
+    how many values it has inside at most.
     """
 
     axis: int | None
     rest: paths.Path
     runs: tuple[tuple[str, paths.Path], ...]
     base: Value
+    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,12 @@ class Condition:
     expression: expressions.Expression
     sources: tuple[Source, ...]
     place: problems.Place
+
+    @property
+    def work(self) -> int:
+        """What working it out takes, by the size of the expression and of what it names."""
+        walked = sum(uses * source.weight for uses, source in zip(self.expression.uses, self.sources, strict=True))
+        return self.expression.size + walked // _WALKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +86,30 @@ class Names:
 def resolve(
     space: Sequence[axes.Axis],
     constraints: Sequence[tuple[expressions.Expression, problems.Place]],
-    runs: Mapping[str, paths.Path],
+    runs: explicit.Reader,
     base: dict[str, JSON],
     found: problems.Problems,
 ) -> Names:
-    """Finds what each name in each expression is. Names that are nothing, and cycles, go to `found`."""
+    """Finds what each name in each expression is. Names of nothing, or of too much, and cycles go to `found`."""
     by_name = {axis.dotted: number for number, axis in enumerate(space)}
     by_name |= {axis.name: number for number, axis in enumerate(space)}
 
     axis_at = {axis.path: number for number, axis in enumerate(space)}
-    runs_at = {path: name for name, path in runs.items()}
+    runs_at = {path: name for name, path in runs.parameters.items()}
+    weights = operands.Weights(space, runs.runs)
     known: dict[str, Source | None] = {}
+    too_long: set[str] = set()
 
     def source(name: str, place: problems.Place) -> Source | None:
         if name not in known:
             known[name] = find(name)
-        if known[name] is None:
-            suggestion = None if found.full else _nearest(name, [*by_name, *runs], base)
+        if name in too_long:
+            message = (
+                f"{name!r} is too long for an expression: {operands.MOST:,} values inside, or letters, are the most"
+            )
+            found.add("out_of_range", place, message)
+        elif known[name] is None:
+            suggestion = None if found.full else _nearest(name, [*by_name, *runs.parameters], base)
             message = f"{name!r} is neither a parameter nor in the base configuration"
             found.add("unknown_name", place, message, suggestion)
         return known[name]
@@ -101,7 +118,7 @@ def resolve(
         path = paths.resolve(base, paths.split(name))
         axis = by_name.get(name)
         rest: paths.Path = ()
-        entries: list[tuple[str, paths.Path]] = [(name, ())] if name in runs else []
+        entries: list[tuple[str, paths.Path]] = [(name, ())] if name in runs.parameters else []
         for head, tail in [] if path is None else [(path[:at], path[at:]) for at in range(1, len(path) + 1)]:
             if axis is None and head in axis_at:
                 axis, rest = axis_at[head], tail
@@ -112,7 +129,13 @@ def resolve(
         elif path is None and not entries:
             return None
         there = MISSING if path is None or not paths.has(base, path) else paths.get(base, path)
-        return Source(axis, rest, tuple(entries), there)
+        of_axis = 0 if axis is None else weights.of_axis(axis, rest)
+        of_runs = (weights.of_runs(entry, tail) for entry, tail in entries)
+        weight = operands.heaviest((operands.weight(there), of_axis, *of_runs))
+        if weight is None:
+            too_long.add(name)
+            return None
+        return Source(axis, rest, tuple(entries), there, weight)
 
     def condition(expression: expressions.Expression, place: problems.Place) -> Condition | None:
         sources = [source(name, place) for name in expression.names]

@@ -1,5 +1,6 @@
 """Plans that are made to cost: each is refused, or counted, within a second and 50 MB."""
 
+import json
 import os
 import time
 import tracemalloc
@@ -29,6 +30,16 @@ SQUARE = f"{SMALL}parameter_space: {{a: {_range(300)}, b: {_range(300)}}}\n"
 SAMPLED = f"{SMALL}parameter_space: {{a: {{dist: uniform, low: 0, high: 1}}}}\n"
 NAMES = " + ".join(f"p{n}" for n in range(31))
 
+
+def _listed(constraint: str, **base: object) -> str:
+    """Two axes and a constraint over lists, which only JSON may have so long."""
+    space = {name: {"range": {"start": 1, "stop": 300, "num": 300}} for name in "ab"}
+    plan = {"experiment_name": "x", "base_config": {"a": 0, "b": 0, **base}, "parameter_space": space}
+    return json.dumps({**plan, "constraints": [constraint]})
+
+
+_LETTERS = "x" * 999
+
 # The code of the first error, None where the plan is accepted.
 HOSTILE: dict[str, tuple[str, str | None]] = {
     "a gigantic range": (
@@ -50,6 +61,13 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
     "a costly constraint": (f'{SQUARE}constraints: ["{" + ".join(["max(a ** 2.5, b)"] * 30)} < 0"]', None),
     "a tower of powers": (f'{SQUARE}constraints: ["9 ** 9 ** 9 ** 9 ** a > b"]', "expression_fails"),
     "a bomb of text": (f"{SQUARE}constraints: [\"'a' * 999999999 == 'b'\"]", "expression_fails"),
+    "a rounding to a gigantic power": (f'{SQUARE}constraints: ["round(5, -1000000000) == 0"]', "expression_fails"),
+    "a sum over a long list": (_listed("sum(w) > a", w=[0.5] * 200_000), "out_of_range"),
+    "sums over lists": (_listed(f"max({', '.join(['sum(w)'] * 100)}) > a", w=[0.5] * 1000), None),
+    "searches among long texts": (
+        _listed(f"{' or '.join(['t in v'] * 99)} or a > b", v=[_LETTERS + "y"] * 999, t=_LETTERS + "z"),
+        None,
+    ),
     "nested parentheses": (f'{SQUARE}constraints: ["{"(" * 490}a{")" * 490} > 1"]', "bad_expression"),
     "countless samples": (f"{SAMPLED}design: {{samples: 99999999999}}", "out_of_range"),
     "many samples": (f"{SAMPLED}design: {{samples: 4194304}}", None),
