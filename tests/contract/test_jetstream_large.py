@@ -29,9 +29,10 @@ def result(seq: int) -> bytes:
     return documents.encode(documents.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), one)))
 
 
-def status(revision: int, state: str) -> bytes:
-    """A status of over a megabyte."""
-    return json.dumps({"revision": revision, "state": state, "best": {"params": WIDE}}).encode()
+def status(revision: int, state: str, values: int = 300) -> bytes:
+    """A status of so many times 3.9 KB."""
+    params = dict(list(WIDE.items())[:values])
+    return json.dumps({"revision": revision, "state": state, "best": {"params": params}}).encode()
 
 
 async def test_a_document_that_the_server_would_not_take_goes_out_shortened(
@@ -82,3 +83,34 @@ async def test_who_waits_for_a_reply_gets_it_shortened(broker: Broker, server: s
         answer = json.loads((await subscription.next_msg(timeout=5)).data)
     assert answer[fitting.MARK] == ["errors"]
     assert 45 < len(answer["errors"]) < 55
+
+
+async def test_what_an_operator_limits_a_streams_messages_to_is_kept(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """Documents are shortened to it, and dead letters go by reference; with the limit gone, after the next connection,
+    all is whole again."""
+
+    async def limit(most: int) -> None:
+        async with support.plain(server) as (_, js):
+            for name in ("EMS_RESULTS", "EMS_STATUS", "EMS_DLQ"):
+                config = (await js.stream_info(name)).config
+                await js.update_stream(config, max_msg_size=most)
+
+    await limit(50_000)
+    await broker.publish([(RESULT, result(seq), f"wide-{seq}") for seq in (1, 2, 3)])
+    assert ["shortened" in one for one in await whole.stored(server.url, RESULT)] == [False, True, False]
+    for _ in range(2):
+        assert await broker.publish_latest(STATUS, status(7, "completed"), 7)
+    async with support.plain(server) as (client, js):
+        await client.publish("sim.run_started", b"x" * 60_000)
+        await client.flush()
+        (message,) = await broker.events()
+        await broker.dead_letter(message, "too much", "event")
+        letter = await (await js.subscribe("ems.dlq.event")).next_msg(timeout=5)
+        assert (letter.data, (letter.headers or {})["Ems-By-Reference"]) == (b"", "true")
+    await limit(-1)
+    async with support.connected(server.url) as later:
+        assert await later.publish_latest(STATUS, status(8, "completed", values=200), 8)
+    [stored] = await whole.stored(server.url, STATUS)
+    assert (stored["revision"], "shortened" in stored) == (8, False)

@@ -8,7 +8,8 @@ import orjson
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
-from ems_worker.adapters.jetstream.publish import Item, Publisher
+from ems_worker.adapters.jetstream.item import Item
+from ems_worker.adapters.jetstream.publish import Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
 from ems_worker.core.wire import Message, StreamIdentity
@@ -20,7 +21,6 @@ _EVENT_BATCH = 500
 _WAIT_SECONDS = 1.0
 _SHORTEST_DELAY_SECONDS = 0.05
 _REASON_CHARACTERS = 2000
-_SLACK_BYTES = 512
 _ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
 
 
@@ -172,12 +172,10 @@ class Broker:
             "Ems-Sha256": hashlib.sha256(message.data).hexdigest(),
             "Ems-Bytes": str(len(message.data)),
         }
-        letter = Item(f"ems.dlq.{kind}", message.data, headers)
-        client = await self._link.ready(_WAIT_SECONDS)
-        if letter.size + _SLACK_BYTES > client.max_payload:
-            # Its original stays in its stream; the headers say where, and how it is recognised.
-            letter = Item(letter.subject, b"", {**headers, "Ems-By-Reference": "true"})
-        await self._publisher.store([letter])
+        subject = f"ems.dlq.{kind}"
+        # Its original stays in its stream; the headers say where, and how it is recognised.
+        reference = Item(subject, b"", {**headers, "Ems-By-Reference": "true"})
+        await self._publisher.store([Item(subject, message.data, headers, instead=reference)])
         await self.ack([message])
 
     async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:

@@ -5,8 +5,8 @@ import base64
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import api, connection, streams
-from ems_worker.core import fitting
+from ems_worker.adapters.jetstream.item import Item
 
 _WINDOW = 1000
 _ACK_SECONDS = 5.0
@@ -25,35 +25,10 @@ _PAUSE_SECONDS = 0.2
 _REMEMBERED_SUBJECTS = 10_000
 # No revision of ours: what JSON's numbers hold exactly ends here.
 _TOO_HIGH = 2**53
-# What the protocol adds to headers and payload of a message on its way.
-_SLACK_BYTES = 512
-# What is left for the headers of a document that is shortened; always the same, so that it always becomes the same.
-_HEADERS_BYTES = 1024
 _NO_STREAM = {"code": 503, "description": "no stream takes this subject"}
 _TOO_LARGE = {"code": 413, "description": "the server takes no message of this size"}
 
 Answer = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A message to be stored. A document goes out shortened where the server would not take it whole."""
-
-    subject: str
-    data: bytes
-    headers: Mapping[str, str]
-    document: bool = False
-
-    @property
-    def size(self) -> int:
-        return len(self.data) + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in self.headers.items())
-
-    def within(self, most: int) -> "Item | None":
-        """As a server can take it whose messages have at most so many bytes; None where there is no way."""
-        if self.size + _SLACK_BYTES <= most:
-            return self
-        data = fitting.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
-        return None if data is None else replace(self, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +72,15 @@ class Publisher:
         self._sent = 0
         self._waiting: dict[str, tuple[_Round, int]] = {}
         self._last: OrderedDict[str, _Latest] = OrderedDict()
+        # What streams limit their messages to, by their subjects without the last token; known once one was refused.
+        self._limits: dict[str, int] = {}
 
     async def connected(self, client: Client) -> None:
         """Part of `connection.Listener`."""
         inbox = client.new_inbox()
         await client.subscribe(f"{inbox}.*", cb=self._receive)
         self._inbox = inbox
+        self._limits.clear()
 
     def lost(self) -> None:
         """Part of `connection.Listener`: no answer will come to what was sent on it."""
@@ -127,6 +105,8 @@ class Publisher:
                 give_up_at = loop.time() + _GIVE_UP_SECONDS
             if not failed:
                 continue
+            if await self._learn_limits(failed):
+                continue
             hopeless = [(item, answer) for item, answer in failed if _is_permanent(answer)]
             if len(hopeless) == len(left) or loop.time() > give_up_at:
                 raise await self._trouble(*(hopeless or failed)[0])
@@ -143,14 +123,16 @@ class Publisher:
         while True:
             latest = self._last.get(subject, _NOTHING)
             if latest.revision is not None and latest.revision >= revision:
-                return latest.revision == revision and await self._is_told(data, latest)
+                return latest.revision == revision and await self._is_told(subject, data, latest)
             item = Item(subject, data, {"Nats-Expected-Last-Subject-Sequence": str(latest.seq)}, document=True)
             answer = (await self._round([item]))[0]
             if answer is not None and "error" not in answer:
                 self._remember(subject, _Latest(int(answer["seq"]), revision, _digest(data)))
                 return True
-            if answer is not None and answer["error"].get("err_code") == api.WRONG_LAST_SEQUENCE:
+            if _code(answer) == api.WRONG_LAST_SEQUENCE:
                 self._remember(subject, await self._stored(subject))
+                continue
+            if await self._learn_limits([(item, answer)]):
                 continue
             if _is_permanent(answer) or asyncio.get_running_loop().time() > give_up_at:
                 raise await self._trouble(item, answer)
@@ -163,7 +145,7 @@ class Publisher:
         try:
             client = await self._link.ready(_ACK_SECONDS)
             for index, whole in enumerate(items):
-                item = await _within(whole, client.max_payload)
+                item = await whole.fit(self._most(whole.subject, client))
                 if item is None:
                     sent.put(index, {"error": _TOO_LARGE})
                     continue
@@ -182,6 +164,22 @@ class Publisher:
             for token in tokens:
                 self._waiting.pop(token, None)
         return sent.answers
+
+    def _most(self, subject: str, client: Client) -> int:
+        """How large a message of this subject may be, as far as is known."""
+        return min(client.max_payload, self._limits.get(_kind(subject), client.max_payload))
+
+    async def _learn_limits(self, failed: Sequence[tuple[Item, Answer | None]]) -> bool:
+        """Looks up limits of streams that refused a message for its size; whether one is lower than was known."""
+        learnt = False
+        refused = [item for item, answer in failed if _code(answer) == api.MESSAGE_TOO_LARGE]
+        for kind, subject in {_kind(item.subject): item.subject for item in refused}.items():
+            for name in (await api.call(self._link, "STREAM.NAMES", {"subject": subject})).get("streams") or ():
+                limit = int((await api.call(self._link, f"STREAM.INFO.{name}"))["config"].get("max_msg_size", -1))
+                if 0 < limit < self._limits.get(kind, limit + 1):
+                    self._limits[kind] = limit
+                    learnt = True
+        return learnt
 
     async def _receive(self, msg: Msg) -> None:
         found = self._waiting.pop(msg.subject.rpartition(".")[2], None)
@@ -219,9 +217,10 @@ class Publisher:
         data = base64.b64decode(message.get("data", ""))
         return _Latest(int(message["seq"]), _revision(data), _digest(data))
 
-    async def _is_told(self, data: bytes, latest: _Latest) -> bool:
+    async def _is_told(self, subject: str, data: bytes, latest: _Latest) -> bool:
         """Whether this is what the subject has."""
-        short = await _within(Item("", data, {}, document=True), self._link.max_payload)
+        item = Item(subject, data, {}, document=True)
+        short = await item.fit(self._most(subject, self._link.client))
         return latest.digest in (_digest(data), b"" if short is None else _digest(short.data))
 
     def _remember(self, subject: str, latest: _Latest) -> None:
@@ -236,7 +235,7 @@ class Publisher:
         if answer["error"] is _TOO_LARGE:
             return errors.BrokerMisconfigured(
                 f"a message of {item.size} bytes for {item.subject} is too large for the NATS server at "
-                f"{self._link.where}. Remedy: raise its max_payload"
+                f"{self._link.where}. Remedy: raise its max_payload, and the stream's max_msg_size where it has one"
             )
         if answer["error"] is not _NO_STREAM:
             return api.Refused(f"a message for {item.subject}", answer["error"])
@@ -257,9 +256,13 @@ def _is_permanent(answer: Answer | None) -> bool:
     return answer is not None and "error" in answer and answer["error"]["code"] not in (500, 503)
 
 
-async def _within(item: Item, most: int) -> Item | None:
-    """`Item.within`; in a thread where it takes a while."""
-    return item if item.size + _SLACK_BYTES <= most else await asyncio.to_thread(item.within, most)
+def _code(answer: Answer | None) -> int | None:
+    """JetStream's number of the error; None for none."""
+    return None if answer is None else answer.get("error", {}).get("err_code")
+
+
+def _kind(subject: str) -> str:
+    return subject.rpartition(".")[0]
 
 
 def _digest(data: bytes) -> bytes:
