@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
+from prometheus_client import Gauge
 
 from ems_worker import errors
 from ems_worker.core.wire import StreamIdentity
@@ -22,19 +23,26 @@ _UPKEEP_SECONDS = 1.0
 _STREAMS_SECONDS = 30.0
 # /healthz fails when the event loop hasn't turned for so long.
 _HEARTBEAT_SECONDS = 15.0
+_GONE = "was deleted. Remedy: start the worker again, which creates it and publishes what could not be published since"
+_ANEW = "was deleted and created anew: what it held is gone"
 
 
 @dataclass(slots=True)
 class Health:
     """What /healthz and /readyz tell; `troubles` by part of the worker, in words. Asked from another thread, too.
 
-    `watched` are parts that are asked at each probe: what is wrong, or None.
+    `watched` are parts that are asked at each probe: what is wrong, or None. `gauge` tells the same, by part.
     """
 
     clock: Clock
+    gauge: Gauge
     watched: dict[str, Callable[[], str | None]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=lambda: {"start": "starting"})
     heartbeat: float = 0.0
+
+    def __post_init__(self) -> None:
+        for part in ("loop", *self.troubles):
+            self._measure(part)
 
     def unhealthy(self) -> Mapping[str, str]:
         silent = self.clock.monotonic() - self.heartbeat
@@ -48,6 +56,11 @@ class Health:
         watched = {part: words for part, watch in self.watched.items() if (words := watch()) is not None}
         return {**self.troubles, **watched, **self.unhealthy()}
 
+    def watch(self, part: str, ask: Callable[[], str | None]) -> None:
+        """From now on this part is asked at each probe."""
+        self.watched[part] = ask
+        self._measure(part)
+
     def trouble(self, part: str, words: str | None) -> None:
         """Sets or clears what is wrong with a part; logs where that is news."""
         if words is None:
@@ -55,7 +68,12 @@ class Health:
                 log.info("worker.trouble_over", part=part)
         elif self.troubles.get(part) != words:
             self.troubles[part] = words
+            self._measure(part)
             log.warning("worker.trouble", part=part, reason=words)
+
+    def _measure(self, part: str) -> None:
+        # Asked when it is collected: so it never says otherwise than the probe, whatever stands still.
+        self.gauge.labels(part).set_function(lambda: part in self.unready())
 
 
 class Upkeep:
@@ -82,6 +100,8 @@ class Upkeep:
         self._manifest = manifest
         self._orchestrator = orchestrator
         self._clock = clock
+        # The streams that there were.
+        self._streams: set[str] = set()
 
     async def run(self) -> None:
         looked = self._clock.monotonic()
@@ -109,14 +129,22 @@ class Upkeep:
         await self._manifest.remember("position events", str(events))
 
     async def check_streams(self, streams: Mapping[str, StreamIdentity]) -> None:
-        """Alarms where a stream is another one than before, or has fallen behind what it had."""
+        """Alarms where a stream is gone, is another one than before, or has fallen behind what it had."""
+        for name in sorted(self._streams - streams.keys()):
+            self._health.trouble(f"stream {name}", _GONE)
+            # This was the alarm: that the next start makes it anew is none.
+            await self._manifest.forget(f"stream {name}")
+        self._streams |= streams.keys()
         for name, now in streams.items():
-            known = await self._manifest.remembered(f"stream {name}")
+            part = f"stream {name}"
+            known = await self._manifest.remembered(part)
             if known is not None:
-                created_ns, last_seq = (int(part) for part in known.split(":"))
+                created_ns, last_seq = (int(number) for number in known.split(":"))
                 if created_ns != now.created_ns:
-                    self._health.trouble(f"stream {name}", "was deleted and created anew: what it held is gone")
+                    self._health.trouble(part, _ANEW)
                 elif now.last_seq < last_seq:
                     words = f"is at sequence {now.last_seq:,} and was at {last_seq:,}: it lost messages"
-                    self._health.trouble(f"stream {name}", words)
-            await self._manifest.remember(f"stream {name}", f"{now.created_ns}:{now.last_seq}")
+                    self._health.trouble(part, words)
+            elif part in self._health.troubles:
+                self._health.trouble(part, _ANEW)
+            await self._manifest.remember(part, f"{now.created_ns}:{now.last_seq}")

@@ -36,6 +36,9 @@ class Metrics:
             "ems_live_experiments", "Experiments not yet ended and reported", registry=self.registry
         )
         self.broker_connected = Gauge("ems_broker_connected", "1 while connected to NATS", registry=self.registry)
+        self.trouble = Gauge(
+            "ems_trouble", "1 while this part is in trouble, as /readyz tells", ["part"], registry=self.registry
+        )
         self.commit_seconds = Histogram(
             "ems_manifest_commit_seconds", "Duration of a transaction", buckets=_CALL_BUCKETS, registry=self.registry
         )

@@ -55,10 +55,69 @@ async def made_anew(directory: Path) -> None:
         assert theatre.worker.running
 
 
+async def deleted(directory: Path) -> None:
+    """Streams that only the worker writes to are gone: an alarm. Started again it makes them, and nothing is lost."""
+    async with stage.Stage(directory) as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        gone = ("EMS_RESULTS", "EMS_STATUS", "EMS_DLQ")
+        async with theatre.client() as client:
+            for name in gone:
+                await client.jetstream().delete_stream(name)
+            await client.jetstream().publish("sim.run_started", b"neither JSON nor protobuf")
+        await theatre.publish(whole.plan("unheard", 3))
+        for name in gone:
+            words = await unready(theatre, f"stream {name}", 40)
+            assert "Remedy" in words
+        assert f'ems_trouble{{part="stream {gone[0]}"}} 1.0' in (await theatre.worker.ask("/metrics"))[1]
+        await theatre.stop()
+        await theatre.give_back()
+        theatre.worker.start()
+        await theatre.worker.ready()
+        await theatre.ended(30)
+        assert len(await whole.stored(theatre.broker.url, "ems.experiment.result.unheard")) == 3
+
+        async def put_aside() -> bool:
+            async with theatre.client() as client:
+                return (await client.jetstream().stream_info("EMS_DLQ")).state.messages == 1
+
+        await wait.until(put_aside, what="the dead letter")
+        assert (await theatre.worker.ask("/readyz"))[0] == 200
+        await theatre.stop()
+
+
+async def deleted_and_made_again(directory: Path) -> None:
+    """By somebody else, while the worker runs: it goes on by itself, and the alarm stays until it is started again."""
+    async with stage.Stage(directory) as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        async with theatre.client() as client:
+            jetstream = client.jetstream()
+            configs = [(await jetstream.stream_info(name)).config for name in ("EMS_RESULTS", "EMS_STATUS")]
+            for config in configs:
+                await jetstream.delete_stream(config.name or "")
+            await theatre.publish(whole.plan("late", 3))
+            await unready(theatre, "EMS_RESULTS", 40)
+            for config in configs:
+                await jetstream.add_stream(config)
+        await theatre.ended(40)
+        assert len(await whole.stored(theatre.broker.url, "ems.experiment.result.late")) == 3
+        assert (await theatre.worker.ask("/readyz"))[0] == 503
+        await theatre.stop()
+        theatre.worker.start()
+        await theatre.worker.ready()
+        await theatre.check()
+
+
 @pytest.mark.timeout(150)
 async def test_what_takes_half_a_minute_is_noticed(tmp_path: Path) -> None:
-    """A half-open connection within 30 seconds; a stream made anew by the next look at the streams."""
-    await stage.together(half_open(tmp_path / "half"), made_anew(tmp_path / "anew"))
+    """A half-open connection within 30 seconds; a stream that is gone, or made anew, by the next look at them."""
+    await stage.together(
+        half_open(tmp_path / "half"),
+        made_anew(tmp_path / "anew"),
+        deleted(tmp_path / "deleted"),
+        deleted_and_made_again(tmp_path / "again"),
+    )
 
 
 @pytest.mark.parametrize("stream", ["EMS_PLANS", "SIM_EVENTS"])
