@@ -24,6 +24,8 @@ from ems_worker.service.ports import Broker, Manifest
 log = structlog.get_logger()
 
 _PAGE = 500
+# A page ends with the result that goes beyond this.
+_PAGE_BYTES = 16 * 1024 * 1024
 # Over what the throughput is measured, and how many samples it keeps.
 _PACE_SECONDS = 30.0
 _PACE_SAMPLES = 60
@@ -158,13 +160,17 @@ class Reporter:
             rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
             if not rows:
                 return
+            items, size = [], 0
+            for row in rows:
+                encoded = documents.encode(documents.result(live.experiment_id, row))
+                name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
+                items.append((f"ems.experiment.result.{live.experiment_id}", encoded, name))
+                size += len(encoded)
+                if size > _PAGE_BYTES:
+                    break
+            rows = rows[: len(items)]
             last = rows[-1].run.ended_seq
             assert last is not None
-            items = []
-            for row in rows:
-                document = documents.result(live.experiment_id, row)
-                name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
-                items.append((f"ems.experiment.result.{live.experiment_id}", documents.encode(document), name))
             ended = await self._ended_points(live, sorted({row.run.point for row in rows}), last)
             for point in ended:
                 document = documents.point(live.experiment_id, point)

@@ -307,6 +307,21 @@ async def test_how_it_goes_is_told_though_its_results_can_not_be_stored(tmp_path
         assert len(desk.broker.of("result")) == 2
 
 
+async def test_results_with_long_parameters_go_a_few_at_a_time(tmp_path: Path) -> None:
+    """So that they don't fill the memory; each once, in order."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=10, replicates=2))
+        await finish(desk, await desk.launch(live), [1] * 20)
+        with (
+            patch.object(report, "_PAGE_BYTES", 1500),
+            patch.object(desk.broker, "publish", wraps=desk.broker.publish) as publish,
+        ):
+            assert (await desk.report("reef"))["state"] == "completed"
+        assert [one["seq"] for one in desk.broker.of("result")] == list(range(1, 21))
+        assert [one["point"] for one in desk.broker.of("point")] == list(range(10))
+        assert publish.call_count >= 7
+
+
 @dataclass
 class Told(Broker):
     """A broker on which an earlier worker's status stands, of a higher revision than this one's manifest knows."""
