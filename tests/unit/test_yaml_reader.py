@@ -129,6 +129,20 @@ def test_what_a_yaml_plan_may_not_have(text: str, expected: list[Problem]) -> No
     assert refused(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("description: heat: stress\n", "a text with ': ' in it needs quotes, and a key a space after its colon"),
+        ("experiment_name:x\ntags: []\n", "a text with ': ' in it needs quotes, and a key a space after its colon"),
+        ("description: @reef\n", "a text that begins like this needs quotes"),
+    ],
+)
+def test_the_commonest_slips_are_told_with_their_remedy(text: str, remedy: str) -> None:
+    """The parser's own words say what it met, not what was meant."""
+    with pytest.raises(errors.PlanRejected, match=f": {remedy} "):
+        yaml_reader.read_plan(text.encode())
+
+
 def test_what_a_base_may_not_have() -> None:
     """Anchors must be known and not hold themselves; merge keys mean something in 1.1 only; keys are text."""
     assert refused("a: *x", base=True) == [("anchor", 1, 4)]

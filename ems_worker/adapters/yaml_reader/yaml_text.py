@@ -14,6 +14,11 @@ Position = tuple[int, int]
 
 # libyaml's parser is ten times as fast; its events are the same.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# What to do about the commonest slips, by how the parser's words for them begin.
+_REMEDIES: Final = {
+    "mapping values are not allowed": "a text with ': ' in it needs quotes, and a key a space after its colon",
+    "found character that cannot start": "a text that begins like this needs quotes",
+}
 
 
 def read(text: str, size: int, *, anchors: bool) -> dict[str, JSON]:
@@ -226,6 +231,8 @@ def _events(text: str) -> Iterator[yaml.Event]:
             problem = "lines are indented with spaces, not with tabs"
         if error.context_mark is not None and not rest.strip():
             mark = error.context_mark  # what was opened and never closed, rather than the end of the text
+        for words, remedy in _REMEDIES.items():
+            problem += f": {remedy}" if problem.startswith(words) else ""
         _refuse("syntax", f"this is not YAML: {problem}", (mark.line + 1, mark.column + 1), cause=error)
     except yaml.reader.ReaderError as error:
         # The position that the error gives is in bytes with one parser, in letters with the other.
