@@ -2,16 +2,17 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-from ems_worker.core import canonical, expressions, forms, paths, problems, samples
+from ems_worker.core import canonical, expressions, forms, kinds, paths, problems, ranges, samples
 
 JSON = canonical.JSON
 
-NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 64"
+# Words of expressions are no names.
+NAME: Final = re.compile(r"(?!(?:and|or|not|in|if|else|true|True|false|False|null|None)$)[A-Za-z_][A-Za-z0-9_]{0,63}")
+NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 64, and no word of expressions"
 # Longer paths than configurations are deep lead nowhere; longer texts only cost time.
 MOST_STEPS: Final = 64
 LONGEST_PATH: Final = 1000
@@ -31,7 +32,7 @@ class Axis:
     Of `values` a grid axis has one a point, a constant has one in all, a sampled one (with a `distribution`) has none
     until its design is known, and a derived one (with an `expression`) none ever. `values_place` is where the plan
     says them. It is left out of the points at which `when` does not hold. A `broken` one was reported, and is there
-    only so that its name is known.
+    only so that its name is known; one that leads nowhere has no path.
     """
 
     path: paths.Path
@@ -69,14 +70,35 @@ class Reader:
         for key, spec in data.items():
             parts = (*above, *paths.split(key))
             here = (*place, key)
+            if above and key in KEYS and paths.resolve(self._base, parts) is None:
+                self._refuse_word(key, above, here)
+                self._keep_names(data if key == "as" else spec, here)
+                continue
             path = find(self._base, parts, self._allow_new, self._found, here)
             if path is None:
+                self._keep_names(spec, here)
                 continue
             there = paths.get(self._base, path)
-            if isinstance(spec, Mapping) and isinstance(there, dict):
+            if isinstance(spec, Mapping) and isinstance(there, dict) and not _is_axis(spec, there):
                 self.read(spec, here, parts)
             else:
                 self._axis(spec, path, ".".join(parts), there, here)
+
+    def _refuse_word(self, key: str, above: tuple[str, ...], place: problems.Place) -> None:
+        """A word of axes is no new path: it would get into every run's configuration by a slip."""
+        within = ".".join(above)
+        message = f"{within!r} has no {key!r}, and an axis has no other keys than {', '.join(KEYS)}"
+        dotted = f"; a new path of this name is written dotted: {within}.{key}" if self._allow_new else ""
+        self._found.add("unknown_path", place, message + dotted, on_key=True)
+
+    def _keep_names(self, spec: object, place: problems.Place) -> None:
+        """Names of axes that lead nowhere: what goes by them is not wrong too."""
+        if isinstance(spec, Mapping):
+            named = spec.get("as")
+            if isinstance(named, str):
+                self.axes.append(Axis((), named, place, broken=True))
+            for key, inner in spec.items():
+                self._keep_names(inner, (*place, key))
 
     def _axis(self, spec: object, path: paths.Path, dotted: str, there: JSON, place: problems.Place) -> None:
         axis: Axis | None = None
@@ -95,10 +117,12 @@ class Reader:
         if axis is None:
             named = spec.get("as") if isinstance(spec, Mapping) else None
             axis = Axis(path, named if isinstance(named, str) else dotted, place, broken=True)
-        for index, value in enumerate(axis.values if isinstance(axis.values, list) else ()):
-            if isinstance(value, dict):
-                inner = _value_place(spec, place, index)
-                check_inside(self._base, there, value, path, self._allow_new, self._found, inner)
+        else:
+            for inner, value in _written(spec, place):
+                if isinstance(value, dict):
+                    check_inside(self._base, there, value, path, self._allow_new, self._found, inner)
+            kinds.judge(there, _written(spec, place), self._odd)
+            kinds.judge(there, _examples(axis), self._odd, listed=False)
         self.axes.append(axis)
 
     def _spec(self, spec: Mapping[str, object], axis: Axis) -> Axis | None:
@@ -171,7 +195,8 @@ def find(
             found.add("unknown_path", place, "")
         else:
             wrong = paths.unknown(base, parts, everywhere=len(found) < _MOST_SEARCHES)
-            hint = "" if allow_new or wrong.suggestion else " (allow_new_paths: true permits new paths)"
+            may_be_new = not wrong.misspelt and paths.resolve(base, parts, allow_new=True) is not None
+            hint = " (allow_new_paths: true permits new paths)" if may_be_new else ""
             found.add("unknown_path", place, wrong.message + hint, wrong.suggestion, on_key=True)
     return path
 
@@ -194,7 +219,25 @@ def check_inside(
             find(base, (*map(str, path), *steps), allow_new, found, (*place, *leaf))
 
 
-def _value_place(spec: object, place: problems.Place, index: int) -> problems.Place:
-    if isinstance(spec, Mapping):
-        return (*place, "values", index) if "values" in spec else (*place, "value")
-    return (*place, index)
+def _is_axis(spec: Mapping[str, object], there: dict[str, JSON]) -> bool:
+    """Whether a mapping says values for the mapping that is there, rather than paths into it."""
+    return bool(spec) and {*spec} <= {*KEYS} and there.keys().isdisjoint(spec)
+
+
+def _written(spec: object, place: problems.Place) -> Iterator[tuple[problems.Place, JSON]]:
+    """The values that an axis lists, with their places, and its constant."""
+    key = None if isinstance(spec, list) else "values"
+    given = spec if key is None else cast("Mapping[str, object]", spec).get(key)
+    if isinstance(given, list):
+        for index, value in enumerate(given):
+            yield (*place, index) if key is None else (*place, key, index), value
+    elif isinstance(spec, Mapping) and "value" in spec:
+        yield (*place, "value"), cast("JSON", spec["value"])
+
+
+def _examples(axis: Axis) -> Iterator[tuple[problems.Place, JSON]]:
+    """One of the values that an axis gives without listing them: all of these are of one kind."""
+    if isinstance(axis.values, ranges.Spaced):
+        yield axis.values_place, axis.values[axis.values.size // 2]
+    elif axis.distribution is not None and not isinstance(axis.distribution, samples.Choice):
+        yield (*axis.place, "dist"), axis.distribution(0.5)

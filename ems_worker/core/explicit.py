@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from ems_worker.core import axes, canonical, paths, problems
+from ems_worker.core import axes, canonical, kinds, paths, problems
 
 JSON = canonical.JSON
 
@@ -29,10 +29,15 @@ class Run:
 class Reader:
     """Reads `runs` against a base configuration. `parameters` are the leaf paths that any entry overrides, by name."""
 
-    def __init__(self, base: dict[str, JSON], allow_new: bool, found: problems.Problems) -> None:
+    def __init__(
+        self, base: dict[str, JSON], allow_new: bool, found: problems.Problems, odd: problems.Problems
+    ) -> None:
         self._base = base
         self._allow_new = allow_new
         self._found = found
+        self._odd = odd
+        # Parameters whose values are not of the base configuration's kind: each is told once.
+        self._other_kind: set[str] = set()
         self.parameters: dict[str, paths.Path] = {}
         self.places: dict[str, problems.Place] = {}
         self.runs: list[Run] = []
@@ -77,7 +82,7 @@ class Reader:
         for key, value in spec.items():
             parts = (*above, *paths.split(key))
             here = (*place, key)
-            if isinstance(value, dict) and value:
+            if isinstance(value, dict) and value and not self._replaces_null(parts):
                 self._overrides(value, here, parts, into)
                 continue
             name = ".".join(parts)
@@ -90,6 +95,15 @@ class Reader:
             if name in into:
                 self._found.add("overlapping_paths", here, f"{name!r} is overridden twice in this entry", on_key=True)
             into[name] = cast("JSON", value)
+            if name not in self._other_kind:
+                there = paths.get(self._base, self.parameters[name])
+                if kinds.judge(there, [(here, into[name])], self._odd):
+                    self._other_kind.add(name)
+
+    def _replaces_null(self, parts: tuple[str, ...]) -> bool:
+        """Whether a mapping is a value here: it is where the base configuration has a null and no path may be new."""
+        path = None if self._allow_new else paths.resolve(self._base, parts)
+        return path is not None and paths.get(self._base, path) is None
 
     def _check_apart(self, overrides: dict[str, JSON], place: problems.Place) -> None:
         by_path = sorted((tuple(map(str, self.parameters[name])), name) for name in overrides)

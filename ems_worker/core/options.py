@@ -184,7 +184,7 @@ def _listed(data: object, replicates: int, place: problems.Place, found: problem
 
 
 def read_inject(data: object, base: dict[str, JSON], found: problems.Problems) -> Inject:
-    """The `inject` of a plan: its paths may be new ones."""
+    """The `inject` of a plan: its paths may be new ones, and take nothing from the model but single values."""
     place: problems.Place = ("inject",)
     spec = found.mapping(data, place)
     if spec is None:
@@ -194,11 +194,28 @@ def read_inject(data: object, base: dict[str, JSON], found: problems.Problems) -
     for key in ("seed", "simulation_id"):
         text = found.text(spec[key], (*place, key)) if key in spec else None
         if text is not None:
-            into[key] = axes.find(base, paths.split(text), True, found, (*place, key))
+            path = axes.find(base, paths.split(text), True, found, (*place, key))
+            if path is not None:
+                _keep_others(base, path, (*place, key), found)
+            into[key] = path
     seed, simulation_id = into.get("seed"), into.get("simulation_id")
     if seed is not None and simulation_id is not None and paths.overlapping(seed, simulation_id):
         found.add("overlapping_paths", (*place, "simulation_id"), "this would be written over the seed")
     return Inject(seed, simulation_id)
+
+
+def _keep_others(base: dict[str, JSON], path: paths.Path, place: problems.Place, found: problems.Problems) -> None:
+    """Refuses to put an injected value in the place of more than it names."""
+    for length in range(1, len(path)):
+        above = paths.get(base, path[:length])
+        if not isinstance(above, dict | list) and above is not None:
+            message = f"{problems.dotted(path[:length])!r} is {problems.kind(above)}, and would give way to a mapping"
+            found.add("bad_path", place, f"{message}: choose a path of its own, such as run.seed")
+            return
+    there = paths.get(base, path)
+    if isinstance(there, dict | list):
+        message = f"this is {problems.kind(there)} in the base configuration, and would be lost"
+        found.add("bad_path", place, f"{message}: choose a path inside it, or one of its own, such as run.seed")
 
 
 def read_metrics(data: object, found: problems.Problems) -> tuple[TrackedMetric, ...]:

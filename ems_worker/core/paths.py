@@ -17,11 +17,15 @@ _MOST_CANDIDATES: Final = 3000
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A dotted path that the configuration does not have; `step` counts the parts up to the first wrong one."""
+    """A dotted path that the configuration does not have; `step` counts the parts up to the first wrong one.
+
+    `misspelt`: the suggestion is as near as slips of the pen are.
+    """
 
     step: int
     message: str
     suggestion: str | None
+    misspelt: bool
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -38,7 +42,7 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
     if not parts:
         return ()
     if isinstance(base, list):
-        if not parts[0].isdecimal() or int(parts[0]) >= len(base):
+        if not _is_index(parts[0]) or int(parts[0]) >= len(base):
             return None
         rest = resolve(base[int(parts[0])], parts[1:], allow_new=allow_new)
         return None if rest is None else (int(parts[0]), *rest)
@@ -88,7 +92,7 @@ def unknown(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> U
     while True:  # it does not resolve, so it goes wrong somewhere
         if isinstance(node, dict) and parts[step] in node:
             node = node[parts[step]]
-        elif isinstance(node, list) and parts[step].isdecimal() and int(parts[step]) < len(node):
+        elif isinstance(node, list) and _is_index(parts[step]) and int(parts[step]) < len(node):
             node = node[int(parts[step])]
         else:
             break
@@ -101,7 +105,12 @@ def unknown(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> U
         message = f"{where} has no {parts[step]!r}{problems.lookalikes(parts[step])}"
     else:
         message = f"{where} is {problems.kind(node)}, it has nothing inside"
-    return Unknown(step + 1, message, nearest(base, parts, everywhere=everywhere))
+    misspelt = _repair(base, parts) is not None
+    return Unknown(step + 1, message, nearest(base, parts, everywhere=everywhere), misspelt)
+
+
+def _is_index(part: str) -> bool:
+    return part.isascii() and part.isdecimal()
 
 
 def nearest(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> str | None:
@@ -111,14 +120,16 @@ def nearest(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> s
         return None if repaired is None else ".".join(repaired)
     candidates: list[str] = []
     last: list[str] = []
+    wanted = ".".join(parts)
     for path in walk(base):
         text = ".".join(map(str, path))
+        if wanted.startswith(f"{text}."):
+            continue  # the way to what is wanted
         candidates.append(text)
         if str(path[-1]) == parts[-1]:
             last.append(text)
         if len(candidates) >= _MOST_CANDIDATES:
             break
-    wanted = ".".join(parts)
     if len(wanted) > 300:
         return None
     found = difflib.get_close_matches(wanted, last, n=1, cutoff=0.0) or difflib.get_close_matches(

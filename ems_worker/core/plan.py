@@ -11,6 +11,7 @@ from ems_worker.core import (
     axes,
     blocks,
     canonical,
+    derived,
     design,
     explicit,
     grid,
@@ -125,7 +126,7 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
     reader = axes.Reader(config, allow_new, found, odd)
     if "parameter_space" in data:
         reader.read(found.mapping(data["parameter_space"], ("parameter_space",)) or {}, ("parameter_space",))
-    runs = explicit.Reader(config, allow_new, found)
+    runs = explicit.Reader(config, allow_new, found, odd)
     if "runs" in data:
         runs.read(data["runs"], ("runs",))
     inject = options.read_inject(data["inject"], config, found) if "inject" in data else Inject()
@@ -149,6 +150,7 @@ def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) 
     combined = _grid(names, chosen, runs, replicates, found)
     if len(found):
         raise errors.PlanRejected(found.found())
+    derived.judge(names, (params for _, params in combined.combinations(0, derived.MOST)), odd)
     return Plan(
         **named,
         base=config,

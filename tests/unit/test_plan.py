@@ -6,7 +6,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, design, options, paths, plan, problems, samples, space
+from ems_worker.core import canonical, design, expressions, options, paths, plan, problems, samples, space
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {
@@ -211,7 +211,7 @@ def test_what_is_odd_is_a_warning() -> None:
     """It is accepted, and said."""
     text = """
     parameter_space:
-      fish.count: [1, 1, 1.0]
+      fish.count: [1, 1, 2]
       layers: [1, 2]
       fish.speed: {dist: uniform, low: 0, high: 1}
     design: {sampler: sobol, samples: 12}
@@ -224,6 +224,147 @@ def test_what_is_odd_is_a_warning() -> None:
     ]
     assert "8 or 16 are" in odd.warnings[1].message
     assert space.count(odd).points == 2 * 2 * 12
+
+
+def warnings(text: str, base: dict[str, JSON] = BASE) -> list[tuple[str, str]]:
+    """Path and words of what is told of values of another kind than the base's."""
+    return [(problem.path, problem.message) for problem in parsed(text, base).warnings if problem.code == "other_kind"]
+
+
+KINDS: dict[str, JSON] = {
+    "on": False,
+    "count": 10,
+    "speed": 1.5,
+    "name": "cod",
+    "note": None,
+    "list": [1],
+    "map": {"a": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("axis", "place", "words"),
+    [
+        ("on: [yes, no]", "on.0", "has false here, and this is the text 'yes': write true or false (and 1 more)"),
+        ("on: [true, 1]", "on.1", "has false here, and this is the number 1: write true or false"),
+        ('count: [5, "5"]', "count.1", "and this is the text '5': write a number, in digits and without quotes"),
+        ("count: {values: [5, 1_000]}", "count.values.1", "this is the text '1_000': write a number"),
+        ("count: [true]", "count.0", "has the number 10 here, and this is true: write a number"),
+        ("count: [5, 7.5]", "count.1", "and this is the number 7.5: if fractions are meant, write 10.0 there"),
+        ("count: {value: {a: 1}}", "count.value", "and this is a mapping"),
+        ("count: {range: {start: 0, stop: 1, num: 3}}", "count.range", "and this gives the number 0.5: if fractions"),
+        ("count: {logrange: {start: 1, stop: 10, num: 3}}", "count.logrange", "the whole number 10 here, and"),
+        ("count: {dist: normal, mean: 0, std: 1}", "count.dist", "the whole number 10 here, and this gives"),
+        ("speed: {dist: choice, values: [fast]}", "speed.values.0", "the number 1.5 here, and this is the text 'fast'"),
+        ("on: {dist: int, low: 0, high: 1}", "on.dist", "has false here, and this gives the number 1: see whether"),
+        ("count: {expr: speed * 2}", "count.expr", "the whole number 10 here, and this gives the number 3.0"),
+        ("name: [cod, 5]", "name.1", "the text 'cod' here, and this is the number 5: if text is meant, put it"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_than_the_base_s_are_a_warning(axis: str, place: str, words: str) -> None:
+    """One an axis, at the first such value, with what is there and what to write."""
+    design = "design: {samples: 2}" if "dist" in axis else ""
+    [(path, message)] = warnings(f"parameter_space: {{{axis}}}\n{design}", KINDS)
+    assert path == f"parameter_space.{place}"
+    assert words in message
+
+
+def test_values_of_the_base_s_kind_are_fine() -> None:
+    """Whole numbers are numbers; null is of no kind, on either side; neither are lists, mappings and new paths."""
+    text = """
+    allow_new_paths: true
+    parameter_space:
+      on: [true, null]
+      count: {dist: int, low: 1, high: 5}
+      speed: [1, 2.5]
+      name: {expr: "'x'"}
+      note: [1, x, {a: 1}]
+      list: [[1.5], 5]
+      map.a: {value: 7}
+      map.b: {expr: "'x'"}
+    design: {samples: 2}
+    """
+    assert warnings(text, KINDS) == []
+    left_out = "parameter_space: {on: {value: false}, count: {expr: speed, when: on}}"
+    assert warnings(left_out, KINDS) == []
+
+
+@pytest.mark.parametrize("word", ["true", "None", "in", "not", "else", "And", "max", "trueish"])
+def test_a_name_is_no_word_of_expressions(word: str) -> None:
+    """What expressions read as something else can't name a parameter; names of functions are told apart."""
+    text = f"parameter_space: {{fish.count: {{values: [1, 2], as: '{word}'}}}}"
+    if _is_name(word):
+        assert [point.params[word] for point in space.points(parsed(f"{text}\nconstraints: ['{word} < 2']"))] == [1]
+    else:
+        assert refused(text) == [("bad_format", "parameter_space.fish.count.as")]
+
+
+def _is_name(word: str) -> bool:
+    try:
+        return expressions.read(word).names == (word,)
+    except expressions.ExpressionError:
+        return False
+
+
+def test_entries_of_runs_are_warned_of_once_a_parameter() -> None:
+    """At the first entry that gives a value of another kind."""
+    entries = ["{speed: 1}", "{speed: x, count: 1.5}", "{speed: y}"]
+    text = f"runs: [{', '.join(f'{{params_override: {entry}}}' for entry in entries)}]"
+    paths_of = [path for path, _ in warnings(text, KINDS)]
+    assert paths_of == ["runs.1.params_override.speed", "runs.1.params_override.count"]
+
+
+def test_an_axis_may_be_a_mapping_of_the_base() -> None:
+    """Whole mappings vary with name and condition; the base's own keys are paths still, and axis words never new."""
+    base: dict[str, JSON] = {"light": {"day": 12, "night": 12}, "sensor": {"range": 5, "low": 1}, "on": True}
+    for spec in ("{light: {values: [{day: 8}], as: regime, when: on}}", "{light: {dist: choice, values: [{day: 8}]}}"):
+        design = "{samples: 1}" if "dist" in spec else "{}"
+        [point] = space.points(parsed(f"allow_new_paths: true\nparameter_space: {spec}\ndesign: {design}", base))
+        assert [*point.params.values()] == [{"day": 8}]
+    own = parsed("parameter_space: {sensor: {range: [4, 5], low: {value: 2}}}", base)
+    assert [parameter.path for parameter in own.parameters] == [("sensor", "range"), ("sensor", "low")]
+    whole = parsed("parameter_space: {sensor: {values: [{range: 4}]}}", base)
+    assert [parameter.path for parameter in whole.parameters] == [("sensor",)]
+    for new in ("", "allow_new_paths: true\n"):
+        with pytest.raises(
+            errors.PlanRejected, match="'light' has no 'values', and an axis has no other keys"
+        ) as rejected:
+            parsed(f"{new}parameter_space: {{light: {{day: [5], values: [4]}}}}", base)
+        assert ("written dotted: light.values" in str(rejected.value)) == bool(new)
+    assert (
+        parsed("allow_new_paths: true\nparameter_space: {light.values: [4]}", base).parameters[0].name == "light.values"
+    )
+
+
+def test_a_mapping_takes_the_place_of_a_null_in_runs() -> None:
+    """As it does in a parameter_space; where new paths are allowed its keys are paths of their own."""
+    text = "runs: [{params_override: {note: {text: {deep: 1}}}}]"
+    assert next(space.points(parsed(text))).params == {"note": {"text": {"deep": 1}}}
+    assert next(space.points(parsed(f"allow_new_paths: true\n{text}"))).params == {"note.text.deep": 1}
+
+
+def test_a_path_that_may_be_new_is_told_how() -> None:
+    """Unless it looks misspelt, or a list would have to grow; the way to a path is no suggestion for it."""
+    with pytest.raises(errors.PlanRejected) as rejected:
+        parsed("parameter_space: {fish.age: [1], fish.cuont: [1], layers.3: [1], note.text: [1]}")
+    told = [("allow_new_paths" in problem.message, problem.suggestion) for problem in rejected.value.problems]
+    assert told == [(True, "fish.speed"), (False, "fish.count"), (False, "layers.2"), (True, None)]
+
+
+@pytest.mark.parametrize(
+    ("inject", "words"),
+    [
+        ("{seed: fish.count.seed}", "'fish.count' is the number 10, and would give way to a mapping"),
+        ("{simulation_id: fish}", "this is a mapping in the base configuration, and would be lost"),
+        ("{seed: layers}", "this is a list in the base configuration"),
+    ],
+)
+def test_inject_takes_nothing_away(inject: str, words: str) -> None:
+    """Where it would, a path of its own is asked for."""
+    with pytest.raises(errors.PlanRejected, match=f"{words}.*such as run.seed"):
+        parsed(f"inject: {inject}")
+    fine = parsed("inject: {seed: note.seed, simulation_id: layers.0}")
+    assert fine.inject == plan.Inject(("note", "seed"), ("layers", 0))
 
 
 def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,8 +143,8 @@ def test_an_injected_path_is_no_part_of_the_work_s_identity() -> None:
     assert first.config_sha({}, 7) == second.config_sha({}, 7)
     assert first.config_sha({}, 7) != first.config_sha({}, 8)
     assert first.config_sha({}, 7) == canonical.digest({"config": {"ids": [None, "b"], "fish": 5}, "seed": 7})
-    missing = render.Template(parsed({"fish": 5}, inject={"seed": "a.b", "simulation_id": "fish.id"}))
-    assert missing.config_sha({}, 7) == canonical.digest({"config": {"fish": 5}, "seed": 7})
+    missing = render.Template(parsed({"fish": None}, inject={"seed": "a.b", "simulation_id": "fish.id"}))
+    assert missing.config_sha({}, 7) == canonical.digest({"config": {"fish": None}, "seed": 7})
 
 
 def test_the_base_stays_as_it_was() -> None:
