@@ -99,7 +99,8 @@ class Reconciler:
                 self._metrics.reconciled.labels(str(one.verdict)).inc()
                 if one.verdict is run.Verdict.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
-        again = [(live, one) for key, live, one in asked if key in judged.again]
+        # What is to be stopped is not started anew: the limits give it up.
+        again = [(live, one) for key, live, one in asked if key in judged.again and one.stop_reason is None]
         if again:
             log.warning("orchestrator.wiped", runs=len(again))
         return again

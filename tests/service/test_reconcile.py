@@ -10,7 +10,7 @@ import pytest
 
 from ems_worker.core import reconcile
 from ems_worker.core.outcome import Answer, Outcome
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
+from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason
 from ems_worker.core.wire import Start
 from ems_worker.service import submit
 from ems_worker.service.live import Live
@@ -179,6 +179,18 @@ async def test_a_run_that_queues_again_has_a_limit(tmp_path: Path) -> None:
         clock.seconds += 61
         await desk.limits.look()
         assert desk.orchestrator.stops == [name]
+
+
+async def test_a_run_that_is_to_be_stopped_is_not_sent_again(tmp_path: Path) -> None:
+    """Nobody waits for it; the orchestrator that forgot it may forget it."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2))
+        unwanted, wanted = await desk.launch(live)
+        await desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.UNWANTED)])
+        one, nothing = reconciler(desk), dict.fromkeys([unwanted, wanted])
+        await asked(desk, one, nothing)
+        [(_, again)] = await asked(desk, one, nothing)
+        assert again.point == 1
 
 
 async def test_a_run_that_had_started_is_refused_by_the_orchestrator_that_forgot_it(tmp_path: Path) -> None:
