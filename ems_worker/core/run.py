@@ -318,8 +318,12 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
 
 
 def forgotten(run: Run) -> Run:
-    """An open run that is sent again to an orchestrator that forgot it: no time counts before it starts anew."""
-    return _replace(run, started_ms=None, elapsed_ms=0)
+    """An open run that is sent again to an orchestrator that forgot it: no time counts before it starts anew.
+
+    Nor was it at its time limit then: the time that passed since it was forgotten isn't its own.
+    """
+    reason = None if run.stop_reason is StopReason.TIMEOUT else run.stop_reason
+    return _replace(run, started_ms=None, elapsed_ms=0, stop_reason=reason)
 
 
 def _started(run: Run, signal: Signal, now_ms: int) -> Run:

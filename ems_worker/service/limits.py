@@ -8,7 +8,7 @@ import structlog
 
 from ems_worker.core import ids
 from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal, StopReason
-from ems_worker.service import crash
+from ems_worker.service import crash, reconcile
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live, RunKey
@@ -22,6 +22,9 @@ _TICK_SECONDS = 0.5
 _RECORD_SECONDS = 30.0
 # The limit of runs that nobody can ask for, where neither their plan nor the operator sets one.
 _UNASKED_SECONDS = 3600.0
+# Within this time reconciliation knows what became of a run that the orchestrator doesn't know: it is silent for an
+# interval, asked for within another, and once more after one or two.
+_FOUND_OUT_SECONDS = 5 * reconcile.INTERVAL_SECONDS
 _CANCEL_CHUNK = 1000
 _STOPS_AT_ONCE = 16
 # Answers to STOP that say that no confirmation will come.
@@ -35,12 +38,13 @@ _AGAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Stopping:
-    """A run that STOP was sent for: when first, when last (monotonic seconds), and what that can come to."""
+    """A run that STOP was sent for: when first, when last (monotonic seconds), whether that was heard, and for how many
+    seconds after the first its end is waited for."""
 
     since: float
     sent: float
     heard: bool
-    confirmable: bool
+    patience: float
 
 
 class Limits:
@@ -143,17 +147,24 @@ class Limits:
             log.info("run.stop_sent", simulation_id=name, reason=reason, code=code)
             now = self._clock.monotonic()
             since = self._stopping[key].since if key in self._stopping else now
-            self._stopping[key] = _Stopping(since, now, code not in _NOT_HEARD, code not in _NO_CONFIRMATION)
+            self._stopping[key] = _Stopping(since, now, code not in _NOT_HEARD, self._patience(code, reason))
 
         if keys:
             await asyncio.gather(*(stop(key) for key in keys))
+
+    def _patience(self, code: str, reason: StopReason | None) -> float:
+        """How long the end of a run is waited for after this answer to STOP."""
+        if code == "NOT_FOUND" and reason is StopReason.TIMEOUT and self._can_ask():
+            # Perhaps the orchestrator was wiped, which costs no attempt: reconciliation finds out.
+            return max(self._confirm_seconds, _FOUND_OUT_SECONDS)
+        return 0.0 if code in _NO_CONFIRMATION else self._confirm_seconds
 
     async def _give_up(self, keys: list[RunKey], now: float) -> None:
         """Runs whose STOP was not confirmed in time: lost where they were overdue, cancelled where unwanted."""
         signals: list[tuple[RunKey, Signal]] = []
         for key in keys:
             stopping, job = self._stopping[key], self._ledger.jobs.get(key[:3])
-            if job is None or (stopping.confirmable and now - stopping.since < self._confirm_seconds):
+            if job is None or now - stopping.since < stopping.patience:
                 continue
             one = job.attempt(key[3])
             if one.stop_reason is StopReason.UNWANTED:

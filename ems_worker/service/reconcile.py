@@ -10,7 +10,7 @@ import structlog
 
 from ems_worker.core import ids, reconcile, run
 from ems_worker.core.reconcile import Asked
-from ems_worker.core.run import Run, RunState
+from ems_worker.core.run import Run, RunState, StopReason
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live, RunKey
@@ -99,8 +99,9 @@ class Reconciler:
                 self._metrics.reconciled.labels(str(one.verdict)).inc()
                 if one.verdict is run.Verdict.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
-        # What is to be stopped is not started anew: the limits give it up.
-        again = [(live, one) for key, live, one in asked if key in judged.again and one.stop_reason is None]
+        # What nobody wants any more is not started anew: the limits give it up.
+        wanted = [(key, live, one) for key, live, one in asked if one.stop_reason is not StopReason.UNWANTED]
+        again = [(live, one) for key, live, one in wanted if key in judged.again]
         if again:
             log.warning("orchestrator.wiped", runs=len(again))
         return again

@@ -51,13 +51,30 @@ async def test_a_stop_that_nobody_confirms_is_a_lost_run(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "UNIMPLEMENTED"])
 async def test_where_no_confirmation_can_come_none_is_waited_for(tmp_path: Path, code: str) -> None:
-    """The orchestrator doesn't know the run, or can't stop any."""
+    """The orchestrator doesn't know the run and can't be asked for it, or can't stop any."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
+        desk.can_ask = code != "NOT_FOUND"
         desk.orchestrator.stop_code = code
         live = await desk.begin(plan(points=1, **LIMIT))
         [name] = await desk.launch(live)
         clock.seconds += 61
         await desk.limits.look()
+        await desk.limits.look()
+        assert (await desk.row(name)).run.state is RunState.LOST
+
+
+async def test_a_run_at_its_limit_that_the_orchestrator_does_not_know_is_asked_for_first(tmp_path: Path) -> None:
+    """It may have been wiped, see the tests of reconciliation; if that doesn't turn out, the run is lost."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        desk.orchestrator.stop_code = "NOT_FOUND"
+        live = await desk.begin(plan(points=1, **LIMIT))
+        [name] = await desk.launch(live)
+        clock.seconds += 61
+        await desk.limits.look()
+        clock.seconds += 149
+        await desk.limits.look()
+        assert (await desk.row(name)).run.state is RunState.SUBMITTED
+        clock.seconds += 2
         await desk.limits.look()
         assert (await desk.row(name)).run.state is RunState.LOST
 

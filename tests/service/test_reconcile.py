@@ -168,6 +168,37 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
         assert sorted(desk.orchestrator.stops) == [started, queued]
 
 
+async def test_a_limit_that_passes_while_it_is_found_out_that_the_orchestrator_was_wiped_costs_no_attempt(
+    tmp_path: Path,
+) -> None:
+    """The run is sent again all the same, and has its whole time."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        desk.orchestrator.stop_code = "NOT_FOUND"
+        live = await desk.begin(plan(points=1, limits={"run_timeout_seconds": 3600, "max_attempts": 1}))
+        [name] = await desk.launch(live)
+        await desk.hear("started", name)
+        clock.seconds += 3560
+        one = reconciler(desk)
+        await asked(desk, one, {name: None})
+        clock.seconds += 11
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name]
+        clock.seconds += 10
+        await desk.limits.look()
+        await one.send_again(await asked(desk, one, {name: None}))
+        assert desk.orchestrator.sent == [name, name]
+        desk.orchestrator.stop_code = "OK"
+        await desk.hear("started", name)
+        clock.seconds += 3599
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name]
+        clock.seconds += 2
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name, name]
+        await desk.hear("failed", name, error_kind="stopped")
+        assert (await desk.row(name)).run.error_kind is ErrorKind.TIMEOUT
+
+
 async def test_a_run_that_queues_again_has_a_limit(tmp_path: Path) -> None:
     """From when the orchestrator took it again, as at the first time."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
@@ -181,8 +212,8 @@ async def test_a_run_that_queues_again_has_a_limit(tmp_path: Path) -> None:
         assert desk.orchestrator.stops == [name]
 
 
-async def test_a_run_that_is_to_be_stopped_is_not_sent_again(tmp_path: Path) -> None:
-    """Nobody waits for it; the orchestrator that forgot it may forget it."""
+async def test_a_run_that_nobody_wants_is_not_sent_again(tmp_path: Path) -> None:
+    """The orchestrator that forgot it may forget it."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         unwanted, wanted = await desk.launch(live)

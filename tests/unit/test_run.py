@@ -162,9 +162,11 @@ def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_co
 
 def test_a_run_that_an_orchestrator_forgot_counts_its_time_from_its_next_start() -> None:
     """What it used before is dropped; a start that is told twice counts once, as always."""
-    running = replace(a_run(RunState.RUNNING), elapsed_ms=9000)
+    running = replace(a_run(RunState.RUNNING), elapsed_ms=9000, stop_reason=StopReason.TIMEOUT)
     anew = run.forgotten(running)
-    assert (anew.state, anew.started_ms, anew.elapsed_ms) == (RunState.RUNNING, None, 0)
+    assert (anew.state, anew.started_ms, anew.elapsed_ms, anew.stop_reason) == (RunState.RUNNING, None, 0, None)
+    unwanted = replace(running, stop_reason=StopReason.UNWANTED)
+    assert run.forgotten(unwanted).stop_reason is StopReason.UNWANTED
     verdict, started = run.advance(replace(anew, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8)
     assert verdict is Verdict.NOTE
     assert (started.started_ms, started.elapsed_ms, started.model_version) == (8, 0, "m2")
