@@ -45,10 +45,10 @@ def _share(demands: Sequence[Demand], room: int) -> dict[int, int]:
     hungry = [demand for demand in demands if demand.most > demand.open]
     while room > 0 and hungry:
         # Raise those with the fewest open runs to the next level, together.
-        level = min(demand.open + granted[demand.experiment] for demand in hungry)
-        lowest = [demand for demand in hungry if demand.open + granted[demand.experiment] == level]
-        others = [demand.open + granted[demand.experiment] for demand in hungry if demand not in lowest]
-        ceiling = min([demand.most for demand in lowest] + others)
+        levels = [demand.open + granted[demand.experiment] for demand in hungry]
+        level = min(levels)
+        lowest = [demand for demand, at in zip(hungry, levels, strict=True) if at == level]
+        ceiling = min([demand.most for demand in lowest] + [at for at in levels if at > level])
         step = min(ceiling - level, room // len(lowest))
         if step == 0:
             for demand in lowest[:room]:

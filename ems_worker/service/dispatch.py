@@ -157,15 +157,21 @@ class Dispatcher:
         return True
 
     async def _demands(self, room: int) -> list[schedule.Demand]:
-        now_ms = self._clock.now_ms()
-        demands = []
-        for live in list(self._ledger.experiments.values()):
-            going = live.record.state is experiment.ExperimentState.RUNNING and not live.doomed
-            if going and self._versions.waiting(live.plan) is None:
-                due = await self._manifest.due_count(live.key, now_ms, room)
-                limits = live.plan.limits
-                demands.append(schedule.Demand(live.key, live.open, due, limits.max_concurrent, limits.priority))
-        return demands
+        going = [
+            live
+            for live in self._ledger.experiments.values()
+            if live.record.state is experiment.ExperimentState.RUNNING
+            and not live.doomed
+            and self._versions.waiting(live.plan) is None
+        ]
+        # One query for all of them: this is asked whenever a run makes room.
+        due = await self._manifest.due_counts([live.key for live in going], self._clock.now_ms(), room)
+        return [
+            schedule.Demand(
+                live.key, live.open, due[live.key], live.plan.limits.max_concurrent, live.plan.limits.priority
+            )
+            for live in going
+        ]
 
     async def _follow_capacity(self, group: asyncio.TaskGroup) -> None:
         """The run window is what the orchestrator says it has slots for, unless it was set; and its model's version.

@@ -69,8 +69,8 @@ class Manifest(Protocol):
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         """Jobs whose current run is pending and due, in order of (due, point, replicate), with all attempts."""
 
-    async def due_count(self, key: int, now_ms: int, most: int) -> int:
-        """How many runs are pending and due, counted no further than `most`."""
+    async def due_counts(self, keys: Sequence[int], now_ms: int, most: int) -> Mapping[int, int]:
+        """How many runs of each of these experiments are pending and due, counted no further than `most`."""
 
     async def next_due_ms(self, after_ms: int) -> int | None:
         """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""

@@ -250,7 +250,7 @@ async def test_a_backup_is_a_whole_manifest_while_work_goes_on(tmp_path: Path) -
             await manifest.backup(tmp_path / "missing" / "copy.db")
         async with Manifest.open(tmp_path / "copy.db") as copy:
             assert await copy.experiment("reef") == record
-            assert await copy.due_count(record.key, 0, 1000) == 600
+            assert await copy.due_counts([record.key], 0, 1000) == {record.key: 600}
 
 
 _WRITER = """

@@ -110,7 +110,7 @@ async def test_expansion_goes_on_exactly_where_it_stands(manifest: Manifest) -> 
     assert found == {0: points[0], 1: points[1]}
     more, their_runs = manifests.jobs_of([2], 2)
     await manifest.expand(record.key, more, their_runs, 3)
-    assert await manifest.due_count(record.key, 0, 100) == 6
+    assert await manifest.due_counts([record.key], 0, 100) == {record.key: 6}
     with pytest.raises(errors.ManifestConflict, match="expanded_points_exist"):
         await manifest.expand(record.key, *manifests.jobs_of([3], 2), 4)
 

@@ -74,9 +74,12 @@ async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest
     assert [one.key for one, _ in found] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (0, 0)]
     assert found[-1][0].runs == (lost, retry)
     assert found[-1][1].params == {"food": 0, "heat": 0.0}
-    assert await manifest.due_count(record.key, NOW_MS, 100) == 5
-    assert await manifest.due_count(record.key, NOW_MS + 500, 4) == 4
+    assert await manifest.due_counts([record.key], NOW_MS, 100) == {record.key: 5}
     assert await manifest.due(record.key + 1, NOW_MS, 10) == []
+    other = await manifests.running(manifest, manifests.spec("other", points=1), seq=2)
+    both = [other.key, record.key]
+    assert await manifest.due_counts(both, NOW_MS + 500, 4) == {other.key: 2, record.key: 4}
+    assert await manifest.due_counts([], NOW_MS, 4) == {}
 
 
 async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> None:

@@ -86,11 +86,13 @@ SELECT runs.* FROM due CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = due.point AND runs.replicate = due.replicate
 ORDER BY due.due_ms, due.point, due.replicate, runs.attempt;
 
--- name: due_count
--- How many runs are pending and due, counted no further than a limit.
-SELECT count(*) FROM (
-  SELECT 1 FROM runs WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms LIMIT :most
-);
+-- name: due_counts
+-- How many runs of each of some experiments are pending and due, counted no further than a limit.
+SELECT wanted.value, (
+  SELECT count(*) FROM (
+    SELECT 1 FROM runs WHERE experiment = wanted.value AND state = 'pending' AND due_ms <= :now_ms LIMIT :most
+  )
+) FROM json_each(:keys) AS wanted;
 
 -- name: next_due
 -- When the next pending run of a running experiment falls due, of those that are not due at a time.

@@ -89,9 +89,8 @@ class Reports:
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all("due", key=key, now_ms=now_ms, limit=limit))
 
-    async def due_count(self, key: int, now_ms: int, most: int) -> int:
-        row = await self._hot.one("due_count", key=key, now_ms=now_ms, most=most)
-        return 0 if row is None else int(row[0])
+    async def due_counts(self, keys: Sequence[int], now_ms: int, most: int) -> Mapping[int, int]:
+        return dict(await self._hot.all("due_counts", keys=_list(keys), now_ms=now_ms, most=most))
 
     async def next_due_ms(self, after_ms: int) -> int | None:
         row = await self._hot.one("next_due", after_ms=after_ms)
