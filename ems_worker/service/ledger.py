@@ -250,6 +250,7 @@ class Ledger(Presence):
         was = old is not None and old.state in run.OPEN
         now = new.state in run.OPEN
         live.open += now - was
+        live.attempts += old is None
         place = (live.key, new.point, new.replicate, new.attempt)
         if not now:
             self.since.pop(place, None)

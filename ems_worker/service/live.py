@@ -36,6 +36,8 @@ class Live:
     open: int = 0
     # Seconds that each metric is waited for that comes by events of its own.
     metric_timeouts: Mapping[str, float] = field(default_factory=dict)
+    # Attempts that came to be since it was taken up.
+    attempts: int = 0
     # While a retry adds attempts the experiment neither ends nor gives up.
     reopening: bool = False
     # How many are busy changing it: it is not let go meanwhile.

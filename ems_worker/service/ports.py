@@ -157,6 +157,10 @@ class Manifest(Protocol):
     async def parked(self) -> Sequence[ParkedEvent]:
         """All of them, oldest first."""
 
+    async def parked_of(self, experiment_ids: Sequence[str]) -> Sequence[ParkedEvent]:
+        """Those whose names may be of runs of these experiments, oldest first."""
+
+    async def any_parked(self) -> bool: ...
     async def unpark(self, events: Sequence[ParkedEvent]) -> None: ...
     async def expire_parked(self, before_ms: int) -> int: ...
 

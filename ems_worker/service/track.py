@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import run
+from ems_worker.core import ids, run
 from ems_worker.core.records import ParkedEvent
 from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
@@ -62,6 +62,9 @@ class Tracker:
         self._on_backlog = on_backlog
         self._guard = Guard(manifest, broker, metrics, "event")
         self.parked = True
+        # Of live experiments when parked events were last looked at: points and attempts.
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._first = True
 
     async def run(self) -> None:
         """For ever: the next events."""
@@ -130,6 +133,10 @@ class Tracker:
         now_ms = self._clock.now_ms()
         events = [ParkedEvent(name, message.subject, message.seq, now_ms, message.data) for message, name, _ in items]
         dropped = await self._manifest.park(events, self._keep)
+        for name in {name for _, name, _ in items}:
+            if (parsed := ids.parse_simulation_id(name)) is not None:
+                # It may have come to be since it was looked for.
+                self._sizes.pop(parsed.experiment_id, None)
         self.parked = True
         self._metrics.events.labels("parked").inc(len(events))
         if dropped:
@@ -143,11 +150,27 @@ class Tracker:
         self.parked = False
         if expired := await self._manifest.expire_parked(older_than_ms):
             log.info("event.parked_expired", count=expired)
-        parked = await self._manifest.parked()
+        parked = await self._to_retry()
         items = [self._decode(event.subject, event.data) for event in parked]
         unknown, unusable = await self._apply(items)
         for index, verdict in unusable.items():
             log.warning(f"event.{verdict}", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
         waiting = set(unknown)
         await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
-        self.parked |= bool(waiting)
+        self.parked |= await self._manifest.any_parked()
+
+    async def _to_retry(self) -> Sequence[ParkedEvent]:
+        """At first all that are parked, then those of experiments that have new points or attempts since.
+
+        Others wait for something that won't come, as those of other systems do; there may be thousands of them.
+        """
+        sizes = {
+            live.experiment_id: (live.record.expanded_points, live.attempts)
+            for live in self._ledger.experiments.values()
+        }
+        before, self._sizes = self._sizes, sizes
+        if self._first:
+            self._first = False
+            return await self._manifest.parked()
+        grown = [name for name, size in sizes.items() if before.get(name) != size]
+        return await self._manifest.parked_of(grown) if grown else ()

@@ -187,6 +187,18 @@ async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Man
     assert await manifest.park([], keep=0) == 0
 
 
+async def test_parked_events_are_found_by_their_experiment(manifest: Manifest) -> None:
+    """At least those of its runs, each once, oldest first."""
+    assert not await manifest.any_parked()
+    names = ["reef-p1-p000000-r000-a1", "reef-p000001-r000-a1", "reefs-p000000-r000-a1", "reef", "ree-p000000-r000-a1"]
+    events = [ParkedEvent(name, "sim.run_started", seq, 100, b"{}") for seq, name in enumerate(names)]
+    await manifest.park(events, keep=10)
+    assert await manifest.any_parked()
+    assert await manifest.parked_of(["reef", "reef-p1"]) == events[:2]
+    assert await manifest.parked_of(["reefs"]) == [events[2]]
+    assert await manifest.parked_of(["nobody's"]) == await manifest.parked_of([]) == []
+
+
 async def test_what_is_remembered_last_stands(manifest: Manifest) -> None:
     """A fact replaces the one of its name."""
     assert await manifest.remembered("stream EMS_PLANS") is None

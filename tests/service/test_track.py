@@ -184,6 +184,64 @@ async def test_parked_events_are_dropped_after_their_time_and_over_their_number(
         assert not desk.tracker.parked
 
 
+async def test_parked_events_are_looked_at_again_only_where_there_are_new_runs(tmp_path: Path) -> None:
+    """All at the start; then those of experiments that got points or attempts. What others left there costs nothing."""
+    async with Desk.open(tmp_path) as desk:
+        for number in range(20):
+            await desk.hear("started", f"foreign-p{number:06d}-r000-a1")
+        await desk.hear("started", "of another system")
+        await desk.begin(plan("other"))
+        looked: list[str] = []
+        decode = desk.tracker._decode
+
+        def noted(subject: str, data: bytes) -> Any:
+            found = decode(subject, data)
+            looked.append(found[0])
+            return found
+
+        with patch.object(desk.tracker, "_decode", noted):
+            await desk.tracker.retry_parked(0)
+            assert len(looked) == 21
+            # A point.
+            await desk.hear("completed", "reef-p000001-r000-a1", metrics={"population": 8})
+            # The next attempt.
+            await desk.hear("started", "reef-p000000-r000-a2")
+            looked.clear()
+            await desk.tracker.retry_parked(0)
+            assert looked == []
+            live = await desk.begin(plan(points=2, limits={"max_attempts": 2}))
+            await desk.tracker.retry_parked(0)
+            assert looked == ["reef-p000001-r000-a1", "reef-p000000-r000-a2"]
+            assert (await desk.row("reef-p000001-r000-a1")).run.state is RunState.COMPLETED
+            looked.clear()
+            await desk.tracker.retry_parked(0)
+            assert looked == []
+            await desk.launch(live)
+            await desk.hear("failed", "reef-p000000-r000-a1", error_kind="infrastructure")
+            looked.clear()
+            await desk.tracker.retry_parked(0)
+            assert looked == ["reef-p000000-r000-a2"]
+            assert (await desk.row("reef-p000000-r000-a2")).run.state is RunState.RUNNING
+            assert desk.tracker.parked
+
+
+async def test_an_event_that_is_parked_while_its_run_comes_to_be_is_looked_at_again(tmp_path: Path) -> None:
+    """Its run was not there when it was looked for, and is when it is parked: nothing new may come after that."""
+    async with Desk.open(tmp_path) as desk:
+        park = desk.manifest.park
+
+        async def meanwhile(*given: Any) -> int:
+            await desk.begin(plan(points=1))
+            await desk.tracker.retry_parked(0)
+            return await park(*given)
+
+        with patch.object(desk.manifest, "park", meanwhile):
+            await desk.hear("completed", "reef-p000000-r000-a1")
+        await desk.tracker.retry_parked(0)
+        assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.COMPLETED
+        assert not desk.tracker.parked
+
+
 async def test_an_event_that_is_parked_during_a_look_is_looked_at_next_time(tmp_path: Path) -> None:
     """The look that didn't see it must not say that nothing waits."""
     async with Desk.open(tmp_path) as desk:

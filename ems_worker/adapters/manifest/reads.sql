@@ -186,6 +186,17 @@ ORDER BY latest.key DESC, runs.ended_seq DESC;
 -- Parked events, oldest first.
 SELECT simulation_id, subject, seq, received_ms, data FROM parked_events ORDER BY id;
 
+-- name: parked_of
+-- Those of some experiments, which their names begin with, oldest first.
+SELECT simulation_id, subject, seq, received_ms, data FROM parked_events WHERE id IN (
+  SELECT parked_events.id FROM json_each(:experiments) AS wanted CROSS JOIN parked_events
+  WHERE simulation_id >= wanted.value || '-p' AND simulation_id < wanted.value || '-q'
+) ORDER BY id;
+
+-- name: any_parked
+-- Whether there are any.
+SELECT 1 FROM parked_events LIMIT 1;
+
 -- name: remembered
 -- A fact about the outside.
 SELECT value FROM remembered WHERE name = :name;

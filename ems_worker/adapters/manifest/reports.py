@@ -185,6 +185,12 @@ class Reports:
     async def parked(self) -> Sequence[ParkedEvent]:
         return [rows.parked(row) for row in await self._hot.all("parked")]
 
+    async def parked_of(self, experiment_ids: Sequence[str]) -> Sequence[ParkedEvent]:
+        return [rows.parked(row) for row in await self._hot.all("parked_of", experiments=_list(experiment_ids))]
+
+    async def any_parked(self) -> bool:
+        return await self._hot.one("any_parked") is not None
+
     # What the worker remembers about the outside.
     async def remembered(self, name: str) -> str | None:
         row = await self._hot.one("remembered", name=name)
