@@ -84,6 +84,13 @@ class RequestRefused(EmsError):
     """A query or command can't be answered as asked."""
 
 
+class PlanNotReadAsAccepted(RequestRefused):
+    """The plan of a recorded experiment is refused by this worker, or means something else to it; why, and the remedy.
+
+    What needs the plan can't be done; the experiment is left as it is in the manifest.
+    """
+
+
 class WorkerUnavailable(EmsError):
     """NATS is there, but no worker answers queries."""
 

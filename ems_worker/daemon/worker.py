@@ -231,6 +231,7 @@ class Worker:
         )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)
+        self._health.trouble("experiments", recover.trouble(ledger))
         self._health.trouble("start", "catching up with the streams")
         await Replay(ledger, manifest, broker, intake, expander, tracker).run()
         await control.finish()

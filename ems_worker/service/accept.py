@@ -260,13 +260,17 @@ class Intake:
 
     def _conflict(self, existing: Experiment, checked: Checked) -> Problem:
         """The experiment of this id has another plan: where they differ."""
-        sent = check.stored(existing.spec, self._reader)
+        known = f"experiment {existing.spec.experiment_id} exists with another plan"
+        remedy = "choose another experiment_id"
+        try:
+            sent = check.stored(existing.spec, self._reader)
+        except errors.PlanNotReadAsAccepted:
+            return Problem("conflict", "experiment_id", known, suggestion=remedy)
         paths = canonical.differences(
             canonical.with_base(sent.data, sent.base), canonical.with_base(checked.data, checked.base)
         )
         shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
-        words = f"experiment {existing.spec.experiment_id} exists with another plan; they differ in {shown}"
-        return Problem("conflict", "experiment_id", words, suggestion="choose another experiment_id")
+        return Problem("conflict", "experiment_id", f"{known}; they differ in {shown}", suggestion=remedy)
 
 
 def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int, message: Message) -> NewExperiment:

@@ -157,9 +157,25 @@ def examine(
     return document, checked
 
 
+def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
+    """The error for a recorded plan that this worker can't go on with."""
+    return errors.PlanNotReadAsAccepted(
+        f"this worker doesn't read the plan of {spec.experiment_id} as it was accepted: {reason}. Run a worker of the "
+        "version, and with the extras, of the one that accepted it"
+    )
+
+
 def stored(spec: NewExperiment, reader: Reader) -> Checked:
-    """The plan of a recorded experiment, as it was accepted."""
-    data = reader.read_plan(spec.plan).data
-    base = reader.read_plan(spec.base).data
-    parsed = plan.parse(data, base)
+    """The plan of a recorded experiment, as it was accepted.
+
+    Raises errors.PlanNotReadAsAccepted where it was accepted by a worker that read it differently, or had more.
+    """
+    try:
+        data = reader.read_plan(spec.plan).data
+        base = reader.read_plan(spec.base).data
+        parsed = plan.parse(data, base)
+    except errors.PlanRejected as error:
+        raise not_as_accepted(spec, str(error.problems[0])) from error
+    except errors.Unreadable as error:
+        raise not_as_accepted(spec, str(error)) from error
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)

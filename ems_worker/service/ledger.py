@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from ems_worker import errors
 from ems_worker.core import experiment, job, run
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.job import Decision, Job
@@ -76,13 +77,19 @@ class Ledger(Presence):
                 commit = self._commit(batch)
             await commit
             await self._conclude(batch.touched)
+            for experiment_key in asleep:
+                experiment_id = self._over[experiment_key]
+                try:
+                    live = await self.take_up(experiment_id)
+                except errors.PlanNotReadAsAccepted as error:
+                    self.leave_out(experiment_id, error)
+                    heard |= {index: Heard(known=False) for index, (key, _) in left if key[0] == experiment_key}
+                else:
+                    assert live is not None  # one of its jobs was found
+                    roused.append((live, live.record))
             left = [one for one in left if one[0] not in heard]
             if not left:
                 break
-            for experiment_key in asleep:
-                live = await self.take_up(self._over[experiment_key])
-                assert live is not None  # one of its jobs was found
-                roused.append((live, live.record))
         for live, before in roused:
             if live.record is before:
                 # Nothing became of it that is reported, after which it would be let go.

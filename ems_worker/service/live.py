@@ -114,6 +114,9 @@ class Registry:
         # Until when, on the monotonic clock, a completed run's job waits for metrics.
         self.awaiting: dict[RunKey, float] = {}
         self._by_id: dict[str, int] = {}
+        # Experiments that can't be taken up as long as this worker runs, by id, and why: what is heard of their runs
+        # waits with what is heard of unknown ones.
+        self.left_out: dict[str, str] = {}
         # Names of experiments that were let go, or heard of only in events.
         self._over: dict[int, str] = {}
 
@@ -151,7 +154,7 @@ class Registry:
         keys: dict[str, int | None] = {}
         for name in names:
             parsed = ids.parse_simulation_id(name)
-            if parsed is None:
+            if parsed is None or parsed.experiment_id in self.left_out:
                 continue
             if parsed.experiment_id not in keys:
                 keys[parsed.experiment_id] = await self.key(parsed.experiment_id)

@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+import structlog
+
+from ems_worker import errors
 from ems_worker.core import run
 from ems_worker.core.job import Job
 from ems_worker.core.records import Experiment
@@ -12,6 +15,8 @@ from ems_worker.service.clock import Clock
 from ems_worker.service.commits import Commits
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.ports import Manifest
+
+log = structlog.get_logger()
 
 # States in which time counts against a run's limit.
 TIMED = (RunState.SUBMITTED, RunState.RUNNING)
@@ -92,6 +97,7 @@ class Presence(Commits):
     async def take_up(self, experiment_id: str) -> Live | None:
         """Makes an experiment live that isn't; None if the manifest hasn't got it. Not to be called under the lock.
 
+        Raises errors.PlanNotReadAsAccepted.
         Reading a large one takes seconds, in which all others go on. Whoever wants it too waits for the same reading;
         as nothing changes of what isn't live, that is still true when it is admitted.
         """
@@ -111,6 +117,11 @@ class Presence(Commits):
         async with self._lock:
             self.admit(live, jobs, awaiting)
         return self.experiments[record.key]
+
+    def leave_out(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
+        """Does without an experiment whose plan can't be read as it was accepted; others go on."""
+        self.left_out[experiment_id] = str(error)
+        log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
 
     def _await(self, live: Live, one: Run) -> None:
         """Notes until when metrics are waited for: the first time limit of those that aren't there."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from ems_worker import errors
 from ems_worker.core import run
 from ems_worker.core.job import RetryPolicy
 from ems_worker.core.records import Experiment
@@ -18,11 +19,21 @@ from ems_worker.service.ports import Manifest
 
 log = structlog.get_logger()
 
+_MOST_NAMED = 10
+
 
 async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
-    """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows."""
+    """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows.
+
+    Raises errors.PlanNotReadAsAccepted where this worker can't go on with that plan.
+    """
     # In a thread: a plan may take a second to read.
-    plan = (await asyncio.to_thread(check.stored, record.spec, reader)).plan
+    stored = await asyncio.to_thread(check.stored, record.spec, reader)
+    plan, count = stored.plan, stored.count
+    if record.expanded_points < record.spec.points and count.exact and count.points != record.spec.points:
+        # Its other points would be others than those that were counted, and that are there already.
+        reason = f"it has {count.points:,} points by now, and had {record.spec.points:,}"
+        raise check.not_as_accepted(record.spec, reason)
     tally = await manifest.tally(record.key)
     timeouts = {metric.name: metric.timeout_seconds for metric in plan.metrics if metric.source == "event"}
     return Live(
@@ -45,11 +56,16 @@ async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
 async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequence[tuple[Live, Run]]:
     """Takes up every unfinished experiment; the runs that were on their way to the orchestrator when the worker ended.
 
-    Those may or may not have arrived: they are to be sent again under the same ids.
+    Those may or may not have arrived: they are to be sent again under the same ids. An experiment whose plan can't be
+    read as it was accepted is left out, for a start that can.
     """
     submitting: list[tuple[Live, Run]] = []
     for record in await manifest.unfinished():
-        live = await load(record, manifest, reader)
+        try:
+            live = await load(record, manifest, reader)
+        except errors.PlanNotReadAsAccepted as error:
+            ledger.leave_out(record.spec.experiment_id, error)
+            continue
         jobs = [job for job, _ in await manifest.open_jobs(record.key)]
         ledger.admit(live, jobs, await manifest.awaiting(record.key))
         # A retry that was recorded and not carried out: its experiment must not end before.
@@ -65,3 +81,12 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequenc
             open=sum(one.state in run.OPEN for job in jobs for one in job.runs),
         )
     return submitting
+
+
+def trouble(ledger: Ledger) -> str | None:
+    """What is wrong where experiments were left out, in words."""
+    names = [*ledger.left_out]
+    if not names:
+        return None
+    shown = ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")
+    return f"left as they are, for their plans aren't read as they were accepted: {shown}; the log says why"

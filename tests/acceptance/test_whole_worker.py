@@ -193,6 +193,51 @@ async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_e
         await asyncio.sleep(0)
 
 
+async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_on(tmp_path: Path) -> None:
+    """A worker without the extra that a plan needed starts, names it in its probe, and leaves it to one that has it."""
+    shadow = tmp_path / "without" / "scipy"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").write_text("raise ImportError")
+    without = {"PYTHONPATH": str(shadow.parent)}
+    sampled: dict[str, Any] = {
+        "parameter_space": {"food": {"dist": "int", "low": 0, "high": 9}},
+        "design": {"sampler": "lhs", "samples": 3},
+    }
+    async with (
+        servers.NatsServer(tmp_path / "nats") as broker,
+        whole.Oracle(tmp_path, broker.url, "--hold", "slow-*") as oracle,
+    ):
+        async with whole.Worker(tmp_path, broker.url, oracle.target):
+            await whole.publish(broker.url, whole.plan("slow-sampled", 3, **sampled))
+            await wait.until(lambda: len(oracle.accepted()) == 3, what="the runs to start")
+        worker = whole.Worker(tmp_path, broker.url, oracle.target, **without)
+        worker.start()
+
+        async def told() -> dict[str, str] | None:
+            assert worker.running, f"the worker ended with {worker.exit_code}: {worker.last_words()}"
+            code, body = await worker.ask("/readyz")
+            troubles: dict[str, str] = json.loads(body)["troubles"] if code == 503 else {}
+            return troubles if {*troubles} == {"experiments"} else None
+
+        try:
+            troubles = await wait.until(told, timeout=20, what="the trouble to be told")
+            assert troubles is not None
+            assert "slow-sampled" in troubles["experiments"]
+            await whole.publish(broker.url, whole.plan("other", 2))
+            assert (await whole.ended(broker.url, "other"))["state"] == "completed"
+            [line] = [line for line in worker.lines() if line["event"] == "experiment.left_out"]
+            assert (line["level"], line["experiment_id"]) == ("error", "slow-sampled")
+        finally:
+            await worker.stop(15)
+        async with whole.Worker(tmp_path, broker.url, oracle.target):
+            async with whole.client(broker.url) as one:
+                for point in range(3):
+                    event = {"simulation_id": f"slow-sampled-p{point:06d}-r000-a1", "metrics": {"population": 1}}
+                    await one.publish("sim.run_completed", json.dumps(event).encode())
+                await one.flush()
+            assert (await whole.ended(broker.url, "slow-sampled"))["state"] == "completed"
+
+
 async def test_told_to_end_it_does_not_wait_for_a_broker_that_is_stuck(tmp_path: Path) -> None:
     """A server that takes connections and says nothing; what is left undone the next start recovers."""
     async with (

@@ -75,7 +75,7 @@ async def test_an_invalid_plan_is_rejected_with_all_that_is_wrong(tmp_path: Path
 async def test_a_design_that_is_odd_brings_a_warning_and_one_that_is_empty_an_error(tmp_path: Path) -> None:
     """Each at its place: sobol samples that are no power of two; no combination that is left."""
     text = """experiment_id: reef
-base_config: {food: 1}
+base_config: {food: 1.0}
 parameter_space: {food: {dist: uniform, low: 0, high: 1}}
 design: {sampler: sobol, samples: 6}
 """

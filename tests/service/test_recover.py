@@ -1,0 +1,137 @@
+"""What a worker starts from, where it can't take up all of it."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+
+from ems_worker import errors
+from ems_worker.adapters import yaml_reader
+from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
+from ems_worker.service import check, recover
+from ems_worker.service.control import Control
+from ems_worker.service.queries import Queries
+from tests.support.desk import Clock, Desk, plan
+
+# A plan that needs an extra of the worker's.
+SAMPLED: dict[str, Any] = {
+    "parameter_space": {"food": {"dist": "int", "low": 0, "high": 9}},
+    "design": {"sampler": "lhs", "samples": 2},
+    "limits": {"max_attempts": 1, "max_failed": 2},
+}
+
+
+def take_away(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "scipy.stats", None)
+
+
+async def test_a_plan_that_is_not_read_as_accepted_leaves_one_experiment_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on; what is heard of its runs waits for a start that can take it up."""
+    async with Desk.open(tmp_path) as desk:
+        sampled = await desk.begin(plan("sampled", **SAMPLED))
+        first, second = await desk.launch(sampled)
+        other = await desk.begin(plan("other"))
+        names = await desk.launch(other)
+    with monkeypatch.context() as without, structlog.testing.capture_logs() as logs:
+        take_away(without)
+        async with Desk.open(tmp_path) as desk:
+            assert [live.experiment_id for live in desk.ledger.experiments.values()] == ["other"]
+            [left_out] = [line for line in logs if line["event"] == "experiment.left_out"]
+            assert (left_out["log_level"], left_out["experiment_id"]) == ("error", "sampled")
+            assert "pip install 'ems-worker[design]'" in left_out["reason"]
+            assert "Run a worker of the version" in left_out["reason"]
+            assert "accepted: sampled; the log says why" in str(recover.trouble(desk.ledger))
+            await desk.hear("completed", first, metrics={"population": 1})
+            for name in names:
+                await desk.hear("completed", name, metrics={"population": 1})
+            assert (await desk.report("other"))["state"] == "completed"
+            assert (await desk.row(first)).run.state is RunState.SUBMITTED
+            await desk.tracker.retry_parked(0)
+            assert [event.simulation_id for event in await desk.manifest.parked()] == [first]
+    async with Desk.open(tmp_path) as desk:
+        assert recover.trouble(desk.ledger) is None
+        await desk.tracker.retry_parked(0)
+        await desk.hear("completed", second, metrics={"population": 2})
+        assert (await desk.report("sampled"))["counts"]["completed"] == 2
+
+
+async def test_what_needs_a_plan_that_is_not_read_as_accepted_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes, and the configurations of its runs; another plan of its id is a conflict all the same."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan("sampled", **SAMPLED))
+        first, second = await desk.launch(live)
+        await desk.hear("completed", second, metrics={"population": 1})
+    take_away(monkeypatch)
+    async with Desk.open(tmp_path) as desk:
+        change = json.dumps({"request_id": "r", "experiment_id": "sampled"}).encode()
+        for verb in ("retry", "resume"):
+            with pytest.raises(errors.RequestRefused, match="needs scipy"):
+                await Control(desk.ledger, desk.manifest, desk.clock).handlers()[verb](change)
+        queries = Queries(
+            desk.ledger, desk.manifest, yaml_reader, check.refuse_base, desk.clock, worker_id="w1", max_jobs=1000
+        ).handlers()
+        with pytest.raises(errors.RequestRefused, match="needs scipy"):
+            await queries["config"](json.dumps({"simulation_id": first}).encode())
+        assert json.loads(await queries["get"](b'{"experiment_id": "sampled"}'))["points"] == 2
+        conflict = await desk.submit(plan("sampled"), seq=9)
+        assert [problem["code"] for problem in conflict["errors"]] == ["conflict"]
+        assert "exists with another plan" in conflict["errors"][0]["message"]
+
+
+async def test_a_late_event_of_an_experiment_that_can_not_be_taken_up_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had ended and was let go; what came in the same batch is applied."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan("sampled", **SAMPLED))
+        first, second = await desk.launch(live)
+        await desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.LOSE, ErrorKind.LOST, "silent"))])
+        await desk.hear("completed", second, metrics={"population": 1})
+        assert (await desk.report("sampled"))["state"] == "completed"
+        assert desk.ledger.experiments == {}
+        (name, _) = await desk.launch(await desk.begin(plan("other")))
+        with structlog.testing.capture_logs() as logs, monkeypatch.context() as without:
+            take_away(without)
+            events = [{"simulation_id": one, "metrics": {"population": 3}} for one in (first, name)]
+            await desk.tracker.track([desk.message("sim.run_completed", event) for event in events])
+            await desk.tracker.retry_parked(0)
+        assert [line["experiment_id"] for line in logs if line["event"] == "experiment.left_out"] == ["sampled"]
+        assert (await desk.row(name)).run.state is RunState.COMPLETED
+        assert [event.simulation_id for event in await desk.manifest.parked()] == [first]
+
+
+async def test_a_plan_with_other_points_than_were_counted_is_not_expanded_further(tmp_path: Path) -> None:
+    """An earlier version counted otherwise: the rest of its points would be others. Once all are there it goes on."""
+    async with Desk.open(tmp_path, Clock()) as desk:
+        live = await desk.begin(plan(points=3))
+        record = dataclasses.replace(live.record, spec=dataclasses.replace(live.record.spec, points=2))
+        assert (await recover.load(record, desk.manifest, yaml_reader)).plan.grid.total == 3
+        half = dataclasses.replace(record, expanded_points=1)
+        with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points by now, and had 2"):
+            await recover.load(half, desk.manifest, yaml_reader)
+
+
+async def test_a_recorded_plan_that_is_no_text_by_now_is_refused_too(tmp_path: Path) -> None:
+    """Whatever a version takes for one."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan())
+        with pytest.raises(errors.PlanNotReadAsAccepted, match="reef as it was accepted: this is not text in UTF-8"):
+            check.stored(dataclasses.replace(live.record.spec, plan=b"\xff"), yaml_reader)
+
+
+async def test_many_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    """The trouble's words stay short."""
+    async with Desk.open(tmp_path) as desk:
+        for number in range(12):
+            desk.ledger.leave_out(f"e{number}", errors.PlanNotReadAsAccepted("why"))
+        words = recover.trouble(desk.ledger)
+        assert words is not None
+        assert "e9 and 2 more" in words
