@@ -152,7 +152,7 @@ class Manifest(Protocol):
 
     # Events of unknown runs.
     async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
-        """Keeps them, the newest `keep` of all; how many older ones that dropped."""
+        """Keeps them, the newest `keep` of all and no more bytes than is good; how many older ones that dropped."""
 
     async def parked(self) -> Sequence[ParkedEvent]:
         """All of them, oldest first."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest
+from ems_worker.adapters.manifest import Manifest, store
 from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import ParkedEvent, PointRecord, Verdict
 from tests.support import manifests
@@ -185,6 +185,24 @@ async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Man
     assert await manifest.expire_parked(103) == 1
     assert await manifest.parked() == [events[4], late]
     assert await manifest.park([], keep=0) == 0
+
+
+async def test_large_parked_events_are_capped_by_their_bytes(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest go; small ones don't make anybody add up."""
+    monkeypatch.setattr(store, "MOST_PARKED_BYTES", 1000)
+    events = [ParkedEvent(f"sim-{seq}", "sim.run_started", seq, 100, b"x" * 300) for seq in range(5)]
+    assert await manifest.park(events, keep=10) == 2
+    assert await manifest.parked() == events[2:]
+    small = [replace(one, subject="small", data=b"x" * 100) for one in events]
+    assert await manifest.park(small, keep=10) == 0
+    large = replace(events[0], subject="large", data=b"x" * 900)
+    assert await manifest.park([large], keep=10) == 7
+    assert await manifest.parked() == [small[4], large]
+    most = replace(events[0], subject="largest", data=b"x" * 1000)
+    assert await manifest.park([most], keep=10) == 2
+    assert await manifest.parked() == [most]
 
 
 async def test_parked_events_are_found_by_their_experiment(manifest: Manifest) -> None:

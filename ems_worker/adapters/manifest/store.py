@@ -17,6 +17,9 @@ from ems_worker.core.experiment import ExperimentState
 from ems_worker.core.records import ChangeRequest, NewExperiment, ParkedEvent, PointRecord, Submission
 from ems_worker.core.run import Run
 
+# Parked events have at most about twice as many bytes: those in large ones, and in small ones.
+MOST_PARKED_BYTES = 64 * 1024 * 1024
+
 
 class Manifest(Reports):
     """Implements service.ports.Manifest. Made by `open`; every method may be called from several tasks.
@@ -180,11 +183,15 @@ class Manifest(Reports):
     async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
         if not events:
             return 0
-        changed = await self._writer.submit(
+        steps = [
             Step(WRITES["park"], [rows.new_parked(event) for event in events], guarded=False),
             Step(WRITES["drop_parked"], [(keep,)], guarded=False),
-        )
-        return changed[1]
+        ]
+        # Adding up all of them takes a while, and is for nothing where each is small.
+        if any(len(event.data) * keep > MOST_PARKED_BYTES for event in events):
+            steps.append(Step(WRITES["drop_parked_bytes"], [(MOST_PARKED_BYTES,)], guarded=False))
+        _, *dropped = await self._writer.submit(*steps)
+        return sum(dropped)
 
     async def unpark(self, events: Sequence[ParkedEvent]) -> None:
         keys = [(event.simulation_id, event.subject, event.seq) for event in events]

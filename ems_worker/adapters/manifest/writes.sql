@@ -124,6 +124,13 @@ INSERT OR IGNORE INTO parked_events (simulation_id, subject, seq, received_ms, d
 -- Drops all but the newest so many.
 DELETE FROM parked_events WHERE id <= (SELECT id FROM parked_events ORDER BY id DESC LIMIT 1 OFFSET :rows);
 
+-- name: drop_parked_bytes
+-- Drops all but the newest with so many bytes together.
+DELETE FROM parked_events WHERE id <= (
+  SELECT id FROM (SELECT id, sum(length(data)) OVER (ORDER BY id DESC) AS bytes FROM parked_events)
+  WHERE bytes > :rows ORDER BY id DESC LIMIT 1
+);
+
 -- name: unpark
 -- Takes out events that were used.
 DELETE FROM parked_events WHERE (simulation_id, subject, seq) IN (VALUES :rows);
