@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import ems_worker
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical, plan, render, seeds, space
@@ -75,6 +76,16 @@ def test_there_is_an_example_for_each_feature() -> None:
     for key in (*plan.KEYS, "range", "logrange", "values", "value", "expr", "when", "as", "dist", "zip", "max_jobs"):
         if key not in ("base_config", "base_config_path", "base_config_file_path", "experiment_name"):
             assert re.search(rf"\b{key}:", shown), key
+
+
+def test_every_code_is_on_the_page() -> None:
+    """Of errors and warnings, as machines get them."""
+    code = re.compile(r"(?:\badd|\b_report|\b_refuse|\bProblem)\(\s*\"([a-z0-9_]+)\"")
+    sources = (pathlib.Path(ems_worker.__file__).parent).rglob("*.py")
+    codes = {found for source in sources for found in code.findall(source.read_text())}
+    assert len(codes) > 40
+    listed = REFERENCE.split("## Error codes")[1]
+    assert {found for found in codes if f"`{found}`" not in listed} == set()
 
 
 def test_the_published_seeds_are_those_of_the_code() -> None:
