@@ -23,21 +23,22 @@ BROKEN_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.LOST})
 class BreakerState(StrEnum):
     CLOSED = "closed"  # all goes its way
     OPEN = "open"  # nothing is started until the pause is over
-    PROBING = "probing"  # one new run at a time, until one ends
+    PROBING = "probing"  # one new run at a time, or every some minutes, until one ends
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """`recent`: whether each of the last ends was a broken one, oldest first. `until`: monotonic seconds, when open.
+    """`recent`: whether each of the last ends was a broken one, oldest first. `probes`: the runs that probe.
 
-    `probe`: the run that probes; None: it isn't started yet.
+    `until`, in monotonic seconds: when open, the end of the pause; when probing, when the next probe may go though none
+    of these has ended.
     """
 
     state: BreakerState = BreakerState.CLOSED
     recent: tuple[bool, ...] = ()
     openings: int = 0
     until: float = 0.0
-    probe: Hashable = None
+    probes: frozenset[Hashable] = frozenset()
 
 
 def heard(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind | None, now: float) -> Breaker:
@@ -45,11 +46,11 @@ def heard(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind | No
     if breaker.state is BreakerState.OPEN:
         # Runs from before the opening end now: they say nothing new.
         return breaker
-    if breaker.state is BreakerState.PROBING and run != breaker.probe:
+    if breaker.state is BreakerState.PROBING and run not in breaker.probes:
         return breaker
     if state is RunState.CANCELLED:
-        # Whoever cancelled it, it says nothing; if it was the probe, the next one is.
-        return replace(breaker, probe=None)
+        # Whoever cancelled it, it says nothing; if it was the only probe, the next one may go.
+        return replace(breaker, probes=breaker.probes - {run})
     broken = kind in BROKEN_KINDS
     if breaker.state is BreakerState.PROBING:
         return _open(breaker, now) if broken else Breaker()
@@ -67,21 +68,21 @@ def turned(breaker: Breaker, now: float) -> Breaker:
     return breaker
 
 
-def claimed(breaker: Breaker, run: Hashable) -> Breaker:
-    """After a run was claimed to be started: the first since probing began is the probe."""
-    if breaker.state is BreakerState.PROBING and breaker.probe is None:
-        return replace(breaker, probe=run)
+def claimed(breaker: Breaker, run: Hashable, now: float) -> Breaker:
+    """After a run was claimed to be started: what is claimed while the breaker probes is a probe."""
+    if breaker.state is BreakerState.PROBING:
+        return replace(breaker, probes=breaker.probes | {run}, until=now + LONGEST_PAUSE_SECONDS)
     return breaker
 
 
-def room(breaker: Breaker, room: int) -> int:
+def room(breaker: Breaker, room: int, now: float) -> int:
     """How many runs may be started of those that the window has room for.
 
-    Those that are open from before don't count for a probe: one of them may go on for a day.
+    Runs that are open from before don't count, and a probe that goes on does only for a while: it may do so for days.
     """
     if breaker.state is BreakerState.CLOSED:
         return room
-    if breaker.state is BreakerState.PROBING and breaker.probe is None:
+    if breaker.state is BreakerState.PROBING and (not breaker.probes or now >= breaker.until):
         return min(room, 1)
     return 0
 

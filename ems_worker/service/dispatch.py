@@ -114,20 +114,20 @@ class Dispatcher:
             group.create_task(lasting("following the capacity", lambda: self._follow_capacity(group)))
             while True:
                 self._wake.clear()
-                looked_ms = self._clock.now_ms()
+                looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()
                 if await self._fill(group):
                     continue
-                wait = await self._wait_seconds(looked_ms)
+                wait = await self._wait_seconds(looked, looked_ms)
                 # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
 
-    async def _wait_seconds(self, looked_ms: int) -> float | None:
+    async def _wait_seconds(self, looked: float, looked_ms: int) -> float | None:
         """Until the next retry falls due, or the breaker probes. What is due already waits for room: ends wake us."""
         due_ms = await self._manifest.next_due_ms(looked_ms)
         waits = [] if due_ms is None else [(due_ms - self._clock.now_ms()) / 1000]
-        if self._breaker.state is BreakerState.OPEN:
+        if self._breaker.until > looked:
             waits.append(self._breaker.until - self._clock.monotonic())
         return max(0.0, min(waits)) if waits else None
 
@@ -136,7 +136,7 @@ class Dispatcher:
         self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
         if self._submitter.stuck or self.behind:
             return False
-        room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH))
+        room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH), self._clock.monotonic())
         if room <= 0:
             return False
         shares = schedule.allot(await self._demands(room), room)
@@ -150,7 +150,7 @@ class Dispatcher:
             name = (live.key, one.point, one.replicate, one.attempt)
             # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
             if name in self._ledger.heard:
-                self._breaker = breaker.claimed(self._breaker, name)
+                self._breaker = breaker.claimed(self._breaker, name, self._clock.monotonic())
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))

@@ -361,9 +361,15 @@ async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probin
         await quiet(desk)
         assert len(desk.orchestrator.sent) == before + 1
         assert desk.dispatcher.paused
+        # Should the probe be such a run, too, others go in its place.
+        clock.seconds += breaker.LONGEST_PAUSE_SECONDS
+        desk.dispatcher.wake()
+        await sent(desk, before + 2)
+        await quiet(desk)
+        assert len(desk.orchestrator.sent) == before + 2
         await desk.hear("completed", desk.orchestrator.sent[before])
         assert not desk.dispatcher.paused
-        await sent(desk, before + 2)
+        await sent(desk, before + 3)
 
 
 async def test_a_breaker_whose_pause_is_over_does_not_spin_while_commands_are_stuck(tmp_path: Path) -> None:

@@ -33,9 +33,15 @@ def heard(one: Breaker, name: str, kind: ErrorKind | None, now: float = 0.0) -> 
     return breaker.heard(one, name, RunState.COMPLETED if kind is None else RunState.FAILED, kind, now)
 
 
-def probing(ends: int = 10) -> Breaker:
-    opened = fed([BROKEN] * ends)
-    return breaker.turned(opened, opened.until)
+NOW = 500.0
+
+
+def probing() -> Breaker:
+    return breaker.turned(fed([BROKEN] * 10), NOW)
+
+
+def probed() -> Breaker:
+    return breaker.claimed(probing(), "probe", NOW)
 
 
 def test_the_breaker_opens_when_most_of_the_last_runs_broke() -> None:
@@ -50,52 +56,64 @@ def test_the_breaker_opens_when_most_of_the_last_runs_broke() -> None:
 def test_an_open_breaker_starts_nothing_then_probes_with_one_run() -> None:
     """After its pause, whatever else is open from before."""
     opened = fed([BROKEN] * 10)
-    assert breaker.room(opened, 50) == 0
+    assert breaker.room(opened, 50, opened.until) == 0
     assert breaker.turned(opened, opened.until - 0.1) == opened
     probes = breaker.turned(opened, opened.until)
     assert probes.state is BreakerState.PROBING
-    assert breaker.room(probes, 50) == 1
-    assert breaker.room(probes, 0) == 0
-    assert breaker.room(breaker.claimed(probes, "probe"), 50) == 0
-    assert breaker.room(Breaker(), 50) == 50
+    assert breaker.room(probes, 50, opened.until) == 1
+    assert breaker.room(probes, 0, opened.until) == 0
+    assert breaker.room(probed(), 50, NOW) == 0
+    assert breaker.room(Breaker(), 50, 0.0) == 50
+
+
+def test_a_probe_that_goes_on_is_joined_by_others_one_every_few_minutes() -> None:
+    """A run may go on for days; the end of any of them decides."""
+    one = probed()
+    later = NOW + breaker.LONGEST_PAUSE_SECONDS
+    assert breaker.room(one, 50, later - 0.1) == 0
+    assert breaker.room(one, 50, later) == 1
+    two = breaker.claimed(one, "second", later)
+    assert breaker.room(two, 50, later) == 0
+    assert breaker.room(two, 50, later + breaker.LONGEST_PAUSE_SECONDS) == 1
+    for name in ("probe", "second"):
+        assert heard(two, name, None) == Breaker()
+        assert heard(two, name, BROKEN).state is BreakerState.OPEN
 
 
 def test_only_a_breaker_that_probes_takes_note_of_what_is_claimed() -> None:
-    """And only of the first."""
+    """All else is no probe."""
     opened = fed([BROKEN] * 10)
-    assert breaker.claimed(Breaker(), "run") == Breaker()
-    assert breaker.claimed(opened, "run") == opened
-    probes = breaker.claimed(probing(), "probe")
-    assert breaker.claimed(probes, "another") == probes
+    assert breaker.claimed(Breaker(), "run", NOW) == Breaker()
+    assert breaker.claimed(opened, "run", NOW) == opened
 
 
 def test_a_good_probe_closes_and_a_broken_one_opens_for_longer() -> None:
     """The pause doubles with every opening until a run ends well."""
     opened = fed([BROKEN] * 10)
     assert heard(opened, "run", None, 1.0) == opened
-    probes = breaker.claimed(probing(), "probe")
     for good in (None, WRONG):
-        assert heard(probes, "probe", good) == Breaker()
-    again = heard(probes, "probe", BROKEN, 100.0)
+        assert heard(probed(), "probe", good) == Breaker()
+    again = heard(probed(), "probe", BROKEN, 100.0)
     assert again.state is BreakerState.OPEN
     assert again.openings == 2
     assert again.until > 100.0 + breaker.FIRST_PAUSE_SECONDS
-    assert again.probe is None
+    assert not again.probes
 
 
 @pytest.mark.parametrize("kind", [None, WRONG, BROKEN])
 def test_the_end_of_a_run_from_before_says_nothing_to_a_breaker_that_probes(kind: ErrorKind | None) -> None:
     """Before its probe is claimed and after."""
-    for one in (probing(), breaker.claimed(probing(), "probe")):
+    for one in (probing(), probed()):
         assert heard(one, "from before", kind) == one
 
 
 def test_a_cancelled_run_says_nothing() -> None:
-    """Where it was the probe, another one probes."""
-    probes = breaker.claimed(probing(), "probe")
-    for one in (Breaker(), fed([BROKEN] * 9), fed([BROKEN] * 10), probing(), probes):
+    """Where it was the only probe, another one probes."""
+    for one in (Breaker(), fed([BROKEN] * 9), fed([BROKEN] * 10), probing(), probed()):
         assert breaker.heard(one, "run", RunState.CANCELLED, None, 0.0) == one
-    assert breaker.heard(probes, "probe", RunState.CANCELLED, None, 0.0) == probing()
+    after = breaker.heard(probed(), "probe", RunState.CANCELLED, None, NOW)
+    assert after.state is BreakerState.PROBING
+    assert breaker.room(after, 50, NOW) == 1
 
 
 STORY = st.lists(
@@ -115,19 +133,21 @@ def test_a_breaker_never_stops_for_good_and_probes_with_one_run_at_a_time(
         if kind == "wait":
             now += 100.0
         one = breaker.turned(one, now)
-        if kind == "claim" and breaker.room(one, 5) > 0:
+        if kind == "claim" and breaker.room(one, 5, now) > 0:
             claims += 1
             still_open.append(f"run {claims}")
-            one = breaker.claimed(one, still_open[-1])
+            one = breaker.claimed(one, still_open[-1], now)
         elif kind == "end" and still_open:
             one = heard(one, still_open.pop(number % len(still_open)), error, now)
+        assert one.probes <= set(still_open)
         if one.state is BreakerState.OPEN:
-            assert breaker.room(one, 5) == 0
-            assert one.until > now - 100.0
+            assert breaker.room(one, 5, now) == 0
+            assert breaker.room(breaker.turned(one, one.until), 5, one.until) == 1
         elif one.state is BreakerState.PROBING:
-            assert breaker.room(one, 5) == (0 if one.probe in still_open else 1)
+            assert breaker.room(one, 5, now) == (0 if one.probes and now < one.until else 1)
+            assert breaker.room(one, 5, now + breaker.LONGEST_PAUSE_SECONDS) == 1
         else:
-            assert breaker.room(one, 5) == 5
+            assert breaker.room(one, 5, now) == 5
 
 
 def test_overload_halves_the_window_of_calls_and_good_answers_grow_it() -> None:
