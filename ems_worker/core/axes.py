@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
 from ems_worker.core import canonical, expressions, forms, kinds, paths, problems, ranges, samples
@@ -118,11 +119,14 @@ class Reader:
             named = spec.get("as") if isinstance(spec, Mapping) else None
             axis = Axis(path, named if isinstance(named, str) else dotted, place, broken=True)
         else:
-            for inner, value in _written(spec, place):
+            values = _written(spec)
+            at = partial(_value_place, spec, place)
+            for index, value in enumerate(values if dict in set(map(type, values)) else ()):
                 if isinstance(value, dict):
-                    check_inside(self._base, there, value, path, self._allow_new, self._found, inner)
-            kinds.judge(there, _written(spec, place), self._odd)
-            kinds.judge(there, _examples(axis), self._odd, listed=False)
+                    check_inside(self._base, there, value, path, self._allow_new, self._found, at(index))
+            kinds.judge(there, values, at, self._odd)
+            example, shown = _example(axis)
+            kinds.judge(there, example, kinds.at(shown), self._odd, listed=False)
         self.axes.append(axis)
 
     def _spec(self, spec: Mapping[str, object], axis: Axis) -> Axis | None:
@@ -224,20 +228,22 @@ def _is_axis(spec: Mapping[str, object], there: dict[str, JSON]) -> bool:
     return bool(spec) and {*spec} <= {*KEYS} and there.keys().isdisjoint(spec)
 
 
-def _written(spec: object, place: problems.Place) -> Iterator[tuple[problems.Place, JSON]]:
-    """The values that an axis lists, with their places, and its constant."""
-    key = None if isinstance(spec, list) else "values"
-    given = spec if key is None else cast("Mapping[str, object]", spec).get(key)
-    if isinstance(given, list):
-        for index, value in enumerate(given):
-            yield (*place, index) if key is None else (*place, key, index), value
-    elif isinstance(spec, Mapping) and "value" in spec:
-        yield (*place, "value"), cast("JSON", spec["value"])
+def _written(spec: object) -> Sequence[JSON]:
+    """The values that an axis lists, or its constant."""
+    given = spec.get("values", [spec["value"]] if "value" in spec else ()) if isinstance(spec, Mapping) else spec
+    return given if isinstance(given, list) else ()
 
 
-def _examples(axis: Axis) -> Iterator[tuple[problems.Place, JSON]]:
-    """One of the values that an axis gives without listing them: all of these are of one kind."""
+def _value_place(spec: object, place: problems.Place, index: int) -> problems.Place:
+    if isinstance(spec, Mapping):
+        return (*place, "values", index) if "values" in spec else (*place, "value")
+    return (*place, index)
+
+
+def _example(axis: Axis) -> tuple[Sequence[JSON], problems.Place]:
+    """One of the values that an axis gives without listing them, all of which are of one kind; and what gives it."""
     if isinstance(axis.values, ranges.Spaced):
-        yield axis.values_place, axis.values[axis.values.size // 2]
-    elif axis.distribution is not None and not isinstance(axis.distribution, samples.Choice):
-        yield (*axis.place, "dist"), axis.distribution(0.5)
+        return [axis.values[axis.values.size // 2]], axis.values_place
+    if axis.distribution is None or isinstance(axis.distribution, samples.Choice):
+        return (), axis.place
+    return [axis.distribution(0.5)], (*axis.place, "dist")

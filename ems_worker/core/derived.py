@@ -18,5 +18,5 @@ def judge(names: scope.Names, points: Iterable[dict[str, JSON]], odd: problems.P
     for number in names.derivations:
         axis, there = names.axes[number], names.bases[number]
         if not isinstance(there, scope.Missing):
-            given = [((*axis.place, "expr"), params[axis.name]) for params in first if axis.name in params]
-            kinds.judge(there, given, odd, listed=False)
+            given = [params[axis.name] for params in first if axis.name in params]
+            kinds.judge(there, given, kinds.at((*axis.place, "expr")), odd, listed=False)

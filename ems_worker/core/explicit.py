@@ -97,7 +97,7 @@ class Reader:
             into[name] = cast("JSON", value)
             if name not in self._other_kind:
                 there = paths.get(self._base, self.parameters[name])
-                if kinds.judge(there, [(here, into[name])], self._odd):
+                if kinds.judge(there, [into[name]], kinds.at(here), self._odd):
                     self._other_kind.add(name)
 
     def _replaces_null(self, parts: tuple[str, ...]) -> bool:

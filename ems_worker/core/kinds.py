@@ -1,33 +1,22 @@
 """Values of another kind than the base configuration's: most often a slip of the pen, and so a warning."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Final
 
 from ems_worker.core import canonical, problems
 
 JSON = canonical.JSON
-Place = problems.Place
 
-
-def judge(there: JSON, given: Iterable[tuple[Place, JSON]], odd: problems.Problems, *, listed: bool = True) -> bool:
-    """Warns of the first value that is of another kind than what the base configuration has there; whether one is.
-
-    A null is of no kind, nor are lists and mappings there. Values that are not `listed` in the plan are some of those
-    that it gives.
-    """
-    wrong = [(place, value) for place, value in given if _differs(there, value)]
-    if wrong and not odd.full:
-        place, value = wrong[0]
-        more = f" (and {len(wrong) - 1} more)" if listed and len(wrong) > 1 else ""
-        is_this = f"this {'is' if listed else 'gives'} {problems.kind(value)}"
-        what, remedy = problems.kind(there), _REMEDIES[type(there)] if listed else "see whether the model takes that"
-        if _is_number(there) and isinstance(value, float):
-            what = f"the whole number {problems.brief(there)}"
-            remedy = f"if fractions are meant, write {problems.brief(there)}.0 there"
-        odd.add("other_kind", place, f"the base configuration has {what} here, and {is_this}: {remedy}{more}")
-    return bool(wrong)
-
-
-_REMEDIES = {
+# By the type of what the base configuration has: which types are of its kind, and what to do about others. A null is of
+# no kind, on either side, nor are lists and mappings there.
+_OF_ITS_KIND: Final[dict[type, frozenset[type]]] = {
+    bool: frozenset({bool, NoneType}),
+    int: frozenset({int, NoneType}),
+    float: frozenset({int, float, NoneType}),
+    str: frozenset({str, NoneType}),
+}
+_REMEDIES: Final = {
     bool: "write true or false",
     int: "write a number, in digits and without quotes",
     float: "write a number, in digits and without quotes",
@@ -35,13 +24,35 @@ _REMEDIES = {
 }
 
 
-def _differs(there: JSON, value: JSON) -> bool:
-    if value is None or type(there) not in _REMEDIES:
+def at(place: problems.Place) -> Callable[[int], problems.Place]:
+    """For `judge`: all values come from there."""
+    return lambda _: place
+
+
+def judge(
+    there: JSON,
+    values: Sequence[JSON],
+    place: Callable[[int], problems.Place],
+    odd: problems.Problems,
+    *,
+    listed: bool = True,
+) -> bool:
+    """Warns of the first value that is of another kind than what the base configuration has there; whether one is.
+
+    `place` is where the plan has the value of that number. Values that are not `listed` in the plan are some of those
+    that it gives.
+    """
+    fine = _OF_ITS_KIND.get(type(there))
+    if fine is None or fine.issuperset(map(type, values)):
         return False
-    if _is_number(there) and _is_number(value):
-        return isinstance(there, int) and isinstance(value, float)
-    return type(there) is not type(value)
-
-
-def _is_number(value: JSON) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    wrong = [index for index, value in enumerate(values) if type(value) not in fine]
+    value = values[wrong[0]]
+    more = f" (and {len(wrong) - 1} more)" if listed and len(wrong) > 1 else ""
+    is_this = f"this {'is' if listed else 'gives'} {problems.kind(value)}"
+    what, remedy = problems.kind(there), _REMEDIES[type(there)] if listed else "see whether the model takes that"
+    if type(there) is int and isinstance(value, float):
+        what = f"the whole number {problems.brief(there)}"
+        remedy = f"if fractions are meant, write {problems.brief(there)}.0 there"
+    message = f"the base configuration has {what} here, and {is_this}: {remedy}{more}"
+    odd.add("other_kind", place(wrong[0]), message)
+    return True

@@ -1,8 +1,8 @@
 """Values that a plan says twice: what varies together counts once where all of it is equal, with a warning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ems_worker.core import canonical, problems, ranges
 
@@ -40,10 +40,10 @@ def without(
         found.add("out_of_range", place, message)
         return as_they_are
     first: dict[str, int] = {}
-    for index in range(size):
-        row = [values[index] for values in as_they_are]
+    rows: Iterable[Any] = as_they_are[0] if len(columns) == 1 else zip(*as_they_are, strict=True)
+    for index, row in enumerate(rows):
         if first.setdefault(canonical.text(row), index) != index and written:
-            told = problems.brief(row[0]) if len(row) == 1 else _combination(columns, row)
+            told = problems.brief(row) if len(columns) == 1 else _combination(columns, row)
             odd.add("duplicate_value", (*written[0].place, index), f"{told} is there twice and counts once")
     if len(first) == size:
         return as_they_are
