@@ -9,6 +9,7 @@ import ast
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -109,7 +110,8 @@ def read(text: str) -> Expression:
     # Lists are there for `in` only, and have nothing but literals in them.
     evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
     parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
-    uses = tuple(map(parts.count, names.values()))
+    used = Counter(parts)
+    uses = tuple(used[slot] for slot in names.values())
     return Expression(text, tuple(names), uses, len(parts), tree, evaluator)
 
 

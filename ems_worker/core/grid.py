@@ -10,45 +10,32 @@ are made, and the number of points is an upper bound.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, product
 from math import prod
 from typing import Final
 
-from ems_worker.core import blocks, canonical, explicit, problems, scope, trials
+from ems_worker.core import blocks, canonical, explicit, problems, scope, trees, trials
 
 JSON = canonical.JSON
 
 # What working out all components may cost, in steps of some half a microsecond: one a digit tried, more an evaluation.
 _BUDGET: Final = 1_200_000
-# At how many combinations each derived value is worked out at once.
+# At how many combinations each derived value is worked out at once, and how many steps all of them may take.
 _TRIED: Final = 200
-# What may have to be tried one by one, at some 10 us each.
-MOST_TRIED: Final = 2_000_000
+_TRIED_STEPS: Final = 1_200_000
+# What may have to be tried one by one, at some 10 us each; fewer of what takes longer, by these steps.
+_MOST_TRIED: Final = 2_000_000
+_MOST_TRYING: Final = 400_000_000
 # What working out derived values everywhere may cost, in the same steps.
 MOST_DERIVED: Final = 100_000_000
 # How far is looked for a point at which an expression has no value: at once, and when there is time.
 _LOOKED: Final = 10_000
 _LOOKED_LONG: Final = 1_000_000
-# How much is tried between two words of it: some 20 ms.
+# How much is tried between two words of it: some 20 ms, in combinations and in steps.
 _STEP: Final = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """The digits that a component has at one of its blocks, what is below each, and how many combinations up to it."""
-
-    digits: tuple[int, ...]
-    below: tuple["_Node", ...]
-    upto: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        return self.upto[-1] if self.upto else 0
-
-
-class _TooMuchError(Exception):
-    """A component is too large to be worked out."""
+_LONGEST_STEP: Final = 100_000
+# How many steps count as another look at a combination.
+_LOOK: Final = 100
 
 
 class Grid:
@@ -67,31 +54,36 @@ class Grid:
         self._layout = layout = blocks.Layout(names, self._blocks)
         self._block_of = layout.block_of
         self._trials = trials.Trials(names, layout, runs)
-        self._known: dict[tuple[blocks.Rule, tuple[int, ...]], bool] = {}
         rules = layout.rules()
-        self._always = all(self._trials.holds(rule, [0] * len(varying), found) for rule in rules if not rule.blocks)
+        self._always = self._trials.holds([rule for rule in rules if not rule.blocks], [0] * len(varying), found)
         self._component_of: list[int | None] = [None] * len(varying)
-        self._roots: list[_Node] = []
+        self._roots: list[trees.Node] = []
         self._together: list[list[int]] = []
         self._open: list[blocks.Rule] = []
         self._work_out([rule for rule in rules if rule.blocks], found)
-        self._derived = [layout.derived(axis) for axis in names.derivations]
-        self._looks = _LOOKED
-        # Whether all was tried that there is to try.
-        self.settled = not self._open and all(one.combinations <= _TRIED for one in self._derived)
-        for one in self._derived:
-            deque(self._try(one, found, _TRIED), maxlen=0)
-        self._plain = not names.whens and not names.derivations
+        self._cost = sum(rule.cost for rule in self._open)
         free = prod(
             block.size for block, component in zip(varying, self._component_of, strict=True) if component is None
         )
         self.total = free * prod(root.total for root in self._roots) if self._always else 0
+        self._derived = [layout.derived(axis) for axis in names.derivations]
+        self._looks = _LOOKED
+        # Whether all was tried that there is to try.
+        self.settled = not self._open
+        if self.exact or self.total <= self.most_tried:
+            self._try_some(found)
+        self._plain = not names.whens and not names.derivations
         self._latest = (0, 0)
 
     @property
     def exact(self) -> bool:
         """True if `total` is the number of combinations, not only a bound of it."""
         return not self._open
+
+    @property
+    def most_tried(self) -> int:
+        """How many combinations are tried one by one at most."""
+        return min(_MOST_TRIED, _MOST_TRYING // max(1, self._cost))
 
     @property
     def work(self) -> int:
@@ -107,11 +99,18 @@ class Grid:
         number = 0 if self._open else self.total
         about = sorted({block for rule in self._open for block in rule.blocks})
         each = self.total // prod(self._blocks[block].size for block in about)
+        pace = _pace(self._cost)
         for tried, digits in enumerate(self._layout.rows(about) if self._open else ()):
-            number += each * all(self._trials.holds(rule, digits, found) for rule in self._open)
+            while True:
+                try:
+                    number += each * self._trials.holds(self._open, digits, found)
+                    break
+                except trials.UnreadyError as unready:
+                    for _ in unready.steps:
+                        yield number
             if len(found):
                 return
-            if tried % _STEP == 0:
+            if tried % pace == 0:
                 yield number
         for one in self._derived:
             for _ in self._try(one, found):
@@ -135,7 +134,7 @@ class Grid:
         while position < end:
             digits = self._digits(position)
             position += 1
-            holds = all(self._trials.holds(rule, digits, None) for rule in self._open)
+            holds = self._holds(digits)
             number += holds
             self._latest = (number, position)
             if holds and number > start:
@@ -187,26 +186,43 @@ class Grid:
 
     def _work_out(self, rules: list[blocks.Rule], found: problems.Problems) -> None:
         """Makes the tree of each component, or leaves it open."""
-        budget = [_BUDGET]
+        grower = trees.Grower(self._blocks, self._trials, _BUDGET, found)
         for together, about in blocks.components(rules):
             try:
-                root = self._tree(sorted(together), 0, about, [0] * len(self._blocks), budget, found)
-            except _TooMuchError:
+                root = grower.grow(sorted(together), about)
+            except trees.TooMuchError:
                 self._open += about
-                self._known.clear()
                 continue
             for block in together:
                 self._component_of[block] = len(self._roots)
-            self._roots.append(root or _Node((), (), ()))
+            self._roots.append(root)
             self._together.append(sorted(together))
+
+    def _try_some(self, found: problems.Problems) -> None:
+        """Works derived values out at the first combinations of what they are derived from."""
+        steps = _TRIED_STEPS
+        for one in self._derived:
+            tries = min(_TRIED, steps // one.cost)
+            steps -= one.cost * min(tries, one.combinations)
+            self.settled = self.settled and one.combinations <= tries
+            deque(self._try(one, found, tries), maxlen=0)
+
+    def _holds(self, digits: Sequence[int]) -> bool:
+        """Whether the open rules leave a combination; what has no value is told by whoever tries all."""
+        while True:
+            try:
+                return self._trials.holds(self._open, digits, None)
+            except trials.UnreadyError as unready:
+                deque(unready.steps, maxlen=0)
 
     def _try(self, one: blocks.Derived, found: problems.Problems, most: int | None = None) -> Iterator[None]:
         """Works a derived value out at all combinations, or the first, of what it is derived from.
 
         Tells of a point where it has none, and yields now and then. Within `most` it leaves open what can't be told.
         """
+        pace = _pace(one.cost)
         for tried, row in enumerate(islice(self._layout.rows(one.blocks), most)):
-            if tried % _STEP == _STEP - 1:
+            if tried % pace == pace - 1:
                 yield
             if self._trials.has_value(one, row):
                 continue
@@ -228,17 +244,17 @@ class Grid:
                     return False
             others = sorted({block for rule in self._open for block in rule.blocks} - fixed)
             for digits in product(*(range(self._blocks[block].size) for block in others)):
-                self._look()
+                self._look(1 + self._cost // _LOOK)
                 whole = list(row)
                 for block, digit in zip(others, digits, strict=True):
                     whole[block] = digit
-                if all(self._trials.holds(rule, whole, None) for rule in self._open):
+                if self._trials.holds(self._open, whole, None):
                     return True
-        except _TooMuchError:
+        except (trees.TooMuchError, trials.UnreadyError):
             return None
         return False
 
-    def _reaches(self, node: _Node, together: Sequence[int], row: Sequence[int], fixed: frozenset[int]) -> bool:
+    def _reaches(self, node: trees.Node, together: Sequence[int], row: Sequence[int], fixed: frozenset[int]) -> bool:
         self._look()
         for which, digit in enumerate(node.digits):
             if together[0] in fixed and digit != row[together[0]]:
@@ -247,50 +263,15 @@ class Grid:
                 return True
         return False
 
-    def _look(self) -> None:
-        self._looks -= 1
+    def _look(self, looks: int = 1) -> None:
+        self._looks -= looks
         if self._looks < 0:
-            raise _TooMuchError
-
-    def _tree(
-        self,
-        together: list[int],
-        depth: int,
-        rules: list[blocks.Rule],
-        digits: list[int],
-        budget: list[int],
-        found: problems.Problems,
-    ) -> _Node | None:
-        """The tree below the digits of the first `depth` blocks; None if nothing is there."""
-        block = together[depth]
-        ready = [rule for rule in rules if max(rule.blocks) == block]
-        kept: list[int] = []
-        below: list[_Node] = []
-        upto: list[int] = []
-        for digit in range(self._blocks[block].size):
-            budget[0] -= 1 + len(ready)
-            digits[block] = digit
-            if not all(self._test_once(rule, digits, budget, found) for rule in ready):
-                continue
-            if depth + 1 < len(together):
-                node = self._tree(together, depth + 1, rules, digits, budget, found)
-                if node is None:
-                    continue
-                below.append(node)
-            kept.append(digit)
-            upto.append((upto[-1] if upto else 0) + (below[-1].total if below else 1))
-        return _Node(tuple(kept), tuple(below), tuple(upto)) if kept else None
-
-    def _test_once(self, rule: blocks.Rule, digits: list[int], budget: list[int], found: problems.Problems) -> bool:
-        """As `_test`, remembered by the digits that the rule is about."""
-        key = (rule, tuple([digits[block] for block in rule.blocks]))
-        known = self._known.get(key)
-        if known is None:
-            budget[0] -= rule.cost
-            if budget[0] < 0:
-                raise _TooMuchError
-            known = self._known[key] = self._trials.holds(rule, digits, found)
-        return known
+            raise trees.TooMuchError
 
 
-_DONE: Final = _Node((0,), (), (1,))
+def _pace(cost: int) -> int:
+    """How many combinations are tried in one step, where each takes so many."""
+    return max(1, min(_STEP, _LONGEST_STEP // max(1, cost)))
+
+
+_DONE: Final = trees.Node((0,), (), (1,))

@@ -200,9 +200,9 @@ def _grid(
         found.add("too_many_points", where, message, on_key=True)
     elif made.total == 0 and not len(found):
         found.add("no_points", ("constraints",) if names.constraints else (), "no combination is left", on_key=True)
-    elif not made.exact and made.total > grid.MOST_TRIED:
+    elif not made.exact and made.total > made.most_tried:
         message = f"constraints and conditions couple too many axes: {made.total:,} combinations would have to be tried"
-        found.add("too_many_combinations", ("constraints",), f"{message}, {grid.MOST_TRIED:,} at most are", on_key=True)
+        found.add("too_many_combinations", ("constraints",), f"{message}, {made.most_tried:,} at most are", on_key=True)
     elif made.work > grid.MOST_DERIVED:
         message = "derived values depend on too many combinations of what they name to be worked out at all of them"
         found.add("too_many_combinations", where, message, on_key=True)

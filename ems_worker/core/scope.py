@@ -237,9 +237,13 @@ class Scope:
             self._report(condition, values, error)
             return False
 
-    def _work_out(self, number: int) -> Value:
+    def shows(self, number: int) -> bool:
+        """Whether the condition of an axis holds, if it has one: without, the parameter is left out."""
         when = self._names.whens.get(number)
-        if when is not None and not self.holds(when, where_missing=False):
+        return when is None or self.holds(when, where_missing=False)
+
+    def _work_out(self, number: int) -> Value:
+        if not self.shows(number):
             return MISSING
         derivation = self._names.derivations.get(number)
         if derivation is None:

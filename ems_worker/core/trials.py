@@ -1,22 +1,33 @@
 """Rules and derived values tried at one combination: what its digits mean, and whether it holds."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ems_worker.core import blocks, canonical, explicit, expressions, problems, scope
+from ems_worker.core import blocks, explicit, expressions, firsts, problems, scope
 
 _NO_RUN: Final = explicit.Run()
+# Of how many entries the first ones are found at once.
+_AT_ONCE: Final = 20_000
+
+
+class UnreadyError(Exception):
+    """Something has to be worked out first that takes its time: by walking `steps`, once."""
+
+    def __init__(self, steps: Iterator[None]) -> None:
+        super().__init__()
+        self.steps = steps
 
 
 class Trials:
-    """Tries rules at digits. What fails is told once, and then counts as holding where that is told at all."""
+    """Tries rules at digits. What has no value is told once, and then counts as holding."""
 
     def __init__(self, names: scope.Names, layout: blocks.Layout, runs: Sequence[explicit.Run]) -> None:
         self._names = names
         self._layout = layout
         self._runs = runs
-        self._firsts: dict[tuple[int, tuple[bool, ...]], frozenset[int]] = {}
-        self._failing: set[blocks.Rule] = set()
+        self._firsts: dict[tuple[int, tuple[bool, ...]], bytearray] = {}
+        self._told: set[blocks.Rule] = set()
 
     def run(self, digits: Sequence[int]) -> explicit.Run:
         """The entry of `runs`."""
@@ -39,33 +50,67 @@ class Trials:
             return False
         return True
 
-    def holds(self, rule: blocks.Rule, digits: Sequence[int], found: problems.Problems | None) -> bool:
-        """Whether a rule leaves a combination; an expression without a value doesn't, and is told."""
-        if rule in self._failing:
-            return True  # what was reported is not tried again
+    def holds(self, rules: Sequence[blocks.Rule], digits: Sequence[int], found: problems.Problems | None) -> bool:
+        """Whether rules leave a combination.
+
+        Those that have no value there neither leave it nor leave it out: they are told if no other rule leaves it out.
+        """
+        failing = []
+        for rule in rules:
+            holds = self.verdict(rule, digits)
+            if holds is False:
+                return False
+            if holds is None:
+                failing.append(rule)
+        if found is None:
+            return not failing
+        for rule in failing:
+            self.tell(rule, digits, found)
+        return True
+
+    def verdict(self, rule: blocks.Rule, digits: Sequence[int]) -> bool | None:
+        """Whether a rule leaves a combination; None where it has no value. Raises UnreadyError."""
+        if rule in self._told:
+            return True
         if rule.condition is not None and rule.reads is not None:
             values = [known[0 if block is None else digits[block]] for known, block in rule.reads]
             try:
                 return rule.condition.expression.holds(values)
             except expressions.ExpressionError:
-                if found is not None:
-                    self._failing.add(rule)
+                return None
+        odd = problems.Problems()
+        there = self.scope(digits, odd)
+        if rule.condition is not None:
+            holds = there.holds(rule.condition, where_missing=True)
+        else:
+            number = rule.blocks[0]
+            shown = tuple([there.shows(axis) for axis in self._layout.blocks[number].axes])
+            holds = all(shown) or (self._is_first(number, shown, digits[number]) if any(shown) else not digits[number])
+        return None if len(odd) else holds
+
+    def tell(self, rule: blocks.Rule, digits: Sequence[int], found: problems.Problems) -> None:
+        """Reports a rule that has no value at a combination, the first time."""
+        if rule in self._told:
+            return
+        self._told.add(rule)
         there = self.scope(digits, found)
         if rule.condition is not None:
-            return there.holds(rule.condition, where_missing=True)
-        number = rule.blocks[0]
-        axes = self._layout.blocks[number].axes
-        shown = tuple(not isinstance(there.parameter(axis), scope.Missing) for axis in axes)
-        return all(shown) or digits[number] in self._first(number, shown)
+            there.holds(rule.condition, where_missing=True)
+        else:
+            for axis in self._layout.blocks[rule.blocks[0]].axes:
+                there.shows(axis)
 
-    def _first(self, number: int, shown: tuple[bool, ...]) -> frozenset[int]:
-        """Of a block's entries those that are the first with the values of the axes that are not left out."""
+    def _is_first(self, number: int, shown: tuple[bool, ...], digit: int) -> bool:
+        """Whether an entry of a block is the first with its values of the axes that are not left out."""
         key = (number, shown)
         if key not in self._firsts:
-            block = self._layout.blocks[number]
-            seen: dict[str, int] = {}
-            columns = [self._names.axes[axis].values for axis, show in zip(block.axes, shown, strict=True) if show]
-            for digit in range(block.size if columns else 1):
-                seen.setdefault(canonical.text([column[digit] for column in columns]), digit)
-            self._firsts[key] = frozenset(seen.values())
-        return self._firsts[key]
+            steps = self._find_firsts(number, shown)
+            if self._layout.blocks[number].size > _AT_ONCE:
+                raise UnreadyError(steps)
+            deque(steps, maxlen=0)
+        return not self._firsts[key] or bool(self._firsts[key][digit])
+
+    def _find_firsts(self, number: int, shown: tuple[bool, ...]) -> Iterator[None]:
+        axes = zip(self._layout.blocks[number].axes, shown, strict=True)
+        columns = [self._names.axes[axis].values for axis, show in axes if show]
+        self._firsts[number, shown] = yield from firsts.find(columns, self._layout.blocks[number].size)

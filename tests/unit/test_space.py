@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, grid, plan, samples, space
+from ems_worker.core import canonical, grid, plan, samples, space, trials
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": {"g": 0}, "on": False, "list": [1, 2]}
@@ -426,6 +426,76 @@ def test_an_expression_may_fail_where_no_point_is(
     assert space.exact_count(plan_).points == len(list(space.points(plan_))) > 0
 
 
+PARTIAL = ["1 / a < 5", "1 / (b - 1) > 0", "1 / (a - b) < 2", "1 / (c * a) > 0", "d / b > 0", "1 / e < 3", "e > 0"]
+GUARDS = ["a > 0", "b != 1", "a != b", "a * c > 0", "a * b * c > 1", "d > 0", "c > 0 or a == 1", "e < 9"]
+FAILS = "fails"
+
+
+def _worked_out(text: str, values: dict[str, Any]) -> Any:
+    """What an expression comes to; FAILS where it, or something that it names, has no value."""
+    named = [name for name in values if name in text]
+    if any(values[name] == FAILS for name in named):
+        return FAILS
+    try:
+        return eval(text, {}, values)
+    except ZeroDivisionError:
+        return FAILS
+
+
+def _all_tried(order: list[str], when: str | None, derived: str, constraints: list[str]) -> list[JSON] | str:
+    """The points the slow way; FAILS if something has no value at a combination that no constraint leaves out."""
+    lists: dict[str, list[JSON]] = {"a": [0, 1, 2], "b": [1, 0], "c": [0, 3], "d": [0, 2]}
+    found: dict[str, JSON] = {}
+    for combination in itertools.product(*(lists[name] for name in order)):
+        values: dict[str, Any] = dict(zip(order, combination, strict=True))
+        shown = True if when is None else _worked_out(when, {name: values[name] for name in "abc"})
+        point = {name: values[name] for name in order if name != "d" or shown is True}
+        if shown is not True:
+            values["d"] = FAILS if shown == FAILS else 0
+        values["e"] = point["e"] = _worked_out(derived, values)
+        verdicts = [_worked_out(constraint, values) for constraint in constraints]
+        if False in verdicts:
+            continue
+        if FAILS in (*verdicts, values["d"], values["e"]):
+            return FAILS
+        found.setdefault(canonical.text(point), {name: point[name] for name in (*order, "e") if name in point})
+    return list(found.values())
+
+
+@settings(max_examples=300)
+@given(
+    order=st.permutations(["a", "b", "c", "d"]),
+    when=st.sampled_from([None, *(text for text in PARTIAL + GUARDS if not {*"de"} & {*text.replace("or", "")})]),
+    derived=st.sampled_from(["1", "a + d", "1 / a", "1 / (b - 1)", "1 / (a - b)", "c / d", "1 / (a * c)"]),
+    constraints=st.lists(st.sampled_from(PARTIAL + GUARDS + GUARDS), max_size=4),
+    patience=st.sampled_from([grid._BUDGET, 0, 100, 400]),
+)
+def test_constraints_guard_whatever_has_no_value(
+    order: list[str], when: str | None, derived: str, constraints: list[str], patience: int
+) -> None:
+    """In whatever order, wherever their parameters are in the plan's: only what fails at a point is an error.
+
+    Where there is no point at all, either may be told.
+    """
+    lists = {"a": [0, 1, 2], "b": [1, 0], "c": [0, 3], "d": [0, 2]}
+    space_: dict[str, object] = {name: {"values": lists[name]} for name in order}
+    if when is not None:
+        space_["d"] = {"values": lists["d"], "when": when}
+    data = {"experiment_name": "x", "base_config": BASE, "parameter_space": {**space_, "e": {"expr": derived}}}
+    expected = _all_tried(order, when, derived, constraints)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "_BUDGET", patience)
+        if expected == FAILS or not expected:
+            with pytest.raises(errors.PlanRejected) as rejected:
+                space.exact_count(plan.parse({**data, "constraints": constraints}))
+            codes = {problem.code for problem in rejected.value.problems}
+            assert "expression_fails" in codes if expected == FAILS else codes <= {"expression_fails", "no_points"}
+            return
+        made = plan.parse({**data, "constraints": constraints})
+    assert space.exact_count(made).points == len(expected)
+    assert [point.params for point in space.points(made)] == expected
+
+
 def test_a_condition_that_names_more_guards_at_all_of_it() -> None:
     """A derived value whose `when` names another parameter is tried at the values of both."""
     text = "{parameter_space: {a: [1, 0], c: [1, 2], b: {expr: 1 / a, when: c > 1}}}"
@@ -538,3 +608,36 @@ def test_a_conditional_sample_is_one_point_where_it_is_left_out() -> None:
     text = "{parameter_space: {on: [true, false], a: {dist: uniform, low: 0, high: 1, when: on}}, design: {samples: 8}}"
     assert len(params(text)) == 9
     assert params(text)[-1] == {"on": False}
+
+
+def test_left_out_samples_are_one_point_wherever_they_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too much to compare at once is compared in steps, and the points are the same, from any of them on."""
+    text = """
+    parameter_space:
+      on: [true, false]
+      a: {dist: int, low: 0, high: 9, when: on}
+      b: {dist: int, low: 0, high: 9}
+      c: {expr: "1 / a", when: "on and a > 0"}
+    design: {samples: 40}
+    """
+    at_once = list(space.points(parsed(text)))
+    assert 40 < len(at_once) <= 50
+    monkeypatch.setattr(trials, "_AT_ONCE", 10)
+    counts = list(space.settling(parsed(text)))
+    assert counts[-1] == space.Count(len(at_once), len(at_once))
+    assert len(counts) > 256
+    assert list(space.points(parsed(text))) == at_once
+    assert list(space.points(parsed(text), 42)) == at_once[42:]
+
+
+def test_costly_constraints_are_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of them is as short, and fewer combinations are taken at all."""
+    monkeypatch.setattr(grid, "_BUDGET", 0)
+    axes = "a: {range: {start: 1, stop: 100, step: 1}}, b: {range: {start: 1, stop: 10, step: 1}}"
+    text = f"{{parameter_space: {{{axes}}}, constraints: ['a * b + {'0 * a + ' * 30}0 > 0']}}"
+    assert len(list(space.settling(parsed(text)))) < 10
+    monkeypatch.setattr(grid, "_LONGEST_STEP", 5_000)
+    assert len(list(space.settling(parsed(text)))) > 40
+    monkeypatch.setattr(grid, "_MOST_TRYING", 100_000)
+    with pytest.raises(errors.PlanRejected, match=r"1,000 combinations would have to be tried, [0-9]{3} at most are"):
+        parsed(text)
