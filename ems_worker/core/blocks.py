@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 from typing import Final
 
@@ -95,10 +94,15 @@ class Layout:
     def rows(self, about: Sequence[int]) -> Iterator[list[int]]:
         """All digits of these blocks, the others' at 0; each time the same list."""
         row = [0] * len(self.blocks)
-        for digits in product(*(range(self.blocks[block].size) for block in about)):
-            for block, digit in zip(about, digits, strict=True):
-                row[block] = digit
+        while True:
             yield row
+            for block in reversed(about):
+                row[block] += 1
+                if row[block] < self.blocks[block].size:
+                    break
+                row[block] = 0
+            else:
+                return
 
     def derived(self, axis: int) -> Derived:
         """A derived value, and what it is derived from."""

@@ -10,7 +10,7 @@ are made, and the number of points is an upper bound.
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice, product
+from itertools import islice
 from math import prod
 from typing import Final
 
@@ -31,6 +31,8 @@ MOST_DERIVED: Final = 100_000_000
 # How far is looked for a point at which an expression has no value: at once, and when there is time.
 _LOOKED: Final = 10_000
 _LOOKED_LONG: Final = 1_000_000
+# How many values are compared to find the first of equal entries, each time that others of them are left out.
+_MOST_COMPARED: Final = 40_000_000
 # How much is tried between two words of it: some 20 ms, in combinations and in steps.
 _STEP: Final = 2_000
 _LONGEST_STEP: Final = 100_000
@@ -99,13 +101,18 @@ class Grid:
         number = 0 if self._open else self.total
         about = sorted({block for rule in self._open for block in rule.blocks})
         each = self.total // prod(self._blocks[block].size for block in about)
-        pace = _pace(self._cost)
+        pace, compared = _pace(self._cost), 0
         for tried, digits in enumerate(self._layout.rows(about) if self._open else ()):
             while True:
                 try:
                     number += each * self._trials.holds(self._open, digits, found)
                     break
                 except trials.UnreadyError as unready:
+                    compared += unready.values
+                    if compared > _MOST_COMPARED:
+                        message = "parameters are left out in too many ways to find the combinations that become equal"
+                        found.add("too_many_combinations", ("parameter_space",), message, on_key=True)
+                        return
                     for _ in unready.steps:
                         yield number
             if len(found):
@@ -243,11 +250,11 @@ class Grid:
                 if not self._reaches(root, together, row, fixed):
                     return False
             others = sorted({block for rule in self._open for block in rule.blocks} - fixed)
-            for digits in product(*(range(self._blocks[block].size) for block in others)):
+            for digits in self._layout.rows(others):
                 self._look(1 + self._cost // _LOOK)
                 whole = list(row)
-                for block, digit in zip(others, digits, strict=True):
-                    whole[block] = digit
+                for block in others:
+                    whole[block] = digits[block]
                 if self._trials.holds(self._open, whole, None):
                     return True
         except (trees.TooMuchError, trials.UnreadyError):

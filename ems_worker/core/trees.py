@@ -1,9 +1,14 @@
 """The combinations of blocks that rules couple, as a tree of digits with counts: any is found by its number."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ems_worker.core import blocks, problems, trials
+
+# How many steps it takes to compare a value.
+_COMPARISON: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,10 @@ class Grower:
             self._spend(rule.cost)
             try:
                 self._known[key] = self._trials.verdict(rule, digits)
-            except trials.UnreadyError as error:
-                raise TooMuchError from error
+            except trials.UnreadyError as unready:
+                self._spend(unready.values * _COMPARISON)
+                deque(unready.steps, maxlen=0)
+                self._known[key] = self._trials.verdict(rule, digits)
         return self._known[key]
 
     def _spend(self, steps: int) -> None:

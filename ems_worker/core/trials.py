@@ -1,22 +1,20 @@
 """Rules and derived values tried at one combination: what its digits mean, and whether it holds."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ems_worker.core import blocks, explicit, expressions, firsts, problems, scope
 
 _NO_RUN: Final = explicit.Run()
-# Of how many entries the first ones are found at once.
-_AT_ONCE: Final = 20_000
 
 
 class UnreadyError(Exception):
-    """Something has to be worked out first that takes its time: by walking `steps`, once."""
+    """Something has to be worked out first: `steps` are to be walked, once, and compare so many `values`."""
 
-    def __init__(self, steps: Iterator[None]) -> None:
+    def __init__(self, steps: Iterator[None], values: int) -> None:
         super().__init__()
         self.steps = steps
+        self.values = values
 
 
 class Trials:
@@ -54,6 +52,7 @@ class Trials:
         """Whether rules leave a combination.
 
         Those that have no value there neither leave it nor leave it out: they are told if no other rule leaves it out.
+        Raises UnreadyError.
         """
         failing = []
         for rule in rules:
@@ -101,13 +100,13 @@ class Trials:
                 there.shows(axis)
 
     def _is_first(self, number: int, shown: tuple[bool, ...], digit: int) -> bool:
-        """Whether an entry of a block is the first with its values of the axes that are not left out."""
+        """Whether an entry of a block is the first with its values of the axes that are not left out.
+
+        Raises UnreadyError the first time.
+        """
         key = (number, shown)
         if key not in self._firsts:
-            steps = self._find_firsts(number, shown)
-            if self._layout.blocks[number].size > _AT_ONCE:
-                raise UnreadyError(steps)
-            deque(steps, maxlen=0)
+            raise UnreadyError(self._find_firsts(number, shown), self._layout.blocks[number].size * sum(shown))
         return not self._firsts[key] or bool(self._firsts[key][digit])
 
     def _find_firsts(self, number: int, shown: tuple[bool, ...]) -> Iterator[None]:

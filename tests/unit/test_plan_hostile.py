@@ -38,6 +38,14 @@ def _listed(constraint: str, **base: object) -> str:
     return json.dumps({**plan, "constraints": [constraint]})
 
 
+def _left_out(axes: int, samples: int) -> str:
+    """Sampled axes whose conditions differ at each of the samples."""
+    words = {f"p{n}": {"dist": "choice", "values": [1, 2], "when": f"x // {2**n} % 2 == 0"} for n in range(axes)}
+    space = {"x": {"dist": "int", "low": 0, "high": 2**40}, **words}
+    plan = {"experiment_name": "x", "base_config": dict.fromkeys(space, 0), "parameter_space": space}
+    return json.dumps({**plan, "design": {"samples": samples}})
+
+
 _LETTERS = "x" * 999
 
 # The code of the first error, None where the plan is accepted.
@@ -68,6 +76,11 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
         _listed(f"{' or '.join(['t in v'] * 99)} or a > b", v=[_LETTERS + "y"] * 999, t=_LETTERS + "z"),
         "too_many_combinations",
     ),
+    "a derived value of a gigantic range": (
+        f"{SMALL}parameter_space: {{a: {_range(4_000_000_000)}, b: {{expr: a * 2}}}}",
+        "too_many_combinations",
+    ),
+    "samples left out in many ways": (_left_out(14, 20_000), None),
     "nested parentheses": (f'{SQUARE}constraints: ["{"(" * 490}a{")" * 490} > 1"]', "bad_expression"),
     "countless samples": (f"{SAMPLED}design: {{samples: 99999999999}}", "out_of_range"),
     "many samples": (f"{SAMPLED}design: {{samples: 4194304}}", None),
@@ -106,7 +119,16 @@ def test_a_hostile_plan_is_decided_quickly(name: str) -> None:
 
 
 @pytest.mark.usefixtures("untraced")
-@pytest.mark.parametrize("name", ["many samples", "all axes coupled", "many dimensions", "two thousand expressions"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "many samples",
+        "all axes coupled",
+        "many dimensions",
+        "two thousand expressions",
+        "a derived value of a gigantic range",
+    ],
+)
 def test_a_hostile_plan_is_decided_cheaply(name: str) -> None:
     """Those that would unfold to the most."""
     tracemalloc.start()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, grid, plan, samples, space, trials
+from ems_worker.core import canonical, grid, plan, samples, space
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": {"g": 0}, "on": False, "list": [1, 2]}
@@ -622,12 +622,14 @@ def test_left_out_samples_are_one_point_wherever_they_are_found(monkeypatch: pyt
     """
     at_once = list(space.points(parsed(text)))
     assert 40 < len(at_once) <= 50
-    monkeypatch.setattr(trials, "_AT_ONCE", 10)
+    monkeypatch.setattr(grid, "_BUDGET", 200)
     counts = list(space.settling(parsed(text)))
     assert counts[-1] == space.Count(len(at_once), len(at_once))
     assert len(counts) > 256
     assert list(space.points(parsed(text))) == at_once
     assert list(space.points(parsed(text), 42)) == at_once[42:]
+    monkeypatch.setattr(grid, "_MOST_COMPARED", 30)
+    assert refused(text)[0][0] == "too_many_combinations"
 
 
 def test_costly_constraints_are_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
