@@ -170,11 +170,11 @@ async def test_a_run_over_its_limit_is_stopped_and_tried_again(
 
 
 async def test_a_data_directory_that_can_not_be_made_is_told_in_a_line(tmp_path: Path) -> None:
-    """With exit code 6, and no traceback."""
+    """With exit code 2, and no traceback."""
     (tmp_path / "data").write_text("a file is in the way")
     worker = whole.Worker(tmp_path, "nats://127.0.0.1:1", "127.0.0.1:1")
     worker.start()
-    assert await worker.wait(20) == 6
+    assert await worker.wait(20) == 2
     assert "can't be" in worker.lines()[-1]["reason"]
 
 

@@ -234,6 +234,24 @@ async def test_closing_is_quick_whatever_the_server_does(server: servers.NatsSer
         await asyncio.gather(*fetches)
 
 
+async def test_closing_ends_an_attempt_that_swallows_its_cancellation() -> None:
+    """As nats-py does now and then while it lets go of a connection."""
+    link_ = connection.Connection(["nats://127.0.0.1:1"], name="test")
+    dialing = asyncio.Event()
+
+    async def deaf() -> Client:
+        dialing.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        raise errors.BrokerUnavailable("not there")
+
+    link_._dial = deaf  # type: ignore[method-assign]  # the moment is too short to be met with a real one
+    waiting = asyncio.create_task(link_.open(None))
+    await dialing.wait()
+    waiting.cancel()
+    await asyncio.wait_for(link_.close(), 2)
+
+
 async def test_what_is_no_nats_server_is_no_server() -> None:
     """Something else on the port is told as an unreachable server, not as a traceback; an outage is told once."""
 

@@ -353,6 +353,7 @@ async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probin
         for name in desk.orchestrator.sent[2:]:
             await desk.hear("failed", name, error_kind="infrastructure")
         assert desk.dispatcher.paused
+        await quiet(desk)
         before = len(desk.orchestrator.sent)
         clock.seconds += breaker.LONGEST_PAUSE_SECONDS
         desk.dispatcher.wake()

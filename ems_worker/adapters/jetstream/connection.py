@@ -25,6 +25,7 @@ _PING_SECONDS = 9
 _PINGS = 2
 _LOOK_SECONDS = 1.0
 _CLOSE_SECONDS = 1.5
+_CANCEL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
@@ -119,10 +120,11 @@ class Connection:
     async def close(self) -> None:
         """Sends what waits to be sent and closes; never takes longer than two seconds. Harmless twice."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
-            self._keeper = None
+            keeper, self._keeper = self._keeper, None
+            # nats-py swallows a cancellation that meets it while it lets go of a connection: so once more.
+            while not keeper.done():
+                keeper.cancel()
+                await asyncio.wait((keeper,), timeout=_CANCEL_SECONDS)
         client, self._client = self._client, None
         if client is not None:
             await self._discard(client)
