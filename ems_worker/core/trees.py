@@ -66,10 +66,10 @@ class Grower:
         for digit in range(self._blocks[block].size):
             self._spend(1 + len(ready))
             digits[block] = digit
-            verdicts = self._verdicts(ready, digits)
-            if verdicts is None:
+            undecided = trials.undecided(ready, lambda rule: self._verdict(rule, digits))
+            if undecided is None:
                 continue
-            failing = (*above, *verdicts)
+            failing = (*above, *undecided)
             if depth + 1 < len(together):
                 node = self._below(together, depth + 1, rules, digits, failing)
                 if node is None:
@@ -80,17 +80,6 @@ class Grower:
             kept.append(digit)
             upto.append((upto[-1] if upto else 0) + (below[-1].total if below else 1))
         return Node(tuple(kept), tuple(below), tuple(upto)) if kept else None
-
-    def _verdicts(self, ready: Sequence[blocks.Rule], digits: Sequence[int]) -> list[blocks.Rule] | None:
-        """None if one of the rules leaves the combination out, else those that have no value there."""
-        failing: list[blocks.Rule] = []
-        for rule in ready:
-            holds = self._verdict(rule, digits)
-            if holds is False:
-                return None
-            if holds is None:
-                failing.append(rule)
-        return failing
 
     def _verdict(self, rule: blocks.Rule, digits: Sequence[int]) -> bool | None:
         """Remembered by the digits that the rule is about."""

@@ -1,6 +1,6 @@
 """Rules and derived values tried at one combination: what its digits mean, and whether it holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from ems_worker.core import blocks, explicit, expressions, firsts, problems, scope
@@ -54,13 +54,9 @@ class Trials:
         Those that have no value there neither leave it nor leave it out: they are told if no other rule leaves it out.
         Raises UnreadyError.
         """
-        failing = []
-        for rule in rules:
-            holds = self.verdict(rule, digits)
-            if holds is False:
-                return False
-            if holds is None:
-                failing.append(rule)
+        failing = undecided(rules, lambda rule: self.verdict(rule, digits))
+        if failing is None:
+            return False
         if found is None:
             return not failing
         for rule in failing:
@@ -113,3 +109,15 @@ class Trials:
         axes = zip(self._layout.blocks[number].axes, shown, strict=True)
         columns = [self._names.axes[axis].values for axis, show in axes if show]
         self._firsts[number, shown] = yield from firsts.find(columns, self._layout.blocks[number].size)
+
+
+def undecided(rules: Iterable[blocks.Rule], verdict: Callable[[blocks.Rule], bool | None]) -> list[blocks.Rule] | None:
+    """The rules that have no value at a combination; None if one of the others leaves it out."""
+    found: list[blocks.Rule] = []
+    for rule in rules:
+        holds = verdict(rule)
+        if holds is False:
+            return None
+        if holds is None:
+            found.append(rule)
+    return found

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+from ems_worker import ending
+
 
 async def lasting(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
     """Does work that has no end, as a task of its own.
@@ -14,8 +16,7 @@ async def lasting(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
     try:
         await work()
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if ending.of_task():
             raise
         raise RuntimeError(f"{name} was cancelled, and the worker isn't ending") from error
     raise RuntimeError(f"{name} has ended, and the worker isn't ending")

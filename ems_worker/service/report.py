@@ -77,14 +77,7 @@ class Reporter:
             began = self._clock.monotonic()
             pause = self._interval
             for key in list(self._news):
-                if (live := self._ledger.experiments.get(key)) is None:
-                    self._news.discard(key)
-                    continue
-                try:
-                    await self._report_news(live)
-                except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                    # One that can't be told (too large for the server, say) must not keep the others from being told.
-                    log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
+                if not await self._is_told(key):
                     self.tell(key)
                     pause = _BROKER_PAUSE_SECONDS
             # News that come meanwhile share the next status.
@@ -98,14 +91,23 @@ class Reporter:
         left: set[int] = set()
         while news := self._news - left:
             for key in news:
-                if (live := self._ledger.experiments.get(key)) is None:
-                    self._news.discard(key)
-                    continue
-                try:
-                    await self._report_news(live)
-                except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                    log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
+                if not await self._is_told(key):
                     left.add(key)
+
+    async def _is_told(self, key: int) -> bool:
+        """Reports on an experiment, if it is still there; False if that has to wait.
+
+        One that can't be told (too large for the server, say) must not keep the others from being told.
+        """
+        if (live := self._ledger.experiments.get(key)) is None:
+            self._news.discard(key)
+            return True
+        try:
+            await self._report_news(live)
+        except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+            log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
+            return False
+        return True
 
     async def _report_news(self, live: Live) -> None:
         """Reports on an experiment. If that is cut short, or fails, the experiment has news still."""

@@ -1,6 +1,5 @@
 """The worker as the rest of the platform sees it: by NATS alone, by its probes, by its exit codes."""
 
-import asyncio
 import json
 import os
 import signal
@@ -190,7 +189,6 @@ async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_e
         assert (await whole.ended(broker.url, "reef"))["state"] == "completed"
         assert "experiment.manifest_not_written" in [line["event"] for line in worker.lines()]
         assert worker.running
-        await asyncio.sleep(0)
 
 
 async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_on(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import orjson
 
@@ -104,19 +104,15 @@ class Broker:
 
     async def positions(self) -> tuple[int, int]:
         """The sequences up to which plans and events are acknowledged."""
-        plans, events = (self._identities[key].name for key in (streams.PLANS, streams.EVENTS))
-        return (
-            await consumers.position(self._link, plans, consumers.PLANS),
-            await consumers.position(self._link, events, consumers.EVENTS),
-        )
+        return await self._of_both(consumers.position)
 
     async def pending(self) -> tuple[int, int]:
         """How many plans and events were not delivered yet."""
+        return await self._of_both(consumers.pending)
+
+    async def _of_both(self, ask: Callable[[connection.Connection, str, str], Awaitable[int]]) -> tuple[int, int]:
         plans, events = (self._identities[key].name for key in (streams.PLANS, streams.EVENTS))
-        return (
-            await consumers.pending(self._link, plans, consumers.PLANS),
-            await consumers.pending(self._link, events, consumers.EVENTS),
-        )
+        return await ask(self._link, plans, consumers.PLANS), await ask(self._link, events, consumers.EVENTS)
 
     async def rewind(self, plans: int, events: int) -> None:
         """Has everything delivered once more that came after these sequences."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from ems_worker.adapters.orchestrator import ending
+from ems_worker import ending
 from ems_worker.core import bounds
 from ems_worker.core.wire import Capacity
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb

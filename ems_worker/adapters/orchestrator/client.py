@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import grpc
 
-from ems_worker import errors
-from ems_worker.adapters.orchestrator import capacity, commands, ending, security, status
+from ems_worker import ending, errors
+from ems_worker.adapters.orchestrator import capacity, commands, security, status
 from ems_worker.adapters.orchestrator.commands import Command
 from ems_worker.adapters.orchestrator.window import AdaptiveWindow
 from ems_worker.core.outcome import Answer, Outcome
