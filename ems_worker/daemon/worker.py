@@ -30,6 +30,7 @@ from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
 from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.replay import Replay
+from ems_worker.service.replies import Replies
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
@@ -199,17 +200,18 @@ class Worker:
             settings.parked_events,
             on_backlog=dispatcher.caught_up,
         )
+        replies = Replies(settings.reply_prefixes, broker.inbox, metrics)
         intake = Intake(
             manifest,
             broker,
             yaml_reader,
             clock,
             metrics,
+            replies,
             accepted,
             self._read_base,
             settings.max_jobs,
             settings.max_plan_bytes,
-            settings.reply_prefixes,
             plan_codec.unpack,
             settings.plans_per_minute,
             lambda: orchestrator.message_limit,
@@ -237,7 +239,8 @@ class Worker:
         await control.finish()
         for key in list(ledger.experiments):
             reporter.tell(key)
-        await broker.serve({**queries.handlers(), **control.handlers()}, version=ems_worker.__version__)
+        handlers = {**queries.handlers(), **control.handlers()}
+        await broker.serve(handlers, version=ems_worker.__version__, allows=replies.allows)
         upkeep = Upkeep(self._health, metrics, ledger, dispatcher, submitter, broker, manifest, orchestrator, clock)
         await upkeep.check_streams(streams)
         self._health.trouble("start", None)

@@ -20,6 +20,7 @@ from ems_worker.service.clock import Clock
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.poison import SUSPECTED_DELIVERIES, Guard
 from ems_worker.service.ports import Broker, Manifest
+from ems_worker.service.replies import Replies
 from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
@@ -54,11 +55,11 @@ class Intake:
         reader: Reader,
         clock: Clock,
         metrics: Metrics,
+        replies: Replies,
         on_accept: Callable[[Experiment], Any],
         read_base: ReadBase = check.refuse_base,
         max_jobs: int | None = None,
         max_bytes: int = 16 * 1024 * 1024,
-        reply_prefixes: Sequence[str] = (),
         unpack: contents.Unpack = _as_it_is,
         plans_per_minute: int | None = None,
         message_limit: Callable[[], int | None] = lambda: None,
@@ -74,7 +75,7 @@ class Intake:
         self._read_base = read_base
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
-        self._prefixes = tuple(reply_prefixes)
+        self._replies = replies
         self._unpack = unpack
         self._rate = PlanRate(plans_per_minute)
         self._message_limit = message_limit
@@ -163,7 +164,8 @@ class Intake:
         name = "decision-{}-{}-{}".format(*submission.identity)
         subject = f"ems.experiment.decision.{submission.seq}"
         await self._broker.publish([(subject, submission.document, name)])
-        if submission.reply_to is not None:
+        # Asked again: it may have been recorded under other settings.
+        if submission.reply_to is not None and self._replies.allows(submission.reply_to, submission.subject):
             await self._broker.reply(submission.reply_to, submission.document)
         crash.point("accept.published")
         await self._manifest.decisions_published([submission])
@@ -182,7 +184,7 @@ class Intake:
             verdict=Verdict.REJECTED,
             document=b"",
             publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
-            reply_to=reply_to if reply_to is not None and reply_to.startswith(self._prefixes) else None,
+            reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
         )
         its_turn = message.identity in self._slow
         if not its_turn and not self._rate.allows(blank.publisher, message.published_ms):

@@ -26,6 +26,9 @@ class Metrics:
         self.events = Counter("ems_events", "Run events heard", ["verdict"], registry=self.registry)
         self.results = Counter("ems_results_published", "Result documents acknowledged", registry=self.registry)
         self.statuses = Counter("ems_statuses_published", "Status documents acknowledged", registry=self.registry)
+        self.replies_refused = Counter(
+            "ems_replies_refused", "Requests whose reply subject is no allowed inbox", registry=self.registry
+        )
         self.dead_letters = Counter("ems_dead_letters", "Messages put aside", ["kind"], registry=self.registry)
         self.open_runs = Gauge("ems_open_runs", "Runs in the run window", registry=self.registry)
         self.run_window = Gauge("ems_run_window", "Runs that may be open at once", registry=self.registry)

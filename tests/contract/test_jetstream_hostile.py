@@ -93,7 +93,7 @@ async def test_a_request_that_is_no_text_costs_no_connection(server: servers.Nat
         return b"{}"
 
     async with support.connected(server.url, heard) as broker:
-        await broker.serve({"list": answer}, version="1.0.0")
+        await support.serve(broker, {"list": answer})
         await publish(server, b"PUB ems.api.list _INBOX.\xff 2\r\n{}\r\n", b"PUB $SRV.PING.ems a.\x0bb 0\r\n\r\n")
         async with support.plain(server) as (plain, _):
             assert (await plain.request("ems.api.list", b"{}", timeout=5)).data == b"{}"

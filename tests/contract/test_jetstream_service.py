@@ -30,7 +30,7 @@ async def _large(_: bytes) -> bytes:
 
 
 async def _serve(broker: Broker) -> None:
-    await broker.serve({"echo": _echo, "fail": _fail, "large": _large}, version="1.2.3")
+    await support.serve(broker, {"echo": _echo, "fail": _fail, "large": _large})
 
 
 async def _ask(client: Client, verb: str, data: bytes = b"") -> Msg:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker, connection
@@ -63,6 +64,39 @@ async def test_fetching_waits_while_the_server_is_away(server: servers.NatsServe
         before = time.monotonic()
         assert list(await broker.events()) == []
         assert 0.5 < time.monotonic() - before < 2
+
+
+@pytest.mark.parametrize("kind", ["events", "streams"])
+async def test_a_connection_that_closes_slowly_leaves_the_loop_to_others(
+    server: servers.NatsServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """nats-py counts as closed before it says so, for as long as its transport takes: with TLS, half a second.
+
+    Those who fetch or ask in a loop meanwhile wait; a loop that never yields would keep the connection from being
+    replaced, for ever.
+    """
+
+    async def slowly(transport: TcpTransport) -> None:
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(TcpTransport, "wait_closed", slowly)
+    calls = 0
+    async with support.connected(server.url) as broker:
+
+        async def loop() -> None:
+            nonlocal calls
+            while True:
+                calls += 1
+                assert calls < 10_000, "the loop turns without waiting"
+                with contextlib.suppress(errors.BrokerUnavailable):
+                    await (broker.events(0.01) if kind == "events" else broker.streams())
+
+        looping = asyncio.create_task(loop())
+        await server.restart(crash=True)
+        await wait.until(lambda: looping.done() or broker.connected, what="reconnection")
+        looping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looping
 
 
 async def test_publishing_outlives_a_crash_of_the_server(server: servers.NatsServer) -> None:

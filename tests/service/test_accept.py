@@ -171,9 +171,32 @@ async def test_a_reply_goes_only_under_the_prefixes_that_are_set(tmp_path: Path)
     async with Desk.open(tmp_path) as desk:
         await desk.submit(plan("one"), headers={"Ems-Reply-To": "_INBOX.abc"})
         await desk.submit(plan("two"), headers={"Ems-Reply-To": "sim.run_completed"})
+        await desk.submit(plan("three"), headers={"Ems-Reply-To": "_INBOX.worker.s1"})
         assert [(subject, document["experiment_id"]) for subject, document in desk.broker.replies] == [
             ("_INBOX.abc", "one")
         ]
+
+
+@pytest.mark.parametrize("what", [plan("long"), b"{"], ids=["accepted", "rejected"])
+async def test_a_reply_subject_that_no_broker_takes_is_ignored(tmp_path: Path, what: Any) -> None:
+    """Publishing to it would cut the worker's connection, with each redelivery again."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(what, headers={"Ems-Reply-To": "_INBOX." + "x" * 5000})
+        assert desk.broker.replies == []
+        assert desk.broker.acked == [1]
+        assert desk.count("ems_replies_refused_total") == 1
+
+
+async def test_a_reply_recorded_under_other_settings_is_checked_again(tmp_path: Path) -> None:
+    """A decision that an earlier worker recorded goes out as a document, and not to a reply subject no longer allowed."""
+    async with Desk.open(tmp_path, reply_prefixes=("_INBOX.", "_OLD.")) as desk:
+        desk.broker.refuse = lambda _: errors.BrokerUnavailable("away")
+        with pytest.raises(errors.BrokerUnavailable):
+            await desk.submit(plan(), headers={"Ems-Reply-To": "_OLD.abc"})
+    async with Desk.open(tmp_path) as desk:
+        await desk.intake.publish_decisions()
+        assert len(desk.broker.of("decision")) == 1
+        assert desk.broker.replies == []
 
 
 async def test_the_subjects_token_names_the_publisher(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client
         desk.ledger, desk.manifest, yaml_reader, check.refuse_base, desk.clock, worker_id="w1", max_jobs=1000
     )
     async with broker.connected(server.url) as served, broker.plain(server) as (one, _):
-        await served.serve(queries.handlers(), version="1.2.3")
+        await broker.serve(served, queries.handlers())
         yield one
 
 

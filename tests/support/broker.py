@@ -1,7 +1,7 @@
 """A broker under test, and the same server seen by a plain client."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 import nats
@@ -9,6 +9,9 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from ems_worker.adapters.jetstream import Broker
+from ems_worker.adapters.jetstream.service import Answering
+from ems_worker.service.metrics import Metrics
+from ems_worker.service.replies import Replies
 from tests.support import servers
 
 
@@ -46,6 +49,13 @@ async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True
         if ensure:
             await broker.ensure(OWNER)
         yield broker
+
+
+async def serve(broker: Broker, endpoints: Mapping[str, Answering], version: str = "1.2.3") -> Metrics:
+    """Has the broker serve as the worker does, with replies to `_INBOX.` only; the metrics that count the others."""
+    metrics = Metrics()
+    await broker.serve(endpoints, version=version, allows=Replies(("_INBOX.",), broker.inbox, metrics).allows)
+    return metrics
 
 
 @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
+from ems_worker.service.replies import Replies
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
@@ -248,11 +249,11 @@ class Desk:
             yaml_reader,
             clock,
             self.metrics,
+            Replies(options.pop("reply_prefixes", ("_INBOX.",)), "_INBOX.worker", self.metrics),
             self._accepted,
             options.pop("read_base", check.refuse_base),
             options.pop("max_jobs", 100_000),
             options.pop("max_bytes", 1_000_000),
-            options.pop("reply_prefixes", ("_INBOX.",)),
             versions=self.versions,
         )
         assert not options, f"no such options: {options}"

@@ -75,6 +75,11 @@ class Broker:
         """Whether there is a connection now."""
         return self._link.connected
 
+    @property
+    def inbox(self) -> str:
+        """The subject below which this broker receives messages and answers; the same for all its connections."""
+        return self._link.inbox
+
     async def ensure(self, owner: str, *, create: bool = True) -> Mapping[str, StreamIdentity]:
         """Makes missing streams (unless `create` forbids it) and consumers, and gives the streams' identities.
 
@@ -194,7 +199,7 @@ class Broker:
         return await self._publisher.store_latest(subject, data, revision)
 
     async def reply(self, subject: str, data: bytes) -> None:
-        """Plain publish of a document, for those who wait on an inbox; lost where there is no connection."""
+        """Plain publish of a document to an inbox that `service.replies` allows; lost where there is no connection."""
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
             client = self._link.client
             if (letter := Item(subject, data, {}, document=True).within(client.max_payload)) is not None:
@@ -207,12 +212,15 @@ class Broker:
         """
         return await objects.read(self._link, name, most_bytes)
 
-    async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str) -> None:
+    async def serve(
+        self, endpoints: Mapping[str, service.Answering], *, version: str, allows: service.Allows
+    ) -> None:
         """Serves `ems.api.{verb}` from now until the end; returns when requests reach it.
 
         A handler gets the request's bytes and gives the reply's; our errors become the reply's error code and words.
+        A request whose reply subject `allows` refuses is neither carried out nor answered.
         """
-        await self._link.listen(service.Service(self._link, endpoints, version))
+        await self._link.listen(service.Service(self._link, endpoints, version, allows))
 
     async def _settle(self, messages: Sequence[Message], word: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from ems_worker.settings.ways import Access
 # Everything that nats-py lets out of its calls: its own errors, the socket's, and asyncio's time-out.
 FOREIGN = (nats.errors.Error, OSError, TimeoutError)
 
+_INBOX = "_INBOX"
 _DIAL_SECONDS = 4.0
 _SOCKET_SECONDS = 2
 # Two unanswered pings and the third that notices: a half-open connection lasts 27 seconds at most.
@@ -66,6 +68,8 @@ class Connection:
         on_error: Callable[[Exception], None] = _nothing,
     ) -> None:
         self._access = ways.of(servers)
+        # Of its own, so that one can tell it from the inboxes of others who have the same prefix.
+        self.inbox = f"{(self._access.inbox_prefix or _INBOX).rstrip('.')}.{secrets.token_hex(11)}"
         self._name = name
         self._on_disconnected = on_disconnected
         self._on_reconnected = on_reconnected
@@ -145,6 +149,11 @@ class Connection:
     async def until_connected(self, timeout: float) -> bool:
         """Waits for a connection, `timeout` seconds at most; whether there is one."""
         if not self.connected:
+            if self._client is not None:
+                # nats-py is closed for a while before it says so. Waiting for an event that is still set would return
+                # at once, and a caller that waits in a loop would keep the keeper from ever running.
+                self._up.clear()
+                self._closed.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._up.wait()
@@ -207,7 +216,7 @@ class Connection:
 
     async def _dial(self) -> Client:
         try:
-            options = nats_access.options(self._access)
+            options = nats_access.options(self._access) | {"inbox_prefix": self.inbox}
         except errors.SettingsError as error:  # files that are being replaced: there will be another attempt
             raise errors.BrokerUnavailable(str(error)) from error
         client = nats_access.client(self._access)

@@ -1,9 +1,12 @@
 """The NATS service `ems`: queries and control, each a request that gets one reply."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import cast
 
 import nats.micro
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.micro.request import Handler, Request, ServiceError
 
 from ems_worker import errors
@@ -17,6 +20,8 @@ _SLACK_BYTES = 512
 _FLUSH_SECONDS = 5
 
 Answering = Callable[[bytes], Awaitable[bytes]]
+# Whether a reply may go to a subject, and the subject that the request came on: `service.replies.Replies.allows`.
+Allows = Callable[[str, str], bool]
 
 # Which code, like HTTP's, each of our errors has in a reply; the first that fits.
 CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
@@ -30,17 +35,46 @@ CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
 )
 
 
+class _Gated:
+    """The part of a client that `nats.micro` uses, for which a request counts only if its reply subject is allowed.
+
+    So the rule holds for discovery (`$SRV.*`) too, and a request that can't be answered isn't carried out either.
+    """
+
+    def __init__(self, client: Client, allows: Allows) -> None:
+        self._client = client
+        self._allows = allows
+        self._nuid = client._nuid
+        self.flush = client.flush
+
+    async def subscribe(
+        self, subject: str, queue: str = "", cb: Callable[[Msg], Awaitable[None]] | None = None
+    ) -> Subscription:
+        assert cb is not None
+        handle = cb
+
+        async def gated(msg: Msg) -> None:
+            if self._allows(msg.reply, msg.subject):
+                await handle(msg)
+
+        return await self._client.subscribe(subject, queue=queue, cb=gated)
+
+
 class Service:
     """Announces and serves the endpoints on every connection."""
 
-    def __init__(self, link: connection.Connection, endpoints: Mapping[str, Answering], version: str) -> None:
+    def __init__(
+        self, link: connection.Connection, endpoints: Mapping[str, Answering], version: str, allows: Allows
+    ) -> None:
         self._link = link
         self._endpoints = endpoints
         self._version = version
+        self._allows = allows
 
     async def connected(self, client: Client) -> None:
         """Part of `connection.Listener`."""
-        service = await nats.micro.add_service(client, name=NAME, version=self._version, description=_DESCRIPTION)
+        gated = cast(Client, _Gated(client, self._allows))
+        service = await nats.micro.add_service(gated, name=NAME, version=self._version, description=_DESCRIPTION)
         group = service.add_group(name=PREFIX)
         for verb, answering in self._endpoints.items():
             await group.add_endpoint(name=verb, handler=self._handler(answering))

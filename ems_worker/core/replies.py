@@ -1,0 +1,35 @@
+"""Which subjects the worker sends replies to.
+
+The subject of a reply is chosen by whoever sends the request, and the broker checks only what the worker may publish to.
+Without a rule of our own, anyone who may ask a question could have the worker delete a stream, end a run or forge an
+acknowledgement: the worker would be a confused deputy (N. Hardy, Operating Systems Review 22, 1988).
+"""
+
+from collections.abc import Sequence
+
+LONGEST_BYTES = 256
+
+
+def refusal(subject: str, prefixes: Sequence[str], own_inbox: str) -> str | None:
+    """Why no reply may go to `subject`; None if one may.
+
+    `prefixes` end with a dot. `own_inbox` is the subject below which the worker itself receives pulled messages,
+    acknowledgements and answers of JetStream: a reply there would pass for one of them.
+    """
+    if not subject:
+        return "there is no reply subject"
+    # Characters first: the subject may have megabytes, and then needn't be encoded.
+    if len(subject) > LONGEST_BYTES or len(subject.encode("utf-8", "replace")) > LONGEST_BYTES:
+        return f"it is longer than {LONGEST_BYTES} bytes"
+    if not subject.isprintable() or any(character.isspace() for character in subject):
+        return "it has white space or unprintable characters"
+    tokens = subject.split(".")
+    if not all(tokens):
+        return "it has an empty token"
+    if any("*" in token or ">" in token for token in tokens):
+        return "it has wildcards"
+    if not subject.startswith(tuple(prefixes)):
+        return "it is under none of the allowed inbox prefixes (EMS_REPLY_PREFIXES)"
+    if subject == own_inbox or subject.startswith(f"{own_inbox}."):
+        return "it is one of the worker's own inboxes"
+    return None
