@@ -90,6 +90,7 @@ class Intake:
         await self.publish_decisions()
         while True:
             await self._guard.process(await self._broker.plans(), self._take_quick)
+            await asyncio.sleep(0)  # whatever the broker does, this loop leaves others their turn
 
     async def run_slow(self) -> None:
         """For ever: the next of the plans that take long."""

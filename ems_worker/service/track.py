@@ -1,5 +1,6 @@
 """Events in: what the orchestrator says of runs becomes state, is recorded, and only then acknowledged."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -74,6 +75,8 @@ class Tracker:
             wait = _WAIT_SECONDS
             if messages:
                 await self._guard.process(messages, self.track)
+            else:
+                await asyncio.sleep(0)  # whatever the broker does, this loop leaves others their turn
             self._on_backlog(len(messages) >= _BACKLOG)
 
     async def track(self, messages: Sequence[Message]) -> None:

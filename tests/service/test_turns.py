@@ -1,0 +1,41 @@
+"""The worker's loops leave the event loop to others, even where everything that they await answers at once."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ems_worker.core.wire import Message
+from tests.support.desk import Broker, Desk
+
+
+class Hasty(Broker):
+    """A broker that has nothing and says so without waiting, as one did whose connection was closing."""
+
+    calls = 0
+
+    async def events(self, seconds: float = 1.0) -> Sequence[Message]:
+        return self._nothing()
+
+    async def plans(self) -> Sequence[Message]:
+        return self._nothing()
+
+    def _nothing(self) -> Sequence[Message]:
+        self.calls += 1
+        assert self.calls < 1000, "the loop turns without yielding"
+        return ()
+
+
+@pytest.mark.parametrize("part", ["tracker", "intake"])
+async def test_a_loop_yields_though_the_broker_never_waits(tmp_path: Path, part: str) -> None:
+    """Another task gets as many turns as the loop."""
+    broker = Hasty()
+    async with Desk.open(tmp_path, broker=broker) as desk:
+        loop = asyncio.create_task({"tracker": desk.tracker.run, "intake": desk.intake.run}[part]())
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert not loop.done()
+        assert broker.calls > 100
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
