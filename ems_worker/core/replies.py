@@ -1,6 +1,6 @@
 """Which subjects the worker sends replies to.
 
-The subject of a reply is chosen by whoever sends the request, and the broker checks only what the worker may publish to.
+The sender of a request chooses the subject of its reply, and the broker checks only what the worker may publish to.
 Without a rule of our own, anyone who may ask a question could have the worker delete a stream, end a run or forge an
 acknowledgement: the worker would be a confused deputy (N. Hardy, Operating Systems Review 22, 1988).
 """

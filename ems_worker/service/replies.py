@@ -33,7 +33,5 @@ class Replies:
         sender = (request[:_LOGGED_CHARACTERS], subject.partition(".")[0][:_LOGGED_CHARACTERS])
         if sender not in self._logged and len(self._logged) < _LOGGED_SENDERS:
             self._logged.add(sender)
-            log.warning(
-                "reply.refused", request=sender[0], reply_subject=subject[:_LOGGED_CHARACTERS], reason=reason
-            )
+            log.warning("reply.refused", request=sender[0], reply_subject=subject[:_LOGGED_CHARACTERS], reason=reason)
         return False

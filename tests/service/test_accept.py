@@ -188,7 +188,7 @@ async def test_a_reply_subject_that_no_broker_takes_is_ignored(tmp_path: Path, w
 
 
 async def test_a_reply_recorded_under_other_settings_is_checked_again(tmp_path: Path) -> None:
-    """A decision that an earlier worker recorded goes out as a document, and not to a reply subject no longer allowed."""
+    """A decision that an earlier worker recorded is published, and not sent to a reply subject no longer allowed."""
     async with Desk.open(tmp_path, reply_prefixes=("_INBOX.", "_OLD.")) as desk:
         desk.broker.refuse = lambda _: errors.BrokerUnavailable("away")
         with pytest.raises(errors.BrokerUnavailable):

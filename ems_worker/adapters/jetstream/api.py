@@ -21,8 +21,8 @@ class Refused(errors.BrokerUnavailable):
     """JetStream answered with an error. `code` is like HTTP's, `err_code` JetStream's own number."""
 
     def __init__(self, what: str, error: Mapping[str, Any]) -> None:
-        self.code = int(error.get("code", 500))
-        self.err_code = int(error.get("err_code", 0))
+        self.code = _number(error.get("code"), 500)
+        self.err_code = _number(error.get("err_code"), 0)
         self.description = str(error.get("description", ""))
         super().__init__(f"JetStream refused {what}: {self.description} ({self.err_code or self.code})")
 
@@ -41,12 +41,27 @@ async def call(link: connection.Connection, verb: str, body: Mapping[str, Any] |
             f"the NATS server at {link.where} has no JetStream (or is still starting it); "
             "enable it with `jetstream {}` in its configuration"
         ) from error
-    answer = orjson.loads(reply.data)
-    if not isinstance(answer, dict):
-        raise errors.BrokerUnavailable(f"JetStream answered {verb} with something that isn't an object")
+    answer = read(reply.data)
+    if answer is None:
+        raise errors.BrokerUnavailable(f"JetStream answered {verb} with something that isn't a JSON object")
     if "error" in answer:
         raise Refused(verb, answer["error"])
     return answer
+
+
+def read(data: bytes) -> dict[str, Any] | None:
+    """An answer of JetStream; its `error`, where it has one, is a mapping. None for bytes that can't be one."""
+    try:
+        answer = orjson.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(answer, dict) or not isinstance(answer.get("error", {}), dict):
+        return None
+    return answer
+
+
+def _number(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
 
 
 async def find(link: connection.Connection, verb: str) -> dict[str, Any] | None:

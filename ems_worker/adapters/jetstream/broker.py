@@ -33,8 +33,8 @@ class Broker:
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
-        self._plans = Pull(link, consumers.PLANS, _PLAN_BATCH)
-        self._events = Pull(link, consumers.EVENTS, _EVENT_BATCH)
+        self._plans = Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, _PLAN_BATCH)
+        self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH)
         self._publisher = Publisher(link)
         self._identities: Mapping[str, StreamIdentity] = {}
         self._owner = ""
@@ -212,9 +212,7 @@ class Broker:
         """
         return await objects.read(self._link, name, most_bytes)
 
-    async def serve(
-        self, endpoints: Mapping[str, service.Answering], *, version: str, allows: service.Allows
-    ) -> None:
+    async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str, allows: service.Allows) -> None:
         """Serves `ems.api.{verb}` from now until the end; returns when requests reach it.
 
         A handler gets the request's bytes and gives the reply's; our errors become the reply's error code and words.

@@ -182,14 +182,11 @@ class Publisher:
         return learnt
 
     async def _receive(self, msg: Msg) -> None:
-        found = self._waiting.pop(msg.subject.rpartition(".")[2], None)
-        if found is None:
-            return
-        if not msg.data:
-            answer: Answer = {"error": _NO_STREAM}
-        else:
-            answer = orjson.loads(msg.data)
-        found[0].put(found[1], answer)
+        answer = {"error": _NO_STREAM} if not msg.data else api.read(msg.data)
+        if answer is None or ("error" not in answer and not isinstance(answer.get("seq"), int)):
+            return  # no acknowledgement, whoever sent it: the real one may still come
+        if (found := self._waiting.pop(msg.subject.rpartition(".")[2], None)) is not None:
+            found[0].put(found[1], answer)
 
     async def stored_revision(self, subject: str) -> int | None:
         """The `revision` of the message that a subject has now; None where there is none."""
@@ -253,7 +250,7 @@ def _is_stored(answer: Answer | None) -> bool:
 
 def _is_permanent(answer: Answer | None) -> bool:
     """Whether asking again would bring the same."""
-    return answer is not None and "error" in answer and answer["error"]["code"] not in (500, 503)
+    return answer is not None and "error" in answer and answer["error"].get("code") not in (500, 503)
 
 
 def _code(answer: Answer | None) -> int | None:
@@ -276,4 +273,4 @@ def _revision(data: bytes) -> int | None:
     except ValueError:
         return None
     revision = document.get("revision") if isinstance(document, dict) else None
-    return revision if isinstance(revision, int) and revision < _TOO_HIGH else None
+    return revision if type(revision) is int and 0 <= revision < _TOO_HIGH else None

@@ -9,6 +9,7 @@ one message of the standing request: what waits in a client for long would be re
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 
 import orjson
 from nats.aio.client import Client
@@ -16,7 +17,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ems_worker import errors
-from ems_worker.adapters.jetstream import connection, consumers, streams
+from ems_worker.adapters.jetstream import connection, consumers, delivery, streams
+from ems_worker.adapters.jetstream.delivery import Delivery
 from ems_worker.core.wire import Message
 
 _NS = 1_000_000_000
@@ -26,8 +28,8 @@ _HEARTBEAT_SECONDS = 5
 _SILENCE_SECONDS = 2.0 * _HEARTBEAT_SECONDS + 2.0
 _REST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.1
-_PENDING_TOKEN = {9: 8, 11: 10, 12: 10}
 _HEARTBEAT = "100"
+_SAID_CHARACTERS = 100
 _EXPIRED = frozenset({"404", "408"})
 _NAK = b"-NAK"
 
@@ -35,16 +37,19 @@ _NAK = b"-NAK"
 class Pull:
     """One consumer's messages. `bind` names the stream before the first fetch."""
 
-    def __init__(self, link: connection.Connection, consumer: str, batch: int) -> None:
+    def __init__(self, link: connection.Connection, consumer: str, subjects: Sequence[str], batch: int) -> None:
+        """`subjects`: what messages of the consumer may have as theirs, with wildcards."""
         self._link = link
         self._consumer = consumer
+        self._subjects = tuple(subjects)
         self._batch = batch
         self._stream = ""
         self._created_ns = 0
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
-        self._buffer: deque[Msg] = deque()
+        self._buffer: deque[tuple[Msg, Delivery]] = deque()
+        self._forgery_said = False
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         # Until when the standing request may be silent; None: there is none.
@@ -86,7 +91,7 @@ class Pull:
             if self._pending > 0 and len(self._buffer) < self._batch:
                 await self._rest()
             taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            return [self._message(one) for one in taken]
+            return [self._message(*one) for one in taken]
 
     async def release(self) -> None:
         """Gives back what was delivered and not fetched, so that it needn't wait for its redelivery."""
@@ -95,7 +100,7 @@ class Pull:
                 # Ends the standing request too, which would get at once what is given back.
                 await self._subscription.unsubscribe()
             while self._buffer:
-                await self._link.client.publish(self._buffer.popleft().reply, _NAK)
+                await self._link.client.publish(self._buffer.popleft()[0].reply, _NAK)
 
     async def _first(self, deadline: float) -> None:
         refusals = 0
@@ -148,9 +153,12 @@ class Pull:
 
     async def _receive(self, msg: Msg) -> None:
         if msg.reply:
-            self._buffer.append(msg)
-            tokens = msg.reply.split(".")
-            self._pending = int(tokens[_PENDING_TOKEN[min(len(tokens), 12)]])
+            found = delivery.read(msg.reply)
+            if found is None or not self._is_ours(msg.subject, found):
+                self._refuse(msg)
+                return
+            self._buffer.append((msg, found))
+            self._pending = found.pending
             if self._owed > 0:
                 self._owed -= 1
             else:
@@ -172,6 +180,29 @@ class Pull:
         self._standing_until = None
         self._pending = self._owed = 0
         self._news.set()
+
+    def _is_ours(self, subject: str, found: Delivery) -> bool:
+        """Whether the server delivered this from our stream by our consumer.
+
+        Anyone who may publish to our inbox can put a message there, and its reply subject would be published to as its
+        acknowledgement. But its subject is that of the inbox then.
+        """
+        return (
+            found.stream == self._stream
+            and found.consumer == self._consumer
+            and any(streams.covers(pattern, subject) for pattern in self._subjects)
+        )
+
+    def _refuse(self, msg: Msg) -> None:
+        if not self._forgery_said:
+            self._forgery_said = True
+            self._link.on_error(
+                errors.Unreadable(
+                    f"a message on {msg.subject[:_SAID_CHARACTERS]} didn't come from consumer {self._consumer} and was "
+                    "ignored, as others will be: somebody publishes to the worker's inbox. Remedy: give the worker an "
+                    "inbox prefix of its own (EMS_NATS_INBOX_PREFIX) that nobody else may use"
+                )
+            )
 
     async def _certain(self) -> bool:
         """Whether stream and consumer are still those that we bound to: False where nobody answers.
@@ -199,18 +230,16 @@ class Pull:
         self._doubtful = False
         return True
 
-    def _message(self, msg: Msg) -> Message:
-        tokens = msg.reply.split(".")
-        shift = _PENDING_TOKEN[min(len(tokens), 12)] - 8
+    def _message(self, msg: Msg, found: Delivery) -> Message:
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,
-            seq=int(tokens[5 + shift]),
+            seq=found.seq,
             subject=msg.subject,
             data=msg.data,
             headers=msg.headers or {},
-            delivered=int(tokens[4 + shift]),
-            published_ms=int(tokens[7 + shift]) // 1_000_000,
+            delivered=found.delivered,
+            published_ms=found.published_ns // 1_000_000,
             token=msg.reply,
         )
 

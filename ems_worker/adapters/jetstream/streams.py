@@ -17,6 +17,7 @@ STATUS = "EMS_STATUS"
 RESULTS = "EMS_RESULTS"
 DEAD_LETTERS = "EMS_DLQ"
 
+PLAN_SUBJECTS = ("ems.experiment.submit", "ems.experiment.submit.*")
 _RUN_SUBJECTS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
 EVENT_SUBJECTS = tuple(subject + end for subject in _RUN_SUBJECTS for end in ("", ".>"))
 
@@ -37,7 +38,7 @@ class Spec:
 
 
 SPECS = (
-    Spec(PLANS, ("ems.experiment.submit", "ems.experiment.submit.*"), discard="new", others=_MONTH),
+    Spec(PLANS, PLAN_SUBJECTS, discard="new", others=_MONTH),
     Spec(EVENTS, EVENT_SUBJECTS, others=_MONTH),
     Spec(
         STATUS,
