@@ -30,12 +30,16 @@ parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb"
 parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
 
 
-class Client(NatsClient):
-    """nats-py's client without two of its ways.
+_VIOLATION = "permissions violation"
+_QUOTE = "'"
 
-    It goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS. And it reads no more,
-    though it seems connected, after a message whose subjects are no UTF-8 or whose headers are none, as anybody can
-    publish it.
+
+class Client(NatsClient):
+    """nats-py's client without three of its ways.
+
+    It goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS. It reads no more, though
+    it seems connected, after a message whose subjects are no UTF-8 or whose headers are none, as anybody can publish
+    it. And it writes the subject of a permissions violation in lower case.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
@@ -50,6 +54,15 @@ class Client(NatsClient):
             raise NotEncryptedError
         return super()._connect_command()
 
+    async def _process_err(self, err_msg: str) -> None:
+        if _VIOLATION not in err_msg:
+            await super()._process_err(err_msg)
+            return
+        # The parser has put the server's words in lower case; a subject among them would be of no use.
+        found = parser.ERR_RE.match(self._ps.buf)
+        words = err_msg if found is None or not found[1] else found[1].decode("utf-8", "backslashreplace")
+        await self._error_cb(nats.errors.Error(f"nats: {words.strip(_QUOTE)}"))
+
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
@@ -61,6 +74,11 @@ class Client(NatsClient):
             return await super()._process_headers(headers)
         except (IndexError, ValueError):
             return None
+
+
+def is_violation(error: Exception) -> bool:
+    """Whether an error says only that a message or subscription wasn't allowed: the connection lives on."""
+    return _VIOLATION in str(error).lower()
 
 
 def _readable(subject: bytes) -> bytes:

@@ -100,6 +100,7 @@ class Worker:
                 )
             )
             health.trouble("broker", None)
+            health.watch("jetstream", lambda: broker.refused)
             streams = await self._ensure(broker, await manifest.identity())
             await self._serve(manifest, orchestrator, broker, streams)
 

@@ -80,6 +80,11 @@ class Broker:
         """The subject below which this broker receives messages and answers; the same for all its connections."""
         return self._link.inbox
 
+    @property
+    def refused(self) -> str | None:
+        """What the broker refuses now though there is a connection, with subjects and its words; None for nothing."""
+        return self._link.refusals.words
+
     async def ensure(self, owner: str, *, create: bool = True) -> Mapping[str, StreamIdentity]:
         """Makes missing streams (unless `create` forbids it) and consumers, and gives the streams' identities.
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from ems_worker import errors
 from ems_worker.adapters import nats_access
+from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import ways
 from ems_worker.settings.ways import Access
 
@@ -74,6 +75,7 @@ class Connection:
         self._on_disconnected = on_disconnected
         self._on_reconnected = on_reconnected
         self.on_error = on_error
+        self.refusals = Refusals()
         self._listeners: list[Listener] = []
         self._client: Client | None = None
         self._up = asyncio.Event()
@@ -208,6 +210,7 @@ class Connection:
             self._client = None
             for listener in self._listeners:
                 listener.lost()
+            self.refusals.clear()
             self._on_disconnected()
             await self._discard(client)
             client = None
@@ -251,6 +254,11 @@ class Connection:
         return client
 
     async def _note_error(self, error: Exception) -> None:
+        if nats_access.is_violation(error):
+            # The connection lives on. One a message comes, so only the first of each kind is said.
+            if self.refusals.note_violation(error):
+                self.on_error(error)
+            return
         self._last_error = nats_access.reason(self._last_error, error)
         if self._client is not None:
             self.on_error(error)

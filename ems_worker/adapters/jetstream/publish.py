@@ -163,7 +163,19 @@ class Publisher:
         finally:
             for token in tokens:
                 self._waiting.pop(token, None)
+        if self._link.connected:
+            self._note_refusals(items, sent.answers)
         return sent.answers
+
+    def _note_refusals(self, items: Sequence[Item], answers: Sequence[Answer | None]) -> None:
+        for item, answer in zip(items, answers, strict=True):
+            if _is_stored(answer) or _code(answer) == api.WRONG_LAST_SEQUENCE:
+                self._link.refusals.over(item.subject)
+            elif answer is None:
+                self._link.refusals.note_silence(item.subject, f"not acknowledged within {_ACK_SECONDS:g} s")
+            elif not _is_permanent(answer):
+                error = answer["error"]
+                self._link.refusals.note(item.subject, f"{error.get('description')} ({error.get('err_code', 503)})")
 
     def _most(self, subject: str, client: Client) -> int:
         """How large a message of this subject may be, as far as is known."""
@@ -250,7 +262,9 @@ def _is_stored(answer: Answer | None) -> bool:
 
 def _is_permanent(answer: Answer | None) -> bool:
     """Whether asking again would bring the same."""
-    return answer is not None and "error" in answer and answer["error"].get("code") not in (500, 503)
+    if answer is None or "error" not in answer:
+        return False
+    return answer["error"].get("code") not in (500, 503) and _code(answer) not in api.STORE_IS_FULL
 
 
 def _code(answer: Answer | None) -> int | None:

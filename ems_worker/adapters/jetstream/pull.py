@@ -60,6 +60,11 @@ class Pull:
         self._owed = 0
         self._doubtful = True
 
+    @property
+    def _next(self) -> str:
+        """The subject on which JetStream is asked for the next messages."""
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+
     def bind(self, stream: str, created_ns: int) -> None:
         """Which stream the consumer reads, and when that was created: another one of its name won't do."""
         self._stream, self._created_ns = stream, created_ns
@@ -111,6 +116,7 @@ class Pull:
             if self._standing_until is not None and _now() > self._standing_until:
                 self._standing_until = None
                 self._doubtful = True
+                self._link.refusals.note_silence(self._next, f"no answer within {_SILENCE_SECONDS:g} s")
             if self._doubtful and not await self._certain():
                 await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - _now())))
                 continue
@@ -139,10 +145,9 @@ class Pull:
         self._requests += 1
         if heartbeat:
             request["idle_heartbeat"] = _HEARTBEAT_SECONDS * _NS
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         try:
             reply = f"{self._inbox}.{kind}{self._requests}"
-            await self._link.client.publish(subject, orjson.dumps(request), reply=reply)
+            await self._link.client.publish(self._next, orjson.dumps(request), reply=reply)
         except (errors.BrokerUnavailable, *connection.FOREIGN):
             self.lost()
 
@@ -158,6 +163,7 @@ class Pull:
                 self._refuse(msg)
                 return
             self._buffer.append((msg, found))
+            self._link.refusals.over(self._next)
             self._pending = found.pending
             if self._owed > 0:
                 self._owed -= 1
@@ -166,9 +172,11 @@ class Pull:
             if self._owed == 0:
                 self._news.set()
             return
-        status = (msg.headers or {}).get("Status", "")
+        headers = msg.headers or {}
+        status = headers.get("Status", "")
         standing = msg.subject.rpartition(".")[2] == f"s{self._requests}"
         if status == _HEARTBEAT:
+            self._link.refusals.over(self._next)
             if standing and self._standing_until is not None:
                 self._standing_until = _now() + _SILENCE_SECONDS
             return
@@ -177,6 +185,7 @@ class Pull:
         if status not in _EXPIRED:
             # Consumer deleted, no responders, leadership changed, too many requests: worth a look before the next.
             self._doubtful = True
+            self._link.refusals.note(self._next, f"{headers.get('Description', '')} ({status})")
         self._standing_until = None
         self._pending = self._owed = 0
         self._news.set()
