@@ -202,7 +202,7 @@ class Settings(pydantic.BaseModel):
     )
     reply_prefixes: Annotated[tuple[_ReplyPrefix, ...], _Words] = Field(
         default=("_INBOX.",),
-        description="What the subject in a submitter's Ems-Reply-To may start with, separated by commas; empty: none.",
+        description="Inbox prefixes that replies may go to, separated by commas; empty: requests get no replies.",
     )
     status_interval_seconds: Annotated[_Seconds, Ge(0.1)] = Field(
         default=0.1, description="Least time between two published statuses of an experiment; the last always goes out."
