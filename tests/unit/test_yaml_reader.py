@@ -173,6 +173,9 @@ def test_numbers_are_keys_in_plans_for_elements_of_lists() -> None:
         ('{"a": 1', [("syntax", 1, 8)]),
         ('{\n "a": tru}', [("syntax", 2, 7)]),
         ('{"a": 1} x', [("syntax", 1, 10)]),
+        ('{"a": 18446744073709551616, x: {', [("syntax", 1, 29)]),
+        ('{"a": {"b": 1, "b": 1}, [}', [("syntax", 1, 25)]),
+        ('{"a": NaN]', [("syntax", 1, 10)]),
         ("[1]", [("wrong_type", 1, 1)]),
         ('{"a": ' + "[" * 100 + "]" * 100 + "}", [("too_deep", 1, 70)]),
         ('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}", [("too_deep", 1, 70)]),
@@ -333,3 +336,14 @@ def test_a_number_too_large_is_not_finite() -> None:
     """What no configuration can hold is refused where scalars are read."""
     with pytest.raises(scalars.NotFiniteError):
         scalars.number("1e400")
+
+
+TOKENS = ['"a"', '"b"', "1", "NaN", "9" * 30, '"\\ud800"', *"{}[],:"]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=25).map("".join))
+def test_any_tokens_of_json_are_a_document_or_problems(text: str) -> None:
+    """What is wrong with a value may stand before the place where the text stops being JSON."""
+    for whole in (text, '{"k": {"a": 1, "a": ' + text):
+        with contextlib.suppress(errors.PlanRejected):
+            yaml_reader.read_plan(whole.encode())

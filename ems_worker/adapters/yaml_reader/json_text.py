@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Container, Iterator
-from typing import Final, NoReturn
+from collections.abc import Callable, Container, Iterator
+from typing import Any, Final, NoReturn
 
 from ems_worker import errors
 from ems_worker.adapters.yaml_reader import limits
@@ -20,23 +20,37 @@ class _DuplicateError(ValueError):
     """A key is in one object twice."""
 
 
+class _NotJsonError(Exception):
+    """The text is something else."""
+
+
 def read(text: str) -> dict[str, JSON] | None:
     """The object that a JSON text says; None for text that is not JSON. Raises PlanRejected with line and column."""
     try:
-        data = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
-    except json.JSONDecodeError as error:
-        # What starts as JSON does and has a quoted key is meant as JSON, and YAML's words for it would mislead.
-        if not re.match(r'\s*\{\s*["}]', text):
-            return None
-        _refuse("syntax", f"this is not JSON: {error.msg}", (error.lineno, error.colno), cause=error)
-    except RecursionError:
-        _refuse_deep(text)
-    except (_DuplicateError, scalars.NotFiniteError):
-        _refuse_found(text)
+        try:
+            data = _decode(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        except (_DuplicateError, scalars.NotFiniteError):
+            # Seen on the way, perhaps before a place that isn't JSON at all: the walk needs a text that is.
+            _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len)
+            _refuse_found(text)
+    except _NotJsonError:
+        return None
     if not isinstance(data, dict):
         _refuse("wrong_type", "expected an object of keys to values, found a list", (1, 1))
     _check(data, text)
     return data
+
+
+def _decode(text: str, **hooks: Callable[[Any], Any]) -> Any:
+    try:
+        return json.loads(text, **hooks)
+    except json.JSONDecodeError as error:
+        # What starts as JSON does and has a quoted key is meant as JSON, and YAML's words for it would mislead.
+        if not re.match(r'\s*\{\s*["}]', text):
+            raise _NotJsonError from error
+        _refuse("syntax", f"this is not JSON: {error.msg}", (error.lineno, error.colno), cause=error)
+    except RecursionError:
+        _refuse_deep(text)
 
 
 def positions(
