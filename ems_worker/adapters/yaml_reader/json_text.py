@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Final, NoReturn
 
 from ems_worker import errors
@@ -41,7 +41,7 @@ def read(text: str) -> dict[str, JSON] | None:
     return data
 
 
-def _decode(text: str, **hooks: Callable[[Any], Any]) -> Any:
+def _decode(text: str, **hooks: Any) -> Any:
     try:
         return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
