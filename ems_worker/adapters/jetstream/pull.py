@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ems_worker import errors
-from ems_worker.adapters.jetstream import connection, consumers, delivery, streams
-from ems_worker.adapters.jetstream.delivery import Delivery
+from ems_worker.adapters.jetstream import connection, consumers, metadata, streams
+from ems_worker.adapters.jetstream.metadata import Metadata
 from ems_worker.core.wire import Message
 
 _NS = 1_000_000_000
@@ -48,7 +48,7 @@ class Pull:
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
-        self._buffer: deque[tuple[Msg, Delivery]] = deque()
+        self._buffer: deque[tuple[Msg, Metadata]] = deque()
         self._forgery_said = False
         self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -158,7 +158,7 @@ class Pull:
 
     async def _receive(self, msg: Msg) -> None:
         if msg.reply:
-            found = delivery.read(msg.reply)
+            found = metadata.read(msg.reply)
             if found is None or not self._is_ours(msg.subject, found):
                 self._refuse(msg)
                 return
@@ -190,7 +190,7 @@ class Pull:
         self._pending = self._owed = 0
         self._news.set()
 
-    def _is_ours(self, subject: str, found: Delivery) -> bool:
+    def _is_ours(self, subject: str, found: Metadata) -> bool:
         """Whether the server delivered this from our stream by our consumer.
 
         Anyone who may publish to our inbox can put a message there, and its reply subject would be published to as its
@@ -239,7 +239,7 @@ class Pull:
         self._doubtful = False
         return True
 
-    def _message(self, msg: Msg, found: Delivery) -> Message:
+    def _message(self, msg: Msg, found: Metadata) -> Message:
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.adapters.jetstream import delivery
-from ems_worker.adapters.jetstream.delivery import Delivery
+from ems_worker.adapters.jetstream import metadata
+from ems_worker.adapters.jetstream.metadata import Metadata
 
-SAID = Delivery("S", "C", 1, 22, 1700000000000000000, 7)
+SAID = Metadata("S", "C", 1, 22, 1700000000000000000, 7)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ SAID = Delivery("S", "C", 1, 22, 1700000000000000000, 7)
 )
 def test_a_delivery_is_read_in_every_form_the_server_writes(reply: str) -> None:
     """Plain, in a domain, and in a domain with a token that makes it unique."""
-    assert delivery.read(reply) == SAID
+    assert metadata.read(reply) == SAID
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_a_delivery_is_read_in_every_form_the_server_writes(reply: str) -> None:
 )
 def test_anything_else_is_no_delivery(reply: str) -> None:
     """Other subjects, other counts of tokens, and numbers that no server writes."""
-    assert delivery.read(reply) is None
+    assert metadata.read(reply) is None
 
 
 @given(st.text())
 def test_no_text_is_an_error(text: str) -> None:
     """Whatever a publisher names as reply subject."""
-    delivery.read(text)
-    delivery.read(f"$JS.ACK.{text}")
-    delivery.read("$JS.ACK.S.C." + ".".join(text[:5]))
+    metadata.read(text)
+    metadata.read(f"$JS.ACK.{text}")
+    metadata.read("$JS.ACK.S.C." + ".".join(text[:5]))

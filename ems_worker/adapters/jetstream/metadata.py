@@ -9,7 +9,7 @@ _DIGITS = 20
 _PLAIN, _DOMAIN, _UNIQUE = 9, 11, 12
 
 
-class Delivery(NamedTuple):
+class Metadata(NamedTuple):
     """`delivered`: how often the message was delivered. `pending`: how many the consumer has still to deliver."""
 
     stream: str
@@ -20,7 +20,7 @@ class Delivery(NamedTuple):
     pending: int
 
 
-def read(reply: str) -> Delivery | None:
+def read(reply: str) -> Metadata | None:
     """The delivery that a reply subject describes; None for a subject that acknowledges no message of a consumer."""
     tokens = reply.split(".", _UNIQUE)
     count = len(tokens)
@@ -30,4 +30,4 @@ def read(reply: str) -> Delivery | None:
     for number in (delivered, seq, published, pending):
         if len(number) > _DIGITS or not (number.isascii() and number.isdigit()):
             return None
-    return Delivery(stream, consumer, int(delivered), int(seq), int(published), int(pending))
+    return Metadata(stream, consumer, int(delivered), int(seq), int(published), int(pending))
