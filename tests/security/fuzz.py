@@ -116,7 +116,7 @@ async def _send(
                 except (nats.errors.Error, ValueError):
                     figures.refused_by_client += 1
             await client.flush(30)
-            await _send_raw(broker.port, raw)
+            await send_raw(broker.port, raw)
             figures.megabytes = max(figures.megabytes, megabytes(worker.pid))
             await wait.until(lambda: _keeps_up(worker, client), timeout=300, what="the worker to keep up")
             if not worker.running:
@@ -128,7 +128,7 @@ async def _send(
         await client.close()
 
 
-async def _send_raw(port: int, lines: list[bytes]) -> None:
+async def send_raw(port: int, lines: list[bytes]) -> None:
     """Each on a connection of its own: the server ends those whose control lines it can't read."""
     for line in lines:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
