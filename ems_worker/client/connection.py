@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import ssl
@@ -18,7 +19,7 @@ from nats.js.api import RawStreamMsg
 
 from ems_worker import errors
 from ems_worker.adapters import nats_access
-from ems_worker.settings import ways
+from ems_worker.settings import running, ways
 from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
@@ -65,6 +66,7 @@ class Connection:
     async def open(self) -> None:
         """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings
         that no connection can be made with."""
+        self._access = running.joined(self._access, os.environ)
         options = nats_access.options(self._access)
         try:
             async with asyncio.timeout(self._timeout) as self._opening:
