@@ -69,8 +69,8 @@ def load(
 
 def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
     """How to get into NATS, for a program that needs no other setting: flags stand before the variables EMS_NATS_*,
-    these before NATS_*, and where none of them is given the context counts that `nats context select` chose. What has no
-    credentials and leads to a platform of `ems up` of this user's gets that platform's own.
+    these before NATS_*, and where none of them is given the context counts that `nats context select` chose. What has
+    no credentials and leads to a platform of `ems up` of this user's gets that platform's own.
 
     Raises errors.SettingsError.
     """

@@ -48,7 +48,7 @@ def _with_token(path: Path) -> "list[grpc.aio.ClientInterceptor]":
         raise errors.SettingsError(f"the token for the orchestrator {path} is empty, or is not ASCII")
     added = ("authorization", f"Bearer {token.decode()}")
     # Call credentials, gRPC's own way, are not sent over a channel in plaintext, not even on this machine.
-    return [_UnaryCalls(added), _StreamedReplies(added)]
+    return [_UnaryCalls(added), _StreamedReplies(added)]  # type: ignore[list-item]  # a gap in its stubs
 
 
 class _Adding:
@@ -65,11 +65,11 @@ class _Adding:
         )
 
 
-class _UnaryCalls(_Adding, grpc.aio.UnaryUnaryClientInterceptor):
+class _UnaryCalls(_Adding, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in stubs only
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         return await continuation(self._more(details), request)
 
 
-class _StreamedReplies(_Adding, grpc.aio.UnaryStreamClientInterceptor):
+class _StreamedReplies(_Adding, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
         return await continuation(self._more(details), request)

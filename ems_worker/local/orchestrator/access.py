@@ -16,7 +16,7 @@ from ems_worker.settings import files, private
 LONGEST_SOCKET_PATH = 103
 
 
-class Tokens(grpc.aio.ServerInterceptor[Any, Any]):
+class Tokens(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
     """Refuses every call, of health and reflection too, that doesn't carry the token: UNAUTHENTICATED."""
 
     def __init__(self, token: bytes) -> None:
