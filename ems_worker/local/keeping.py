@@ -33,8 +33,6 @@ class Part:
     start: Callable[[], Awaitable[None]]
     stop: Callable[[float], Awaitable[None]]
     healthy: Callable[[], Awaitable[bool]] | None = None
-    started_at: float = 0.0
-    ends: int = 0
 
 
 async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -> None:
@@ -42,12 +40,14 @@ async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -
 
     After each end the next start is later, up to half a minute, until the part has run for a minute.
     """
+    ends = 0
     while True:
+        started = time.monotonic()
         why = await _end_of(part, say, hung_seconds)
-        if time.monotonic() - part.started_at > _STEADY_SECONDS:
-            part.ends = 0
-        pause = min(_FIRST_PAUSE_SECONDS * 2**part.ends, _LONGEST_PAUSE_SECONDS)
-        part.ends += 1
+        if time.monotonic() - started > _STEADY_SECONDS:
+            ends = 0
+        pause = min(_FIRST_PAUSE_SECONDS * 2**ends, _LONGEST_PAUSE_SECONDS)
+        ends += 1
         say(f"{part.name} {why} (log: {part.log}); starting it again in {pause:g} s")
         await asyncio.sleep(pause)
         try:

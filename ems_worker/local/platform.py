@@ -6,7 +6,6 @@ import dataclasses
 import os
 import secrets
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,9 @@ from ems_worker.local import guardian, keeping, nats_server, ports, process
 from ems_worker.local.orchestrator import access
 from ems_worker.settings import Channel, private, running
 
+# A worker that wasn't healthy for so long is ended and started again. It says itself that it isn't well when its event
+# loop hasn't turned for 15 s.
+HUNG_SECONDS = 30.0
 _READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
@@ -34,8 +36,7 @@ _OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 class Options:
     """What can be chosen about a platform. Ports that are None are chosen freely.
 
-    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given. A worker that wasn't
-    healthy for `hung_seconds` is ended and started again.
+    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given.
     """
 
     data_dir: Path
@@ -45,7 +46,6 @@ class Options:
     orchestrator_port: int | None = None
     http_port: int | None = None
     base_config_root: Path | None = None
-    hung_seconds: float = 30.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Platform:
         """Starts again, for ever, what ends without being asked to, and a worker that hangs."""
         async with asyncio.TaskGroup() as group:
             for part in self._parts:
-                group.create_task(keeping.keep(part, self._say, hung_seconds=self._options.hung_seconds))
+                group.create_task(keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS))
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         options, directory = self._options, self._directory
@@ -111,8 +111,15 @@ class Platform:
         self._say("starting nats-server, orchestrator and worker")
         guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
 
-        password = secrets.token_urlsafe(32)
-        broker = nats_server.NatsServer(directory / "nats", port=options.nats_port, login=(_USER, password))
+        login = (_USER, secrets.token_urlsafe(32))
+        port = ports.chosen(options.nats_port, "nats-server")
+        broker = nats_server.NatsServer(directory / "nats", port=port, login=login)
+        target, token = self._orchestrator_way()
+        platform = running.Platform(
+            running.path_for(port, os.environ), broker.url, *login, target, str(token) if token is not None else None
+        )
+        # Before the broker starts: a client that was connected to the platform before comes back at once.
+        stack.enter_context(running.announced(platform))
         stack.push_async_callback(broker.stop)
         await self._add(
             guards,
@@ -125,16 +132,7 @@ class Platform:
                 lambda _: broker.stop(),
             ),
         )
-        target, token = self._orchestrator_way()
-        platform = running.Platform(
-            path=running.path_for(broker.port, os.environ),
-            url=broker.url,
-            user=_USER,
-            password=password,
-            orchestrator=target,
-            orchestrator_token=str(token) if token is not None else None,
-        )
-        # The parts' own: the other one may be gone when the user has logged out.
+        # The parts have a file of their own: what was announced may be gone once its user has logged out.
         context = directory / "nats" / "context.json"
         os.close(private.write(context, platform.context()))
 
@@ -159,21 +157,23 @@ class Platform:
         await self._add(guards, _child_part(worker, healthy=lambda: keeping.answers(http, "/healthz")))
         await _ready(worker, lambda: keeping.answers(http, "/readyz"))
 
-        stack.enter_context(running.announced(platform))
         manifest = str(directory / "worker" / "manifest.db")
         self._addresses = Addresses(broker.url, str(context), target, f"http://{http}", str(directory), manifest)
 
     def _orchestrator_way(self) -> tuple[str, Path | None]:
-        """Its gRPC target, and the file of the token that calls by TCP carry."""
+        """Its gRPC target, and the file of the token that calls by TCP carry.
+
+        Without a port it is a Unix socket, unless all of our directories have paths too long for one.
+        """
         directory, port = self._directory / "orchestrator", self._options.orchestrator_port
-        if port is not None:
-            target = f"{ports.LOOPBACK}:{ports.chosen(port, 'orchestrator')}"
-            os.close(private.write(directory / "token", secrets.token_urlsafe(32).encode()))
-            return target, directory / "token"
-        socket = directory / "grpc.sock"
-        if len(os.fsencode(socket)) > access.LONGEST_SOCKET_PATH:
-            socket = running.directory(os.environ) / f"{secrets.token_hex(4)}.sock"
-        return f"unix:{socket}", None
+        name = f"{secrets.token_hex(4)}.sock"
+        for socket in (directory / "grpc.sock", running.directory(os.environ) / name) if port is None else ():
+            if len(os.fsencode(socket)) <= access.LONGEST_SOCKET_PATH:
+                return f"unix:{socket}", None
+        target = f"{ports.LOOPBACK}:{ports.chosen(port, 'orchestrator')}"
+        token = directory / "token"
+        os.close(private.write(token, secrets.token_urlsafe(32).encode()))
+        return target, token
 
     def _child(self, name: str, command: list[str], settings: Mapping[str, str]) -> process.Child:
         # Whoever is let into another NATS by this environment needs nothing of that here.
@@ -199,7 +199,6 @@ class Platform:
         async def guarded() -> None:
             await start()
             guards.watch(part.pid())
-            part.started_at = time.monotonic()
 
         part.start = guarded
         await part.start()

@@ -65,7 +65,9 @@ def announced(platform: Platform) -> Iterator[None]:
     try:
         yield
     finally:
-        platform.path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), platform.path.stat()):  # else the next platform is there
+                platform.path.unlink()
         os.close(descriptor)
 
 
