@@ -14,8 +14,6 @@ from ems_worker.local.orchestrator import server, simulation
 
 _BUILT_IN_MODEL = "reef-1"
 
-log = structlog.get_logger()
-
 
 def main() -> int:
     """0 after an orderly stop, 1 where it couldn't start, 2 for a wrong command line."""
@@ -70,21 +68,13 @@ def _options() -> server.Options:
     given = parser.parse_args()
     if (given.tls_cert is None) != (given.tls_key is None) or (given.tls_client_ca and given.tls_cert is None):
         parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs them")
-    guarded = given.listen.startswith("unix:") or given.token_file or given.tls_client_ca
-    if not guarded and not given.insecure:
-        parser.error(
-            f"everybody who can connect to {given.listen} could start simulations as this user: listen on unix:PATH, "
-            "give --token-file or --tls-client-ca, or allow it with --insecure"
-        )
-    if not guarded:
-        log.warning("orchestrator.open", listen=given.listen, reason="everybody who can connect may start simulations")
     if given.slots < 1:
         parser.error("--slots must be at least 1")
     try:
         simulator = simulation.Command.parse(given.simulator) if given.simulator else simulation.Command.default()
     except ValueError as wrong:
         parser.error(f"--simulator: {wrong}")
-    return server.Options(
+    options = server.Options(
         listen=given.listen,
         # Beside the address, what other NATS programs read: NATS_CREDS, NATS_CA, NATS_CONTEXT, ...
         nats=settings.access({"server": given.server, "context": given.context}, os.environ),
@@ -100,6 +90,12 @@ def _options() -> server.Options:
         tls_client_ca=given.tls_client_ca,
         token=given.token_file,
     )
+    if options.open and not given.insecure:
+        parser.error(
+            f"everybody who can connect to {given.listen} could start simulations as this user: listen on unix:PATH, "
+            "give --token-file or --tls-client-ca, or allow it with --insecure"
+        )
+    return options
 
 
 if __name__ == "__main__":

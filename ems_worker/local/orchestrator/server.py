@@ -52,6 +52,11 @@ class Options:
     token: Path | None = None
 
     @property
+    def open(self) -> bool:
+        """Whether everybody who can connect may start simulations."""
+        return self.socket is None and self.token is None and self.tls_client_ca is None
+
+    @property
     def socket(self) -> Path | None:
         """The Unix socket that it listens on; None: a TCP port."""
         return Path(self.listen.removeprefix("unix:")) if self.listen.startswith("unix:") else None
@@ -94,6 +99,8 @@ async def _serve(options: Options, memory: store.Store) -> None:
         on_event=post.wake,
     )
     server, alive = _grpc_server(options, memory, places)
+    if options.open:
+        log.warning("orchestrator.open", listen=options.listen)
     stop = _stop_event()
     async with asyncio.TaskGroup() as group:
         publishing = group.create_task(post.run())
