@@ -178,7 +178,8 @@ def _kept_out(servers: str, error: Exception) -> str:
     if isinstance(error, nats.errors.Error) and "auth" in why.lower():
         return (
             f"NATS at {servers} doesn't let us in ({why}): the credentials are missing or wrong; give them with "
-            "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY"
+            "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY; "
+            "a platform of `ems up` says which context is its own"
         )
     return f"no NATS server at {servers} ({why}); start one, or name another with --server or NATS_URL"
 

@@ -40,7 +40,7 @@ async def up(
     )
     call = {"data_dir": str(directory / "data"), "json_output": True, "nats_port": None} | options
     code = (
-        "import os, pathlib, sys; from ems_worker.local import keeping, platform, ports, up\n"
+        "import os, pathlib, sys; from ems_worker.local import platform, ports, up\n"
         f"{choice}{before}\n"
         f"given = {call!r}\n"
         "given['data_dir'] = pathlib.Path(given['data_dir'])\n"
