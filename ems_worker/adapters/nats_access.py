@@ -52,15 +52,6 @@ class Client(NatsClient):
             raise NotEncryptedError
         return super()._connect_command()
 
-    async def _process_connect_init(self) -> None:
-        try:
-            await super()._process_connect_init()
-        except BaseException:
-            # nats-py would go on to its next attempt and leave this connection open.
-            if self._transport is not None:
-                self._transport.close()  # type: ignore[no-untyped-call]
-            raise
-
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
@@ -72,6 +63,15 @@ class Client(NatsClient):
             return await super()._process_headers(headers)
         except (IndexError, ValueError):
             return None
+
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            # nats-py would go on to its next attempt and leave this connection open.
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise
 
 
 def _readable(subject: bytes) -> bytes:
