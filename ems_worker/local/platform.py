@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import secrets
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,22 +14,30 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ems_worker.local import guardian, nats_server, ports, process
+from ems_worker import errors
+from ems_worker.adapters.orchestrator import security
+from ems_worker.local import guardian, keeping, nats_server, ports, process
+from ems_worker.local.orchestrator import access
+from ems_worker.settings import Channel, private, running
 
+# A worker that wasn't healthy for so long is ended and started again. It says itself that it isn't well when its event
+# loop hasn't turned for 15 s.
+HUNG_SECONDS = 30.0
 _READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-_WATCH_SECONDS = 0.2
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
 _WORKER_GRACE_SECONDS = 15.0
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-# A part that ran so long before it died starts again without the pause of its earlier deaths.
-_HEALTHY_SECONDS = 60.0
+_USER = "ems"
+# What a platform's directory has in it, with what the demo exports.
+_OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """What can be chosen about a platform. Ports that are None are chosen freely."""
+    """What can be chosen about a platform. Ports that are None are chosen freely.
+
+    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given.
+    """
 
     data_dir: Path
     slots: int | None = None
@@ -42,26 +50,14 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the platform's parts are."""
+    """Where the platform's parts are; `context` is a file of NATS' address and credentials, as the `nats` command's."""
 
     nats_url: str
+    context: str
     orchestrator: str
     http: str
     data_dir: str
     manifest: str
-
-
-@dataclasses.dataclass(slots=True)
-class _Part:
-    """A process of the platform, with what it takes to start it again."""
-
-    name: str
-    log: Path
-    pid: Callable[[], int]
-    running: Callable[[], bool]
-    start: Callable[[], Awaitable[None]]
-    started_at: float = 0.0
-    deaths: int = 0
 
 
 class Platform:
@@ -76,7 +72,7 @@ class Platform:
         self._say = say
         self._directory = options.data_dir.resolve()
         self._stack = contextlib.AsyncExitStack()
-        self._parts: list[_Part] = []
+        self._parts: list[keeping.Part] = []
         self._addresses: Addresses | None = None
 
     @property
@@ -98,49 +94,86 @@ class Platform:
         await self._stack.aclose()
 
     async def watch(self) -> None:
-        """Starts again, for ever, what ends without being asked to; longer and longer after each death."""
+        """Starts again, for ever, what ends without being asked to, and a worker that hangs."""
         async with asyncio.TaskGroup() as group:
             for part in self._parts:
-                group.create_task(self._keep(part))
+                group.create_task(keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS))
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         options, directory = self._options, self._directory
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as failed:
-            raise process.DirectoryUnusable(f"the directory {directory} can't be made: {failed.strerror}") from failed
-        stack.enter_context(process.lock(directory / "lock", "platform"))
+            private.data_directory(directory, _OURS)
+            stack.enter_context(process.lock(directory / "lock", "platform"))
+            for name in ("orchestrator", "logs", "worker"):
+                private.directory(directory / name)
+        except errors.FileUnwritable as failed:
+            raise process.DirectoryUnusable(str(failed)) from failed
         self._say("starting nats-server, orchestrator and worker")
         guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
 
-        broker = nats_server.NatsServer(directory / "nats", port=options.nats_port)
+        login = (_USER, secrets.token_urlsafe(32))
+        port = ports.chosen(options.nats_port, "nats-server")
+        broker = nats_server.NatsServer(directory / "nats", port=port, login=login)
+        target, token = self._orchestrator_way()
+        platform = running.Platform(
+            running.path_for(port, os.environ), broker.url, *login, target, str(token) if token is not None else None
+        )
+        # Before the broker starts: a client that was connected to the platform before comes back at once.
+        stack.enter_context(running.announced(platform))
         stack.push_async_callback(broker.stop)
         await self._add(
-            guards, _Part("nats-server", broker.log, lambda: broker.pid, lambda: broker.running, broker.start)
+            guards,
+            keeping.Part(
+                "nats-server",
+                broker.log,
+                lambda: broker.pid,
+                lambda: broker.running,
+                broker.start,
+                lambda _: broker.stop(),
+            ),
         )
+        # The parts have a file of their own: what was announced may be gone once its user has logged out.
+        context = directory / "nats" / "context.json"
+        os.close(private.write(context, platform.context()))
 
-        target = f"{ports.LOOPBACK}:{ports.chosen(options.orchestrator_port, 'orchestrator')}"
-        orchestrator = self._child("orchestrator", self._orchestrator_command(target, broker.url), {})
+        orchestrator = self._child("orchestrator", self._orchestrator_command(target, token, context), {})
         stack.push_async_callback(orchestrator.stop, _ORCHESTRATOR_GRACE_SECONDS)
         await self._add(guards, _child_part(orchestrator))
-        await _ready(orchestrator, lambda: _serving(target))
+        await _ready(orchestrator, lambda: _serving(target, token))
 
         http = f"{ports.LOOPBACK}:{ports.chosen(options.http_port, 'worker')}"
         settings = {
-            "EMS_SERVER": broker.url,
+            "EMS_CONTEXT": str(context),
             "EMS_ORCHESTRATOR": target,
             "EMS_DATA_DIR": str(directory / "worker"),
             "EMS_HTTP": http,
         }
+        if token is not None:
+            settings["EMS_ORCHESTRATOR_TOKEN"] = str(token)
         if options.base_config_root is not None:
             settings["EMS_BASE_CONFIG_ROOT"] = str(options.base_config_root.resolve())
         worker = self._child("worker", [sys.executable, "-m", "ems_worker.cli.worker", "run"], settings)
         stack.push_async_callback(worker.stop, _WORKER_GRACE_SECONDS)
-        await self._add(guards, _child_part(worker))
-        await _ready(worker, lambda: _answers(http, "/readyz"))
+        await self._add(guards, _child_part(worker, healthy=lambda: keeping.answers(http, "/healthz")))
+        await _ready(worker, lambda: keeping.answers(http, "/readyz"))
 
         manifest = str(directory / "worker" / "manifest.db")
-        self._addresses = Addresses(broker.url, target, f"http://{http}", str(directory), manifest)
+        self._addresses = Addresses(broker.url, str(context), target, f"http://{http}", str(directory), manifest)
+
+    def _orchestrator_way(self) -> tuple[str, Path | None]:
+        """Its gRPC target, and the file of the token that calls by TCP carry.
+
+        Without a port it is a Unix socket, unless all of our directories have paths too long for one.
+        """
+        directory, port = self._directory / "orchestrator", self._options.orchestrator_port
+        name = f"{secrets.token_hex(4)}.sock"
+        for socket in (directory / "grpc.sock", running.directory(os.environ) / name) if port is None else ():
+            if len(os.fsencode(socket)) <= access.LONGEST_SOCKET_PATH:
+                return f"unix:{socket}", None
+        target = f"{ports.LOOPBACK}:{ports.chosen(port, 'orchestrator')}"
+        token = directory / "token"
+        os.close(private.write(token, secrets.token_urlsafe(32).encode()))
+        return target, token
 
     def _child(self, name: str, command: list[str], settings: Mapping[str, str]) -> process.Child:
         # Whoever is let into another NATS by this environment needs nothing of that here.
@@ -148,10 +181,11 @@ class Platform:
         env = {name: value for name, value in os.environ.items() if not name.startswith(others)} | dict(settings)
         return process.Child(name, command, log=self._directory / "logs" / f"{name}.log", env=env)
 
-    def _orchestrator_command(self, target: str, server: str) -> list[str]:
+    def _orchestrator_command(self, target: str, token: Path | None, context: Path) -> list[str]:
         given = {
             "--listen": target,
-            "--server": server,
+            "--token-file": token,
+            "--context": context,
             "--data-dir": str(self._directory / "orchestrator"),
             "--slots": self._options.slots,
             "--simulator": self._options.simulator,
@@ -159,40 +193,25 @@ class Platform:
         flags = [f"{name}={value}" for name, value in given.items() if value is not None]
         return [sys.executable, "-m", "ems_worker.local.orchestrator", *flags]
 
-    async def _add(self, guards: guardian.Guardian, part: _Part) -> None:
+    async def _add(self, guards: guardian.Guardian, part: keeping.Part) -> None:
         start = part.start
 
         async def guarded() -> None:
             await start()
             guards.watch(part.pid())
-            part.started_at = time.monotonic()
 
         part.start = guarded
         await part.start()
         self._parts.append(part)
 
-    async def _keep(self, part: _Part) -> None:
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            if part.running():
-                continue
-            if time.monotonic() - part.started_at > _HEALTHY_SECONDS:
-                part.deaths = 0
-            pause = min(_FIRST_PAUSE_SECONDS * 2**part.deaths, _LONGEST_PAUSE_SECONDS)
-            part.deaths += 1
-            self._say(f"{part.name} ended unexpectedly (log: {part.log}); starting it again in {pause:g} s")
-            await asyncio.sleep(pause)
-            try:
-                await part.start()
-            except process.PlatformFailed as failed:
-                self._say(f"{part.name} did not start: {failed}")
 
-
-def _child_part(child: process.Child) -> _Part:
+def _child_part(child: process.Child, healthy: Callable[[], Awaitable[bool]] | None = None) -> keeping.Part:
     async def start() -> None:
         child.start()
 
-    return _Part(child.name, child.log, lambda: child.pid, lambda: child.running, start)
+    return keeping.Part(
+        child.name, child.log, lambda: child.pid, lambda: child.running, start, child.stop, healthy=healthy
+    )
 
 
 async def _ready(child: process.Child, probe: Callable[[], Awaitable[bool]]) -> None:
@@ -207,28 +226,11 @@ async def _ready(child: process.Child, probe: Callable[[], Awaitable[bool]]) -> 
     raise process.PlatformFailed(f"{child.name} {state}; its log, {child.log}, ends with:\n{child.last_words()}")
 
 
-async def _serving(target: str) -> bool:
+async def _serving(target: str, token: Path | None) -> bool:
     """Whether the standard gRPC health service says so."""
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with security.channel(Channel(target, token=token), ()) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-async def _answers(address: str, path: str) -> bool:
-    """Whether a GET of this path is answered with 200."""
-    host, _, port = address.rpartition(":")
-    try:
-        reader, writer = await asyncio.open_connection(host, int(port))
-    except OSError:
-        return False
-    try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-        status = (await reader.readline()).split()
-    except OSError:
-        return False
-    finally:
-        writer.close()
-    return status[1:2] == [b"200"]

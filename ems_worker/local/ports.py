@@ -7,11 +7,11 @@ import fcntl
 import os
 import random
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ems_worker.local import process
+from ems_worker.settings import private, running
 
 LOOPBACK = "127.0.0.1"
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -58,10 +58,10 @@ async def turn() -> AsyncIterator[None]:
     """Lets one platform of this user at a time look for ports and start on them.
 
     Two that start at once would both find the usual ports free, and the second would fail, or take the first one's
-    parts for its own.
+    parts for its own. Raises errors.FileUnwritable where this user has no directory for the lock.
     """
-    path = Path(tempfile.gettempdir()) / f"ems-platform-{os.getuid()}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    # In a directory that only we can enter: in one that all may write to, others could make it first.
+    descriptor = private.file(running.directory(os.environ) / "ports.lock")
     try:
         while True:
             try:

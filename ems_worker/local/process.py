@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ems_worker import errors
+from ems_worker.settings import private
 
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
+# What it writes is its user's only.
+_UMASK = 0o077
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -48,7 +51,7 @@ def lock(path: Path, holder: str) -> Iterator[None]:
     Raises PlatformFailed where another has it, DirectoryUnusable where nothing can be written there.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = private.file(path)
     except OSError as failed:
         raise DirectoryUnusable(f"{path.parent} can't be written: {failed.strerror}") from failed
     try:
@@ -62,7 +65,7 @@ def lock(path: Path, holder: str) -> Iterator[None]:
 
 
 class Child:
-    """A process in a session of its own, its output appended to a log file.
+    """A process in a session of its own, its output appended to a log file; what it writes only its user may read.
 
     A session of its own keeps Ctrl-C in the terminal from reaching it: its owner decides the order in which things
     stop. It isn't bound to an event loop, so one loop may start it and another end it. A Child can be started again
@@ -95,9 +98,9 @@ class Child:
         """Starts the process. Raises PlatformFailed where it can't be executed."""
         if self.running:
             return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with self.log.open("ab") as log:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with open(private.file(self.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
                 self._process = subprocess.Popen(  # noqa: S603 - the command is ours, or the user's own choice
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -105,6 +108,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env=self._env,
                     start_new_session=True,
+                    umask=_UMASK,
                 )
         except OSError as failed:
             raise PlatformFailed(f"{self.name} can't be started: {failed}") from failed

@@ -17,7 +17,7 @@ from ems_worker.local import platform, ports
 from ems_worker.local.orchestrator import simulation
 
 # Where ems-publish, ems and ems-worker look when nothing is said.
-_NATS_PORT, _ORCHESTRATOR_PORT, _HTTP_PORT = 4222, 50051, 8080
+_NATS_PORT, _HTTP_PORT = 4222, 8080
 _INTERRUPTED = 130
 
 
@@ -35,7 +35,8 @@ def run(
     """Runs a platform until SIGINT, SIGTERM or SIGHUP; the exit code, 0 after an orderly stop.
 
     With `json_output` the first line on stdout, once all is ready, is the addresses as a JSON object. Ports that
-    aren't given are the usual ones where they are free. Raises PlatformFailed where a part can't be started, and
+    aren't given are the usual ones where they are free; without `orchestrator_port` the orchestrator has a Unix socket.
+    Raises PlatformFailed where a part can't be started, and
     SettingsError where the simulator can't.
     """
     if simulator is not None:
@@ -108,7 +109,6 @@ def _with_ports(options: platform.Options) -> platform.Options:
     return dataclasses.replace(
         options,
         nats_port=options.nats_port or ports.prefer(_NATS_PORT),
-        orchestrator_port=options.orchestrator_port or ports.prefer(_ORCHESTRATOR_PORT),
         http_port=options.http_port or ports.prefer(_HTTP_PORT),
     )
 
@@ -117,6 +117,7 @@ def _welcome(addresses: platform.Addresses) -> str:
     server = "" if addresses.nats_url.endswith(f":{_NATS_PORT}") else f" --server {addresses.nats_url}"
     return (
         f"NATS          {addresses.nats_url}\n"
+        f"credentials   {addresses.context} (nats --context FILE; our own commands find them)\n"
         f"orchestrator  {addresses.orchestrator}\n"
         f"worker        {addresses.http}/readyz, /healthz, /metrics\n"
         f"manifest      {addresses.manifest}\n"

@@ -47,10 +47,15 @@ def selected(environ: Mapping[str, str]) -> str | None:
 
 
 def read(name: str, environ: Mapping[str, str]) -> Iterator[tuple[str, object]]:
-    """A context's settings, by our names. Raises errors.SettingsError for one that isn't there or can't be used."""
+    """A context's settings, by our names; `name` may also be the path of its file, as for the `nats` command.
+
+    Raises errors.SettingsError for one that isn't there or can't be used.
+    """
     directory = _directory(environ) / "context"
     path = directory / f"{name}.json"
-    if not _NAME.fullmatch(name) or not path.is_file():
+    if name.endswith(".json") and Path(name).is_file():
+        path = Path(name)
+    elif not _NAME.fullmatch(name) or not path.is_file():
         known = ", ".join(sorted(file.stem for file in directory.glob("*.json"))) or "none"
         raise errors.SettingsError(f"there is no NATS context {name!r} in {directory}; there: {known}")
     try:

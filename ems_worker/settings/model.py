@@ -159,6 +159,9 @@ class Settings(pydantic.BaseModel):
         default=None, description="Our own certificate for the orchestrator (PEM), with orchestrator_key."
     )
     orchestrator_key: _MaybeFile = Field(default=None, description="Its private key (PEM), readable by nobody else.")
+    orchestrator_token: _MaybeFile = Field(
+        default=None, description="File with the bearer token that the orchestrator asks for, readable by nobody else."
+    )
     orchestrator_plaintext: bool = Field(
         default=False, description="Allow the orchestrator without TLS though it is not on this machine."
     )
@@ -260,6 +263,7 @@ class Settings(pydantic.BaseModel):
             cert=self.orchestrator_cert,
             key=self.orchestrator_key,
             plaintext=self.orchestrator_plaintext,
+            token=self.orchestrator_token,
         )
 
     @property

@@ -10,7 +10,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
-from ems_worker.settings import contexts, model, table
+from ems_worker.settings import contexts, model, running, table
 from ems_worker.settings.ways import Access
 
 FILE_VARIABLE = "EMS_CONFIG"
@@ -46,8 +46,8 @@ _Given = tuple[str, object, str]
 def load(
     flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
 ) -> tuple[model.Settings, Mapping[str, str]]:
-    """The settings, and for each where its value comes from: `default`, the file's path, the variable, the flag, or the
-    context of the nats command that one of them named.
+    """The settings, and for each where its value comes from: `default`, the file's path, the variable, the flag, the
+    context of the nats command that one of them named, or the platform of `ems up` that the server's address leads to.
 
     Flags that are None weren't given. `file` stands before EMS_CONFIG. Raises errors.SettingsError with everything
     that is wrong: unknown names with the nearest known one, bad values with where they were given.
@@ -61,12 +61,16 @@ def load(
     given.add(_from_environment(environ, wrong))
     given.add(_from_flags(flags))
     settings = given.validated(wrong)
+    if (platform := running.find(settings.access, environ)) is not None:
+        given.join(platform)
+        settings = given.validated([])
     return settings, {name: given.origins.get(name, "default") for name in model.Settings.model_fields}
 
 
 def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
     """How to get into NATS, for a program that needs no other setting: flags stand before the variables EMS_NATS_*,
-    these before NATS_*, and where none of them is given the context counts that `nats context select` chose.
+    these before NATS_*, and where none of them is given the context counts that `nats context select` chose. What has
+    no credentials and leads to a platform of `ems up` of this user's gets that platform's own.
 
     Raises errors.SettingsError.
     """
@@ -77,7 +81,7 @@ def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
     given.add(_from_flags(flags))
     if not given.values and (name := contexts.selected(environ)) is not None:
         given.add([("context", name, "nats context select")])
-    return given.validated([]).access
+    return running.joined(given.validated([]).access, environ)
 
 
 class _Layers:
@@ -104,6 +108,19 @@ class _Layers:
             self._forget(_IDENTITY)
         for name, (value, origin) in given.items():
             self._set(name, value, origin)
+
+    def join(self, platform: running.Platform) -> None:
+        """What a platform that runs here says of itself; the orchestrator only where no other was named."""
+        origin = f"running platform {platform.path}"
+        for name, value in (
+            ("server", (platform.url,)),
+            ("nats_user", platform.user),
+            ("nats_password", platform.password),
+        ):
+            self._set(name, value, origin)
+        if "orchestrator" not in self.values:
+            self._set("orchestrator", platform.orchestrator, origin)
+            self._set("orchestrator_token", platform.orchestrator_token, origin)
 
     def validated(self, wrong: list[str]) -> model.Settings:
         """The settings. Raises errors.SettingsError with what is wrong, and with what was before."""

@@ -17,6 +17,7 @@ class Access:
 
     `cert` and `key` are our own certificate, `ca` whom we trust instead of the system's. Any of them, or one address
     with `tls://`, demands TLS of all servers. `plaintext` allows to do without though the server isn't on this machine.
+    `platform` is the file of the platform of `ems up` that user and password are from: each connection reads it anew.
     """
 
     servers: tuple[str, ...]
@@ -31,6 +32,7 @@ class Access:
     tls_first: bool = False
     inbox_prefix: str | None = None
     plaintext: bool = False
+    platform: Path | None = None
 
     @property
     def encrypted(self) -> bool:
@@ -74,7 +76,10 @@ class Access:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Channel:
-    """How to reach the orchestrator: its gRPC target, and what protects the way. Any of the files asks for TLS."""
+    """How to reach the orchestrator: its gRPC target, and what protects the way.
+
+    Any of `ca`, `cert` and `key` asks for TLS. `token` is the file of a bearer token that every call carries.
+    """
 
     target: str
     tls: bool = False
@@ -82,6 +87,7 @@ class Channel:
     cert: Path | None = None
     key: Path | None = None
     plaintext: bool = False
+    token: Path | None = None
 
     @property
     def encrypted(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import client, errors
+from ems_worker.adapters import nats_access
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.settings import Access
 from tests.support import security, servers, wait
@@ -190,3 +191,33 @@ async def test_credentials_that_are_replaced_are_read_at_the_next_connection(
             assert not broker.connected
             security.private(key, certificates.client_key.read_bytes())
             await wait.until(lambda: broker.connected, what="a connection with the new key")
+
+
+async def test_an_attempt_that_fails_leaves_no_connection_open() -> None:
+    """A client that comes back to a server which refuses it closes each connection before it tries the next."""
+    ended: list[bytes] = []
+
+    async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id": "x", "auth_required": true, "max_payload": 1000, "proto": 1}\r\n')
+        await reader.readline()
+        if not ended:
+            await reader.readline()  # its PING
+            writer.write(b"PONG\r\n")
+            ended.append(b"")
+        else:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            ended.append(await reader.read())
+        writer.close()
+
+    async def ignored(_: Exception) -> None:
+        """nats-py would log it."""
+
+    async with await asyncio.start_server(refusing, "127.0.0.1", 0) as server:
+        access = Access((f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}",))
+        one = nats_access.client(access)
+        options = nats_access.options(access)
+        await one.connect(**options, error_cb=ignored, max_reconnect_attempts=-1, reconnect_time_wait=0)
+        try:
+            await wait.until(lambda: len(ended) > 3, what="three attempts that were refused")
+        finally:
+            await one.close()

@@ -25,10 +25,14 @@ def certificates(tmp_path: Path) -> security.Certificates:
 
 @contextlib.asynccontextmanager
 async def serving(
-    tmp_path: Path, nats_url: str, flags: Sequence[str] = (), env: dict[str, str] | None = None
+    tmp_path: Path,
+    nats_url: str,
+    flags: Sequence[str] = ("--insecure",),
+    env: dict[str, str] | None = None,
+    target: str | None = None,
 ) -> AsyncIterator[str]:
-    """The local orchestrator as a process; its gRPC target."""
-    target = f"{ports.LOOPBACK}:{ports.free_port()}"
+    """The local orchestrator as a process; its gRPC target, a free port unless given."""
+    target = target or f"{ports.LOOPBACK}:{ports.free_port()}"
     command = ["--listen", target, "--server", nats_url, "--data-dir", str(tmp_path / "data"), "--slots", "1"]
     module = [sys.executable, "-m", "ems_worker.local.orchestrator"]
     command = [*module, *command, "--simulator", local_orchestrator.SHELL, *flags]
@@ -61,7 +65,7 @@ async def fails(channel: Channel, words: str) -> None:
 
 async def test_tls(tmp_path: Path, certificates: security.Certificates) -> None:
     """With the CA that is given; not with another, not with gRPC's own, not without TLS."""
-    async with serving(tmp_path, "nats://127.0.0.1:1", tls_flags(certificates)) as target:
+    async with serving(tmp_path, "nats://127.0.0.1:1", tls_flags(certificates, "--insecure")) as target:
         await starts(Channel(target, ca=certificates.ca))
         await fails(Channel(target, ca=certificates.other_ca), "CERTIFICATE_VERIFY_FAILED")
         await fails(Channel(target, tls=True), "CERTIFICATE_VERIFY_FAILED")

@@ -256,7 +256,7 @@ async def test_the_built_in_simulator_is_the_default(broker: servers.NatsServer,
     async with (
         servers.GrpcProgram(
             "ems_worker.local.orchestrator",
-            ["--server", broker.url, "--data-dir", str(tmp_path / "data")],
+            ["--insecure", "--server", broker.url, "--data-dir", str(tmp_path / "data")],
             log=tmp_path / "log",
         ) as program,
         grpc.aio.insecure_channel(program.target) as channel,

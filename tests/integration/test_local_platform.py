@@ -8,9 +8,7 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,72 +17,15 @@ from ems_worker.cli import exits
 from ems_worker.local import platform, ports, process, results
 from ems_worker.local import up as up_command
 from tests.support import processes, servers, wait
+from tests.support.local_platform import BASE, plan, up
 
-BASE = (servers.ROOT / "examples" / "reef_base.yaml").read_text()
 SLOW = "sh -c 'sleep 60'"
-
-
-@dataclasses.dataclass
-class Up:
-    """`ems up` as a process, ready."""
-
-    program: servers.Program
-    addresses: dict[str, str]
-
-
-async def up(directory: Path, *, usual: tuple[int, int, int] | None = None, **options: Any) -> Up:
-    """Starts a platform below this directory, as `ems up --json` does; ports of its own choice, or `usual` ones."""
-    choice = (  # tests run beside what else this machine runs
-        "ports.prefer = lambda port: ports.free_port()\n"
-        if usual is None
-        else f"up._NATS_PORT, up._ORCHESTRATOR_PORT, up._HTTP_PORT = {usual!r}\n"
-    )
-    call = {"data_dir": str(directory / "data"), "json_output": True, "nats_port": None} | options
-    code = (
-        "import pathlib, sys; from ems_worker.local import ports, up\n"
-        f"{choice}"
-        f"given = {call!r}\n"
-        "given['data_dir'] = pathlib.Path(given['data_dir'])\n"
-        "sys.exit(up.run(**given))"
-    )
-    program = servers.Program("up", [sys.executable, "-c", code], log=directory / "up.log")
-    program.start()
-
-    def ready() -> dict[str, str]:
-        assert program.running, program.last_words()
-        lines = [line for line in program.log.read_text().splitlines() if line.startswith("{")]
-        return json.loads(lines[0]) if lines else {}
-
-    return Up(program, await wait.until(ready, timeout=40, what="the platform to be ready"))
-
-
-@pytest.fixture
-async def swept(tmp_path: Path) -> AsyncIterator[Path]:
-    """A directory whose processes, if a failed test leaves any, are ended after it."""
-    yield tmp_path
-    for pid in processes.mentioning(str(tmp_path)):
-        os.kill(pid, signal.SIGKILL)
-
-
-def plan(**more: Any) -> bytes:
-    """A small plan over the reef, as JSON."""
-    base = BASE.replace("max_ticks: 700", "max_ticks: 20")
-    axis = {"simulation_layer.environment.water_temperature": [26.0, 30.0]}
-    document = {"experiment_id": "small", "base_config": json.loads(to_json(base)), "parameter_space": axis, **more}
-    return json.dumps(document).encode()
-
-
-def to_json(text: str) -> str:
-    """YAML as JSON."""
-    import yaml
-
-    return json.dumps(yaml.safe_load(text))
 
 
 async def test_up_runs_a_plan_and_stops_without_a_trace(swept: Path) -> None:
     """The first line on stdout tells of a platform that is ready; a plan runs on it; SIGTERM ends all, exit code 0."""
     here = await up(swept)
-    assert set(here.addresses) == {"nats_url", "orchestrator", "http", "data_dir", "manifest"}
+    assert set(here.addresses) == {"nats_url", "context", "orchestrator", "http", "data_dir", "manifest"}
     async with client.EmsClient(here.addresses["nats_url"]) as ems:
         await ems.publish(plan(metrics_to_track=["population"], num_replicates_per_run=2))
         decision = await ems.decision(1, timeout=20)
@@ -165,7 +106,7 @@ async def test_two_that_start_at_once_share_nothing(swept: Path) -> None:
     """The usual ports go to one of two platforms, the other takes ports of its own: a plan for it runs there."""
     for name in ("a", "b"):
         (swept / name).mkdir()
-    usual = (ports.free_port(), ports.free_port(), ports.free_port())
+    usual = (ports.free_port(), ports.free_port())
     here, there = await asyncio.gather(up(swept / "a", usual=usual), up(swept / "b", usual=usual))
     try:
         theirs = {name: (here.addresses[name], there.addresses[name]) for name in here.addresses}

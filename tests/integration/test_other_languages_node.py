@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ems_worker.conformance import check, kit, orchestrator
-from tests.support import other_languages, servers, whole
+from tests.support import local_platform, other_languages, servers, whole
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
 SHELL_LONG = b"""sleep 5; echo '{"metrics": {"population": 12}}'\n"""
@@ -42,12 +42,10 @@ async def node_orchestrator(
         yield one
 
 
-async def publish(broker: servers.NatsServer, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+async def publish(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """examples/publish.mjs: its exit code, and the documents that it printed."""
     script = other_languages.EXAMPLES / "publish.mjs"
-    process = await asyncio.create_subprocess_exec(
-        other_languages.node(), script, "--server", broker.url, *arguments, stdout=subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(other_languages.node(), script, *arguments, stdout=subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, [json.loads(line) for line in out.splitlines()]
@@ -86,18 +84,26 @@ async def test_the_worker_runs_a_plan_with_programs_in_node(
     simulator = """echo '{"metrics": {"population": '$(wc -l < "$SIMULATION_CONFIG")'}}'"""
     async with node_orchestrator(broker, tmp_path, simulator, flags) as one:
         async with whole.Worker(tmp_path, broker.url, one.address):
-            code, (decision, status) = await publish(broker)
+            code, (decision, status) = await publish("--server", broker.url)
             assert (decision["decision"], decision["points"], decision["jobs"]) == ("accepted", 2, 4)
             assert (status["state"], status["counts"]["completed"], status["progress"]) == ("completed", 4, 1.0)
             assert code == 0
             plan = tmp_path / "plan.yaml"
             plan.write_text("experiment_name: typo\nbase_config: {a: 1}\nparameter_spice: {a: [1, 2]}\n")
-            code, (decision,) = await publish(broker, str(plan))
+            code, (decision,) = await publish("--server", broker.url, str(plan))
             assert (code, decision["decision"]) == (1, "rejected")
     started = [path.name for path in (tmp_path / "orchestrator").iterdir() if path.is_dir()]
     assert sorted(started) == [
         f"{status['experiment_id']}-p{point:06d}-r{n:03d}-a1" for point in (0, 1) for n in (0, 1)
     ]
+
+
+async def test_a_publisher_in_node_gets_into_a_platform(swept: Path) -> None:
+    """By the file that `ems up` names, a context of the nats command."""
+    here = await local_platform.up(swept)
+    code, (decision, status) = await publish("--context", here.addresses["context"])
+    assert (code, decision["decision"], status["state"]) == (0, "accepted", "completed")
+    await here.program.stop(grace=30)
 
 
 def test_no_registry_is_named() -> None:

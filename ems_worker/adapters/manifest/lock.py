@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ems_worker import errors
+from ems_worker.settings import private
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def exclusive(database: Path) -> Iterator[None]:
     """
     path = Path(f"{database}.lock")
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = private.file(path)
     except OSError as error:
         raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
     try:

@@ -1,7 +1,6 @@
 """Opening the database: one worker, a file that is whole and ours, its settings, its schema."""
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -9,10 +8,13 @@ import aiosqlite
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import connecting, lock, migrate
+from ems_worker.settings import private
 
 APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 # How long to wait for somebody who writes with another program.
 BUSY_SECONDS = 5.0
+# What a data directory of ours has in it: the database with what belongs to it, and exports.
+_OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 # FULL: a commit is on disk before its request is answered. The log is cut back after a large expansion.
@@ -27,11 +29,11 @@ _SETTINGS = (
 
 
 def make_directory(path: Path) -> None:
-    """Makes the manifest's directory, where it is missing. Raises errors.FileUnwritable where that can't be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.FileUnwritable(f"the directory {path} can't be made: {error.strerror}") from error
+    """Makes the manifest's directory, where it is missing, for its owner only; one that holds nothing else becomes so.
+
+    Raises errors.FileUnwritable where that can't be.
+    """
+    private.data_directory(path, _OURS)
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +66,7 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
 def _create(path: Path) -> None:
     """Makes the file if need be, so that it and its log, which inherits its mode, are the owner's only."""
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        private.database(path)
     except OSError as error:
         raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
 

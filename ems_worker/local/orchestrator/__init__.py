@@ -3,6 +3,7 @@
 `python -m ems_worker.local.orchestrator --help` starts it; docs/orchestrator.md says what it promises. Top down:
 
 - `server` puts the parts together and owns their life,
+- `access` says who may call,
 - `service` is the gRPC face: it answers from the store and hands work to the slots,
 - `slots` decides what runs now and sees every run through to its end,
 - `simulation` is one run's directory and processes; `result` judges how they ended,

@@ -42,8 +42,10 @@ def _options() -> server.Options:
         prog="python -m ems_worker.local.orchestrator",
         description="Runs simulations as processes on this machine. docs/orchestrator.md describes it.",
     )
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="where it serves gRPC")
-    parser.add_argument("--server", required=True, metavar="URL", help="the NATS server for the events")
+    parser.add_argument("--listen", required=True, metavar="ADDR", help="where it serves gRPC: unix:PATH or HOST:PORT")
+    nats = parser.add_mutually_exclusive_group(required=True)
+    nats.add_argument("--server", metavar="URL", help="the NATS server for the events")
+    nats.add_argument("--context", metavar="NAME", help="a context of the nats command, or its file, in its place")
     parser.add_argument("--data-dir", required=True, type=Path, help="its database and the runs' directories")
     parser.add_argument(
         "--slots", type=int, default=os.cpu_count() or 1, help="simulations at once; default: the cores"
@@ -61,6 +63,8 @@ def _options() -> server.Options:
     parser.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="serve only clients with a certificate of this CA (PEM)"
     )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="serve only calls with this bearer token")
+    parser.add_argument("--insecure", action="store_true", help="let everybody who can connect start simulations")
     given = parser.parse_args()
     if (given.tls_cert is None) != (given.tls_key is None) or (given.tls_client_ca and given.tls_cert is None):
         parser.error("--tls-cert and --tls-key belong together, and --tls-client-ca needs them")
@@ -70,10 +74,10 @@ def _options() -> server.Options:
         simulator = simulation.Command.parse(given.simulator) if given.simulator else simulation.Command.default()
     except ValueError as wrong:
         parser.error(f"--simulator: {wrong}")
-    return server.Options(
+    options = server.Options(
         listen=given.listen,
         # Beside the address, what other NATS programs read: NATS_CREDS, NATS_CA, NATS_CONTEXT, ...
-        nats=settings.access({"server": given.server}, os.environ),
+        nats=settings.access({"server": given.server, "context": given.context}, os.environ),
         data_dir=given.data_dir.resolve(),
         slots=given.slots,
         simulator=simulator,
@@ -84,7 +88,14 @@ def _options() -> server.Options:
         tls_cert=given.tls_cert,
         tls_key=given.tls_key,
         tls_client_ca=given.tls_client_ca,
+        token=given.token_file,
     )
+    if options.open and not given.insecure:
+        parser.error(
+            f"everybody who can connect to {given.listen} could start simulations as this user: listen on unix:PATH, "
+            "give --token-file or --tls-client-ca, or allow it with --insecure"
+        )
+    return options
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
 from grpc_reflection.v1alpha import reflection
 
-from ems_worker import settings
+from ems_worker import errors, settings
 from ems_worker.local import process
-from ems_worker.local.orchestrator import outbox, service, simulation, slots, store
+from ems_worker.local.orchestrator import access, outbox, service, simulation, slots, store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from ems_worker.settings import files as settings_files
+from ems_worker.settings import private
 
 _SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorClientService"].full_name
+# What its data directory has in it.
+_OURS = ("lock", "orchestrator.db*", "runs", "grpc.sock", "token")
 _RETENTION_NS = 30 * 24 * 3600 * 10**9
 _FORGET_EVERY_SECONDS = 3600.0
 _CALLS_GRACE_SECONDS = 1.0
@@ -44,11 +48,23 @@ class Options:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
+    # The file of the token that every call has to carry; None: all who can connect may call.
+    token: Path | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether everybody who can connect may start simulations."""
+        return self.socket is None and self.token is None and self.tls_client_ca is None
+
+    @property
+    def socket(self) -> Path | None:
+        """The Unix socket that it listens on; None: a TCP port."""
+        return Path(self.listen.removeprefix("unix:")) if self.listen.startswith("unix:") else None
 
 
 async def run(options: Options) -> None:
     """Serves until SIGTERM or SIGINT, then ends its simulations. Raises PlatformFailed where it can't start."""
-    options.data_dir.mkdir(parents=True, exist_ok=True)
+    _own(options)
     # Two orchestrators on one directory would each start the other's runs.
     with process.lock(options.data_dir / "lock", "orchestrator"):
         memory = store.Store(options.data_dir / "orchestrator.db")
@@ -57,6 +73,18 @@ async def run(options: Options) -> None:
             await _serve(options, memory)
         finally:
             await memory.close()
+
+
+def _own(options: Options) -> None:
+    """What is written is ours only, and so is the socket. Raises DirectoryUnusable."""
+    os.umask(0o077)  # simulators inherit it
+    try:
+        private.data_directory(options.data_dir, _OURS)
+        private.directory(options.data_dir / "runs")
+        if socket := options.socket:
+            access.check_socket(socket)
+    except errors.FileUnwritable as failed:
+        raise process.DirectoryUnusable(str(failed)) from failed
 
 
 async def _serve(options: Options, memory: store.Store) -> None:
@@ -71,6 +99,8 @@ async def _serve(options: Options, memory: store.Store) -> None:
         on_event=post.wake,
     )
     server, alive = _grpc_server(options, memory, places)
+    if options.open:
+        log.warning("orchestrator.open", listen=options.listen)
     stop = _stop_event()
     async with asyncio.TaskGroup() as group:
         publishing = group.create_task(post.run())
@@ -102,7 +132,8 @@ def _grpc_server(
         options=[
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.so_reuseport", 0),  # two orchestrators on one port would each get half of the calls
-        ]
+        ],
+        interceptors=[access.Tokens(access.read_token(options.token))] if options.token is not None else None,
     )
     answers = service.OrchestratorService(
         memory, places, max_message_bytes=options.max_message_bytes, model_version=options.model_version

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ems_worker.local import process
 from ems_worker.local.orchestrator import model
+from ems_worker.settings import private
 
 T = TypeVar("T")
 _Change = Callable[[sqlite3.Connection], Any]
@@ -49,7 +50,7 @@ class Store:
         self._thread.start()
         try:
             await opened
-        except sqlite3.Error as failed:
+        except (sqlite3.Error, OSError) as failed:
             self._thread = None
             raise process.PlatformFailed(
                 f"the orchestrator's database {self._path} can't be used: {failed}"
@@ -206,12 +207,13 @@ class Store:
     def _work(self, opened: asyncio.Future[Any]) -> None:
         loop = opened.get_loop()
         try:
+            private.database(self._path)
             db = sqlite3.connect(self._path, isolation_level=None)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(self._sql["schema"])
-        except sqlite3.Error as failed:
+        except (sqlite3.Error, OSError) as failed:
             loop.call_soon_threadsafe(opened.set_exception, failed)
             return
         loop.call_soon_threadsafe(opened.set_result, None)
