@@ -46,9 +46,9 @@ def with_base(data: Mapping[str, object], base: object) -> dict[str, object]:
     return content
 
 
-def differences(a: object, b: object) -> list[str]:
+def differences(a: object, b: object) -> Iterator[str]:
     """Dotted paths at which two values differ, in order; a whole branch that only one has is one path."""
-    return [".".join(place) for place in _differences(a, b, ())]
+    return map(".".join, _differences(a, b, ()))
 
 
 def _differences(a: object, b: object, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

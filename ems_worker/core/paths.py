@@ -81,7 +81,7 @@ def get(base: JSON, path: Path) -> JSON:
 
 
 def unknown(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> Unknown:
-    """Says where a path that does not resolve goes wrong, and which path was most likely meant, while `budget` lasts."""
+    """Says where a path that does not resolve goes wrong, and which path was most likely meant."""
     node, step = base, 0
     while True:  # it does not resolve, so it goes wrong somewhere
         if isinstance(node, dict) and parts[step] in node:

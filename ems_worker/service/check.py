@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, largest, plan, space
+from ems_worker.core import canonical, plan, space
 from ems_worker.core.plan import Plan
-from ems_worker.core.records import NewExperiment, Verdict
+from ems_worker.core.records import NewExperiment
 from ems_worker.core.space import Count
 from ems_worker.errors import Problem
 
@@ -119,42 +119,6 @@ def _in_file(one: Problem, key: str, path: str) -> Problem:
     at = f", line {one.line}, column {one.column}" if one.line is not None else ""
     where = f" ({one.path})" if one.path else ""
     return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
-
-
-def examine(
-    data: bytes,
-    reader: Reader,
-    read_base: ReadBase,
-    max_jobs: int | None,
-    unpack: Callable[[bytes], bytes] = bytes,
-    message_limit: int | None = None,
-    told_version: str | None = None,
-) -> tuple[documents.Document, Checked | None]:
-    """What intake would decide, as far as that can be told from the plan alone; with the plan if it is valid.
-
-    `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes;
-    `told_version`: of the model, by the orchestrator.
-    """
-    try:
-        text = unpack(data)
-        checked = suited(read(text, reader, read_base), text, reader, told_version)
-        *_, count = settling(checked, text, reader, max_jobs)
-        checked = replace(checked, count=count)
-        if message_limit is not None and (over := largest.over(checked.plan, "", message_limit)) is not None:
-            raise errors.PlanRejected([over])
-    except errors.PlanRejected as error:
-        return documents.decision(Verdict.REJECTED, errors=error.problems), None
-    except errors.Unreadable as error:
-        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))]), None
-    document = documents.decision(
-        Verdict.ACCEPTED,
-        experiment_id=checked.plan.experiment_id,
-        points=checked.count.points,
-        jobs=checked.count.jobs,
-        plan_sha=checked.plan_sha,
-        warnings=checked.plan.warnings,
-    )
-    return document, checked
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
