@@ -5,6 +5,6 @@ the process runs: any publisher could stop the event loop for half a second. A p
 that a hostile plan takes, and dies alone.
 """
 
-from ems_worker.reading.examiner import LARGEST_HERE, Examiner
+from ems_worker.reading.examiner import Examiner
 
-__all__ = ["LARGEST_HERE", "Examiner"]
+__all__ = ["Examiner"]

@@ -19,12 +19,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the worker and to this; the worker decides
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # nothing that is printed gets among the answers
-    begin: process.Begin = _receive(questions)
+    begin: process.Begin = pickle.loads(_receive(questions))  # noqa: S301  # from our parent
     _limit(begin.most_memory, begin.most_seconds)
-    examination = Examination(begin.data, begin.bounds.tools())
-    del begin
-    while (question := _receive(questions)) is not None:
-        method, given = question
+    examination = Examination(_receive(questions), begin.bounds.tools())
+    while question := _receive(questions):
+        method, given = pickle.loads(question)  # noqa: S301  # from our parent
         answer = pickle.dumps(_answer(examination, method, given))
         answers.write(len(answer).to_bytes(_LENGTH_BYTES, "big"))
         answers.write(answer)
@@ -43,9 +42,9 @@ def _answer(examination: Examination, method: str, given: tuple[Any, ...]) -> pr
         return process.Answer(problems=(errors.Problem("too_large", "", words),))
 
 
-def _receive(questions: BinaryIO) -> Any:
-    size = int.from_bytes(questions.read(_LENGTH_BYTES), "big")
-    return pickle.loads(questions.read(size)) if size else None  # noqa: S301  # from our parent
+def _receive(questions: BinaryIO) -> bytes:
+    """The next message; none is empty but the one that never comes, when the worker has gone."""
+    return questions.read(int.from_bytes(questions.read(_LENGTH_BYTES), "big"))
 
 
 def _limit(memory: int, seconds: int) -> None:

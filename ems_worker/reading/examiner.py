@@ -9,11 +9,10 @@ from typing import Any, Final
 from ems_worker import errors
 from ems_worker.core.records import NewExperiment
 from ems_worker.reading import process
+from ems_worker.service import check
 from ems_worker.service.check import ReadBase
 from ems_worker.service.examination import Examination, Examined
 
-# Up to this size reading a plan holds up others for a few milliseconds at a time.
-LARGEST_HERE: Final = 256 * 1024
 # Each may take as much memory as `process.MOST_MEMORY`.
 _MOST_PROCESSES: Final = 2
 
@@ -46,7 +45,7 @@ class _Caller:
         self._processes = processes
         self._stack = stack
         self._here: Examination | None = None
-        if len(data) <= LARGEST_HERE:
+        if len(data) <= check.LARGE_BYTES:
             self._here = Examination(data, replace(self._tools, unpack=self._unpack, read_base=self._read_base))
         self._there: process.Process | None = None
 
@@ -67,19 +66,19 @@ class _Caller:
 
     def _unpack(self, data: bytes, most_bytes: int) -> bytes:
         try:
-            return self._tools.unpack(data, min(most_bytes, LARGEST_HERE))
+            return self._tools.unpack(data, min(most_bytes, check.LARGE_BYTES))
         except errors.PlanRejected as error:
-            if most_bytes > LARGEST_HERE:
+            if most_bytes > check.LARGE_BYTES:
                 raise _LargeError from error
             raise
 
     def _read_base(self, path: str) -> bytes:
         base = self._tools.read_base(path)
-        if len(base) > LARGEST_HERE:
+        if len(base) > check.LARGE_BYTES:
             raise _LargeError
         return base
 
     def _refuse_large(self, given: tuple[Any, ...]) -> None:
         for one in given:
-            if isinstance(one, NewExperiment) and len(one.plan) + len(one.base) > LARGEST_HERE:
+            if isinstance(one, NewExperiment) and len(one.plan) + len(one.base) > check.LARGE_BYTES:
                 raise _LargeError

@@ -39,9 +39,8 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The first message to the process."""
+    """The first message to the process, before the plan itself."""
 
-    data: bytes
     bounds: Bounds
     most_memory: int
     most_seconds: int
@@ -64,7 +63,7 @@ class Process:
 
     async def call(self, method: str, *given: Any) -> Any:
         """The answer of `Examination`'s method. Raises what that raises, and Unreadable if it ends the process."""
-        await self.send((method, given))
+        await self.send(await asyncio.to_thread(pickle.dumps, (method, given)))
         stdout = self._process.stdout
         assert stdout is not None
         try:
@@ -80,11 +79,11 @@ class Process:
             raise errors.Unreadable(told.unreadable)
         return told.value
 
-    async def send(self, message: object) -> None:
+    async def send(self, message: bytes) -> None:
         """Sends a message, in pieces between which others have their turn."""
         stdin = self._process.stdin
         assert stdin is not None
-        data = memoryview(await asyncio.to_thread(pickle.dumps, message))
+        data = memoryview(message)
         with contextlib.suppress(ConnectionError):  # the process is gone: that shows when it doesn't answer
             stdin.write(len(data).to_bytes(_LENGTH_BYTES, "big"))
             for start in range(0, len(data), _CHUNK_BYTES):
@@ -105,7 +104,8 @@ async def begin(data: bytes, bounds: Bounds) -> AsyncIterator[Process]:
     )
     try:
         begun = Process(process)
-        await begun.send(Begin(data, bounds, MOST_MEMORY, _MOST_SECONDS))
+        await begun.send(pickle.dumps(Begin(bounds, MOST_MEMORY, _MOST_SECONDS)))
+        await begun.send(data)
         yield begun
     finally:
         with contextlib.suppress(ProcessLookupError):

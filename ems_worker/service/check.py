@@ -1,11 +1,13 @@
 """A plan's bytes checked, offline and at intake by the same code: read, parsed, counted; every problem at its place."""
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ems_worker import errors
-from ems_worker.core import canonical, plan, space
+from ems_worker.core import canonical, plan, render, space
 from ems_worker.core.plan import Plan
 from ems_worker.core.records import NewExperiment
 from ems_worker.core.space import Count
@@ -19,6 +21,9 @@ class Reader(Protocol):
     def read_base(self, data: bytes) -> Any: ...
     def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
+
+# Up to this size reading a plan holds up others for a few milliseconds at a time.
+LARGE_BYTES: Final = 256 * 1024
 
 # Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
 ReadBase = Callable[[str], bytes]
@@ -127,6 +132,32 @@ def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAcc
         f"this worker doesn't read the plan of {spec.experiment_id} as it was accepted: {reason}. Run a worker of the "
         "version, and with the extras, of the one that accepted it"
     )
+
+
+def loaded(spec: NewExperiment, reader: Reader) -> tuple[Plan, Count, render.Template]:
+    """The plan of `stored`, to be kept, and its template; raises what that does. The text's data is gone by then."""
+    large = len(spec.plan) + len(spec.base) > LARGE_BYTES
+    with _uncollected() if large else contextlib.nullcontext():
+        checked = stored(spec, reader)
+        runs = checked.data.get("runs")
+        # A few at a time: to free a hundred thousand at once stops all threads.
+        while isinstance(runs, list) and runs:
+            del runs[-1000:]
+        return checked.plan, checked.count, render.Template(checked.plan)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage walks what is made here, now or ever: with a million objects it stops all threads.
+
+    A plan has no cycles; it goes when nothing refers to it any more.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def stored(spec: NewExperiment, reader: Reader) -> Checked:

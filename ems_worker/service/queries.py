@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
-from ems_worker.core import documents, estimate, ids, render
+from ems_worker.core import documents, estimate, ids
 from ems_worker.core.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, Verdict
 from ems_worker.service import check
@@ -207,7 +207,7 @@ class Queries:
             template = live.template
         else:
             # In a thread: a plan may take a second to read.
-            template = render.Template((await asyncio.to_thread(check.stored, record.spec, self._reader)).plan)
+            _, _, template = await asyncio.to_thread(check.loaded, record.spec, self._reader)
         text = template.render(point.params, one.seed, request.simulation_id).decode()
         end = request.offset + _CONFIG_PART
         return documents.encode(

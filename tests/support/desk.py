@@ -256,6 +256,7 @@ class Desk:
             self._accepted,
             most_bytes,
             options.pop("reply_prefixes", ("_INBOX.",)),
+            message_limit=options.pop("message_limit", lambda: None),
             versions=self.versions,
         )
         assert not options, f"no such options: {options}"

@@ -1,0 +1,108 @@
+"""How long reading and checking plans hold the event loop: `python -m tests.support.held FILE...`, a plan each.
+
+In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
+way. Prints one line of JSON a plan: what became of it at intake and at `validate`, and the longest time that the loop
+was held, in milliseconds.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from ems_worker.adapters import yaml_reader
+from ems_worker.adapters.files import BaseFiles
+from ems_worker.service.queries import Queries
+from tests.support.desk import Desk, background
+
+_BEAT_SECONDS: Final = 0.002
+
+
+class Heartbeat:
+    """A task that wants its turn every other millisecond, as events and other plans do."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def run(self) -> None:
+        """For ever."""
+        delays = _delays()
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(_BEAT_SECONDS)
+            waited = time.perf_counter() - before - _BEAT_SECONDS
+            earlier, delays = delays, _delays()
+            # A thread that waits for a processor while it holds the interpreter holds it because others are busy.
+            busy = sum(delay - earlier.get(thread, 0) for thread, delay in delays.items())
+            self.longest = max(self.longest, waited - busy / 1e9)
+
+
+def _delays() -> dict[str, int]:
+    """How long each thread of this process has waited for a processor, in nanoseconds; nothing where none tells."""
+    found: dict[str, int] = {}
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found[str(thread)] = int(thread.read_text().split()[1])
+    return found
+
+
+@contextlib.asynccontextmanager
+async def held() -> AsyncIterator[Heartbeat]:
+    """Measures how long the loop was held meanwhile."""
+    heart = Heartbeat()
+    async with background(heart.run()):
+        await asyncio.sleep(10 * _BEAT_SECONDS)  # what is measured is a heart that beats
+        heart.longest = 0.0
+        yield heart
+        await asyncio.sleep(10 * _BEAT_SECONDS)
+
+
+async def measure(plan: bytes, directory: Path, base: Path | None = None) -> Mapping[str, Any]:
+    """What becomes of a plan, and how long that held the loop."""
+    options: dict[str, Any] = {} if base is None else {"read_base": BaseFiles(base).read}
+    async with Desk.open(
+        directory, max_bytes=16 * 1024 * 1024, max_jobs=10**7, message_limit=lambda: 4 * 1024 * 1024, **options
+    ) as desk:
+        validate = Queries(
+            desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, "w1", lambda: 4 * 1024 * 1024
+        ).handlers()["validate"]
+        message = desk.message("ems.experiment.submit", plan)
+        async with held() as heart:
+            await desk.intake.take(message)
+        decisions = desk.broker.of("decision")
+        intake_ms = 1000 * heart.longest
+        async with held() as heart:
+            valid = json.loads(await validate(plan))
+        return {
+            "outcome": _outcome(decisions[-1]) if decisions else "dead",
+            "valid": _outcome(valid),
+            "intake_ms": intake_ms,
+            "validate_ms": 1000 * heart.longest,
+        }
+
+
+def _outcome(decision: Mapping[str, Any]) -> str:
+    if not decision["errors"]:
+        return str(decision["decision"])
+    codes: list[str] = [one["code"] for one in decision["errors"]]
+    return next(code for code in codes if code != "too_many_problems")
+
+
+def main(files: Sequence[str]) -> None:
+    """Prints what `measure` finds."""
+    for name in files:
+        path = Path(name)
+        with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(measure(path.read_bytes(), Path(directory), path.parent))
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
