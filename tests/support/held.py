@@ -1,4 +1,4 @@
-"""How long reading and checking plans hold the event loop: `python -m tests.support.held FILE...`, a plan each.
+"""How long reading and checking plans hold the event loop: `python -m tests.support.held BASES PLAN...`, files.
 
 In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
 way. Prints one line of JSON a plan: what became of it at intake and at `validate`, and the longest time that the loop
@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,11 +64,14 @@ async def held() -> AsyncIterator[Heartbeat]:
         await asyncio.sleep(10 * _BEAT_SECONDS)
 
 
-async def measure(plan: bytes, directory: Path, base: Path | None = None) -> Mapping[str, Any]:
-    """What becomes of a plan, and how long that held the loop."""
-    options: dict[str, Any] = {} if base is None else {"read_base": BaseFiles(base).read}
+async def measure(plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any]:
+    """What becomes of a plan, and how long that held the loop. It may name a base configuration in `bases`."""
     async with Desk.open(
-        directory, max_bytes=16 * 1024 * 1024, max_jobs=10**7, message_limit=lambda: 4 * 1024 * 1024, **options
+        directory,
+        max_bytes=16 * 1024 * 1024,
+        max_jobs=10**7,
+        message_limit=lambda: 4 * 1024 * 1024,
+        read_base=BaseFiles(bases).read,
     ) as desk:
         validate = Queries(
             desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, "w1", lambda: 4 * 1024 * 1024
@@ -95,14 +98,13 @@ def _outcome(decision: Mapping[str, Any]) -> str:
     return next(code for code in codes if code != "too_many_problems")
 
 
-def main(files: Sequence[str]) -> None:
+def main(bases: str, *plans: str) -> None:
     """Prints what `measure` finds."""
-    for name in files:
-        path = Path(name)
+    for plan in plans:
         with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = runner.run(measure(path.read_bytes(), Path(directory), path.parent))
+            found = runner.run(measure(Path(plan).read_bytes(), Path(directory), Path(bases)))
         print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
