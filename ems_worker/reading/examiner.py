@@ -25,14 +25,14 @@ class Examiner:
     """Has plans examined (`service.examination.Examiner`). `read_base` has to be picklable."""
 
     def __init__(self, read_base: ReadBase, most_bytes: int, max_jobs: int | None) -> None:
-        self._bounds = process.Bounds(read_base, most_bytes, max_jobs)
+        self.bounds = process.Bounds(read_base, most_bytes, max_jobs)
         self._processes = asyncio.Semaphore(_MOST_PROCESSES)
 
     @contextlib.asynccontextmanager
     async def examine(self, data: bytes) -> AsyncIterator[Examined]:
         """The examination of one message's bytes; what it holds and runs is gone afterwards."""
         async with contextlib.AsyncExitStack() as stack:
-            yield Examined(_Caller(data, self._bounds, self._processes, stack).call)
+            yield Examined(_Caller(data, self.bounds, self._processes, stack).call)
 
 
 class _Caller:

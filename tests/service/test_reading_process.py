@@ -13,7 +13,7 @@ from ems_worker import errors
 from ems_worker.adapters.files import BaseFiles
 from ems_worker.reading import Examiner, process
 from ems_worker.service import check
-from ems_worker.service.examination import Examination
+from ems_worker.service.examination import Examination, Examined
 from tests.support import wait
 from tests.support.desk import Desk, plan
 
@@ -38,6 +38,13 @@ def large(**more: Any) -> dict[str, Any]:
     """A valid plan that is read in a process."""
     made = plan(**more)
     return {**made, "base_config": {**made["base_config"], "long": LONG}}
+
+
+async def settled(examined: Examined) -> None:
+    """Reads a plan and counts its points."""
+    await examined.outline()
+    while await examined.settle() is not None:
+        pass
 
 
 def examiner(**changes: Any) -> Examiner:
@@ -123,9 +130,7 @@ async def test_a_process_that_runs_for_too_long_is_ended() -> None:
         }
         async with examiner().examine(json.dumps(slow).encode()) as examined:
             with pytest.raises(errors.Unreadable, match="ended the process"):
-                await examined.outline()
-                while await examined.settle() is not None:
-                    pass
+                await settled(examined)
 
 
 async def test_a_cancelled_examination_leaves_no_process(begun: list[Any]) -> None:
@@ -167,7 +172,7 @@ async def test_the_process_knows_no_secrets(begun: list[Any], monkeypatch: pytes
     monkeypatch.setenv("EMS_NATS_PASSWORD", "hidden")
     async with examiner().examine(json.dumps(large()).encode()) as examined:
         await examined.outline()
-        environment = Path(f"/proc/{begun[0].pid}/environ").read_bytes()
+        environment = await asyncio.to_thread(Path(f"/proc/{begun[0].pid}/environ").read_bytes)
         assert b"hidden" not in environment
         assert os.environ["PATH"].encode() in environment
 

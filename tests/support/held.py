@@ -1,13 +1,14 @@
-"""How long reading and checking plans hold the event loop: `python -m tests.support.held BASES PLAN...`, files.
+"""What reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
 
 In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
-way. Prints one line of JSON a plan: what became of it at intake and at `validate`, and the longest time that the loop
-was held, in milliseconds.
+way. Prints one line of JSON a plan: what became of it, the longest time that the event loop was held in milliseconds,
+and by how many bytes the peak of the reading process is above that for a small plan; 0 where there was none.
 """
 
 import asyncio
 import contextlib
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ import uvloop
 
 from ems_worker.adapters import yaml_reader
 from ems_worker.adapters.files import BaseFiles
+from ems_worker.reading import process
 from ems_worker.service.queries import Queries
 from tests.support.desk import Desk, background
 
@@ -64,8 +66,8 @@ async def held() -> AsyncIterator[Heartbeat]:
         await asyncio.sleep(10 * _BEAT_SECONDS)
 
 
-async def measure(plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any]:
-    """What becomes of a plan, and how long that held the loop. It may name a base configuration in `bases`."""
+async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any]:
+    """What becomes of a plan, and what that costs. It may name a base configuration in `bases`."""
     async with Desk.open(
         directory,
         max_bytes=16 * 1024 * 1024,
@@ -73,36 +75,44 @@ async def measure(plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any
         message_limit=lambda: 4 * 1024 * 1024,
         read_base=BaseFiles(bases).read,
     ) as desk:
+        before = await _peak_of_a_small_plan(desk)
+        message = desk.message("ems.experiment.submit", plan)
         validate = Queries(
             desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, "w1", lambda: 4 * 1024 * 1024
         ).handlers()["validate"]
-        message = desk.message("ems.experiment.submit", plan)
         async with held() as heart:
-            await desk.intake.take(message)
-        decisions = desk.broker.of("decision")
-        intake_ms = 1000 * heart.longest
-        async with held() as heart:
-            valid = json.loads(await validate(plan))
-        return {
-            "outcome": _outcome(decisions[-1]) if decisions else "dead",
-            "valid": _outcome(valid),
-            "intake_ms": intake_ms,
-            "validate_ms": 1000 * heart.longest,
-        }
+            if verb == "intake":
+                await desk.intake.take(message)
+                decisions = desk.broker.of("decision")
+            else:
+                decisions = [json.loads(await validate(plan))]
+    outcome = _outcome(decisions[-1]) if decisions else "dead"
+    return {"outcome": outcome, "held_ms": 1000 * heart.longest, "taken": _peak() - before}
+
+
+async def _peak_of_a_small_plan(desk: Desk) -> int:
+    """Of a process that examines one; by then all is imported that ever is."""
+    async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.examiner.bounds) as begun:
+        await begun.call("outline")
+    return _peak()
+
+
+def _peak() -> int:
+    """The most that any ended process of ours held, in bytes; C code included, which Python's own tracing isn't."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def _outcome(decision: Mapping[str, Any]) -> str:
     if not decision["errors"]:
         return str(decision["decision"])
-    codes: list[str] = [one["code"] for one in decision["errors"]]
-    return next(code for code in codes if code != "too_many_problems")
+    return next(str(one["code"]) for one in decision["errors"] if one["code"] != "too_many_problems")
 
 
-def main(bases: str, *plans: str) -> None:
+def main(verb: str, bases: str, *plans: str) -> None:
     """Prints what `measure` finds."""
     for plan in plans:
         with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = runner.run(measure(Path(plan).read_bytes(), Path(directory), Path(bases)))
+            found = runner.run(measure(verb, Path(plan).read_bytes(), Path(directory), Path(bases)))
         print(json.dumps(found), flush=True)
 
 

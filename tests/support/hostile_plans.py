@@ -29,9 +29,10 @@ def _text(piece: str, size: int = NEARLY, encoded: int = 1) -> str:
     return '{"a":"' + piece * ((size - 200) // (len(piece) * encoded)) + '"}'
 
 
-def _runs(count: int, wrong: str = "") -> bytes:
+def _runs(count: int, wrong: str = "", *, labels: bool = False) -> bytes:
+    label = '"labels":{"batch":"a"},' if labels else ""
     entries = (
-        f'{{"run_id_suffix":"p{n:06}","params_override":{{"fish.speed{wrong}":{n * 0.125},"env.temp":{n + 0.5}}}}}'
+        f'{{"run_id_suffix":"p{n:06}",{label}"params_override":{{"fish.speed{wrong}":{n * 0.125},"env.temp":{n + 0.5}}}}}'
         for n in range(count)
     )
     base = '{"fish":{"speed":1.0},"env":{"temp":20.0}}'
@@ -71,6 +72,7 @@ JSON_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
         "bad_number",
     ),
     "a text of 16 MB with one emoji": (lambda: _plan(_text("x")[:-2] + '\U0001f600"}'), "configuration_too_large"),
+    "a text of 16 MB of words": (lambda: _plan(_text("x ")), "configuration_too_large"),
     "a text of 16 MB without end": (lambda: _plan(_text("x"))[:-3], "syntax"),
     "16 MB of backslashes without end": (lambda: _plan(_text("\\\\"))[:-3], "syntax"),
     "half of a surrogate pair in 16 MB": (lambda: _plan(_text("x")[:-2] + '\\ud83d"}'), "bad_text"),
@@ -100,6 +102,7 @@ JSON_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
         "duplicate_key",
     ),
     "a hundred thousand named points": (lambda: _runs(100_000), "accepted"),
+    "a hundred thousand points with labels": (lambda: _runs(100_000, labels=True), "accepted"),
     "a hundred thousand points with a wrong path": (lambda: _runs(100_000, wrong="_"), "unknown_path"),
     "a hundred thousand values": (lambda: _axis(",".join(f"{n}.25" for n in range(100_000))), "accepted"),
     "300,000 values": (lambda: _axis(",".join(f"{n}.25" for n in range(300_000))), "accepted"),

@@ -10,10 +10,10 @@ MOST_DEPTH: Final = 64
 MOST_YAML_NODES: Final = 100_000
 LONGEST_KEY: Final = 1000
 
-# Of JSON: what `[],` takes in memory is thirty times its text. Beyond half a million of keys and values a document has
-# at most one more for every ten bytes, as lists of distinct numbers and of named points do.
-_MOST_VALUES: Final = 500_000
-_BYTES_A_VALUE: Final = 10
+# Of JSON: what `[],` takes in memory is thirty times its text. Beyond 700,000 keys and values a document has at most
+# one more for every 16 bytes: enough for a hundred thousand listed points with labels.
+_MOST_VALUES: Final = 700_000
+_BYTES_A_VALUE: Final = 16
 
 
 def most_values(size: int) -> int:
