@@ -32,7 +32,8 @@ def _text(piece: str, size: int = NEARLY, encoded: int = 1) -> str:
 def _runs(count: int, wrong: str = "", *, labels: bool = False) -> bytes:
     label = '"labels":{"batch":"a"},' if labels else ""
     entries = (
-        f'{{"run_id_suffix":"p{n:06}",{label}"params_override":{{"fish.speed{wrong}":{n * 0.125},"env.temp":{n + 0.5}}}}}'
+        f'{{"run_id_suffix":"p{n:06}",{label}'
+        f'"params_override":{{"fish.speed{wrong}":{n * 0.125},"env.temp":{n + 0.5}}}}}'
         for n in range(count)
     )
     base = '{"fish":{"speed":1.0},"env":{"temp":20.0}}'
