@@ -17,8 +17,6 @@ NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 6
 # Longer paths than configurations are deep lead nowhere; longer texts only cost time.
 MOST_STEPS: Final = 64
 LONGEST_PATH: Final = 1000
-# A base configuration may be huge: only for the first wrong paths all of it is searched for what was meant.
-_MOST_SEARCHES: Final = 10
 _MOST_EXPRESSIONS: Final = 500
 
 _KINDS: Final = ("values", "range", "logrange", "dist", "value", "expr")
@@ -198,7 +196,7 @@ def find(
         if found.full:
             found.add("unknown_path", place, "")
         else:
-            wrong = paths.unknown(base, parts, everywhere=len(found) < _MOST_SEARCHES)
+            wrong = paths.unknown(base, parts, found.budget)
             may_be_new = not wrong.misspelt and paths.resolve(base, parts, allow_new=True) is not None
             hint = " (allow_new_paths: true permits new paths)" if may_be_new else ""
             found.add("unknown_path", place, wrong.message + hint, wrong.suggestion, on_key=True)

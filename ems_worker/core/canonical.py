@@ -32,7 +32,11 @@ def digest(value: object) -> str:
 
 def plan_sha(data: Mapping[str, object], base: object) -> str:
     """The identity of a plan as sent: no defaults filled in, the base configuration's content in place of its path."""
-    return digest(with_base(data, base))
+    sha = hashlib.sha256()
+    # Piece by piece: as one text a large plan takes its size again several times.
+    for piece in _ENCODER.iterencode(with_base(data, base)):
+        sha.update(piece.encode())
+    return sha.hexdigest()
 
 
 def with_base(data: Mapping[str, object], base: object) -> dict[str, object]:
@@ -42,9 +46,9 @@ def with_base(data: Mapping[str, object], base: object) -> dict[str, object]:
     return content
 
 
-def differences(a: object, b: object) -> list[str]:
+def differences(a: object, b: object) -> Iterator[str]:
     """Dotted paths at which two values differ, in order; a whole branch that only one has is one path."""
-    return [".".join(place) for place in _differences(a, b, ())]
+    return map(".".join, _differences(a, b, ()))
 
 
 def _differences(a: object, b: object, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

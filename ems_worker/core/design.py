@@ -173,7 +173,7 @@ def _member(
         return None
     number = by_name.get(name)
     if number is None:
-        suggestion = None if found.full else problems.nearest(name, by_name)
+        suggestion = found.nearest(name, by_name)
         found.add("unknown_name", place, f"{problems.brief(name)} is no axis of the parameter_space", suggestion)
         return None
     axis = space[number]

@@ -13,6 +13,16 @@ _BUCKETS: Final = 256
 _STEP: Final = 2_000
 
 
+def marks(columns: Sequence[Sequence[canonical.JSON]], size: int) -> bytearray:
+    """As `find`, without steps."""
+    finding = find(columns, size)
+    while True:
+        try:
+            next(finding)
+        except StopIteration as found:
+            return bytearray(found.value)
+
+
 def find(columns: Sequence[Sequence[canonical.JSON]], size: int) -> Generator[None, None, bytearray]:
     """A mark for each of `size` entries, 1 if it is the first with its values; no marks if all are. Works in steps.
 

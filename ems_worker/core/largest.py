@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ems_worker import errors
-from ems_worker.core import canonical, ids, plan, render, space
+from ems_worker.core import canonical, ids, paths, plan, render, space
 
 JSON = canonical.JSON
 
@@ -28,6 +28,8 @@ def over(parsed: plan.Plan, experiment_id: str, limit: int) -> errors.Problem | 
     sizes = _Sizes(parsed)
     if sizes.bound() <= limit:
         return None
+    if (least := sizes.least()) > limit:
+        return _problem(0, least, limit, None)
     template = render.Template(parsed)
     for point in space.points(parsed):
         name = ids.simulation_id(experiment_id, point.index, parsed.replicates - 1, 1)
@@ -44,6 +46,7 @@ class _Sizes:
     def __init__(self, parsed: plan.Plan) -> None:
         self._plan = parsed
         self._indents = {one.name: 2 * len(one.path) for one in parsed.parameters}
+        self._base = len(render.block(parsed.base).encode())
         self.envelope = _ENVELOPE + _labels(parsed.labels)
         # The value is kept beside its size, so that its place in memory stays its name.
         self._known: dict[tuple[int, int], tuple[JSON, int]] = {}
@@ -51,15 +54,23 @@ class _Sizes:
     def bound(self) -> int:
         """No start command has more: the whole base configuration, and the largest value of each parameter."""
         # Paths that the base doesn't have bring their keys' lines along.
-        paths = [one.path for one in self._plan.parameters]
-        inject = self._plan.inject
-        paths += [path for path in (inject.seed, inject.simulation_id) if path is not None]
-        lines = sum(2 * len(path) + 6 * len(str(step).encode()) + 8 for path in paths for step in path)
+        lines = sum(2 * len(path) + 6 * len(str(step).encode()) + 8 for path in self._targets() for step in path)
         runs, axes = self._plan.grid.ingredients()
         of_runs = max((_labels(run.labels) + self._of(run.overrides) for run in runs), default=0)
         of_axes = sum(self._most(name, values) for name, values in axes)
-        base = len(render.block(self._plan.base).encode())
-        return self.envelope + base + lines + 2 * _LONGEST_NAME + of_runs + of_axes
+        return self.envelope + self._base + lines + 2 * _LONGEST_NAME + of_runs + of_axes
+
+    def least(self) -> int:
+        """No start command has fewer: the base configuration without all that may be replaced in it."""
+        base = self._plan.base
+        replaced = sum(render.size(paths.get(base, path), 2 * len(path)) for path in self._targets())
+        return self._base - replaced
+
+    def _targets(self) -> list[paths.Path]:
+        """The paths of the configuration at which runs differ."""
+        inject = self._plan.inject
+        injected = [path for path in (inject.seed, inject.simulation_id) if path is not None]
+        return [*(one.path for one in self._plan.parameters), *injected]
 
     def longest(self, params: Mapping[str, JSON]) -> str | None:
         """The parameter that takes most."""

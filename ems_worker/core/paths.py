@@ -1,18 +1,15 @@
 """Dotted paths into a base configuration: finding them, suggesting them, and taking nested overrides apart."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from itertools import islice
+from typing import TypeVar
 
 from ems_worker.core import canonical, problems
 
 JSON = canonical.JSON
 Path = tuple[str | int, ...]
 T = TypeVar("T")
-
-# Searching all paths of a huge configuration for a likeness would take seconds.
-_MOST_CANDIDATES: Final = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +80,8 @@ def get(base: JSON, path: Path) -> JSON:
         return None
 
 
-def unknown(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> Unknown:
-    """Says where a path that does not resolve goes wrong, and which path was most likely meant.
-
-    Unless `everywhere`, that is only looked for where the path goes wrong, which takes less time.
-    """
+def unknown(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> Unknown:
+    """Says where a path that does not resolve goes wrong, and which path was most likely meant."""
     node, step = base, 0
     while True:  # it does not resolve, so it goes wrong somewhere
         if isinstance(node, dict) and parts[step] in node:
@@ -105,54 +99,53 @@ def unknown(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> U
         message = f"{where} has no {parts[step]!r}{problems.lookalikes(parts[step])}"
     else:
         message = f"{where} is {problems.kind(node)}, it has nothing inside"
-    misspelt = _repair(base, parts) is not None
-    return Unknown(step + 1, message, nearest(base, parts, everywhere=everywhere), misspelt)
+    repaired = _repair(base, parts, budget)
+    suggestion = _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
+    return Unknown(step + 1, message, suggestion, repaired is not None)
 
 
 def _is_index(part: str) -> bool:
     return part.isascii() and part.isdecimal()
 
 
-def nearest(base: JSON, parts: tuple[str, ...], *, everywhere: bool = True) -> str | None:
+def nearest(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> str | None:
     """The existing path that looks most like this one."""
-    repaired = _repair(base, parts)
-    if repaired is not None or not everywhere:
-        return None if repaired is None else ".".join(repaired)
+    repaired = _repair(base, parts, budget)
+    return _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
+
+
+def _anywhere(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> str | None:
+    """The path most like this one of all, those first that end like it; None in a configuration of too many."""
     candidates: list[str] = []
     last: list[str] = []
     wanted = ".".join(parts)
-    for path in walk(base):
+    for path in islice(walk(base), problems.MOST_CANDIDATES + 1):
         text = ".".join(map(str, path))
-        if wanted.startswith(f"{text}."):
-            continue  # the way to what is wanted
         candidates.append(text)
-        if str(path[-1]) == parts[-1]:
+        if str(path[-1]) == parts[-1] and not wanted.startswith(f"{text}."):
             last.append(text)
-        if len(candidates) >= _MOST_CANDIDATES:
-            break
-    if len(wanted) > 300:
+    if len(candidates) > problems.MOST_CANDIDATES:
         return None
-    found = difflib.get_close_matches(wanted, last, n=1, cutoff=0.0) or difflib.get_close_matches(
-        wanted, candidates, n=1
-    )
-    return found[0] if found else None
+    # But not the way to what is wanted.
+    candidates = [text for text in candidates if not wanted.startswith(f"{text}.")]
+    return budget.nearest(wanted, last, 0.0) or budget.nearest(wanted, candidates)
 
 
-def _repair(node: JSON, parts: tuple[str, ...]) -> tuple[str, ...] | None:
+def _repair(node: JSON, parts: tuple[str, ...], budget: problems.Budget) -> tuple[str, ...] | None:
     """The path with each part that is missing replaced by the sibling most like it."""
     if not parts:
         return ()
     if isinstance(node, list):
-        known = [str(index) for index in range(min(len(node), _MOST_CANDIDATES))]
+        there = _is_index(parts[0]) and int(parts[0]) < len(node)
+        part = parts[0] if there else budget.nearest(parts[0], map(str, range(len(node))))
+        inner = None if part is None else node[int(part)]
     elif isinstance(node, dict):
-        known = list(node)[:_MOST_CANDIDATES]
+        part = parts[0] if parts[0] in node else budget.nearest(parts[0], node)
+        inner = None if part is None else node[part]
     else:
         return None
-    part = parts[0] if parts[0] in known else problems.nearest(parts[0], known)
-    if part is None:
-        return None
-    rest = _repair(node[int(part)] if isinstance(node, list) else node[part], parts[1:])
-    return None if rest is None else (part, *rest)
+    rest = None if part is None else _repair(inner, parts[1:], budget)
+    return None if part is None or rest is None else (part, *rest)
 
 
 def walk(base: JSON, path: Path = ()) -> Iterator[Path]:

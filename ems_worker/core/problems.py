@@ -3,7 +3,8 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from ems_worker import errors
 
@@ -11,16 +12,58 @@ Place = tuple[str | int, ...]
 
 # More than this many say nothing new, and the decision has to fit into one message.
 MOST = 100
+# Among more words than these no likeness is searched for: that would take time, and the nearest be one by chance.
+MOST_CANDIDATES = 1000
+# Words longer than this are not compared.
+_LONGEST_WORD = 200
+# What all searches for one plan may take together, in pairs of characters compared: a second or two at most.
+_MOST_PAIRS = 10_000_000
+# How much of a value a message quotes.
+_LONGEST_QUOTE = 60
+
+
+class Budget:
+    """What searching for words that look alike may still take, in pairs of characters: one for each plan."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: int = _MOST_PAIRS) -> None:
+        self._pairs = pairs
+
+    def nearest(self, word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+        """The known word that was most likely meant. None if no one comes near, or it would take too long to find."""
+        candidates = list(islice(known, MOST_CANDIDATES + 1))
+        if len(word) > _LONGEST_WORD or len(candidates) > MOST_CANDIDATES:
+            return None
+        by_lower: dict[str, str] = {}
+        for candidate in candidates:
+            if len(candidate) <= _LONGEST_WORD:
+                by_lower.setdefault(candidate.lower(), candidate)
+        if not self._spend(len(word) * sum(map(len, by_lower))):
+            return None
+        found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
+        return by_lower[found[0]] if found else None
+
+    def likeness(self, word: str, other: str) -> float:
+        """From 0 to 1; 0 as well once the budget is spent."""
+        if not self._spend(len(word) * len(other)):
+            return 0.0
+        return difflib.SequenceMatcher(None, word, other).ratio()
+
+    def _spend(self, pairs: int) -> bool:
+        self._pairs -= pairs
+        return self._pairs >= 0
 
 
 class Problems:
     """The problems found so far. Checks report and go on, so that all errors come at once."""
 
-    __slots__ = ("_found", "_more")
+    __slots__ = ("_found", "_more", "budget")
 
     def __init__(self) -> None:
         self._found: list[errors.Problem] = []
         self._more = 0
+        self.budget = Budget()
 
     def add(
         self, code: str, place: Place, message: str, suggestion: str | None = None, *, on_key: bool = False
@@ -107,7 +150,7 @@ class Problems:
         """One of the words, else a problem that lists them."""
         if isinstance(value, str) and value in choices:
             return value
-        found = nearest(value, choices) if isinstance(value, str) else None
+        found = self.nearest(value, choices) if isinstance(value, str) else None
         self.add("bad_choice", place, f"{brief(value)} is not one of {', '.join(choices)}", found)
         return None
 
@@ -117,7 +160,11 @@ class Problems:
         for key in value:
             if key not in known:
                 unknown = "" if self.full else f"unknown key {brief(key)}{lookalikes(key)}"
-                self.add("unknown_key", (*place, key), unknown, None if self.full else nearest(key, known), on_key=True)
+                self.add("unknown_key", (*place, key), unknown, self.nearest(key, known), on_key=True)
+
+    def nearest(self, word: str, known: Iterable[str]) -> str | None:
+        """What a suggestion says instead of `word`, if it would be shown and the budget of the plan still allows it."""
+        return None if self.full else self.budget.nearest(word, known)
 
     def _wrong_type(self, value: object, place: Place, expected: str) -> None:
         self.add("wrong_type", place, f"expected {expected}, found {kind(value)}")
@@ -129,14 +176,8 @@ def dotted(place: Place) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was most likely meant, None if no one comes near."""
-    if len(word) > 200:
-        return None
-    by_lower: dict[str, str] = {}
-    for candidate in known:
-        by_lower.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    """As `Budget.nearest`, for one search among few."""
+    return Budget().nearest(word, known)
 
 
 def lookalikes(word: str) -> str:
@@ -152,8 +193,34 @@ def brief(value: object) -> str:
     """The value, short enough for a message."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = repr(value) if not isinstance(value, int) or value.bit_length() < 256 else "a number of many digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > _LONGEST_QUOTE:
+            return f"{text[: _LONGEST_QUOTE - 3]}..."
+    return text
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """The value's `repr` from its beginning on, so that no more of a gigantic one is made than is shown."""
+    if isinstance(value, str):
+        yield repr(value[: _LONGEST_QUOTE + 1])
+    elif isinstance(value, Mapping):
+        for index, (key, inner) in enumerate(value.items()):
+            yield ", " if index else "{"
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(inner)
+        yield "}" if value else "{}"
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield ", " if index else "["
+            yield from _pieces(inner)
+        yield "]" if value else "[]"
+    elif isinstance(value, int) and value.bit_length() >= 256:
+        yield "a number of many digits"
+    else:
+        yield repr(value)
 
 
 def kind(value: object) -> str:

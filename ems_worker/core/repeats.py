@@ -1,10 +1,11 @@
 """Values that a plan says twice: what varies together counts once where all of it is equal, with a warning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import compress
+from typing import Final
 
-from ems_worker.core import canonical, problems, ranges
+from ems_worker.core import canonical, firsts, problems, ranges
 
 JSON = canonical.JSON
 
@@ -39,17 +40,17 @@ def without(
         message = f"values closer to each other than numbers are exact; a range has {_MOST_DENSE:,} of these at most"
         found.add("out_of_range", place, message)
         return as_they_are
-    first: dict[str, int] = {}
-    rows: Iterable[Any] = as_they_are[0] if len(columns) == 1 else zip(*as_they_are, strict=True)
-    for index, row in enumerate(rows):
-        if first.setdefault(canonical.text(row), index) != index and written:
-            told = problems.brief(row) if len(columns) == 1 else _combination(columns, row)
-            odd.add("duplicate_value", (*written[0].place, index), f"{told} is there twice and counts once")
-    if len(first) == size:
+    marks = firsts.marks(as_they_are, size)
+    once = sum(marks)
+    if once == size:
         return as_they_are
+    for index in (index for index, is_first in enumerate(marks) if written and not is_first):
+        row = [values[index] for values in as_they_are]
+        told = problems.brief(row[0]) if len(columns) == 1 else _combination(columns, row)
+        odd.add("duplicate_value", (*written[0].place, index), f"{told} is there twice and counts once")
     if not written:
-        odd.add("duplicate_value", place, f"{size - len(first)} of these {size} values equal others: each counts once")
-    return [[values[index] for index in first.values()] for values in as_they_are]
+        odd.add("duplicate_value", place, f"{size - once} of these {size} values equal others: each counts once")
+    return [list(compress(values, marks)) for values in as_they_are]
 
 
 def _combination(columns: Sequence[Column], row: Sequence[JSON]) -> str:

@@ -18,9 +18,9 @@ _SPECIAL: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _WORDS_1_1: Final = re.compile(r"(?:yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)|<<|=")
 _NUMBER_1_1: Final = re.compile(
     r"""[-+]?0b[0-1_]+ | [-+]?0[0-7_]+ | [-+]?(?:0|[1-9][0-9_]*) | [-+]?0x[0-9a-fA-F_]+
-      | [-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+
+      | [-+]?[1-9][0-9_]*(?::[0-5]?[0-9])++
       | [-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+][0-9]+)? | \.[0-9][0-9_]*(?:[eE][-+][0-9]+)?
-      | [-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*""",
+      | [-+]?[0-9][0-9_]*(?::[0-5]?[0-9])++\.[0-9_]*""",
     re.VERBOSE,
 )
 _TIME_1_1: Final = re.compile(
@@ -35,8 +35,11 @@ _FLOAT_BOTH: Final = re.compile(r"(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-
 _HEX_BOTH: Final = re.compile(r"0x[0-9a-fA-F]+")
 
 # Text that needs no quotes anywhere: starts with a letter, so that it can only be one of the reserved words.
-_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?: [A-Za-z0-9_./+-]+)*")
+# Possessive: else it keeps state for each word of a long text.
+_PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*+(?: [A-Za-z0-9_./+-]++)*+")
 _RESERVED: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf", "infinity"})
+# Only short texts are remembered with their quotes: four thousand long ones would be gigabytes.
+_LONGEST_KNOWN: Final = 200
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 # Not to be written as they are: controls, what either version takes for a line break or byte-order mark, and all
 # beyond the basic plane, which some readers of 1.1 refuse.
@@ -125,12 +128,18 @@ def decimal(text: str) -> str:
     return f"{mantissa}.0e{exponent}"
 
 
-@functools.lru_cache(maxsize=4096)
 def quoted(text: str) -> str:
     """The text, in double quotes unless it is plainly text to every reader."""
+    return _known_quoted(text) if len(text) <= _LONGEST_KNOWN else _quoted(text)
+
+
+def _quoted(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED:
         return text
     return f'"{_UNSAFE.sub(_escape, text)}"'
+
+
+_known_quoted = functools.lru_cache(maxsize=4096)(_quoted)
 
 
 def _escape(found: re.Match[str]) -> str:

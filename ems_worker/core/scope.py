@@ -1,8 +1,8 @@
 """What names mean at one combination: parameters, entries of `runs`, derived values, and the base configuration."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from ems_worker.core import axes, canonical, explicit, expressions, operands, paths, problems
@@ -109,7 +109,7 @@ def resolve(
             )
             found.add("out_of_range", place, message)
         elif known[name] is None:
-            suggestion = None if found.full else _nearest(name, [*by_name, *runs.parameters], base)
+            suggestion = None if found.full else _nearest(name, chain(by_name, runs.parameters), base, found.budget)
             message = f"{name!r} is neither a parameter nor in the base configuration"
             found.add("unknown_name", place, message, suggestion)
         return known[name]
@@ -157,12 +157,10 @@ def resolve(
     return names
 
 
-def _nearest(name: str, known: list[str], base: dict[str, JSON]) -> str | None:
+def _nearest(name: str, known: Iterable[str], base: dict[str, JSON], budget: problems.Budget) -> str | None:
     """The parameter or path that was most likely meant."""
-    near = [
-        each for each in (problems.nearest(name, known), paths.nearest(base, paths.split(name))) if each is not None
-    ]
-    return max(near, key=lambda each: difflib.SequenceMatcher(None, name, each).ratio(), default=None)
+    near = [budget.nearest(name, known), paths.nearest(base, paths.split(name), budget)]
+    return max((each for each in near if each), key=lambda each: budget.likeness(name, each), default=None)
 
 
 def _refuse_cycles(names: Names, found: problems.Problems) -> None:

@@ -9,13 +9,14 @@ import structlog
 
 import ems_worker
 from ems_worker import errors
-from ems_worker.adapters import event_codec, files, http, plan_codec, yaml_reader
+from ems_worker.adapters import event_codec, files, http, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
+from ems_worker.reading import Examiner
 from ems_worker.service import check, recover
 from ems_worker.service.accept import Intake
 from ems_worker.service.control import Control
@@ -202,18 +203,16 @@ class Worker:
             on_backlog=dispatcher.caught_up,
         )
         replies = Replies(settings.reply_prefixes, broker.inbox, metrics)
+        examiner = Examiner(self._read_base, settings.max_plan_bytes, settings.max_jobs)
         intake = Intake(
             manifest,
             broker,
-            yaml_reader,
+            examiner,
             clock,
             metrics,
             replies,
             accepted,
-            self._read_base,
-            settings.max_jobs,
             settings.max_plan_bytes,
-            plan_codec.unpack,
             settings.plans_per_minute,
             lambda: orchestrator.message_limit,
             versions,
@@ -223,11 +222,9 @@ class Worker:
             ledger,
             manifest,
             yaml_reader,
-            self._read_base,
+            examiner,
             clock,
             settings.worker_id,
-            settings.max_jobs,
-            lambda data: plan_codec.unpack(data, settings.max_plan_bytes),
             lambda: orchestrator.message_limit,
             lambda: dispatcher.window,
             versions,

@@ -8,15 +8,15 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, ids, largest, trace
+from ems_worker.core import documents, ids, trace
 from ems_worker.core.rate import PlanRate
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.space import Count
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
-from ems_worker.service import check, contents, crash
-from ems_worker.service.check import Checked, ReadBase, Reader
+from ems_worker.service import contents, crash
 from ems_worker.service.clock import Clock
+from ems_worker.service.examination import Examined, Examiner, Outline
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.poison import SUSPECTED_DELIVERIES, Guard
 from ems_worker.service.ports import Broker, Manifest
@@ -27,14 +27,6 @@ log = structlog.get_logger()
 
 # How often the broker hears that a plan is still being decided: well within the time after which it sends it again.
 _WORKING_SECONDS = 5.0
-
-
-def _as_it_is(data: bytes, most_bytes: int) -> bytes:
-    """For plans that are never wrapped in anything."""
-    if len(data) > most_bytes:
-        words = f"the plan has {len(data):,} bytes; this worker takes {most_bytes:,} at most (EMS_MAX_PLAN_BYTES)"
-        raise errors.PlanRejected([Problem("plan_too_large", "", words)])
-    return data
 
 
 class _TakesLongError(Exception):
@@ -52,31 +44,28 @@ class Intake:
         self,
         manifest: Manifest,
         broker: Broker,
-        reader: Reader,
+        examiner: Examiner,
         clock: Clock,
         metrics: Metrics,
         replies: Replies,
         on_accept: Callable[[Experiment], Any],
-        read_base: ReadBase = check.refuse_base,
-        max_jobs: int | None = None,
         max_bytes: int = 16 * 1024 * 1024,
-        unpack: contents.Unpack = _as_it_is,
         plans_per_minute: int | None = None,
         message_limit: Callable[[], int | None] = lambda: None,
         versions: Versions | None = None,
     ) -> None:
-        """`plans_per_minute`: of one publisher. `message_limit`: of a start command, in bytes."""
+        """`max_bytes`: of a plan from the object store. `plans_per_minute`: of one publisher.
+
+        `message_limit`: of a start command, in bytes.
+        """
         self._manifest = manifest
         self._broker = broker
-        self._reader = reader
+        self._examiner = examiner
         self._clock = clock
         self._metrics = metrics
         self._on_accept = on_accept
-        self._read_base = read_base
-        self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._replies = replies
-        self._unpack = unpack
         self._rate = PlanRate(plans_per_minute)
         self._message_limit = message_limit
         self._versions = versions or Versions()
@@ -191,32 +180,34 @@ class Intake:
         if not its_turn and not self._rate.allows(blank.publisher, message.published_ms):
             return self._rejected(blank, message, [self._too_many(blank.publisher)]), None
         try:
-            data = await contents.read(message, self._broker, self._unpack, self._max_bytes)
-            # In a thread, so that events go on meanwhile: a short plan may name a long base file.
-            checked = await asyncio.to_thread(check.read, data, self._reader, self._read_base)
-            experiment_id = checked.plan.experiment_id or ids.experiment_id(
-                checked.plan.experiment_name or "", message.stream_created_ns, message.seq
-            )
-            if not its_turn and experiment_id in self._slow.values():
-                raise _TakesLongError(experiment_id)  # one of the same id is before it
-            existing = await self._manifest.experiment(experiment_id)
-            if existing is None:
-                checked = await self._examine(message, data, checked, experiment_id, quick)
-            elif existing.spec.plan_sha == checked.plan_sha:
-                checked = replace(checked, count=Count(existing.spec.points, existing.spec.jobs))
-            else:
-                conflict = await asyncio.to_thread(self._conflict, existing, checked)
-                return self._rejected(blank, message, [conflict]), None
+            data = await contents.read(message, self._broker, self._max_bytes)
+            async with self._examiner.examine(data) as examined:
+                outline = await examined.outline()
+                experiment_id = outline.experiment_id or ids.experiment_id(
+                    outline.experiment_name or "", message.stream_created_ns, message.seq
+                )
+                if not its_turn and experiment_id in self._slow.values():
+                    raise _TakesLongError(experiment_id)  # one of the same id is before it
+                existing = await self._manifest.experiment(experiment_id)
+                new = None
+                if existing is None:
+                    outline = await self._examine(message, examined, outline, experiment_id, quick)
+                    plan, base = await examined.plan(), await examined.base()
+                    new = _new(experiment_id, plan, base, outline, received_ms, message)
+                elif existing.spec.plan_sha == outline.plan_sha:
+                    outline = replace(outline, count=Count(existing.spec.points, existing.spec.jobs))
+                else:
+                    return self._rejected(blank, message, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:
             return self._rejected(blank, message, error.problems), None
         verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
         document = documents.decision(
             verdict,
             experiment_id=experiment_id,
-            points=checked.count.points,
-            jobs=checked.count.jobs,
-            plan_sha=checked.plan_sha,
-            warnings=checked.plan.warnings,
+            points=outline.count.points,
+            jobs=outline.count.jobs,
+            plan_sha=outline.plan_sha,
+            warnings=outline.warnings,
             stream=message.stream,
             seq=message.seq,
         )
@@ -225,30 +216,26 @@ class Intake:
             verdict=verdict,
             document=documents.encode(document),
             experiment_id=experiment_id,
-            plan_sha=checked.plan_sha,
+            plan_sha=outline.plan_sha,
         )
-        return submission, None if existing is not None else _new(experiment_id, data, checked, received_ms, message)
+        return submission, new
 
     async def _examine(
-        self, message: Message, data: bytes, checked: Checked, experiment_id: str, quick: bool
-    ) -> Checked:
+        self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
+    ) -> Outline:
         """A plan that isn't here yet, with its exact count; what is quickly found wrong is found first."""
-        checked = await asyncio.to_thread(check.suited, checked, data, self._reader, self._versions.told)
+        outline = await examined.suit(outline, self._versions.told)
         told = self._clock.monotonic()
         # A step at a time: between two of them the thread is free for others, and the worker may end.
-        settling = check.settling(checked, data, self._reader, self._max_jobs)
-        while (count := await asyncio.to_thread(next, settling, None)) is not None:
-            checked = replace(checked, count=count)
-            if quick and not checked.plan.grid.settled:
+        while (count := await examined.settle()) is not None:
+            outline = replace(outline, count=count)
+            if quick and not outline.settled:
                 raise _TakesLongError(experiment_id)
             if (now := self._clock.monotonic()) - told > _WORKING_SECONDS:
                 told = now
                 await self._broker.working([message])
-        if (limit := self._message_limit()) is not None:
-            over = await asyncio.to_thread(largest.over, checked.plan, experiment_id, limit)
-            if over is not None:
-                raise errors.PlanRejected([over])
-        return checked
+        await examined.fit(experiment_id, self._message_limit())
+        return outline
 
     def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
         document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
@@ -261,40 +248,26 @@ class Intake:
         )
         return Problem("429", "", words)
 
-    def _conflict(self, existing: Experiment, checked: Checked) -> Problem:
-        """The experiment of this id has another plan: where they differ."""
-        known = f"experiment {existing.spec.experiment_id} exists with another plan"
-        remedy = "choose another experiment_id"
-        try:
-            sent = check.stored(existing.spec, self._reader)
-        except errors.PlanNotReadAsAccepted:
-            return Problem("conflict", "experiment_id", known, suggestion=remedy)
-        paths = canonical.differences(
-            canonical.with_base(sent.data, sent.base), canonical.with_base(checked.data, checked.base)
-        )
-        shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
-        return Problem("conflict", "experiment_id", f"{known}; they differ in {shown}", suggestion=remedy)
 
-
-def _new(experiment_id: str, data: bytes, checked: Checked, created_ms: int, message: Message) -> NewExperiment:
-    parsed = checked.plan
-    ranked = next((metric for metric in parsed.metrics if metric.goal is not None), None)
+def _new(
+    experiment_id: str, plan: bytes, base: bytes, outline: Outline, created_ms: int, message: Message
+) -> NewExperiment:
     return NewExperiment(
         experiment_id=experiment_id,
-        name=parsed.experiment_name or experiment_id,
-        plan=data,
-        base=documents.encode(checked.base),
-        plan_sha=checked.plan_sha,
-        points=checked.count.points,
-        jobs=checked.count.jobs,
-        replicates=parsed.replicates,
+        name=outline.experiment_name or experiment_id,
+        plan=plan,
+        base=base,
+        plan_sha=outline.plan_sha,
+        points=outline.count.points,
+        jobs=outline.count.jobs,
+        replicates=outline.replicates,
         created_ms=created_ms,
-        group=parsed.group,
-        tags=parsed.tags,
-        description=parsed.description,
-        parameters={one.name: ".".join(str(step) for step in one.path) for one in parsed.parameters},
-        metrics=tuple(metric.name for metric in parsed.metrics),
-        goal_metric=None if ranked is None else ranked.name,
-        goal=None if ranked is None else ranked.goal,
+        group=outline.group,
+        tags=outline.tags,
+        description=outline.description,
+        parameters=outline.parameters,
+        metrics=outline.metrics,
+        goal_metric=outline.goal_metric,
+        goal=outline.goal,
         traceparent=trace.parent(message.headers.get(trace.HEADER)),
     )

@@ -1,13 +1,15 @@
 """A plan's bytes checked, offline and at intake by the same code: read, parsed, counted; every problem at its place."""
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, largest, plan, space
+from ems_worker.core import canonical, plan, render, space
 from ems_worker.core.plan import Plan
-from ems_worker.core.records import NewExperiment, Verdict
+from ems_worker.core.records import NewExperiment
 from ems_worker.core.space import Count
 from ems_worker.errors import Problem
 
@@ -19,6 +21,9 @@ class Reader(Protocol):
     def read_base(self, data: bytes) -> Any: ...
     def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
+
+# Up to this size reading a plan holds up others for a few milliseconds at a time.
+LARGE_BYTES: Final = 256 * 1024
 
 # Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
 ReadBase = Callable[[str], bytes]
@@ -121,48 +126,38 @@ def _in_file(one: Problem, key: str, path: str) -> Problem:
     return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
 
 
-def examine(
-    data: bytes,
-    reader: Reader,
-    read_base: ReadBase,
-    max_jobs: int | None,
-    unpack: Callable[[bytes], bytes] = bytes,
-    message_limit: int | None = None,
-    told_version: str | None = None,
-) -> tuple[documents.Document, Checked | None]:
-    """What intake would decide, as far as that can be told from the plan alone; with the plan if it is valid.
-
-    `unpack` takes off what its publisher wrapped around it; `message_limit`: of a start command, in bytes;
-    `told_version`: of the model, by the orchestrator.
-    """
-    try:
-        text = unpack(data)
-        checked = suited(read(text, reader, read_base), text, reader, told_version)
-        *_, count = settling(checked, text, reader, max_jobs)
-        checked = replace(checked, count=count)
-        if message_limit is not None and (over := largest.over(checked.plan, "", message_limit)) is not None:
-            raise errors.PlanRejected([over])
-    except errors.PlanRejected as error:
-        return documents.decision(Verdict.REJECTED, errors=error.problems), None
-    except errors.Unreadable as error:
-        return documents.decision(Verdict.REJECTED, errors=[Problem("unreadable", "", str(error))]), None
-    document = documents.decision(
-        Verdict.ACCEPTED,
-        experiment_id=checked.plan.experiment_id,
-        points=checked.count.points,
-        jobs=checked.count.jobs,
-        plan_sha=checked.plan_sha,
-        warnings=checked.plan.warnings,
-    )
-    return document, checked
-
-
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
     """The error for a recorded plan that this worker can't go on with."""
     return errors.PlanNotReadAsAccepted(
         f"this worker doesn't read the plan of {spec.experiment_id} as it was accepted: {reason}. Run a worker of the "
         "version, and with the extras, of the one that accepted it"
     )
+
+
+def loaded(spec: NewExperiment, reader: Reader) -> tuple[Plan, Count, render.Template]:
+    """The plan of `stored`, to be kept, and its template; raises what that does. The text's data is gone by then."""
+    large = len(spec.plan) + len(spec.base) > LARGE_BYTES
+    with _uncollected() if large else contextlib.nullcontext():
+        checked = stored(spec, reader)
+        runs = checked.data.get("runs")
+        # A few at a time: to free a hundred thousand at once stops all threads.
+        while isinstance(runs, list) and runs:
+            del runs[-1000:]
+        return checked.plan, checked.count, render.Template(checked.plan)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage walks what is made here, now or ever: with a million objects it stops all threads.
+
+    A plan has no cycles; it goes when nothing refers to it any more.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def stored(spec: NewExperiment, reader: Reader) -> Checked:

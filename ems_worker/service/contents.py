@@ -1,10 +1,9 @@
-"""A plan's own bytes: from its message or the object store, with what its publisher wrapped around them taken off."""
+"""A plan's bytes as they were sent: from its message or from the object store."""
 
 import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
 
 from ems_worker import errors
 from ems_worker.core.wire import Message
@@ -17,9 +16,6 @@ DIGEST = "Ems-Plan-Digest"
 # From this delivery on an object that isn't there counts as one that never comes.
 OBJECT_TRIES = 5
 
-# The bytes of a message, and how many a plan may have, to the plan's text: `adapters.plan_codec.unpack`.
-Unpack = Callable[[bytes, int], bytes]
-
 
 class NotYetError(Exception):
     """The object of the plan isn't there, and may come: ask again after `seconds`."""
@@ -29,13 +25,14 @@ class NotYetError(Exception):
         super().__init__(f"again in {seconds:g} s")
 
 
-async def read(message: Message, broker: Broker, unpack: Unpack, max_bytes: int) -> bytes:
-    """The plan's text. Raises PlanRejected, Unreadable, NotYetError, and what the broker raises when it is away."""
-    data = message.data
+async def read(message: Message, broker: Broker, max_bytes: int) -> bytes:
+    """The plan as its publisher sent it, wrapped or not.
+
+    Raises PlanRejected, NotYetError, and what the broker raises when it is away.
+    """
     if (name := message.headers.get(OBJECT)) is not None:
-        data = await _object(message, name, broker, max_bytes)
-    # In a thread, so that events go on meanwhile: decompressing takes up to 100 ms.
-    return await asyncio.to_thread(unpack, data, max_bytes)
+        return await _object(message, name, broker, max_bytes)
+    return message.data
 
 
 async def _object(message: Message, name: str, broker: Broker, max_bytes: int) -> bytes:
@@ -53,9 +50,13 @@ async def _object(message: Message, name: str, broker: Broker, max_bytes: int) -
         raise _refused("plan_object_missing", f"{error}: put it there before the message is published") from error
     except errors.RequestRefused as error:
         raise _refused("plan_object_unusable", str(error)) from error
-    if hashlib.sha256(data).digest() != wanted:
+    if await asyncio.to_thread(_digest, data) != wanted:
         raise _refused("plan_object_digest", f"the object {name!r} is not what {DIGEST} says: it was replaced since")
     return data
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _sha256(digest: str) -> bytes | None:

@@ -1,7 +1,7 @@
 """Questions answered: the NATS service `ems.api.*`. JSON in, JSON out; pages are capped and continued by a cursor."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import orjson
@@ -10,12 +10,13 @@ from pydantic import Field
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
-from ems_worker.core import documents, estimate, ids, render
+from ems_worker.core import documents, estimate, ids
 from ems_worker.core.experiment import Bucket, ExperimentState
-from ems_worker.core.records import Experiment
+from ems_worker.core.records import Experiment, Verdict
 from ems_worker.service import check
-from ems_worker.service.check import ReadBase, Reader
+from ems_worker.service.check import Reader
 from ems_worker.service.clock import Clock
+from ems_worker.service.examination import Examiner
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.ports import Manifest
 from ems_worker.service.versions import Versions
@@ -75,11 +76,9 @@ class Queries:
         ledger: Ledger,
         manifest: Manifest,
         reader: Reader,
-        read_base: ReadBase,
+        examiner: Examiner,
         clock: Clock,
         worker_id: str,
-        max_jobs: int | None,
-        unpack: Callable[[bytes], bytes] = bytes,
         message_limit: Callable[[], int | None] = lambda: None,
         slots: Callable[[], int] = lambda: 0,
         versions: Versions | None = None,
@@ -88,11 +87,9 @@ class Queries:
         self._ledger = ledger
         self._manifest = manifest
         self._reader = reader
-        self._read_base = read_base
+        self._examiner = examiner
         self._clock = clock
         self._worker_id = worker_id
-        self._max_jobs = max_jobs
-        self._unpack = unpack
         self._message_limit = message_limit
         self._slots = slots
         self._versions = versions or Versions()
@@ -109,22 +106,32 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        document, checked = await asyncio.to_thread(
-            check.examine,
-            data,
-            self._reader,
-            self._read_base,
-            self._max_jobs,
-            self._unpack,
-            self._message_limit(),
-            self._versions.told,
+        """What intake would decide, as far as that can be told from the plan alone; with a guess if it is valid."""
+        try:
+            async with self._examiner.examine(data) as examined:
+                outline = await examined.suit(await examined.outline(), self._versions.told)
+                count = outline.count
+                while (settled := await examined.settle()) is not None:
+                    count = settled
+                await examined.fit("", self._message_limit())
+                past = await self._manifest.durations(await examined.base())
+        except errors.PlanRejected as error:
+            return self._refused(error.problems)
+        except errors.Unreadable as error:
+            return self._refused([errors.Problem("unreadable", "", str(error))])
+        document = documents.decision(
+            Verdict.ACCEPTED,
+            experiment_id=outline.experiment_id,
+            points=count.points,
+            jobs=count.jobs,
+            plan_sha=outline.plan_sha,
+            warnings=outline.warnings,
         )
-        guess = None
-        if checked is not None:
-            past = await self._manifest.durations(documents.encode(checked.base))
-            slots = min(self._slots(), checked.plan.limits.max_concurrent or self._slots())
-            guess = estimate.estimate(past, checked.count.jobs, slots)
-        return documents.encode({**document, "estimate": guess})
+        slots = min(self._slots(), outline.max_concurrent or self._slots())
+        return documents.encode({**document, "estimate": estimate.estimate(past, count.jobs, slots)})
+
+    def _refused(self, problems: Sequence[errors.Problem]) -> bytes:
+        return documents.encode({**documents.decision(Verdict.REJECTED, errors=problems), "estimate": None})
 
     async def _list(self, data: bytes) -> bytes:
         request = read(_List, data)
@@ -200,7 +207,7 @@ class Queries:
             template = live.template
         else:
             # In a thread: a plan may take a second to read.
-            template = render.Template((await asyncio.to_thread(check.stored, record.spec, self._reader)).plan)
+            _, _, template = await asyncio.to_thread(check.loaded, record.spec, self._reader)
         text = template.render(point.params, one.seed, request.simulation_id).decode()
         end = request.offset + _CONFIG_PART
         return documents.encode(

@@ -9,7 +9,6 @@ from ems_worker import errors
 from ems_worker.core import run
 from ems_worker.core.job import RetryPolicy
 from ems_worker.core.records import Experiment
-from ems_worker.core.render import Template
 from ems_worker.core.run import ErrorKind, Run, RunState
 from ems_worker.service import check
 from ems_worker.service.check import Reader
@@ -28,8 +27,7 @@ async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     Raises errors.PlanNotReadAsAccepted where this worker can't go on with that plan.
     """
     # In a thread: a plan may take a second to read.
-    stored = await asyncio.to_thread(check.stored, record.spec, reader)
-    plan, count = stored.plan, stored.count
+    plan, count, template = await asyncio.to_thread(check.loaded, record.spec, reader)
     if record.expanded_points < record.spec.points and count.exact and count.points != record.spec.points:
         # Its other points would be others than those that were counted, and that are there already.
         reason = f"it has {count.points:,} points by now, and had {record.spec.points:,}"
@@ -39,7 +37,7 @@ async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     return Live(
         record=record,
         plan=plan,
-        template=Template(plan),
+        template=template,
         tally=tally,
         recorded=tally,
         policy=RetryPolicy(

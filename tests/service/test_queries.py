@@ -10,7 +10,6 @@ import pytest
 from nats.aio.client import Client
 
 from ems_worker.adapters import yaml_reader
-from ems_worker.service import check
 from ems_worker.service.queries import Queries
 from tests.support import broker, servers
 from tests.support.desk import Desk, plan
@@ -18,7 +17,7 @@ from tests.support.desk import Desk, plan
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with Desk.open(tmp_path / "data") as one:
+    async with Desk.open(tmp_path / "data", max_jobs=1000) as one:
         yield one
 
 
@@ -32,9 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client]:
     """A plain client of a server on which the desk's worker answers."""
-    queries = Queries(
-        desk.ledger, desk.manifest, yaml_reader, check.refuse_base, desk.clock, worker_id="w1", max_jobs=1000
-    )
+    queries = Queries(desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, worker_id="w1")
     async with broker.connected(server.url) as served, broker.plain(server) as (one, _):
         await broker.serve(served, queries.handlers())
         yield one

@@ -75,9 +75,7 @@ async def test_what_needs_a_plan_that_is_not_read_as_accepted_is_refused_with_th
         for verb in ("retry", "resume"):
             with pytest.raises(errors.RequestRefused, match="needs scipy"):
                 await Control(desk.ledger, desk.manifest, desk.clock).handlers()[verb](change)
-        queries = Queries(
-            desk.ledger, desk.manifest, yaml_reader, check.refuse_base, desk.clock, worker_id="w1", max_jobs=1000
-        ).handlers()
+        queries = Queries(desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, worker_id="w1").handlers()
         with pytest.raises(errors.RequestRefused, match="needs scipy"):
             await queries["config"](json.dumps({"simulation_id": first}).encode())
         assert json.loads(await queries["get"](b'{"experiment_id": "sampled"}'))["points"] == 2

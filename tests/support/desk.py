@@ -21,6 +21,7 @@ from ems_worker.core.outcome import Answer, Outcome, outcome
 from ems_worker.core.records import Experiment, JobRow
 from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
+from ems_worker.reading import Examiner
 from ems_worker.service import check, recover
 from ems_worker.service.accept import Intake
 from ems_worker.service.dispatch import Dispatcher
@@ -243,17 +244,20 @@ class Desk:
             keep=options.pop("keep", 100),
             on_backlog=lambda _: None,
         )
+        most_bytes = options.pop("max_bytes", 1_000_000)
+        self.examiner = Examiner(
+            options.pop("read_base", check.refuse_base), most_bytes, options.pop("max_jobs", 100_000)
+        )
         self.intake = Intake(
             manifest,
             self.broker,
-            yaml_reader,
+            self.examiner,
             clock,
             self.metrics,
             Replies(options.pop("reply_prefixes", ("_INBOX.",)), "_INBOX.worker", self.metrics),
             self._accepted,
-            options.pop("read_base", check.refuse_base),
-            options.pop("max_jobs", 100_000),
-            options.pop("max_bytes", 1_000_000),
+            most_bytes,
+            message_limit=options.pop("message_limit", lambda: None),
             versions=self.versions,
         )
         assert not options, f"no such options: {options}"

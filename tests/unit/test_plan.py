@@ -389,14 +389,6 @@ def test_many_problems_are_counted_not_listed() -> None:
     assert "701 more" in found[-1].message
 
 
-def test_no_suggestion_is_searched_for_what_is_too_long() -> None:
-    """Likeness takes time by length, and a long word was no slip."""
-    assert problems.nearest("x" * 201, ["x" * 200]) is None
-    assert paths.nearest({"x" * 300: 1}, ("x" * 301,)) is None
-    wide: dict[str, JSON] = {f"key{number}": number for number in range(5000)}
-    assert paths.nearest({"a": wide, "b": {"c": 1}}, ("zzz", "zzz")) is None
-
-
 _VALUES: list[JSON] = [None, True, 5, 1.5, "x", {}, []]
 
 

@@ -95,7 +95,7 @@ def test_a_run_differs_from_the_base_in_what_it_overrides_and_in_nothing_else(da
     expected: object = paths.fresh(base)
     for path in chosen:
         expected = paths.put(expected, path, overrides[".".join(map(str, path))])
-    assert canonical.differences(config, expected) == []
+    assert [*canonical.differences(config, expected)] == []
 
 
 def test_overrides_merge_mappings_replace_lists_and_keep_null() -> None:

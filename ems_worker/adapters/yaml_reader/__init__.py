@@ -5,6 +5,7 @@ configuration may have anchors. Duplicate keys, NaN and infinities are errors in
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,15 +17,22 @@ from ems_worker.core import canonical, problems
 Position = tuple[int, int]
 
 _START: Final = (1, 1)
+_ENCODING: Final = "utf-8-sig"
+_JSON: Final = re.compile(r"\s*+[{\[]")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a text says, and the text itself, by which places are found when something is wrong."""
+    """What a text says, and its bytes, by which places are found when something is wrong."""
 
     data: dict[str, canonical.JSON]
     format: Literal["yaml", "json"]
-    text: str = dataclasses.field(repr=False)
+    raw: bytes = dataclasses.field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text, made anew each time: one with emojis in it takes four times its bytes."""
+        return self.raw.decode(_ENCODING)
 
     def locate(self, place: problems.Place, *, value: bool = False) -> Position:
         """Line and column, from 1, of the key (or list element) at this place, or with `value` of what it holds.
@@ -78,14 +86,14 @@ def _read(data: bytes, *, anchors: bool) -> Document:
     if len(data) > limits.MOST_BYTES:
         raise errors.Unreadable(f"{len(data):,} bytes; a plan or configuration has at most {limits.MOST_BYTES:,}")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(_ENCODING)
     except UnicodeDecodeError as error:
         raise errors.Unreadable(f"this is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    if text.lstrip()[:1] in ("{", "["):
-        read = json_text.read(text)
+    if _JSON.match(text):
+        read = json_text.read(text, len(data))
         if read is not None:
-            return Document(read, "json", text)
-    return Document(yaml_text.read(text, len(data), anchors=anchors), "yaml", text)
+            return Document(read, "json", data)
+    return Document(yaml_text.read(text, len(data), anchors=anchors), "yaml", data)
 
 
 def _nearest(

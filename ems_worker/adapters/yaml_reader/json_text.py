@@ -12,8 +12,10 @@ from ems_worker.core import canonical, problems, scalars
 JSON = canonical.JSON
 Position = tuple[int, int]
 
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+# Possessive: what may be given back later is kept meanwhile, a hundred bytes for each character of a long text.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++', re.DOTALL)
 _OPEN: Final = frozenset("[{")
+_BETWEEN: Final = frozenset(",:]}")
 
 
 class _DuplicateError(ValueError):
@@ -24,14 +26,25 @@ class _NotJsonError(Exception):
     """The text is something else."""
 
 
-def read(text: str) -> dict[str, JSON] | None:
-    """The object that a JSON text says; None for text that is not JSON. Raises PlanRejected with line and column."""
+def read(text: str, size: int) -> dict[str, JSON] | None:
+    """The object that a JSON text of `size` bytes says; None for text that is not JSON.
+
+    Raises PlanRejected with line and column.
+    """
+    _refuse_many(text, limits.most_values(size))
     try:
+        # The hooks have a second use: other threads get their turn in them, and nowhere else in a long text.
         try:
-            data = _decode(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+            data = _decode(
+                text,
+                object_pairs_hook=_object,
+                parse_constant=_constant,
+                parse_int=scalars.integer,
+                parse_float=scalars.number,
+            )
         except (_DuplicateError, scalars.NotFiniteError):
             # Seen on the way, perhaps before a place that isn't JSON at all: the walk needs a text that is.
-            _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len)
+            _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len, parse_float=len)
             _refuse_found(text)
     except _NotJsonError:
         return None
@@ -78,36 +91,41 @@ def _constant(text: str) -> NoReturn:
     raise scalars.NotFiniteError(text)
 
 
-def _integer(text: str) -> int:
-    return scalars.integer(text)
+def _refuse_many(text: str, most: int) -> None:
+    """Refuses more keys and values than there may be before any is made."""
+    if sum(map(text.count, ",:[{")) < most:
+        return  # some of these are in texts, perhaps
+    count = 0
+    for found in _TOKEN.finditer(text):
+        count += found[0] not in _BETWEEN
+        if count > most:
+            message = f"more than {most:,} keys and values; a document of this size has no more"
+            _refuse("too_large", message, _Lines(text).position(found.start()))
 
 
 def _check(data: dict[str, JSON], text: str) -> None:
-    """Depth, number of values, infinities (1e999) and halves of surrogate pairs, level by level."""
-    level: list[JSON] = [data]
-    nodes = 0
-    for depth in range(limits.MOST_DEPTH + 1):
-        inner: list[JSON] = []
-        for value in level:
-            if isinstance(value, dict):
-                inner.extend(value.values())
-                if not _encodable("".join(value)) or any(len(key) > limits.LONGEST_KEY for key in value):
-                    _refuse_found(text)
-            elif isinstance(value, list):
-                inner.extend(value)
-            elif isinstance(value, str):
-                if not _encodable(value):
-                    _refuse_found(text)
-            elif isinstance(value, float) and value in (float("inf"), float("-inf")):
+    """Depth, lengths of keys, and halves of surrogate pairs."""
+    open_ones: list[Iterator[JSON]] = [_inside(data, text)]
+    while open_ones:
+        for value in open_ones[-1]:
+            if isinstance(value, dict | list):
+                if len(open_ones) == limits.MOST_DEPTH:
+                    _refuse_deep(text)
+                open_ones.append(_inside(value, text))
+                break
+            if isinstance(value, str) and not _encodable(value):
                 _refuse_found(text)
-        nodes += len(inner)
-        if nodes > limits.MOST_NODES:
-            _refuse("too_large", f"more than {limits.MOST_NODES:,} values", (1, 1))
-        if not inner:
-            return
-        if depth == limits.MOST_DEPTH:
-            _refuse_deep(text)
-        level = inner
+        else:
+            open_ones.pop()
+
+
+def _inside(value: dict[str, JSON] | list[JSON], text: str) -> Iterator[JSON]:
+    """What a list or an object holds; refuses keys that are none."""
+    if isinstance(value, list):
+        return iter(value)
+    if not all(len(key) <= limits.LONGEST_KEY and _encodable(key) for key in value):
+        _refuse_found(text)
+    return iter(value.values())
 
 
 def _encodable(text: str) -> bool:
@@ -134,7 +152,7 @@ def _refuse_found(text: str) -> NoReturn:
     """Walks the text for what the fast way saw somewhere in it, and says where."""
     found: list[errors.Problem] = []
     lines = _Lines(text)
-    seen: set[problems.Place] = set()
+    seen: set[int] = set()  # of places, by their hashes: a tenth of their size
     for place, is_key, start, lexeme in _walk(text):
         if len(place) > limits.MOST_DEPTH:
             _refuse_deep(text)
@@ -147,12 +165,12 @@ def _refuse_found(text: str) -> NoReturn:
     raise errors.PlanRejected(found)
 
 
-def _wrong(place: problems.Place, lexeme: str, seen: set[problems.Place] | None) -> tuple[str, str] | None:
+def _wrong(place: problems.Place, lexeme: str, seen: set[int] | None) -> tuple[str, str] | None:
     """What is wrong with a value or, where the keys seen so far are given, with a key."""
     if seen is not None:
-        if place in seen:
+        if hash(place) in seen:
             return "duplicate_key", f"key {problems.brief(place[-1])} is here twice"
-        seen.add(place)
+        seen.add(hash(place))
         if len(str(place[-1])) > limits.LONGEST_KEY:
             return "bad_key", f"a key has at most {limits.LONGEST_KEY} letters"
     if lexeme.startswith('"'):

@@ -1,0 +1,99 @@
+"""What reading and checking plans costs others: the event loop is never held, and memory stays within bounds.
+
+These are the only tests that measure time. What counts is what the process itself did: time in which its threads
+waited for a processor is taken off, and what seems too long is measured again, as what really holds the loop does so
+each time.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ems_worker import errors
+from ems_worker.adapters import plan_codec
+from tests.support import hostile_plans
+
+ROOT = Path(__file__).parents[2]
+MOST_MS = 50
+TRIES = 4
+# What a plan of any size may take, and then ten times its own size.
+SPARE_BYTES = 96 * 1024 * 1024
+
+
+def measured(verb: str, bases: Path, *plans: Path) -> dict[Path, dict[str, Any]]:
+    """What each of the plans came to, and what it cost: how long it held the loop is the best of some tries."""
+    best: dict[Path, dict[str, Any]] = {}
+    waiting = list(plans)
+    for _ in range(TRIES):
+        command = [sys.executable, "-m", "tests.support.held", verb, str(bases), *map(str, waiting)]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        for plan, found in zip(waiting, lines, strict=True):
+            earlier = best.setdefault(plan, found)
+            earlier["held_ms"] = min(earlier["held_ms"], found["held_ms"])
+        waiting = [plan for plan in waiting if best[plan]["held_ms"] > MOST_MS]
+        if not waiting:
+            break
+    return best
+
+
+@pytest.fixture
+def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """The file of a hostile plan, gone after the test: all of them are half a gigabyte."""
+    path = tmp_path / "plan"
+    path.write_bytes(hostile_plans.PLANS[request.param][0]())
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("hostile", hostile_plans.PLANS, indirect=True)
+def test_a_hostile_plan_costs_little(hostile: Path, request: pytest.FixtureRequest) -> None:
+    """It becomes what it should, doesn't hold the loop, and takes less than ten times its unpacked size and 96 MB."""
+    [found] = measured("intake", hostile.parent, hostile).values()
+    assert found["outcome"] == hostile_plans.PLANS[request.node.callspec.params["hostile"]][1]
+    assert found["held_ms"] <= MOST_MS, found
+    assert found["taken"] < 10 * _unpacked(hostile.read_bytes()) + SPARE_BYTES, found
+
+
+@pytest.mark.parametrize("hostile", [*hostile_plans.WRAPPED_PLANS, "a hundred thousand named points"], indirect=True)
+def test_asking_about_a_hostile_plan_costs_little(hostile: Path) -> None:
+    """Whoever may ask `validate` holds up nobody."""
+    [found] = measured("validate", hostile.parent, hostile).values()
+    assert found["held_ms"] <= MOST_MS, found
+
+
+@pytest.mark.parametrize("verb", ["intake", "validate"])
+@pytest.mark.parametrize(("bases", "pattern"), [("examples", "*.yaml"), ("tests/plans", "invalid/*.yaml")])
+def test_ordinary_plans_do_not_hold_the_event_loop(verb: str, bases: str, pattern: str, tmp_path: Path) -> None:
+    """The examples, and every plan with a mistake that the tests know."""
+    plans = []
+    for path in sorted((ROOT / bases).glob(pattern)):
+        plans.append(tmp_path / path.name)
+        plans[-1].write_bytes(path.read_bytes().replace(b"../base.yaml", b"base.yaml"))
+    found = measured(verb, ROOT / bases, *plans)
+    assert len(found) >= 2
+    assert {plan.name: one for plan, one in found.items() if one["held_ms"] > MOST_MS} == {}
+
+
+def test_a_short_plan_may_name_a_long_base_configuration(tmp_path: Path) -> None:
+    """It is read as if it were in the plan."""
+    (tmp_path / "base.yaml").write_text(f'{{"a":[{",".join(["0.5"] * 300_000)}]}}')
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("experiment_id: x\nbase_config_file_path: base.yaml\n")
+    [found] = measured("intake", tmp_path, plan).values()
+    assert found["outcome"] == "accepted"
+    assert found["held_ms"] <= MOST_MS, found
+
+
+def _unpacked(data: bytes) -> int:
+    """The size of a plan without what is wrapped around it; what can't be unpacked has none but its own."""
+    try:
+        return len(plan_codec.unpack(data, hostile_plans.MOST))
+    except (errors.PlanRejected, errors.Unreadable):
+        return len(data)
