@@ -195,19 +195,23 @@ async def test_credentials_that_are_replaced_are_read_at_the_next_connection(
 
 async def test_an_attempt_that_fails_leaves_no_connection_open() -> None:
     """A client that comes back to a server which refuses it closes each connection before it tries the next."""
+    begun: list[bytes] = []
     ended: list[bytes] = []
 
     async def refusing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id": "x", "auth_required": true, "max_payload": 1000, "proto": 1}\r\n')
-        await reader.readline()
-        if not ended:
-            await reader.readline()  # its PING
-            writer.write(b"PONG\r\n")
-            ended.append(b"")
-        else:
-            writer.write(b"-ERR 'Authorization Violation'\r\n")
-            ended.append(await reader.read())
-        writer.close()
+        begun.append(b"")
+        with contextlib.suppress(OSError):
+            writer.write(b'INFO {"server_id": "x", "auth_required": true, "max_payload": 1000, "proto": 1}\r\n')
+            await reader.readline()
+            if len(begun) == 1:
+                await reader.readline()  # its PING
+                writer.write(b"PONG\r\n")
+            else:
+                writer.write(b"-ERR 'Authorization Violation'\r\n")
+                await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        ended.append(b"")
 
     async def ignored(_: Exception) -> None:
         """nats-py would log it."""
@@ -221,3 +225,4 @@ async def test_an_attempt_that_fails_leaves_no_connection_open() -> None:
             await wait.until(lambda: len(ended) > 3, what="three attempts that were refused")
         finally:
             await one.close()
+            await wait.until(lambda: len(ended) == len(begun), what="the last connection to end")
