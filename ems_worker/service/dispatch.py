@@ -5,7 +5,6 @@ A run is on disk as submitting before its command leaves.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import structlog
 
@@ -19,7 +18,8 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
-from ems_worker.service.submit import BATCH, Claimed, Submitter
+from ems_worker.service.reach import Claimed
+from ems_worker.service.submit import BATCH, Submitter
 from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
@@ -44,12 +44,11 @@ class Dispatcher:
         clock: Clock,
         metrics: Metrics,
         window: int | None,
-        on_pause: Callable[[], None],
         versions: Versions,
     ) -> None:
         """`window`: runs open at once; None: the orchestrator's slots, and 256 if it doesn't tell them.
 
-        `on_pause` hears that `paused` or `versions`, which is kept here, has changed.
+        `versions` is kept up to date here.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -60,7 +59,6 @@ class Dispatcher:
         self._fixed = window is not None
         # 0 until the orchestrator told its slots, or turned out not to: else a start would flood a small one.
         self._window = window or 0
-        self._on_pause = on_pause
         self._versions = versions
         # How often the orchestrator told its capacity, or stopped telling it.
         self._words = 0
@@ -105,7 +103,6 @@ class Dispatcher:
             log.error("dispatch.breaker_open", pause_seconds=round(pause, 1), openings=self._breaker.openings)
         else:
             log.info("dispatch.breaker_closed")
-        self._on_pause()
         self.wake()
 
     async def run(self) -> None:
@@ -134,9 +131,10 @@ class Dispatcher:
     async def _fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims what there is room for and sends it on its way; whether that was anything."""
         self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
-        if self._submitter.stuck or self.behind:
+        if self.behind:
             return False
         room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH), self._clock.monotonic())
+        room = self._submitter.reach.room(room)
         if room <= 0:
             return False
         shares = schedule.allot(await self._demands(room), room)
@@ -151,6 +149,7 @@ class Dispatcher:
             # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
             if name in self._ledger.heard:
                 self._breaker = breaker.claimed(self._breaker, name, self._clock.monotonic())
+        self._submitter.reach.claimed()
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))
@@ -210,7 +209,6 @@ class Dispatcher:
             return
         log.info("dispatch.model_version", version=told, before=self._versions.told)
         self._versions.told = told
-        self._on_pause()
         self.wake()
 
     def _resize(self, slots: int) -> None:

@@ -18,6 +18,7 @@ from ems_worker.service.check import ReadBase, Reader
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.ports import Manifest
+from ems_worker.service.reasons import Reasons
 from ems_worker.service.versions import Versions
 
 Handler = Callable[[bytes], Awaitable[bytes]]
@@ -83,6 +84,7 @@ class Queries:
         message_limit: Callable[[], int | None] = lambda: None,
         slots: Callable[[], int] = lambda: 0,
         versions: Versions | None = None,
+        reasons: Reasons | None = None,
     ) -> None:
         """`slots`: runs that may be open at once, 0 while that isn't known."""
         self._ledger = ledger
@@ -96,6 +98,7 @@ class Queries:
         self._message_limit = message_limit
         self._slots = slots
         self._versions = versions or Versions()
+        self._reasons = reasons or Reasons()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -235,6 +238,7 @@ class Queries:
             now_ms=self._clock.now_ms(),
             pace=pace,
             best=live.best,
+            reason=self._reasons.of(live),
         )
 
 

@@ -106,7 +106,7 @@ async def test_an_event_settles_what_the_answer_left_open(tmp_path: Path) -> Non
         await desk.hear("completed", "reef-p000000-r000-a1")
         await quiet(desk)
         sent = len(desk.orchestrator.sent)
-        assert not desk.submitter.stuck
+        assert not desk.submitter.reach.stuck
         assert (await desk.report("reef"))["state"] == "completed"
         assert len(desk.orchestrator.sent) == sent
 
@@ -116,7 +116,7 @@ async def test_while_commands_do_not_get_through_nothing_new_is_claimed(tmp_path
     async with working(tmp_path, window=100) as desk:
         desk.orchestrator.code = "UNAVAILABLE"
         await desk.begin(plan("first", points=2))
-        await wait.until(lambda: desk.submitter.stuck)
+        await wait.until(lambda: desk.submitter.reach.stuck)
         later = await desk.begin(plan("later", points=2))
         await wait.until(lambda: len(desk.orchestrator.calls) > 3)
         assert later.open == 0
@@ -156,10 +156,10 @@ async def test_a_halt_is_told_and_over_by_itself(tmp_path: Path) -> None:
     async with working(tmp_path) as desk:
         desk.orchestrator.code = "PERMISSION_DENIED"
         live = await desk.begin(plan(points=2))
-        await wait.until(lambda: desk.submitter.halted)
-        assert desk.submitter.halted == "PERMISSION_DENIED: words of it"
+        await wait.until(lambda: desk.submitter.reach.trouble)
+        assert desk.submitter.reach.trouble == "the orchestrator refuses all runs: PERMISSION_DENIED: words of it"
         desk.orchestrator.code = "OK"
-        await wait.until(lambda: desk.submitter.halted is None)
+        await wait.until(lambda: desk.submitter.reach.trouble is None)
         await wait.until(lambda: live.tally.by_bucket[Bucket.SUBMITTED] == 2)
 
 

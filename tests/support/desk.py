@@ -17,7 +17,7 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.outcome import Answer, Outcome, outcome
+from ems_worker.core.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.records import Experiment, JobRow
 from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
@@ -29,6 +29,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
+from ems_worker.service.reasons import Reasons
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
@@ -138,13 +139,15 @@ class Orchestrator:
     known: Mapping[str, Signal | None] | None = None
     is_ready: bool = True
     rpc_window: int = 64
+    crowded: bool = False
     told: "asyncio.Queue[Capacity | None]" = field(default_factory=asyncio.Queue)
     on_start: Callable[[Sequence[Start]], None] = lambda _: None
 
-    async def start(self, commands: Sequence[Start]) -> Sequence[Answer]:
-        self.calls.append(list(commands))
-        self.on_start(commands)
-        return [self._answer(command.simulation_id) for command in commands]
+    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
+        began = asyncio.get_running_loop().time()
+        self.calls.append(list(starts))
+        self.on_start(starts)
+        tell(Call(began, 0.0, tuple(self._answer(start.simulation_id) for start in starts)))
 
     def _answer(self, name: str) -> Answer:
         turns = self.answers.get(name)
@@ -160,6 +163,10 @@ class Orchestrator:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    @property
+    def away(self) -> str | None:
+        return None if self.is_ready else "127.0.0.1:50051: connection refused"
 
     @property
     def message_limit(self) -> int:
@@ -206,7 +213,6 @@ class Desk:
             clock,
             self.metrics,
             options.pop("window", 100),
-            on_pause=self._all_changed,
             versions=self.versions,
         )
         self.dispatcher.caught_up(False)
@@ -221,6 +227,11 @@ class Desk:
             stop_confirm_seconds=30.0,
             can_ask=lambda: self.can_ask,
         )
+        self.reasons = Reasons()
+        self.reasons.add(lambda _: self.submitter.reach.trouble)
+        self.reasons.add(lambda _: self.dispatcher.paused)
+        self.reasons.add(lambda live: self.versions.waiting(live.plan))
+        self.reasons.add(self.submitter.reach.waits)
         self.reporter = Reporter(
             self.ledger,
             manifest,
@@ -229,7 +240,7 @@ class Desk:
             self.metrics,
             worker_id="w1",
             interval_seconds=0.0,
-            paused=lambda live: self.dispatcher.paused or self.versions.waiting(live.plan),
+            reasons=self.reasons,
             leave_manifest=self._leave,
         )
         self.tracker = Tracker(
@@ -275,10 +286,6 @@ class Desk:
         self.told.append(key)
         self.reporter.tell(key)
         self.dispatcher.wake()
-
-    def _all_changed(self) -> None:
-        for key in self.ledger.experiments:
-            self.reporter.tell(key)
 
     def _ended(self, key: RunKey, one: Run) -> None:
         self.dispatcher.ended(key, one)
@@ -329,6 +336,7 @@ class Desk:
 
     async def report(self, experiment_id: str) -> dict[str, Any]:
         """Has the reporter tell what is new; the last status."""
+        self.reporter.look()
         while (live := self.ledger.live(experiment_id)) is not None and live.key in self.reporter._news:
             self.reporter._news.discard(live.key)
             await self.reporter.report(live)
