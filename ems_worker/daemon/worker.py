@@ -273,7 +273,7 @@ class Worker:
 
     async def _retry_parked(self, tracker: Tracker) -> None:
         while True:
-            await tracker.retry_parked(self._clock.now_ms() - round(1000 * self._settings.parked_seconds))
+            await tracker.retry_parked(tracker.parked_since_ms(self._settings.parked_seconds))
             await asyncio.sleep(_PARKED_SECONDS)
 
     async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -8,7 +8,7 @@ import contextlib
 
 import structlog
 
-from ems_worker.core import breaker, experiment, schedule
+from ems_worker.core import breaker, experiment, job, schedule
 from ems_worker.core.breaker import Breaker, BreakerState
 from ems_worker.core.run import Run
 from ems_worker.service import crash
@@ -30,6 +30,8 @@ _DEFAULT_WINDOW = 256
 # How long after it came up an orchestrator may take to tell its slots before it counts as one that doesn't.
 _TELL_SECONDS = 8.0
 _LOOK_SECONDS = 0.2
+# The longest sleep: when the wall clock is set, what is due is found after this time.
+_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Dispatcher:
@@ -65,6 +67,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._batches = asyncio.Semaphore(BATCHES)
         self._breaker = Breaker()
+        self._hastened = float("-inf")
         # Set while more events wait than a batch: what they say comes before new submissions.
         self.behind = True
         metrics.run_window.set(self._window)
@@ -114,19 +117,33 @@ class Dispatcher:
                 looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()
                 if await self._fill(group):
                     continue
+                await self._hasten()
                 wait = await self._wait_seconds(looked, looked_ms)
                 # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
 
-    async def _wait_seconds(self, looked: float, looked_ms: int) -> float | None:
+    async def _hasten(self) -> None:
+        """Has nothing wait longer than any retry does: what does was recorded before the wall clock was set back."""
+        now = self._clock.monotonic()
+        if now - self._hastened < _LONGEST_SLEEP_SECONDS:
+            return
+        self._hastened = now
+        latest_ms = job.latest_due_ms(self._clock.now_ms())
+        if (last_ms := await self._manifest.last_due_ms()) is not None and last_ms > latest_ms:
+            runs = await self._manifest.hasten(latest_ms)
+            log.warning("dispatch.clock_set_back", runs=runs, seconds=(last_ms - latest_ms) // 1000)
+
+    async def _wait_seconds(self, looked: float, looked_ms: int) -> float:
         """Until the next retry falls due, or the breaker probes. What is due already waits for room: ends wake us."""
         due_ms = await self._manifest.next_due_ms(looked_ms)
-        waits = [] if due_ms is None else [(due_ms - self._clock.now_ms()) / 1000]
+        waits = [_LONGEST_SLEEP_SECONDS]
+        if due_ms is not None:
+            waits.append((due_ms - self._clock.now_ms()) / 1000)
         if self._breaker.until > looked:
             waits.append(self._breaker.until - self._clock.monotonic())
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min(waits))
 
     async def _fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims what there is room for and sends it on its way; whether that was anything."""

@@ -78,7 +78,7 @@ class Health:
 
 
 class Upkeep:
-    """Looks after the surroundings: gauges, readiness of the orchestrator, reasons that change, the identity of the streams."""
+    """Looks after the surroundings: gauges, the orchestrator, reasons that change, the identity of the streams."""
 
     def __init__(
         self,

@@ -75,6 +75,12 @@ class Manifest(Protocol):
     async def next_due_ms(self, after_ms: int) -> int | None:
         """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""
 
+    async def last_due_ms(self) -> int | None:
+        """The latest due time of a pending run of a running experiment; None: there is none."""
+
+    async def hasten(self, latest_ms: int) -> int:
+        """Has pending runs that would fall due later than then fall due then; how many those were."""
+
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
         """Jobs by (experiment key, point, replicate), with all attempts; absent ones are left out."""
 

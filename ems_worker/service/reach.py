@@ -53,7 +53,7 @@ class Reach:
         return self._delivery.stuck and bool(self._who_waits()) and self._delivery.stuck
 
     def room(self, room: int) -> int:
-        """How many runs may be claimed of those that there is room for: hardly any while commands can't be delivered."""
+        """How many runs may be claimed of those with room: hardly any while commands can't be delivered."""
         if room > 0 and self.stuck:
             return delivery.room(self._delivery, room, self._clock.monotonic() - self._claimed)
         return room

@@ -11,7 +11,7 @@ LONGEST_REASON = 500
 
 
 class Reasons:
-    """Parts of the worker say what keeps an experiment from getting on; of several reasons the first that was added wins.
+    """Parts of the worker say what keeps an experiment from getting on; the first that was added comes first.
 
     The words must not change more often than is worth a status.
     """

@@ -99,7 +99,7 @@ class Submitter:
         pass_on: Callable[[], None] = lambda: None,
         failures: int = 0,
     ) -> None:
-        """Sends these of the runs that are left until they are settled, or late; after failures, not without a pause."""
+        """Sends these of the runs that are left until they are settled, or late; after failures, following a pause."""
         while names:
             if failures:
                 await asyncio.sleep(
