@@ -18,8 +18,9 @@ FORGETTING = 1.002
 RECENT = 8
 # With half the calls open, an overloaded orchestrator takes less than this part of the time.
 FASTER = 0.75
-# A call is set aside not before this time.
+# A call is set aside not before this time; and after that one, where none of its kind was answered yet.
 LEAST_PATIENCE_SECONDS = 0.5
+UNKNOWN_PATIENCE_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def overloaded(window: CallWindow) -> CallWindow:
 def patience_seconds(window: CallWindow, kind: str, longest: float) -> float:
     """How long a call of this kind may take before others go on in its place."""
     best = window.kinds.get(kind, Kind()).best
-    return longest if best is None else min(longest, max(LEAST_PATIENCE_SECONDS, SLOW_TIMES * best))
+    usual = UNKNOWN_PATIENCE_SECONDS if best is None else max(LEAST_PATIENCE_SECONDS, SLOW_TIMES * best)
+    return min(longest, usual)
 
 
 def _slow(window: CallWindow, kind: str, known: Kind, seconds: float, fresh: bool) -> CallWindow:

@@ -68,7 +68,9 @@ def heard(delivery: Delivery, call: Call) -> Delivery:
         return delivery
     met = {answer.simulation_id for answer in call.answers if _trouble(answer) is trouble}
     runs = frozenset(sorted(delivery.runs | met)[:STUCK_RUNS])
-    words = bounds.words(f"{worst.code}: {worst.message}", LONGEST_WORDS) or ""
+    # Why it is away says where, too, and the code says nothing more.
+    said = worst.message if trouble is Trouble.AWAY and worst.message else f"{worst.code}: {worst.message}"
+    words = bounds.line(said, LONGEST_WORDS)
     return Delivery(delivery.good, trouble, max(delivery.since, call.began), words, runs)
 
 

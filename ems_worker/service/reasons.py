@@ -32,4 +32,4 @@ class Reasons:
         if record.reason is not None or record.state in experiment.ENDED:
             return record.reason
         said = (part(live) for part in self._parts)
-        return bounds.words(next((words for words in said if words is not None), None), LONGEST_REASON)
+        return bounds.line(next((words for words in said if words is not None), None), LONGEST_REASON) or None

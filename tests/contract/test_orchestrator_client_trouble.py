@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.outcome import Outcome
+from ems_worker.core.outcome import Call, Outcome
 from ems_worker.core.wire import Capacity
 from tests.support import link, servers, wait
 from tests.support import orchestrator_client as support
@@ -124,12 +124,73 @@ async def test_one_storm_is_one_overload(log: Path) -> None:
             assert client.rpc_window == expected
 
 
-async def test_a_silent_orchestrator_shrinks_the_window_and_a_refusal_does_not(log: Path) -> None:
-    """No answer within the deadline is overload; a command that is wrong, or too large, says nothing about load."""
+async def test_what_is_wrong_with_a_command_says_nothing_about_load(log: Path) -> None:
+    """Nor does one call that hangs."""
     async with support.pair(log, "--max-message", "100000", window=16) as (server, client):
         await support.answers(client, [support.start("large", config=b"x" * 99_995)])
         await support.answers(client, [support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")])
         assert client.rpc_window == 16
         async with support.connected(server, deadline=0.5, window=16) as hasty:
             await support.answers(hasty, [support.start("a", hang="yes")])
+            assert hasty.rpc_window == 16
+            await support.answers(hasty, [support.start(f"r{n}", hang="yes", alone="yes") for n in range(32)])
             assert hasty.rpc_window == 8
+
+
+async def test_calls_that_hang_hold_up_no_other(log: Path) -> None:
+    """They are told to be late, and the window has room again; their answers follow."""
+    async with support.pair(log, "--without", "StartSimulations", deadline=4, window=1) as (_, client):
+        calls: list[Call] = []
+        starts = [support.start("hung", hang="yes"), *(support.start(f"r{n}") for n in range(5))]
+        await client.start(starts, calls.append)
+        told = [(answer.simulation_id, answer.outcome) for call in calls for answer in call.answers]
+        assert told[0] == ("hung", Outcome.LATE)
+        assert told[1:6] == [(f"r{n}", Outcome.SUBMITTED) for n in range(5)]
+        assert told[6:] == [("hung", Outcome.UNKNOWN)]
+
+
+async def test_so_many_calls_may_hang_beside_others(log: Path) -> None:
+    """Beyond that the window is full, which is told; memory and the server's streams stay bounded."""
+    async with support.pair(log, deadline=8, window=2) as (_, client):
+        calls: list[Call] = []
+        # Its time shows what is long for a call.
+        await support.answers(client, [support.start("good")])
+        starts = [support.start(f"r{n}", hang="yes", alone="yes") for n in range(30)]
+        starting = asyncio.create_task(client.start(starts, calls.append))
+        await wait.until(lambda: client.crowded, what="the calls to be set aside")
+        late = {answer.simulation_id for call in calls for answer in call.answers}
+        assert len(late) == 8
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert not client.crowded
+
+
+async def test_why_it_is_away_is_told(log: Path) -> None:
+    """The address and what is wrong there, as soon as that is known; nothing once it is back."""
+    async with support.pair(log) as (program, client):
+        await program.kill()
+        port = program.target.rpartition(":")[2]
+        assert (await support.answers(client, [support.start("a")]))[0].code == "UNAVAILABLE"
+        (answer,) = await support.answers(client, [support.start("a")])
+        assert [answer.message, client.away] == [f"127.0.0.1:{port}: connection refused"] * 2
+        program.start()
+        await wait.until(lambda: client.away is None, what="the orchestrator to be back")
+
+
+async def test_a_queue_that_is_full_says_nothing_about_the_size_of_a_command(log: Path) -> None:
+    """Whatever its words are, the run waits; alone and in a batch."""
+    async with support.pair(log) as (_, client):
+        words = "the run queue exceeds maximum size, try again later"
+        full = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", words=words) for n in range(2)]
+        for starts in (full[:1], full):
+            for answer in await support.answers(client, starts):
+                assert (answer.outcome, answer.message) == (Outcome.SLOW_DOWN, words)
+
+
+async def test_a_run_whose_batch_had_no_answer_goes_alone(log: Path) -> None:
+    """One that hangs keeps its neighbours from being answered only once."""
+    async with support.pair(log) as (_, client):
+        starts = [support.start("a", alone="yes"), *(support.start(f"r{n}") for n in range(4))]
+        assert {answer.outcome for answer in await support.answers(client, starts)} == {Outcome.SUBMITTED}
+        calls = await support.calls(client)
+        assert (calls["StartSimulations"], calls["StartSimulation"]) == (1, 1)

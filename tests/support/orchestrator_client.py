@@ -42,8 +42,8 @@ async def answers(client: Orchestrator, starts: Sequence[Start]) -> list[Answer]
 
 
 def start(name: str, *, config: bytes = b"a: 1\n", **script: str) -> Start:
-    """A start command whose labels are the script for its answer."""
-    return Start(name, config, "sha", 2**64 - 1, "reef", script)
+    """A start command whose labels are the script for its answer; with `alone` it stays out of batches."""
+    return Start(name, config, "sha", 2**64 - 1, "reef", script, alone="alone" in script)
 
 
 async def calls(client: Orchestrator) -> dict[str, float | None]:

@@ -25,4 +25,4 @@ def cause(details: str, target: str) -> str:
     while (found := _FAILED.match(words)) is not None:
         words = words[found.end() :]
     words = _NUMBER.sub("", words)
-    return bounds.words(f"{address}: {words[:1].lower()}{words[1:]}", LONGEST_CAUSE) or address
+    return bounds.line(f"{address}: {words[:1].lower()}{words[1:]}", LONGEST_CAUSE)

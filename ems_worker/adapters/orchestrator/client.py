@@ -207,7 +207,7 @@ class Orchestrator:
                 answers = tuple(Answer(command.simulation_id, Outcome.LATE, "") for command in of)
                 tell(Call(place.began, _now() - place.began, answers))
 
-        place = self._window.place(self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
+        place = self._window.place(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
         return place
 
     def _answered(self, kind: str, place: Place, answers: Sequence[Answer], tell: Callable[[Call], None]) -> None:

@@ -14,6 +14,8 @@ from ems_worker.core import aimd
 # Calls aside, in times the window, and at most: a server in Python cancels calls when about a thousand are open.
 _ASIDE_TIMES = 4
 _MOST_ASIDE = 512
+# How often it is looked whether a call takes too long: what that is changes with the answers to others.
+_LOOK_SECONDS = 0.5
 
 
 def _nobody() -> None:
@@ -35,8 +37,11 @@ class Window:
         self.size = size
         self._admit()
 
-    def place(self, patience_seconds: float, on_aside: Callable[[], None] = _nobody) -> "Place":
-        """`async with window.place(...) as place:` waits until fewer than `size` others are inside."""
+    def place(self, patience_seconds: Callable[[], float], on_aside: Callable[[], None] = _nobody) -> "Place":
+        """`async with window.place(...) as place:` waits until fewer than `size` others are inside.
+
+        `patience_seconds`: how long the call may take before it is set aside, which `on_aside` hears.
+        """
         return Place(self, patience_seconds, on_aside)
 
     async def enter(self) -> None:
@@ -82,7 +87,7 @@ class Place:
 
     __slots__ = ("_on_aside", "_patience", "_timer", "_window", "aside", "began")
 
-    def __init__(self, window: Window, patience_seconds: float, on_aside: Callable[[], None]) -> None:
+    def __init__(self, window: Window, patience_seconds: Callable[[], float], on_aside: Callable[[], None]) -> None:
         self._window = window
         self._patience = patience_seconds
         self._on_aside = on_aside
@@ -94,7 +99,7 @@ class Place:
         await self._window.enter()
         loop = asyncio.get_running_loop()
         self.began = loop.time()
-        self._timer = loop.call_later(self._patience, self._late)
+        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
         return self
 
     async def __aexit__(
@@ -107,12 +112,13 @@ class Place:
         else:
             self._window.leave()
 
-    def _late(self) -> None:
-        if self._window.set_aside():
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self.began >= self._patience() and self._window.set_aside():
             self.aside = True
             self._on_aside()
         else:
-            self._timer = asyncio.get_running_loop().call_later(self._patience, self._late)
+            self._timer = loop.call_later(_LOOK_SECONDS, self._look)
 
 
 class AdaptiveWindow(Window):
