@@ -41,12 +41,13 @@ START_MS = 1_760_000_000_000
 
 @dataclass
 class Clock:
-    """Time moves when a test says so."""
+    """Time moves when a test says so; `set_by`: by how many seconds somebody has set the wall clock."""
 
     seconds: float = 1000.0
+    set_by: float = 0.0
 
     def now_ms(self) -> int:
-        return START_MS + round(1000 * self.seconds)
+        return START_MS + round(1000 * (self.seconds + self.set_by))
 
     def monotonic(self) -> float:
         return self.seconds
@@ -129,11 +130,15 @@ class Broker:
 
 @dataclass
 class Orchestrator:
-    """Answers start commands by `answers`, a gRPC code's name for each simulation id in turn; else by `code`."""
+    """Answers start commands by `answers`, a gRPC code's name for each simulation id in turn; else by `code`.
+
+    Those that are `hung` are late until their event is set.
+    """
 
     code: str = "OK"
     stop_code: str = "OK"
     answers: dict[str, deque[str]] = field(default_factory=dict)
+    hung: dict[str, asyncio.Event] = field(default_factory=dict)
     calls: list[list[Start]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     known: Mapping[str, Signal | None] | None = None
@@ -147,7 +152,13 @@ class Orchestrator:
         began = asyncio.get_running_loop().time()
         self.calls.append(list(starts))
         self.on_start(starts)
-        tell(Call(began, 0.0, tuple(self._answer(start.simulation_id) for start in starts)))
+        names = [start.simulation_id for start in starts]
+        if at_once := tuple(self._answer(name) for name in names if name not in self.hung):
+            tell(Call(began, 0.0, at_once))
+        for name in self.hung.keys() & set(names):
+            tell(Call(began, 1.0, (Answer(name, Outcome.LATE, ""),)))
+            await self.hung[name].wait()
+            tell(Call(began, 10.0, (self._answer(name),)))
 
     def _answer(self, name: str) -> Answer:
         turns = self.answers.get(name)
