@@ -107,10 +107,12 @@ class Submitter:
                 )
             for name in [name for name in names if not self.reach.is_open(left[name])]:
                 self._forget(left, name)
-            # Those that were on their way when another version of the model came wait for their own.
-            again = [name for name in names if name in left and self._versions.waiting(left[name][0].plan) is not None]
-            going = [name for name in names if name in left and name not in set(again)]
+            going: list[str] = []
+            again: list[str] = []
             settled = 0
+            for name in [name for name in names if name in left]:
+                # Those that were on their way when another version of the model came wait for their own.
+                (going if self._versions.waiting(left[name][0].plan) is None else again).append(name)
             if going:
                 unsettled, settled = await self._round(group, left, going, failures)
                 again += unsettled
