@@ -60,7 +60,7 @@ async def to_the_end(
                     else:
                         shown.show(status)
     except TimeoutError:
-        so_far = f" ({line(status)})" if status else ""
+        so_far = f" ({with_reason(status)})" if status else ""
         shell.say(
             f"{experiment_id} has not ended in time{so_far}; it goes on, follow it with: ems watch {experiment_id}"
         )
@@ -84,8 +84,7 @@ def summary(status: Document) -> None:
     """A status for people, on stdout: state, jobs, tracked metrics, the best point."""
     from ems_worker.cli import tables
 
-    reason = f" ({status['reason']})" if status["reason"] else ""
-    shell.out(f"{status['experiment_id']} {line(status)}{reason}")
+    shell.out(f"{status['experiment_id']} {with_reason(status)}")
     for name, aggregate in status["metrics"].items():
         missing = f", {aggregate['missing']:,} missing" if aggregate["missing"] else ""
         if aggregate["n"]:
@@ -136,9 +135,14 @@ def line(status: Document) -> str:
     return ", ".join(parts)
 
 
+def with_reason(status: Document) -> str:
+    """A status in one line, and why it is in its state or doesn't get on, where there is something to say."""
+    return f"{line(status)} ({status['reason']})" if status["reason"] else line(status)
+
+
 class _Lines:
     def __init__(self) -> None:
-        self._state = ""
+        self._state = ("", None)
         self._progress = 0.0
         self._said = 0.0
 
@@ -150,10 +154,11 @@ class _Lines:
 
     def show(self, status: Document) -> None:
         now = time.monotonic()
-        news = status["state"] != self._state or status["progress"] >= self._progress + _STEP
+        state = status["state"], status["reason"]
+        news = state != self._state or status["progress"] >= self._progress + _STEP
         if news or now >= self._said + _LIFE_SECONDS:
-            self._state, self._progress, self._said = status["state"], status["progress"], now
-            shell.say(line(status))
+            self._state, self._progress, self._said = state, status["progress"], now
+            shell.say(with_reason(status))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,6 +209,7 @@ class _Bar:
         )
         self._bar, self._elapsed = rich.progress.BarColumn(), rich.progress.TimeElapsedColumn()
         self._progress = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+        self._reason: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False, name="", count="", words="")
 
     def __enter__(self) -> Self:
@@ -214,6 +220,12 @@ class _Bar:
         self._progress.stop()
 
     def show(self, status: Document) -> None:
+        if status["reason"] not in (None, self._reason):
+            # Above the bar, where it stays.
+            self._progress.console.print(
+                f"{status['experiment_id']}: {status['reason']}", markup=False, highlight=False
+            )
+        self._reason = status["reason"]
         # Looked at anew each time: terminals change their width.
         fits = layout(self._progress.console.width, status)
         self._bar.bar_width = fits.bar

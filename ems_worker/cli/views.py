@@ -22,7 +22,19 @@ def experiments(found: list[Document]) -> None:
         return
     # Rare, and no trouble: a column of its own, where there is something in it.
     waiting = any(follow.waiting(one) for one in found)
-    header = ("id", "state", "ended", "jobs", *(["waiting"] if waiting else []), "trouble", "group", "created", "name")
+    stalled = any(_stalled(one) for one in found)
+    header: tuple[str, ...] = (
+        "id",
+        "state",
+        "ended",
+        "jobs",
+        *(["waiting"] if waiting else []),
+        "trouble",
+        "group",
+        "created",
+        "name",
+    )
+    header += ("reason",) if stalled else ()
     rows = [
         (
             one["experiment_id"],
@@ -34,10 +46,17 @@ def experiments(found: list[Document]) -> None:
             one["group"] or "-",
             tables.moment(one["created_at"]),
             one["experiment_name"],
+            *([_stalled(one) or "-"] if stalled else []),
         )
         for one in found
     ]
     tables.show(header, rows, numbers=(2, 3))
+
+
+def _stalled(status: Document) -> str | None:
+    """Why an open experiment doesn't get on; why it ended is in `ems show`."""
+    reason: str | None = status["reason"]
+    return reason if status["finished_at"] is None else None
 
 
 def details_of(details: Document) -> None:

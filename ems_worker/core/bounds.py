@@ -82,6 +82,11 @@ def words(value: object, longest: int = LONGEST_MESSAGE) -> str | None:
     return _clean(value if len(value) <= longest else value[: longest - 1] + "…")
 
 
+def line(value: object, longest: int) -> str:
+    """A text as one line of printable characters, cut at `longest`; empty for none, or for what isn't a text."""
+    return "".join(letter if letter.isprintable() else " " for letter in words(value, longest) or "")
+
+
 def failure(kind: object, message: object) -> tuple[ErrorKind, str | None]:
     """Kind and words of a failure. A kind that isn't known counts as `simulation` and is kept in the words:
     what isn't said to be the platform's fault must not be repeated for ever at the platform's cost."""

@@ -137,9 +137,9 @@ def status(
     now_ms: int,
     pace: Pace,
     best: PointRow | None = None,
-    paused: str | None = None,
+    reason: str | None = None,
 ) -> Document:
-    """`ems.status.v1`. `paused`: why nothing is started although the experiment is running."""
+    """`ems.status.v1`. `reason`: why it is in its state, or doesn't get on."""
     spec = record.spec
     ended = tally.ended
     return {
@@ -163,7 +163,7 @@ def status(
         "worker_id": worker_id,
         "metrics": {name: aggregate(one) for name, one in tally.metrics.items()},
         "best": None if best is None else best_point(record, best),
-        "reason": record.reason or paused,
+        "reason": reason,
     }
 
 

@@ -63,6 +63,14 @@ def backoff_seconds(attempt: int, identity: str) -> float:
     return retry.pause_seconds(attempt, identity, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
 
 
+def latest_due_ms(now_ms: int) -> int:
+    """When the next attempt of a job that failed now waits no longer, whichever it is.
+
+    One that is to wait longer was recorded under a wall clock that was ahead of this one.
+    """
+    return now_ms + round(1000 * LONGEST_BACKOFF_SECONDS * retry.MOST_SPREAD)
+
+
 def may_retry(failed: Run, policy: RetryPolicy) -> bool:
     """Whether a failed or lost attempt gets a next one. `retryable: false` of the orchestrator wins."""
     if failed.state not in (RunState.FAILED, RunState.LOST) or failed.attempt >= policy.max_attempts:

@@ -1,5 +1,6 @@
 """What the orchestrator's answer to a start call means: the one table of status codes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ class Outcome(StrEnum):
     SLOW_DOWN = "slow_down"  # overload: send again later, and fewer at once
     HALT = "halt"  # nothing can be submitted until an operator changes something: not ready
     UNKNOWN = "unknown"  # it may or may not have arrived: send again with the same id
+    LATE = "late"  # no answer yet: others go on meanwhile, and the answer follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,18 @@ class Answer:
     outcome: Outcome
     code: str
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What became of one start call, of one run or of a batch.
+
+    `began` and `seconds` are on one monotonic clock, which only compares calls with each other.
+    """
+
+    began: float
+    seconds: float
+    answers: tuple[Answer, ...]
 
 
 # By the canonical names of gRPC status codes.
@@ -43,3 +57,32 @@ OUTCOMES: Mapping[str, Outcome] = MappingProxyType(
 def outcome(code: str) -> Outcome:
     """What a status code's name means for the run that was to be started; all that isn't in the table is UNKNOWN."""
     return OUTCOMES.get(code, Outcome.UNKNOWN)
+
+
+# A message over the receiver's limit, as gRPC's servers say it: C++, Python and Go; Java; Rust.
+_SIZES = tuple(
+    re.compile(pattern, re.IGNORECASE | re.ASCII)
+    for pattern in (
+        r"larger than max \((?P<size>\d{1,12}) vs\.? (?P<limit>\d{1,12})\)",
+        r"exceeds maximum size (?P<limit>\d{1,12}): (?P<size>\d{1,12})(?!\d)",
+        r"message length too large: found (?P<size>\d{1,12}) bytes, the limit is: (?P<limit>\d{1,12}) bytes",
+    )
+)
+# Where in the words a size is looked for, in characters.
+_LOOKED_AT = 1000
+
+
+def message_limit(code: str, words: str, size: int) -> int | None:
+    """The receiver's limit, in bytes, if this refusal of a request of `size` bytes is about its size.
+
+    RESOURCE_EXHAUSTED is both overload and oversize, and Rust's servers say OUT_OF_RANGE. It is about the size only if
+    it names exactly ours, and a limit below it: a full queue "exceeds its maximum size" too.
+    """
+    if code not in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE"):
+        return None
+    for pattern in _SIZES:
+        for found in pattern.finditer(words[:_LOOKED_AT]):
+            limit = int(found["limit"])
+            if int(found["size"]) == size and 0 < limit < size:
+                return limit
+    return None

@@ -23,7 +23,8 @@ class PlanRate:
         self._sent.move_to_end(publisher or "")
         if len(self._sent) > _MOST_PUBLISHERS:
             self._sent.popitem(last=False)
-        while sent and sent[0] <= published_ms - _MINUTE_MS:
+        # Also what is ahead: the server's clock was set back, and that must not keep its publishers waiting.
+        while sent and not published_ms - _MINUTE_MS < sent[0] <= published_ms + _MINUTE_MS:
             sent.popleft()
         if len(sent) >= self._limit:
             return False

@@ -2,6 +2,9 @@
 
 import hashlib
 
+# A pause is at most so many times the longest one, by its spread.
+MOST_SPREAD = 1.5
+
 
 def pause_seconds(failures: int, identity: str, first: float, longest: float) -> float:
     """The pause after so many failures in a row (from 1): `first` doubled each time up to `longest`, spread by +-50 %.

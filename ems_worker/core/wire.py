@@ -40,7 +40,10 @@ class StreamIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start command. `traceparent` goes beside it, as the trace context of the call."""
+    """One start command. `traceparent` goes beside it, as the trace context of the call.
+
+    `alone`: not in a batch, since the last one that it was in had no answer: it may be what keeps it from having one.
+    """
 
     simulation_id: str
     config: bytes
@@ -49,6 +52,7 @@ class Start:
     experiment_id: str
     labels: Mapping[str, str]
     traceparent: str | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

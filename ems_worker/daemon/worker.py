@@ -29,6 +29,7 @@ from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
+from ems_worker.service.reasons import Reasons
 from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.replay import Replay
 from ems_worker.service.replies import Replies
@@ -149,10 +150,6 @@ class Worker:
             reporter.tell(key)
             dispatcher.wake()
 
-        def changed_all() -> None:
-            for key in ledger.experiments:
-                reporter.tell(key)
-
         def ended(key: RunKey, one: Run) -> None:
             dispatcher.ended(key, one)
 
@@ -168,7 +165,7 @@ class Worker:
         versions = Versions()
         submitter = Submitter(ledger, manifest, orchestrator, clock, metrics, relieved, versions)
         dispatcher = Dispatcher(
-            ledger, manifest, orchestrator, submitter, clock, metrics, settings.run_window, changed_all, versions
+            ledger, manifest, orchestrator, submitter, clock, metrics, settings.run_window, versions
         )
         reconciler = Reconciler(ledger, orchestrator, submitter, clock, metrics, settings.rpc_deadline_seconds)
         expander = Expander(ledger, manifest, metrics, on_jobs=dispatcher.wake)
@@ -181,6 +178,12 @@ class Worker:
             settings.stop_confirm_seconds,
             lambda: reconciler.can_ask,
         )
+        reasons = Reasons()
+        reasons.add(lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}")
+        reasons.add(lambda _: submitter.reach.trouble)
+        reasons.add(lambda _: dispatcher.paused)
+        reasons.add(lambda live: versions.waiting(live.plan))
+        reasons.add(submitter.reach.waits)
         reporter = Reporter(
             ledger,
             manifest,
@@ -189,7 +192,7 @@ class Worker:
             metrics,
             settings.worker_id,
             settings.status_interval_seconds,
-            lambda live: dispatcher.paused or versions.waiting(live.plan),
+            reasons,
             leave_manifest if settings.manifest_export else None,
         )
         tracker = Tracker(
@@ -228,6 +231,7 @@ class Worker:
             lambda: orchestrator.message_limit,
             lambda: dispatcher.window,
             versions,
+            reasons,
         )
 
         unsent = await recover.recover(ledger, manifest, yaml_reader)
@@ -239,7 +243,9 @@ class Worker:
             reporter.tell(key)
         handlers = {**queries.handlers(), **control.handlers()}
         await broker.serve(handlers, version=ems_worker.__version__, allows=replies.allows)
-        upkeep = Upkeep(self._health, metrics, ledger, dispatcher, submitter, broker, manifest, orchestrator, clock)
+        upkeep = Upkeep(
+            self._health, metrics, ledger, dispatcher, submitter, broker, manifest, orchestrator, reporter, clock
+        )
         await upkeep.check_streams(streams)
         self._health.trouble("start", None)
         log.info("worker.ready", experiments=len(ledger.experiments), unsent=len(unsent))
@@ -269,7 +275,7 @@ class Worker:
 
     async def _retry_parked(self, tracker: Tracker) -> None:
         while True:
-            await tracker.retry_parked(self._clock.now_ms() - round(1000 * self._settings.parked_seconds))
+            await tracker.retry_parked(tracker.parked_since_ms(self._settings.parked_seconds))
             await asyncio.sleep(_PARKED_SECONDS)
 
     async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:

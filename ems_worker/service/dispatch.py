@@ -5,11 +5,10 @@ A run is on disk as submitting before its command leaves.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 import structlog
 
-from ems_worker.core import breaker, experiment, schedule
+from ems_worker.core import breaker, experiment, job, schedule
 from ems_worker.core.breaker import Breaker, BreakerState
 from ems_worker.core.run import Run
 from ems_worker.service import crash
@@ -19,7 +18,8 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
-from ems_worker.service.submit import BATCH, Claimed, Submitter
+from ems_worker.service.reach import Claimed
+from ems_worker.service.submit import BATCH, Submitter
 from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
@@ -30,6 +30,8 @@ _DEFAULT_WINDOW = 256
 # How long after it came up an orchestrator may take to tell its slots before it counts as one that doesn't.
 _TELL_SECONDS = 8.0
 _LOOK_SECONDS = 0.2
+# The longest sleep: when the wall clock is set, what is due is found after this time.
+_LONGEST_SLEEP_SECONDS = 5.0
 
 
 class Dispatcher:
@@ -44,12 +46,11 @@ class Dispatcher:
         clock: Clock,
         metrics: Metrics,
         window: int | None,
-        on_pause: Callable[[], None],
         versions: Versions,
     ) -> None:
         """`window`: runs open at once; None: the orchestrator's slots, and 256 if it doesn't tell them.
 
-        `on_pause` hears that `paused` or `versions`, which is kept here, has changed.
+        `versions` is kept up to date here.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -60,13 +61,13 @@ class Dispatcher:
         self._fixed = window is not None
         # 0 until the orchestrator told its slots, or turned out not to: else a start would flood a small one.
         self._window = window or 0
-        self._on_pause = on_pause
         self._versions = versions
         # How often the orchestrator told its capacity, or stopped telling it.
         self._words = 0
         self._wake = asyncio.Event()
         self._batches = asyncio.Semaphore(BATCHES)
         self._breaker = Breaker()
+        self._hastened = float("-inf")
         # Set while more events wait than a batch: what they say comes before new submissions.
         self.behind = True
         metrics.run_window.set(self._window)
@@ -105,7 +106,6 @@ class Dispatcher:
             log.error("dispatch.breaker_open", pause_seconds=round(pause, 1), openings=self._breaker.openings)
         else:
             log.info("dispatch.breaker_closed")
-        self._on_pause()
         self.wake()
 
     async def run(self) -> None:
@@ -117,26 +117,41 @@ class Dispatcher:
                 looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()
                 if await self._fill(group):
                     continue
+                await self._hasten()
                 wait = await self._wait_seconds(looked, looked_ms)
                 # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
 
-    async def _wait_seconds(self, looked: float, looked_ms: int) -> float | None:
+    async def _hasten(self) -> None:
+        """Has nothing wait longer than any retry does: what does was recorded before the wall clock was set back."""
+        now = self._clock.monotonic()
+        if now - self._hastened < _LONGEST_SLEEP_SECONDS:
+            return
+        self._hastened = now
+        latest_ms = job.latest_due_ms(self._clock.now_ms())
+        if (last_ms := await self._manifest.last_due_ms()) is not None and last_ms > latest_ms:
+            runs = await self._manifest.hasten(latest_ms)
+            log.warning("dispatch.clock_set_back", runs=runs, seconds=(last_ms - latest_ms) // 1000)
+
+    async def _wait_seconds(self, looked: float, looked_ms: int) -> float:
         """Until the next retry falls due, or the breaker probes. What is due already waits for room: ends wake us."""
         due_ms = await self._manifest.next_due_ms(looked_ms)
-        waits = [] if due_ms is None else [(due_ms - self._clock.now_ms()) / 1000]
+        waits = [_LONGEST_SLEEP_SECONDS]
+        if due_ms is not None:
+            waits.append((due_ms - self._clock.now_ms()) / 1000)
         if self._breaker.until > looked:
             waits.append(self._breaker.until - self._clock.monotonic())
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min(waits))
 
     async def _fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims what there is room for and sends it on its way; whether that was anything."""
         self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
-        if self._submitter.stuck or self.behind:
+        if self.behind:
             return False
         room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH), self._clock.monotonic())
+        room = self._submitter.reach.room(room)
         if room <= 0:
             return False
         shares = schedule.allot(await self._demands(room), room)
@@ -151,6 +166,7 @@ class Dispatcher:
             # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
             if name in self._ledger.heard:
                 self._breaker = breaker.claimed(self._breaker, name, self._clock.monotonic())
+        self._submitter.reach.claimed()
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))
@@ -210,7 +226,6 @@ class Dispatcher:
             return
         log.info("dispatch.model_version", version=told, before=self._versions.told)
         self._versions.told = told
-        self._on_pause()
         self.wake()
 
     def _resize(self, slots: int) -> None:

@@ -15,6 +15,7 @@ from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest, Orchestrator
+from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 
 log = structlog.get_logger()
@@ -77,7 +78,7 @@ class Health:
 
 
 class Upkeep:
-    """Looks after the surroundings: gauges, readiness of the orchestrator, the identity of the streams."""
+    """Looks after the surroundings: gauges, the orchestrator, reasons that change, the identity of the streams."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Upkeep:
         broker: Broker,
         manifest: Manifest,
         orchestrator: Orchestrator,
+        reporter: Reporter,
         clock: Clock,
     ) -> None:
         self._health = health
@@ -99,6 +101,7 @@ class Upkeep:
         self._broker = broker
         self._manifest = manifest
         self._orchestrator = orchestrator
+        self._reporter = reporter
         self._clock = clock
         # The streams that there were.
         self._streams: set[str] = set()
@@ -110,11 +113,9 @@ class Upkeep:
             self._metrics.rpc_window.set(self._orchestrator.rpc_window)
             self._metrics.experiments.set(len(self._ledger.experiments))
             self._metrics.broker_connected.set(self._broker.connected)
-            halted = self._submitter.halted
             self._health.trouble("breaker", self._dispatcher.paused)
-            self._health.trouble("dispatch", None if halted is None else f"the orchestrator refuses all runs: {halted}")
-            away = None if self._orchestrator.ready() else "the orchestrator can't be reached"
-            self._health.trouble("orchestrator", away)
+            self._health.trouble("orchestrator", self._submitter.reach.trouble)
+            self._reporter.look()
             if self._clock.monotonic() - looked >= _STREAMS_SECONDS and self._broker.connected:
                 looked = self._clock.monotonic()
                 with contextlib.suppress(errors.BrokerUnavailable):

@@ -104,6 +104,7 @@ class Ledger(Presence):
             if live is None or live.over or live.doomed:
                 return []
             now_ms = self._clock.now_ms()
+            self.claimed_ms = max(self.claimed_ms, now_ms)
             batch = Batch()
             claimed: list[tuple[Run, PointRecord]] = []
             for found, point in await self.manifest.due(key, now_ms, limit):
@@ -114,7 +115,7 @@ class Ledger(Presence):
                     continue
                 sha = live.template.config_sha(point.params, pending.seed)
                 self.jobs[place] = Job((*one.runs[:-1], replace(pending, config_sha=sha)))
-                self._decide((*place, pending.attempt), Signal(RunEvent.CLAIM), batch)
+                self._decide((*place, pending.attempt), Signal(RunEvent.CLAIM), batch, self.claimed_ms)
                 claimed.append((self.jobs[place].current, point))
             commit = self._commit(batch)
         await commit
@@ -211,12 +212,13 @@ class Ledger(Presence):
         # What its jobs wait for isn't known here, and doesn't matter: without other metrics the same are absent.
         return run.advance(one.attempt(key[3]), signal, self._clock.now_ms())[0] in _CHANGES
 
-    def _decide(self, key: RunKey, signal: Signal, batch: Batch) -> Heard:
+    def _decide(self, key: RunKey, signal: Signal, batch: Batch, now_ms: int | None = None) -> Heard:
         place = key[:3]
         before = self.jobs.get(place)
         if before is None or key[3] > len(before.runs):
             return Heard(known=False)
-        live, now_ms = self.experiments.get(key[0]), self._clock.now_ms()
+        live = self.experiments.get(key[0])
+        now_ms = self._clock.now_ms() if now_ms is None else now_ms
         if live is None:
             decision = Decision(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
         else:

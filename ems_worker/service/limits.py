@@ -70,13 +70,19 @@ class Limits:
         self._can_ask = can_ask
         self._confirm_seconds = stop_confirm_seconds
         self._stopping: dict[RunKey, _Stopping] = {}
+        # STOPs on their way.
+        self._sending: dict[RunKey, asyncio.Task[None]] = {}
         self._recorded = clock.monotonic()
 
     async def run(self) -> None:
         """For ever: a look, then a pause."""
-        while True:
-            await self.look()
-            await asyncio.sleep(_TICK_SECONDS)
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(_TICK_SECONDS)
+        finally:
+            for task in self._sending.values():
+                task.cancel()
 
     async def look(self) -> None:
         """One round: cancels what is pending but doomed, stops what is over its limit, gives up on the silent."""
@@ -95,6 +101,7 @@ class Limits:
             await self._ledger.ask_to_stop(overdue)
             crash.point("limits.marked")
             asked += [key for key, _ in overdue]
+        self._reap()
         await self._give_up([key for key in asked if key in self._stopping], now)
         await self._expire(now)
         await self._stop([key for key in asked if self._is_to_be_stopped(key, now)])
@@ -114,6 +121,8 @@ class Limits:
         return limit or (None if self._can_ask() else _UNASKED_SECONDS)
 
     def _is_to_be_stopped(self, key: RunKey, now: float) -> bool:
+        if key in self._sending:
+            return False
         before = self._stopping.get(key)
         return before is None or (not before.heard and now - before.sent >= _AGAIN_SECONDS)
 
@@ -150,7 +159,14 @@ class Limits:
             self._stopping[key] = _Stopping(since, now, code not in _NOT_HEARD, self._patience(code, reason))
 
         if keys:
-            await asyncio.gather(*(stop(key) for key in keys))
+            self._sending |= {key: asyncio.create_task(stop(key)) for key in keys}
+            # One that the orchestrator doesn't answer must not keep other runs from their limits.
+            await asyncio.wait([self._sending[key] for key in keys], timeout=_TICK_SECONDS)
+            self._reap()
+
+    def _reap(self) -> None:
+        for key in [key for key, task in self._sending.items() if task.done()]:
+            self._sending.pop(key).result()
 
     def _patience(self, code: str, reason: StopReason | None) -> float:
         """How long the end of a run is waited for after this answer to STOP."""

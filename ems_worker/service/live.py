@@ -45,6 +45,8 @@ class Live:
     best: PointRow | None = None
     # The manifest file was written with the ends of jobs up to this position.
     left_seq: int | None = None
+    # The reason that its last status gave.
+    reason: str | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 

@@ -4,13 +4,13 @@ All are async and safe to call from several tasks. Every write of the manifest r
 disk; concurrent writes share a transaction (group commit).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from ems_worker.core.estimate import Past
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
-from ems_worker.core.outcome import Answer
+from ems_worker.core.outcome import Call
 from ems_worker.core.records import (
     ChangeRequest,
     Experiment,
@@ -74,6 +74,12 @@ class Manifest(Protocol):
 
     async def next_due_ms(self, after_ms: int) -> int | None:
         """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""
+
+    async def last_due_ms(self) -> int | None:
+        """The latest due time of a pending run of a running experiment; None: there is none."""
+
+    async def hasten(self, latest_ms: int) -> int:
+        """Has pending runs that would fall due later than then fall due then; how many those were."""
 
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
         """Jobs by (experiment key, point, replicate), with all attempts; absent ones are left out."""
@@ -234,8 +240,11 @@ class Broker(Protocol):
 class Orchestrator(Protocol):
     """The Orchestration Layer. Every call has a deadline; no call raises for what the orchestrator answers."""
 
-    async def start(self, commands: Sequence[Start]) -> Sequence[Answer]:
-        """Submits them, in one batch where the orchestrator takes batches; an answer each, in order."""
+    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
+        """Submits them, in batches where the orchestrator takes batches, until each has an answer.
+
+        `tell` hears of each call as soon as it has ended; and before that, with LATE for answers, if it takes long.
+        """
 
     async def stop(self, simulation_id: str) -> str:
         """Sends STOP; the name of the gRPC status code that came back."""
@@ -248,6 +257,14 @@ class Orchestrator(Protocol):
 
     def ready(self) -> bool:
         """Whether it can be reached, as far as is known."""
+
+    @property
+    def away(self) -> str | None:
+        """Why it can't be reached, in words; None while it can."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many calls have no answer that others wait for them."""
 
     @property
     def message_limit(self) -> int:

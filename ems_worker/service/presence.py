@@ -35,6 +35,9 @@ class Presence(Commits):
         super().__init__(manifest, on_change)
         self._clock = clock
         self._load_experiment = load
+        # When the last run was claimed. This never goes back, though the clock may: by it older runs are told from
+        # younger ones, and those that an orchestrator lost from those that it had before it was wiped.
+        self.claimed_ms = 0
         # Who decides about runs, one after another.
         self._lock = asyncio.Lock()
         # Experiments that are being read, by id.
@@ -56,6 +59,7 @@ class Presence(Commits):
             for attempt in one.runs:
                 if attempt.state in run.OPEN:
                     live.open += 1
+                    self.claimed_ms = max(self.claimed_ms, attempt.submitted_ms or 0)
                     self._time(live.key, attempt)
         for one_run in awaiting:
             self._await(live, one_run)

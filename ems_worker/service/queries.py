@@ -19,6 +19,7 @@ from ems_worker.service.clock import Clock
 from ems_worker.service.examination import Examiner
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.ports import Manifest
+from ems_worker.service.reasons import Reasons
 from ems_worker.service.versions import Versions
 
 Handler = Callable[[bytes], Awaitable[bytes]]
@@ -82,6 +83,7 @@ class Queries:
         message_limit: Callable[[], int | None] = lambda: None,
         slots: Callable[[], int] = lambda: 0,
         versions: Versions | None = None,
+        reasons: Reasons | None = None,
     ) -> None:
         """`slots`: runs that may be open at once, 0 while that isn't known."""
         self._ledger = ledger
@@ -93,6 +95,7 @@ class Queries:
         self._message_limit = message_limit
         self._slots = slots
         self._versions = versions or Versions()
+        self._reasons = reasons or Reasons()
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -242,6 +245,7 @@ class Queries:
             now_ms=self._clock.now_ms(),
             pace=pace,
             best=live.best,
+            reason=self._reasons.of(live),
         )
 
 

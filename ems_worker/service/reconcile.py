@@ -46,6 +46,7 @@ class Reconciler:
         self._metrics = metrics
         self._deadline = deadline_seconds
         self._interval = interval_seconds
+        self._began = clock.monotonic()
         self._missing: Mapping[RunKey, float] = {}
         self._refusals = 0
 
@@ -108,13 +109,13 @@ class Reconciler:
 
     def stranded(self) -> list[tuple[Live, Run]]:
         """Runs that have been submitting for long although no command is under way for them."""
-        oldest_ms = self._clock.now_ms() - round(2000 * self._deadline)
+        long_ago = self._clock.monotonic() - 2 * self._deadline
         return [
             (live, one)
             for key, live, one in self._ledger.open_runs()
             if one.state is RunState.SUBMITTING
             and key not in self._submitter.sending
-            and (one.submitted_ms or 0) < oldest_ms
+            and self._ledger.heard.get(key, self._began) < long_ago
         ]
 
     def _silent(self) -> list[tuple[RunKey, Live, Run]]:

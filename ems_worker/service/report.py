@@ -20,6 +20,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Broker, Manifest
+from ems_worker.service.reasons import Reasons
 
 log = structlog.get_logger()
 
@@ -46,10 +47,10 @@ class Reporter:
         metrics: Metrics,
         worker_id: str,
         interval_seconds: float,
-        paused: Callable[[Live], str | None],
+        reasons: Reasons,
         leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
     ) -> None:
-        """`paused`: why dispatch starts nothing of it. `leave_manifest` writes what stays of an experiment."""
+        """`leave_manifest` writes what stays of an experiment."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -57,7 +58,7 @@ class Reporter:
         self._metrics = metrics
         self._worker_id = worker_id
         self._interval = interval_seconds
-        self._paused = paused
+        self._reasons = reasons
         self._leave_manifest = leave_manifest
         # Manifest files of large experiments that are being written.
         self._leaving: dict[int, asyncio.Future[None]] = {}
@@ -68,6 +69,12 @@ class Reporter:
         """The experiment has news."""
         self._news.add(key)
         self._wake.set()
+
+    def look(self) -> None:
+        """Has those experiments reported whose reason isn't what their last status gave."""
+        for key, live in self._ledger.experiments.items():
+            if self._reasons.of(live) != live.reason:
+                self.tell(key)
 
     async def run(self) -> None:
         """For ever: reports on every experiment with news, then waits for more; at most one status an interval."""
@@ -209,6 +216,7 @@ class Reporter:
             live.samples.pop(0)
         revision = live.record.revision + 1
         live.record = replace(live.record, revision=revision)
+        live.reason = reason = self._reasons.of(live, record)
         document = documents.status(
             replace(record, revision=revision),
             tally,
@@ -216,7 +224,7 @@ class Reporter:
             now_ms=self._clock.now_ms(),
             pace=documents.pace(live.samples, tally.total - tally.ended),
             best=live.best,
-            paused=None if record.state in experiment.ENDED else self._paused(live),
+            reason=reason,
         )
         encoded = documents.encode(document)
         await self._manifest.record_status(live.key, revision, encoded)

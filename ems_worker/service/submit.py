@@ -4,21 +4,24 @@ An answer that leaves open whether the command arrived sends it again under the 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from ems_worker.core import ids, retry
-from ems_worker.core.outcome import Answer, Outcome
+from ems_worker.core.outcome import Answer, Call, Outcome
 from ems_worker.core.records import PointRecord
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
 from ems_worker.core.wire import Start
 from ems_worker.service import crash
+from ems_worker.service.answers import Answers
 from ems_worker.service.clock import Clock
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.ports import Manifest, Orchestrator
+from ems_worker.service.reach import Claimed, Reach
 from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
@@ -27,14 +30,12 @@ log = structlog.get_logger()
 BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
-# Unsettled answers that say something about the orchestrator, not about one run.
-_COMMON_CODES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-
-Claimed = tuple[Live, Run, PointRecord]
+# Answers after which a run isn't sent again.
+_SETTLING = (Outcome.SUBMITTED, Outcome.REFUSED)
 
 
 class Submitter:
-    """Sends start commands. `halted` holds the orchestrator's words while it refuses all submissions."""
+    """Sends start commands. Each run is sent by one task at a time, and one that takes long holds up no other."""
 
     def __init__(
         self,
@@ -52,17 +53,10 @@ class Submitter:
         self._orchestrator = orchestrator
         self._clock = clock
         self._metrics = metrics
-        self._on_relief = on_relief
         self._versions = versions
-        self._troubles = 0
+        self.reach = Reach(ledger, orchestrator, clock, on_relief)
         # Runs that a command is under way for, or waits to be sent again.
         self.sending: set[RunKey] = set()
-        self.halted: str | None = None
-
-    @property
-    def stuck(self) -> bool:
-        """Whether commands can't be delivered now: nothing new is claimed then."""
-        return self.halted is not None or self._troubles > 0
 
     async def resend(self, runs: Sequence[tuple[Live, Run]]) -> None:
         """Sends runs again that may not have arrived, or that a wiped orchestrator has forgotten."""
@@ -70,7 +64,7 @@ class Submitter:
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(runs), BATCH):
                 await turn.acquire()
-                part = [(live, run) for live, run in runs[start : start + BATCH] if _key(live, run) not in self.sending]
+                part = runs[start : start + BATCH]
                 points: dict[int, Mapping[int, PointRecord]] = {}
                 for live in {live.key: live for live, _ in part}.values():
                     numbers = sorted({run.point for one, run in part if one is live})
@@ -79,125 +73,145 @@ class Submitter:
                 group.create_task(self.submit(claimed, turn.release))
 
     async def submit(self, runs: Sequence[Claimed], pass_on: Callable[[], None] = lambda: None) -> None:
-        """Sends commands until each has an answer that settles it.
+        """Sends commands until each has an answer that settles it, but for those that are being sent already.
 
-        `pass_on` is called once, when the next batch may go: at the end, or when all that is left are single runs that
-        the orchestrator has trouble with. These hold up nobody but themselves.
+        `pass_on` is called once, when the next batch may go: when each command has been answered, or is late. What has
+        to be sent again holds up nobody but itself.
         """
-        keys = {_key(live, run) for live, run, _ in runs}
-        self.sending |= keys
-        in_trouble = passed_on = False
+        left = {_name(one): one for one in runs if _key(one) not in self.sending}
+        self.sending.update(_key(one) for one in left.values())
+        turn = contextlib.ExitStack()
+        turn.callback(pass_on)
         try:
-            waiting = self._still_open({_name(live, run): (live, run, point) for live, run, point in runs})
-            failures = 0
-            while waiting:
-                # Those that were on their way when another version of the model came wait for their own.
-                going = [one for one in waiting.values() if self._versions.waiting(one[0].plan) is None]
-                answers = await self._start([_command(*one) for one in going]) if going else ()
-                crash.point("dispatch.answered")
-                settled = {answer.simulation_id: answer for answer in answers if _settles(answer)}
-                await self._settle([(waiting.pop(name), answer) for name, answer in settled.items()])
-                crash.point("dispatch.settled")
-                common = next((answer for answer in answers if _is_common(answer)), None)
-                if in_trouble != (common is not None):
-                    # Nothing new is claimed while commands can't be delivered.
-                    in_trouble = common is not None
-                    self._troubles += 1 if in_trouble else -1
-                    if not in_trouble:
-                        self._relieved()
-                if not waiting:
-                    break
-                if common is None and not passed_on:
-                    passed_on = True
-                    pass_on()
-                unsettled = next((answer for answer in answers if not _settles(answer)), None)
-                if unsettled is not None:
-                    self._tell(common or unsettled)
-                failures = 1 if settled else failures + 1
-                await asyncio.sleep(
-                    retry.pause_seconds(failures, next(iter(waiting)), _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-                )
-                waiting = self._still_open(waiting)
+            with turn:
+                async with asyncio.TaskGroup() as group:
+                    await self._send(group, left, list(left), turn.close)
         finally:
-            self.sending -= keys
-            self._troubles -= in_trouble
-            if not passed_on:
-                pass_on()
-        if in_trouble:
-            self._relieved()
+            for name in list(left):
+                self._forget(left, name)
+            self.reach.look()
 
-    def _relieved(self) -> None:
-        self.halted = None
-        log.info("dispatch.recovered")
-        self._on_relief()
+    async def _send(
+        self,
+        group: asyncio.TaskGroup,
+        left: dict[str, Claimed],
+        names: Sequence[str],
+        pass_on: Callable[[], None] = lambda: None,
+        failures: int = 0,
+    ) -> None:
+        """Sends these of the runs that are left until they are settled, or late; after failures, following a pause."""
+        while names:
+            if failures:
+                await asyncio.sleep(
+                    retry.pause_seconds(failures, names[0], _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+                )
+            for name in [name for name in names if not self.reach.is_open(left[name])]:
+                self._forget(left, name)
+            going: list[str] = []
+            again: list[str] = []
+            settled = 0
+            for name in [name for name in names if name in left]:
+                # Those that were on their way when another version of the model came wait for their own.
+                (going if self._versions.waiting(left[name][0].plan) is None else again).append(name)
+            if going:
+                unsettled, settled = await self._round(group, left, going, failures)
+                again += unsettled
+            pass_on()
+            names, failures = again, 1 if settled else failures + 1
 
-    def _still_open(self, waiting: Mapping[str, Claimed]) -> dict[str, Claimed]:
-        """Without those that events have moved on meanwhile."""
-        kept = {}
-        for name, (live, run, point) in waiting.items():
-            job = self._ledger.jobs.get((live.key, run.point, run.replicate))
-            if job is not None and job.attempt(run.attempt).state is run.state:
-                kept[name] = (live, run, point)
-        return kept
+    async def _round(
+        self, group: asyncio.TaskGroup, left: dict[str, Claimed], names: Sequence[str], failures: int
+    ) -> tuple[list[str], int]:
+        """Sends each once: those to be sent again, and how many were settled. Another task follows the late ones."""
+        answers, began = Answers(names), self._clock.monotonic()
+        group.create_task(self._orchestrator.start([self._command(left[name]) for name in names], answers.tell))
+        again: list[str] = []
+        settled = 0
+        while answers.open:
+            unsettled, count = await self._hear(left, await answers.gathered(), began)
+            again += unsettled
+            settled += count
+        if answers.late:
+            group.create_task(self._follow(group, left, answers, began, failures + 1))
+        return again, settled
 
-    async def _start(self, commands: Sequence[Start]) -> Sequence[Answer]:
-        before = self._clock.monotonic()
-        answers = await self._orchestrator.start(commands)
-        self._metrics.start_seconds.observe(self._clock.monotonic() - before)
-        for answer in answers:
-            self._metrics.starts.labels(answer.outcome.value).inc()
-        return answers
+    async def _follow(
+        self, group: asyncio.TaskGroup, left: dict[str, Claimed], answers: Answers, began: float, failures: int
+    ) -> None:
+        """Waits for the answers of calls that were set aside, and sends again what they leave open."""
+        again: list[str] = []
+        while answers.late:
+            again += (await self._hear(left, await answers.gathered(), began))[0]
+        await self._send(group, left, again, failures=failures)
+
+    async def _hear(self, left: dict[str, Claimed], calls: Sequence[Call], began: float) -> tuple[list[str], int]:
+        """Records what calls have come to: the runs that have to be sent again, and how many were settled."""
+        settled: list[tuple[Claimed, Answer]] = []
+        unsettled: list[Answer] = []
+        for call in calls:
+            self.reach.hear(call)
+            for answer in call.answers:
+                name = answer.simulation_id
+                if answer.outcome in _SETTLING:
+                    settled.append((left[name], answer))
+                else:
+                    self.reach.wait(name, left[name], began, answer)
+                if answer.outcome is Outcome.LATE:
+                    continue
+                self._metrics.starts.labels(answer.outcome.value).inc()
+                if answer.outcome not in _SETTLING:
+                    unsettled.append(answer)
+            if call.answers[0].outcome is not Outcome.LATE:
+                self._metrics.start_seconds.observe(call.seconds)
+        if unsettled and unsettled[0].outcome is not Outcome.HALT:
+            log.warning("dispatch.delayed", runs=len(unsettled), code=unsettled[0].code, words=unsettled[0].message)
+        crash.point("dispatch.answered")
+        await self._settle(settled)
+        for _, answer in settled:
+            self._forget(left, answer.simulation_id)
+        crash.point("dispatch.settled")
+        self.reach.look()
+        return [answer.simulation_id for answer in unsettled], len(settled)
+
+    def _forget(self, left: dict[str, Claimed], name: str) -> None:
+        self.sending.discard(_key(left.pop(name)))
+        self.reach.forget(name)
 
     async def _settle(self, answers: Sequence[tuple[Claimed, Answer]]) -> None:
         signals: list[tuple[RunKey, Signal]] = []
-        for (live, run, _), answer in answers:
+        for claimed, answer in answers:
             if answer.outcome is Outcome.REFUSED:
                 words = f"{answer.code}: {answer.message}"
                 log.warning("run.refused", simulation_id=answer.simulation_id, code=answer.code, words=answer.message)
                 # A run that had started was sent again to an orchestrator that forgot it: that one has no such run.
-                event = RunEvent.FAIL if run.state is RunState.RUNNING else RunEvent.REFUSE
+                event = RunEvent.FAIL if claimed[1].state is RunState.RUNNING else RunEvent.REFUSE
                 signal = Signal(event, ErrorKind.REFUSED, words, retryable=False)
             else:
                 signal = Signal(RunEvent.ACCEPT)
-            signals.append((_key(live, run), signal))
+            signals.append((_key(claimed), signal))
         if signals:
             await self._ledger.hear(signals)
 
-    def _tell(self, answer: Answer) -> None:
-        """Logs trouble; that of a halt once, until the orchestrator says something else."""
-        words = f"{answer.code}: {answer.message}"
-        if answer.outcome is not Outcome.HALT:
-            log.warning("dispatch.delayed", code=answer.code, words=answer.message)
-        elif self.halted != words:
-            self.halted = words
-            log.error("dispatch.halted", code=answer.code, words=answer.message)
+    def _command(self, claimed: Claimed) -> Start:
+        live, run, point = claimed
+        name = _name(claimed)
+        return Start(
+            simulation_id=name,
+            config=live.template.render(point.params, run.seed, name),
+            config_sha=run.config_sha or live.template.config_sha(point.params, run.seed),
+            seed=run.seed,
+            experiment_id=live.experiment_id,
+            labels={**live.plan.labels, **(point.labels or {})},
+            traceparent=live.record.spec.traceparent,
+            alone=self.reach.last_code(name) == "DEADLINE_EXCEEDED",
+        )
 
 
-def _settles(answer: Answer) -> bool:
-    return answer.outcome in (Outcome.SUBMITTED, Outcome.REFUSED)
-
-
-def _is_common(answer: Answer) -> bool:
-    """Whether the next command would fare no better."""
-    return answer.outcome in (Outcome.HALT, Outcome.SLOW_DOWN) or answer.code in _COMMON_CODES
-
-
-def _key(live: Live, run: Run) -> RunKey:
+def _key(claimed: Claimed) -> RunKey:
+    live, run, _ = claimed
     return live.key, run.point, run.replicate, run.attempt
 
 
-def _name(live: Live, run: Run) -> str:
+def _name(claimed: Claimed) -> str:
+    live, run, _ = claimed
     return ids.simulation_id(live.experiment_id, run.point, run.replicate, run.attempt)
-
-
-def _command(live: Live, run: Run, point: PointRecord) -> Start:
-    name = _name(live, run)
-    return Start(
-        simulation_id=name,
-        config=live.template.render(point.params, run.seed, name),
-        config_sha=run.config_sha or live.template.config_sha(point.params, run.seed),
-        seed=run.seed,
-        experiment_id=live.experiment_id,
-        labels={**live.plan.labels, **(point.labels or {})},
-        traceparent=live.record.spec.traceparent,
-    )

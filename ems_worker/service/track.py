@@ -11,7 +11,7 @@ from ems_worker.core.records import ParkedEvent
 from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
 from ems_worker.service import crash
-from ems_worker.service.clock import Clock
+from ems_worker.service.clock import Clock, Steady
 from ems_worker.service.ledger import Ledger
 from ems_worker.service.live import RunKey
 from ems_worker.service.metrics import Metrics
@@ -60,6 +60,7 @@ class Tracker:
         self._clock = clock
         self._metrics = metrics
         self._keep = keep
+        self._steady = Steady(clock)
         self._on_backlog = on_backlog
         self._guard = Guard(manifest, broker, metrics, "event")
         self.parked = True
@@ -133,7 +134,7 @@ class Tracker:
         return unknown, unusable
 
     async def _park(self, items: Sequence[tuple[Message, str, Signal]]) -> None:
-        now_ms = self._clock.now_ms()
+        now_ms = self._steady.now_ms()
         events = [ParkedEvent(name, message.subject, message.seq, now_ms, message.data) for message, name, _ in items]
         dropped = await self._manifest.park(events, self._keep)
         for name in {name for _, name, _ in items}:
@@ -144,6 +145,13 @@ class Tracker:
         self._metrics.events.labels("parked").inc(len(events))
         if dropped:
             log.warning("event.parked_full", dropped=dropped, keep=self._keep)
+
+    def parked_since_ms(self, seconds: float) -> int:
+        """The time before which events were parked at least so long ago, whatever became of the wall clock.
+
+        0 at first: between this process and the one before it the clock may have been set.
+        """
+        return 0 if self._steady.seconds < seconds else self._steady.now_ms() - round(1000 * seconds)
 
     async def retry_parked(self, older_than_ms: int) -> None:
         """Applies parked events whose runs are known by now; those parked before `older_than_ms` are dropped."""

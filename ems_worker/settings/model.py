@@ -177,7 +177,9 @@ class Settings(pydantic.BaseModel):
     )
     create_streams: bool = Field(default=True, description="Create missing streams at the start, else refuse to run.")
     rpc_window: Annotated[int, _Number, Ge(1), Le(4096), Unit("calls")] = Field(
-        default=64, description="gRPC calls open at once, at most: overload of the orchestrator makes them fewer."
+        default=64,
+        description="gRPC calls open at once, at most: overload of the orchestrator makes them fewer. Calls that take "
+        "long are set aside and go on beside these: up to four times as many, 512 at most.",
     )
     run_window: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("runs")] = Field(
         default=None,

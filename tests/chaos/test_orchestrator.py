@@ -1,7 +1,10 @@
 """Trouble with the orchestrator that isn't a crash: it turns calls away, doesn't answer, or can do only the least."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import nats.js.errors
 import pytest
 
 from tests.support import invariants, stage, wait, whole
@@ -44,3 +47,100 @@ async def test_calls_without_answers_are_sent_again_under_their_ids(tmp_path: Pa
         await theatre.stop()
         found = await theatre.check(invariants.Expected(window=50))
         assert "duplicate" in {words[0] for words in found.calls}
+
+
+async def status(theatre: stage.Stage, experiment_id: str) -> dict[str, Any]:
+    """The last that was published; without counts before there was one."""
+    async with theatre.client() as client:
+        try:
+            message = await client.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
+        except nats.js.errors.Error:
+            return {"counts": {}, "reason": None}
+    found: dict[str, Any] = json.loads(message.data or b"{}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("able", "window"), [(["--no-batch"], "64"), (["--no-batch"], "4"), ([], "64")], ids=["single", "narrow", "batches"]
+)
+async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: list[str], window: str) -> None:
+    """Two of a hundred: all others complete while these hang; the experiment says what it waits for."""
+    # Of a batch it isn't known which run is to blame before it had no answer in time.
+    settings: dict[str, Any] = {
+        "EMS_RPC_DEADLINE_SECONDS": "600" if able else "4",
+        "EMS_RPC_WINDOW": window,
+        "EMS_RUN_WINDOW": "200",
+    }
+    hung = ["--hang", "*-p000[0-5]07-*", "--hang", "*-p000[0-5]57-*"]
+    async with stage.Stage(tmp_path, "--slots", "200", *able, *hung, **settings) as theatre:
+        theatre.worker.start()
+        await theatre.publish(whole.plan("hang", 600))
+
+        async def all_others() -> bool:
+            found = (await status(theatre, "hang"))["counts"]
+            return (found.get("completed"), found.get("submitting")) == (588, 12)
+
+        await wait.until(all_others, timeout=60, what="all others to complete")
+
+        async def told() -> bool:
+            return "12 starts without an answer" in str((await status(theatre, "hang"))["reason"])
+
+        await wait.until(told, what="the reason")
+        await theatre.stop()
+
+
+@pytest.mark.parametrize("able", [[], ["--no-batch"]], ids=["batches", "single calls"])
+async def test_answers_that_come_too_late_cost_nothing_but_a_word(tmp_path: Path, able: list[str]) -> None:
+    """Every call takes longer than its deadline, and the runs do start: all complete, at their first attempts."""
+    settings: dict[str, Any] = {"EMS_RPC_DEADLINE_SECONDS": "1", "EMS_RUN_WINDOW": "50"}
+    slow = ["--answer-after", "3", "--delay", "1"]
+    async with stage.Stage(tmp_path, "--slots", "50", *slow, *able, **settings) as theatre:
+        theatre.worker.start()
+        await theatre.publish(whole.plan("slow", 300))
+
+        async def said() -> bool:
+            _, ready = await theatre.worker.ask("/readyz")
+            return "slow to answer" in ready and "slow to answer" in str((await status(theatre, "slow"))["reason"])
+
+        await wait.until(said, what="the reason")
+        await theatre.ended(60)
+        assert await gauge(theatre, "ems_rpc_window") >= 16
+        await theatre.stop()
+        found = await theatre.check(invariants.Expected(window=50))
+        assert [row["attempts"] for row in found.runs] == [1] * 300
+
+
+async def test_an_orchestrator_that_is_away_is_told_with_the_cause(tmp_path: Path) -> None:
+    """By the probe and by the status of each experiment, as long as it is."""
+    async with stage.Stage(tmp_path) as theatre:
+        theatre.worker.start()
+        await theatre.worker.ready()
+        await theatre.oracle.kill()
+        await theatre.publish(whole.plan("away", 2))
+        cause = f"the orchestrator can't be reached: {theatre.oracle.target}: connection refused"
+
+        async def said() -> bool:
+            code, ready = await theatre.worker.ask("/readyz")
+            return code == 503 and cause in ready and (await status(theatre, "away"))["reason"] == cause
+
+        await wait.until(said, what="the cause")
+        theatre.oracle.start()
+        await theatre.ended()
+        await wait.until(lambda: _ready(theatre), what="the probe to be well again")
+        assert (await status(theatre, "away"))["reason"] is None
+
+
+async def _ready(theatre: stage.Stage) -> bool:
+    return (await theatre.worker.ask("/readyz"))[0] == 200
+
+
+@pytest.mark.parametrize("turn", range(5))
+async def test_the_orderly_end_amid_single_starts_is_one(tmp_path: Path, turn: int) -> None:
+    """Exit code 0 and no traceback, while calls are open and others wait for their places."""
+    settings: dict[str, Any] = {"EMS_RPC_WINDOW": str(2**turn)}
+    async with stage.Stage(tmp_path, "--no-batch", "--answer-after", "0.05", **settings) as theatre:
+        theatre.worker.start()
+        await theatre.publish(whole.plan("stop", 400))
+        await wait.until(lambda: len(theatre.oracle.accepted()) > 8, what="some starts")
+        await theatre.stop()
+        assert not [line for line in theatre.worker.lines() if line["event"] == "worker.fatal"]

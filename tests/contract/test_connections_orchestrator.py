@@ -14,6 +14,7 @@ from ems_worker.core.wire import Start
 from ems_worker.local import ports
 from ems_worker.settings import Channel
 from tests.support import local_orchestrator, security, servers, wait
+from tests.support import orchestrator_client as support
 
 START = Start("e-p000000-r000-a1", b"exit 0\n", "sha", 1, "e", {})
 
@@ -50,14 +51,14 @@ async def starts(channel: Channel) -> None:
     """A start command gets there and is answered."""
     async with Orchestrator.connect(channel) as client:
         await wait.until(client.ready, what="the channel")
-        [answer] = await client.start([START])
+        [answer] = await support.answers(client, [START])
         assert answer.outcome is Outcome.SUBMITTED
 
 
 async def fails(channel: Channel, words: str) -> None:
     """The command isn't delivered, and may be sent again later: nobody has it."""
     async with Orchestrator.connect(channel, deadline_seconds=2) as client:
-        [answer] = await client.start([START])
+        [answer] = await support.answers(client, [START])
         assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "UNAVAILABLE")
         assert words in answer.message
         assert not client.ready()

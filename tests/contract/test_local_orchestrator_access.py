@@ -22,7 +22,7 @@ from ems_worker.local import ports
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.settings import Channel
-from tests.support import another_user, local_orchestrator, servers, wait
+from tests.support import another_user, local_orchestrator, orchestrator_client, servers, wait
 from tests.support import security as made
 
 START = Start("e-p000000-r000-a1", b"exit 0\n", "sha", 1, "e", {})
@@ -71,7 +71,7 @@ async def starts(channel: Channel) -> None:
     """A start command gets there, and the capacity comes back."""
     async with Orchestrator.connect(channel) as client:
         await wait.until(client.ready, what="the channel")
-        [answer] = await client.start([START])
+        [answer] = await orchestrator_client.answers(client, [START])
         assert answer.outcome is Outcome.SUBMITTED, answer
         async with contextlib.aclosing(client.capacity()) as told:
             capacity = await anext(told)
@@ -116,7 +116,7 @@ async def test_every_call_has_to_carry_the_token(tmp_path: Path, token: Path) ->
                     assert await call.code() is grpc.StatusCode.UNAUTHENTICATED
         async with Orchestrator.connect(Channel(target)) as client:
             await wait.until(client.ready, what="the channel")
-            [answer] = await client.start([START])
+            [answer] = await orchestrator_client.answers(client, [START])
             assert (answer.outcome, answer.code) == (Outcome.HALT, "UNAUTHENTICATED")
 
 

@@ -29,7 +29,8 @@ def _outcomes(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
 async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> None:
     """Each command has its own answer, whatever became of its neighbours and in whatever order they were told."""
     async with support.pair(log) as (_, client):
-        answers = await client.start(
+        answers = await support.answers(
+            client,
             [
                 support.start("a", outcome="ACCEPTED"),
                 support.start("b", outcome="ALREADY_EXISTS"),
@@ -39,7 +40,7 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
                 support.start("f"),
                 support.start("g", outcome="REJECTED"),
                 support.start("h", code="PERMISSION_DENIED"),
-            ]
+            ],
         )
         assert _outcomes(answers) == [
             ("a", "submitted", "OK", ""),
@@ -71,7 +72,7 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
 async def test_a_single_calls_status_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
     """The code's meaning is the table's, the words are the orchestrator's."""
     async with support.pair(log) as (_, client):
-        (answer,) = await client.start([support.start("a", abort=code, words="because")])
+        (answer,) = await support.answers(client, [support.start("a", abort=code, words="because")])
         assert answer == Answer("a", outcome, code, "because")
 
 
@@ -79,7 +80,7 @@ async def test_without_batches_commands_go_one_by_one(log: Path) -> None:
     """UNIMPLEMENTED is remembered: the batch is tried once; no more calls are open than the window has room for."""
     async with support.pair(log, "--without", BATCH, "--delay", "0.02", window=8) as (_, client):
         for _ in range(2):
-            answers = await client.start([support.start(f"r{n}") for n in range(40)])
+            answers = await support.answers(client, [support.start(f"r{n}") for n in range(40)])
             assert [answer.simulation_id for answer in answers] == [f"r{n}" for n in range(40)]
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         calls = await support.calls(client)
@@ -91,21 +92,21 @@ async def test_batches_are_asked_for_again_after_a_restart(log: Path) -> None:
     async with servers.GrpcProgram(support.MODULE, ["--without", BATCH], log=log) as old:
         port = int(old.target.rpartition(":")[2])
         async with Orchestrator.connect(old.target) as client:
-            await client.start([support.start("a"), support.start("b")])
+            await support.answers(client, [support.start("a"), support.start("b")])
             await old.kill()
-            answers = await client.start([support.start("a"), support.start("b")])
+            answers = await support.answers(client, [support.start("a"), support.start("b")])
             assert {answer.outcome for answer in answers} == {Outcome.UNKNOWN}
             async with servers.GrpcProgram(support.MODULE, [], log=log, port=port):
                 await wait.until(client.ready, what="reconnection")
-                await client.start([support.start("a"), support.start("b")])
+                await support.answers(client, [support.start("a"), support.start("b")])
                 assert (await support.calls(client))[BATCH] == 1
 
 
 async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> None:
     """A permanent error for a whole batch doesn't say which run is wrong: each is asked for alone."""
     async with support.pair(log) as (_, client):
-        answers = await client.start(
-            [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
+        answers = await support.answers(
+            client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
         )
         assert _outcomes(answers) == [
             ("good", "submitted", "OK", ""),
@@ -116,14 +117,16 @@ async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> N
 async def test_a_batch_that_failed_otherwise_is_unknown_for_all(log: Path) -> None:
     """They may have arrived: whoever asks sends them again."""
     async with support.pair(log) as (_, client):
-        answers = await client.start([support.start("a"), support.start("b", abort="INTERNAL", words="oops")])
+        answers = await support.answers(
+            client, [support.start("a"), support.start("b", abort="INTERNAL", words="oops")]
+        )
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "INTERNAL")}
 
 
 async def test_batches_stay_under_the_message_limit(log: Path) -> None:
     """Twelve megabytes of configurations go in several calls, none refused."""
     async with support.pair(log) as (_, client):
-        answers = await client.start([support.start(f"r{n}", config=b"x" * 1_000_000) for n in range(12)])
+        answers = await support.answers(client, [support.start(f"r{n}", config=b"x" * 1_000_000) for n in range(12)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         assert (await support.calls(client))[BATCH] == 3
 
@@ -131,7 +134,7 @@ async def test_batches_stay_under_the_message_limit(log: Path) -> None:
 async def test_batches_have_a_bounded_number_of_commands(log: Path) -> None:
     """Six hundred small commands are three calls."""
     async with support.pair(log) as (_, client):
-        await client.start([support.start(f"r{n}") for n in range(600)])
+        await support.answers(client, [support.start(f"r{n}") for n in range(600)])
         assert (await support.calls(client))[BATCH] == 3
 
 
@@ -139,7 +142,9 @@ async def test_a_lower_limit_is_learnt_from_the_refusal(log: Path) -> None:
     """The batch is split by the limit that the refusal names; the next is split before it is sent."""
     async with support.pair(log, "--max-message", "100000") as (_, client):
         for round_ in range(2):
-            answers = await client.start([support.start(f"r{round_}-{n}", config=b"x" * 30_000) for n in range(9)])
+            answers = await support.answers(
+                client, [support.start(f"r{round_}-{n}", config=b"x" * 30_000) for n in range(9)]
+            )
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         assert (await support.calls(client))[BATCH] == 3 + 3
 
@@ -147,11 +152,11 @@ async def test_a_lower_limit_is_learnt_from_the_refusal(log: Path) -> None:
 async def test_one_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
     """RESOURCE_EXHAUSTED for its size would never end; its neighbours are submitted."""
     async with support.pair(log, "--max-message", "100000") as (_, client):
-        answers = await client.start([support.start("large", config=b"x" * 200_000), support.start("small")])
+        answers = await support.answers(client, [support.start("large", config=b"x" * 200_000), support.start("small")])
         assert [answer.outcome for answer in answers] == [Outcome.REFUSED, Outcome.SUBMITTED]
         assert "and the orchestrator takes 100000" in answers[0].message
 
-        (answer,) = await client.start([support.start("huge", config=b"x" * 5_000_000)])
+        (answer,) = await support.answers(client, [support.start("huge", config=b"x" * 5_000_000)])
         assert answer.outcome is Outcome.REFUSED
 
 
@@ -161,7 +166,7 @@ async def test_capacity_is_followed(log: Path) -> None:
         changes = client.capacity()
         assert await anext(changes) == Capacity(4, 0, 0, 0, "m1")
         assert await anext(changes) == Capacity(8, 0, 0, 50_000, "m1")
-        answers = await client.start([support.start(f"r{n}", config=b"x" * 20_000) for n in range(4)])
+        answers = await support.answers(client, [support.start(f"r{n}", config=b"x" * 20_000) for n in range(4)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         assert (await support.calls(client))[BATCH] == 2
         await changes.aclose()
@@ -205,8 +210,8 @@ async def test_the_trace_goes_beside_the_commands(log: Path) -> None:
         for n, trace in enumerate((one, one, other, None))
     ]
     async with support.pair(log) as (_, client):
-        assert len(await client.start(starts)) == 4
-        assert len(await client.start(starts[:1])) == 1
+        assert len(await support.answers(client, starts)) == 4
+        assert len(await support.answers(client, starts[:1])) == 1
         counts = await support.calls(client)
     assert counts["StartSimulations"] == 3
     assert counts[f"StartSimulations {one}"] == counts[f"StartSimulations {other}"] == 1

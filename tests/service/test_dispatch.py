@@ -10,11 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core import breaker
+from ems_worker.core import breaker, delivery
 from ems_worker.core.experiment import Bucket
 from ems_worker.core.run import ErrorKind, RunState
 from ems_worker.core.wire import Capacity
 from ems_worker.service import dispatch, submit
+from ems_worker.service.live import Live
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -47,6 +48,16 @@ async def quiet(desk: Desk) -> None:
 async def sent(desk: Desk, count: int, these: Sized | None = None) -> None:
     """Returns when so many commands have been sent, or as many of `these` are there."""
     await wait.until(lambda: len(desk.orchestrator.sent if these is None else these) >= count)
+
+
+async def was_sent(desk: Desk, name: str) -> None:
+    """Returns when a command for this run has been sent."""
+    await wait.until(lambda: name in desk.orchestrator.sent)
+
+
+async def submitted(live: Live, count: int) -> None:
+    """Returns when the orchestrator has so many of its runs."""
+    await wait.until(lambda: live.tally.by_bucket[Bucket.SUBMITTED] == count)
 
 
 async def test_the_window_is_filled_and_never_exceeded(tmp_path: Path) -> None:
@@ -106,7 +117,7 @@ async def test_an_event_settles_what_the_answer_left_open(tmp_path: Path) -> Non
         await desk.hear("completed", "reef-p000000-r000-a1")
         await quiet(desk)
         sent = len(desk.orchestrator.sent)
-        assert not desk.submitter.stuck
+        assert not desk.submitter.reach.stuck
         assert (await desk.report("reef"))["state"] == "completed"
         assert len(desk.orchestrator.sent) == sent
 
@@ -116,7 +127,7 @@ async def test_while_commands_do_not_get_through_nothing_new_is_claimed(tmp_path
     async with working(tmp_path, window=100) as desk:
         desk.orchestrator.code = "UNAVAILABLE"
         await desk.begin(plan("first", points=2))
-        await wait.until(lambda: desk.submitter.stuck)
+        await wait.until(lambda: desk.submitter.reach.stuck)
         later = await desk.begin(plan("later", points=2))
         await wait.until(lambda: len(desk.orchestrator.calls) > 3)
         assert later.open == 0
@@ -156,10 +167,10 @@ async def test_a_halt_is_told_and_over_by_itself(tmp_path: Path) -> None:
     async with working(tmp_path) as desk:
         desk.orchestrator.code = "PERMISSION_DENIED"
         live = await desk.begin(plan(points=2))
-        await wait.until(lambda: desk.submitter.halted)
-        assert desk.submitter.halted == "PERMISSION_DENIED: words of it"
+        await wait.until(lambda: desk.submitter.reach.trouble)
+        assert desk.submitter.reach.trouble == "the orchestrator refuses all runs: PERMISSION_DENIED: words of it"
         desk.orchestrator.code = "OK"
-        await wait.until(lambda: desk.submitter.halted is None)
+        await wait.until(lambda: desk.submitter.reach.trouble is None)
         await wait.until(lambda: live.tally.by_bucket[Bucket.SUBMITTED] == 2)
 
 
@@ -404,3 +415,109 @@ async def test_the_end_of_the_dispatcher_is_not_lost_in_a_wake(tmp_path: Path) -
             async with asyncio.timeout(2):
                 with pytest.raises(asyncio.CancelledError):
                     await task
+
+
+async def test_a_start_that_hangs_holds_up_nobody_but_itself(tmp_path: Path) -> None:
+    """Four batches with one each: all others are settled and follow; its own answer settles it when it comes."""
+    async with working(tmp_path, window=1000) as desk:
+        names = [f"e{number}-p000000-r000-a1" for number in range(4)]
+        desk.orchestrator.hung = {name: asyncio.Event() for name in names}
+        for number in range(4):
+            live = await desk.begin(plan(f"e{number}", points=3))
+            await submitted(live, 2)
+        assert desk.ledger.open == 12
+        assert len(desk.submitter.sending) == 4
+        assert not desk.submitter.reach.stuck
+        desk.orchestrator.hung[names[0]].set()
+        await wait.until(lambda: len(desk.submitter.sending) == 3)
+        assert (await desk.row(names[0])).run.state is RunState.SUBMITTED
+        assert sorted(desk.orchestrator.sent) == sorted({*desk.orchestrator.sent})
+        # Its deadline over, it is sent again, and not in a batch.
+        desk.orchestrator.answers[names[1]] = deque(["DEADLINE_EXCEEDED"])
+        event = desk.orchestrator.hung.pop(names[1])
+        event.set()
+        await wait.until(lambda: len(desk.submitter.sending) == 2)
+        again = [start for call in desk.orchestrator.calls for start in call if start.simulation_id == names[1]]
+        assert [start.alone for start in again] == [False, True]
+        assert (await desk.row(names[1])).run.state is RunState.SUBMITTED
+
+
+async def test_a_run_that_is_being_sent_is_not_sent_by_another_task(tmp_path: Path) -> None:
+    """Reconciliation, say, that finds it waiting; and it may be sent again once it is settled."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2))
+        name = "reef-p000000-r000-a1"
+        desk.orchestrator.hung[name] = asyncio.Event()
+        claimed = [(live, run, point) for run, point in await desk.ledger.claim(live.key, 2)]
+        first = asyncio.create_task(desk.submitter.submit(claimed))
+        await sent(desk, 2)
+        await desk.submitter.submit(claimed[:1])
+        assert desk.orchestrator.sent.count(name) == 1
+        desk.orchestrator.hung.pop(name).set()
+        await first
+        assert not desk.submitter.sending
+
+
+async def test_an_overloaded_orchestrator_is_probed_by_one_new_run_now_and_then(tmp_path: Path) -> None:
+    """What waits may be what it has trouble with; if the probe does no better, all wait on."""
+    async with working(tmp_path, clock=(clock := Clock()), window=100) as desk:
+        bad = {f"bad-p{point:06d}-r000-a1": deque(["RESOURCE_EXHAUSTED"] * 100_000) for point in range(9)}
+        desk.orchestrator.answers = dict(bad)
+        await desk.begin(plan("bad", points=9))
+        await wait.until(lambda: desk.submitter.reach.stuck)
+        good = await desk.begin(plan("good", points=9))
+        calls = len(desk.orchestrator.calls)
+        await sent(desk, calls + 3, desk.orchestrator.calls)
+        assert good.open == 0
+        clock.seconds += delivery.PROBE_SECONDS
+        desk.dispatcher.wake()
+        await wait.until(lambda: good.tally.by_bucket[Bucket.SUBMITTED] >= 1)
+        desk.orchestrator.answers.clear()
+        await wait.until(lambda: desk.ledger.open == 18 and not desk.submitter.sending)
+
+
+async def test_the_reason_is_in_the_status_as_long_as_it_holds(tmp_path: Path) -> None:
+    """Of every experiment, though nothing else changes; the one that waits for answers says how long."""
+    async with working(tmp_path, clock=(clock := Clock()), window=2) as desk:
+        desk.orchestrator.code = "RESOURCE_EXHAUSTED"
+        await desk.begin(plan("one", points=2))
+        await desk.begin(plan("other", points=2))
+        await wait.until(lambda: desk.submitter.reach.trouble)
+        words = "the orchestrator is overloaded: RESOURCE_EXHAUSTED: words of it"
+        assert (await desk.report("one"))["reason"] == words
+        assert (await desk.report("other"))["reason"] == words
+        desk.orchestrator.code = "INTERNAL"
+        await wait.until(lambda: desk.submitter.reach.trouble is None)
+        clock.seconds += 30
+        waits = "2 starts without an answer, the oldest for 30 s (INTERNAL: words of it)"
+        assert (await desk.report("one"))["reason"] == waits
+        assert (await desk.report("other"))["reason"] is None
+        desk.orchestrator.is_ready = False
+        away = "the orchestrator can't be reached: 127.0.0.1:50051: connection refused"
+        assert (await desk.report("one"))["reason"] == (await desk.report("other"))["reason"] == away
+        desk.orchestrator.is_ready, desk.orchestrator.code = True, "OK"
+        await wait.until(lambda: not desk.submitter.sending)
+        assert (await desk.report("one"))["reason"] is None
+
+
+async def test_silence_is_told_until_there_is_an_answer_or_nothing_left_to_answer(tmp_path: Path) -> None:
+    """An event shows that the command arrived: others are started then, however late the answers are."""
+    async with working(tmp_path, clock=(clock := Clock()), window=9) as desk:
+        desk.orchestrator.code = "DEADLINE_EXCEEDED"
+        await desk.begin(plan(points=20))
+        await wait.until(lambda: desk.submitter.reach.stuck)
+        clock.seconds += 20
+        slow = "the orchestrator is slow to answer"
+        desk.orchestrator.crowded = True
+        words = f"{slow}: 9 starts without an answer, the oldest for 20 s; no more calls can wait beside others"
+        assert desk.submitter.reach.trouble == words
+        desk.orchestrator.crowded = False
+        await desk.hear("completed", "reef-p000000-r000-a1")
+        await wait.until(lambda: "reef-p000009-r000-a1" in desk.orchestrator.sent)
+        for point in range(1, 20):
+            await was_sent(desk, f"reef-p{point:06d}-r000-a1")
+            await desk.hear("completed", f"reef-p{point:06d}-r000-a1")
+        await wait.until(lambda: not desk.submitter.sending)
+        assert desk.submitter.reach.trouble == f"{slow}: the last starts had no answer in time"
+        clock.seconds += 31
+        assert desk.submitter.reach.trouble is None

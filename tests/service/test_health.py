@@ -33,6 +33,7 @@ def watching(desk: Desk) -> tuple[Health, Upkeep]:
         desk.broker,
         desk.manifest,
         desk.orchestrator,
+        desk.reporter,
         desk.clock,
     )
 

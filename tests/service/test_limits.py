@@ -1,11 +1,15 @@
 """Time limits and STOP: a run that takes too long is stopped, and one that says nothing is given up."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from ems_worker.core.run import ErrorKind, RunState, Waiting
+from ems_worker.service import limits
+from tests.support import wait
 from tests.support.desk import Clock, Desk, plan
 
 LIMIT: dict[str, Any] = {"limits": {"run_timeout_seconds": 60, "max_attempts": 2}}
@@ -259,3 +263,32 @@ async def test_an_unwanted_run_whose_stop_nobody_confirms_is_cancelled(tmp_path:
         await desk.limits.look()
         assert (await desk.row(other)).run.state is RunState.CANCELLED
         assert (await desk.report("reef"))["state"] == "failed"
+
+
+async def test_a_stop_that_is_not_answered_keeps_no_other_run_from_its_limit(tmp_path: Path) -> None:
+    """It is waited for beside the next looks, and not sent again meanwhile."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=2, **LIMIT))
+        first, second = await desk.launch(live)
+        await desk.hear("started", first)
+        clock.seconds += 30
+        await desk.hear("started", second)
+        answered, stop = asyncio.Event(), desk.orchestrator.stop
+
+        async def slowly(simulation_id: str) -> str:
+            code = await stop(simulation_id)
+            if simulation_id == first:
+                await answered.wait()
+            return code
+
+        with patch.object(desk.orchestrator, "stop", slowly), patch.object(limits, "_TICK_SECONDS", 0.01):
+            clock.seconds += 31
+            await desk.limits.look()
+            assert desk.orchestrator.stops == [first]
+            clock.seconds += 30
+            await desk.limits.look()
+            assert desk.orchestrator.stops == [first, second]
+            answered.set()
+            await wait.until(lambda: desk.count("ems_stops_total", reason="timeout") == 2)
+            await desk.limits.look()
+            assert desk.orchestrator.stops == [first, second]

@@ -1,7 +1,7 @@
 """Silent runs are asked for: what follows from the orchestrator's word, with the clock in the test's hands."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core import reconcile
-from ems_worker.core.outcome import Answer, Outcome
+from ems_worker.core.outcome import Answer, Call, Outcome
 from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason
 from ems_worker.core.wire import Start
 from ems_worker.service import submit
@@ -136,7 +136,7 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
         used: list[tuple[int, int | None]] = []
         waiting = asyncio.Event()
 
-        async def away(commands: Sequence[Start]) -> Sequence[Answer]:
+        async def away(starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
             used.extend(
                 [
                     ((await desk.row(name)).run.elapsed_ms, (await desk.row(name)).run.started_ms)
@@ -144,7 +144,8 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
                 ]
             )
             await waiting.wait()
-            return [Answer(command.simulation_id, Outcome.SUBMITTED, "ALREADY_EXISTS") for command in commands]
+            answers = [Answer(start.simulation_id, Outcome.SUBMITTED, "ALREADY_EXISTS") for start in starts]
+            tell(Call(0.0, 0.0, tuple(answers)))
 
         with patch.object(desk.orchestrator, "start", away):
             sending = asyncio.create_task(one.send_again(again))

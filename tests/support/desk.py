@@ -17,7 +17,7 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.outcome import Answer, Outcome, outcome
+from ems_worker.core.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.records import Experiment, JobRow
 from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
@@ -30,6 +30,7 @@ from ems_worker.service.ledger import Ledger
 from ems_worker.service.limits import Limits
 from ems_worker.service.live import Live, RunKey
 from ems_worker.service.metrics import Metrics
+from ems_worker.service.reasons import Reasons
 from ems_worker.service.replies import Replies
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
@@ -42,12 +43,13 @@ START_MS = 1_760_000_000_000
 
 @dataclass
 class Clock:
-    """Time moves when a test says so."""
+    """Time moves when a test says so; `set_by`: by how many seconds somebody has set the wall clock."""
 
     seconds: float = 1000.0
+    set_by: float = 0.0
 
     def now_ms(self) -> int:
-        return START_MS + round(1000 * self.seconds)
+        return START_MS + round(1000 * (self.seconds + self.set_by))
 
     def monotonic(self) -> float:
         return self.seconds
@@ -130,23 +132,35 @@ class Broker:
 
 @dataclass
 class Orchestrator:
-    """Answers start commands by `answers`, a gRPC code's name for each simulation id in turn; else by `code`."""
+    """Answers start commands by `answers`, a gRPC code's name for each simulation id in turn; else by `code`.
+
+    Those that are `hung` are late until their event is set.
+    """
 
     code: str = "OK"
     stop_code: str = "OK"
     answers: dict[str, deque[str]] = field(default_factory=dict)
+    hung: dict[str, asyncio.Event] = field(default_factory=dict)
     calls: list[list[Start]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     known: Mapping[str, Signal | None] | None = None
     is_ready: bool = True
     rpc_window: int = 64
+    crowded: bool = False
     told: "asyncio.Queue[Capacity | None]" = field(default_factory=asyncio.Queue)
     on_start: Callable[[Sequence[Start]], None] = lambda _: None
 
-    async def start(self, commands: Sequence[Start]) -> Sequence[Answer]:
-        self.calls.append(list(commands))
-        self.on_start(commands)
-        return [self._answer(command.simulation_id) for command in commands]
+    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
+        began = asyncio.get_running_loop().time()
+        self.calls.append(list(starts))
+        self.on_start(starts)
+        names = [start.simulation_id for start in starts]
+        if at_once := tuple(self._answer(name) for name in names if name not in self.hung):
+            tell(Call(began, 0.0, at_once))
+        for name in self.hung.keys() & set(names):
+            tell(Call(began, 1.0, (Answer(name, Outcome.LATE, ""),)))
+            await self.hung[name].wait()
+            tell(Call(began, 10.0, (self._answer(name),)))
 
     def _answer(self, name: str) -> Answer:
         turns = self.answers.get(name)
@@ -162,6 +176,10 @@ class Orchestrator:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    @property
+    def away(self) -> str | None:
+        return None if self.is_ready else "127.0.0.1:50051: connection refused"
 
     @property
     def message_limit(self) -> int:
@@ -208,7 +226,6 @@ class Desk:
             clock,
             self.metrics,
             options.pop("window", 100),
-            on_pause=self._all_changed,
             versions=self.versions,
         )
         self.dispatcher.caught_up(False)
@@ -223,6 +240,11 @@ class Desk:
             stop_confirm_seconds=30.0,
             can_ask=lambda: self.can_ask,
         )
+        self.reasons = Reasons()
+        self.reasons.add(lambda _: self.submitter.reach.trouble)
+        self.reasons.add(lambda _: self.dispatcher.paused)
+        self.reasons.add(lambda live: self.versions.waiting(live.plan))
+        self.reasons.add(self.submitter.reach.waits)
         self.reporter = Reporter(
             self.ledger,
             manifest,
@@ -231,7 +253,7 @@ class Desk:
             self.metrics,
             worker_id="w1",
             interval_seconds=0.0,
-            paused=lambda live: self.dispatcher.paused or self.versions.waiting(live.plan),
+            reasons=self.reasons,
             leave_manifest=self._leave,
         )
         self.tracker = Tracker(
@@ -280,10 +302,6 @@ class Desk:
         self.told.append(key)
         self.reporter.tell(key)
         self.dispatcher.wake()
-
-    def _all_changed(self) -> None:
-        for key in self.ledger.experiments:
-            self.reporter.tell(key)
 
     def _ended(self, key: RunKey, one: Run) -> None:
         self.dispatcher.ended(key, one)
@@ -334,6 +352,7 @@ class Desk:
 
     async def report(self, experiment_id: str) -> dict[str, Any]:
         """Has the reporter tell what is new; the last status."""
+        self.reporter.look()
         while (live := self.ledger.live(experiment_id)) is not None and live.key in self.reporter._news:
             self.reporter._news.discard(live.key)
             await self.reporter.report(live)

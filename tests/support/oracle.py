@@ -93,6 +93,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._failures = Failures.parse(options.fail)
         self._held: list[str] = options.hold
         self._busy: int = options.busy
+        self._hung: list[str] = options.hang
+        self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.Run] = {}
         self.log: Log | None = None
@@ -160,6 +162,10 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         if self._start_calls % self._busy:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
 
+    async def _unless_hung(self, commands: Iterable[pb.StartSimulationCommand]) -> None:
+        if any(fnmatch.fnmatchcase(one.simulation_id, pattern) for one in commands for pattern in self._hung):
+            await asyncio.Event().wait()
+
     async def _only_whole(self, context: Context) -> None:
         if self._no_batch:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "--no-batch")
@@ -168,7 +174,9 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationCommand, context: Context
     ) -> pb.StartSimulationResponse:
         await self._unless_busy(context)
+        await self._unless_hung([request])
         [response] = await self._start([request])
+        await asyncio.sleep(self._answer_after)
         if response.outcome == pb.START_OUTCOME_REJECTED:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, response.message)
         return response
@@ -178,7 +186,10 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     ) -> pb.StartSimulationsResponse:
         await self._only_whole(context)
         await self._unless_busy(context)
-        return pb.StartSimulationsResponse(responses=await self._start(request.commands))
+        await self._unless_hung(request.commands)
+        responses = await self._start(request.commands)
+        await asyncio.sleep(self._answer_after)
+        return pb.StartSimulationsResponse(responses=responses)
 
     async def ControlSimulation(  # noqa: N802
         self, request: pb.ControlSimulationCommand, context: Context
@@ -255,6 +266,8 @@ def main() -> int:
     parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
     parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
     parser.add_argument("--hold", action="append", default=[], metavar="PATTERN", help="these ids run until stopped")
+    parser.add_argument("--hang", action="append", default=[], metavar="PATTERN", help="their starts have no answer")
+    parser.add_argument("--answer-after", type=float, default=0.0, help="seconds between a start and its answer")
     parser.add_argument("--busy", type=int, default=1, help="of so many start calls all but one are turned away")
     parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")

@@ -1,10 +1,11 @@
 """The orchestrator's client, joined to a scripted server in another process."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.core.outcome import Answer, Call
 from ems_worker.core.wire import Start
 from tests.support import servers, wait
 
@@ -29,9 +30,20 @@ async def connected(program: servers.GrpcProgram, *, deadline: float, window: in
         yield client
 
 
+async def answers(client: Orchestrator, starts: Sequence[Start]) -> list[Answer]:
+    """Has the client start these runs; the last answer to each, in order."""
+    told: dict[str, Answer] = {}
+
+    def hear(call: Call) -> None:
+        told.update({answer.simulation_id: answer for answer in call.answers})
+
+    await client.start(starts, hear)
+    return [told[start.simulation_id] for start in starts]
+
+
 def start(name: str, *, config: bytes = b"a: 1\n", **script: str) -> Start:
-    """A start command whose labels are the script for its answer."""
-    return Start(name, config, "sha", 2**64 - 1, "reef", script)
+    """A start command whose labels are the script for its answer; with `alone` it stays out of batches."""
+    return Start(name, config, "sha", 2**64 - 1, "reef", script, alone="alone" in script)
 
 
 async def calls(client: Orchestrator) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ Everything is deterministic: a test decides what happens next, what gets lost, a
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 
 from ems_worker import errors
 from ems_worker.adapters import event_codec
-from ems_worker.core.outcome import Answer, outcome
+from ems_worker.core.outcome import Answer, Call, outcome
 from ems_worker.core.run import RunEvent, Signal
 from ems_worker.core.wire import Message, Start
 from ems_worker.service import expand
@@ -64,8 +64,12 @@ class World:
         """Plan messages that will be delivered again."""
         return [message for message in self.plans if message.seq not in self.broker.acked]
 
-    async def start(self, commands: Sequence[Start]) -> Sequence[Answer]:
+    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
         """The orchestrator's side of a start call, idempotent as the contract says."""
+        began = asyncio.get_running_loop().time()
+        tell(Call(began, 0.0, tuple(self._answers(starts))))
+
+    def _answers(self, commands: Sequence[Start]) -> Sequence[Answer]:
         hiccup = self.hiccups.pop() if self.hiccups else "OK"
         if hiccup not in ("OK", "LOST"):
             return [Answer(one.simulation_id, outcome(hiccup), hiccup, "words") for one in commands]

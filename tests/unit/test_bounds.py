@@ -87,3 +87,10 @@ def test_kinds_of_failure(kind: object, message: object, expected: tuple[ErrorKi
 def test_times(value: object, expected: int | None) -> None:
     """RFC 3339 with an offset; without one nobody knows which moment is meant."""
     assert bounds.milliseconds(value) == expected
+
+
+def test_a_line_is_printable() -> None:
+    """What a terminal would take for a command, or a line's end, is a blank; no text is an empty line."""
+    assert bounds.line("a\nb\x1b[31m\u202ec ä", 100) == "a b [31m c ä"
+    assert bounds.line("x" * 50, 10) == "x" * 9 + "…"
+    assert bounds.line(None, 10) == bounds.line("", 10) == ""

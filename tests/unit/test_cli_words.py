@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import client, errors
-from ems_worker.cli import exits, failures, follow, tables
+from ems_worker.cli import exits, failures, follow, tables, views
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -24,6 +24,31 @@ def test_a_status_is_one_line() -> None:
     assert follow.line(status()) == f"{running}, 2 per second, about 2 s left"
     assert follow.line(status(throughput=0.0, eta_seconds=None)) == running
     assert follow.line(status(finished_at="2026-01-01T00:00:00.000Z")) == running
+
+
+def test_why_an_experiment_does_not_get_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where its way is followed line by line, at once when it changes; in a list, a column where there is one."""
+    reason = "the orchestrator can't be reached: 127.0.0.1:1: connection refused"
+    with follow._Lines() as shown:
+        for why in (None, None, reason, reason, None):
+            shown.show(status(reason=why))
+    plain = follow.line(status())
+    assert capsys.readouterr().err.splitlines() == [plain, f"{plain} ({reason})", plain]
+    follow.summary(status(experiment_id="reef", reason=reason, metrics={}, best=None))
+    assert reason in capsys.readouterr().out
+    basic = {"experiment_id": "reef", "group": None, "created_at": "2026-01-01T00:00:00.000Z", "experiment_name": "r"}
+    for changes, told in (({}, True), ({"finished_at": "2026-01-01T00:00:00.000Z"}, False)):
+        views.experiments([status(reason=reason, **basic, **changes)])
+        assert ("connection refused" in capsys.readouterr().out) is told
+
+
+def test_a_reason_stays_above_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, until there is another one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with follow._Bar() as shown:
+        for why in (None, "[bold] words", "[bold] words", None, "[bold] words"):
+            shown.show(status(experiment_id="reef", reason=why))
+    assert capsys.readouterr().err.count("reef: [bold] words") == 2
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,14 @@ def test_a_publisher_gets_so_many_plans_a_minute() -> None:
     assert all(rate.PlanRate(None).allows("a", 0) for _ in range(1000))
 
 
+def test_a_server_whose_clock_is_set_back_keeps_no_publisher_waiting() -> None:
+    """What was sent in a future that is none any more isn't counted."""
+    limit, hour = rate.PlanRate(2), 3_600_000
+    assert [limit.allows("a", at) for at in (hour, hour + 1, hour + 2)] == [True, True, False]
+    assert [limit.allows("a", at) for at in (0, 1, 2)] == [True, True, False]
+    assert limit.allows("a", hour)
+
+
 def test_the_quietest_publishers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are free: memory must not grow with them."""
     monkeypatch.setattr(rate, "_MOST_PUBLISHERS", 2)

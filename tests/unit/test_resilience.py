@@ -162,21 +162,76 @@ def test_overload_halves_the_window_of_calls_and_good_answers_grow_it() -> None:
     assert window.calls == 64
 
 
+def slow(window: aimd.CallWindow, seconds: float, times: int = aimd.RECENT) -> aimd.CallWindow:
+    for _ in range(times):
+        window = aimd.answered(window, "StartSimulation", seconds)
+    return window
+
+
 def test_answers_that_get_slow_shrink_the_window() -> None:
-    """Many times the best of their kind; another kind has a best of its own."""
+    """Most of the last ones, and many times the best of their kind; another kind has a best of its own."""
     window = aimd.answered(aimd.full(64), "StartSimulation", 0.01)
-    assert aimd.answered(window, "StartSimulation", 0.2).calls == 64
-    assert aimd.answered(window, "StartSimulation", 1.0).calls < 64
+    assert slow(window, 0.2).calls == 64
+    assert slow(window, 1.0, aimd.RECENT // 2).calls == 64
+    assert slow(window, 1.0, aimd.RECENT // 2 + 1).calls == 32
     assert aimd.answered(window, "StartSimulations", 1.0).calls == 64
 
 
-@given(st.lists(st.sampled_from(["good", "slow", "overload"]), max_size=200), st.integers(1, 256))
+def test_calls_that_were_open_together_shrink_the_window_once() -> None:
+    """They all met the same overload."""
+    window = aimd.answered(aimd.full(64), "c", 0.01)
+    for _ in range(50):
+        window = aimd.answered(window, "c", 1.0, fresh=False)
+    assert window.calls == 64
+
+
+def test_a_window_that_makes_answers_faster_shrinks_further_until_they_are() -> None:
+    """An orchestrator that works one call off after the other takes as many times as long as calls are open."""
+    window = aimd.answered(aimd.full(64), "StartSimulation", 0.01)
+    sizes = [window.calls]
+    for _ in range(200):
+        window = aimd.answered(window, "StartSimulation", 0.05 * window.size)
+        sizes.append(window.calls)
+    assert min(sizes) < 10
+
+
+@pytest.mark.parametrize("unanswered", [False, True])
+def test_an_orchestrator_that_is_slow_whatever_the_window_does_not_shrink_it_to_nothing(unanswered: bool) -> None:
+    """Fewer calls at once don't make it faster: their number isn't the cause."""
+    window = aimd.answered(aimd.full(64), "c", 0.01)
+    for _ in range(3000):
+        window = aimd.unanswered(window, "c", 10.0) if unanswered else aimd.answered(window, "c", 5.0)
+        assert window.calls >= 32
+    assert window.calls == (32 if unanswered else 64)
+
+
+def test_a_few_calls_that_hang_do_not_shrink_the_window() -> None:
+    """Two of a hundred, say."""
+    window = aimd.full(64)
+    for number in range(1000):
+        window = (aimd.unanswered if number % 50 == 0 else aimd.answered)(window, "c", 0.01)
+    assert window.calls == 64
+
+
+def test_a_call_is_waited_for_as_long_as_its_kind_may_take() -> None:
+    """Many times the best; a quarter of the deadline where that is shorter, or nothing is known."""
+    assert aimd.patience_seconds(aimd.full(4), "c", 150.0) == aimd.UNKNOWN_PATIENCE_SECONDS
+    assert aimd.patience_seconds(aimd.full(4), "c", 0.3) == 0.3
+    known = aimd.answered(aimd.full(4), "c", 0.1)
+    assert aimd.patience_seconds(known, "c", 2.5) == pytest.approx(0.8)
+    assert aimd.patience_seconds(aimd.answered(known, "c", 0.001), "c", 2.5) == aimd.LEAST_PATIENCE_SECONDS
+    assert aimd.patience_seconds(known, "c", 0.1) == 0.1
+
+
+@given(st.lists(st.sampled_from(["good", "slow", "overload", "none"]), max_size=200), st.integers(1, 256))
 def test_the_window_of_calls_stays_between_one_and_the_most(story: list[str], most: int) -> None:
     """Whatever the answers are."""
     window = aimd.full(most)
     for one in story:
         if one == "overload":
             window = aimd.overloaded(window)
+        elif one == "none":
+            window = aimd.unanswered(window, "c", 10.0)
         else:
             window = aimd.answered(window, "c", 0.01 if one == "good" else 5.0)
         assert 1 <= window.calls <= most

@@ -102,6 +102,12 @@ SELECT min((
   ORDER BY due_ms LIMIT 1
 )) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
 
+-- name: last_due
+-- When the last pending run of a running experiment falls due.
+SELECT max((
+  SELECT max(due_ms) FROM runs WHERE runs.experiment = experiments.key AND runs.state = 'pending'
+)) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
+
 -- name: jobs
 -- All attempts of some jobs, given as [[experiment, point, replicate], ...].
 SELECT runs.* FROM json_each(:keys) AS wanted CROSS JOIN runs

@@ -96,6 +96,10 @@ class Reports:
         row = await self._hot.one("next_due", after_ms=after_ms)
         return None if row is None or row[0] is None else int(row[0])
 
+    async def last_due_ms(self) -> int | None:
+        row = await self._hot.one("last_due")
+        return None if row is None or row[0] is None else int(row[0])
+
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
         return rows.jobs(await self._hot.all("jobs", keys=_list(set(keys))))
 

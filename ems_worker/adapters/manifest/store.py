@@ -197,6 +197,10 @@ class Manifest(Reports):
         keys = [(event.simulation_id, event.subject, event.seq) for event in events]
         await self._writer.submit(Step(WRITES["unpark"], keys, guarded=False))
 
+    async def hasten(self, latest_ms: int) -> int:
+        (hastened,) = await self._writer.submit(Step(WRITES["hasten"], [(latest_ms,)], guarded=False))
+        return hastened
+
     async def expire_parked(self, before_ms: int) -> int:
         (dropped,) = await self._writer.submit(Step(WRITES["expire_parked"], [(before_ms,)], guarded=False))
         return dropped

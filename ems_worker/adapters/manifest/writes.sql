@@ -116,6 +116,12 @@ UPDATE experiments SET published_seq = max(published_seq, new.seq)
 FROM (WITH new (key, seq) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
+-- name: hasten
+-- Has pending runs of unfinished experiments fall due at a time, if they would later.
+UPDATE runs SET due_ms = latest.due_ms FROM (SELECT column1 AS due_ms FROM (VALUES :rows)) AS latest
+WHERE runs.experiment IN (SELECT key FROM experiments WHERE finished_ms IS NULL)
+  AND runs.state = 'pending' AND runs.due_ms > latest.due_ms;
+
 -- name: park key=3
 -- Keeps events of unknown runs, each once.
 INSERT OR IGNORE INTO parked_events (simulation_id, subject, seq, received_ms, data) VALUES :rows;

@@ -19,11 +19,14 @@ _UNIMPLEMENTED_PAUSE_SECONDS = 60.0
 
 
 async def watch(
-    stub: "Callable[[], pb_grpc.OrchestratorClientServiceAsyncStub]", first_seconds: float
+    stub: "Callable[[], pb_grpc.OrchestratorClientServiceAsyncStub]",
+    first_seconds: float,
+    on_error: Callable[[grpc.aio.AioRpcError], None],
 ) -> AsyncIterator[Capacity | None]:
     """Every change, for ever; None once when the orchestrator goes away or turns out not to tell.
 
-    The first word has to come within `first_seconds`: an orchestrator sends its capacity at once.
+    The first word has to come within `first_seconds`: an orchestrator sends its capacity at once. `on_error` hears
+    what a watch ended with.
     """
     known: Capacity | None = None
     told = False
@@ -41,6 +44,7 @@ async def watch(
                     yield now
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
+            on_error(error)
             # Our own deadline only ends a watch that had nothing to tell.
             gone = error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:

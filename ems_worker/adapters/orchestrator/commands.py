@@ -1,6 +1,5 @@
 """Start commands as protobuf, in batches that fit; responses and status codes as answers."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,18 +16,17 @@ DEFAULT_LIMIT_BYTES = 4 * 1024 * 1024
 # Tag and length of one command in the batch.
 _FRAME_BYTES = 8
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-# A message over the receiver's limit, as servers in C++ and Python, Go, Java and Rust say it.
-_TOO_LARGE = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
-_LIMIT = re.compile(r"vs\.? (\d+)|maximum size (\d+)|limit is:? (\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A start command as it is sent, its size in bytes, and the trace context that goes with it as metadata."""
+    """A start command as it is sent, its size in bytes, the trace context that goes with it as metadata, and whether it
+    stays out of batches."""
 
     message: pb.StartSimulationCommand
     size: int
     traceparent: str | None = None
+    alone: bool = False
 
     @property
     def simulation_id(self) -> str:
@@ -46,7 +44,7 @@ def encode(start: Start) -> Command:
         experiment_id=start.experiment_id,
         labels=start.labels,
     )
-    return Command(message, message.ByteSize(), start.traceparent)
+    return Command(message, message.ByteSize(), start.traceparent, start.alone)
 
 
 def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
@@ -71,7 +69,7 @@ def metadata(command: Command) -> tuple[tuple[str, str], ...]:
 
 
 def fits(command: Command, limit: int) -> bool:
-    """Whether a command alone is under the message limit, in a batch too."""
+    """Whether a batch of this command alone is under the message limit."""
     return command.size + _FRAME_BYTES <= limit
 
 
@@ -103,12 +101,12 @@ def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
     return answer(simulation_id, _NAMES.get(response.status_code, "UNKNOWN"), response.message)
 
 
-def limit_from(code: str, words: str) -> int | None:
-    """The message limit that a refusal tells of: 0 where it doesn't say the number; None: it isn't about the size.
-
-    RESOURCE_EXHAUSTED is both overload and oversize, and Rust's servers say OUT_OF_RANGE; only the words differ.
-    """
-    if code not in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") or not _TOO_LARGE.search(words):
-        return None
-    found = _LIMIT.search(words)
-    return int(next(group for group in found.groups() if group)) if found else 0
+def read_batch(batch: Sequence[Command], reply: pb.StartSimulationsResponse) -> list[Answer]:
+    """An answer for each command of a batch, in its order."""
+    responses = {response.simulation_id: response for response in reply.responses}
+    return [
+        read(name, responses[name])
+        if (name := command.simulation_id) in responses
+        else answer(name, "UNKNOWN", "the orchestrator's reply to the batch doesn't mention this run")
+        for command in batch
+    ]

@@ -1,0 +1,35 @@
+"""Why an experiment is in its state, or doesn't get on: the one place where the `reason` of a status is chosen."""
+
+from collections.abc import Callable
+
+from ems_worker.core import bounds, experiment
+from ems_worker.core.records import Experiment
+from ems_worker.service.live import Live
+
+# Characters.
+LONGEST_REASON = 500
+
+
+class Reasons:
+    """Parts of the worker say what keeps an experiment from getting on; the first that was added comes first.
+
+    The words must not change more often than is worth a status.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Callable[[Live], str | None]] = []
+
+    def add(self, part: Callable[[Live], str | None]) -> None:
+        """From now on this part is asked, after those before it: its reason in words, or None."""
+        self._parts.append(part)
+
+    def of(self, live: Live, record: Experiment | None = None) -> str | None:
+        """The reason for a status of this experiment now: what is recorded with its state, else the first part's.
+
+        `record`: as it is to be reported, if not as it is now.
+        """
+        record = record or live.record
+        if record.reason is not None or record.state in experiment.ENDED:
+            return record.reason
+        said = (part(live) for part in self._parts)
+        return bounds.line(next((words for words in said if words is not None), None), LONGEST_REASON) or None
