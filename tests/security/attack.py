@@ -308,7 +308,7 @@ async def clock(directory: Path) -> str:
     """The wall clock goes two hours ahead, then back by four, and right again, while jobs are retried."""
     offset = directory.parent / "clock"
     path = f"{Path(__file__).parent / 'clock'}{os.pathsep}{servers.ROOT}"
-    env = {"PYTHONPATH": path, "EMS_TEST_CLOCK": str(offset)}
+    env = {"PYTHONPATH": path, "TEST_CLOCK": str(offset)}
     async with ground(directory, flags=("--fail", "*-a1:infrastructure", "--delay", "0.2"), **env) as on:
         offset.write_text("7200")
         await whole.publish(on.broker.url, whole.plan("retried", points=8))

@@ -1,4 +1,4 @@
-"""A wall clock that can be set: programs with this directory on PYTHONPATH add what the file EMS_TEST_CLOCK says.
+"""A wall clock that can be set: programs with this directory on PYTHONPATH add what the file TEST_CLOCK says.
 
 The file holds seconds. Only the wall clock moves, as it does when an operator or NTP sets it.
 """
@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-_FILE = Path(os.environ["EMS_TEST_CLOCK"]) if "EMS_TEST_CLOCK" in os.environ else None
+_FILE = Path(os.environ["TEST_CLOCK"]) if "TEST_CLOCK" in os.environ else None
 _time_ns = time.time_ns
 
 
