@@ -220,9 +220,8 @@ async def test_an_attempt_that_fails_leaves_no_connection_open() -> None:
         access = Access((f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}",))
         one = nats_access.client(access)
         options = nats_access.options(access)
-        await one.connect(**options, error_cb=ignored, max_reconnect_attempts=-1, reconnect_time_wait=0)
-        try:
-            await wait.until(lambda: len(ended) > 3, what="three attempts that were refused")
-        finally:
-            await one.close()
-            await wait.until(lambda: len(ended) == len(begun), what="the last connection to end")
+        # It gives up by itself: to close it between two attempts may be what nats-py takes no notice of.
+        await one.connect(**options, error_cb=ignored, max_reconnect_attempts=3, reconnect_time_wait=0)
+        await wait.until(lambda: one.is_closed, what="the client to give up")
+        await wait.until(lambda: len(ended) == len(begun), what="the last connection to end")
+        assert len(ended) > 3
