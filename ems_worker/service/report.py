@@ -134,9 +134,9 @@ class Reporter:
             await leaving  # what went wrong is raised here, as with one whose file is written at once
         try:
             await self._results(live)
-        except errors.BrokerMisconfigured:
-            # How it goes can be told all the same; only its end waits for its results.
-            if not live.over:
+        except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
+            # A status can go out all the same, and says why; only the last one waits for the results.
+            if not live.over and self._broker.connected:
                 await self._status(live, live.record, live.recorded)
             raise
         record, tally = live.record, live.recorded

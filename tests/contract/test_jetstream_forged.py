@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker, connection, consumers, objects, pull, streams
+from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.core.wire import Message
 from tests.support import broker as support
 from tests.support import servers, wait
@@ -79,6 +80,7 @@ class _Inbox:
 
     def __init__(self) -> None:
         self.deliver: Any = None
+        self.refusals = Refusals()
         self.errors: list[Exception] = []
 
     def new_inbox(self) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from ems_worker.core import job
 from tests.security import fuzz
 from tests.support import another_user, local_platform, servers, wait, whole
 
@@ -57,26 +59,6 @@ class Ground:
         assert found is not None
         return found
 
-    async def unready(self, part: str, words: str) -> str:
-        """Waits until /readyz names this part with these words; all its words."""
-
-        async def said() -> str:
-            code, body = await self.worker.ask("/readyz")
-            found = json.loads(body)["troubles"].get(part, "") if code == 503 else ""
-            return found if words in found else ""
-
-        return await wait.until(said, timeout=60, what=f"/readyz to say {words!r} of {part}")
-
-    async def reason(self, experiment_id: str, words: str) -> str:
-        """Waits until the experiment's status gives these words as its reason; all of them."""
-
-        async def said() -> str:
-            status = await whole.status(self.broker.url, experiment_id)
-            found = str((status or {}).get("reason") or "")
-            return found if words in found else ""
-
-        return await wait.until(said, timeout=60, what=f"a status to say {words!r}")
-
     async def completes(self, plan: dict[str, Any], timeout: float = 60) -> dict[str, Any]:
         """Publishes a plan and waits for its end, which has to be a good one."""
         await whole.publish(self.broker.url, plan)
@@ -87,6 +69,28 @@ class Ground:
 
 async def _ignored(error: Exception) -> None:
     """What the attacker's own connection meets when the broker is killed."""
+
+
+async def unready(worker: whole.Worker, part: str, words: str) -> str:
+    """Waits until /readyz names this part with these words; all its words."""
+
+    async def said() -> str:
+        code, body = await worker.ask("/readyz")
+        found = str(json.loads(body)["troubles"].get(part, "")) if code == 503 else ""
+        return found if words in found else ""
+
+    return await wait.until(said, timeout=60, what=f"/readyz to say {words!r} of {part}")
+
+
+async def reason_of(server: str, experiment_id: str, words: str) -> str:
+    """Waits until the experiment's status gives these words as its reason; all of them."""
+
+    async def said() -> str:
+        status = await whole.status(server, experiment_id)
+        found = str((status or {}).get("reason") or "")
+        return found if words in found else ""
+
+    return await wait.until(said, timeout=60, what=f"a status to say {words!r}")
 
 
 @contextlib.asynccontextmanager
@@ -297,7 +301,7 @@ async def full_queue(directory: Path) -> str:
     async with ground(directory, module="tests.support.scripted_orchestrator", flags=flags) as on:
         labels = {"abort": "RESOURCE_EXHAUSTED", "words": words}
         await whole.publish(on.broker.url, whole.plan("queued", points=40, labels=labels))
-        reason = await on.reason("queued", words)
+        reason = await reason_of(on.broker.url, "queued", words)
         status = await whole.status(on.broker.url, "queued")
         assert status is not None
         assert status["counts"].get("failed", 0) == 0, status["counts"]
@@ -305,24 +309,38 @@ async def full_queue(directory: Path) -> str:
 
 
 async def clock(directory: Path) -> str:
-    """The wall clock goes two hours ahead, then back by four, and right again, while jobs are retried."""
-    offset = directory.parent / "clock"
+    """The wall clock is set back by two hours and right again, then ahead and right again, while jobs are retried."""
+    offset = directory / "clock"
     path = f"{Path(__file__).parent / 'clock'}{os.pathsep}{servers.ROOT}"
     env = {"PYTHONPATH": path, "TEST_CLOCK": str(offset)}
-    async with ground(directory, flags=("--fail", "*-a1:infrastructure", "--delay", "0.2"), **env) as on:
-        offset.write_text("7200")
-        await whole.publish(on.broker.url, whole.plan("retried", points=8))
+    async with ground(directory, flags=("--fail", "*-a1:infrastructure"), **env) as on:
+        manifest = on.worker.data_dir / "manifest.db"
+        query = (
+            "SELECT count(*), max(due_ms) FROM runs JOIN experiments ON experiments.key = experiment "
+            "WHERE experiment_id = ? AND attempt = 2"
+        )
 
-        async def some_failed() -> bool:
-            query = "SELECT count(*) FROM runs WHERE attempt = 2"
-            return bool(whole.rows(on.worker.data_dir / "manifest.db", query)[0][0])
+        async def retried(name: str) -> bool:
+            return bool(whole.rows(manifest, query, name)[0][0])
 
-        await wait.until(some_failed, timeout=60, what="second attempts")
+        await whole.publish(on.broker.url, whole.plan("back", points=8))
+        await wait.until(lambda: retried("back"), timeout=60, what="second attempts")
         offset.write_text("-7200")
-        ended = await whole.ended(on.broker.url, "retried", 120)
+        await wait.until(lambda: "dispatch.clock_set_back" in on.worker.log.read_text(), timeout=60, what="its notice")
         offset.write_text("0")
-        assert ended["state"] == "completed", ended
-        return f"all {ended['total']} jobs completed at their second attempts"
+        assert (await whole.ended(on.broker.url, "back", 60))["state"] == "completed"
+
+        offset.write_text("7200")
+        await whole.publish(on.broker.url, whole.plan("ahead", points=8))
+        await wait.until(lambda: retried("ahead"), timeout=60, what="second attempts")
+        offset.write_text("0")
+
+        def brought_forward() -> bool:
+            longest = job.latest_due_ms(time.time_ns() // 1_000_000)
+            return bool(whole.rows(manifest, query, "ahead")[0][1] <= longest)
+
+        await wait.until(brought_forward, timeout=60, what="due times that are no later than any pause takes")
+        return "retries went on once it was right; those recorded two hours ahead were brought forward"
 
 
 async def sigterm(directory: Path) -> str:
@@ -346,41 +364,43 @@ async def sigterm(directory: Path) -> str:
         return "exit code 0 each time"
 
 
+async def _without_right(directory: Path, subject: str) -> str:
+    """What /readyz and the status of an experiment say where the worker may not publish to this subject."""
+    users = (
+        "authorization { users: [ { user: a, password: a }, { user: w, password: w,"
+        f' permissions: {{ publish: {{ deny: ["{subject}"] }} }} }} ] }}\n'
+    )
+    words = subject.removesuffix(".>").removesuffix(".*")
+    async with servers.NatsServer(directory / "nats", more=users) as broker:
+        admin = broker.url.replace("//", "//a:a@")
+        flags = ["--server", admin, "--delay", "2"]
+        async with servers.GrpcProgram("tests.support.oracle", flags, log=directory / "oracle.log") as oracle:
+            settings = {"EMS_NATS_USER": "w", "EMS_NATS_PASSWORD": "w"}
+            worker = whole.Worker(directory, broker.url, oracle.target, **settings)
+            worker.start()  # it may never be ready
+            try:
+                await wait.until(lambda: fuzz.serves(admin), timeout=60, what="the worker to serve")
+                await whole.publish(admin, whole.plan("held", points=200, limits={"max_concurrent": 1}))
+                said = await unready(worker, "jetstream", words)
+                assert "Permissions Violation" in said, said
+                reason = await reason_of(admin, "held", words)
+                assert reason.startswith("NATS refuses"), reason
+            finally:
+                await worker.stop(grace=15)
+    return said
+
+
 async def refused_rights(directory: Path) -> str:
     """Rights that are missing, and an orchestrator that is away: /readyz and statuses say so."""
     said = []
-    for number, (denied, words) in enumerate(
-        {
-            "$JS.API.CONSUMER.MSG.NEXT.SIM_EVENTS.>": "$JS.API.CONSUMER.MSG.NEXT.SIM_EVENTS",
-            "ems.experiment.result.*": "ems.experiment.result",
-            "$JS.ACK.SIM_EVENTS.>": "$JS.ACK.SIM_EVENTS",
-        }.items()
-    ):
-        users = (
-            "authorization { users: [ { user: a, password: a }, { user: w, password: w,"
-            f' permissions: {{ publish: {{ deny: ["{denied}"] }} }} }} ] }}\n'
-        )
-        place = directory / str(number)
-        place.mkdir(parents=True)
-        async with servers.NatsServer(place / "nats", more=users) as broker:
-            admin = broker.url.replace("//", "//a:a@")
-            flags = ["--server", admin, "--delay", "0.1"]
-            async with servers.GrpcProgram("tests.support.oracle", flags, log=place / "oracle.log") as oracle:
-                settings = {"EMS_NATS_USER": "w", "EMS_NATS_PASSWORD": "w"}
-                async with whole.Worker(place, broker.url, oracle.target, **settings) as worker:
-                    async with whole.client(admin) as client:
-                        on = Ground(place, broker, oracle, worker, client)
-                        plan = json.dumps(whole.plan("held", points=2, keep_open=True) | {}).encode()
-                        await client.publish("ems.experiment.submit", plan.replace(b', "keep_open": true', b""))
-                        await client.flush()
-                        said.append(await on.unready("jetstream", words))
-                        assert "Permissions Violation" in said[-1], said[-1]
+    subjects = ("$JS.API.CONSUMER.MSG.NEXT.SIM_EVENTS.>", "ems.experiment.result.*", "$JS.ACK.SIM_EVENTS.>")
+    for number, subject in enumerate(subjects):
+        said.append(await _without_right(directory / str(number), subject))
     async with ground(directory / "away") as on:
         await on.orchestrator.kill()
-        port = on.orchestrator.target
-        await on.unready("orchestrator", port)
+        await unready(on.worker, "orchestrator", on.orchestrator.target)
         await whole.publish(on.broker.url, whole.plan("waiting", points=2))
-        said.append(await on.reason("waiting", port))
+        said.append(await reason_of(on.broker.url, "waiting", on.orchestrator.target))
     return "; ".join(said)
 
 

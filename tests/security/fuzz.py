@@ -79,7 +79,7 @@ async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> 
             )
             worker.start()
             # Not until it is ready: a lying orchestrator may keep it from that for as long as it likes.
-            await wait.until(lambda: _serves(broker.url), timeout=60, what="the worker to serve")
+            await wait.until(lambda: serves(broker.url), timeout=60, what="the worker to serve")
             pid, streams = worker.pid, await _streams(broker.url)
             began = time.monotonic()
             await _send(broker, worker, figures, began + seconds, messages)
@@ -167,7 +167,7 @@ async def _judge(
         figures.wrong.append(f"it took {figures.megabytes:.0f} MB")
 
 
-async def _serves(url: str) -> bool:
+async def serves(url: str) -> bool:
     async with whole.client(url) as client:
         try:
             await client.request("$SRV.PING.ems", timeout=1)

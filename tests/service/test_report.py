@@ -288,16 +288,16 @@ async def test_at_the_end_one_that_can_not_be_told_is_left_to_the_next_worker(
         assert (await desk.report("bad"))["state"] == "completed"
 
 
-async def test_how_it_goes_is_told_though_its_results_can_not_be_stored(tmp_path: Path) -> None:
-    """The stream of results was deleted, say. Its end waits for them."""
+@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("no rights"), errors.BrokerMisconfigured("no stream")])
+async def test_statuses_go_out_though_results_can_not_be_stored(tmp_path: Path, trouble: errors.EmsError) -> None:
+    """The stream of results was deleted, or the right to publish them is missing. The end waits for the results."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         names = await desk.launch(live)
-        gone = errors.BrokerMisconfigured("no stream")
-        desk.broker.refuse = lambda subject: gone if ".result." in subject else None
+        desk.broker.refuse = lambda subject: trouble if ".result." in subject else None
         for name, told in zip(names, ("running", "running"), strict=True):
             await desk.hear("completed", name, metrics={"population": 1.0})
-            with pytest.raises(errors.BrokerMisconfigured):
+            with pytest.raises(type(trouble)):
                 await desk.report("reef")
             assert desk.broker.statuses[-1]["state"] == told
         assert desk.broker.statuses[-1]["counts"]["completed"] == 1
