@@ -20,11 +20,12 @@ class Link:
 
     async def __aexit__(self, *exception: object) -> None:
         self._server.close()
-        for writer in self._writers:
-            writer.close()
+        # Those that are only being accepted are among them.
         for pipe in self._pipes:
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
 
     def freeze(self) -> None:
         """From now on nothing passes on the connections that are open; new ones work."""
@@ -32,8 +33,16 @@ class Link:
             pipe.cancel()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers += [writer, far_writer]
+        accepting = asyncio.current_task()
+        assert accepting is not None
+        self._pipes.add(accepting)
+        self._writers.append(writer)
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers.append(far_writer)
         for source, target in ((reader, far_writer), (far_reader, writer)):
             pipe = asyncio.create_task(self._relay(source, target))
             self._pipes.add(pipe)

@@ -32,22 +32,28 @@ def read(text: str, size: int) -> dict[str, JSON] | None:
     Raises PlanRejected with line and column.
     """
     _refuse_many(text, limits.most_values(size))
+    data: Any = None
+    wrong = False
     try:
         # The hooks have a second use: other threads get their turn in them, and nowhere else in a long text.
-        try:
-            data = _decode(
-                text,
-                object_pairs_hook=_object,
-                parse_constant=_constant,
-                parse_int=scalars.integer,
-                parse_float=scalars.number,
-            )
-        except (_DuplicateError, scalars.NotFiniteError):
-            # Seen on the way, perhaps before a place that isn't JSON at all: the walk needs a text that is.
-            _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len, parse_float=len)
-            _refuse_found(text)
+        data = _decode(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_int=scalars.integer,
+            parse_float=scalars.number,
+        )
+    except (_DuplicateError, scalars.NotFiniteError):
+        wrong = True  # what was made so far goes with the exception, before more is made
     except _NotJsonError:
         return None
+    if wrong:
+        # It was seen on the way, perhaps before a place that isn't JSON at all: the walk needs a text that is.
+        try:
+            _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len, parse_float=len)
+        except _NotJsonError:
+            return None
+        _refuse_found(text)
     if not isinstance(data, dict):
         _refuse("wrong_type", "expected an object of keys to values, found a list", (1, 1))
     _check(data, text)
