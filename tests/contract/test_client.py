@@ -99,8 +99,10 @@ async def test_a_port_that_says_nothing_is_no_server(tmp_path: Path) -> None:
     """It ends like one that nobody listens on."""
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     listener = await asyncio.start_server(mute, ports.LOOPBACK, 0)
     async with listener:

@@ -228,9 +228,10 @@ async def test_a_server_that_never_greets_is_not_waited_for(tmp_path: Path) -> N
     """The timeout holds where something listens and says nothing."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     mute = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"nats://127.0.0.1:{mute.sockets[0].getsockname()[1]}"
@@ -291,8 +292,10 @@ async def test_what_is_no_nats_server_is_no_server() -> None:
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"INFO 7\r\n")
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     other = await asyncio.start_server(greet, "127.0.0.1", 0)
     url = f"nats://127.0.0.1:{other.sockets[0].getsockname()[1]}"
