@@ -21,9 +21,12 @@ venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
 demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-test: venv  ## all tests, against real servers; those of containers where an engine answers
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term --ignore tests/containers
+test: venv  ## tests against real servers; those of containers where an engine answers
+	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers
+
+test-long: venv  ## the tests that take long: every hostile plan, every attack, fuzzing
+	$(BIN)/python -m pytest -m long -n 2 --ignore tests/containers
 
 lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/ruff check .
@@ -41,9 +44,9 @@ protos: venv  ## ems_worker/pb from protos/
 docs: venv  ## the pages and tables that are made from the code
 	$(BIN)/python -m docs.generate
 
-check: lint test  ## what CI runs
+check: lint test test-long  ## what CI runs
 
 clean:  ## removes what the other targets made
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-.PHONY: help venv demo test lint protos docs check clean
+.PHONY: help venv demo test test-long lint protos docs check clean
