@@ -54,8 +54,6 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 # One of each kind, for every run of the tests; the others take a quarter of an hour.
 QUICK = (
-    "half of a surrogate pair in 16 MB",
-    "one key twice in many",
     "a hundred thousand named points",
     "4,000 keys and 40 misspelt paths",
     "16 KB of gzip around 16 MB",
@@ -63,12 +61,10 @@ QUICK = (
 )
 
 
-def _all_plans() -> Iterator[object]:
-    for name in hostile_plans.PLANS:
-        yield name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in hostile_plans.PLANS]
 
 
-@pytest.mark.parametrize("hostile", _all_plans(), indirect=True)
+@pytest.mark.parametrize("hostile", ALL, indirect=True)
 def test_a_hostile_plan_costs_little(hostile: Path, request: pytest.FixtureRequest) -> None:
     """It becomes what it should, doesn't hold the loop, and takes less than ten times its unpacked size and 96 MB."""
     [found] = measured("intake", hostile.parent, hostile).values()
@@ -86,7 +82,10 @@ def test_asking_about_a_hostile_plan_costs_little(hostile: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["intake", "validate"])
-@pytest.mark.parametrize(("bases", "pattern"), [("examples", "*.yaml"), ("tests/plans", "invalid/*.yaml")])
+@pytest.mark.parametrize(
+    ("bases", "pattern"),
+    [("examples", "*.yaml"), pytest.param("tests/plans", "invalid/*.yaml", marks=pytest.mark.long)],
+)
 def test_ordinary_plans_do_not_hold_the_event_loop(verb: str, bases: str, pattern: str, tmp_path: Path) -> None:
     """The examples, and every plan with a mistake that the tests know."""
     plans = []
