@@ -7,7 +7,7 @@
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
-# `design` has what sampled plans need: without it they are refused.
+# `design` has what sampled plans need: without it they are refused. Each choice has its exact versions in deploy/lock.
 ARG EXTRAS=design
 WORKDIR /src
 COPY . .
@@ -17,9 +17,11 @@ RUN --mount=type=secret,id=pip_config,target=/etc/pip.conf \
     --mount=type=secret,id=ca_bundle,target=/run/secrets/ca_bundle \
     --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/build \
-    && /opt/build/bin/pip wheel --no-deps --wheel-dir /opt/wheels . \
+    && /opt/build/bin/pip install --require-hashes --requirement deploy/lock/build.txt \
+    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
     && python3 -m venv --without-pip /opt/venv \
-    && /opt/build/bin/pip --python /opt/venv/bin/python install "$(echo /opt/wheels/*.whl)[${EXTRAS}]" \
+    && /opt/build/bin/pip --python /opt/venv/bin/python install --require-hashes --requirement "deploy/lock/${EXTRAS}.txt" \
+    && /opt/build/bin/pip --python /opt/venv/bin/python install --no-deps /opt/wheels/*.whl \
     && mkdir /opt/data
 
 FROM ${BASE_IMAGE}

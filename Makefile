@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Tests mostly wait for servers, so that there may be more of them than cores.
 TEST_PROCESSES ?= 3
 .DEFAULT_GOAL := help
@@ -9,11 +11,11 @@ TEST_PROCESSES ?= 3
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-$(VENV)/ready: pyproject.toml
+$(VENV)/ready: pyproject.toml deploy/lock/dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --require-hashes --requirement deploy/lock/dev.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
@@ -38,6 +40,18 @@ lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/hadolint Dockerfile
 
+lock: venv  ## the exact versions in deploy/lock from pyproject.toml; with UPGRADE=--upgrade the newest
+	$(LOCK) $(UPGRADE) pyproject.toml --extra dev --output-file deploy/lock/dev.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra design --output-file deploy/lock/design.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra local --output-file deploy/lock/local.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra design --extra local --output-file deploy/lock/design,local.txt
+	echo 'setuptools>=77,<81' | $(LOCK) $(UPGRADE) - --output-file deploy/lock/build.txt
+
+newer: venv  ## what is newer than the versions in deploy/lock, as far as pyproject.toml allows
+	@mkdir -p build
+	@$(LOCK) --upgrade pyproject.toml --extra dev | grep == | tr -d ' \\' > build/newest.txt || true
+	@grep == deploy/lock/dev.txt | tr -d ' \\' | diff --suppress-common-lines - build/newest.txt && echo "nothing is newer" || true
+
 protos: venv  ## ems_worker/pb from protos/
 	$(BIN)/python protos/generate.py
 
@@ -49,4 +63,4 @@ check: lint test test-long  ## what CI runs
 clean:  ## removes what the other targets made
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-.PHONY: help venv demo test test-long lint protos docs check clean
+.PHONY: help venv demo test test-long lint lock newer protos docs check clean
