@@ -13,6 +13,8 @@ from ems_worker.adapters import event_codec, files, http, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.core.quotas import Quotas
+from ems_worker.core.rate import Rates
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
@@ -216,7 +218,8 @@ class Worker:
             replies,
             accepted,
             settings.max_plan_bytes,
-            settings.plans_per_minute,
+            Rates(settings.plans_per_minute, settings.plans_per_minute_total),
+            Quotas(settings.max_open_experiments, settings.max_open_jobs, settings.max_priority),
             lambda: orchestrator.message_limit,
             versions,
         )

@@ -111,6 +111,12 @@ class Manifest(Reports):
         keys = {one.identity for one in submissions}
         await self._writer.submit(Step(WRITES["publish_submission"], list(keys)))
 
+    async def drop_submissions(self, created_ns: int, first_seq: int, before_ms: int) -> int:
+        (dropped,) = await self._writer.submit(
+            Step(WRITES["drop_submissions"], [(created_ns, first_seq, before_ms)], guarded=False)
+        )
+        return dropped
+
     # Experiments.
     async def move_experiment(
         self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
