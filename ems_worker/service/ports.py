@@ -38,6 +38,10 @@ class Manifest(Protocol):
     def trouble(self) -> str | None:
         """Why writes wait at the moment (the disk is full), in words; None while all is well."""
 
+    @property
+    def lost(self) -> str | None:
+        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
+
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None: ...
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:

@@ -9,6 +9,7 @@ import aiosqlite
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import migrate, opening, rows
+from ems_worker.adapters.manifest.place import Place
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.adapters.manifest.reports import Reports
@@ -38,6 +39,7 @@ class Manifest(Reports):
         self.counters = counters
         self._writer = writer
         self._held = held
+        self._place = Place(path)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -85,6 +87,11 @@ class Manifest(Reports):
     def trouble(self) -> str | None:
         """Why nothing can be written at the moment (the disk is full), in words; None while all is well."""
         return self._writer.trouble
+
+    @property
+    def lost(self) -> str | None:
+        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
+        return self._place.lost
 
     async def backup(self, target: Path) -> None:
         """Copies the manifest as it is now to one file, while work goes on.
