@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import structlog
@@ -18,6 +17,7 @@ from ems_worker.core.rate import Rates
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
+from ems_worker.daemon.clock import SystemClock
 from ems_worker.reading import Examiner
 from ems_worker.service import check, recover
 from ems_worker.service.accept import Intake
@@ -47,16 +47,6 @@ _BEAT_SECONDS = 1.0
 _PARKED_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
 _CALM_SECONDS = 3.0
-
-
-class SystemClock:
-    """The one real clock (`service.clock.Clock`)."""
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Worker:

@@ -217,7 +217,7 @@ class Settings(pydantic.BaseModel):
         description="Jobs of all these experiments together, ended ones too; plans beyond are rejected; empty: any "
         "number.",
     )
-    max_priority: Annotated[Annotated[int, Ge(-100), Le(100)] | None, _Optional, _Number] = Field(
+    max_priority: Annotated[Annotated[int, Ge(-100), Le(100)] | None, _Optional, _Number, Unit("priority")] = Field(
         default=None, description="Plans that ask for a higher priority are rejected; empty: any, up to 100."
     )
     reply_prefixes: Annotated[tuple[_ReplyPrefix, ...], _Words] = Field(
