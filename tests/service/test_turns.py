@@ -33,9 +33,8 @@ async def test_a_loop_yields_though_the_broker_never_waits(tmp_path: Path, part:
     broker = Hasty()
     async with Desk.open(tmp_path, broker=broker) as desk:
         loop = asyncio.create_task({"tracker": desk.tracker.run, "intake": desk.intake.run}[part]())
-        for _ in range(500):
+        while broker.calls <= 100 and not loop.done():
             await asyncio.sleep(0)
         assert not loop.done()
-        assert broker.calls > 100
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
