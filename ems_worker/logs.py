@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from collections.abc import MutableMapping
 from typing import TextIO, cast
 
 import structlog
@@ -22,14 +21,6 @@ class _Lossy:
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.flush()
-
-
-def quiet_grpc(environment: MutableMapping[str, str]) -> None:
-    """Keeps gRPC's core from writing lines of its own to standard error, unless the user has set how many.
-
-    It reads this when it is imported. What its lines say of connections, the errors of calls say too.
-    """
-    environment.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def configure(level: str, form: str, stream: TextIO) -> None:

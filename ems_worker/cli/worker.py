@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ems_worker import logs, settings
+from ems_worker import settings
 from ems_worker.cli import exits, shell
 
 app = shell.app("The worker: plans in over NATS, runs out over gRPC, every one recorded.", no_args_is_help=True)
@@ -61,7 +61,9 @@ def _flag(setting: settings.Description) -> inspect.Parameter:
 def run(config: File = None, **flags: Any) -> exits.Exit | int:
     """Runs the worker until SIGTERM or SIGINT."""
     loaded, _ = settings.load(flags, os.environ, config)
-    logs.quiet_grpc(os.environ)
+    # Read by gRPC when it is imported: its core would write lines of its own into the log, which is JSON. What they say
+    # of connections, the errors of calls say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ems_worker import daemon
 
     return daemon.run(loaded)
