@@ -61,9 +61,9 @@ def _flag(setting: settings.Description) -> inspect.Parameter:
 def run(config: File = None, **flags: Any) -> exits.Exit | int:
     """Runs the worker until SIGTERM or SIGINT."""
     loaded, _ = settings.load(flags, os.environ, config)
-    # Read by gRPC when it is imported. Large plans are read in a process of their own; gRPC would write a line of its
-    # own into the log for each, though nothing of it goes on in the child.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # Read by gRPC when it is imported: its core would write lines of its own into the log, which is JSON. What they say
+    # of connections, the errors of calls say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ems_worker import daemon
 
     return daemon.run(loaded)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import nats.errors
+import nats.js.api as api
 import nats.js.errors
 
 from ems_worker import errors
@@ -19,6 +20,8 @@ BUCKET = "EMS_PLAN_OBJECTS"
 _PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What subject, headers and protocol take of the server's limit; a message of just the limit would cost the connection.
 _HEADROOM_BYTES = 4096
+# A part of an object, where the server takes messages of that size.
+_CHUNK_BYTES = 128 * 1024
 # One try of a publish; it is repeated under the same message id, so that it is stored once.
 _TRY_SECONDS = 2.0
 # An object goes in acknowledged pieces: so much time for each megabyte, on top of a request's.
@@ -44,7 +47,12 @@ def subject(publisher: str | None) -> str:
 
 async def fitting(link: connection.Connection, plan: bytes) -> bytes:
     """The plan, compressed if it would not fit into a message; it may still not fit then."""
-    return plan if len(plan) <= _room(link) else await asyncio.to_thread(gzip.compress, plan, 6)
+    return plan if len(plan) <= _room(link) else await asyncio.to_thread(_compressed, plan)
+
+
+def _compressed(plan: bytes) -> bytes:
+    # Without the time: the worker recognises a plan that it has by its bytes.
+    return gzip.compress(plan, 6, mtime=0)
 
 
 async def store(
@@ -83,7 +91,8 @@ async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
     """Puts the plan into the object store under a name of its own; the headers that say where it is."""
     name = uuid.uuid4().hex
     bucket = await link.client.jetstream().object_store(BUCKET)
-    info = await bucket.put(name, data)
+    chunk = api.ObjectMetaOptions(max_chunk_size=min(_CHUNK_BYTES, link.client.max_payload))
+    info = await bucket.put(name, data, api.ObjectMeta(name=name, options=chunk))
     assert info.digest is not None
     return {"Ems-Plan-Object": name, "Ems-Plan-Digest": info.digest}
 

@@ -17,6 +17,8 @@ ALREADY_EXISTS = "ALREADY_EXISTS"
 UNIMPLEMENTED = "UNIMPLEMENTED"
 _CALL_SECONDS = 10.0
 _OPTIONS = (
+    # The orchestrator itself is checked, not a proxy before it.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

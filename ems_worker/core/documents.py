@@ -87,6 +87,12 @@ def decision(
     }
 
 
+def repeated(accepted: bytes, stream: str, seq: int) -> Document:
+    """`ems.decision.v1` of a duplicate, from the document that accepted the plan."""
+    submission = {"stream": stream, "seq": seq}
+    return {**json.loads(accepted), "decision": Verdict.DUPLICATE.value, "submission": submission}
+
+
 def aggregate(one: Aggregate) -> Document:
     """n, mean, std, min, max, missing; null for what no value stands behind, or what overflows."""
     known = one.n > 0

@@ -1,32 +1,70 @@
-"""How many plans a publisher may send in a minute."""
+"""How many plans may be sent in a minute: by one publisher, and by all together."""
 
-from collections import OrderedDict, deque
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from ems_worker.errors import Problem
 
 _MINUTE_MS = 60_000
-# Publishers are remembered only while they send; more than so many at once, and the quietest are forgotten.
-_MOST_PUBLISHERS = 10_000
+# Plans that are remembered at most where there is no limit for all: those before count no more.
+_MOST_PLANS = 100_000
+
+
+def publisher(subject: str) -> str | None:
+    """The name that the broker's permissions bind, the token after ems.experiment.submit; None without one."""
+    return subject.removeprefix("ems.experiment.submit").removeprefix(".") or None
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Plans a minute; None: any number. `total` is for all publishers together, since a name may be made up."""
+
+    publisher: int | None = None
+    total: int | None = None
 
 
 class PlanRate:
-    """Counts by when the server stored the plans, not by when they are read: a backlog is no haste of its publisher."""
+    """Counts by when the server stored the plans, not by when they are read: a backlog is no haste of its publisher.
 
-    def __init__(self, limit: int | None) -> None:
-        """`limit`: plans a publisher and minute; None: any number."""
-        self._limit = limit
-        self._sent: OrderedDict[str, deque[int]] = OrderedDict()
+    Memory is bounded by the plans of one minute, however many names they came under.
+    """
 
-    def allows(self, publisher: str | None, published_ms: int) -> bool:
-        """Whether this plan may be decided; one that may not isn't counted, so that a steady stream gets its share."""
-        if self._limit is None:
-            return True
-        sent = self._sent.setdefault(publisher or "", deque())
-        self._sent.move_to_end(publisher or "")
-        if len(self._sent) > _MOST_PUBLISHERS:
-            self._sent.popitem(last=False)
+    def __init__(self, rates: Rates) -> None:
+        self._rates = rates
+        self._sent: deque[tuple[int, str | None]] = deque()
+        self._of: Counter[str | None] = Counter()
+        self._newest_ms = 0
+
+    def refusal(self, publisher: str | None, published_ms: int, *, again: bool = False) -> Problem | None:
+        """Counts a plan; why it may not be decided, or None.
+
+        One that is refused isn't counted, so that a steady stream gets its share. `again`: the message was delivered
+        before, so that its time says nothing about the server's clock.
+        """
+        at_ms = max(published_ms, self._newest_ms) if again else published_ms
+        self._newest_ms = at_ms
         # Also what is ahead: the server's clock was set back, and that must not keep its publishers waiting.
-        while sent and not published_ms - _MINUTE_MS < sent[0] <= published_ms + _MINUTE_MS:
-            sent.popleft()
-        if len(sent) >= self._limit:
-            return False
-        sent.append(published_ms)
-        return True
+        while self._sent and (
+            not at_ms - _MINUTE_MS < self._sent[0][0] <= at_ms + _MINUTE_MS or len(self._sent) >= _MOST_PLANS
+        ):
+            self._drop_oldest()
+        limit, total = self._rates.publisher, self._rates.total
+        if limit is not None and self._of[publisher] >= limit:
+            who = f"publisher {publisher}" if publisher is not None else "publishers without a name of their own"
+            return _too_many(who, limit, "EMS_PLANS_PER_MINUTE")
+        if total is not None and len(self._sent) >= total:
+            return _too_many("all publishers together", total, "EMS_PLANS_PER_MINUTE_TOTAL")
+        self._sent.append((at_ms, publisher))
+        self._of[publisher] += 1
+        return None
+
+    def _drop_oldest(self) -> None:
+        _, publisher = self._sent.popleft()
+        self._of[publisher] -= 1
+        if not self._of[publisher]:
+            del self._of[publisher]
+
+
+def _too_many(who: str, limit: int, setting: str) -> Problem:
+    words = f"{who} sent more than {limit:,} plans within a minute ({setting}): send it again later"
+    return Problem("429", "", words)

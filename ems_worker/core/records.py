@@ -21,7 +21,8 @@ class Verdict(StrEnum):
 class Submission:
     """One plan message and its decision. `identity` is the message's (`wire.Message.identity`).
 
-    `document` is the decision as published, JSON; `reply_to` also gets it.
+    `document` is the decision as published, JSON; `reply_to` also gets it. `digest`: SHA-256 of an accepted
+    plan's bytes as sent, where the same bytes are a duplicate of it, without being read.
     """
 
     stream: str
@@ -36,6 +37,7 @@ class Submission:
     plan_sha: str | None = None
     publisher: str | None = None
     reply_to: str | None = None
+    digest: bytes | None = None
 
     @property
     def identity(self) -> tuple[int, int, int]:

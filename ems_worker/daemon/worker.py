@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import structlog
@@ -13,9 +12,12 @@ from ems_worker.adapters import event_codec, files, http, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.core.quotas import Quotas
+from ems_worker.core.rate import Rates
 from ems_worker.core.records import Experiment
 from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
+from ems_worker.daemon.clock import SystemClock
 from ems_worker.reading import Examiner
 from ems_worker.service import check, recover
 from ems_worker.service.accept import Intake
@@ -45,16 +47,6 @@ _BEAT_SECONDS = 1.0
 _PARKED_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
 _CALM_SECONDS = 3.0
-
-
-class SystemClock:
-    """The one real clock (`service.clock.Clock`)."""
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class Worker:
@@ -216,7 +208,8 @@ class Worker:
             replies,
             accepted,
             settings.max_plan_bytes,
-            settings.plans_per_minute,
+            Rates(settings.plans_per_minute, settings.plans_per_minute_total),
+            Quotas(settings.max_open_experiments, settings.max_open_jobs, settings.max_priority),
             lambda: orchestrator.message_limit,
             versions,
         )

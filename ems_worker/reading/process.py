@@ -13,6 +13,7 @@ from ems_worker import errors
 from ems_worker.adapters import plan_codec, yaml_reader
 from ems_worker.service.check import ReadBase
 from ems_worker.service.examination import Tools
+from ems_worker.settings import inherited
 
 # What the process may take beyond what it starts with: ten times the largest plan and the largest base file, and some.
 MOST_MEMORY: Final = 512 * 1024 * 1024
@@ -20,8 +21,6 @@ MOST_MEMORY: Final = 512 * 1024 * 1024
 _MOST_SECONDS: Final = 300
 _CHUNK_BYTES: Final = 256 * 1024
 _LENGTH_BYTES: Final = 8
-# Not for who reads a stranger's bytes.
-_SECRET: Final = ("EMS_", "NATS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ async def begin(data: bytes, bounds: Bounds) -> AsyncIterator[Process]:
         "ems_worker.reading.child",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not name.startswith(_SECRET)},
+        env=inherited.environment(os.environ),
     )
     try:
         begun = Process(process)

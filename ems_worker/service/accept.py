@@ -8,13 +8,14 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import documents, ids, trace
-from ems_worker.core.rate import PlanRate
+from ems_worker.core import ids, rate
+from ems_worker.core import quotas as publisher_quotas
+from ems_worker.core.quotas import Quotas
+from ems_worker.core.rate import PlanRate, Rates
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.space import Count
 from ems_worker.core.wire import Message
-from ems_worker.errors import Problem
-from ems_worker.service import contents, crash
+from ems_worker.service import contents, crash, submissions
 from ems_worker.service.clock import Clock
 from ems_worker.service.examination import Examined, Examiner, Outline
 from ems_worker.service.metrics import Metrics
@@ -50,14 +51,12 @@ class Intake:
         replies: Replies,
         on_accept: Callable[[Experiment], Any],
         max_bytes: int = 16 * 1024 * 1024,
-        plans_per_minute: int | None = None,
+        rates: Rates | None = None,
+        quotas: Quotas | None = None,
         message_limit: Callable[[], int | None] = lambda: None,
         versions: Versions | None = None,
     ) -> None:
-        """`max_bytes`: of a plan from the object store. `plans_per_minute`: of one publisher.
-
-        `message_limit`: of a start command, in bytes.
-        """
+        """`max_bytes`: of a plan from the object store. `message_limit`: of a start command, in bytes."""
         self._manifest = manifest
         self._broker = broker
         self._examiner = examiner
@@ -66,7 +65,10 @@ class Intake:
         self._on_accept = on_accept
         self._max_bytes = max_bytes
         self._replies = replies
-        self._rate = PlanRate(plans_per_minute)
+        self._rate = PlanRate(rates or Rates())
+        self._quotas = quotas or Quotas()
+        # From counting what a publisher holds to recording one more.
+        self._counting = asyncio.Lock()
         self._message_limit = message_limit
         self._versions = versions or Versions()
         self._guard = Guard(manifest, broker, metrics, "plan")
@@ -96,27 +98,30 @@ class Intake:
             if message.identity in self._slow:
                 continue
             try:
-                await self._take(message, quick=message.delivered < SUSPECTED_DELIVERIES)
+                await self._take(message, self._quotas, quick=message.delivered < SUSPECTED_DELIVERIES)
             except _TakesLongError as plan:
                 log.info("plan.takes_long", experiment_id=plan.experiment_id, seq=message.seq)
                 self._slow[message.identity] = plan.experiment_id
                 self._slow_messages.put_nowait(message)
 
-    async def take_all(self, messages: Sequence[Message]) -> None:
-        """Decides messages one after another."""
+    async def take_again(self, messages: Sequence[Message]) -> None:
+        """Decides messages that are delivered again after a restore, one after another.
+
+        Without the quotas: experiments whose ends aren't known again yet look open.
+        """
         for message in messages:
-            await self.take(message)
+            await self._take(message, Quotas())
 
     async def take(self, message: Message) -> None:
         """Decides one message. A message that was decided before gets its decision again."""
-        await self._take(message, quick=False)
+        await self._take(message, self._quotas)
 
-    async def _take(self, message: Message, *, quick: bool) -> None:
+    async def _take(self, message: Message, quotas: Quotas, *, quick: bool = False) -> None:
         crash.point("accept.read", message.subject)
         submission = await self._manifest.submission(message.identity)
         if submission is None:
             try:
-                submission, new = await self._decide(message, quick)
+                submission, new = await self._decide(message, quotas, quick)
             except contents.NotYetError as wait:
                 log.info("plan.object_awaited", seq=message.seq, seconds=wait.seconds)
                 await self._broker.later([message], wait.seconds)
@@ -128,7 +133,7 @@ class Intake:
                 self._metrics.dead_letters.labels("plan").inc()
                 return
             crash.point("accept.decided")
-            await self._manifest.record_submission(submission, new)
+            submission, new = await self._record(submission, new, message, quotas)
             crash.point("accept.recorded")
             self._metrics.submissions.labels(submission.verdict.value).inc()
             log.info(
@@ -160,7 +165,18 @@ class Intake:
         crash.point("accept.published")
         await self._manifest.decisions_published([submission])
 
-    async def _decide(self, message: Message, quick: bool) -> tuple[Submission, NewExperiment | None]:
+    async def _record(
+        self, submission: Submission, new: NewExperiment | None, message: Message, quotas: Quotas
+    ) -> tuple[Submission, NewExperiment | None]:
+        async with self._counting:
+            if new is not None and quotas.counted:
+                held = await self._manifest.held(submission.publisher)
+                if problems := publisher_quotas.refusals(quotas, submission.publisher, held, new.jobs):
+                    submission, new = submissions.rejected(submission, problems), None
+            await self._manifest.record_submission(submission, new)
+        return submission, new
+
+    async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
         """Raises _TakesLongError for a plan that takes long, if it is to be `quick`."""
         received_ms = self._clock.now_ms()
         reply_to = message.headers.get("Ems-Reply-To")
@@ -173,12 +189,16 @@ class Intake:
             received_ms=received_ms,
             verdict=Verdict.REJECTED,
             document=b"",
-            publisher=message.subject.removeprefix("ems.experiment.submit").removeprefix(".") or None,
+            publisher=rate.publisher(message.subject),
             reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
         )
+        digest = contents.digest(message)
+        if digest is not None and (accepted := await self._manifest.accepted(digest)) is not None:
+            return submissions.repeated(blank, accepted), None
         its_turn = message.identity in self._slow
-        if not its_turn and not self._rate.allows(blank.publisher, message.published_ms):
-            return self._rejected(blank, message, [self._too_many(blank.publisher)]), None
+        again = message.delivered > 1
+        if not its_turn and (too_many := self._rate.refusal(blank.publisher, message.published_ms, again=again)):
+            return submissions.rejected(blank, [too_many]), None
         try:
             data = await contents.read(message, self._broker, self._max_bytes)
             async with self._examiner.examine(data) as examined:
@@ -191,33 +211,21 @@ class Intake:
                 existing = await self._manifest.experiment(experiment_id)
                 new = None
                 if existing is None:
+                    if (too_high := publisher_quotas.priority_refusal(quotas, outline.priority)) is not None:
+                        return submissions.rejected(blank, [too_high]), None
                     outline = await self._examine(message, examined, outline, experiment_id, quick)
                     plan, base = await examined.plan(), await examined.base()
-                    new = _new(experiment_id, plan, base, outline, received_ms, message)
+                    new = submissions.experiment(experiment_id, plan, base, outline, received_ms, message)
                 elif existing.spec.plan_sha == outline.plan_sha:
                     outline = replace(outline, count=Count(existing.spec.points, existing.spec.jobs))
                 else:
-                    return self._rejected(blank, message, [await examined.conflict(existing.spec)]), None
+                    return submissions.rejected(blank, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:
-            return self._rejected(blank, message, error.problems), None
+            return submissions.rejected(blank, error.problems), None
         verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
-        document = documents.decision(
-            verdict,
-            experiment_id=experiment_id,
-            points=outline.count.points,
-            jobs=outline.count.jobs,
-            plan_sha=outline.plan_sha,
-            warnings=outline.warnings,
-            stream=message.stream,
-            seq=message.seq,
-        )
-        submission = replace(
-            blank,
-            verdict=verdict,
-            document=documents.encode(document),
-            experiment_id=experiment_id,
-            plan_sha=outline.plan_sha,
-        )
+        submission = submissions.decided(blank, verdict, experiment_id, outline)
+        if new is not None and outline.by_itself:
+            submission = replace(submission, digest=digest)
         return submission, new
 
     async def _examine(
@@ -236,38 +244,3 @@ class Intake:
                 await self._broker.working([message])
         await examined.fit(experiment_id, self._message_limit())
         return outline
-
-    def _rejected(self, blank: Submission, message: Message, problems: Sequence[Problem]) -> Submission:
-        document = documents.decision(Verdict.REJECTED, errors=problems, stream=message.stream, seq=message.seq)
-        return replace(blank, document=documents.encode(document))
-
-    def _too_many(self, publisher: str | None) -> Problem:
-        who = f"publisher {publisher}" if publisher is not None else "publishers without a name of their own"
-        words = (
-            f"{who} sent more plans within a minute than this worker takes (EMS_PLANS_PER_MINUTE): send it again later"
-        )
-        return Problem("429", "", words)
-
-
-def _new(
-    experiment_id: str, plan: bytes, base: bytes, outline: Outline, created_ms: int, message: Message
-) -> NewExperiment:
-    return NewExperiment(
-        experiment_id=experiment_id,
-        name=outline.experiment_name or experiment_id,
-        plan=plan,
-        base=base,
-        plan_sha=outline.plan_sha,
-        points=outline.count.points,
-        jobs=outline.count.jobs,
-        replicates=outline.replicates,
-        created_ms=created_ms,
-        group=outline.group,
-        tags=outline.tags,
-        description=outline.description,
-        parameters=outline.parameters,
-        metrics=outline.metrics,
-        goal_metric=outline.goal_metric,
-        goal=outline.goal,
-        traceparent=trace.parent(message.headers.get(trace.HEADER)),
-    )

@@ -35,6 +35,13 @@ async def read(message: Message, broker: Broker, max_bytes: int) -> bytes:
     return message.data
 
 
+def digest(message: Message) -> bytes | None:
+    """SHA-256 of the bytes that `read` gives, without reading an object; None where a message doesn't tell."""
+    if OBJECT in message.headers:
+        return _sha256(message.headers.get(DIGEST, ""))
+    return _digest(message.data)
+
+
 async def _object(message: Message, name: str, broker: Broker, max_bytes: int) -> bytes:
     digest = message.headers.get(DIGEST)
     wanted = None if digest is None else _sha256(digest)

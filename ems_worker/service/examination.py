@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from ems_worker import errors
-from ems_worker.core import canonical, documents, largest
+from ems_worker.core import canonical, documents, largest, plan
 from ems_worker.core.records import NewExperiment
 from ems_worker.core.space import Count
 from ems_worker.errors import Problem
@@ -25,7 +25,8 @@ _MOST_NAMED = 10
 class Outline:
     """What is known of a plan that was read and is valid so far.
 
-    `settled`: `count` is exact, and no combination is left to be tried.
+    `settled`: `count` is exact, and no combination is left to be tried. `by_itself`: the same bytes are the same plan
+    at any time; not so where it names a base file, or takes its id from its message.
     """
 
     experiment_id: str | None
@@ -38,6 +39,8 @@ class Outline:
     settled: bool
     replicates: int
     max_concurrent: int | None
+    priority: int
+    by_itself: bool
     parameters: Mapping[str, str]
     metrics: tuple[str, ...]
     goal_metric: str | None
@@ -93,6 +96,8 @@ class Examination:
             settled=parsed.grid.settled,
             replicates=parsed.replicates,
             max_concurrent=parsed.limits.max_concurrent,
+            priority=parsed.limits.priority,
+            by_itself=parsed.experiment_id is not None and plan.base_reference(self._checked.data) is None,
             parameters={one.name: ".".join(str(step) for step in one.path) for one in parsed.parameters},
             metrics=tuple(metric.name for metric in parsed.metrics),
             goal_metric=None if ranked is None else ranked.name,

@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 _UPKEEP_SECONDS = 1.0
 _STREAMS_SECONDS = 30.0
+# How long decisions are kept on messages of streams that aren't there any more.
+_OTHER_STREAMS_MS = 30 * 24 * 3600 * 1000
 # /healthz fails when the event loop hasn't turned for so long.
 _HEARTBEAT_SECONDS = 15.0
 _GONE = "was deleted. Remedy: start the worker again, which creates it and publishes what could not be published since"
@@ -113,14 +115,17 @@ class Upkeep:
             self._metrics.rpc_window.set(self._orchestrator.rpc_window)
             self._metrics.experiments.set(len(self._ledger.experiments))
             self._metrics.broker_connected.set(self._broker.connected)
+            self._health.trouble("manifest", self._manifest.lost)
             self._health.trouble("breaker", self._dispatcher.paused)
             self._health.trouble("orchestrator", self._submitter.reach.trouble)
             self._reporter.look()
             if self._clock.monotonic() - looked >= _STREAMS_SECONDS and self._broker.connected:
                 looked = self._clock.monotonic()
                 with contextlib.suppress(errors.BrokerUnavailable):
-                    await self.check_streams(await self._broker.streams())
+                    streams = await self._broker.streams()
+                    await self.check_streams(streams)
                     await self._remember_positions()
+                    await self.drop_submissions(streams)
             await asyncio.sleep(_UPKEEP_SECONDS)
 
     async def _remember_positions(self) -> None:
@@ -128,6 +133,12 @@ class Upkeep:
         plans, events = await self._broker.positions()
         await self._manifest.remember("position plans", str(plans))
         await self._manifest.remember("position events", str(events))
+
+    async def drop_submissions(self, streams: Mapping[str, StreamIdentity]) -> None:
+        """Rejections and duplicates are kept as long as their messages, so that the manifest doesn't grow with them."""
+        if (plans := streams.get("EMS_PLANS")) is not None:
+            before_ms = self._clock.now_ms() - _OTHER_STREAMS_MS
+            await self._manifest.drop_submissions(plans.created_ns, plans.first_seq, before_ms)
 
     async def check_streams(self, streams: Mapping[str, StreamIdentity]) -> None:
         """Alarms where a stream is gone, is another one than before, or has fallen behind what it had."""

@@ -11,6 +11,7 @@ from ems_worker.core.estimate import Past
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
 from ems_worker.core.outcome import Call
+from ems_worker.core.quotas import Held
 from ems_worker.core.records import (
     ChangeRequest,
     Experiment,
@@ -37,10 +38,27 @@ class Manifest(Protocol):
     def trouble(self) -> str | None:
         """Why writes wait at the moment (the disk is full), in words; None while all is well."""
 
+    @property
+    def lost(self) -> str | None:
+        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
+
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None: ...
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
         """The decision and, for an accepted plan, its experiment (state accepted), in one transaction."""
+
+    async def accepted(self, digest: bytes) -> bytes | None:
+        """The decision, as published, that accepted a plan of these very bytes (`Submission.digest`)."""
+
+    async def held(self, publisher: str | None) -> Held:
+        """What the experiments of this publisher that have not ended come to."""
+
+    async def drop_submissions(self, created_ns: int, first_seq: int, before_ms: int) -> int:
+        """Drops some decisions that made no experiment, on messages that can't come again; how many.
+
+        Those are the messages before `first_seq` of the stream created at `created_ns`, and those of other streams that
+        were received before `before_ms`.
+        """
 
     async def last_plan(self, stream_created_ns: int) -> int:
         """The highest sequence of this stream that was decided; 0 for none."""

@@ -70,7 +70,7 @@ class Replay:
         await self._broker.rewind(int(plans or 0), int(events or 0))
         # Nothing may also come because there is no connection: only the broker knows that there is nothing more.
         while (messages := await self._broker.plans()) or (await self._broker.pending())[0]:
-            await self._intake.take_all(messages)
+            await self._intake.take_again(messages)
         for live in list(self._ledger.experiments.values()):
             while not live.expanded and not live.over:
                 await self._expander.expand(live)

@@ -205,6 +205,21 @@ class Settings(pydantic.BaseModel):
     plans_per_minute: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("plans")] = Field(
         default=600, description="Plans of one publisher within a minute; more are rejected (429); empty: any number."
     )
+    plans_per_minute_total: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("plans")] = Field(
+        default=1200, description="The same for all publishers together, whatever names they use; empty: any number."
+    )
+    max_open_experiments: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("experiments")] = Field(
+        default=None,
+        description="Experiments of one publisher that have not ended; plans beyond are rejected; empty: any number.",
+    )
+    max_open_jobs: Annotated[Annotated[int, Ge(1)] | None, _Optional, _Number, Unit("jobs")] = Field(
+        default=None,
+        description="Jobs of all these experiments together, ended ones too; plans beyond are rejected; empty: any "
+        "number.",
+    )
+    max_priority: Annotated[Annotated[int, Ge(-100), Le(100)] | None, _Optional, _Number, Unit("priority")] = Field(
+        default=None, description="Plans that ask for a higher priority are rejected; empty: any, up to 100."
+    )
     reply_prefixes: Annotated[tuple[_ReplyPrefix, ...], _Words] = Field(
         default=("_INBOX.",),
         description="Inbox prefixes that replies may go to, separated by commas; empty: requests get no replies.",

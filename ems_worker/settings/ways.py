@@ -1,12 +1,12 @@
 """The ways to NATS and to the orchestrator: addresses, who we are, and what protects them."""
 
 import dataclasses
-import ipaddress
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
 from ems_worker import errors
+from ems_worker.settings import targets
 
 _ENCRYPTED = ("tls", "wss")
 
@@ -101,7 +101,7 @@ class Channel:
                 "orchestrator: a certificate needs its key, and a key its certificate "
                 "(orchestrator_cert, orchestrator_key)"
             )
-        if not (self.encrypted or self.plaintext or is_local(self.target)):
+        if not (self.encrypted or self.plaintext or targets.is_local(self.target)):
             raise errors.SettingsError(
                 f"the orchestrator at {self.target} would be reached without encryption. Use TLS "
                 "(EMS_ORCHESTRATOR_TLS=true, with EMS_ORCHESTRATOR_CA for a CA of your own), or allow it: "
@@ -116,22 +116,10 @@ def of(servers: "str | Sequence[str] | Access") -> Access:
     return Access((servers,) if isinstance(servers, str) else tuple(servers))
 
 
-def is_local(address: str) -> bool:
-    """Whether a URL, `host:port` or gRPC target is on this machine, by its words alone: names aren't looked up."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    # ipv4:127.0.0.1:50051 and dns:///localhost:50051 are gRPC's own.
-    for scheme in ("ipv4:", "ipv6:", "dns:"):
-        if address.startswith(scheme) and not address.startswith(f"{scheme}//"):
-            address = address.removeprefix(scheme)
-    rest = address.partition("://")[2] if "://" in address else address
-    host = urllib.parse.urlsplit(f"//{rest.lstrip('/')}").hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_local(server: str) -> bool:
+    """Whether a NATS URL, or `host:port`, is on this machine, by its words alone: names aren't looked up."""
+    rest = server.partition("://")[2] if "://" in server else server
+    return targets.is_loopback(urllib.parse.urlsplit(f"//{rest}").hostname or "")
 
 
 def _scheme(server: str) -> str:

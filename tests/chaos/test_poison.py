@@ -29,7 +29,7 @@ async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, ki
     """After it outlived the worker three times alone; healthy messages of as many deliveries are worked on."""
     points = {"event": "track.read@.poison", "plan": "accept.read@.poison"}
     expected = invariants.Expected(dead=1)
-    async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE="") as theatre:
+    async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE="", EMS_PLANS_PER_MINUTE_TOTAL="") as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
         await theatre.stop()

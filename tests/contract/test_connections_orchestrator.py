@@ -1,6 +1,8 @@
 """TLS to the orchestrator, against the real local one; and its own way into a NATS that asks for credentials."""
 
+import asyncio
 import contextlib
+import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -82,7 +84,16 @@ async def test_mutual_tls(tmp_path: Path, certificates: security.Certificates) -
         await fails(Channel(target, ca=certificates.ca, cert=certificates.other_cert, key=certificates.other_key), "")
 
 
-@pytest.mark.parametrize("target", ["orchestrator.example:50051", "10.0.0.7:50051", "dns:///orchestrator:50051"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "orchestrator.example:50051",
+        "10.0.0.7:50051",
+        "dns:///orchestrator:50051",
+        "ipv4:127.0.0.1:50051,10.0.0.5:50051",
+        "xds:///localhost:50051",
+    ],
+)
 async def test_plaintext_beyond_this_machine_has_to_be_allowed(target: str) -> None:
     """With the remedy in the words; TLS, or the permission, is enough."""
     with pytest.raises(errors.SettingsError, match="EMS_ORCHESTRATOR_PLAINTEXT"):
@@ -100,6 +111,48 @@ async def test_this_machine_needs_no_permission(target: str) -> None:
     """By every name that it has."""
     async with Orchestrator.connect(Channel(target)) as client:
         assert not client.ready()
+
+
+async def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC would send it what goes to the orchestrator, in plaintext."""
+    asked: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    proxy = await asyncio.start_server(hear, ports.LOOPBACK, 0)
+    async with proxy, serving(tmp_path, "nats://127.0.0.1:1") as target:
+        monkeypatch.setenv("http_proxy", f"http://{ports.LOOPBACK}:{proxy.sockets[0].getsockname()[1]}")
+        await starts(Channel(target))
+        await starts(Channel(f"ipv4:{target}"))
+        assert asked == []
+
+
+async def test_the_workers_log_stays_json_where_tls_fails(tmp_path: Path, certificates: security.Certificates) -> None:
+    """What gRPC's core would write beside it is in the log as the reason."""
+    log = tmp_path / "worker.log"
+    async with (
+        servers.NatsServer(tmp_path / "nats") as nats,
+        serving(tmp_path, nats.url, tls_flags(certificates, "--insecure")) as target,
+    ):
+        env = {
+            "EMS_SERVER": nats.url,
+            "EMS_ORCHESTRATOR": target,
+            "EMS_ORCHESTRATOR_CA": str(certificates.other_ca),
+            "EMS_DATA_DIR": str(tmp_path / "worker"),
+            "EMS_HTTP": "",
+        }
+        command = [sys.executable, "-m", "ems_worker.cli.worker", "run"]
+        async with servers.Program("worker", command, log=log, env=env):
+
+            def logged() -> bool:
+                return any(line[0] == "{" and "VERIFY_FAILED" in line for line in log.read_text().splitlines())
+
+            await wait.until(logged, timeout=30, what="the reason in the worker's own words")
+    assert all(json.loads(line)["event"] for line in log.read_text().splitlines())
 
 
 async def test_files_that_cannot_be_used_are_said_at_the_start(

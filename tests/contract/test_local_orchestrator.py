@@ -314,3 +314,20 @@ async def test_a_caller_that_goes_away_loses_nothing(orchestrator: local_orchest
         return not {pb.SIMULATION_STATE_QUEUED, pb.SIMULATION_STATE_RUNNING}.intersection(statuses)
 
     await wait.until(none_open, what="all accepted runs to end")
+
+
+async def test_a_simulation_gets_no_credentials(
+    broker: servers.NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The orchestrator's environment goes on to it, but for what is NATS' and the platform's."""
+    theirs = {"NATS_USER": "orchestrator", "NATS_PASSWORD": "hidden", "EMS_NATS_PLAINTEXT": "true"}
+    for name, value in {**theirs, "REEF_DATA": "kept"}.items():
+        monkeypatch.setenv(name, value)
+    async with local_orchestrator.Orchestrator(broker.url, tmp_path) as one:
+        await one.begin("environment", 'env > "$SIMULATION_OUTPUT_DIR/env"')
+        await one.ends("environment")
+        [written] = one.data_dir.glob("runs/*/output/env")
+        found = dict(line.split("=", 1) for line in written.read_text().splitlines() if "=" in line)
+    assert found["REEF_DATA"] == "kept"
+    assert found["SIMULATION_ID"] == "environment"
+    assert [name for name in found if name.startswith(("NATS_", "EMS_"))] == []

@@ -293,3 +293,65 @@ async def test_a_killed_worker_loses_nothing_that_it_was_told_is_written(tmp_pat
                 assert int(await manifest.remembered(f"count {number}") or 0) >= count
         assert _query(path, "PRAGMA integrity_check") == [("ok",)]
     assert min(acknowledged.values()) > 0
+
+
+async def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its type and the remedy, before anything is made there; a link to it doesn't hide it."""
+    mounts = tmp_path / "mountinfo"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 22 0:40 / {shared.resolve()} rw - nfs4 server:/ rw\n")
+    monkeypatch.setattr(opening, "_MOUNTS", mounts)
+    (tmp_path / "link").symlink_to(shared)
+    for directory in (shared, tmp_path / "link"):
+        with pytest.raises(errors.ManifestUnusable, match=r"network file system \(nfs4\).*EMS_DATA_DIR"):
+            async with Manifest.open(directory / "manifest.db"):
+                pass
+    assert list(shared.iterdir()) == []
+    async with Manifest.open(tmp_path / "local" / "manifest.db"):
+        pass
+    mounts.unlink()
+    async with Manifest.open(shared / "manifest.db"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["manifest.db", "manifest.db-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_gone_is_noticed(tmp_path: Path, name: str, replaced: bool) -> None:
+    """Deleted or replaced: the worker would go on, and its end would lose all that it records."""
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+
+        def lost() -> str | None:
+            return manifest.lost
+
+        await manifests.running(manifest)
+        assert lost() is None
+        file = tmp_path / name
+        file.rename(tmp_path / "aside")
+        if replaced:
+            file.write_bytes(b"")
+        words = lost()
+        assert words is not None
+        assert str(file) in words
+        assert ("replaced" if replaced else "deleted") in words
+        assert "Remedy" in words
+        file.unlink(missing_ok=True)
+        (tmp_path / "aside").rename(file)
+        assert lost() is None
+
+
+async def test_a_file_that_everybody_may_write_is_narrowed_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own becomes ours alone; another user's isn't used."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path):
+        pass
+    path.chmod(0o666)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(errors.ManifestUnusable, match=r"mode 0666.*chmod o-w"):
+        async with Manifest.open(path):
+            pass
+    monkeypatch.undo()
+    async with Manifest.open(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600

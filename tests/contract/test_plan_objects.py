@@ -72,6 +72,17 @@ async def test_a_larger_plan_goes_by_the_object_store(server: servers.NatsServer
     assert plan_codec.unpack(content, MOST) == plan
 
 
+@pytest.mark.parametrize("most", [4096, 16 * 1024, 128 * 1024])
+async def test_an_objects_parts_fit_a_server_that_takes_little(tmp_path: Path, most: int) -> None:
+    """Where its max_payload is below the usual size of a part, too."""
+    async with servers.NatsServer(tmp_path / "nats", more=f"max_payload: {most}\n") as server:
+        async with support.connected(server.url) as broker:
+            plan = noise(400_000)
+            _, headers = await stored(server, plan)
+            content = await broker.plan_object(headers["Ems-Plan-Object"], MOST)
+            assert plan_codec.unpack(content, MOST) == plan
+
+
 async def test_without_the_store_a_large_plan_is_refused_with_the_remedy(server: servers.NatsServer) -> None:
     """An operator may have forbidden the worker to make it."""
     async with support.connected(server.url), support.plain(server) as (_, js):

@@ -75,6 +75,7 @@ async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> 
                 EMS_RUN_TIMEOUT_SECONDS="5",
                 EMS_STOP_CONFIRM_SECONDS="1",
                 EMS_PLANS_PER_MINUTE="100000",
+                EMS_PLANS_PER_MINUTE_TOTAL="100000",
                 EMS_PARKED_SECONDS="30",
             )
             worker.start()

@@ -294,7 +294,7 @@ async def test_a_message_that_outlived_the_worker_three_times_is_put_aside(tmp_p
                 await desk.intake._guard.process([suspect], die)
     async with Desk.open(tmp_path, clock) as desk:
         often = desk.message("ems.experiment.submit", plan("other"), seq=10, delivered=50)
-        await desk.intake._guard.process([suspect, often], desk.intake.take_all)
+        await desk.intake._guard.process([suspect, often], desk.intake.take_again)
         assert [(kind, seq) for kind, seq, _ in desk.broker.dead] == [("plan", 9)]
         assert desk.ledger.live("other") is not None
 
@@ -310,6 +310,6 @@ async def test_a_broker_that_is_away_makes_no_message_a_suspect(tmp_path: Path) 
         for _ in range(5):
             with pytest.raises(errors.BrokerUnavailable):
                 await desk.intake._guard.process([often], away)
-        await desk.intake._guard.process([often], desk.intake.take_all)
+        await desk.intake._guard.process([often], desk.intake.take_again)
         assert desk.broker.dead == []
         assert desk.ledger.live("reef") is not None

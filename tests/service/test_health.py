@@ -7,7 +7,8 @@ import pytest
 
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.service.health import Health, Upkeep
-from tests.support.desk import Desk
+from tests.support import wait
+from tests.support.desk import Desk, background
 
 PART = "stream EMS_RESULTS"
 STREAMS = {name: StreamIdentity(name, 7, 1, 40) for name in ("EMS_PLANS", "EMS_RESULTS", "EMS_STATUS", "EMS_DLQ")}
@@ -109,3 +110,16 @@ async def test_a_stream_that_was_made_anew_while_no_worker_ran_is_an_alarm(tmp_p
         await upkeep.check_streams({**anew(8), "EMS_STATUS": behind})
         assert health.unready().keys() == {PART, "stream EMS_STATUS"}
         assert "is at sequence 39 and was at 40" in health.unready()["stream EMS_STATUS"]
+
+
+async def test_a_manifest_that_was_deleted_is_trouble(tmp_path: Path) -> None:
+    """Said within a second, with the remedy, until it is back."""
+    async with Desk.open(tmp_path) as desk:
+        health, upkeep = watching(desk)
+        file, aside = tmp_path / "manifest.db", tmp_path / "aside"
+        async with background(upkeep.run()):
+            file.rename(aside)
+            await wait.until(lambda: "manifest" in health.unready(), what="the trouble")
+            assert "Remedy" in health.unready()["manifest"]
+            aside.rename(file)
+            await wait.until(lambda: health.unready() == {}, what="its end")

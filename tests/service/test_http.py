@@ -1,7 +1,10 @@
 """The probes and the metrics as a load balancer or Prometheus sees them."""
 
+import contextlib
 import json
 import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -84,3 +87,94 @@ def test_a_port_that_is_taken_is_a_wrong_setting(server: http.HttpServer) -> Non
 def test_leaving_without_entering_is_harmless() -> None:
     """As after a failure before it served."""
     http.HttpServer("127.0.0.1", 0, CollectorRegistry(), unhealthy=dict, unready=dict).__exit__(None, None, None)
+
+
+def connect(server: http.HttpServer) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def test_strangers_who_hold_connections_cost_no_more_than_so_many(server: http.HttpServer) -> None:
+    """The oldest is closed for a new one: a probe is answered, and neither threads nor files grow."""
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(server)) for _ in range(200)]
+        assert ask(server, "/healthz")[0] == 200
+        assert threading.active_count() == before
+        assert len(server._connections) <= http._MOST_CONNECTIONS
+        with contextlib.suppress(ConnectionResetError):
+            assert held[0].recv(1) == b""
+    assert ask(server, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nX: "])
+def test_a_client_has_so_much_time_in_all(
+    server: http.HttpServer, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    """A byte now and then doesn't make it longer."""
+    monkeypatch.setattr(http, "_CONNECTION_SECONDS", 0.5)
+    with connect(server) as slow:
+        slow.sendall(first)
+        slow.settimeout(0.05)
+        ended = False
+        while not ended:
+            try:
+                ended = slow.recv(1) == b""
+            except TimeoutError:
+                if first:
+                    slow.sendall(b"x")
+            except ConnectionError:
+                ended = True
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\n" + b"x:\r\n" * 101 + b"\r\n", 400),
+        (b"\xff\r\n\r\n", 400),
+        (b"GET /healthz\r\n\r\n", 400),
+        (b"POST /healthz HTTP/1.1\r\n\r\n", 405),
+        (b"HEAD /healthz HTTP/1.1\r\n\r\n", 200),
+        (b"GET /metrics?x=\r\n\xff HTTP/1.1\r\n\r\n", 400),
+        (b"GET /metrics?name[]=fish_total&\xff HTTP/1.1\r\naccept\r\n\r\n", 200),
+    ],
+)
+def test_anything_may_come(server: http.HttpServer, request_: bytes, code: int) -> None:
+    """It is answered, or refused, and the next one too."""
+    with connect(server) as client:
+        client.sendall(request_)
+        answer = client.recv(65536)
+        assert answer.startswith(f"HTTP/1.1 {code} ".encode())
+    assert ask(server, "/healthz")[0] == 200
+
+
+def test_a_head_has_no_body(server: http.HttpServer) -> None:
+    """Its length is that of the body it stands for."""
+    with connect(server) as client:
+        client.sendall(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert b"Content-Length: 29\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_client_that_leaves_early_is_no_error(server: http.HttpServer, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the middle of its request, or without reading the answer; nothing is written about it."""
+    for sent in (b"", b"GET /healthz", b"GET /metrics HTTP/1.1\r\n\r\n"):
+        with connect(server) as client:
+            client.sendall(sent)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert ask(server, "/metrics")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_the_end_waits_for_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    """Connections that are open are closed, without a word."""
+    with (
+        contextlib.ExitStack() as stack,
+        http.HttpServer("127.0.0.1", 0, CollectorRegistry(), unhealthy=dict, unready=dict) as server,
+    ):
+        for _ in range(5):
+            stack.enter_context(connect(server))
+    assert capfd.readouterr().err == ""

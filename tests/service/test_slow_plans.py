@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core import grid, trials
+from ems_worker.core.rate import PlanRate, Rates
 from ems_worker.service import expand
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
@@ -88,7 +89,7 @@ async def test_plans_of_one_id_are_decided_in_their_order(tmp_path: Path) -> Non
 async def test_a_publishers_slow_plans_count_once(tmp_path: Path) -> None:
     """Among those that it may send within a minute."""
     async with Desk.open(tmp_path) as desk:
-        desk.intake._rate = type(desk.intake._rate)(1)
+        desk.intake._rate = PlanRate(Rates(1))
         async with intake(desk):
             desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
             await wait.until(lambda: desk.broker.of("decision"), timeout=20)

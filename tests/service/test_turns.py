@@ -15,6 +15,10 @@ class Hasty(Broker):
 
     calls = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.hundred = asyncio.Event()
+
     async def events(self, seconds: float = 1.0) -> Sequence[Message]:
         return self._nothing()
 
@@ -24,6 +28,8 @@ class Hasty(Broker):
     def _nothing(self) -> Sequence[Message]:
         self.calls += 1
         assert self.calls < 1000, "the loop turns without yielding"
+        if self.calls == 100:
+            self.hundred.set()
         return ()
 
 
@@ -33,9 +39,8 @@ async def test_a_loop_yields_though_the_broker_never_waits(tmp_path: Path, part:
     broker = Hasty()
     async with Desk.open(tmp_path, broker=broker) as desk:
         loop = asyncio.create_task({"tracker": desk.tracker.run, "intake": desk.intake.run}[part]())
-        for _ in range(500):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await broker.hundred.wait()
         assert not loop.done()
-        assert broker.calls > 100
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)

@@ -18,6 +18,8 @@ from ems_worker import errors
 from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.outcome import Answer, Call, Outcome, outcome
+from ems_worker.core.quotas import Quotas
+from ems_worker.core.rate import Rates
 from ems_worker.core.records import Experiment, JobRow
 from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
@@ -279,6 +281,8 @@ class Desk:
             Replies(options.pop("reply_prefixes", ("_INBOX.",)), "_INBOX.worker", self.metrics),
             self._accepted,
             most_bytes,
+            rates=options.pop("rates", Rates()),
+            quotas=options.pop("quotas", Quotas()),
             message_limit=options.pop("message_limit", lambda: None),
             versions=self.versions,
         )

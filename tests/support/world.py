@@ -178,7 +178,7 @@ class Life:
 
     async def take_plans(self) -> None:
         """Everything that isn't acknowledged, in the order of the stream."""
-        await self.desk.intake.take_all(self.world.unacked)
+        await self.desk.intake.take_again(self.world.unacked)
 
     async def expand(self) -> None:
         """The next chunk of what is not expanded, or has not begun."""

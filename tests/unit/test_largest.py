@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ems_worker.core import largest, plan, rate, render, space, trace
+from ems_worker.core import largest, plan, render, space, trace
 
 VALUES = st.one_of(
     st.none(),
@@ -106,32 +106,6 @@ def test_the_problem_names_the_point_and_its_largest_parameter() -> None:
     found = largest.over(bare, "e", 5000)
     assert found is not None
     assert found.path == ""
-
-
-def test_a_publisher_gets_so_many_plans_a_minute() -> None:
-    """By the time of publishing; one refused isn't counted; publishers don't share, those without a name do."""
-    limit = rate.PlanRate(2)
-    assert [limit.allows("a", at) for at in (0, 1, 2, 59_999)] == [True, True, False, False]
-    assert limit.allows("b", 2)
-    assert limit.allows("a", 60_000)
-    assert not limit.allows("a", 60_000)
-    assert [limit.allows(None, 0) for _ in range(3)] == [True, True, False]
-    assert all(rate.PlanRate(None).allows("a", 0) for _ in range(1000))
-
-
-def test_a_server_whose_clock_is_set_back_keeps_no_publisher_waiting() -> None:
-    """What was sent in a future that is none any more isn't counted."""
-    limit, hour = rate.PlanRate(2), 3_600_000
-    assert [limit.allows("a", at) for at in (hour, hour + 1, hour + 2)] == [True, True, False]
-    assert [limit.allows("a", at) for at in (0, 1, 2)] == [True, True, False]
-    assert limit.allows("a", hour)
-
-
-def test_the_quietest_publishers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names are free: memory must not grow with them."""
-    monkeypatch.setattr(rate, "_MOST_PUBLISHERS", 2)
-    limit = rate.PlanRate(1)
-    assert [limit.allows(name, 0) for name in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]
 
 
 @pytest.mark.parametrize(

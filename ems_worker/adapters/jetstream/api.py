@@ -14,6 +14,7 @@ TIMEOUT_SECONDS = 5.0
 SUBJECTS_OVERLAP = 10065
 WRONG_LAST_SEQUENCE = 10071
 NO_MESSAGE = 10037
+MESSAGE_TTL_DISABLED = 10166
 MESSAGE_TOO_LARGE = 10054
 # The account's limit, the server's memory and disk, and what a stream says of a store that fails: an operator can help.
 STORE_IS_FULL = frozenset({10002, 10023, 10047, 10077})

@@ -9,7 +9,7 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
 from ems_worker.adapters.jetstream.item import Item
-from ems_worker.adapters.jetstream.publish import Publisher
+from ems_worker.adapters.jetstream.publish import TTL, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
 from ems_worker.core.wire import Message, StreamIdentity
@@ -21,7 +21,13 @@ _EVENT_BATCH = 500
 _WAIT_SECONDS = 1.0
 _SHORTEST_DELAY_SECONDS = 0.05
 _REASON_CHARACTERS = 2000
+_DECISION_TTL = f"{30 * 24}h"
 _ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
+
+
+def _lifetime(subject: str) -> dict[str, str]:
+    """Decisions are kept as long as plans; statuses, in the same stream, for ever."""
+    return {TTL: _DECISION_TTL} if subject.startswith("ems.experiment.decision.") else {}
 
 
 def _nothing(*_: object) -> None:
@@ -193,7 +199,10 @@ class Broker:
         """
         more = {} if traceparent is None else {trace.HEADER: traceparent}
         await self._publisher.store(
-            [Item(subject, data, {"Nats-Msg-Id": id_, **more}, document=True) for subject, data, id_ in items]
+            [
+                Item(subject, data, {"Nats-Msg-Id": id_, **more, **_lifetime(subject)}, document=True)
+                for subject, data, id_ in items
+            ]
         )
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:

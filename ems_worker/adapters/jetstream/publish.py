@@ -25,6 +25,8 @@ _PAUSE_SECONDS = 0.2
 _REMEMBERED_SUBJECTS = 10_000
 # No revision of ours: what JSON's numbers hold exactly ends here.
 _TOO_HIGH = 2**53
+# A message's own age limit; for streams that allow it (servers from 2.11 on).
+TTL = "Nats-TTL"
 _NO_STREAM = {"code": 503, "description": "no stream takes this subject"}
 _TOO_LARGE = {"code": 413, "description": "the server takes no message of this size"}
 
@@ -74,6 +76,7 @@ class Publisher:
         self._last: OrderedDict[str, _Latest] = OrderedDict()
         # What streams limit their messages to, by their subjects without the last token; known once one was refused.
         self._limits: dict[str, int] = {}
+        self._expiring = True
 
     async def connected(self, client: Client) -> None:
         """Part of `connection.Listener`."""
@@ -81,6 +84,7 @@ class Publisher:
         await client.subscribe(f"{inbox}.*", cb=self._receive)
         self._inbox = inbox
         self._limits.clear()
+        self._expiring = True
 
     def lost(self) -> None:
         """Part of `connection.Listener`: no answer will come to what was sent on it."""
@@ -104,6 +108,9 @@ class Publisher:
             if len(failed) < len(sent):
                 give_up_at = loop.time() + _GIVE_UP_SECONDS
             if not failed:
+                continue
+            if self._expiring and any(_code(answer) == api.MESSAGE_TTL_DISABLED for _, answer in failed):
+                self._expiring = False
                 continue
             if await self._learn_limits(failed):
                 continue
@@ -153,9 +160,8 @@ class Publisher:
                 token = str(self._sent)
                 tokens.append(token)
                 self._waiting[token] = (sent, index)
-                await client.publish(
-                    item.subject, item.data, reply=f"{self._inbox}.{token}", headers=dict(item.headers)
-                )
+                headers = {name: value for name, value in item.headers.items() if self._expiring or name != TTL}
+                await client.publish(item.subject, item.data, reply=f"{self._inbox}.{token}", headers=headers)
             async with asyncio.timeout(_ACK_SECONDS):
                 await sent.done
         except (TimeoutError, errors.BrokerUnavailable, nats.errors.Error, OSError):

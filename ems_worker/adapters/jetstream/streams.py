@@ -43,7 +43,7 @@ SPECS = (
     Spec(
         STATUS,
         ("ems.experiment.status.*", "ems.experiment.decision.*"),
-        others={"max_msgs_per_subject": 1, "allow_direct": True},
+        others={"max_msgs_per_subject": 1, "allow_direct": True, "allow_msg_ttl": True},
     ),
     Spec(
         RESULTS,

@@ -1,13 +1,14 @@
 """Opening the database: one worker, a file that is whole and ours, its settings, its schema."""
 
 import contextlib
+import stat
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiosqlite
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import connecting, lock, migrate
+from ems_worker.adapters.manifest import connecting, lock, migrate, place
 from ems_worker.settings import private
 
 APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
@@ -15,6 +16,7 @@ APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 BUSY_SECONDS = 5.0
 # What a data directory of ours has in it: the database with what belongs to it, and exports.
 _OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
+_MOUNTS = Path("/proc/self/mountinfo")
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 # FULL: a commit is on disk before its request is answered. The log is cut back after a large expansion.
@@ -44,6 +46,7 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
     made or written there.
     """
     make_directory(path.parent)
+    _check_disk(path)
     with lock.exclusive(path):
         _create(path)
         connection = await connecting.connect(path, isolation_level=None, cached_statements=256, timeout=BUSY_SECONDS)
@@ -63,12 +66,32 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
             await connection.close()
 
 
+def _check_disk(path: Path) -> None:
+    try:
+        mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
+    except OSError:
+        return  # no Linux: SQLite itself refuses what it notices
+    kind = place.network(mounts, path.parent.resolve())
+    if kind is not None:
+        raise errors.ManifestUnusable(
+            f"{path} is on a network file system ({kind}), which can damage it: name a data directory on a disk of "
+            "this machine (EMS_DATA_DIR)"
+        )
+
+
 def _create(path: Path) -> None:
     """Makes the file if need be, so that it and its log, which inherits its mode, are the owner's only."""
     try:
         private.database(path)
+        mode = path.stat().st_mode
     except OSError as error:
         raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
+    if mode & stat.S_IWOTH:
+        # Our own is narrowed.
+        raise errors.ManifestUnusable(
+            f"{path} belongs to another user, and everybody may write to it (mode {stat.S_IMODE(mode):04o}): "
+            f"chmod o-w {path}"
+        )
 
 
 async def _check(connection: aiosqlite.Connection, path: Path) -> None:

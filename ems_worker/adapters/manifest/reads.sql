@@ -5,6 +5,15 @@
 SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
 FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
+-- name: accepted
+-- The document of the decision that accepted a plan of these very bytes.
+SELECT document FROM submissions WHERE digest = :digest LIMIT 1;
+
+-- name: held
+-- How many experiments of a publisher have not ended, and all their jobs.
+SELECT count(*), coalesce(sum(jobs), 0) FROM experiments CROSS JOIN submissions USING (experiment_id)
+WHERE finished_ms IS NULL AND verdict = 'accepted' AND publisher IS :publisher;
+
 -- name: last_plan
 -- The highest sequence of a stream that was decided.
 SELECT max(seq) FROM submissions WHERE stream_created_ns = :stream_created_ns;

@@ -13,6 +13,7 @@ from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.core.estimate import Past
 from ems_worker.core.experiment import ExperimentState, Tally
 from ems_worker.core.job import Job
+from ems_worker.core.quotas import Held
 from ems_worker.core.records import ChangeRequest, Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 from ems_worker.core.run import Run
 
@@ -40,6 +41,15 @@ class Reports:
         created_ns, seq, stored_ms = message
         row = await self._hot.one("submission", stream_created_ns=created_ns, seq=seq, stored_ms=stored_ms)
         return None if row is None else rows.submission(row)
+
+    async def accepted(self, digest: bytes) -> bytes | None:
+        row = await self._hot.one("accepted", digest=digest)
+        return None if row is None else str(row[0]).encode()
+
+    async def held(self, publisher: str | None) -> Held:
+        row = await self._hot.one("held", publisher=publisher)
+        assert row is not None
+        return Held(*row)
 
     async def last_plan(self, stream_created_ns: int) -> int:
         row = await self._hot.one("last_plan", stream_created_ns=stream_created_ns)

@@ -156,6 +156,7 @@ def new_submission(one: Submission) -> Row:
         one.plan_sha,
         one.publisher,
         one.reply_to,
+        one.digest,
     )
 
 

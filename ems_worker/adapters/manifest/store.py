@@ -9,6 +9,7 @@ import aiosqlite
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import migrate, opening, rows
+from ems_worker.adapters.manifest.place import Place
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.adapters.manifest.reports import Reports
@@ -38,6 +39,7 @@ class Manifest(Reports):
         self.counters = counters
         self._writer = writer
         self._held = held
+        self._place = Place(path)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -86,6 +88,11 @@ class Manifest(Reports):
         """Why nothing can be written at the moment (the disk is full), in words; None while all is well."""
         return self._writer.trouble
 
+    @property
+    def lost(self) -> str | None:
+        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
+        return self._place.lost
+
     async def backup(self, target: Path) -> None:
         """Copies the manifest as it is now to one file, while work goes on.
 
@@ -110,6 +117,12 @@ class Manifest(Reports):
     async def decisions_published(self, submissions: Sequence[Submission]) -> None:
         keys = {one.identity for one in submissions}
         await self._writer.submit(Step(WRITES["publish_submission"], list(keys)))
+
+    async def drop_submissions(self, created_ns: int, first_seq: int, before_ms: int) -> int:
+        (dropped,) = await self._writer.submit(
+            Step(WRITES["drop_submissions"], [(created_ns, first_seq, before_ms)], guarded=False)
+        )
+        return dropped
 
     # Experiments.
     async def move_experiment(

@@ -4,12 +4,31 @@
 -- name: insert_submission key=3
 -- A decision.
 INSERT INTO submissions
-  (stream_created_ns, seq, stored_ms, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to)
+  (stream_created_ns, seq, stored_ms, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to,
+   digest)
 VALUES :rows;
 
 -- name: publish_submission key=3
 -- Marks decisions as published; it may be said again.
 UPDATE submissions SET published = 1 WHERE (stream_created_ns, seq, stored_ms) IN (VALUES :rows);
+
+-- name: drop_submissions
+-- Drops some published decisions that made no experiment, where their messages can't come again: those before the first
+-- that the stream, known by its time of creation, still has; of other streams, those received before a time. The newest
+-- of the stream stays: it says how far the stream was decided.
+DELETE FROM submissions WHERE rowid IN (
+  WITH now (created_ns, first_seq, before_ms) AS (VALUES :rows)
+  SELECT old.rowid FROM now CROSS JOIN submissions AS old
+  WHERE verdict <> 'accepted' AND published = 1 AND stream_created_ns = created_ns AND old.seq < first_seq
+    AND old.seq < (SELECT max(seq) FROM submissions WHERE stream_created_ns = created_ns)
+  UNION ALL
+  SELECT old.rowid FROM now CROSS JOIN submissions AS old
+  WHERE verdict <> 'accepted' AND published = 1 AND stream_created_ns < created_ns AND received_ms < before_ms
+  UNION ALL
+  SELECT old.rowid FROM now CROSS JOIN submissions AS old
+  WHERE verdict <> 'accepted' AND published = 1 AND stream_created_ns > created_ns AND received_ms < before_ms
+  LIMIT 1000
+);
 
 -- name: insert_experiment
 -- An accepted plan's experiment.

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from ems_worker import errors
-from ems_worker.settings import Channel, files
+from ems_worker.settings import Channel, files, targets
 
 _PEM = b"-----BEGIN"
 
@@ -19,6 +19,7 @@ def channel(way: Channel, options: Sequence[tuple[str, int]]) -> grpc.aio.Channe
     """A new channel; its files are read now. Raises errors.SettingsError for what can't be used."""
     way.check()
     interceptors = None if way.token is None else _with_token(way.token)
+    options = (*options, *for_target(way.target))
     if not way.encrypted:
         return grpc.aio.insecure_channel(way.target, options=options, interceptors=interceptors)
     key = None
@@ -31,6 +32,11 @@ def channel(way: Channel, options: Sequence[tuple[str, int]]) -> grpc.aio.Channe
         certificate_chain=None if way.cert is None else _pem(way.cert, "the certificate for the orchestrator"),
     )
     return grpc.aio.secure_channel(way.target, credentials, options=options, interceptors=interceptors)
+
+
+def for_target(target: str) -> tuple[tuple[str, int], ...]:
+    """Options of a channel to this target: gRPC would send what is for this machine to the proxy of `http_proxy`."""
+    return (("grpc.enable_http_proxy", 0),) if targets.is_local(target) else ()
 
 
 def _pem(path: Path, what: str) -> bytes:

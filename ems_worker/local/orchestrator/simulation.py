@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ems_worker.local import process
 from ems_worker.local.orchestrator import model, result
+from ems_worker.settings import inherited
 
 _ADOPTED_POLL_SECONDS = 0.05
 
@@ -136,7 +137,7 @@ class Simulation:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **env},
+                env={**inherited.environment(os.environ), **env},
                 start_new_session=True,
             )
 

@@ -17,12 +17,18 @@ CREATE TABLE submissions (
   plan_sha TEXT,
   publisher TEXT,
   reply_to TEXT,
+  -- Of the plan's bytes, where the same bytes again are the same plan.
+  digest BLOB CHECK (digest IS NULL OR length(digest) = 32),
   published INTEGER NOT NULL DEFAULT 0 CHECK (published IN (0, 1)),
   PRIMARY KEY (stream_created_ns, seq, stored_ms),
   CONSTRAINT accepted_names_experiment CHECK (verdict <> 'accepted' OR experiment_id IS NOT NULL)
 ) STRICT;
 
 CREATE INDEX submissions_unpublished ON submissions (received_ms, stream_created_ns, seq) WHERE published = 0;
+CREATE INDEX submissions_digest ON submissions (digest) WHERE digest IS NOT NULL;
+CREATE INDEX submissions_accepted ON submissions (experiment_id) WHERE verdict = 'accepted';
+-- What may be dropped once its message can't be delivered any more.
+CREATE INDEX submissions_passing ON submissions (stream_created_ns, seq) WHERE verdict <> 'accepted' AND published = 1;
 
 -- An experiment's identity and all that changes. Written often, so it stays small: see plans.
 CREATE TABLE experiments (

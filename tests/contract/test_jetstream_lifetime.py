@@ -1,0 +1,43 @@
+"""How long decisions stay in the stream that they share with the statuses."""
+
+import pytest
+from nats.js.api import StreamConfig
+from nats.js.errors import NotFoundError
+
+from ems_worker.adapters.jetstream import broker as adapter
+from tests.support import broker as support
+from tests.support import servers, wait
+
+DECISION, STATUS = "ems.experiment.decision.7", "ems.experiment.status.reef"
+
+
+async def test_a_decision_goes_after_its_time_and_a_status_stays(
+    server: servers.NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server drops it by itself."""
+    assert adapter._DECISION_TTL == "720h"
+    monkeypatch.setattr(adapter, "_DECISION_TTL", "1s")
+    async with support.connected(server.url) as broker, support.plain(server) as (_, js):
+        await broker.publish([(DECISION, b"{}", "decision-7")])
+        assert await broker.publish_latest(STATUS, b'{"revision": 1}', 1)
+        assert await broker.is_published(DECISION)
+
+        async def gone() -> bool:
+            return not await broker.is_published(DECISION)
+
+        await wait.until(gone, what="the end of the decision")
+        assert (await js.get_last_msg("EMS_STATUS", STATUS)).data == b'{"revision": 1}'
+
+
+async def test_a_stream_that_allows_no_age_of_messages_gets_decisions_without(server: servers.NatsServer) -> None:
+    """One from before, or made by the operator, is used as it is."""
+    async with support.plain(server) as (_, js):
+        subjects = ["ems.experiment.status.*", "ems.experiment.decision.*"]
+        await js.add_stream(StreamConfig(name="EMS_STATUS", subjects=subjects, max_msgs_per_subject=1))
+        async with support.connected(server.url) as broker:
+            for seq in (7, 8):
+                await broker.publish([(f"ems.experiment.decision.{seq}", b"{}", f"decision-{seq}")])
+                stored = await js.get_last_msg("EMS_STATUS", f"ems.experiment.decision.{seq}")
+                assert (stored.headers or {}).keys() == {"Nats-Msg-Id"}
+            with pytest.raises(NotFoundError):
+                await js.get_last_msg("EMS_STATUS", "ems.experiment.decision.9")

@@ -1,0 +1,70 @@
+"""Which gRPC targets are on this machine: without TLS only those may be reached."""
+
+import pytest
+
+from ems_worker.settings import targets
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "127.0.0.1:50051",
+        "127.8.8.8",
+        "localhost:50051",
+        "LOCALHOST:1",
+        "ems.localhost:1",
+        "[::1]:50051",
+        "dns:localhost:50051",
+        "dns:///localhost:50051",
+        "dns:///127.0.0.1",
+        "ipv4:127.0.0.1:50051",
+        "ipv4:///127.0.0.1:50051",
+        "ipv4:127.0.0.1:50051,127.0.0.2:50052",
+        "ipv6:[::1]:50051",
+        "ipv6:[::1]:50051,[::1]:50052",
+        "ipv6:%5B::1%5D:50051",
+        "unix:relative.sock",
+        "unix:///run/ems.sock",
+        "unix-abstract:ems",
+    ],
+)
+def test_a_target_on_this_machine(target: str) -> None:
+    """Every address of it."""
+    assert targets.is_local(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "10.0.0.5:50051",
+        "orchestrator:50051",
+        "localhost.example:50051",
+        "127.0.0.1.example:50051",
+        "0.0.0.0:50051",
+        "[::]:50051",
+        "127.0.0.1:50051,10.0.0.5:50051",
+        "ipv4:127.0.0.1:50051,10.0.0.5:50051",
+        "ipv4:10.0.0.5:50051,127.0.0.1:50051",
+        "ipv4:127.0.0.1:50051%2C10.0.0.5:50051",
+        "ipv4:127.0.0.1:50051,",
+        "ipv4:",
+        "ipv6:[::1]:50051,[2001:db8::5]:50051",
+        "ipv6:::1",
+        "IPV4:127.0.0.1:1",
+        "dns://10.0.0.53/localhost:50051",
+        "dns:///localhost:50051,10.0.0.5:50051",
+        "xds:localhost",
+        "xds:///127.0.0.1:50051",
+        "vsock:1:2",
+        "google-c2p:///localhost",
+        "user@localhost:50051",
+        "localhost@10.0.0.5:50051",
+        "localhost:50051/path",
+        "http://localhost:50051",
+        "localhost:port",
+    ],
+)
+def test_a_target_that_leads_or_may_lead_elsewhere(target: str) -> None:
+    """One address is enough; so is a resolver that isn't this machine's."""
+    assert not targets.is_local(target)
