@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ems_worker import errors
 from ems_worker.cli import asking, exits, shell
 
 if TYPE_CHECKING:
@@ -97,16 +98,24 @@ def replay(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Sends dead letters again as they were sent first, and drops them.
+    """Sends dead letters again to where they were sent first, and drops them.
 
     A plan is a new submission then: a restored object, a larger limit or a newer worker may make it a good one.
+    Only plans and run events are sent, with the headers that say what the content is; a letter that says it is
+    anything else is refused, and the others are sent all the same.
     """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
+        code = exits.Exit.OK
         for seq in await _chosen(ems, seqs, every, kind):
-            ack = await ems.dead_letters.replay(seq)
-            shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
-        return exits.Exit.OK
+            try:
+                ack = await ems.dead_letters.replay(seq)
+            except errors.RequestRefused as refused:
+                shell.say(f"error: {refused}")
+                code = exits.Exit.FAILED
+            else:
+                shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
+        return code
 
     return asking.asked(server, context, ask)
 
