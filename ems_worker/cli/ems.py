@@ -144,14 +144,15 @@ def export(
 def validate(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")],
     json: shell.Json = False,
+    allow_files_from: shell.AllowFilesFrom = None,
 ) -> exits.Exit:
     """Checks a plan, without any server.
 
-    The rules are the worker's own. With --json the decision document is printed.
+    The rules are the worker's own. With --json the decision document is printed. Files are read as ems-publish does.
     """
     from ems_worker.cli import dry_run, plans, validation
 
-    file = plans.read(plan)
+    file = plans.read(plan, allow_files_from)
     checked = validation.validated(file, json=json)
     if checked is None:
         return exits.Exit.INVALID_PLAN

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
@@ -33,6 +34,13 @@ Context = Annotated[
     typer.Option(
         metavar="NAME",
         help="Context of the nats command. Default: EMS_CONTEXT, NATS_CONTEXT, else the selected one.",
+    ),
+]
+AllowFilesFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Files that the plan names may be below this directory too, not only below its own; may be given again.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON documents, one a line.")]
