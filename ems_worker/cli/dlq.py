@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from ems_worker import errors
 from ems_worker.cli import asking, exits, shell
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -83,7 +83,7 @@ def show(
         if one.data is None:
             shell.say(f"too large to be kept here: message {one.original_seq} of stream {one.stream}")
         else:
-            sys.stdout.buffer.write(one.data)
+            streams.out_data(one.data)
         return exits.Exit.OK
 
     return asking.asked(server, context, ask)

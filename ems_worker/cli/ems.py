@@ -1,7 +1,6 @@
 """`ems`: looks at experiments, changes them, brings their results out, checks plans, starts a platform here."""
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from ems_worker.cli import asking, dlq, exits, follow, shell
 from ems_worker.cli.export import Format
 from ems_worker.core.experiment import ExperimentState
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -185,7 +185,7 @@ def config(
             return exits.Exit.FAILED
         if found.config_sha is None:
             shell.say(f"{simulation_id} has not been submitted yet; it will get:")
-        sys.stdout.buffer.write(found.content.encode())
+        streams.out_data(found.content.encode())
         return exits.Exit.OK
 
     return asking.asked(server, context, ask)

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from ems_worker.cli import exits
 from ems_worker.core import documents
+from ems_worker.terminal import streams
 
 Document = documents.Document
 
@@ -108,7 +109,7 @@ def _target(file: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
     elif found is not None and not stat.S_ISREG(found.st_mode):
         with file.open("w", encoding="utf-8", newline="") as target:
-            yield target
+            yield streams.guarded(target)
     else:
         whole = file.resolve()
         partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")

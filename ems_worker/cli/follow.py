@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from ems_worker import errors
 from ems_worker.cli import exits, failures, shell
 from ems_worker.core.experiment import ENDED_BUCKETS, Bucket
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -197,9 +198,10 @@ def _joined(*parts: str) -> str:
 
 class _Bar:
     def __init__(self) -> None:
-        import rich.console
         import rich.progress
         import rich.table
+
+        from ems_worker.terminal import drawing
 
         self._name, self._count, self._words = (
             rich.progress.TextColumn(
@@ -208,12 +210,14 @@ class _Bar:
             for name in ("name", "count", "words")
         )
         self._bar, self._elapsed = rich.progress.BarColumn(), rich.progress.TimeElapsedColumn()
-        self._progress = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+        self._progress = rich.progress.Progress(console=drawing.Console(sys.stderr), transient=True)
         self._reason: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False, name="", count="", words="")
 
     def __enter__(self) -> Self:
         self._progress.start()
+        # What is printed meanwhile goes above the bar, by a stream that takes escapes for styles.
+        streams.guard()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -222,9 +226,7 @@ class _Bar:
     def show(self, status: Document) -> None:
         if status["reason"] not in (None, self._reason):
             # Above the bar, where it stays.
-            self._progress.console.print(
-                f"{status['experiment_id']}: {status['reason']}", markup=False, highlight=False
-            )
+            self._progress.console.print(f"{status['experiment_id']}: {status['reason']}")
         self._reason = status["reason"]
         # Looked at anew each time: terminals change their width.
         fits = layout(self._progress.console.width, status)

@@ -95,8 +95,8 @@ class DeadLetters:
         message = await self._message(letter.stream, letter.original_seq)
         if message is not None and message.subject != letter.subject:
             raise errors.RequestRefused(
-                f"dead letter {letter.seq} is not sent again: it says that it was sent to {letter.subject}, and message "
-                f"{letter.original_seq} of stream {letter.stream}, which it is about, was sent to {message.subject!r}"
+                f"dead letter {letter.seq} is not sent again: it says that it was sent to {letter.subject}, and "
+                f"message {letter.original_seq} of stream {letter.stream} was sent to {message.subject!r}"
             )
         if message is not None and hashlib.sha256(message.data or b"").hexdigest() == letter.sha256:
             return message.data or b"", dead_letters.headers(message.headers or {})

@@ -11,11 +11,11 @@ from typing import Final
 
 PLANS_STREAM: Final = "EMS_PLANS"
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
-# A token has no white space, no dot and no wildcard.
-_TOKEN: Final = r"[!-)+-\-/-=?-~]+"
+# A token of a subject has no white space, no dot and no wildcard.
+_WORD: Final = r"[!-)+-\-/-=?-~]+"
 _SUBJECTS: Final[Mapping[str, re.Pattern[str]]] = {
-    "plan": re.compile(rf"ems\.experiment\.submit(\.{_TOKEN})?"),
-    "event": re.compile(rf"sim\.run_(started|completed|failed|metrics)(\.{_TOKEN})*"),
+    "plan": re.compile(rf"ems\.experiment\.submit(\.{_WORD})?"),
+    "event": re.compile(rf"sim\.run_(started|completed|failed|metrics)(\.{_WORD})*"),
 }
 _LONGEST_SUBJECT: Final = 512
 _LONGEST_VALUE: Final = 1024

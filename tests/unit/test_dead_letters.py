@@ -55,7 +55,7 @@ def test_anything_else_is_refused_and_named(kind: str, subject: str, stream: str
 
 
 def test_only_headers_that_say_what_the_content_is_go_along() -> None:
-    """Whatever case they are in; none that has a server or a worker do something, and none with a hidden second line."""
+    """Whatever their case; none that has a server or a worker do something, none with a hidden second line."""
     given = {
         "content-type": "application/yaml",
         "Content-Encoding": "gzip",
