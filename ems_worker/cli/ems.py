@@ -19,15 +19,9 @@ app = shell.app("Experiments: what runs, how it goes, what came out.", no_args_i
 app.add_typer(dlq.app, name="dlq")
 
 Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's id.")]
-_Port = Annotated[
-    int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Default: the usual one where it is free.")
-]
+_FREE = "Default: the usual one where it is free."
+_Port = Annotated[int | None, typer.Option(min=1, max=65535, metavar="PORT", help=_FREE)]
 _INSTALL_LOCAL = "pip install 'ems-worker[local]'"
-Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")]
-RequestId = Annotated[
-    str | None,
-    typer.Option(metavar="ID", help="The same request twice is carried out once. Default: a new id."),
-]
 
 
 @app.callback()
@@ -97,7 +91,7 @@ def watch(
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
-    timeout: Timeout = None,
+    timeout: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")] = None,
 ) -> exits.Exit:
     """Follows an experiment to its end.
 
@@ -119,19 +113,24 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to. Default: stdout.")
     ] = None,
+    safe_for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--safe-for-spreadsheets", help="Put ' before texts that a spreadsheet takes for formulas."),
+    ] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
     """Writes the jobs as CSV or JSON lines.
 
-    One line a job: ids, seed, state, param.*, metric.*, label.*, error, times, artifacts.
+    One line a job: ids, seed, state, param.*, metric.*, label.*, error, times, artifacts. Texts are as they are: give
+    --safe-for-spreadsheets where not all of them are yours and a spreadsheet opens the CSV.
     """
     from ems_worker.cli import export as exports
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         details = await ems.get(experiment_id)
         async with contextlib.aclosing(ems.jobs(experiment_id, attempts=attempts)) as jobs:
-            count = await exports.write(jobs, details, kind, output)
+            count = await exports.write(jobs, details, kind, output, safe=safe_for_spreadsheets)
         if output is not None:
             shell.say(f"{count:,} {'attempts' if attempts else 'jobs'} in {output}")
         return exits.Exit.OK
@@ -195,7 +194,7 @@ def config(
 @shell.guarded
 def retry(
     experiment_id: Experiment,
-    request_id: RequestId = None,
+    request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
@@ -212,7 +211,7 @@ def retry(
 @shell.guarded
 def resume(
     experiment_id: Experiment,
-    request_id: RequestId = None,
+    request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,

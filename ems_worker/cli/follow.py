@@ -54,12 +54,10 @@ async def to_the_end(
     status: Document = {}
     try:
         async with asyncio.timeout(timeout), contextlib.aclosing(ems.watch(experiment_id)) as statuses:
-            with follower() as shown:
+            # A bar would break documents to the terminal's width.
+            with _Documents() if json and each else follower() as shown:
                 async for status in statuses:
-                    if json and each:
-                        shell.out_json(status)
-                    else:
-                        shown.show(status)
+                    shown.show(status)
     except TimeoutError:
         so_far = f" ({with_reason(status)})" if status else ""
         shell.say(
@@ -162,6 +160,17 @@ class _Lines:
             shell.say(with_reason(status))
 
 
+class _Documents:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def show(self, status: Document) -> None:
+        shell.out_json(status)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
     """What of a status is on a line of a terminal: `bar` columns of a bar (0: none), `elapsed`: the time so far."""
@@ -216,8 +225,9 @@ class _Bar:
 
     def __enter__(self) -> Self:
         self._progress.start()
-        # What is printed meanwhile goes above the bar, by a stream that takes escapes for styles.
-        streams.guard()
+        if self._progress.console.is_terminal:
+            # What is printed meanwhile goes above the bar, until its end by streams that take escapes for styles.
+            sys.stdout, sys.stderr = map(streams.always_guarded, (sys.stdout, sys.stderr))
         return self
 
     def __exit__(self, *exception: object) -> None:

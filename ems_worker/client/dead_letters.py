@@ -99,7 +99,7 @@ class DeadLetters:
                 f"message {letter.original_seq} of stream {letter.stream} was sent to {message.subject!r}"
             )
         if message is not None and hashlib.sha256(message.data or b"").hexdigest() == letter.sha256:
-            return message.data or b"", dead_letters.headers(message.headers or {})
+            return message.data or b"", dead_letters.headers(_headers(message))
         if letter.data is None:
             raise errors.NotFound(
                 f"dead letter {letter.seq} is too large to be kept whole, and message {letter.original_seq} of stream "
@@ -119,7 +119,7 @@ class DeadLetters:
 
 
 def _letter(message: RawStreamMsg) -> DeadLetter:
-    headers: Mapping[str, str] = message.headers or {}
+    headers = _headers(message)
     return DeadLetter(
         seq=message.seq or 0,
         kind=(message.subject or "").rpartition(".")[2],
@@ -133,6 +133,11 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
         at=message.time,
         data=None if "Ems-By-Reference" in headers else message.data or b"",
     )
+
+
+def _headers(message: RawStreamMsg) -> Mapping[str, str]:
+    """As text: where there are bytes beyond ASCII, the library gives something else."""
+    return {name: str(value) for name, value in (message.headers or {}).items()}
 
 
 def _number(text: str | None) -> int:

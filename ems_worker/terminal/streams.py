@@ -31,7 +31,7 @@ class Guarded(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute, io a property
-        return self.trusted.encoding
+        return self.trusted.encoding or "utf-8"  # of what isn't on an operating system's stream there is none
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]  # as above
@@ -89,6 +89,11 @@ def guarded(stream: TextIO | Guarded) -> TextIO:
     """The stream itself where it leads to no terminal: what is in a file or a pipe stays as it was written."""
     if isinstance(stream, Guarded) or not stream.isatty():
         return cast("TextIO", stream)
+    return always_guarded(stream)
+
+
+def always_guarded(stream: TextIO) -> TextIO:
+    """The stream with a guard whatever it leads to: for one that draws what it gets."""
     return cast("TextIO", Guarded(stream))
 
 

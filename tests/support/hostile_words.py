@@ -6,18 +6,18 @@ import unicodedata
 CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
 TITLE = "\x1b]0;pwned\x1b\\"
 LINK = "\x1b]8;;http://evil.example\x1b\\here\x1b]8;;\x1b\\"
-COLOR = "\x1b[31;5mred\x1b[0m"
+COLOR = "\x1b[38;5;201mred"
 SCREEN = "\x1b[2J\x1b[H"
 OVERWRITE = "failed\rcompleted\b\b"
 EIGHT_BIT = "\x9b31m\x9d52;c;ZXZpbA==\x9c"
 BIDI = "\u202egnp.exe\u202c\u2066x\u2069\u200f\u061c"
 INVISIBLE = "re\u200bef\ufeff\u00ad\U000e0041"
 LINES = "a\u2028b\u2029c\x0bd\x0ce\x85f"
-ALL = " ".join((CLIPBOARD, TITLE, LINK, COLOR, SCREEN, OVERWRITE, EIGHT_BIT, BIDI, INVISIBLE, LINES, "\x00\x7f"))
+ALL = " ".join((CLIPBOARD, TITLE, LINK, COLOR, SCREEN, OVERWRITE, EIGHT_BIT, BIDI, INVISIBLE, LINES, "\x7f"))
+WITNESS = "ZXZpbA=="
 
-# How rich draws: colours and, for a bar, moves of the cursor.
-_STYLE = re.compile(r"\x1b\[[0-9;]*m")
-_BAR = re.compile(r"\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K|\r")
+# What rich draws with: styles in sixteen colours or by number, and for a bar moves of the cursor.
+_OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K")
 
 
 def found(shown: str) -> list[str]:
@@ -33,11 +33,10 @@ def found(shown: str) -> list[str]:
     ]
 
 
-def unstyled(shown: str) -> str:
-    """Without styles, which have to be rich's: of the hostile words above none comes out as one."""
-    return _STYLE.sub("", shown)
+def without_ours(shown: str) -> str:
+    """What is left of a terminal's bytes without our own styles and moves.
 
-
-def without_bar(shown: str) -> str:
-    """Without what moves a bar."""
-    return _BAR.sub("", shown)
+    A bar goes back to where its line begins by a carriage return: before an escape, or there already.
+    """
+    assert COLOR.removesuffix("red") not in shown
+    return _OURS.sub("", re.sub(r"(?<=\n)\r|\r(?=\x1b\[)", "", shown))
