@@ -115,7 +115,7 @@ class Watch:
 
 
 def verdict(response: pb.StartSimulationResponse) -> Reply:
-    """What a response says."""
+    """What a response says. By the worker's rule an outcome that isn't set is ACCEPTED: the call's status was OK."""
     match response.outcome:
         case pb.START_OUTCOME_ACCEPTED:
             return Reply(ACCEPTED, response.message)
@@ -124,7 +124,12 @@ def verdict(response: pb.StartSimulationResponse) -> Reply:
         case pb.START_OUTCOME_REJECTED:
             code = _CODES.get(response.status_code, f"status code {response.status_code}")
             return Reply(code if response.status_code else "REJECTED without a status_code", response.message)
-    return Reply("a response whose outcome isn't set", response.message)
+        case pb.START_OUTCOME_UNSPECIFIED if response.status_code:
+            code = _CODES.get(response.status_code, f"status code {response.status_code}")
+            return Reply(code, f"StartSimulationResponse.outcome isn't set; {response.message}")
+        case pb.START_OUTCOME_UNSPECIFIED:
+            return Reply(ACCEPTED, f"StartSimulationResponse.outcome isn't set, which counts as {ACCEPTED}")
+    return Reply(f"the unknown StartSimulationResponse.outcome {response.outcome}", response.message)
 
 
 @contextlib.asynccontextmanager

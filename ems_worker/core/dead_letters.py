@@ -12,7 +12,7 @@ from typing import Final
 PLANS_STREAM: Final = "EMS_PLANS"
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # A token of a subject has no white space, no dot and no wildcard.
-_WORD: Final = r"[!-)+-\-/-=?-~]+"
+_WORD: Final = r"[^.*>\s]+"
 _SUBJECTS: Final[Mapping[str, re.Pattern[str]]] = {
     "plan": re.compile(rf"ems\.experiment\.submit(\.{_WORD})?"),
     "event": re.compile(rf"sim\.run_(started|completed|failed|metrics)(\.{_WORD})*"),
@@ -31,7 +31,7 @@ def refusal(kind: str, subject: str, stream: str) -> str | None:
     pattern = _SUBJECTS.get(kind)
     if pattern is None:
         return f"it is neither a plan nor an event but {kind!r}"
-    if len(subject) > _LONGEST_SUBJECT or not pattern.fullmatch(subject):
+    if len(subject) > _LONGEST_SUBJECT or not subject.isprintable() or not pattern.fullmatch(subject):
         return f"it says that it was sent to {subject[:_LONGEST_SUBJECT]!r}, which is no subject of {kind}s"
     if not _STREAM.fullmatch(stream) or (kind == "plan" and stream != PLANS_STREAM):
         return f"it says that it comes from the stream {stream[:_LONGEST_SUBJECT]!r}, which holds no {kind}s"

@@ -17,6 +17,7 @@ FINDS = {
     "knows-all": ("start-accepted", "answered ALREADY_EXISTS instead of ACCEPTED"),
     "never-ends": ("run-ends", "neither sim.run_completed nor sim.run_failed"),
     "restarts-running": ("known-while-running", "a running run was answered ACCEPTED"),
+    "no-outcome": ("known-when-ended", "StartSimulationResponse.outcome isn't set, which counts as ACCEPTED"),
     "restarts-ended": ("known-when-ended", "an ended run was answered ACCEPTED"),
     "check-then-act": ("ten-connections", "10 ACCEPTED"),
     "any-sha": ("other-config-sha", "answered ALREADY_EXISTS instead of FAILED_PRECONDITION"),
@@ -116,7 +117,7 @@ class Scripted:
 
     def options(self, *only: str) -> kit.Options:
         """A kit against it whose runs take next to no time."""
-        timeout = 1.0 if self._way else 10.0
+        timeout = 10.0 if self._way in ("", "unset") else 1.0
         return kit.Options(
             self.address,
             self._broker.url,
@@ -139,9 +140,13 @@ async def scripted(broker: servers.NatsServer, way: str = "") -> AsyncIterator[S
         await one.stop()
 
 
-async def test_a_right_orchestrator_passes_all(broker: servers.NatsServer) -> None:
-    """The scripted orchestrator that is wrong in no way passes: what the others fail for is what is wrong with them."""
-    async with scripted(broker) as one:
+@pytest.mark.parametrize("way", ["", "unset"])
+async def test_a_right_orchestrator_passes_all(broker: servers.NatsServer, way: str) -> None:
+    """The scripted orchestrator that is wrong in no way passes: what the others fail for is what is wrong with them.
+
+    One that sets no outcome where it accepts a run is right too: the worker takes it so.
+    """
+    async with scripted(broker, way) as one:
         found = await results(one.options())
     assert {name: one.words for name, one in found.items() if one.outcome is not check.Outcome.PASSED} == {}
 

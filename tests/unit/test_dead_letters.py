@@ -14,6 +14,7 @@ from ems_worker.core import dead_letters
         ("event", "sim.run_started.reef.p1", "platform-events"),
         ("event", "sim.run_failed.a", "SIM_EVENTS"),
         ("event", "sim.run_metrics", "SIM_EVENTS"),
+        ("event", "sim.run_metrics.élan", "SIM_EVENTS"),
     ],
 )
 def test_plans_and_run_events_may_be_sent_again(kind: str, subject: str, stream: str) -> None:
@@ -36,6 +37,7 @@ def test_plans_and_run_events_may_be_sent_again(kind: str, subject: str, stream:
         ("event", "sim.run_completed..a", "SIM_EVENTS", "no subject of events"),
         ("event", "sim.run_completed a 5", "SIM_EVENTS", "no subject of events"),
         ("event", "sim.run_completed\n", "SIM_EVENTS", "no subject of events"),
+        ("event", "sim.run_completed.\x07", "SIM_EVENTS", "no subject of events"),
         ("event", "sim.run_stopped", "SIM_EVENTS", "no subject of events"),
         ("event", "sim.run_completed." + "x" * 600, "SIM_EVENTS", "no subject of events"),
         ("event", "", "SIM_EVENTS", "no subject of events"),
