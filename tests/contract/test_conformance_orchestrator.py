@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ems_worker.conformance import check, kit, orchestrator
+from ems_worker.adapters.orchestrator import commands
+from ems_worker.conformance import calls, check, kit, orchestrator
+from ems_worker.core.outcome import Outcome
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.support import local_orchestrator, servers, wrong_orchestrator
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
@@ -184,3 +187,18 @@ async def test_what_is_left_out_is_skipped_with_words(broker: servers.NatsServer
         "broker-outage": "give --broker-restart-command",
         "known-after-restart": "give --restart-command",
     }
+
+
+@pytest.mark.parametrize("outcome", [*pb.StartOutcome.values(), 7])
+@pytest.mark.parametrize("code", [0, 3, 9, 99])
+def test_the_kit_reads_a_response_as_the_worker_does(outcome: int, code: int) -> None:
+    """Whatever outcome and status code are in it, or are not: one rule, and the kit names the field."""
+    response = pb.StartSimulationResponse(simulation_id="a", status_code=code)
+    response.outcome = outcome  # type: ignore[assignment]  # a later orchestrator may have others
+    worker, found = commands.read("a", response), calls.verdict(response)
+    submitted = worker.outcome is Outcome.SUBMITTED
+    assert submitted is (found.verdict in (calls.ACCEPTED, calls.ALREADY_EXISTS))
+    if worker.code not in ("OK", "ALREADY_EXISTS", "UNKNOWN"):
+        assert found.verdict == worker.code
+    if outcome not in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_ALREADY_EXISTS):
+        assert "StartSimulationResponse.outcome" in str(found)
