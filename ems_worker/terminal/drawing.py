@@ -1,5 +1,7 @@
 """Tables, bars and labels in our own colours, with words of others in them."""
 
+import contextlib
+import sys
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -27,11 +29,17 @@ class Console(rich.console.Console):
             words, style, control = segment
             yield segment if control else rich.segment.Segment(text.clean(words), style)
 
+    def on_broken_pipe(self) -> None:
+        """Raises it again: how a command ends whose reader is gone is decided in one place, and not here."""
+        gone = sys.exception()
+        assert gone is not None
+        raise gone
+
 
 def show(stream: TextIO, *parts: str | tuple[str, str]) -> None:
-    """A line of words and of (word, style), as long as it is."""
-    console = Console(stream)
-    console.print(rich.text.Text.assemble(*parts), soft_wrap=True)
+    """A line for people of words and of (word, style), as long as it is."""
+    with contextlib.suppress(BrokenPipeError):
+        Console(stream).print(rich.text.Text.assemble(*parts), soft_wrap=True)
 
 
 def emit(stream: TextIO, drawn: str) -> None:

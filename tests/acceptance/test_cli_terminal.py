@@ -1,7 +1,9 @@
 """Every command on a terminal, fed with hostile words: they are shown, and there is nothing that a terminal obeys."""
 
 import asyncio
+import csv
 import importlib.metadata
+import io
 import json
 import os
 import pty
@@ -159,3 +161,28 @@ async def test_nothing_hostile_reaches_a_terminal(
     assert hostile_words.WITNESS in shown
     assert "Traceback" not in shown
     assert not hostile_words.found(hostile_words.without_ours(shown))
+
+
+async def piped(url: str, *words: str) -> bytes:
+    """What a command writes into a pipe."""
+    command = [str(commands.SCRIPTS / "ems"), *words]
+    env = commands.environment(NATS_URL=url)
+    process = await asyncio.create_subprocess_exec(
+        *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    return out
+
+
+async def test_data_in_a_pipe_is_left_as_it_is(url: str) -> None:
+    """Byte for byte; what is for people is clean there too, as the pipe may end in a terminal."""
+    assert await piped(url, "dlq", "show", "1") == H.encode()
+    assert (await piped(url, "config", "reef-p000000-r000-a1")).decode() == f"food: {H}\n"
+    line = json.loads(await piped(url, "export", "reef", "--format", "jsonl"))
+    assert line["param." + H] == H
+    [row] = csv.DictReader(io.StringIO((await piped(url, "export", "reef")).decode(), newline=""))
+    assert row["param." + H] == H
+    for words in (["ls"], ["show", "reef"], ["ls", "--json"], ["dlq", "ls"]):
+        shown = (await piped(url, *words)).decode()
+        assert hostile_words.WITNESS in shown
+        assert not hostile_words.found(shown)
