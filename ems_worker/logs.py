@@ -1,10 +1,13 @@
 """How logs look: structlog, one event name a line with its fields, to one stream."""
 
 import contextlib
+import io
 import logging
 from typing import TextIO, cast
 
 import structlog
+
+from ems_worker.terminal import streams, text
 
 
 class _Lossy:
@@ -23,6 +26,22 @@ class _Lossy:
             self._stream.flush()
 
 
+def cleaned(
+    logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A processor: the event without what would command the terminal that shows the log.
+
+    Renderers escape line ends in values, and all of what isn't text.
+    """
+    return {text.line(key): text.clean(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    lines = io.StringIO()
+    structlog.dev.plain_traceback(lines, error)
+    out.write(text.clean(lines.getvalue()))
+
+
 def configure(level: str, form: str, stream: TextIO) -> None:
     """Sets the least level ("info") and the form ("json" or "console") of every log line of the process."""
     shared: list[structlog.typing.Processor] = [
@@ -33,8 +52,10 @@ def configure(level: str, form: str, stream: TextIO) -> None:
     ]
     last: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if form == "console":
-        shared.pop()
-        last = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        # Fields come from outside, the colours are ours: the guard of the stream would take these away.
+        shared[-1] = cleaned
+        last = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
+        stream = streams.trusted(stream)
     structlog.configure(
         processors=[*shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),

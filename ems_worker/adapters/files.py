@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,18 +32,42 @@ class BaseFiles:
         if "\0" in path or Path(path).is_absolute() or ".." in Path(path).parts:
             raise _refused(f"{path!r} must be a path inside the folder of base configurations, without '..'")
         try:
-            found = (self._root / path).resolve(strict=True)
-            if not found.is_relative_to(self._root):
-                raise _refused(f"{path!r} is a link that leads out of the folder of base configurations")
-            if not found.is_file():
-                raise _refused(f"{path!r} is not a file")
-            if found.stat().st_size > _LARGEST_BASE_BYTES:
-                raise _refused(f"{path!r} has more than {_LARGEST_BASE_BYTES:,} bytes")
-            return found.read_bytes()
-        except OSError as error:
-            raise _refused(f"{path!r} can't be read: {error.strerror}") from error
-        except RuntimeError as error:  # what Path.resolve() raises for links that lead to each other
-            raise _refused(f"{path!r} can't be read: it is a link that leads back to itself") from error
+            return read_inside(self._root / path, [self._root])
+        except OutsideError as outside:
+            raise _refused(f"{path!r} is a link that leads out of the folder of base configurations") from outside
+        except errors.FileUnreadable as failed:
+            raise _refused(f"{path!r} {failed}") from failed
+
+
+class OutsideError(errors.FileUnreadable):
+    """A file is below none of the directories that it has to be in; `path` is where it is, without links."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"is {path}, outside")
+        self.path = path
+
+
+def read_inside(path: Path, roots: Sequence[Path]) -> bytes:
+    """The content of a file that is below one of the roots (which have no links in them) once links are followed.
+
+    Raises OutsideError before it looks at any other file, and errors.FileUnreadable with words that follow the name.
+    """
+    try:
+        found = path.resolve()
+        if not any(found.is_relative_to(root) for root in roots):
+            raise OutsideError(found)
+        if not found.is_file():
+            found.stat()
+            raise errors.FileUnreadable("is not a file")
+        if found.stat().st_size > _LARGEST_BASE_BYTES:
+            raise errors.FileUnreadable(f"has more than {_LARGEST_BASE_BYTES:,} bytes")
+        return found.read_bytes()
+    except OSError as error:
+        raise errors.FileUnreadable(f"can't be read: {error.strerror}") from error
+    except ValueError as error:  # a null byte
+        raise errors.FileUnreadable(f"can't be read: {error}") from error
+    except RuntimeError as error:  # what Path.resolve() raises for links that lead to each other
+        raise errors.FileUnreadable("can't be read: it is a link that leads back to itself") from error
 
 
 def _refused(words: str) -> errors.PlanRejected:

@@ -3,13 +3,21 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from ems_worker import errors
 from ems_worker.cli import exits, shell
 
 if TYPE_CHECKING:
     from ems_worker import client
+
+
+RequestId = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The same request twice is carried out once. Default: a new id."),
+]
 
 
 def asked(

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ems_worker import errors
 from ems_worker.cli import asking, exits, shell
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -82,7 +83,7 @@ def show(
         if one.data is None:
             shell.say(f"too large to be kept here: message {one.original_seq} of stream {one.stream}")
         else:
-            sys.stdout.buffer.write(one.data)
+            streams.out_data(one.data)
         return exits.Exit.OK
 
     return asking.asked(server, context, ask)
@@ -97,16 +98,24 @@ def replay(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Sends dead letters again as they were sent first, and drops them.
+    """Sends dead letters again to where they were sent first, and drops them.
 
     A plan is a new submission then: a restored object, a larger limit or a newer worker may make it a good one.
+    Only plans and run events are sent, with the headers that say what the content is; a letter that says it is
+    anything else is refused, and the others are sent all the same.
     """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
+        code = exits.Exit.OK
         for seq in await _chosen(ems, seqs, every, kind):
-            ack = await ems.dead_letters.replay(seq)
-            shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
-        return exits.Exit.OK
+            try:
+                ack = await ems.dead_letters.replay(seq)
+            except errors.RequestRefused as refused:
+                shell.say(f"error: {refused}")
+                code = exits.Exit.FAILED
+            else:
+                shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
+        return code
 
     return asking.asked(server, context, ask)
 

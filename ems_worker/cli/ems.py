@@ -1,7 +1,6 @@
 """`ems`: looks at experiments, changes them, brings their results out, checks plans, starts a platform here."""
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from ems_worker.cli import asking, dlq, exits, follow, shell
 from ems_worker.cli.export import Format
 from ems_worker.core.experiment import ExperimentState
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -19,15 +19,9 @@ app = shell.app("Experiments: what runs, how it goes, what came out.", no_args_i
 app.add_typer(dlq.app, name="dlq")
 
 Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's id.")]
-_Port = Annotated[
-    int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Default: the usual one where it is free.")
-]
+_FREE = "Default: the usual one where it is free."
+_Port = Annotated[int | None, typer.Option(min=1, max=65535, metavar="PORT", help=_FREE)]
 _INSTALL_LOCAL = "pip install 'ems-worker[local]'"
-Timeout = Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")]
-RequestId = Annotated[
-    str | None,
-    typer.Option(metavar="ID", help="The same request twice is carried out once. Default: a new id."),
-]
 
 
 @app.callback()
@@ -97,7 +91,7 @@ def watch(
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
-    timeout: Timeout = None,
+    timeout: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="Give up after this long.")] = None,
 ) -> exits.Exit:
     """Follows an experiment to its end.
 
@@ -119,19 +113,24 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to. Default: stdout.")
     ] = None,
+    safe_for_spreadsheets: Annotated[
+        bool,
+        typer.Option("--safe-for-spreadsheets", help="Put ' before texts that a spreadsheet takes for formulas."),
+    ] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
     """Writes the jobs as CSV or JSON lines.
 
-    One line a job: ids, seed, state, param.*, metric.*, label.*, error, times, artifacts.
+    One line a job: ids, seed, state, param.*, metric.*, label.*, error, times, artifacts. Texts are as they are: give
+    --safe-for-spreadsheets where not all of them are yours and a spreadsheet opens the CSV.
     """
     from ems_worker.cli import export as exports
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         details = await ems.get(experiment_id)
         async with contextlib.aclosing(ems.jobs(experiment_id, attempts=attempts)) as jobs:
-            count = await exports.write(jobs, details, kind, output)
+            count = await exports.write(jobs, details, kind, output, safe=safe_for_spreadsheets)
         if output is not None:
             shell.say(f"{count:,} {'attempts' if attempts else 'jobs'} in {output}")
         return exits.Exit.OK
@@ -144,14 +143,15 @@ def export(
 def validate(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")],
     json: shell.Json = False,
+    allow_files_from: shell.AllowFilesFrom = None,
 ) -> exits.Exit:
     """Checks a plan, without any server.
 
-    The rules are the worker's own. With --json the decision document is printed.
+    The rules are the worker's own. With --json the decision document is printed. Files are read as ems-publish does.
     """
     from ems_worker.cli import dry_run, plans, validation
 
-    file = plans.read(plan)
+    file = plans.read(plan, allow_files_from)
     checked = validation.validated(file, json=json)
     if checked is None:
         return exits.Exit.INVALID_PLAN
@@ -184,7 +184,7 @@ def config(
             return exits.Exit.FAILED
         if found.config_sha is None:
             shell.say(f"{simulation_id} has not been submitted yet; it will get:")
-        sys.stdout.buffer.write(found.content.encode())
+        streams.out_data(found.content.encode())
         return exits.Exit.OK
 
     return asking.asked(server, context, ask)
@@ -194,7 +194,7 @@ def config(
 @shell.guarded
 def retry(
     experiment_id: Experiment,
-    request_id: RequestId = None,
+    request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
@@ -211,7 +211,7 @@ def retry(
 @shell.guarded
 def resume(
     experiment_id: Experiment,
-    request_id: RequestId = None,
+    request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,

@@ -1,9 +1,9 @@
 """Jobs as flat rows, one a job: what notebooks and spreadsheets read."""
 
 import contextlib
-import csv
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from ems_worker.cli import exits
 from ems_worker.core import documents
+from ems_worker.terminal import streams
 
 Document = documents.Document
 
@@ -30,6 +31,9 @@ LAST = (
     "job_revision",
     "seq",
 )
+# What a spreadsheet takes for the begin of a formula (OWASP, CSV injection), full-width forms included.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_QUOTED = re.compile(r'[,"\r\n]')
 _GROUPS = ("param.", "metric.", "label.", "artifact.")
 
 
@@ -40,15 +44,20 @@ class Format(StrEnum):
     JSONL = "jsonl"
 
 
-async def write(jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None) -> int:
+async def write(
+    jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None, *, safe: bool = False
+) -> int:
     """Writes a row for each job to the file (complete, or not at all) or to stdout; how many they were.
 
     What isn't a regular file (a pipe, a device) gets the rows as they come, and stays what it is.
-    `details` is the experiment's `ems.api.get` document. Raises exits.Misused where the file can't be written.
+    `details` is the experiment's `ems.api.get` document. With `safe` no cell of a CSV is a formula to a spreadsheet.
+    Raises exits.Misused where the file can't be written, or where JSON should be `safe`.
     """
+    if safe and kind is not Format.CSV:
+        raise exits.Misused("--safe-for-spreadsheets is for --format csv: no spreadsheet computes JSON")
     try:
         with _target(file) as target:
-            return await (_jsonl(jobs, target) if kind is Format.JSONL else _csv(jobs, details, target))
+            return await (_jsonl(jobs, target) if kind is Format.JSONL else _csv(jobs, details, target, safe))
     except OSError as failed:
         if isinstance(failed, BrokenPipeError):
             raise
@@ -63,7 +72,7 @@ async def _jsonl(jobs: AsyncIterator[Document], target: IO[str]) -> int:
     return count
 
 
-async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str]) -> int:
+async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str], safe: bool) -> int:
     """Two passes: which columns there are is known only when the last job was seen."""
     names: dict[str, None] = dict.fromkeys(f"param.{name}" for name in details["parameters"])
     names |= dict.fromkeys(f"metric.{name}" for name in details["metrics"])
@@ -75,10 +84,11 @@ async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str]
             spool.write(_json(flat) + "\n")
             count += 1
         spool.seek(0)
-        writer = csv.DictWriter(target, _columns(names), lineterminator="\n")
-        writer.writeheader()
+        columns = _columns(names)
+        target.write(_row(columns, safe))
         for line in spool:
-            writer.writerow({name: _cell(value) for name, value in json.loads(line).items()})
+            job = json.loads(line)
+            target.write(_row((job.get(name) for name in columns), safe))
     return count
 
 
@@ -89,11 +99,21 @@ def _columns(names: Iterable[str]) -> list[str]:
     return [*FIRST, *groups, *LAST]
 
 
-def _cell(value: Any) -> Any:
-    """Null is an empty cell, true and false are words, lists and mappings are JSON."""
-    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
-        return value
-    return _json(value)
+def _row(cells: Iterable[Any], safe: bool) -> str:
+    return ",".join(_cell(cell, safe) for cell in cells) + "\n"
+
+
+def _cell(value: Any, safe: bool) -> str:
+    """Null is an empty cell, true and false are words, lists and mappings are JSON, as numbers are.
+
+    Python's csv doesn't quote a carriage return, and most readers begin a new row at one.
+    """
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else _json(value)
+    if safe and isinstance(value, str) and text.startswith(_FORMULA):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
 
 
 def _json(value: Any) -> str:
@@ -108,7 +128,7 @@ def _target(file: Path | None) -> Iterator[IO[str]]:
         yield sys.stdout
     elif found is not None and not stat.S_ISREG(found.st_mode):
         with file.open("w", encoding="utf-8", newline="") as target:
-            yield target
+            yield streams.guarded(target)
     else:
         whole = file.resolve()
         partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")

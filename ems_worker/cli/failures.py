@@ -47,7 +47,6 @@ def _reason(state: Bucket, error: Document) -> str:
     """The kind and the last line, which says most where a program's dying words are several."""
     lines = [line.strip() for line in (error.get("message") or "").splitlines() if line.strip()]
     words = lines[-1] if lines else "no reason given"
-    visible = "".join(letter if letter.isprintable() else "?" for letter in words)
     kind = error.get("kind")
     head = state.value if kind in (None, state.value) else f"{state.value}, {kind}"
-    return f"{head}: {visible if len(visible) <= _LETTERS else visible[: _LETTERS - 3] + '...'}"
+    return f"{head}: {words if len(words) <= _LETTERS else words[: _LETTERS - 3] + '...'}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from ems_worker import errors
 from ems_worker.cli import exits, failures, shell
 from ems_worker.core.experiment import ENDED_BUCKETS, Bucket
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -53,12 +54,10 @@ async def to_the_end(
     status: Document = {}
     try:
         async with asyncio.timeout(timeout), contextlib.aclosing(ems.watch(experiment_id)) as statuses:
-            with follower() as shown:
+            # A bar would break documents to the terminal's width.
+            with _Documents() if json and each else follower() as shown:
                 async for status in statuses:
-                    if json and each:
-                        shell.out_json(status)
-                    else:
-                        shown.show(status)
+                    shown.show(status)
     except TimeoutError:
         so_far = f" ({with_reason(status)})" if status else ""
         shell.say(
@@ -161,6 +160,17 @@ class _Lines:
             shell.say(with_reason(status))
 
 
+class _Documents:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def show(self, status: Document) -> None:
+        shell.out_json(status)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
     """What of a status is on a line of a terminal: `bar` columns of a bar (0: none), `elapsed`: the time so far."""
@@ -197,9 +207,10 @@ def _joined(*parts: str) -> str:
 
 class _Bar:
     def __init__(self) -> None:
-        import rich.console
         import rich.progress
         import rich.table
+
+        from ems_worker.terminal import drawing
 
         self._name, self._count, self._words = (
             rich.progress.TextColumn(
@@ -208,12 +219,15 @@ class _Bar:
             for name in ("name", "count", "words")
         )
         self._bar, self._elapsed = rich.progress.BarColumn(), rich.progress.TimeElapsedColumn()
-        self._progress = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+        self._progress = rich.progress.Progress(console=drawing.Console(sys.stderr), transient=True)
         self._reason: str | None = None
         self._task = self._progress.add_task("", total=None, visible=False, name="", count="", words="")
 
     def __enter__(self) -> Self:
         self._progress.start()
+        if self._progress.console.is_terminal:
+            # What is printed meanwhile goes above the bar, until its end by streams that take escapes for styles.
+            sys.stdout, sys.stderr = map(streams.always_guarded, (sys.stdout, sys.stderr))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -222,9 +236,7 @@ class _Bar:
     def show(self, status: Document) -> None:
         if status["reason"] not in (None, self._reason):
             # Above the bar, where it stays.
-            self._progress.console.print(
-                f"{status['experiment_id']}: {status['reason']}", markup=False, highlight=False
-            )
+            self._progress.console.print(f"{status['experiment_id']}: {status['reason']}")
         self._reason = status["reason"]
         # Looked at anew each time: terminals change their width.
         fits = layout(self._progress.console.width, status)

@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ems_worker import errors
-from ems_worker.adapters import yaml_reader
+from ems_worker.adapters import files, yaml_reader
 from ems_worker.cli import exits
 from ems_worker.core import canonical, render
 from ems_worker.service import check as plan_check
@@ -18,11 +18,12 @@ _CONTENT_TYPES = {"yaml": "application/yaml", "json": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan as its author wrote it; base files are found from `folder`."""
+    """A plan as its author wrote it; its files are found from `folder`, and have to be below it or one of `allowed`."""
 
     name: str
     data: bytes
     folder: Path
+    allowed: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,20 @@ class Message:
     lines_stay: bool
 
 
-def read(argument: str) -> PlanFile:
-    """The plan of this path, `-` for standard input. Raises exits.Misused where it can't be read."""
+def read(argument: str, allow_files_from: Sequence[Path] | None = None) -> PlanFile:
+    """The plan of this path, `-` for standard input, whose files are found from the working directory.
+
+    Raises exits.Misused where it can't be read, or where a directory that files are allowed from is none.
+    """
     path = Path(argument)
+    allowed = tuple(allow_files_from or ())
+    for one in allowed:
+        if not one.is_dir():
+            raise exits.Misused(f"--allow-files-from {one}: there is no such directory")
     try:
         if argument == _STDIN:
-            return PlanFile("<stdin>", sys.stdin.buffer.read(), Path())
-        return PlanFile(argument, path.read_bytes(), path.parent)
+            return PlanFile("<stdin>", sys.stdin.buffer.read(), Path(), allowed)
+        return PlanFile(argument, path.read_bytes(), path.parent, allowed)
     except OSError as failed:
         name = "on standard input" if argument == _STDIN else argument
         raise exits.Misused(f"the plan {name} can't be read: {failed.strerror}") from failed
@@ -82,12 +90,21 @@ def _says(data: bytes, whole: Mapping[str, object]) -> bool:
 
 
 def _read_base(file: PlanFile, path: str) -> bytes:
+    """A plan may come from anyone, and what its base file says is published: only files beside it are read."""
+    place = f"{file.folder}" if file.folder != Path() else "the working directory"
     try:
-        return (file.folder / path).read_bytes()
-    except (OSError, ValueError) as failed:
-        why = failed.strerror if isinstance(failed, OSError) else str(failed)
-        data = yaml_reader.read_plan(file.data).data
-        key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
-        place = f"{file.folder}" if file.folder != Path() else "the working directory"
-        words = f"the base file {path!r} can't be read: {why}; its path is taken from {place}"
-        raise errors.PlanRejected([errors.Problem("base_not_readable", key, words, place=(key,))]) from failed
+        return files.read_inside(file.folder / path, [one.resolve() for one in (file.folder, *file.allowed)])
+    except files.OutsideError as outside:
+        words = (
+            f"the base file {path!r} is {outside.path}, outside {place}, where the plan's files have to be; "
+            "to allow it: --allow-files-from DIR"
+        )
+        raise _unreadable(file, words) from outside
+    except errors.FileUnreadable as failed:
+        raise _unreadable(file, f"the base file {path!r} {failed}; its path is taken from {place}") from failed
+
+
+def _unreadable(file: PlanFile, words: str) -> errors.PlanRejected:
+    data = yaml_reader.read_plan(file.data).data
+    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+    return errors.PlanRejected([errors.Problem("base_not_readable", key, words, place=(key,))])

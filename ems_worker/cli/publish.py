@@ -49,6 +49,7 @@ def publish(
     dry_run: DryRun = False,
     json: shell.Json = False,
     publisher: Publisher = None,
+    allow_files_from: shell.AllowFilesFrom = None,
     server: shell.Server = None,
     context: shell.Context = None,
     timeout: Timeout = None,
@@ -58,6 +59,9 @@ def publish(
 
     The plan is checked here first, by the worker's own rules; the content of its base file is sent with it. Prints the
     worker's decision, and with --wait the experiment's end.
+
+    A plan may come from anyone: only files below its own directory are read, the working directory for standard input,
+    and below those of --allow-files-from.
     """
     from ems_worker.cli import dry_run as dry_runs
     from ems_worker.cli import plans, validation
@@ -65,7 +69,7 @@ def publish(
     access = shell.access(server, context)
     if publisher is not None:
         _check_name(publisher)
-    file = plans.read(plan)
+    file = plans.read(plan, allow_files_from)
     checked = validation.validated(file, json=json, consequence=": nothing was published")
     if checked is None:
         return exits.Exit.INVALID_PLAN

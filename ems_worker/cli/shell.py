@@ -1,25 +1,25 @@
 """What all commands share: one way to end, to speak to people, and to name the server."""
 
-import contextlib
 import errno
 import functools
 import importlib.metadata
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
 from ems_worker import errors
 from ems_worker.cli import exits
+from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import settings
 
 P = ParamSpec("P")
-# EBADF: an output that was closed before we began, see `_reopen`.
+# EBADF: an output that was closed before we began, see `streams.reopen`.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
 Server = Annotated[
@@ -33,6 +33,13 @@ Context = Annotated[
     typer.Option(
         metavar="NAME",
         help="Context of the nats command. Default: EMS_CONTEXT, NATS_CONTEXT, else the selected one.",
+    ),
+]
+AllowFilesFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Files that the plan names may be below this directory too, not only below its own; may be given again.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON documents, one a line.")]
@@ -53,7 +60,8 @@ def app(words: str, **options: Any) -> typer.Typer:
 
 def run(application: typer.Typer) -> NoReturn:
     """The entry point of a command."""
-    _reopen()
+    streams.reopen()
+    streams.guard()
     try:
         try:
             application()
@@ -102,39 +110,12 @@ def _unwritten(failed: OSError) -> exits.Exit:
     return exits.Exit.USAGE
 
 
-def _reopen() -> None:
-    """Standard streams that were closed (`<&-`, `>&-`) are there again, and fail like a closed one when they are used.
-
-    Python has None in their place, and prints what is for stderr to stdout; the next file that is opened would get
-    their number.
-    """
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8", closefd=False)
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8", closefd=False)
-    if sys.stderr is None:
-        # Nobody could be told that nobody can be told.
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
-
-
 def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    with contextlib.suppress(BrokenPipeError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that speaks
-
-
-def out(text: str) -> None:
-    """A line of data, on stdout."""
-    print(text)  # noqa: T201 - the one place that prints
-
-
-def out_json(document: Mapping[str, Any]) -> None:
-    """One document as one line, at once: readers may be waiting for it."""
-    print(json.dumps(document, ensure_ascii=False, separators=(",", ":")), flush=True)  # noqa: T201 - as above
+# A line for people on stderr, one on stdout, and a JSON document as a line on stdout.
+say, out, out_json = streams.say, streams.out, streams.out_json
 
 
 def access(server: str | None, context: str | None) -> "settings.Access":

@@ -8,7 +8,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from ems_worker.cli import shell
+from ems_worker.terminal import drawing, text
 
 # Off a terminal lines are as long as they are: a program or an editor reads them.
 _UNBOUNDED = 100_000
@@ -21,12 +21,12 @@ def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Itera
     an id in pieces can't be copied. The rule under the header is left out then.
     """
     terminal = sys.stdout.isatty()
-    cells = [header, *rows]
-    text = _drawn(cells, set(numbers), fitting=terminal)
-    if terminal and any(word not in text for row in cells for cell in row for word in cell.split()):
-        text = _drawn(cells, set(numbers), fitting=False)
-    for line in text.splitlines():
-        shell.out(line.rstrip())
+    cells = [[text.line(cell) for cell in row] for row in (header, *rows)]
+    drawn = _drawn(cells, set(numbers), fitting=terminal)
+    if terminal and any(word not in drawn for row in cells for cell in row for word in cell.split()):
+        drawn = _drawn(cells, set(numbers), fitting=False)
+    for line in drawn.splitlines():
+        drawing.emit(sys.stdout, line.rstrip())
 
 
 def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fitting: bool) -> str:
@@ -44,9 +44,7 @@ def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fitting: bool) ->
         table.add_column(title, justify=justify, overflow="fold", no_wrap=one_word, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    # User's texts are in the cells: nothing in them is markup.
-    width = None if fitting else _UNBOUNDED
-    console = rich.console.Console(markup=False, emoji=False, highlight=False, width=width, soft_wrap=False)
+    console = drawing.Console(sys.stdout, None if fitting else _UNBOUNDED)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
@@ -65,12 +63,12 @@ def moment(at: str) -> str:
 def value(given: Any) -> str:
     """A parameter's value, in a width that a table can bear."""
     if isinstance(given, bool) or given is None:
-        text = {True: "true", False: "false", None: "null"}[given]
+        words = {True: "true", False: "false", None: "null"}[given]
     elif isinstance(given, dict) and set(given) == {"sha256", "bytes"}:
-        text = f"<{given['bytes']} bytes>"
+        words = f"<{given['bytes']} bytes>"
     else:
-        text = str(given)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+        words = str(given)
+    return words if len(words) <= 40 else f"{words[:37]}..."
 
 
 def mean(aggregate: Mapping[str, Any] | None) -> str:

@@ -74,7 +74,9 @@ def details_of(details: Document) -> None:
     }
     for name, value in facts.items():
         if value:
-            shell.out(f"  {name}: {value}")
+            # Further lines stand further in: none of them passes for one of ours.
+            indented = str(value).replace("\n", "\n      ")
+            shell.out(f"  {name}: {indented}")
 
 
 def change(verb: str, document: Document) -> None:

@@ -211,7 +211,12 @@ class EmsClient:
 
     async def _ask(self, endpoint: str, **request: object) -> Document:
         body = json.dumps({name: value for name, value in request.items() if value is not None})
-        return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
+        try:
+            return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
+        except connection.ReplyTooLarge as large:
+            if request.get("limit", 1) == 1:  # what was asked for can't be less
+                raise self._connection.too_large("the worker's answer") from large
+            raise
 
     async def _page(self, endpoint: str, **request: object) -> Document:
         """One page, made smaller until it fits into a message."""
@@ -220,9 +225,7 @@ class EmsClient:
             try:
                 return await self._ask(endpoint, limit=limit, **request)
             except connection.ReplyTooLarge:
-                if limit == 1:
-                    raise
-                limit //= 4
+                limit = max(1, limit // 4)
 
     async def _paged(self, endpoint: str, key: str, **request: object) -> AsyncGenerator[Document, None]:
         cursor: str | None = None

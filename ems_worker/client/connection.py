@@ -120,6 +120,26 @@ class Connection:
         document: dict[str, Any] = json.loads(reply.data)
         return document
 
+    def too_large(self, what: str) -> errors.RequestRefused:
+        """The error of a message that NATS doesn't take."""
+        return errors.RequestRefused(
+            f"{what} is larger than the {self._client.max_payload:,} bytes that the NATS server takes: "
+            "raise max_payload in its configuration"
+        )
+
+    async def require_jetstream(self, timeout: float) -> None:
+        """Raises errors.BrokerMisconfigured where NATS has no JetStream, for us; returns where that can't be told."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.jetstream().account_info()
+        except (nats.js.errors.ServiceUnavailableError, nats.js.errors.APIError) as off:
+            raise errors.BrokerMisconfigured(
+                f"NATS at {self.servers} has JetStream off, for this account or altogether: nothing can be stored "
+                "there. Turn it on (nats-server --jetstream, or jetstream in its configuration)"
+            ) from off
+        except (nats.errors.Error, TimeoutError):
+            return  # not allowed to ask
+
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
         """nats-py's errors as ours, but for those whose meaning depends on the question: nobody, or nothing there."""
@@ -128,10 +148,7 @@ class Connection:
         except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
             raise
         except nats.errors.MaxPayloadError as refused:
-            raise errors.RequestRefused(
-                f"the message is larger than the {self._client.max_payload:,} bytes that the NATS server takes: "
-                "raise max_payload in its configuration"
-            ) from refused
+            raise self.too_large("the message") from refused
         except nats.js.errors.APIError as refused:
             raise errors.RequestRefused(f"NATS refused it: {refused.description}") from refused
         except (nats.errors.TimeoutError, TimeoutError) as late:

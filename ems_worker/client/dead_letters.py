@@ -14,11 +14,10 @@ from nats.js.api import RawStreamMsg
 from ems_worker import errors
 from ems_worker.client import connection
 from ems_worker.client.publishing import PubAck
+from ems_worker.core import dead_letters
 
 _STREAM: Final = "EMS_DLQ"
 _SUBJECT: Final = "ems.dlq"
-# What only made sense the first time: the id that makes a repetition a duplicate, and what a publisher expected then.
-_NOT_AGAIN = ("nats-msg-id", "nats-expected-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,12 +63,16 @@ class DeadLetters:
         return _letter(message)
 
     async def replay(self, seq: int) -> PubAck:
-        """Sends a message again as it was sent first, then drops the dead letter.
+        """Sends a plan or an event again to where it was sent first, then drops the dead letter.
 
-        A repetition that follows at once is the same message to the broker. Raises errors.NotFound where the letter, or
-        what it refers to, is gone.
+        Of its headers only those that say what the content is go along. A repetition that follows at once is the same
+        message to the broker. Raises errors.NotFound where the letter, or what it refers to, is gone, and
+        errors.RequestRefused where it says that it was anything but a plan or an event: anyone who may publish to
+        `ems.dlq.*` can say so.
         """
         letter = await self.get(seq)
+        if (why := dead_letters.refusal(letter.kind, letter.subject, letter.stream)) is not None:
+            raise errors.RequestRefused(f"dead letter {seq} is not sent again: {why}")
         data, headers = await self._original(letter)
         headers["Nats-Msg-Id"] = f"replay-{letter.sha256[:16]}-{seq}"
         with self._link.translated():
@@ -90,8 +93,13 @@ class DeadLetters:
     async def _original(self, letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
         """The message as it was sent: from its stream, which has its headers, else from the letter."""
         message = await self._message(letter.stream, letter.original_seq)
+        if message is not None and message.subject != letter.subject:
+            raise errors.RequestRefused(
+                f"dead letter {letter.seq} is not sent again: it says that it was sent to {letter.subject}, and "
+                f"message {letter.original_seq} of stream {letter.stream} was sent to {message.subject!r}"
+            )
         if message is not None and hashlib.sha256(message.data or b"").hexdigest() == letter.sha256:
-            return message.data or b"", _again(message.headers or {})
+            return message.data or b"", dead_letters.headers(_headers(message))
         if letter.data is None:
             raise errors.NotFound(
                 f"dead letter {letter.seq} is too large to be kept whole, and message {letter.original_seq} of stream "
@@ -111,7 +119,7 @@ class DeadLetters:
 
 
 def _letter(message: RawStreamMsg) -> DeadLetter:
-    headers: Mapping[str, str] = message.headers or {}
+    headers = _headers(message)
     return DeadLetter(
         seq=message.seq or 0,
         kind=(message.subject or "").rpartition(".")[2],
@@ -127,9 +135,11 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
     )
 
 
+def _headers(message: RawStreamMsg) -> Mapping[str, str]:
+    """As text: where there are bytes beyond ASCII, the library gives something else."""
+    return {name: str(value) for name, value in (message.headers or {}).items()}
+
+
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
-
-
-def _again(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if not name.lower().startswith(_NOT_AGAIN)}
+    # The server's numbers have 64 bits; anyone may have written these.
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -76,6 +76,7 @@ async def store(
             async with asyncio.timeout(timeout):
                 return await _publish(link, subject, data, more)
     except nats.js.errors.NoStreamResponseError as nobody:
+        await link.require_jetstream(_TRY_SECONDS)
         raise errors.BrokerMisconfigured(
             f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
             "Start one (ems-worker run): it creates the stream EMS_PLANS"

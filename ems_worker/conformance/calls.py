@@ -29,6 +29,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_OUTCOMES = {value.number: value.name.removeprefix("START_OUTCOME_") for value in pb.StartOutcome.DESCRIPTOR.values}
 
 T = TypeVar("T")
 
@@ -117,16 +118,18 @@ class Watch:
 
 
 def verdict(response: pb.StartSimulationResponse) -> Reply:
-    """What a response says."""
-    match response.outcome:
-        case pb.START_OUTCOME_ACCEPTED:
-            return Reply(ACCEPTED, response.message)
-        case pb.START_OUTCOME_ALREADY_EXISTS:
-            return Reply(ALREADY_EXISTS, response.message)
-        case pb.START_OUTCOME_REJECTED:
-            code = _CODES.get(response.status_code, f"status code {response.status_code}")
-            return Reply(code if response.status_code else "REJECTED without a status_code", response.message)
-    return Reply("a response whose outcome isn't set", response.message)
+    """What a response says. By the worker's rule an outcome that isn't set is ACCEPTED: the call's status was OK."""
+    named = f"the StartSimulationResponse.outcome {_OUTCOMES.get(response.outcome, response.outcome)}"
+    if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
+        return Reply(ALREADY_EXISTS, response.message)
+    if response.status_code:
+        code = _CODES.get(response.status_code, f"status code {response.status_code}")
+        return Reply(code, ": ".join(filter(None, (named, response.message))))
+    if response.outcome == pb.START_OUTCOME_ACCEPTED:
+        return Reply(ACCEPTED, response.message)
+    if response.outcome == pb.START_OUTCOME_UNSPECIFIED:
+        return Reply(ACCEPTED, "StartSimulationResponse.outcome isn't set, which counts as ACCEPTED")
+    return Reply(f"{named} without a status_code", response.message)
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from ems_worker import errors
 from ems_worker.conformance import check, configurations, kit, orchestrator, report, simulator
+from ems_worker.terminal import streams
 
 _OK, _FAILED, _USAGE, _UNREACHABLE, _INTERRUPTED = 0, 1, 2, 4, 130
 _EPILOG = "Exit codes: 0 all passed, 1 a check failed, 2 usage, 4 orchestrator or broker unreachable, 130 interrupted."
@@ -20,6 +21,7 @@ _MOST_WORDS = 500
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The entry point; the exit code."""
+    streams.guard()
     given = _parser().parse_args(arguments)
     suite = _SUITES[given.what]
     if given.list:
@@ -144,11 +146,11 @@ def _seconds(text: str) -> float:
 
 
 def _out(*lines: str) -> None:
-    print("\n".join(lines), flush=True)  # noqa: T201 - the command's data
+    streams.out("\n".join(lines))
 
 
 def _say(code: int, words: str) -> int:
-    print(f"error: {words}", file=sys.stderr)  # noqa: T201 - the command's own error
+    streams.say(f"error: {words}")
     return code
 
 

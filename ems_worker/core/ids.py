@@ -3,7 +3,8 @@
 import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 EXPERIMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -42,6 +43,29 @@ def parse_simulation_id(text: str) -> SimulationId | None:
     if found is None:
         return None
     return SimulationId(found["experiment"], int(found["point"]), int(found["replicate"]), int(found["attempt"]))
+
+
+def in_lower_case(experiment_ids: Iterable[str]) -> dict[str, str]:
+    """The ids by themselves in lower case, without those that are told apart by case alone."""
+    found: dict[str, str] = {}
+    twice = set()
+    for name in experiment_ids:
+        if found.setdefault(name.lower(), name) != name:
+            twice.add(name.lower())
+    return {lower: name for lower, name in found.items() if lower not in twice}
+
+
+def in_other_case(text: str, experiments: Mapping[str, str]) -> SimulationId | None:
+    """The run of these experiments whose name differs from the text in upper and lower case alone, if there is one.
+
+    `experiments` is what `in_lower_case` gives.
+    """
+    found = parse_simulation_id(text.lower())
+    name = experiments.get(found.experiment_id) if found is not None else None
+    if found is None or name is None:
+        return None
+    meant = replace(found, experiment_id=name)
+    return meant if str(meant) != text else None
 
 
 def experiment_id(name: str, stream_created_ns: int, sequence: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ems_worker import client, errors
 from ems_worker.local import platform, process, results, up
+from ems_worker.terminal import streams
 
 _DIRECTORY = Path("demo-data")
 _MANIFEST_SECONDS = 10.0
@@ -28,14 +29,15 @@ def main() -> int:
         description="Runs a plan on a platform of its own and shows the results.",
     )
     parser.add_argument("plan", type=Path, help="the plan, e.g. examples/reef_heat.yaml")
+    streams.guard()
     given = parser.parse_args()
     try:
         code = up.until_told(_demo(given.plan))
     except errors.EmsError as failed:
-        up.say(f"error: {failed}")
+        streams.say(f"error: {failed}")
         return _FAILED
     if code is None:
-        up.say("interrupted; everything is stopped")
+        streams.say("interrupted; everything is stopped")
         return _INTERRUPTED
     return code
 
@@ -43,42 +45,44 @@ def main() -> int:
 async def _demo(plan: Path) -> int:
     began = time.monotonic()
     _wipe(_DIRECTORY)
-    async with platform.Platform(platform.Options(_DIRECTORY), up.say) as here:
+    async with platform.Platform(platform.Options(_DIRECTORY), streams.say) as here:
         keeping = asyncio.create_task(here.watch())
         try:
             code = await _run(plan, here.addresses)
         finally:
             keeping.cancel()
-        up.say("stopping everything")
+        streams.say("stopping everything")
     if code == _OK:
         took = time.monotonic() - began
-        _out(f"\nEverything is stopped again, after {took:.0f} s. Your own plan, your own simulator: see README.md.")
+        streams.out(
+            f"\nEverything is stopped again, after {took:.0f} s. Your own plan, your own simulator: see README.md."
+        )
     return code
 
 
 async def _run(plan: Path, at: platform.Addresses) -> int:
     """Publishes the plan with the command that anybody would use, follows it to its end, shows and exports it."""
     command = [str(plan), "--wait", "--server", at.nats_url]
-    up.say(f"$ ems-publish {shlex.join(command)}")
+    streams.say(f"$ ems-publish {shlex.join(command)}")
     if code := await _command("publish", *command):
-        up.say(f"error: ems-publish ended with exit code {code}; the platform's logs are in {_DIRECTORY}/logs")
+        streams.say(f"error: ems-publish ended with exit code {code}; the platform's logs are in {_DIRECTORY}/logs")
         return _FAILED
     async with client.EmsClient(at.nats_url) as ems:
         # The platform is new: there is one experiment.
         [experiment_id] = [one["experiment_id"] async for one in ems.experiments()]
         table = results.rows(await ems.get(experiment_id), [point async for point in ems.points(experiment_id)])
-    _out(f"\n{experiment_id}: what came out, the best first\n")
+    streams.out(f"\n{experiment_id}: what came out, the best first\n")
     results.show(table)
 
     exported = _DIRECTORY / f"{experiment_id}.csv"
     code = await _command("ems", "export", experiment_id, "--output", str(exported), "--server", at.nats_url)
     jsonl = _DIRECTORY / "worker" / f"{experiment_id}.manifest.jsonl"
     if code or not await _appears(jsonl):
-        up.say(f"error: the exports are missing; the platform's logs are in {_DIRECTORY}/logs")
+        streams.say(f"error: the exports are missing; the platform's logs are in {_DIRECTORY}/logs")
         return _FAILED
     runs = _DIRECTORY / "orchestrator" / "runs"
     simulations = sum(1 for _ in runs.glob("*/exit"))
-    _out(
+    streams.out(
         f"\n{simulations} simulation processes ran. What they left:\n"
         f"  manifest (SQLite)   {_DIRECTORY / 'worker' / 'manifest.db'}\n"
         f"  a line a job, JSON  {jsonl}\n"
@@ -123,10 +127,6 @@ def _wipe(directory: Path) -> None:
                 shutil.rmtree(entry)
             elif entry != lock:
                 entry.unlink()
-
-
-def _out(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the demo's results
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.box
-import rich.console
 import rich.table
+
+from ems_worker.terminal import drawing, text
 
 Document = Mapping[str, Any]
 
@@ -33,15 +34,14 @@ def rows(experiment: Document, points: Iterable[Document]) -> list[list[str]]:
 
 def show(table: Sequence[Sequence[str]]) -> None:
     """Prints header and rows on stdout: with lines on a terminal, as plain columns anywhere else."""
-    header, *body = table
+    header, *body = ([text.line(cell) for cell in row] for row in table)
     terminal = sys.stdout.isatty()
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1))
     for title in header:
         drawn.add_column(title, justify="right")
     for row in body:
         drawn.add_row(*row)
-    console = rich.console.Console(markup=False, highlight=False, width=None if terminal else _UNBOUNDED)
-    console.print(drawn)
+    drawing.Console(sys.stdout, None if terminal else _UNBOUNDED).print(drawn)
 
 
 def _rank(point: Document, metric: str, sign: float) -> tuple[bool, float, int]:

@@ -3,11 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.local import platform, ports
 from ems_worker.local.orchestrator import simulation
+from ems_worker.terminal import streams
 
 # Where ems-publish, ems and ems-worker look when nothing is said.
 _NATS_PORT, _HTTP_PORT = 4222, 8080
@@ -83,15 +82,15 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int | None:
 async def _up(options: platform.Options, json_output: bool) -> int:
     async with contextlib.AsyncExitStack() as stack:
         async with ports.turn():
-            here = await stack.enter_async_context(platform.Platform(_with_ports(options), say))
+            here = await stack.enter_async_context(platform.Platform(_with_ports(options), streams.say))
         if json_output:
-            print(json.dumps(dataclasses.asdict(here.addresses)), flush=True)  # noqa: T201 - the command's output
+            streams.out_json(dataclasses.asdict(here.addresses))
         else:
-            print(_welcome(here.addresses), flush=True)  # noqa: T201
+            streams.out(_welcome(here.addresses))
         try:
             await here.watch()
         finally:
-            say("stopping")
+            streams.say("stopping")
     return 0
 
 
@@ -125,8 +124,3 @@ def _welcome(addresses: platform.Addresses) -> str:
         f"Publish a plan: ems-publish{server} examples/reef_heat.yaml --wait\n"
         "Ctrl-C stops everything."
     )
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - what a command says

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 from ems_worker import errors
 from ems_worker.reading import process
 from ems_worker.service.examination import Examination
+from ems_worker.terminal import streams
 
 _LENGTH_BYTES: Final = 8
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Runs until its standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the worker and to this; the worker decides
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
+    streams.guard()
     sys.stdout = sys.stderr  # nothing that is printed gets among the answers
     begin: process.Begin = pickle.loads(_receive(questions))  # noqa: S301  # from our parent
     _limit(begin.most_memory, begin.most_seconds)

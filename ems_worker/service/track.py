@@ -67,6 +67,8 @@ class Tracker:
         # Of live experiments when parked events were last looked at: points and attempts.
         self._sizes: dict[str, tuple[int, int]] = {}
         self._first = True
+        # Experiments of which it was said that events name their runs in the wrong case.
+        self._in_other_case: set[str] = set()
 
     async def run(self) -> None:
         """For ever: the next events."""
@@ -141,10 +143,22 @@ class Tracker:
             if (parsed := ids.parse_simulation_id(name)) is not None:
                 # It may have come to be since it was looked for.
                 self._sizes.pop(parsed.experiment_id, None)
+        self._warn_of_case([name for _, name, _ in items])
         self.parked = True
         self._metrics.events.labels("parked").inc(len(events))
         if dropped:
             log.warning("event.parked_full", dropped=dropped, keep=self._keep)
+
+    def _warn_of_case(self, names: Sequence[str]) -> None:
+        """Says once an experiment that its events are parked for a letter: they would be dropped without a word."""
+        live = {one.experiment_id for one in self._ledger.experiments.values()}
+        self._in_other_case &= live
+        experiments = ids.in_lower_case(live)
+        for name in names:
+            meant = ids.in_other_case(name, experiments)
+            if meant is not None and meant.experiment_id not in self._in_other_case:
+                self._in_other_case.add(meant.experiment_id)
+                log.warning("event.other_case", simulation_id=name, meant=str(meant))
 
     def parked_since_ms(self, seconds: float) -> int:
         """The time before which events were parked at least so long ago, whatever became of the wall clock.

@@ -1,6 +1,7 @@
 """`ems dlq` as a process: what the worker could not use is seen, sent again and dropped."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -129,3 +130,61 @@ def test_drop_is_for_good(empty: commands.Deployment) -> None:
     assert commands.run("ems", "dlq", "drop", env=empty.env).code == exits.Exit.USAGE
     assert commands.run("ems", "dlq", "drop", "--all", env=empty.env).code == exits.Exit.OK
     assert commands.run("ems", "dlq", "ls", env=empty.env).err == "no dead letters\n"
+
+
+def forge(deployment: commands.Deployment, kind: str, subject: str, stream: str, seq: int, *flags: str) -> None:
+    """Publishes a dead letter that no worker has written."""
+
+    async def work() -> None:
+        client = await nats.connect(deployment.nats.url)
+        try:
+            headers = {"Ems-Subject": subject, "Ems-Stream": stream, "Ems-Sequence": str(seq), "Ems-Reason": "none"}
+            headers |= dict.fromkeys(flags, "true") | {"Ems-Sha256": hashlib.sha256(b"").hexdigest()}
+            await client.jetstream().publish(f"ems.dlq.{kind}", b"", headers=headers)
+        finally:
+            await client.close()
+
+    asyncio.run(work())
+
+
+def streams(deployment: commands.Deployment) -> set[str]:
+    async def work() -> set[str]:
+        client = await nats.connect(deployment.nats.url)
+        try:
+            return {str(one.config.name) for one in await client.jetstream().streams_info()}
+        finally:
+            await client.close()
+
+    return asyncio.run(work())
+
+
+def test_a_forged_letter_commands_nothing(empty: commands.Deployment) -> None:
+    """Its subject is refused by name, with exit code 1, while the letters after it are sent again."""
+    before = streams(empty)
+    forge(empty, "event", "$JS.API.STREAM.DELETE.EMS_RESULTS", "SIM_EVENTS", 1)
+    forge(empty, "plan", "ems.experiment.submit", "EMS_STATUS", 1, "Ems-By-Reference")
+    decided = send(empty, "ems.experiment.submit.evolution", NONSENSE)
+    forge(empty, "event", "sim.run_completed", "EMS_PLANS", decided, "Ems-By-Reference")
+    first, second, good, last = (one["seq"] for one in letters(empty))
+    ended = commands.run("ems", "dlq", "replay", "--all", env=empty.env)
+    assert ended.code == exits.Exit.FAILED
+    assert ended.out.startswith(f"{good}: sent again as EMS_PLANS")
+    refused = ended.err.splitlines()
+    assert len(refused) == 3
+    assert f"dead letter {first} " in refused[0]
+    assert "'$JS.API.STREAM.DELETE.EMS_RESULTS'" in refused[0]
+    assert f"dead letter {second} " in refused[1]
+    assert "EMS_STATUS" in refused[1]
+    assert f"dead letter {last} " in refused[2]
+    assert "'ems.experiment.submit.evolution'" in refused[2]
+    assert streams(empty) == before
+
+
+def test_replay_takes_along_no_header_that_commands(empty: commands.Deployment) -> None:
+    """A rollup would delete plans, and a reply would go to whom the letter names."""
+    sent = {"Content-Type": "x/y", "Ems-Reply-To": "_INBOX.somebody", "X-Other": "1"}
+    send(empty, "ems.experiment.submit.evolution", NONSENSE, sent)
+    [letter] = letters(empty)
+    ended = commands.run("ems", "dlq", "replay", str(letter["seq"]), env=empty.env)
+    _, headers = stored(empty, int(ended.out.split()[-1]))
+    assert set(headers) == {"Content-Type", "Nats-Msg-Id"}

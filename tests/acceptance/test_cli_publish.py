@@ -216,6 +216,30 @@ def test_waiting_ends_at_the_timeout_with_exit_code_5(deployment: commands.Deplo
     assert "slow-two has not ended in time" in ended.err
 
 
+def test_a_strangers_plan_publishes_no_file_of_ours(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """By no command that reads plans, from a file or from standard input; where the user allows it, it is read."""
+    secret = tmp_path / "secrets" / "prod.yaml"
+    secret.parent.mkdir()
+    secret.write_text("layer: {food: 1, password: hunter2}\n")
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    plan = folder / "plan.yaml"
+    text = "experiment_id: stranger\nbase_config_file_path: {}\nparameter_space: {{layer.food: [1, 2]}}\n"
+    plan.write_text(text.format("../secrets/prod.yaml"))
+    before = submissions(deployment)
+    for command in (["ems-publish"], ["ems-publish", "--dry-run"], ["ems", "validate"]):
+        for argument, given in ((str(plan), ""), ("-", text.format(secret))):
+            ended = commands.run(*command, argument, env=deployment.env, given=given)
+            assert ended.code == exits.Exit.INVALID_PLAN, ended
+            assert "--allow-files-from" in ended.err
+            assert "hunter2" not in ended.out + ended.err
+            allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
+            if command != ["ems-publish"]:
+                ended = commands.run(*command, argument, *allowed, env=deployment.env, given=given)
+                assert ended.code == exits.Exit.OK, ended
+    assert submissions(deployment) == before
+
+
 def test_on_a_terminal_it_shows_a_bar(deployment: commands.Deployment, tmp_path: Path) -> None:
     """And ends as it does anywhere else."""
     main, terminal = pty.openpty()

@@ -20,7 +20,7 @@ from nats.js.api import StreamConfig
 from nats.micro.request import Request, ServiceError
 
 from ems_worker import client, errors
-from ems_worker.local import ports
+from ems_worker.local import nats_server, ports
 from tests.support import servers, wait
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -116,6 +116,39 @@ async def test_plans_without_a_stream_are_refused_with_the_remedy(ems: client.Em
     """Nobody would ever find them."""
     with pytest.raises(errors.BrokerMisconfigured, match=r"no worker has ever run there.*EMS_PLANS"):
         await ems.publish(b"plan")
+
+
+@pytest.mark.parametrize("account", [True, False], ids=["for the account", "altogether"])
+async def test_where_jetstream_is_off_the_remedy_is_to_turn_it_on(tmp_path: Path, account: bool) -> None:
+    """A worker can't make the stream either."""
+    async with contextlib.AsyncExitStack() as stack:
+        if account:
+            more = "accounts { A: {jetstream: enabled}, B: {users: [{user: b, password: b}]} }\nno_auth_user: b\n"
+            url = (await stack.enter_async_context(servers.NatsServer(tmp_path / "nats", more=more))).url
+        else:
+            port = ports.free_port()
+            url = f"nats://{ports.LOOPBACK}:{port}"
+            command = [str(nats_server.find_executable()), "-a", ports.LOOPBACK, "-p", str(port)]
+            await stack.enter_async_context(servers.Program("nats-server", command, log=tmp_path / "log"))
+            await wait.until(lambda: "Server is ready" in (tmp_path / "log").read_text(), what="nats-server")
+        async with client.EmsClient(url) as ems:
+            with pytest.raises(errors.BrokerMisconfigured, match=r"JetStream off.*--jetstream"):
+                await ems.publish(b"plan")
+
+
+async def test_an_answer_that_cannot_be_smaller_says_what_helps(ems: client.EmsClient, other: Client) -> None:
+    """One configuration, or a page of one: nobody can ask for fewer."""
+
+    def too_large(asked: dict[str, Any]) -> Any:
+        raise ServiceError("413", "the reply has 2 bytes and the server takes 1: ask for fewer")
+
+    for verb in ("config", "points"):
+        await serve(other, verb, too_large)
+    with pytest.raises(errors.RequestRefused, match=r"1,048,576 bytes.*raise max_payload"):
+        await ems.config("reef-p000000-r000-a1")
+    with pytest.raises(errors.RequestRefused, match=r"1,048,576 bytes.*raise max_payload"):
+        async for _ in ems.points("reef"):
+            pass
 
 
 @pytest.mark.usefixtures("streams")
@@ -281,7 +314,7 @@ async def test_pages_that_do_not_fit_are_asked_for_smaller(ems: client.EmsClient
     await serve(other, "results", page)
     assert [one["seq"] async for one in ems.results("e", after_seq=3)] == list(range(4, 21))
     most = 0
-    with pytest.raises(errors.RequestRefused, match="too large"):
+    with pytest.raises(errors.RequestRefused, match="raise max_payload"):
         _ = [one async for one in ems.results("e")]
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ems_worker.conformance import check, kit, orchestrator
+from ems_worker.adapters.orchestrator import commands
+from ems_worker.conformance import calls, check, kit, orchestrator
+from ems_worker.core.outcome import Outcome
+from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.support import local_orchestrator, servers, wrong_orchestrator
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
@@ -17,6 +20,7 @@ FINDS = {
     "knows-all": ("start-accepted", "answered ALREADY_EXISTS instead of ACCEPTED"),
     "never-ends": ("run-ends", "neither sim.run_completed nor sim.run_failed"),
     "restarts-running": ("known-while-running", "a running run was answered ACCEPTED"),
+    "no-outcome": ("known-when-ended", "StartSimulationResponse.outcome isn't set, which counts as ACCEPTED"),
     "restarts-ended": ("known-when-ended", "an ended run was answered ACCEPTED"),
     "check-then-act": ("ten-connections", "10 ACCEPTED"),
     "any-sha": ("other-config-sha", "answered ALREADY_EXISTS instead of FAILED_PRECONDITION"),
@@ -116,7 +120,7 @@ class Scripted:
 
     def options(self, *only: str) -> kit.Options:
         """A kit against it whose runs take next to no time."""
-        timeout = 1.0 if self._way else 10.0
+        timeout = 10.0 if self._way in ("", "unset") else 1.0
         return kit.Options(
             self.address,
             self._broker.url,
@@ -139,9 +143,13 @@ async def scripted(broker: servers.NatsServer, way: str = "") -> AsyncIterator[S
         await one.stop()
 
 
-async def test_a_right_orchestrator_passes_all(broker: servers.NatsServer) -> None:
-    """The scripted orchestrator that is wrong in no way passes: what the others fail for is what is wrong with them."""
-    async with scripted(broker) as one:
+@pytest.mark.parametrize("way", ["", "unset"])
+async def test_a_right_orchestrator_passes_all(broker: servers.NatsServer, way: str) -> None:
+    """The scripted orchestrator that is wrong in no way passes: what the others fail for is what is wrong with them.
+
+    One that sets no outcome where it accepts a run is right too: the worker takes it so.
+    """
+    async with scripted(broker, way) as one:
         found = await results(one.options())
     assert {name: one.words for name, one in found.items() if one.outcome is not check.Outcome.PASSED} == {}
 
@@ -179,3 +187,18 @@ async def test_what_is_left_out_is_skipped_with_words(broker: servers.NatsServer
         "broker-outage": "give --broker-restart-command",
         "known-after-restart": "give --restart-command",
     }
+
+
+@pytest.mark.parametrize("outcome", [*pb.StartOutcome.values(), 7])
+@pytest.mark.parametrize("code", [0, 3, 9, 99])
+def test_the_kit_reads_a_response_as_the_worker_does(outcome: int, code: int) -> None:
+    """Whatever outcome and status code are in it, or are not: one rule, and the kit names the field."""
+    response = pb.StartSimulationResponse(simulation_id="a", status_code=code)
+    response.outcome = outcome  # type: ignore[assignment]  # a later orchestrator may have others
+    worker, found = commands.read("a", response), calls.verdict(response)
+    submitted = worker.outcome is Outcome.SUBMITTED
+    assert submitted is (found.verdict in (calls.ACCEPTED, calls.ALREADY_EXISTS))
+    if worker.code not in ("OK", "ALREADY_EXISTS", "UNKNOWN"):
+        assert found.verdict == worker.code
+    if outcome not in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_ALREADY_EXISTS):
+        assert "StartSimulationResponse.outcome" in str(found)

@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import structlog.testing
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ems_worker.core.run import RunState
@@ -161,6 +162,22 @@ async def test_events_of_unknown_runs_wait_and_are_applied_once_their_run_is_kno
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.COMPLETED
         assert [one.simulation_id for one in await desk.manifest.parked()] == ["somebody-elses"]
         assert desk.tracker.parked
+
+
+async def test_events_that_name_their_runs_in_the_wrong_case_are_said_once(tmp_path: Path) -> None:
+    """With an example and the name that is meant: else they are parked, and dropped, without a word."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2))
+        names = await desk.launch(live)
+        with structlog.testing.capture_logs() as lines:
+            for name in names:
+                await desk.hear("completed", name.upper(), metrics={"population": 8})
+            await desk.hear("started", "SOMEBODY-ELSES-P000000-R000-A1")
+        said = [line for line in lines if line["event"] == "event.other_case"]
+        assert said == [
+            {"event": "event.other_case", "log_level": "warning", "simulation_id": names[0].upper(), "meant": names[0]}
+        ]
+        assert desk.count("ems_events_total", verdict="parked") == 3
 
 
 @pytest.mark.parametrize("name", ["reef-p{}-r000-a1", "reef-p000000-r{}-a1", "reef-p000000-r000-a{}"])

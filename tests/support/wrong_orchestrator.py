@@ -29,6 +29,12 @@ from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 
 METRICS = {"population": 7.0}
 SLOTS = 100
+# What a new run is answered, but for ACCEPTED; "unset" isn't wrong.
+_NEW = {
+    "knows-all": pb.START_OUTCOME_ALREADY_EXISTS,
+    "unset": pb.START_OUTCOME_UNSPECIFIED,
+    "no-outcome": pb.START_OUTCOME_UNSPECIFIED,
+}
 Context = grpc.aio.ServicerContext[Any, Any]
 Payload = run_events_pb2.RunStarted | run_events_pb2.RunCompleted | run_events_pb2.RunFailed
 _KINDS = {
@@ -137,11 +143,12 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         if known is not None and not again:
             if self._way == "tells-again":
                 self._do(self._tell(run_events_pb2.RunStarted(simulation_id=name, started_at=_now())))
-            return pb.StartSimulationResponse(simulation_id=name, outcome=pb.START_OUTCOME_ALREADY_EXISTS)
+            outcome = pb.START_OUTCOME_UNSPECIFIED if self._way == "no-outcome" else pb.START_OUTCOME_ALREADY_EXISTS
+            return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)
         self._runs[name] = Run(command.config_sha)
         await self._take(1)
         self._do(self._run(name, float(command.config.split()[0])))
-        outcome = pb.START_OUTCOME_ALREADY_EXISTS if self._way == "knows-all" else pb.START_OUTCOME_ACCEPTED
+        outcome = _NEW.get(self._way, pb.START_OUTCOME_ACCEPTED)
         return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)
 
     async def _run(self, name: str, seconds: float) -> None:

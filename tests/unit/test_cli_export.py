@@ -156,3 +156,27 @@ async def test_a_directory_or_a_link_to_itself_cannot_be_written(tmp_path: Path,
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(exits.Misused, match="can't be written: "):
         await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, tmp_path / name)
+
+
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1")
+
+
+async def test_texts_that_would_be_formulas_can_be_kept_from_being_computed(tmp_path: Path) -> None:
+    """Texts and names of columns, never numbers; without being asked a CSV has what the plan and its runs said."""
+    hostile = [
+        job(number, params={"food": text}, labels={"=n": text}, metrics={"population": -1.5}, error={"message": text})
+        for number, text in enumerate(FORMULAS)
+    ]
+    file = tmp_path / "safe.csv"
+    await export.write(stream(*hostile), DETAILS, export.Format.CSV, file, safe=True)
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    for row, text in zip(rows, FORMULAS, strict=True):
+        assert row["param.food"] == row["label.=n"] == row["error_message"] == f"'{text}"
+        assert (row["metric.population"], row["experiment_id"]) == ("-1.5", "e")
+    plain = tmp_path / "plain.csv"
+    await export.write(stream(*hostile), DETAILS, export.Format.CSV, plain)
+    with plain.open(newline="") as opened:
+        assert [row["param.food"] for row in csv.DictReader(opened)] == list(FORMULAS)
+    with pytest.raises(exits.Misused, match="csv"):
+        await export.write(stream(), DETAILS, export.Format.JSONL, None, safe=True)

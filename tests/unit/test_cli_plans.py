@@ -1,6 +1,7 @@
 """Plans on the publisher's side: the message is the plan and its base configuration, nothing else."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.cli import plans, problems, publish
+from ems_worker.cli import exits, plans, problems, publish
 from ems_worker.core import canonical, documents
 from ems_worker.core.records import Verdict
 
@@ -115,6 +116,55 @@ def test_an_absent_base_file_is_told_at_the_line_that_names_it(tmp_path: Path) -
     (problem,) = caught.value.problems
     assert (problem.code, problem.line, problem.column) == ("base_not_readable", 2, 24)
     assert str(tmp_path) in problem.message
+
+
+def refused(file: plans.PlanFile) -> errors.Problem:
+    with pytest.raises(errors.PlanRejected) as caught:
+        plans.check(file)
+    (problem,) = caught.value.problems
+    assert problem.code == "base_not_readable"
+    return problem
+
+
+def test_a_plan_reads_nothing_outside_its_own_directory(tmp_path: Path) -> None:
+    """What it names is published, and a plan may come from anyone: no `..`, no absolute path, no link out."""
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(BASE)
+    (folder / "link.yaml").symlink_to(secret)
+    (folder / "folder").symlink_to(tmp_path)
+    for path in ("../secret.yaml", str(secret), "link.yaml", "folder/secret.yaml", "../nothing.yaml"):
+        problem = refused(plan_file(folder, PLAN.replace("base.yaml", path)))
+        assert "outside" in problem.message
+        assert "--allow-files-from" in problem.message
+        assert (problem.line, problem.path) == (2, "base_config_file_path")
+
+
+def test_files_below_an_allowed_directory_are_read(tmp_path: Path) -> None:
+    """Relative to the plan still, whatever links lead there; also below the plan's own directory, with `..` in it."""
+    folder, bases = tmp_path / "plans", tmp_path / "bases"
+    folder.mkdir()
+    bases.mkdir()
+    (bases / "sea.yaml").write_text(BASE)
+    (tmp_path / "linked").symlink_to(bases)
+    for path in ("../bases/sea.yaml", str(bases / "sea.yaml"), "../plans/base.yaml"):
+        plan_file(folder, PLAN.replace("base.yaml", path))
+        file = plans.read(str(folder / "plan.yaml"), [folder, tmp_path / "linked"])
+        assert plans.check(file).base == yaml_reader.read_base(BASE.encode()).data
+
+
+def test_a_directory_that_is_none_cannot_be_allowed(tmp_path: Path) -> None:
+    """A misspelt one would be refused later, with words that say otherwise."""
+    with pytest.raises(exits.Misused, match="no such directory"):
+        plans.read("-", [tmp_path / "nothing"])
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A directory, or a pipe that nobody writes into."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a file" in refused(plan_file(tmp_path, PLAN.replace("base.yaml", "pipe"))).message
+    assert "not a file" in refused(plan_file(tmp_path, PLAN.replace("base.yaml", "."))).message
 
 
 def test_bytes_that_are_no_text_are_an_invalid_plan(tmp_path: Path) -> None:

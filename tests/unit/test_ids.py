@@ -60,3 +60,19 @@ def test_a_derived_experiment_id_shows_the_name_and_tells_messages_apart() -> No
     assert derived != ids.experiment_id("Größe & Wärme: Riff #2", 1_700_000_000_000_000_000, 2)
     assert derived != ids.experiment_id("Größe & Wärme: Riff #2", 1_700_000_000_000_000_001, 1)
     assert ids.experiment_id("魚", 1, 1).startswith("experiment-")
+
+
+def test_a_name_in_the_wrong_case_is_recognized() -> None:
+    """By the experiments that there are; a name that is right is none, whether there is such a run or not."""
+    experiments = ids.in_lower_case(["Reef", "deep-sea"])
+    for text, meant in (("REEF-P000001-R000-A1", "Reef-p000001-r000-a1"), ("Deep-Sea-p1-r1-a1", None)):
+        found = ids.in_other_case(text, experiments)
+        assert (found and str(found)) == meant
+    assert str(ids.in_other_case("reef-p000001-r000-a1", experiments)) == "Reef-p000001-r000-a1"
+    for text in ("Reef-p000001-r000-a1", "other-p000001-R000-a1", "nonsense", ""):
+        assert ids.in_other_case(text, experiments) is None
+
+
+def test_experiments_that_differ_in_case_alone_are_not_mixed_up() -> None:
+    """Nobody can say which one a third spelling means."""
+    assert ids.in_lower_case(["Reef", "reef", "REEF", "sea"]) == {"sea": "sea"}

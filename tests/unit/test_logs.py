@@ -9,6 +9,8 @@ import pytest
 import structlog
 
 from ems_worker import logs
+from ems_worker.terminal import streams
+from tests.support import hostile_words
 
 
 class Disk(io.StringIO):
@@ -52,3 +54,37 @@ def test_a_log_that_can_not_be_written_stops_nobody(disk: Disk) -> None:
     structlog.get_logger().info("kept")
     [line] = disk.getvalue().splitlines()
     assert json.loads(line)["event"] == "kept"
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_log_for_people_commands_no_terminal(disk: Disk, guarded: bool) -> None:
+    """Names, values and exceptions are shown, in our colours on a terminal, each event on a line of its own."""
+    terminal: Disk | Terminal = Terminal() if guarded else disk
+    logs.configure("info", "console", streams.guarded(terminal))
+    log = structlog.get_logger()
+    log.warning("some.event", reason=f"{hostile_words.ALL}\nsome.other", named=[hostile_words.ALL])
+    log.warning("some.event", **{hostile_words.ALL: 1})
+    try:
+        raise ValueError(hostile_words.ALL)
+    except ValueError:
+        log.exception("some.failure")
+    shown = terminal.getvalue()
+    assert shown.count(hostile_words.WITNESS) == 4 * hostile_words.ALL.count(hostile_words.WITNESS)
+    assert ("\x1b[" in shown) is guarded
+    assert not hostile_words.found(hostile_words.without_ours(shown))
+    assert len([line for line in shown.splitlines() if "some." in line]) == 3
+
+
+def test_a_log_for_programs_is_escaped(disk: Disk) -> None:
+    """Whoever looks at its file on a terminal is safe, and a reader of JSON gets what was said."""
+    structlog.get_logger().info("some.event", reason=hostile_words.ALL)
+    shown = disk.getvalue()
+    assert not hostile_words.found(shown)
+    assert json.loads(shown)["reason"] == hostile_words.ALL

@@ -90,15 +90,16 @@ def oversize(command: Command, limit: int) -> Answer:
 
 
 def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
-    """The answer that a response gives. An outcome that isn't set counts as accepted: the call's status was OK."""
+    """The answer that a response gives. An outcome that isn't set counts as accepted: the call's status was OK.
+
+    One that nobody knows, or a rejection without a status code, says nothing.
+    """
     if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
         return answer(simulation_id, "ALREADY_EXISTS", response.message)
-    if response.outcome == pb.START_OUTCOME_REJECTED:
-        code = _NAMES.get(response.status_code, "UNKNOWN")
-        return answer(simulation_id, code if code != "OK" else "UNKNOWN", response.message)
     if response.outcome in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_UNSPECIFIED) and not response.status_code:
         return answer(simulation_id, "OK", response.message)
-    return answer(simulation_id, _NAMES.get(response.status_code, "UNKNOWN"), response.message)
+    code = _NAMES.get(response.status_code, "UNKNOWN")
+    return answer(simulation_id, code if code != "OK" else "UNKNOWN", response.message)
 
 
 def read_batch(batch: Sequence[Command], reply: pb.StartSimulationsResponse) -> list[Answer]:

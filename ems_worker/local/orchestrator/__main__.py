@@ -8,19 +8,22 @@ from pathlib import Path
 
 import structlog
 
-from ems_worker import errors, settings
+from ems_worker import errors, logs, settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import server, simulation
+from ems_worker.terminal import streams
 
 _BUILT_IN_MODEL = "reef-1"
 
 
 def main() -> int:
     """0 after an orderly stop, 1 where it couldn't start, 2 for a wrong command line."""
+    streams.guard()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            logs.cleaned,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger("INFO"),
@@ -29,10 +32,10 @@ def main() -> int:
     try:
         asyncio.run(server.run(_options()))
     except errors.SettingsError as wrong:
-        print(f"error: {wrong}", file=sys.stderr)  # noqa: T201 - a command's own error
+        streams.say(f"error: {wrong}")
         return 2
     except process.PlatformFailed as failed:
-        print(f"error: {failed}", file=sys.stderr)  # noqa: T201 - a command's own error
+        streams.say(f"error: {failed}")
         return 1
     return 0
 
