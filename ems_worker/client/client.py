@@ -112,7 +112,7 @@ class EmsClient:
         """The `ems.decision.v1` about the plan with this sequence number. Raises errors.NoAnswer after `timeout`."""
         try:
             async with asyncio.timeout(timeout):
-                since = await self._stored_at(seq)
+                since = await self._plans_since()
                 async with contextlib.aclosing(self._latest(f"{_DECISION}.{seq}", since)) as decisions:
                     async for document in decisions:
                         return document
@@ -234,19 +234,19 @@ class EmsClient:
             if cursor is None:
                 return
 
-    async def _stored_at(self, seq: int) -> datetime | None:
-        """When the plan of this sequence number was stored; None where that can't be told."""
+    async def _plans_since(self) -> datetime | None:
+        """When the stream of plans was made; None where that can't be told: then a decision counts whatever its age."""
         try:
             with self._connection.translated():
-                return (await self._connection.client.jetstream().get_msg(_PLANS_STREAM, seq)).time
+                return (await self._connection.client.jetstream().stream_info(_PLANS_STREAM)).created
         except (errors.EmsError, nats.errors.NoRespondersError, nats.js.errors.NotFoundError):
-            return None  # not allowed to read the stream: then a decision counts whatever its age
+            return None
 
     async def _latest(self, subject: str, since: datetime | None = None) -> AsyncGenerator[Document, None]:
         """The stored message of a subject and live ones, for ever; what was missed while disconnected is looked up.
 
         Subscribed before the look, so that nothing falls between them; a document may come twice. Stored before
-        `since`: about a namesake, of the time before the stream of plans was made anew and counted from 1 again.
+        `since`: about a namesake, of the time before the stream of plans was made anew, and counts from 1 again.
         """
         with self._connection.translated():
             live = await self._connection.client.subscribe(subject)

@@ -163,6 +163,8 @@ async def test_no_decision_in_time_is_no_answer(ems: client.EmsClient) -> None:
 async def test_a_decision_about_a_namesake_is_not_taken_for_ours(ems: client.EmsClient, other: Client) -> None:
     """A stream of plans made anew counts from 1 again; what was decided about the old number 1 is not about ours."""
     await other.jetstream().publish("ems.experiment.decision.1", b'{"decision": "of the old one"}')
+    await other.jetstream().delete_stream("EMS_PLANS")
+    await other.jetstream().add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit"])
     ack = await ems.publish(b"plan")
     assert ack.seq == 1
     with pytest.raises(errors.NoAnswer):
