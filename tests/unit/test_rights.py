@@ -1,0 +1,48 @@
+"""The table of rights agrees with what the worker does, and no role has a right that would be another's."""
+
+import pytest
+
+from ems_worker.adapters.jetstream import consumers, objects, streams
+from ems_worker.core import rights
+
+ASKED = ("publisher", "analysis", "dashboard", "operator")
+
+
+def test_it_names_the_workers_own_streams_and_consumers() -> None:
+    """Rights on other names would be of no use."""
+    assert rights.STREAMS == (*(spec.name for spec in streams.SPECS), objects.STREAM)
+    assert rights.CONSUMERS == ((streams.PLANS, consumers.PLANS), (streams.EVENTS, consumers.EVENTS))
+
+
+@pytest.mark.parametrize("role", rights.ROLES, ids=lambda role: role.name)
+def test_nobody_but_the_administrator_has_a_wildcard_over_the_api(role: rights.Role) -> None:
+    """A wildcard is where rights grow unseen."""
+    wide = [one for one in role.may_publish("me") if one.startswith("$JS.") and one.endswith(">")]
+    allowed = {"worker": ["$JS.ACK.EMS_PLANS.ems-worker-plans.>", "$JS.ACK.SIM_EVENTS.ems-worker-events.>"]}
+    assert wide == (["$JS.>"] if role.name == "admin" else allowed.get(role.name, []))
+
+
+def test_a_user_has_its_name_in_its_subjects() -> None:
+    """Two publishers are two users of one role."""
+    publisher = rights.role("publisher")
+    assert "ems.experiment.submit.evolution" in publisher.may_publish("evolution")
+    assert publisher.may_subscribe("evolution")[-1] == "_INBOX_evolution.>"
+    assert not [one for one in publisher.may_publish("evolution") if "{" in one]
+
+
+def test_the_worker_may_answer_who_may_ask() -> None:
+    """Its rights, and the setting that has to agree with them."""
+    asking = [role.name for role in rights.ROLES if "ems.api.list" in role.may_publish(role.name)]
+    asking += [role.name for role in rights.ROLES if "ems.api.*" in role.may_publish(role.name)]
+    assert sorted(asking) == sorted(ASKED)
+    assert rights.REPLY_PREFIXES == tuple(f"_INBOX_{name}." for name in ASKED)
+    worker = rights.role("worker").may_publish("worker")
+    assert {one for one in worker if one.startswith("_INBOX")} == {f"_INBOX_{name}.>" for name in ASKED}
+
+
+def test_the_configuration_has_one_user_a_role() -> None:
+    """By the keys that it is given."""
+    text = rights.authorization({role.name: f"${role.name.upper()}" for role in rights.ROLES})
+    assert [line.split()[-1] for line in text.splitlines() if "nkey:" in line] == [
+        f"${role.name.upper()}" for role in rights.ROLES
+    ]
