@@ -2,9 +2,9 @@
 
 The configuration in deploy/nats, the broker of `ems up --secured` and the table in docs/security.md are made from it.
 
-A broker checks subjects only, and not those that its own answers go to: who may ask JetStream for something may have the
-answer sent to any subject. So nobody but the worker and the administrator may ask for what others have chosen the bytes
-of, or make a consumer.
+A broker doesn't check the subjects that its own answers go to: who may ask JetStream for something may have the answer
+sent to any subject of the account. So only the worker and the administrator may ask for bytes that others have chosen,
+or make a consumer.
 """
 
 import json
@@ -22,12 +22,12 @@ DOCUMENTS = ("decision", "status", "result", "point", "settled", "change")
 _API = "$JS.API"
 _OBJECTS = ("$O.EMS_PLAN_OBJECTS.C.*", "$O.EMS_PLAN_OBJECTS.M.*")
 _DOCUMENTS = tuple(f"ems.experiment.{kind}.*" for kind in DOCUMENTS)
-_DISCOVERY = tuple(f"$SRV.{verb}{end}" for verb in ("PING", "INFO", "STATS") for end in ("", ".>"))
+_DISCOVERY = tuple(f"$SRV.{verb}{end}" for end in ("", ".>") for verb in ("PING", "INFO", "STATS"))
 # The last status and decision as they are stored. The subject is a part of the request, so this is not the right to
 # read anything else of the stream.
 _STORED = tuple(f"{_API}.DIRECT.GET.EMS_STATUS.ems.experiment.{kind}.*" for kind in ("status", "decision"))
 _QUERIES = tuple(f"ems.api.{verb}" for verb in QUERIES)
-_ENDS = tuple(f"sim.run_{kind}{end}" for kind in ("started", "completed", "failed") for end in ("", ".>"))
+_ENDS = tuple(f"sim.run_{kind}{end}" for end in ("", ".>") for kind in ("started", "completed", "failed"))
 _METRICS = ("sim.run_metrics", "sim.run_metrics.>")
 # Whose questions the worker answers, and who may follow what it publishes.
 _ASKING = ("publisher", "analysis", "dashboard", "operator")
@@ -83,8 +83,8 @@ ROLES = (
             f"{_API}.DIRECT.GET.OBJ_EMS_PLAN_OBJECTS",
             *(
                 f"{_API}.CONSUMER.{verb}.{stream}.{consumer}"
-                for verb in ("INFO", "CREATE", "DELETE", "MSG.NEXT")
                 for stream, consumer in CONSUMERS
+                for verb in ("INFO", "CREATE", "DELETE", "MSG.NEXT")
             ),
             *(f"$JS.ACK.{stream}.{consumer}.>" for stream, consumer in CONSUMERS),
             *(f"{inbox_prefix(user)}.>" for user in _ASKING),

@@ -38,9 +38,7 @@ def password(directory: Path, port: int, target: str, token: str | None) -> Entr
     )
     context = _context(directory, platform)
     users = f"{{ user: {json.dumps(_USER)}, password: {json.dumps(word)} }}"
-    return Entry(
-        f"authorization {{ users: [ {users} ] }}\n", platform, context, context, {"EMS_CONTEXT": str(context)}
-    )
+    return Entry(f"authorization {{ users: [ {users} ] }}\n", platform, context, context, {"EMS_CONTEXT": str(context)})
 
 
 def roles(directory: Path, port: int, target: str, token: str | None) -> Entry:
@@ -54,7 +52,7 @@ def roles(directory: Path, port: int, target: str, token: str | None) -> Entry:
         target,
         token,
         nkey=str(made.seed("operator")),
-        ca=str(made.ca),
+        ca=str(made.ca("operator")),
         inbox_prefix=rights.inbox_prefix("operator"),
     )
     worker = {

@@ -1,7 +1,8 @@
 """What a broker with one user a role needs: an nkey for each user, a CA, and the broker's certificate.
 
-`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` makes them once, and keeps what is there. Needs
-the program `openssl`. deploy/nats says how the broker uses them.
+`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` makes what is missing, with the program openssl.
+DIRECTORY/broker is for the broker, with the configuration in deploy/nats; DIRECTORY/ROLE for the programs of that role;
+DIRECTORY/authority has the secret key of the CA, and is for nobody.
 """
 
 import argparse
@@ -50,23 +51,32 @@ class Keys:
     directory: Path
     url: str
 
-    @property
-    def ca(self) -> Path:
-        """The CA's certificate, which clients trust."""
-        return self.directory / "ca.pem"
-
     def seed(self, role: str) -> Path:
         """The secret nkey of the user of this role."""
-        return self.directory / f"{role}.nk"
+        return self.directory / role / "user.nk"
+
+    def ca(self, role: str) -> Path:
+        """The CA's certificate, which clients trust, for programs of this role."""
+        return self.directory / role / "ca.pem"
 
     def context(self, role: str) -> Path:
         """How a program of this role connects, as a context of the `nats` command."""
-        return self.directory / f"{role}.json"
+        return self.directory / role / "context.json"
 
     def access(self, role: str) -> Access:
         """How a program of this role connects."""
         prefix = rights.inbox_prefix(role)
-        return Access((self.url,), nkey=self.seed(role), ca=self.ca, inbox_prefix=prefix)
+        return Access((self.url,), nkey=self.seed(role), ca=self.ca(role), inbox_prefix=prefix)
+
+    @property
+    def broker(self) -> Path:
+        """The directory for the broker."""
+        return self.directory / "broker"
+
+    @property
+    def authority(self) -> Path:
+        """The directory of the CA."""
+        return self.directory / "authority"
 
     def public(self) -> dict[str, str]:
         """The public nkey of each role's user."""
@@ -74,16 +84,21 @@ class Keys:
 
     def configuration(self) -> str:
         """The part of a nats-server's configuration that asks for these keys, and gives each role its rights."""
-        cert, key = (json.dumps(str(self.directory / name)) for name in ("server.pem", "server.key"))
+        cert, key = (json.dumps(str(self.broker / name)) for name in ("server.pem", "server.key"))
         return f"tls {{ cert_file: {cert}, key_file: {key} }}\n{rights.authorization(self.public())}"
 
 
 def make(directory: Path, url: str, hosts: Sequence[str] = ()) -> Keys:
     """Makes what is missing. `hosts`: names and addresses of the broker's certificate beside that of `url`.
 
-    Raises errors.FileUnwritable, and PlatformFailed where there is no openssl or it fails.
+    Raises errors.SettingsError for what is no URL, errors.FileUnwritable, and PlatformFailed where there is no openssl
+    or it fails.
     """
+    host = _host(url)
     made = Keys(private.directory(directory.resolve()), url)
+    for name in (*(one.name for one in rights.ROLES), made.broker.name, made.authority.name):
+        private.directory(made.directory / name)
+    _certificates(made, sorted({host, *hosts}))
     for one in rights.ROLES:
         if not made.seed(one.name).exists():
             _write(made.seed(one.name), nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
@@ -91,36 +106,36 @@ def make(directory: Path, url: str, hosts: Sequence[str] = ()) -> Keys:
             "description": f"ems-worker: the {one.name}",
             "url": url,
             "nkey": str(made.seed(one.name)),
-            "ca": str(made.ca),
+            "ca": str(made.ca(one.name)),
             "inbox_prefix": rights.inbox_prefix(one.name),
         }
         _write(made.context(one.name), json.dumps(content, indent=2).encode() + b"\n")
+        _write(made.ca(one.name), (made.authority / "ca.pem").read_bytes())
     lines = "".join(f"{role.upper()}: {public}\n" for role, public in made.public().items())
-    _write(made.directory / "keys.conf", lines.encode())
-    _certificates(made.directory, sorted({_host(url), *hosts}))
+    _write(made.broker / "keys.conf", lines.encode())
     return made
 
 
-def _certificates(directory: Path, hosts: Sequence[str]) -> None:
-    ca, cert = directory / "ca.pem", directory / "server.pem"
+def _certificates(made: Keys, hosts: Sequence[str]) -> None:
+    authority, broker = made.authority, made.broker
+    ca, cert = authority / "ca.pem", broker / "server.pem"
     if ca.exists() and cert.exists():
         return
     # Numbered, so that a CA made anew isn't taken for the one before.
     text = _EXTENSIONS.format(name=f"ems-worker {secrets.token_hex(4)}", names=", ".join(map(_alternative, hosts)))
-    config, request = directory / "openssl.cnf", directory / "server.csr"
+    config, request, unfinished = (authority / name for name in ("openssl.cnf", "server.csr", "server.pem"))
     _write(config, text.encode())
-    for key in ("ca.key", "server.key"):
-        _write(directory / key, b"")  # what openssl writes to keeps its mode
+    for key in (authority / "ca.key", broker / "server.key"):
+        _write(key, b"")  # what openssl writes to keeps its mode
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", str(config))
-    authority = ("-x509", "-days", _DAYS, "-extensions", "ca", "-keyout", str(directory / "ca.key"), "-out", str(ca))
-    _openssl("req", *new, *authority)
-    _openssl("req", *new, "-keyout", str(directory / "server.key"), "-out", str(request))
-    signer = ("-CA", str(ca), "-CAkey", str(directory / "ca.key"), "-CAcreateserial", "-days", _DAYS)
+    itself = ("-x509", "-days", _DAYS, "-extensions", "ca", "-keyout", str(authority / "ca.key"), "-out", str(ca))
+    _openssl("req", *new, *itself)
+    _openssl("req", *new, "-keyout", str(broker / "server.key"), "-out", str(request))
+    signer = ("-CA", str(ca), "-CAkey", str(authority / "ca.key"), "-CAcreateserial", "-days", _DAYS)
     extensions = ("-extfile", str(config), "-extensions", "server")
-    unfinished = directory / "server.pem.new"
     _openssl("x509", "-req", "-in", str(request), *signer, *extensions, "-out", str(unfinished))
-    unfinished.replace(cert)
-    for file in (config, request):
+    _write(cert, unfinished.read_bytes())
+    for file in (config, request, unfinished):
         file.unlink()
 
 
@@ -170,9 +185,7 @@ def main() -> int:
     except errors.EmsError as failed:
         sys.stderr.write(f"error: {failed}\n")
         return 2
-    roles = ", ".join(one.name for one in rights.ROLES)
-    sys.stdout.write(f"{made.directory}: keys.conf, server.pem and server.key for the broker; ca.pem for its clients;\n")
-    sys.stdout.write(f"an nkey (.nk) and a context of the nats command (.json) for each of {roles}\n")
+    sys.stdout.write(f"{made.directory}: broker, and the users {', '.join(one.name for one in rights.ROLES)}\n")
     return 0
 
 

@@ -36,8 +36,8 @@ _OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 class Options:
     """What can be chosen about a platform. Ports that are None are chosen freely.
 
-    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given. `secured`: NATS has a user
-    for each role, with that role's rights alone, nkeys and TLS; without it one user, who may do everything.
+    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given. `secured`: NATS has TLS
+    and a user for each role, with an nkey and that role's rights alone; without it one user, who may do everything.
     """
 
     data_dir: Path

@@ -33,9 +33,7 @@ PUBLISH: Mapping[str, frozenset[str]] = {
     },
     "ems.dlq.plan": _of("worker"),
     "ems.dlq.event": _of("worker"),
-    **{
-        f"ems.api.{verb}": READERS for verb in ("validate", "list", "get", "jobs", "points", "results", "config")
-    },
+    **{f"ems.api.{verb}": READERS for verb in ("validate", "list", "get", "jobs", "points", "results", "config")},
     **{f"ems.api.{verb}": _of("operator") for verb in ("retry", "resume", "pause", "cancel", "extend", "close", "set")},
     "$SRV.PING": _of("operator"),
     "$SRV.INFO.ems": _of("operator"),
@@ -97,10 +95,7 @@ SUBSCRIBE: Mapping[str, frozenset[str]] = {
     "ems.api.*": _of("worker"),
     "$SRV.PING": _of("worker"),
     "$SRV.INFO.ems.x": _of("worker"),
-    **{
-        f"ems.experiment.{kind}.*": READERS
-        for kind in ("decision", "status", "result", "point", "settled", "change")
-    },
+    **{f"ems.experiment.{kind}.*": READERS for kind in ("decision", "status", "result", "point", "settled", "change")},
     **{f"_INBOX_{role}.>": _of(role) for role in roles.ROLES},
     "*.>": _of(),
     "_INBOX.>": _of(),
@@ -152,9 +147,7 @@ async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.
     async with site.user("publisher") as publisher:
         assert await publisher.publishes("$O.EMS_PLAN_OBJECTS.C.forged", forged)
     async with site.user(role) as user:
-        assert not await user.publishes(
-            "$JS.API.DIRECT.GET.OBJ_EMS_PLAN_OBJECTS", request, reply="sim.run_completed"
-        )
+        assert not await user.publishes("$JS.API.DIRECT.GET.OBJ_EMS_PLAN_OBJECTS", request, reply="sim.run_completed")
         assert not await user.publishes(
             "$JS.API.STREAM.MSG.GET.OBJ_EMS_PLAN_OBJECTS", request, reply="sim.run_completed"
         )

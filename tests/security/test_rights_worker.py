@@ -52,9 +52,7 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
         await broker.publish([(f"ems.experiment.decision.{ack.seq}", b'{"decision": "rejected"}', "1")])
         assert (await publisher.decision(ack.seq, timeout=5))["decision"] == "rejected"
         await broker.dead_letter(message, "no plan", "plan")
-        await broker.publish(
-            [(f"ems.experiment.{kind}.reef", b"{}", kind) for kind in ("result", "point", "settled")]
-        )
+        await broker.publish([(f"ems.experiment.{kind}.reef", b"{}", kind) for kind in ("result", "point", "settled")])
         assert await broker.publish_latest("ems.experiment.status.reef", b'{"revision": 1}', 1)
         assert await broker.published_revision("ems.experiment.status.reef") == 1
 
@@ -65,7 +63,8 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
         await broker.reply(f"{rights.REPLY_PREFIXES[0]}x", b"{}")
 
         await broker.rewind(0, 0)
-        assert [one.seq for one in await wait.until(broker.plans, what="the plan again")][0] == ack.seq
+        first, *_ = await wait.until(broker.plans, what="the plan again")
+        assert first.seq == ack.seq
         assert len(await broker.streams()) == 5
         assert broker.refused is None
     assert heard.errors == []

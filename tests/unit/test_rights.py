@@ -10,7 +10,7 @@ ASKED = ("publisher", "analysis", "dashboard", "operator")
 
 def test_it_names_the_workers_own_streams_and_consumers() -> None:
     """Rights on other names would be of no use."""
-    assert rights.STREAMS == (*(spec.name for spec in streams.SPECS), objects.STREAM)
+    assert (*(spec.name for spec in streams.SPECS), objects.STREAM) == rights.STREAMS
     assert rights.CONSUMERS == ((streams.PLANS, consumers.PLANS), (streams.EVENTS, consumers.EVENTS))
 
 
@@ -35,7 +35,7 @@ def test_the_worker_may_answer_who_may_ask() -> None:
     asking = [role.name for role in rights.ROLES if "ems.api.list" in role.may_publish(role.name)]
     asking += [role.name for role in rights.ROLES if "ems.api.*" in role.may_publish(role.name)]
     assert sorted(asking) == sorted(ASKED)
-    assert rights.REPLY_PREFIXES == tuple(f"_INBOX_{name}." for name in ASKED)
+    assert tuple(f"_INBOX_{name}." for name in ASKED) == rights.REPLY_PREFIXES
     worker = rights.role("worker").may_publish("worker")
     assert {one for one in worker if one.startswith("_INBOX")} == {f"_INBOX_{name}.>" for name in ASKED}
 
