@@ -109,8 +109,7 @@ def _merged(line: list[list[str]], tokens: list[str]) -> list[list[str]] | None:
 
 def rights_configuration() -> str:
     """deploy/nats/rights.conf."""
-    keys = {role.name: f"${role.name.upper()}" for role in rights.ROLES}
-    return f"# Made from ems_worker/core/rights.py by `make docs`.\n{rights.authorization(keys)}"
+    return f"# Made from ems_worker/core/rights.py by `make docs`.\n{rights.variables()}"
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {

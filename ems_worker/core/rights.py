@@ -146,19 +146,19 @@ REPLY_PREFIXES = tuple(f"{inbox_prefix(user)}." for user in _ASKING)
 
 def authorization(keys: Mapping[str, str]) -> str:
     """A nats-server's configuration that lets in one user a role, with its name, by the public nkeys of `keys`."""
-    blocks = "".join(_user(one, keys[one.name]) for one in ROLES)
-    return f"authorization {{\n  users: [\n{blocks}  ]\n}}\n"
+    users = "".join(f"{{ nkey: {keys[one.name]}, permissions: {_permissions(one)} }}\n" for one in ROLES)
+    return f"authorization {{ users: [\n{users}] }}\n"
 
 
-def _user(one: Role, key: str) -> str:
-    return (
-        f"    # {one.name}: {one.does}\n"
-        f"    {{\n      nkey: {key}\n      permissions: {{\n"
-        f"        publish: {{ allow: [\n{_listed(one.may_publish(one.name))}        ] }}\n"
-        f"        subscribe: {{ allow: [\n{_listed(one.may_subscribe(one.name))}        ] }}\n"
-        "      }\n    }\n"
-    )
+def variables() -> str:
+    """The same as variables for a configuration: PUBLISHER_RIGHTS and so on."""
+    return "".join(f"\n# {one.does}\n{one.name.upper()}_RIGHTS: {_permissions(one)}\n" for one in ROLES)
+
+
+def _permissions(one: Role) -> str:
+    publish, subscribe = _listed(one.may_publish(one.name)), _listed(one.may_subscribe(one.name))
+    return f"{{\n  publish: {{ allow: [\n{publish}  ] }}\n  subscribe: {{ allow: [\n{subscribe}  ] }}\n}}"
 
 
 def _listed(subjects: Sequence[str]) -> str:
-    return "".join(f"          {json.dumps(subject)}\n" for subject in subjects)
+    return "".join(f"    {json.dumps(subject)}\n" for subject in subjects)

@@ -1,8 +1,8 @@
 """What a broker with one user a role needs: an nkey for each user, a CA, and the broker's certificate.
 
-`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` makes what is missing, with the program openssl.
-DIRECTORY/broker is for the broker, with the configuration in deploy/nats; DIRECTORY/ROLE for the programs of that role;
-DIRECTORY/authority has the secret key of the CA, and is for nobody.
+`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` makes what is missing, with
+the program openssl. DIRECTORY/broker is for the broker, with the configuration in deploy/nats; DIRECTORY/ROLE for the
+programs of that role; DIRECTORY/authority has the secret key of the CA, and is for nobody.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def make(directory: Path, url: str, hosts: Sequence[str] = ()) -> Keys:
         }
         _write(made.context(one.name), json.dumps(content, indent=2).encode() + b"\n")
         _write(made.ca(one.name), (made.authority / "ca.pem").read_bytes())
-    lines = "".join(f"{role.upper()}: {public}\n" for role, public in made.public().items())
+    lines = "".join(f"{role.upper()}_NKEY: {public}\n" for role, public in made.public().items())
     _write(made.broker / "keys.conf", lines.encode())
     return made
 

@@ -104,7 +104,7 @@ SUBSCRIBE: Mapping[str, frozenset[str]] = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[roles.Site]:
-    one = roles.Site(tmp_path_factory.mktemp("rights"))
+    one = roles.Site.new(tmp_path_factory.mktemp("rights"))
     asyncio.run(one.start())
     yield one
     asyncio.run(one.server.stop())

@@ -19,7 +19,7 @@ PLAN_BYTES = 3_000_000
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[roles.Site]:
-    one = roles.Site(tmp_path)
+    one = roles.Site.new(tmp_path)
     await one.start()
     yield one
     await one.server.stop()

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Self
 
 from nats.aio.client import Client
 
@@ -17,10 +18,16 @@ ROLES = ("publisher", "worker", "orchestrator", "analysis", "dashboard", "operat
 class Site:
     """The broker, and its users' keys."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, made: keys.Keys, server: servers.NatsServer) -> None:
+        self.keys = made
+        self.server = server
+
+    @classmethod
+    def new(cls, directory: Path) -> Self:
+        """With keys of its own, and a port that is free."""
         port = ports.free_port()
-        self.keys = keys.make(directory / "keys", f"tls://{ports.LOOPBACK}:{port}")
-        self.server = servers.NatsServer(directory / "nats", port=port, more=self.keys.configuration())
+        made = keys.make(directory / "keys", f"tls://{ports.LOOPBACK}:{port}")
+        return cls(made, servers.NatsServer(directory / "nats", port=port, more=made.configuration()))
 
     async def start(self) -> None:
         """With all streams, made by the administrator."""

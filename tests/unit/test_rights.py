@@ -40,9 +40,12 @@ def test_the_worker_may_answer_who_may_ask() -> None:
     assert {one for one in worker if one.startswith("_INBOX")} == {f"_INBOX_{name}.>" for name in ASKED}
 
 
-def test_the_configuration_has_one_user_a_role() -> None:
-    """By the keys that it is given."""
-    text = rights.authorization({role.name: f"${role.name.upper()}" for role in rights.ROLES})
-    assert [line.split()[-1] for line in text.splitlines() if "nkey:" in line] == [
-        f"${role.name.upper()}" for role in rights.ROLES
-    ]
+def test_a_configuration_has_every_subject_of_every_role() -> None:
+    """As users with their keys, and as variables."""
+    text = rights.authorization({role.name: f"U{role.name.upper()}" for role in rights.ROLES})
+    for role in rights.ROLES:
+        block = text.partition(f"nkey: U{role.name.upper()},")[2].partition("nkey:")[0]
+        variable = rights.variables().partition(f"\n{role.name.upper()}_RIGHTS: ")[2].partition("\n#")[0]
+        for subject in (*role.may_publish(role.name), *role.may_subscribe(role.name)):
+            assert f'"{subject}"' in block
+            assert f'"{subject}"' in variable
