@@ -181,11 +181,11 @@ def main() -> int:
     )
     given = parser.parse_args()
     try:
-        made = make(given.directory, given.url, given.host)
+        make(given.directory, given.url, given.host)
     except errors.EmsError as failed:
         sys.stderr.write(f"error: {failed}\n")
         return 2
-    sys.stdout.write(f"{made.directory}: broker, and the users {', '.join(one.name for one in rights.ROLES)}\n")
+    sys.stdout.write(f"{given.directory}: broker, and the users {', '.join(one.name for one in rights.ROLES)}\n")
     return 0
 
 

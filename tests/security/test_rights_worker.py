@@ -49,7 +49,8 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
         ack = await publisher.publish(b"plan")
         [message] = await wait.until(broker.plans, what="the plan")
         assert (message.seq, message.data) == (ack.seq, b"plan")
-        await broker.publish([(f"ems.experiment.decision.{ack.seq}", b'{"decision": "rejected"}', "1")])
+        decision = b'{"decision": "rejected", "submission": {"seq": 1}}'
+        await broker.publish([(f"ems.experiment.decision.{ack.seq}", decision, "1")])
         assert (await publisher.decision(ack.seq, timeout=5))["decision"] == "rejected"
         await broker.dead_letter(message, "no plan", "plan")
         await broker.publish([(f"ems.experiment.{kind}.reef", b"{}", kind) for kind in ("result", "point", "settled")])
