@@ -135,11 +135,6 @@ ROLES = (
 )
 
 
-def role(name: str) -> Role:
-    """The role of this name. Raises KeyError."""
-    return {one.name: one for one in ROLES}[name]
-
-
 # What EMS_REPLY_PREFIXES has to be for these users.
 REPLY_PREFIXES = tuple(f"{inbox_prefix(user)}." for user in _ASKING)
 

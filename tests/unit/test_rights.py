@@ -5,6 +5,7 @@ import pytest
 from ems_worker.adapters.jetstream import consumers, objects, streams
 from ems_worker.core import rights
 
+ROLES = {role.name: role for role in rights.ROLES}
 ASKED = ("publisher", "analysis", "dashboard", "operator")
 
 
@@ -24,7 +25,7 @@ def test_nobody_but_the_administrator_has_a_wildcard_over_the_api(role: rights.R
 
 def test_a_user_has_its_name_in_its_subjects() -> None:
     """Two publishers are two users of one role."""
-    publisher = rights.role("publisher")
+    publisher = ROLES["publisher"]
     assert "ems.experiment.submit.evolution" in publisher.may_publish("evolution")
     assert publisher.may_subscribe("evolution")[-1] == "_INBOX_evolution.>"
     assert not [one for one in publisher.may_publish("evolution") if "{" in one]
@@ -36,7 +37,7 @@ def test_the_worker_may_answer_who_may_ask() -> None:
     asking += [role.name for role in rights.ROLES if "ems.api.*" in role.may_publish(role.name)]
     assert sorted(asking) == sorted(ASKED)
     assert tuple(f"_INBOX_{name}." for name in ASKED) == rights.REPLY_PREFIXES
-    worker = rights.role("worker").may_publish("worker")
+    worker = ROLES["worker"].may_publish("worker")
     assert {one for one in worker if one.startswith("_INBOX")} == {f"_INBOX_{name}.>" for name in ASKED}
 
 
