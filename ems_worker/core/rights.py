@@ -3,8 +3,8 @@
 The configuration in deploy/nats, the broker of `ems up --secured` and the table in docs/security.md are made from it.
 
 A broker doesn't check the subjects that its own answers go to: who may ask JetStream for something may have the answer
-sent to any subject of the account. So only the worker and the administrator may ask for bytes that others have chosen,
-or make a consumer.
+sent to any subject of the account. So only the worker and the administrator may make a consumer, or have messages sent
+as they are stored whose bytes others have chosen (DIRECT.GET, MSG.NEXT; MSG.GET puts them into JSON of its own).
 """
 
 import json

@@ -1,14 +1,17 @@
 """The worker's rights are enough for all that it does with the broker, and the command that makes its streams."""
 
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from ems_worker import client
+from ems_worker import client, errors
+from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.core import rights
+from ems_worker.service import check
 from ems_worker.service.metrics import Metrics
 from ems_worker.service.replies import Replies
 from tests.support import broker as support
@@ -69,6 +72,29 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
         assert len(await broker.streams()) == 5
         assert broker.refused is None
     assert heard.errors == []
+
+
+async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site: roles.Site) -> None:
+    """No permission keeps a stored status from being sent to any subject: there it is no event, plan or status."""
+    document = {"schema": "ems.status.v1", "experiment_id": "reef", "experiment_name": "reef", "state": "running"}
+    status = json.dumps({**document, "revision": 9}).encode()
+    worker = site.keys.access("worker")
+    async with Broker.connect(worker, name="test", timeout=5) as broker, site.user("dashboard") as dashboard:
+        await broker.ensure(support.OWNER, create=False)
+        assert await broker.publish_latest("ems.experiment.status.reef", status, 9)
+        for target in ("ems.experiment.status.other", "sim.run_completed", "ems.experiment.submit"):
+            assert await dashboard.publishes(
+                "$JS.API.DIRECT.GET.EMS_STATUS.ems.experiment.status.reef", b"", reply=target
+            )
+        [event] = await wait.until(broker.events, what="the status among events")
+        [plan] = await wait.until(broker.plans, what="the status among plans")
+        assert event.data == plan.data == status
+        with pytest.raises(errors.Unreadable):
+            event_codec.decode(event.subject, event.data)
+        with pytest.raises(errors.PlanRejected):
+            check.check(plan.data, yaml_reader, check.refuse_base)
+        assert await wait.until(lambda: broker.is_published("ems.experiment.status.other"), what="the status")
+        assert await broker.publish_latest("ems.experiment.status.other", b'{"revision": 1}', 1)
 
 
 async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> None:
