@@ -125,15 +125,15 @@ def _certificates(made: Keys, hosts: Sequence[str]) -> None:
     text = _EXTENSIONS.format(name=f"ems-worker {secrets.token_hex(4)}", names=", ".join(map(_alternative, hosts)))
     config, request, unfinished = (authority / name for name in ("openssl.cnf", "server.csr", "server.pem"))
     _write(config, text.encode())
-    for key in (authority / "ca.key", broker / "server.key"):
-        _write(key, b"")  # what openssl writes to keeps its mode
+    for file in (authority / "ca.key", ca, broker / "server.key", request, unfinished):
+        _write(file, b"")  # what openssl writes to keeps its mode
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", str(config))
     itself = ("-x509", "-days", _DAYS, "-extensions", "ca", "-keyout", str(authority / "ca.key"), "-out", str(ca))
     _openssl("req", *new, *itself)
     _openssl("req", *new, "-keyout", str(broker / "server.key"), "-out", str(request))
-    signer = ("-CA", str(ca), "-CAkey", str(authority / "ca.key"), "-CAcreateserial", "-days", _DAYS)
+    signer = ("-CA", str(ca), "-CAkey", str(authority / "ca.key"), "-set_serial", str(secrets.randbits(120)))
     extensions = ("-extfile", str(config), "-extensions", "server")
-    _openssl("x509", "-req", "-in", str(request), *signer, *extensions, "-out", str(unfinished))
+    _openssl("x509", "-req", "-in", str(request), *signer, *extensions, "-days", _DAYS, "-out", str(unfinished))
     _write(cert, unfinished.read_bytes())
     for file in (config, request, unfinished):
         file.unlink()

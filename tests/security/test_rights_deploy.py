@@ -49,10 +49,10 @@ async def test_each_user_is_let_in_with_its_rights(site: roles.Site) -> None:
 
 
 def test_the_secrets_are_their_owners_alone(tmp_path: Path) -> None:
-    """Directories 0700, files 0600, but for certificates of the CA; each role's has nothing of another's."""
+    """Directories 0700, files 0600; each role's has nothing of another's."""
     made = keys.make(tmp_path / "keys", "tls://nats.example:4222")
     for path in made.directory.rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0 or path.name in ("ca.pem", "ca.srl"), path
+        assert path.stat().st_mode & 0o077 == 0, path
     assert sorted(one.name for one in (made.directory / "worker").iterdir()) == ["ca.pem", "context.json", "user.nk"]
     assert len(set(made.public().values())) == len(rights.ROLES)
 
