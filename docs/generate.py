@@ -1,6 +1,7 @@
 """Writes what the documentation says of the code from the code: `make docs`. With --check it only tells what is old.
 
-Whole pages are replaced; in docs/operations.md what stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+Whole pages are replaced, as is deploy/nats/rights.conf; in docs/operations.md and docs/security.md what stands between
+`<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
 import re
@@ -12,7 +13,8 @@ from docs import states, tables
 from ems_worker.core import document_schemas, schema
 
 HERE = Path(__file__).parent
-OPERATIONS = HERE / "operations.md"
+RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
+WITH_TABLES = (HERE / "operations.md", HERE / "security.md")
 _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", re.S)
 
 
@@ -22,10 +24,12 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "plan.schema.json", document_schemas.text(schema.PLAN) + "\n"
     for name, one in document_schemas.DOCUMENTS.items():
         yield HERE / "schemas" / f"{name}.json", document_schemas.text(one) + "\n"
-    yield (
-        OPERATIONS,
-        _SECTION.sub(lambda found: found[1] + "\n" + tables.SECTIONS[found[2]]() + "\n", OPERATIONS.read_text()),
-    )
+    yield RIGHTS, tables.rights_configuration()
+    for page in WITH_TABLES:
+        yield (
+            page,
+            _SECTION.sub(lambda found: found[1] + "\n" + tables.SECTIONS[found[2]]() + "\n", page.read_text()),
+        )
 
 
 def outdated() -> list[Path]:

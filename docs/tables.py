@@ -1,10 +1,11 @@
-"""The tables of docs/operations.md: settings, metrics, exit codes, streams, made from the code."""
+"""The tables of docs/operations.md and docs/security.md: settings, metrics, streams, rights, made from the code."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ems_worker import settings
 from ems_worker.adapters.jetstream import consumers, streams
 from ems_worker.cli import exits
+from ems_worker.core import rights
 from ems_worker.service.metrics import Metrics
 
 _DAY_SECONDS = 24 * 3600
@@ -73,10 +74,49 @@ def all_consumers() -> str:
     return table(("consumer", "stream", "filter", "at least"), rows)
 
 
+def all_rights() -> str:
+    """What each role may publish and subscribe to; `NAME` stands for the user's name."""
+    rows = []
+    for role in rights.ROLES:
+        publish, subscribe = map(_listed, (role.may_publish("NAME"), role.may_subscribe("NAME")))
+        rows.append((role.name, role.does, publish, subscribe))
+    return table(("role", "does", "publishes", "subscribes to"), rows)
+
+
+def _listed(subjects: Sequence[str]) -> str:
+    """Subjects a line each; neighbours that differ in the same single token are one line with `{a,b}`."""
+    lines: list[list[list[str]]] = []
+    for subject in subjects:
+        tokens = subject.split(".")
+        if lines and (merged := _merged(lines[-1], tokens)) is not None:
+            lines[-1] = merged
+        else:
+            lines.append([[token] for token in tokens])
+    joined = (".".join(one[0] if len(one) == 1 else f"{{{','.join(one)}}}" for one in line) for line in lines)
+    return "<br>".join(f"`{line}`" for line in joined)
+
+
+def _merged(line: list[list[str]], tokens: list[str]) -> list[list[str]] | None:
+    if len(line) != len(tokens):
+        return None
+    differing = [index for index, token in enumerate(tokens) if line[index] != [token]]
+    wide = [index for index, known in enumerate(line) if len(known) > 1]
+    if len(differing) != 1 or (wide and wide != differing):
+        return None
+    [at] = differing
+    return [*line[:at], [*line[at], tokens[at]], *line[at + 1 :]]
+
+
+def rights_configuration() -> str:
+    """deploy/nats/rights.conf."""
+    return f"# Made from ems_worker/core/rights.py by `make docs`.\n{rights.variables()}"
+
+
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "settings": all_settings,
     "metrics": metrics,
     "exit codes": exit_codes,
     "streams": all_streams,
     "consumers": all_consumers,
+    "rights": all_rights,
 }

@@ -126,8 +126,8 @@ def options(access: Access) -> dict[str, Any]:
         given["inbox_prefix"] = access.inbox_prefix.rstrip(".")
     if access.platform is not None:
         # The next one at this address has others; and where it has ended, whoever answers there gets none.
-        given["user"] = _of_platform(access.platform, lambda found: found.user)
-        given["password"] = _of_platform(access.platform, lambda found: found.password)
+        given["user"] = _of_platform(access.platform, lambda found: found.user or "")
+        given["password"] = _of_platform(access.platform, lambda found: found.password or "")
     elif access.user is not None:
         given |= {"user": access.user, "password": access.password}
     if access.token is not None:

@@ -267,6 +267,9 @@ def up(
     base_config_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Base files that plans may name without sending them.")
     ] = None,
+    secured: Annotated[
+        bool, typer.Option("--secured", help="NATS with TLS, nkeys, and a user for each role; docs/security.md.")
+    ] = False,
 ) -> exits.Exit | int:
     """Runs a whole platform on this machine.
 
@@ -288,6 +291,7 @@ def up(
         orchestrator_port=orchestrator_port,
         http_port=http_port,
         base_config_root=base_config_root,
+        secured=secured,
     )
 
 

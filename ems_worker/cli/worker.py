@@ -12,6 +12,9 @@ import typer
 from ems_worker import settings
 from ems_worker.cli import exits, shell
 
+# How long a NATS server may take to let us in.
+_PROVISION_SECONDS = 10.0
+
 app = shell.app("The worker: plans in over NATS, runs out over gRPC, every one recorded.", no_args_is_help=True)
 
 File = Annotated[
@@ -155,6 +158,24 @@ def restore(
     if aside is not None:
         shell.say(f"what was there is now {aside}")
     shell.say("the next start of the worker catches up with the streams; experiments that it can't vouch for are held")
+    return exits.Exit.OK
+
+
+@app.command()
+@shell.guarded
+@_with_settings
+def provision(config: File = None, **flags: Any) -> exits.Exit:
+    """Makes the streams and the object store that are missing, with an administrator's credentials.
+
+    The worker itself needs no right to make streams then.
+    """
+    loaded, _ = settings.load(flags, os.environ, config)
+    import asyncio
+
+    from ems_worker.adapters import jetstream
+
+    for name, made in asyncio.run(jetstream.provision(loaded.access, _PROVISION_SECONDS)).items():
+        shell.out(f"{name}: {'made' if made else 'there already'}")
     return exits.Exit.OK
 
 

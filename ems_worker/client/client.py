@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import nats.errors
 import nats.js.errors
-from nats.aio.subscription import Subscription
 
 from ems_worker import errors
-from ems_worker.client import connection, publishing
+from ems_worker.client import connection, latest, publishing
 from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.core import experiment, ids
@@ -33,8 +32,6 @@ _PLANS_STREAM = "EMS_PLANS"
 _API = "ems.api"
 # Documents in a page: the most that the worker gives, and a power of four, so that it divides down to one.
 _PAGE = 64
-# Live messages are lost while the connection is: then the stored one is looked at again.
-_LOOK_AGAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +109,11 @@ class EmsClient:
         """The `ems.decision.v1` about the plan with this sequence number. Raises errors.NoAnswer after `timeout`."""
         try:
             async with asyncio.timeout(timeout):
-                since = await self._stored_at(seq)
-                async with contextlib.aclosing(self._latest(f"{_DECISION}.{seq}", since)) as decisions:
+                since = await self._plans_since()
+                found = latest.documents(
+                    self._connection, f"{_DECISION}.{seq}", lambda document: _is_decision(document, seq), since
+                )
+                async with contextlib.aclosing(found) as decisions:
                     async for document in decisions:
                         return document
         except TimeoutError as late:
@@ -131,7 +131,8 @@ class EmsClient:
         if await self._connection.last(_STATUS_STREAM, subject) is None:
             # Accepted this moment, its status not out yet; or unknown, which only the worker can tell.
             await self.get(experiment_id)
-        async with contextlib.aclosing(self._latest(subject)) as documents:
+        found = latest.documents(self._connection, subject, lambda document: _is_status(document, experiment_id))
+        async with contextlib.aclosing(found) as documents:
             async for document in documents:
                 if document["revision"] > revision:
                     revision = document["revision"]
@@ -237,58 +238,22 @@ class EmsClient:
             if cursor is None:
                 return
 
-    async def _stored_at(self, seq: int) -> datetime | None:
-        """When the plan of this sequence number was stored; None where that can't be told."""
+    async def _plans_since(self) -> datetime | None:
+        """When the stream of plans was made; None where that can't be told: then a decision counts whatever its age."""
         try:
             with self._connection.translated():
-                return (await self._connection.client.jetstream().get_msg(_PLANS_STREAM, seq)).time
+                return (await self._connection.client.jetstream().stream_info(_PLANS_STREAM)).created
         except (errors.EmsError, nats.errors.NoRespondersError, nats.js.errors.NotFoundError):
-            return None  # not allowed to read the stream: then a decision counts whatever its age
-
-    async def _latest(self, subject: str, since: datetime | None = None) -> AsyncGenerator[Document, None]:
-        """The stored message of a subject and live ones, for ever; what was missed while disconnected is looked up.
-
-        Subscribed before the look, so that nothing falls between them; a document may come twice. Stored before
-        `since`: about a namesake, of the time before the stream of plans was made anew and counted from 1 again.
-        """
-        with self._connection.translated():
-            live = await self._connection.client.subscribe(subject)
-        try:
-            while True:
-                stored = await self._stored(subject, since)
-                if stored is not None:
-                    yield stored
-                while (message := await self._next(live)) is not None:
-                    yield message
-        finally:
-            await _unsubscribe(live)
-
-    async def _stored(self, subject: str, since: datetime | None) -> Document | None:
-        try:
-            message = await self._connection.last(_STATUS_STREAM, subject)
-        except (errors.BrokerUnavailable, errors.NoAnswer):
-            return None  # connecting again: the next look tells
-        if message is None or message.data is None:
             return None
-        if since is not None and message.time is not None and message.time < since:
-            return None
-        document: Document = json.loads(message.data)
-        return document
-
-    async def _next(self, live: Subscription) -> Document | None:
-        try:
-            message = await live.next_msg(timeout=_LOOK_AGAIN_SECONDS)
-        except nats.errors.TimeoutError:
-            return None
-        document: Document = json.loads(message.data)
-        return document
 
 
-async def _unsubscribe(live: Subscription) -> None:
-    try:
-        await live.unsubscribe()
-    except nats.errors.Error:
-        return  # the connection has ended, and the subscription with it
+def _is_decision(document: Document, seq: int) -> bool:
+    submission = document.get("submission")
+    return "decision" in document and isinstance(submission, dict) and submission.get("seq") == seq
+
+
+def _is_status(document: Document, experiment_id: str) -> bool:
+    return document.get("experiment_id") == experiment_id and {"revision", "state"} <= document.keys()
 
 
 def _check_id(experiment_id: str) -> str:

@@ -2,14 +2,17 @@
 store. The worker tells them apart by itself."""
 
 import asyncio
+import base64
 import gzip
+import hashlib
+import json
 import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import nats.errors
-import nats.js.api as api
 import nats.js.errors
 
 from ems_worker import errors
@@ -20,7 +23,7 @@ BUCKET = "EMS_PLAN_OBJECTS"
 _PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What subject, headers and protocol take of the server's limit; a message of just the limit would cost the connection.
 _HEADROOM_BYTES = 4096
-# A part of an object, where the server takes messages of that size.
+# A piece of an object, as other clients of object stores make them; smaller where the server takes less.
 _CHUNK_BYTES = 128 * 1024
 # One try of a publish; it is repeated under the same message id, so that it is stored once.
 _TRY_SECONDS = 2.0
@@ -81,21 +84,38 @@ async def store(
             f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
             "Start one (ems-worker run): it creates the stream EMS_PLANS"
         ) from nobody
-    except nats.js.errors.NotFoundError as missing:
+
+
+async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
+    """Puts the plan into the object store under a name of its own; the headers that say where it is.
+
+    By its own few messages: nats-py first asks for an object of this name, which takes the right to read everybody's.
+    """
+    jetstream = link.client.jetstream()
+    name, size = uuid.uuid4().hex, min(_CHUNK_BYTES, link.client.max_payload)
+    chunks = range(0, len(data), size)
+    try:
+        for start in chunks:
+            await jetstream.publish(f"$O.{BUCKET}.C.{name}", data[start : start + size])
+    except nats.js.errors.NoStreamResponseError as missing:
         raise errors.BrokerMisconfigured(
             f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} takes {link.client.max_payload:,} "
             f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run): it creates it"
         ) from missing
-
-
-async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
-    """Puts the plan into the object store under a name of its own; the headers that say where it is."""
-    name = uuid.uuid4().hex
-    bucket = await link.client.jetstream().object_store(BUCKET)
-    chunk = api.ObjectMetaOptions(max_chunk_size=min(_CHUNK_BYTES, link.client.max_payload))
-    info = await bucket.put(name, data, api.ObjectMeta(name=name, options=chunk))
-    assert info.digest is not None
-    return {"Ems-Plan-Object": name, "Ems-Plan-Digest": info.digest}
+    digest = f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}"
+    info = {
+        "name": name,
+        "bucket": BUCKET,
+        "nuid": name,
+        "size": len(data),
+        "chunks": len(chunks),
+        "digest": digest,
+        "mtime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "options": {"max_chunk_size": size},
+    }
+    subject = f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+    await jetstream.publish(subject, json.dumps(info).encode(), headers={"Nats-Rollup": "sub"})
+    return {"Ems-Plan-Object": name, "Ems-Plan-Digest": digest}
 
 
 async def _publish(link: connection.Connection, subject: str, data: bytes, headers: dict[str, str]) -> PubAck:

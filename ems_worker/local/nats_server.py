@@ -46,12 +46,9 @@ class NatsServer:
     again. The directory keeps the store, the configuration and the log.
     """
 
-    def __init__(
-        self, directory: Path, *, port: int | None = None, login: tuple[str, str] | None = None, more: str = ""
-    ) -> None:
-        """`login`: the user and password that it asks for; None: it lets everybody in. `more`: more configuration."""
+    def __init__(self, directory: Path, *, port: int | None = None, more: str = "") -> None:
+        """`more`: more configuration, such as who is let in; without it everybody is."""
         self._directory = directory
-        self._login = login
         self._more = more
         self._port_given = port is not None
         self.port = port if port is not None else 0
@@ -151,14 +148,10 @@ class NatsServer:
     def _config(self, name: str) -> str:
         # sync_interval: the default of two minutes has lost acknowledged messages in power failures; 100ms costs
         # almost nothing. docs/operations.md says what each choice promises.
-        config = f"""server_name: {name}
+        return f"""server_name: {name}
 listen: {ports.LOOPBACK}:{self.port}
 jetstream {{
   store_dir: {json.dumps(str(self._directory.resolve()))}
   sync_interval: 100ms
 }}
 """
-        if self._login is not None:
-            user, password = map(json.dumps, self._login)
-            config += f"authorization {{ users: [ {{ user: {user}, password: {password} }} ] }}\n"
-        return config

@@ -15,8 +15,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ems_worker import errors
+from ems_worker.adapters import jetstream
 from ems_worker.adapters.orchestrator import security
-from ems_worker.local import guardian, keeping, nats_server, ports, process
+from ems_worker.local import entry, guardian, keeping, nats_server, ports, process
 from ems_worker.local.orchestrator import access
 from ems_worker.settings import Channel, private, running
 
@@ -27,7 +28,6 @@ _READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
 _WORKER_GRACE_SECONDS = 15.0
-_USER = "ems"
 # What a platform's directory has in it, with what the demo exports.
 _OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 
@@ -36,7 +36,8 @@ _OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 class Options:
     """What can be chosen about a platform. Ports that are None are chosen freely.
 
-    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given.
+    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given. `secured`: NATS has TLS
+    and a user for each role, with an nkey and that role's rights alone; without it one user, who may do everything.
     """
 
     data_dir: Path
@@ -46,6 +47,7 @@ class Options:
     orchestrator_port: int | None = None
     http_port: int | None = None
     base_config_root: Path | None = None
+    secured: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,15 +113,16 @@ class Platform:
         self._say("starting nats-server, orchestrator and worker")
         guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
 
-        login = (_USER, secrets.token_urlsafe(32))
         port = ports.chosen(options.nats_port, "nats-server")
-        broker = nats_server.NatsServer(directory / "nats", port=port, login=login)
         target, token = self._orchestrator_way()
-        platform = running.Platform(
-            running.path_for(port, os.environ), broker.url, *login, target, str(token) if token is not None else None
-        )
+        let_in = entry.roles if options.secured else entry.password
+        try:
+            way = let_in(directory / "nats", port, target, str(token) if token is not None else None)
+        except errors.FileUnwritable as failed:
+            raise process.DirectoryUnusable(str(failed)) from failed
+        broker = nats_server.NatsServer(directory / "nats", port=port, more=way.configuration)
         # Before the broker starts: a client that was connected to the platform before comes back at once.
-        stack.enter_context(running.announced(platform))
+        stack.enter_context(running.announced(way.platform))
         stack.push_async_callback(broker.stop)
         await self._add(
             guards,
@@ -132,18 +135,17 @@ class Platform:
                 lambda _: broker.stop(),
             ),
         )
-        # The parts have a file of their own: what was announced may be gone once its user has logged out.
-        context = directory / "nats" / "context.json"
-        os.close(private.write(context, platform.context()))
+        if way.admin is not None:
+            await jetstream.provision(way.admin, _READY_SECONDS)
 
-        orchestrator = self._child("orchestrator", self._orchestrator_command(target, token, context), {})
+        orchestrator = self._child("orchestrator", self._orchestrator_command(target, token, way.orchestrator), {})
         stack.push_async_callback(orchestrator.stop, _ORCHESTRATOR_GRACE_SECONDS)
         await self._add(guards, _child_part(orchestrator))
         await _ready(orchestrator, lambda: _serving(target, token))
 
         http = f"{ports.LOOPBACK}:{ports.chosen(options.http_port, 'worker')}"
         settings = {
-            "EMS_CONTEXT": str(context),
+            **way.worker,
             "EMS_ORCHESTRATOR": target,
             "EMS_DATA_DIR": str(directory / "worker"),
             "EMS_HTTP": http,
@@ -158,7 +160,9 @@ class Platform:
         await _ready(worker, lambda: keeping.answers(http, "/readyz"))
 
         manifest = str(directory / "worker" / "manifest.db")
-        self._addresses = Addresses(broker.url, str(context), target, f"http://{http}", str(directory), manifest)
+        self._addresses = Addresses(
+            way.platform.url, str(way.context), target, f"http://{http}", str(directory), manifest
+        )
 
     def _orchestrator_way(self) -> tuple[str, Path | None]:
         """Its gRPC target, and the file of the token that calls by TCP carry.

@@ -30,6 +30,7 @@ def run(
     orchestrator_port: int | None = None,
     http_port: int | None = None,
     base_config_root: Path | None = None,
+    secured: bool = False,
 ) -> int:
     """Runs a platform until SIGINT, SIGTERM or SIGHUP; the exit code, 0 after an orderly stop.
 
@@ -48,6 +49,7 @@ def run(
         orchestrator_port=orchestrator_port,
         http_port=http_port,
         base_config_root=base_config_root,
+        secured=secured,
     )
     until_told(_up(options, json_output))
     return 0

@@ -27,19 +27,26 @@ _HOSTS = ("127.0.0.1", "localhost")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Platform:
-    """A platform that runs: the way into its NATS, and its orchestrator."""
+    """A platform that runs: the way into its NATS, and its orchestrator.
+
+    User and password, or (`ems up --secured`) files of an nkey and a CA, and the prefix of this user's inboxes.
+    """
 
     path: Path
     url: str
-    user: str
-    password: str = dataclasses.field(repr=False)
+    user: str | None
+    password: str | None = dataclasses.field(repr=False)
     orchestrator: str
     orchestrator_token: str | None = None
+    nkey: str | None = None
+    ca: str | None = None
+    inbox_prefix: str | None = None
 
     def context(self) -> bytes:
         """As a context of the `nats` command, which ignores what it doesn't know."""
         content = {"description": "ems up", **dataclasses.asdict(self)}
         del content["path"]
+        content = {name: value for name, value in content.items() if value is not None}
         return json.dumps(content, indent=2).encode() + b"\n"
 
 
@@ -81,15 +88,16 @@ def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
 
     Raises errors.SettingsError for a file that others than this user could have written or read.
     """
-    identity = (access.user, access.token, access.creds, access.nkey)
-    if os.name != "posix" or len(access.servers) != 1 or access.encrypted or any(identity):
+    own = (access.user, access.token, access.creds, access.nkey, access.ca, access.cert, access.key, access.tls_first)
+    if os.name != "posix" or len(access.servers) != 1 or any(own):
         return None
     server = access.servers[0]
     parts = urllib.parse.urlsplit(server if "://" in server else f"nats://{server}")
-    if parts.scheme != "nats" or parts.hostname not in _HOSTS or "@" in parts.netloc:
+    if parts.scheme not in ("nats", "tls") or parts.hostname not in _HOSTS or "@" in parts.netloc:
         return None
     for place in _places(environ):
-        if found := at(place / f"{parts.port or 4222}.json"):
+        found = at(place / f"{parts.port or 4222}.json")
+        if found is not None and (parts.scheme == "nats" or found.url.startswith("tls://")):
             return found
     return None
 
@@ -106,8 +114,11 @@ def at(path: Path) -> Platform | None:
         if _lock(descriptor, shared=True):
             return None  # nobody holds it: its platform was killed
         found = json.loads(content)
-        return Platform(path, **{name: value for name, value in found.items() if name != "description"})
-    except (ValueError, AttributeError, TypeError) as failed:
+        del found["description"]
+        if "nkey" in found:
+            found |= {"user": None, "password": None}
+        return Platform(path, **found)
+    except (ValueError, KeyError, TypeError) as failed:
         raise errors.SettingsError(f"{path} is not what a platform writes there: remove it") from failed
     finally:
         os.close(descriptor)
@@ -118,6 +129,16 @@ def joined(access: Access, environ: Mapping[str, str]) -> Access:
     found = find(access, environ)
     if found is None:
         return access
+    if found.nkey is not None:
+        # Neither needs to be read anew for the next platform here: no server learns the nkey, and none but ours has a
+        # certificate of this CA.
+        return dataclasses.replace(
+            access,
+            servers=(found.url,),
+            nkey=Path(found.nkey),
+            ca=Path(found.ca) if found.ca is not None else None,
+            inbox_prefix=found.inbox_prefix,
+        )
     return dataclasses.replace(
         access, servers=(found.url,), user=found.user, password=found.password, platform=found.path
     )

@@ -116,8 +116,12 @@ class _Layers:
             ("server", (platform.url,)),
             ("nats_user", platform.user),
             ("nats_password", platform.password),
+            ("nats_nkey", platform.nkey),
+            ("nats_ca", platform.ca),
+            ("nats_inbox_prefix", platform.inbox_prefix),
         ):
-            self._set(name, value, origin)
+            if value is not None:
+                self._set(name, value, origin)
         if "orchestrator" not in self.values:
             self._set("orchestrator", platform.orchestrator, origin)
             self._set("orchestrator_token", platform.orchestrator_token, origin)

@@ -65,8 +65,13 @@ async def make_streams(other: Client) -> None:
 
 
 async def publish_status(other: Client, revision: int, state: str = "running") -> None:
-    document = {"revision": revision, "state": state}
+    document = {"experiment_id": "e", "revision": revision, "state": state}
     await other.jetstream().publish("ems.experiment.status.e", json.dumps(document).encode())
+
+
+async def publish_decision(other: Client, seq: int, decision: str) -> None:
+    document = {"decision": decision, "submission": {"stream": "EMS_PLANS", "seq": seq}}
+    await other.jetstream().publish(f"ems.experiment.decision.{seq}", json.dumps(document).encode())
 
 
 async def serve(other: Client, verb: str, answer: Answer) -> None:
@@ -179,10 +184,10 @@ async def test_a_full_stream_is_said_so(ems: client.EmsClient, other: Client) ->
 async def test_a_decision_is_found_whether_it_came_before_or_comes_later(ems: client.EmsClient, other: Client) -> None:
     """Nobody has to subscribe in time."""
     early, late = await ems.publish(b"a"), await ems.publish(b"b")
-    await other.jetstream().publish(f"ems.experiment.decision.{early.seq}", b'{"decision": "accepted"}')
+    await publish_decision(other, early.seq, "accepted")
     assert (await ems.decision(early.seq, timeout=5))["decision"] == "accepted"
     waiting = asyncio.create_task(ems.decision(late.seq, timeout=10))
-    await other.jetstream().publish(f"ems.experiment.decision.{late.seq}", b'{"decision": "rejected"}')
+    await publish_decision(other, late.seq, "rejected")
     assert (await waiting)["decision"] == "rejected"
 
 
@@ -197,13 +202,31 @@ async def test_no_decision_in_time_is_no_answer(ems: client.EmsClient) -> None:
 @pytest.mark.usefixtures("streams")
 async def test_a_decision_about_a_namesake_is_not_taken_for_ours(ems: client.EmsClient, other: Client) -> None:
     """A stream of plans made anew counts from 1 again; what was decided about the old number 1 is not about ours."""
-    await other.jetstream().publish("ems.experiment.decision.1", b'{"decision": "of the old one"}')
+    await publish_decision(other, 1, "of the old one")
+    await other.jetstream().delete_stream("EMS_PLANS")
+    await other.jetstream().add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit"])
     ack = await ems.publish(b"plan")
     assert ack.seq == 1
     with pytest.raises(errors.NoAnswer):
         await ems.decision(1, timeout=0.3)
-    await other.jetstream().publish("ems.experiment.decision.1", b'{"decision": "ours"}')
+    await publish_decision(other, 1, "ours")
     assert (await ems.decision(1, timeout=5))["decision"] == "ours"
+
+
+@pytest.mark.usefixtures("streams")
+@pytest.mark.parametrize("kind", ["decision.1", "status.e"])
+async def test_what_the_broker_was_made_to_put_there_is_no_document(
+    ems: client.EmsClient, other: Client, kind: str
+) -> None:
+    """An acknowledgement whose reply subject somebody chose, another's status, and what isn't JSON are passed over."""
+    await other.publish("ems.experiment.submit", b"plan", reply=f"ems.experiment.{kind}")
+    asked = asyncio.create_task(ems.decision(1, timeout=10) if kind == "decision.1" else ems.wait("e"))
+    await other.jetstream().publish("ems.experiment.submit", b"plan")
+    for junk in (b"junk", b"[]", b'{"experiment_id": "other", "revision": 9, "state": "completed"}'):
+        await other.jetstream().publish(f"ems.experiment.{kind}", junk)
+    await publish_decision(other, 1, "ours")
+    await publish_status(other, 1, "completed")
+    assert (await asked).get("experiment_id", "ours") in ("ours", "e")
 
 
 @pytest.mark.usefixtures("streams")

@@ -1,20 +1,23 @@
 """deploy/compose.yaml with images made here: broker, orchestrator and worker, each to be stopped and started."""
 
+import contextlib
 import functools
 import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
 
 from ems_worker.local import ports
-from tests.support import commands, containers, servers
+from tests.support import commands, containers, security, servers
 
 _FILE = servers.ROOT / "deploy" / "compose.yaml"
 _IMAGE = "ems-worker:test"
@@ -41,7 +44,9 @@ class Platform:
     """`with Platform() as platform`: the deployment is up, its volumes new; afterwards nothing is left of it."""
 
     def __init__(self) -> None:
-        self.url = f"nats://{ports.LOOPBACK}:{(nats_port := ports.free_port())}"
+        self.url = f"tls://{ports.LOOPBACK}:{(nats_port := ports.free_port())}"
+        self._keys = contextlib.ExitStack()
+        self._env_of_operator: Mapping[str, str] = {}
         self._http = f"http://{ports.LOOPBACK}:{(http_port := ports.free_port())}"
         self._project = f"ems-test-{secrets.token_hex(4)}"
         self._compose = [*_compose_command(), "--project-name", self._project, "--file", str(_FILE)]
@@ -56,6 +61,7 @@ class Platform:
     def __enter__(self) -> Self:
         try:
             self.compose("up", "--detach", "--no-build")
+            self._env_of_operator = self._operator(Path(self._keys.enter_context(tempfile.TemporaryDirectory())))
         except BaseException:
             self.down()
             raise
@@ -66,12 +72,25 @@ class Platform:
 
     def down(self) -> None:
         """Ends the deployment and removes its volumes."""
+        self._keys.close()
         self.compose("down", "--volumes", "--timeout", "5")
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The environment of commands that talk to it."""
-        return commands.environment(NATS_URL=self.url)
+        """The environment of commands that talk to it, as its operator."""
+        return self._env_of_operator
+
+    def _operator(self, directory: Path) -> Mapping[str, str]:
+        files = {name: directory / name for name in ("user.nk", "ca.pem")}
+        for name, path in files.items():
+            content = self.compose("run", "--rm", "-T", "--entrypoint", "cat", "ems", f"/keys/operator/{name}")
+            security.private(path, content.encode())
+        return commands.environment(
+            EMS_SERVER=self.url,
+            EMS_NATS_NKEY=str(files["user.nk"]),
+            EMS_NATS_CA=str(files["ca.pem"]),
+            EMS_NATS_INBOX_PREFIX="_INBOX_operator",
+        )
 
     @property
     def ready(self) -> bool:

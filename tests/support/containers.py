@@ -37,6 +37,13 @@ COPY nats-server.conf /etc/nats/nats-server.conf
 ENTRYPOINT ["/nats-server"]
 CMD ["--config", "/etc/nats/nats-server.conf"]
 """
+_NATS_CONFIG = """\
+listen: 0.0.0.0:4222
+jetstream {
+  store_dir: /data
+  sync_interval: 100ms
+}
+"""
 
 # testcontainers' own reaper is an image that would have to be pulled; the fixtures end what they start.
 testcontainers_config.ryuk_disabled = True
@@ -81,13 +88,13 @@ def _missing() -> str:
 
 @functools.cache
 def nats_image() -> str:
-    """The name of an image that has nothing but nats-server and the deployment's configuration."""
+    """The name of an image that has nothing but nats-server and a configuration that lets everybody in."""
     client = docker.from_env()
     try:
         with tempfile.TemporaryDirectory() as context:
             Path(context, "Dockerfile").write_text(_NATS_DOCKERFILE)
             shutil.copy(nats_server.find_executable(), Path(context, "nats-server"))
-            shutil.copy(servers.ROOT / "deploy" / "nats-server.conf", context)
+            Path(context, "nats-server.conf").write_text(_NATS_CONFIG)
             client.images.build(path=context, tag=_NATS_IMAGE, rm=True)
     finally:
         client.close()

@@ -46,6 +46,32 @@ def test_its_address_leads_to_its_credentials(environ: dict[str, str], platform:
     assert settings.shown(loaded.nats_password) == "***"
 
 
+@pytest.mark.parametrize("server", [URL, "tls://127.0.0.1:14222", "tls://localhost:14222"])
+def test_a_secured_one_leads_to_its_nkey_and_ca(environ: dict[str, str], server: str) -> None:
+    """With the inbox prefix of its user; there is no password, and the address demands TLS."""
+    one = running.Platform(
+        running.path_for(14222, environ),
+        "tls://127.0.0.1:14222",
+        None,
+        None,
+        "unix:/run/x.sock",
+        nkey="/run/user.nk",
+        ca="/run/ca.pem",
+        inbox_prefix="_INBOX_operator",
+    )
+    with running.announced(one):
+        access = settings.access({"server": server}, environ)
+        loaded, origins = settings.load({"server": server}, environ)
+        by_context = settings.access({"context": str(one.path)}, {})
+    for found in (access, loaded.access, by_context):
+        assert (found.servers, found.user, found.password) == (("tls://127.0.0.1:14222",), None, None)
+        assert (found.nkey, found.ca) == (Path("/run/user.nk"), Path("/run/ca.pem"))
+        assert found.inbox_prefix == "_INBOX_operator"
+        assert found.encrypted
+    from_it = {name for name, origin in origins.items() if origin == f"running platform {one.path}"}
+    assert {"server", "nats_nkey", "nats_ca", "nats_inbox_prefix"} <= from_it
+
+
 @pytest.mark.parametrize(
     "server",
     [

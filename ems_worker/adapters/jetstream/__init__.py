@@ -1,5 +1,6 @@
 """NATS JetStream, for the worker."""
 
 from ems_worker.adapters.jetstream.broker import Broker
+from ems_worker.adapters.jetstream.provision import provision
 
-__all__ = ["Broker"]
+__all__ = ["Broker", "provision"]

@@ -230,7 +230,7 @@ class Publisher:
             raise
         message = found["message"]
         data = base64.b64decode(message.get("data", ""))
-        return _Latest(int(message["seq"]), _revision(data), _digest(data))
+        return _Latest(int(message["seq"]), _revision(data, subject), _digest(data))
 
     async def _is_told(self, subject: str, data: bytes, latest: _Latest) -> bool:
         """Whether this is what the subject has."""
@@ -286,11 +286,17 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _revision(data: bytes) -> int | None:
-    """The `revision` of a stored document; None for what isn't one of ours."""
+def _revision(data: bytes, subject: str) -> int | None:
+    """The `revision` of a document stored on its subject; None for what isn't one of ours.
+
+    Another experiment's is none: whoever may read it could have the broker send it here.
+    """
     try:
         document = orjson.loads(data)
     except ValueError:
         return None
-    revision = document.get("revision") if isinstance(document, dict) else None
+    own = subject.rpartition(".")[2]
+    if not isinstance(document, dict) or document.get("experiment_id", own) != own:
+        return None
+    revision = document.get("revision")
     return revision if type(revision) is int and 0 <= revision < _TOO_HIGH else None

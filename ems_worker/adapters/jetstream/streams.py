@@ -124,8 +124,7 @@ async def _ensure_one(link: connection.Connection, spec: Spec, *, create: bool) 
     if not create:
         raise errors.BrokerMisconfigured(
             f"stream {spec.name} is missing and creating streams is forbidden. Remedy: allow it "
-            f"(EMS_CREATE_STREAMS=true), or create it: nats stream add {spec.name} "
-            f"--subjects {','.join(spec.subjects)} --storage file --retention limits --discard {spec.discard}"
+            "(EMS_CREATE_STREAMS=true), or have an administrator create it: ems-worker provision"
         )
     return await _create(link, spec)
 
