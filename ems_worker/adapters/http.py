@@ -29,6 +29,7 @@ _MOST_CONNECTIONS: Final = 32
 # Connections that are accepted in one go, and that may wait for it: further ones wait for a second or more.
 _ACCEPTED: Final = 16
 _BACKLOG: Final = 128
+_TURNS_TO_CONNECT: Final = 5
 _MOST_HEAD_BYTES: Final = 8192
 _MOST_HEADERS: Final = 100
 _END: Final = b"\r\n\r\n"
@@ -82,12 +83,20 @@ class HttpServer:
     async def _serve(self, listening: socket.socket) -> None:
         server = await asyncio.start_server(self._connected, sock=listening, backlog=_ACCEPTED, limit=_MOST_HEAD_BYTES)
         listening.listen(_BACKLOG)  # asyncio knows one number for both
-        async with server:
+        try:
             await self._stop.wait()
-            open_ = dict(self._connections)
-            for writer in open_:
-                writer.transport.abort()
-            await asyncio.gather(*open_.values())
+            # asyncio leaves a connection open that it has accepted and not yet set up when its server closes. So no more
+            # are accepted first, and those that were get the turns that this takes.
+            asyncio.get_running_loop().remove_reader(listening)
+            for _ in range(_TURNS_TO_CONNECT):
+                await asyncio.sleep(0)
+            while self._connections:
+                open_ = dict(self._connections)
+                for writer in open_:
+                    writer.transport.abort()
+                await asyncio.gather(*open_.values())
+        finally:
+            server.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections[writer] = asyncio.create_task(self._converse(reader, writer))

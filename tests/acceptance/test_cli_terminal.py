@@ -54,6 +54,7 @@ FED: Mapping[str, Sequence[Sequence[str]]] = {
         ["NAMED"],
     ],
     "ems-worker run": [["--server", H], ["--config", "NAMED"]],
+    "ems-worker provision": [["--server", f"nats://{NAME}"]],
     "ems-worker health": [[]],
     "ems-worker config": [["--server", f"nats://{NAME}"], ["--server", f"nats://{NAME}", "--json"]],
     "ems-worker backup": [["TARGET", "--data-dir", NAME]],

@@ -131,6 +131,7 @@ def _decide(client: Client) -> Any:
             "experiment_id": "reef",
             "points": 1,
             "jobs": 1,
+            "submission": {"stream": "EMS_PLANS", "seq": count},
             "errors": [] if accepted else [_PROBLEM],
             "warnings": [_PROBLEM],
         }

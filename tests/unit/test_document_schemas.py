@@ -82,7 +82,8 @@ runs = st.builds(
     finished_ms=times,
     error_kind=st.none() | st.sampled_from(ErrorKind),
     error_message=texts,
-    metrics=st.none() | st.dictionaries(st.text(max_size=5), st.none() | st.floats()),
+    metrics=st.none()
+    | st.dictionaries(st.text(max_size=5), st.none() | st.floats(allow_nan=False, allow_infinity=False)),
     artifacts=labels,
     waiting=st.none() | st.sampled_from(Waiting),
     model_version=texts,
