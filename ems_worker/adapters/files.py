@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,8 @@ from ems_worker.core.records import JobRow
 from ems_worker.errors import Problem
 
 _PLACE = ("base_config_file_path",)
+# Where the system tells the path of an open file.
+_OPEN_FILES = Path("/proc/self/fd")
 _LARGEST_BASE_BYTES = 16 * 1024 * 1024
 _LINES_A_WRITE = 1000
 
@@ -56,12 +59,21 @@ def read_inside(path: Path, roots: Sequence[Path]) -> bytes:
         found = path.resolve()
         if not any(found.is_relative_to(root) for root in roots):
             raise OutsideError(found)
-        if not found.is_file():
-            found.stat()
-            raise errors.FileUnreadable("is not a file")
-        if found.stat().st_size > _LARGEST_BASE_BYTES:
+        # Opened once, and then asked where it is: others may put links in the path's place meanwhile.
+        descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            opened = (_OPEN_FILES / str(descriptor)).resolve() if _OPEN_FILES.is_dir() else found
+            if not any(opened.is_relative_to(root) for root in roots):
+                raise OutsideError(opened)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise errors.FileUnreadable("is not a file")
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(_LARGEST_BASE_BYTES + 1)
+        finally:
+            os.close(descriptor)
+        if len(content) > _LARGEST_BASE_BYTES:
             raise errors.FileUnreadable(f"has more than {_LARGEST_BASE_BYTES:,} bytes")
-        return found.read_bytes()
+        return content
     except OSError as error:
         raise errors.FileUnreadable(f"can't be read: {error.strerror}") from error
     except ValueError as error:  # a null byte

@@ -85,8 +85,8 @@ class HttpServer:
         listening.listen(_BACKLOG)  # asyncio knows one number for both
         try:
             await self._stop.wait()
-            # asyncio leaves a connection open that it has accepted and not yet set up when its server closes. So no more
-            # are accepted first, and those that were get the turns that this takes.
+            # asyncio leaves a connection open that it has accepted and not yet set up when its server closes. So first
+            # no more are accepted, and those that were get the turns that this takes.
             asyncio.get_running_loop().remove_reader(listening)
             for _ in range(_TURNS_TO_CONNECT):
                 await asyncio.sleep(0)
@@ -154,7 +154,10 @@ class HttpServer:
             "HTTP_ACCEPT_ENCODING": headers.get("accept-encoding", ""),
         }
         told: list[Any] = []
-        body = b"".join(self._metrics(environ, lambda status, fields: told.extend((status, fields))))
+        try:
+            body = b"".join(self._metrics(environ, lambda status, fields: told.extend((status, fields))))
+        except Exception:  # noqa: BLE001 - it reads what a client accepts by its own rules, and trips over some words
+            return _message(400, _TEXT, b"this Accept header can't be read\n")
         status, fields = told
         return _message(int(status.split()[0]), "", body, *(f"{name}: {value}" for name, value in fields))
 

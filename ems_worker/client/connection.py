@@ -93,10 +93,10 @@ class Connection:
             await self._client.close()
 
     async def last(self, stream: str, subject: str) -> RawStreamMsg | None:
-        """The last message of a subject by direct get; None where there is none, or no such stream."""
+        """The last message of a subject; None where there is none, or no such stream."""
         with self.translated():
             try:
-                return await self._client.jetstream().get_last_msg(stream, subject, direct=True)
+                return await self._client.jetstream().get_last_msg(stream, subject)
             except (nats.js.errors.NotFoundError, nats.errors.NoRespondersError):
                 return None
 

@@ -105,6 +105,11 @@ class DeadLetters:
                 f"dead letter {letter.seq} is too large to be kept whole, and message {letter.original_seq} of stream "
                 f"{letter.stream}, which it is about, is gone"
             )
+        if not letter.data:
+            raise errors.NotFound(
+                f"dead letter {letter.seq} is empty, and message {letter.original_seq} of stream {letter.stream} is "
+                "gone, which may have said where its content is"
+            )
         return letter.data, {}
 
     async def _message(self, stream: str, seq: int, subject: str | None = None) -> RawStreamMsg | None:

@@ -1,6 +1,7 @@
 """How many plans may be sent in a minute: by one publisher, and by all together."""
 
 from collections import Counter, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from ems_worker.errors import Problem
@@ -31,16 +32,22 @@ class PlanRate:
 
     def __init__(self, rates: Rates) -> None:
         self._rates = rates
-        self._sent: deque[tuple[int, str | None]] = deque()
+        self._sent: deque[tuple[int, str | None, Hashable]] = deque()
+        self._counted: set[Hashable] = set()
         self._of: Counter[str | None] = Counter()
         self._newest_ms = 0
 
-    def refusal(self, publisher: str | None, published_ms: int, *, again: bool = False) -> Problem | None:
+    def refusal(
+        self, publisher: str | None, published_ms: int, *, again: bool = False, identity: Hashable = None
+    ) -> Problem | None:
         """Counts a plan; why it may not be decided, or None.
 
         One that is refused isn't counted, so that a steady stream gets its share. `again`: the message was delivered
-        before, so that its time says nothing about the server's clock.
+        before, so that its time says nothing about the server's clock. One of an `identity` that was counted within
+        the minute passes: it waits for its object, or the worker died with it.
         """
+        if identity is not None and identity in self._counted:
+            return None
         at_ms = max(published_ms, self._newest_ms) if again else published_ms
         self._newest_ms = at_ms
         # Also what is ahead: the server's clock was set back, and that must not keep its publishers waiting.
@@ -54,12 +61,14 @@ class PlanRate:
             return _too_many(who, limit, "EMS_PLANS_PER_MINUTE")
         if total is not None and len(self._sent) >= total:
             return _too_many("all publishers together", total, "EMS_PLANS_PER_MINUTE_TOTAL")
-        self._sent.append((at_ms, publisher))
+        self._sent.append((at_ms, publisher, identity))
+        self._counted.add(identity)
         self._of[publisher] += 1
         return None
 
     def _drop_oldest(self) -> None:
-        _, publisher = self._sent.popleft()
+        _, publisher, identity = self._sent.popleft()
+        self._counted.discard(identity)
         self._of[publisher] -= 1
         if not self._of[publisher]:
             del self._of[publisher]

@@ -4,7 +4,8 @@ The configuration in deploy/nats, the broker of `ems up --secured` and the table
 
 A broker doesn't check the subjects that its own answers go to: who may ask JetStream for something may have the answer
 sent to any subject of the account. So only the worker and the administrator may make a consumer, or have messages sent
-as they are stored whose bytes others have chosen (DIRECT.GET, MSG.NEXT; MSG.GET puts them into JSON of its own).
+as they are stored, or nothing sent in place of one that is missing (DIRECT.GET, MSG.NEXT; MSG.GET answers in JSON of
+its own).
 """
 
 import json
@@ -23,9 +24,9 @@ _API = "$JS.API"
 _OBJECTS = ("$O.EMS_PLAN_OBJECTS.C.*", "$O.EMS_PLAN_OBJECTS.M.*")
 _DOCUMENTS = tuple(f"ems.experiment.{kind}.*" for kind in DOCUMENTS)
 _DISCOVERY = tuple(f"$SRV.{verb}{end}" for end in ("", ".>") for verb in ("PING", "INFO", "STATS"))
-# The last status and decision as they are stored. The subject is a part of the request, so this is not the right to
-# read anything else of the stream.
-_STORED = tuple(f"{_API}.DIRECT.GET.EMS_STATUS.ems.experiment.{kind}.*" for kind in ("status", "decision"))
+# The last status and decision, inside JetStream's own JSON. Not by DIRECT.GET: what that answers where there is nothing
+# has an empty body, which is all that deleting or purging a stream asks for.
+_STORED = (f"{_API}.STREAM.MSG.GET.EMS_STATUS",)
 _QUERIES = tuple(f"ems.api.{verb}" for verb in QUERIES)
 _ENDS = tuple(f"sim.run_{kind}{end}" for end in ("", ".>") for kind in ("started", "completed", "failed"))
 _METRICS = ("sim.run_metrics", "sim.run_metrics.>")

@@ -94,7 +94,7 @@ async def _run(plan: Path, at: platform.Addresses) -> int:
 
 async def _command(module: str, *arguments: str) -> int:
     """Runs one of the real commands with our terminal as its own; its exit code."""
-    running = await asyncio.create_subprocess_exec(sys.executable, "-m", f"ems_worker.cli.{module}", *arguments)
+    running = await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", f"ems_worker.cli.{module}", *arguments)
     try:
         return await running.wait()
     except asyncio.CancelledError:

@@ -29,7 +29,7 @@ class Guardian:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Guardian":
-        command = [sys.executable, "-m", "ems_worker.local.guardian", str(self._runs)]
+        command = [sys.executable, "-P", "-m", "ems_worker.local.guardian", str(self._runs)]
         # A session of its own: what ends the platform's process group must not end this.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
         return self

@@ -154,7 +154,7 @@ class Platform:
             settings["EMS_ORCHESTRATOR_TOKEN"] = str(token)
         if options.base_config_root is not None:
             settings["EMS_BASE_CONFIG_ROOT"] = str(options.base_config_root.resolve())
-        worker = self._child("worker", [sys.executable, "-m", "ems_worker.cli.worker", "run"], settings)
+        worker = self._child("worker", [sys.executable, "-P", "-m", "ems_worker.cli.worker", "run"], settings)
         stack.push_async_callback(worker.stop, _WORKER_GRACE_SECONDS)
         await self._add(guards, _child_part(worker, healthy=lambda: keeping.answers(http, "/healthz")))
         await _ready(worker, lambda: keeping.answers(http, "/readyz"))
@@ -195,7 +195,7 @@ class Platform:
             "--simulator": self._options.simulator,
         }
         flags = [f"{name}={value}" for name, value in given.items() if value is not None]
-        return [sys.executable, "-m", "ems_worker.local.orchestrator", *flags]
+        return [sys.executable, "-P", "-m", "ems_worker.local.orchestrator", *flags]
 
     async def _add(self, guards: guardian.Guardian, part: keeping.Part) -> None:
         start = part.start

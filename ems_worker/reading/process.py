@@ -95,6 +95,7 @@ async def begin(data: bytes, bounds: Bounds) -> AsyncIterator[Process]:
     """A new process for this plan; gone afterwards, whatever it is doing."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # or the working directory's files would be imported in place of Python's own
         "-m",
         "ems_worker.reading.child",
         stdin=asyncio.subprocess.PIPE,

@@ -15,6 +15,7 @@ from ems_worker.core.rate import PlanRate, Rates
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.space import Count
 from ems_worker.core.wire import Message
+from ems_worker.errors import Problem
 from ems_worker.service import contents, crash, submissions
 from ems_worker.service.clock import Clock
 from ems_worker.service.examination import Examined, Examiner, Outline
@@ -28,6 +29,10 @@ log = structlog.get_logger()
 
 # How often the broker hears that a plan is still being decided: well within the time after which it sends it again.
 _WORKING_SECONDS = 5.0
+# Plans that take long and wait to be decided, of one publisher and of all: all of them are messages that aren't
+# acknowledged yet, of which the broker allows 256.
+_MOST_SLOW_OF_ONE = 8
+_MOST_SLOW = 64
 
 
 class _TakesLongError(Exception):
@@ -72,8 +77,9 @@ class Intake:
         self._message_limit = message_limit
         self._versions = versions or Versions()
         self._guard = Guard(manifest, broker, metrics, "plan")
-        # Plans that take long, by the message's identity, in their order: the id of each one's experiment.
-        self._slow: dict[tuple[int, int, int], str] = {}
+        # Plans that take long, by the message's identity, in their order: the id of each one's experiment, and its
+        # publisher.
+        self._slow: dict[tuple[int, int, int], tuple[str, str | None]] = {}
         self._slow_messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -101,7 +107,7 @@ class Intake:
                 await self._take(message, self._quotas, quick=message.delivered < SUSPECTED_DELIVERIES)
             except _TakesLongError as plan:
                 log.info("plan.takes_long", experiment_id=plan.experiment_id, seq=message.seq)
-                self._slow[message.identity] = plan.experiment_id
+                self._slow[message.identity] = plan.experiment_id, rate.publisher(message.subject)
                 self._slow_messages.put_nowait(message)
 
     async def take_again(self, messages: Sequence[Message]) -> None:
@@ -197,8 +203,10 @@ class Intake:
             return submissions.repeated(blank, accepted), None
         its_turn = message.identity in self._slow
         again = message.delivered > 1
-        if not its_turn and (too_many := self._rate.refusal(blank.publisher, message.published_ms, again=again)):
-            return submissions.rejected(blank, [too_many]), None
+        if not its_turn:
+            too_many = self._rate.refusal(blank.publisher, message.published_ms, again=again, identity=message.identity)
+            if too_many is not None:
+                return submissions.rejected(blank, [too_many]), None
         try:
             data = await contents.read(message, self._broker, self._max_bytes)
             async with self._examiner.examine(data) as examined:
@@ -206,7 +214,7 @@ class Intake:
                 experiment_id = outline.experiment_id or ids.experiment_id(
                     outline.experiment_name or "", message.stream_created_ns, message.seq
                 )
-                if not its_turn and experiment_id in self._slow.values():
+                if not its_turn and any(experiment_id == slow for slow, _ in self._slow.values()):
                     raise _TakesLongError(experiment_id)  # one of the same id is before it
                 existing = await self._manifest.experiment(experiment_id)
                 new = None
@@ -228,6 +236,15 @@ class Intake:
             submission = replace(submission, digest=digest)
         return submission, new
 
+    def _admit_slow(self, publisher: str | None) -> None:
+        """Raises PlanRejected where so many plans that take long wait already that one more would stop the others."""
+        of_one = sum(publisher == other for _, other in self._slow.values())
+        if of_one >= _MOST_SLOW_OF_ONE or len(self._slow) >= _MOST_SLOW:
+            words = (
+                "too many plans whose points take long to count wait already: send it again later, or make it simpler"
+            )
+            raise errors.PlanRejected([Problem("too_many_slow_plans", "", words)])
+
     async def _examine(
         self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
     ) -> Outline:
@@ -238,6 +255,7 @@ class Intake:
         while (count := await examined.settle()) is not None:
             outline = replace(outline, count=count)
             if quick and not outline.settled:
+                self._admit_slow(rate.publisher(message.subject))
                 raise _TakesLongError(experiment_id)
             if (now := self._clock.monotonic()) - told > _WORKING_SECONDS:
                 told = now

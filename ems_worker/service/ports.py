@@ -219,8 +219,8 @@ class Broker(Protocol):
     async def published_revision(self, subject: str) -> int | None:
         """The `revision` of the message that a status subject has now; None where there is none."""
 
-    async def is_published(self, subject: str) -> bool:
-        """Whether there is a status or a decision on this subject."""
+    async def has_decision(self, seq: int) -> bool:
+        """Whether a decision about the plan of this sequence is stored."""
 
     async def plans(self) -> Sequence[Message]:
         """Waits for plan messages, a second at most; an empty answer is one."""

@@ -91,7 +91,7 @@ class Replay:
         created_ns = (await self._broker.streams())["EMS_PLANS"].created_ns
         known, (acknowledged, _) = await self._manifest.last_plan(created_ns), await self._broker.positions()
         for seq in range(max(known, acknowledged - _LOOKED_AT) + 1, acknowledged + 1):
-            if await self._broker.is_published(f"ems.experiment.decision.{seq}"):
+            if await self._broker.has_decision(seq):
                 return True
         return False
 

@@ -18,12 +18,12 @@ async def test_a_decision_goes_after_its_time_and_a_status_stays(
     assert adapter._DECISION_TTL == "720h"
     monkeypatch.setattr(adapter, "_DECISION_TTL", "1s")
     async with support.connected(server.url) as broker, support.plain(server) as (_, js):
-        await broker.publish([(DECISION, b"{}", "decision-7")])
+        await broker.publish([(DECISION, b'{"submission": {"seq": 7}}', "decision-7")])
         assert await broker.publish_latest(STATUS, b'{"revision": 1}', 1)
-        assert await broker.is_published(DECISION)
+        assert await broker.has_decision(7)
 
         async def gone() -> bool:
-            return not await broker.is_published(DECISION)
+            return not await broker.has_decision(7)
 
         await wait.until(gone, what="the end of the decision")
         assert (await js.get_last_msg("EMS_STATUS", STATUS)).data == b'{"revision": 1}'
@@ -41,3 +41,13 @@ async def test_a_stream_that_allows_no_age_of_messages_gets_decisions_without(se
                 assert (stored.headers or {}).keys() == {"Nats-Msg-Id"}
             with pytest.raises(NotFoundError):
                 await js.get_last_msg("EMS_STATUS", "ems.experiment.decision.9")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"stream": "SIM_EVENTS", "seq": 7}', b'{"submission": {"seq": 8}}']
+)
+async def test_what_somebody_puts_on_a_subject_of_decisions_is_none(server: servers.NatsServer, data: bytes) -> None:
+    """A worker that took it for its own would believe that its manifest was restored, and decide everything again."""
+    async with support.connected(server.url) as broker, support.plain(server) as (_, js):
+        await js.publish(DECISION, data)
+        assert not await broker.has_decision(7)

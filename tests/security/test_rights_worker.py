@@ -82,19 +82,47 @@ async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site:
     async with Broker.connect(worker, name="test", timeout=5) as broker, site.user("dashboard") as dashboard:
         await broker.ensure(support.OWNER, create=False)
         assert await broker.publish_latest("ems.experiment.status.reef", status, 9)
+        request = b'{"last_by_subj": "ems.experiment.status.reef"}'
         for target in ("ems.experiment.status.other", "sim.run_completed", "ems.experiment.submit"):
-            assert await dashboard.publishes(
-                "$JS.API.DIRECT.GET.EMS_STATUS.ems.experiment.status.reef", b"", reply=target
-            )
+            assert await dashboard.publishes("$JS.API.STREAM.MSG.GET.EMS_STATUS", request, reply=target)
         [event] = await wait.until(broker.events, what="the status among events")
         [plan] = await wait.until(broker.plans, what="the status among plans")
-        assert event.data == plan.data == status
+        assert event.data == plan.data
+        assert b"last_by_subj" not in event.data
         with pytest.raises(errors.Unreadable):
             event_codec.decode(event.subject, event.data)
         with pytest.raises(errors.PlanRejected):
             check.check(plan.data, yaml_reader, check.refuse_base)
-        assert await wait.until(lambda: broker.is_published("ems.experiment.status.other"), what="the status")
         assert await broker.publish_latest("ems.experiment.status.other", b'{"revision": 1}', 1)
+
+
+@pytest.mark.parametrize("role", ["publisher", "analysis", "dashboard", "operator"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "$JS.API.STREAM.DELETE.EMS_DLQ",
+        "$JS.API.STREAM.PURGE.EMS_STATUS",
+        "$JS.API.CONSUMER.DELETE.EMS_PLANS.ems-worker-plans",
+    ],
+)
+async def test_no_answer_about_nothing_deletes_anything(site: roles.Site, role: str, target: str) -> None:
+    """A direct get that finds nothing has an empty answer, which is all that these calls ask for: nobody may make one.
+
+    What the other get answers is JSON, which they refuse.
+    """
+    async with Broker.connect(site.keys.access("worker"), name="test", timeout=5) as broker:
+        await broker.ensure(support.OWNER, create=False)
+        await broker.publish_latest("ems.experiment.status.kept", b'{"revision": 1}', 1)
+        async with site.user(role) as user, site.user("admin") as admin:
+            nothing = "ems.experiment.status.nothere"
+            assert not await user.publishes(f"$JS.API.DIRECT.GET.EMS_STATUS.{nothing}", b"", reply=target)
+            request = json.dumps({"last_by_subj": nothing}).encode()
+            assert await user.publishes("$JS.API.STREAM.MSG.GET.EMS_STATUS", request, reply=target)
+            stream = admin.client.jetstream()
+            names = {info.config.name for info in await stream.streams_info()}
+            assert names >= {"EMS_DLQ", "EMS_STATUS"}
+            assert (await stream.stream_info("EMS_STATUS")).state.messages >= 1
+            assert await stream.consumer_info("EMS_PLANS", "ems-worker-plans")
 
 
 async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> None:

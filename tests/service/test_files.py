@@ -48,3 +48,28 @@ async def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.FileUnwritable, match=r"reef\.manifest\.jsonl can't be written: "):
         await files.write_manifest(tmp_path / "file", "reef", rows(1))
+
+
+@pytest.mark.parametrize("swapped", ["file", "directory"])
+def test_a_link_put_in_the_paths_place_meanwhile_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """Whoever may write to the directory can change it between the look at the path and the opening."""
+    root, outside = tmp_path / "plans", tmp_path / "outside"
+    for directory, word in ((root / "sub", "mine"), (outside, "secret")):
+        directory.mkdir(parents=True)
+        (directory / "base.yaml").write_text(word)
+    really = os.open
+
+    def swap(path: Path, flags: int) -> int:
+        if swapped == "file":
+            (root / "sub" / "base.yaml").unlink()
+            (root / "sub" / "base.yaml").symlink_to(outside / "base.yaml")
+        else:
+            (root / "sub").rename(root / "away")
+            (root / "sub").symlink_to(outside)
+        return really(path, flags)
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(errors.FileUnreadable):
+        files.read_inside(root / "sub" / "base.yaml", [root])

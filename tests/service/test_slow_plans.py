@@ -192,3 +192,13 @@ parameter_space:
         [problem] = (await desk.submit(text.encode()))["errors"]
         assert (problem["code"], problem["line"]) == ("expression_fails", 5)
         assert f"a = {stop}" in problem["message"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is a message that the broker waits for: too many, and it would deliver nobody's plans any more."""
+    monkeypatch.setattr("ems_worker.service.accept._MOST_SLOW_OF_ONE", 0)
+    async with Desk.open(tmp_path) as desk:
+        await desk.intake._take_quick([desk.message("ems.experiment.submit.a", SLOW)])
+        [decision] = desk.broker.of("decision")
+        assert [one["code"] for one in decision["errors"]] == ["too_many_slow_plans"]

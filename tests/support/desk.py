@@ -79,7 +79,7 @@ class Broker:
     async def pending(self) -> tuple[int, int]:
         return 0, 0
 
-    async def is_published(self, subject: str) -> bool:
+    async def has_decision(self, seq: int) -> bool:
         return False
 
     async def rewind(self, plans: int, events: int) -> None:

@@ -72,6 +72,15 @@ def test_an_old_message_that_comes_again_makes_no_room() -> None:
     assert taken(limit, "a", HOUR_MS + 1) == [False]
 
 
+def test_a_message_that_comes_again_counts_once() -> None:
+    """It waits for its object, or the worker died with it: its publisher sent one plan."""
+    limit = PlanRate(Rates(2))
+    for _ in range(5):
+        assert limit.refusal("a", 0, again=True, identity="first") is None
+    assert limit.refusal("a", 1, identity="second") is None
+    assert limit.refusal("a", 2, identity="third") is not None
+
+
 def test_memory_does_not_grow_with_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no limit for all, the plans that are longest ago are forgotten."""
     monkeypatch.setattr(rate, "_MOST_PLANS", 3)

@@ -144,9 +144,9 @@ class Broker:
         """The `revision` of the message that a status subject has now."""
         return await self._publisher.stored_revision(subject)
 
-    async def is_published(self, subject: str) -> bool:
-        """Whether there is a status or a decision on this subject."""
-        return await self._publisher.is_stored(subject)
+    async def has_decision(self, seq: int) -> bool:
+        """Whether a decision about the plan of this sequence is stored."""
+        return await self._publisher.has_decision(seq)
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages: a few, or none after a second, or while there is no connection."""

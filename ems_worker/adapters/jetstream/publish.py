@@ -213,12 +213,23 @@ class Publisher:
         self._remember(subject, found)
         return found.revision
 
-    async def is_stored(self, subject: str) -> bool:
-        """Whether a subject of the stream of statuses has a message."""
-        return await self._stored(subject) is not _NOTHING
+    async def has_decision(self, seq: int) -> bool:
+        """Whether there is a decision about the plan of this sequence. Whatever else somebody had put there is none."""
+        message = await self._message(f"ems.experiment.decision.{seq}")
+        document = None if message is None else api.read(base64.b64decode(message.get("data", "")))
+        submission = None if document is None else document.get("submission")
+        return isinstance(submission, dict) and submission.get("seq") == seq
 
     async def _stored(self, subject: str) -> _Latest:
-        """What a subject has now.
+        """What a subject has now."""
+        message = await self._message(subject)
+        if message is None:
+            return _NOTHING
+        data = base64.b64decode(message.get("data", ""))
+        return _Latest(int(message["seq"]), _revision(data, subject), _digest(data))
+
+    async def _message(self, subject: str) -> dict[str, Any] | None:
+        """The message that a subject of the stream of statuses has now.
 
         Asked of the stream's leader: a direct get may be answered by a replica that is behind.
         """
@@ -226,11 +237,10 @@ class Publisher:
             found = await api.call(self._link, f"STREAM.MSG.GET.{streams.STATUS}", {"last_by_subj": subject})
         except api.Refused as refused:
             if refused.err_code == api.NO_MESSAGE:
-                return _NOTHING
+                return None
             raise
-        message = found["message"]
-        data = base64.b64decode(message.get("data", ""))
-        return _Latest(int(message["seq"]), _revision(data, subject), _digest(data))
+        message: dict[str, Any] = found["message"]
+        return message
 
     async def _is_told(self, subject: str, data: bytes, latest: _Latest) -> bool:
         """Whether this is what the subject has."""
