@@ -11,7 +11,7 @@ import nats.js.errors
 import pytest
 from nats.aio.msg import Msg
 
-from tests.support import servers, wait, whole
+from tests.support import processes, servers, wait, whole
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ async def test_told_to_end_it_does_not_wait_for_a_broker_that_is_stuck(tmp_path:
     ):
         await whole.publish(broker.url, whole.plan("slow-reef", 3))
         await wait.until(lambda: len(oracle.accepted()) == 3)
-        os.kill(broker.pid, signal.SIGSTOP)
+        processes.stop(broker.pid)
         try:
             worker.signal(signal.SIGTERM)
             assert await worker.wait(6) == 0

@@ -21,7 +21,7 @@ from nats.micro.request import Request, ServiceError
 
 from ems_worker import client, errors
 from ems_worker.local import nats_server, ports
-from tests.support import servers, wait
+from tests.support import processes, servers, wait
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -375,7 +375,7 @@ async def test_a_nats_server_that_hangs_is_not_taken_for_a_worker_that_does(
     """Without its PONG nobody knows about the worker."""
     await serve(other, "get", lambda _: {})
     async with client.EmsClient(server.url, request_timeout=0.2) as ems:
-        os.kill(server.pid, signal.SIGSTOP)
+        processes.stop(server.pid)
         try:
             with pytest.raises(errors.NoAnswer, match=r"no answer from nats://127\.0\.0\.1:\d+ in time"):
                 await ems.get("e")

@@ -18,6 +18,7 @@ import nats.errors
 import pytest
 
 from ems_worker import client, errors
+from ems_worker.adapters import nats_access
 from ems_worker.cli import exits
 from ems_worker.local import platform as platforms
 from ems_worker.local import ports
@@ -119,8 +120,10 @@ async def test_without_credentials_nats_lets_nobody_in(swept: Path) -> None:
     async def nothing(_: Exception) -> None:
         """nats-py would log it."""
 
+    # Ours, which closes the connection on which it is refused; nats-py's own leaves it open.
+    stranger = nats_access.Client(encrypted=False)
     with pytest.raises(nats.errors.Error, match="Authorization Violation"):
-        await nats.connect(here.addresses["nats_url"], allow_reconnect=False, error_cb=nothing)
+        await stranger.connect([here.addresses["nats_url"]], allow_reconnect=False, error_cb=nothing)
     found = context_of(here)
     connection = await nats.connect(found["url"], user=found["user"], password=found["password"])
     assert connection.is_connected

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from pathlib import Path
 
 
@@ -20,3 +21,17 @@ def mentioning(text: str) -> dict[int, str]:
             if text.encode() in command + b"\0" + (entry / "environ").read_bytes():
                 found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP; returns once each of the process's threads has stopped, which takes a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    while any(_state(thread) not in "TXZ" for thread in Path(f"/proc/{pid}/task").iterdir()):
+        os.sched_yield()
+
+
+def _state(thread: Path) -> str:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return "X"
