@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs import states, tables
-from ems_worker.core import document_schemas, schema
+from ems_worker.core.documents import schemas
+from ems_worker.core.language import schema
 
 HERE = Path(__file__).parent
 RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
@@ -21,9 +22,9 @@ _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", r
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file, and what should be in it."""
     yield HERE / "state-machine.md", states.text()
-    yield HERE / "plan.schema.json", document_schemas.text(schema.PLAN) + "\n"
-    for name, one in document_schemas.DOCUMENTS.items():
-        yield HERE / "schemas" / f"{name}.json", document_schemas.text(one) + "\n"
+    yield HERE / "plan.schema.json", schemas.text(schema.PLAN) + "\n"
+    for name, one in schemas.DOCUMENTS.items():
+        yield HERE / "schemas" / f"{name}.json", schemas.text(one) + "\n"
     yield RIGHTS, tables.rights_configuration()
     for page in WITH_TABLES:
         yield (

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from ems_worker.core import experiment, run
-from ems_worker.core.experiment import ExperimentEvent, ExperimentState
-from ems_worker.core.outcome import OUTCOMES, Outcome
-from ems_worker.core.run import RunEvent, RunState, Verdict
+from ems_worker.core.lifecycle import experiment, run
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
+from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome
+from ems_worker.core.lifecycle.run import RunEvent, RunState, Verdict
 
 _MEMBER = re.compile(r"^\s+([A-Z_]+) = \"[a-z_]+\"  # (.+)$", re.M)
 

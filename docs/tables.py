@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ems_worker import settings
 from ems_worker.adapters.jetstream import consumers, streams
 from ems_worker.cli import exits
-from ems_worker.core import rights
-from ems_worker.service.metrics import Metrics
+from ems_worker.core.access import rights
+from ems_worker.service.base.metrics import Metrics
 
 _DAY_SECONDS = 24 * 3600
 _NS = 1_000_000_000
@@ -109,7 +109,7 @@ def _merged(line: list[list[str]], tokens: list[str]) -> list[list[str]] | None:
 
 def rights_configuration() -> str:
     """deploy/nats/rights.conf."""
-    return f"# Made from ems_worker/core/rights.py by `make docs`.\n{rights.variables()}"
+    return f"# Made from ems_worker/core/access/rights.py by `make docs`.\n{rights.variables()}"
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {

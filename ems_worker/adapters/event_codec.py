@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ems_worker import errors
-from ems_worker.core import bounds
-from ems_worker.core.run import RunEvent, Signal
+from ems_worker.core import text
+from ems_worker.core.documents import sanitize
+from ems_worker.core.lifecycle.run import RunEvent, Signal
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
 
@@ -83,11 +84,11 @@ def _envelope(kind: str, data: bytes) -> tuple[str, Signal]:
     key = envelope.event_type_key
     if key != kind + _VERSION:
         raise errors.Unreadable(
-            f"event_type_key is {key[: bounds.LONGEST_NAME]!r}; {kind + _VERSION} belongs on this subject"
+            f"event_type_key is {key[: text.MAX_NAME]!r}; {kind + _VERSION} belongs on this subject"
             if key
             else "neither JSON nor a GenericEventRequest with an event_type_key"
         )
-    happened_ms = bounds.in_range(envelope.timestamp_ns // 1_000_000)
+    happened_ms = sanitize.in_range(envelope.timestamp_ns // 1_000_000)
     document = _as_json(envelope.event_payload)
     if document is not None:
         return _READERS[kind][0](document, envelope.simulation_id, happened_ms)
@@ -102,46 +103,46 @@ def _envelope(kind: str, data: bytes) -> tuple[str, Signal]:
 def _name(inner: object, outer: str | None) -> str:
     """The run that it is about: payload and envelope may both say, and must agree."""
     if not outer:
-        return bounds.simulation_id(inner)
+        return sanitize.simulation_id(inner)
     if inner and inner != outer:
         raise errors.Unreadable("simulation_id differs between the envelope and its payload")
-    return bounds.simulation_id(outer)
+    return sanitize.simulation_id(outer)
 
 
 def _started(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
     return _name(document.get("simulation_id"), outer), Signal(
         RunEvent.START,
-        started_ms=bounds.milliseconds(document.get("started_at")) or at_ms,
-        model_version=bounds.words(document.get("model_version"), bounds.LONGEST_NAME),
+        started_ms=sanitize.milliseconds(document.get("started_at")) or at_ms,
+        model_version=text.clip(document.get("model_version"), text.MAX_NAME),
     )
 
 
 def _completed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
     return _name(document.get("simulation_id"), outer), Signal(
         RunEvent.COMPLETE,
-        metrics=bounds.metrics(document.get("metrics")),
-        artifacts=bounds.artifacts(document.get("artifacts")),
-        started_ms=bounds.milliseconds(document.get("started_at")),
-        finished_ms=bounds.milliseconds(document.get("finished_at")) or at_ms,
-        model_version=bounds.words(document.get("model_version"), bounds.LONGEST_NAME),
+        metrics=sanitize.metrics(document.get("metrics")),
+        artifacts=sanitize.artifacts(document.get("artifacts")),
+        started_ms=sanitize.milliseconds(document.get("started_at")),
+        finished_ms=sanitize.milliseconds(document.get("finished_at")) or at_ms,
+        model_version=text.clip(document.get("model_version"), text.MAX_NAME),
     )
 
 
 def _failed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
-    kind, message = bounds.failure(document.get("error_kind"), document.get("message"))
+    kind, message = sanitize.failure(document.get("error_kind"), document.get("message"))
     retryable = document.get("retryable")
     return _name(document.get("simulation_id"), outer), Signal(
         RunEvent.FAIL,
         error_kind=kind,
         message=message,
         retryable=retryable if isinstance(retryable, bool) else None,
-        started_ms=bounds.milliseconds(document.get("started_at")),
-        finished_ms=bounds.milliseconds(document.get("finished_at")) or at_ms,
+        started_ms=sanitize.milliseconds(document.get("started_at")),
+        finished_ms=sanitize.milliseconds(document.get("finished_at")) or at_ms,
     )
 
 
 def _measured(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
-    metrics = bounds.metrics(document.get("metrics"))
+    metrics = sanitize.metrics(document.get("metrics"))
     return _name(document.get("simulation_id"), outer), Signal(RunEvent.MEASURE, metrics=metrics)
 
 
@@ -150,7 +151,7 @@ def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal
     return _name(said.simulation_id, outer), Signal(
         RunEvent.START,
         started_ms=_milliseconds(said.started_at) or at_ms,
-        model_version=bounds.words(said.model_version, bounds.LONGEST_NAME),
+        model_version=text.clip(said.model_version, text.MAX_NAME),
     )
 
 
@@ -158,11 +159,11 @@ def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Sign
     said = pb.RunCompleted.FromString(data)
     return _name(said.simulation_id, outer), Signal(
         RunEvent.COMPLETE,
-        metrics=bounds.metrics(dict(said.metrics)),
-        artifacts=bounds.artifacts(dict(said.artifacts)),
+        metrics=sanitize.metrics(dict(said.metrics)),
+        artifacts=sanitize.artifacts(dict(said.artifacts)),
         started_ms=_milliseconds(said.started_at),
         finished_ms=_milliseconds(said.finished_at) or at_ms,
-        model_version=bounds.words(said.model_version, bounds.LONGEST_NAME),
+        model_version=text.clip(said.model_version, text.MAX_NAME),
     )
 
 
@@ -170,7 +171,7 @@ def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]
     said = pb.RunFailed.FromString(data)
     known = said.error_kind in pb.ErrorKind.values()
     name = pb.ErrorKind.Name(said.error_kind) if known else str(said.error_kind)
-    kind, message = bounds.failure(name, said.message)
+    kind, message = sanitize.failure(name, said.message)
     return _name(said.simulation_id, outer), Signal(
         RunEvent.FAIL,
         error_kind=kind,
@@ -183,13 +184,13 @@ def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]
 
 def _measured_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
     said = pb.RunMetrics.FromString(data)
-    metrics = bounds.metrics(dict(said.metrics))
+    metrics = sanitize.metrics(dict(said.metrics))
     return _name(said.simulation_id, outer), Signal(RunEvent.MEASURE, metrics=metrics)
 
 
 def _milliseconds(timestamp: Timestamp) -> int | None:
     """None for an absent one, whose fields are zero."""
-    return bounds.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
+    return sanitize.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
 
 
 _FromJson = Callable[[Mapping[str, Any], str | None, int | None], tuple[str, Signal]]

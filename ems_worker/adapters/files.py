@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ems_worker import errors
-from ems_worker.core import documents
+from ems_worker.core.documents import documents
 from ems_worker.core.records import JobRow
 from ems_worker.errors import Problem
 

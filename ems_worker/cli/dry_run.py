@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ems_worker.cli import follow, shell, tables
-from ems_worker.core import ids, plan, render, space
+from ems_worker.core import ids
+from ems_worker.core.points import plan, render, space
 
 # Rows of the seed table, for plans with a seed for each job.
 _SEEDS = 12

@@ -8,7 +8,7 @@ import typer
 
 from ems_worker.cli import asking, dlq, exits, follow, shell
 from ems_worker.cli.export import Format
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
@@ -231,15 +231,15 @@ def schema(
 
     A document's whole name, like ems.status.v1, is taken too.
     """
-    from ems_worker.core import document_schemas
+    from ems_worker.core.documents import schemas
 
     if name is None:
-        shell.out("\n".join(document_schemas.names()))
+        shell.out("\n".join(schemas.names()))
         return exits.Exit.OK
-    found = document_schemas.find(name)
+    found = schemas.find(name)
     if found is None:
-        raise exits.Misused(f"there is no schema {name!r}; there are {', '.join(document_schemas.names())}")
-    shell.out(document_schemas.text(found))
+        raise exits.Misused(f"there is no schema {name!r}; there are {', '.join(schemas.names())}")
+    shell.out(schemas.text(found))
     return exits.Exit.OK
 
 

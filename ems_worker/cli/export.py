@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ems_worker.cli import exits
-from ems_worker.core import documents
+from ems_worker.core.documents import documents
 from ems_worker.terminal import streams
 
 Document = documents.Document

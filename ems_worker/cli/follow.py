@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ems_worker import errors
 from ems_worker.cli import exits, failures, shell
-from ems_worker.core.experiment import ENDED_BUCKETS, Bucket
+from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:

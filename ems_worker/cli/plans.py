@@ -9,8 +9,9 @@ from pathlib import Path
 from ems_worker import errors
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.cli import exits
-from ems_worker.core import canonical, render
-from ems_worker.service import check as plan_check
+from ems_worker.core import canonical
+from ems_worker.core.points import render
+from ems_worker.service.intake import check as plan_check
 
 _STDIN = "-"
 _CONTENT_TYPES = {"yaml": "application/yaml", "json": "application/json"}

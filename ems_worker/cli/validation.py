@@ -2,9 +2,9 @@
 
 from ems_worker import errors
 from ems_worker.cli import plans, problems, shell
-from ems_worker.core import documents
+from ems_worker.core.documents import documents
 from ems_worker.core.records import Verdict
-from ems_worker.service import check as plan_check
+from ems_worker.service.intake import check as plan_check
 
 
 def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> plan_check.Checked | None:

@@ -17,7 +17,8 @@ from ems_worker import errors
 from ems_worker.client import connection, latest, publishing
 from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
-from ems_worker.core import experiment, ids
+from ems_worker.core import ids
+from ems_worker.core.lifecycle import experiment
 from ems_worker.settings import Access
 
 Document = dict[str, Any]

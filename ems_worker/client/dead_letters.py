@@ -14,7 +14,7 @@ from nats.js.api import RawStreamMsg
 from ems_worker import errors
 from ems_worker.client import connection
 from ems_worker.client.publishing import PubAck
-from ems_worker.core import dead_letters
+from ems_worker.core.access import dead_letters
 
 _STREAM: Final = "EMS_DLQ"
 _SUBJECT: Final = "ems.dlq"

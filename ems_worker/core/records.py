@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState
-from ems_worker.core.run import Run
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
+from ems_worker.core.lifecycle.run import Run
 
 
 class Verdict(StrEnum):

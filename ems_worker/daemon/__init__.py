@@ -11,7 +11,7 @@ import uvloop
 
 from ems_worker import errors, logs
 from ems_worker.daemon.worker import Worker
-from ems_worker.service import crash
+from ems_worker.service.base import crash
 from ems_worker.settings import Settings
 
 log = structlog.get_logger()

@@ -12,33 +12,34 @@ from ems_worker.adapters import event_codec, files, http, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.quotas import Quotas
-from ems_worker.core.rate import Rates
+from ems_worker.core.access.quotas import Quotas
+from ems_worker.core.access.rate import Rates
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
-from ems_worker.core.run import Run
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.daemon.clock import SystemClock
 from ems_worker.reading import Examiner
-from ems_worker.service import check, recover
-from ems_worker.service.accept import Intake
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.replies import Replies
+from ems_worker.service.base.supervise import supervise
+from ems_worker.service.base.versions import Versions
 from ems_worker.service.control import Control
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
-from ems_worker.service.lasting import lasting
-from ems_worker.service.ledger import Ledger
+from ems_worker.service.intake import check
+from ems_worker.service.intake.accept import Intake
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.limits import Limits
-from ems_worker.service.live import Live, RunKey
-from ems_worker.service.metrics import Metrics
 from ems_worker.service.queries import Queries
 from ems_worker.service.reasons import Reasons
 from ems_worker.service.reconcile import Reconciler
-from ems_worker.service.replay import Replay
-from ems_worker.service.replies import Replies
+from ems_worker.service.recovery import recover
+from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
-from ems_worker.service.versions import Versions
 from ems_worker.settings import Settings, shown
 
 log = structlog.get_logger()
@@ -257,7 +258,7 @@ class Worker:
                     ("parked events", lambda: self._retry_parked(tracker)),
                     ("commits", ledger.until_broken),
                 ):
-                    group.create_task(lasting(name, work))
+                    group.create_task(supervise(name, work))
                 group.create_task(submitter.resend(unsent))
         finally:
             self._health.trouble("stop", "stopping")

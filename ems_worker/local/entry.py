@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from ems_worker.core import rights
+from ems_worker.core.access import rights
 from ems_worker.local import keys, ports
 from ems_worker.settings import Access, private, running
 

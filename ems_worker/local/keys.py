@@ -20,7 +20,7 @@ from pathlib import Path
 import nkeys
 
 from ems_worker import errors
-from ems_worker.core import rights
+from ems_worker.core.access import rights
 from ems_worker.local import process
 from ems_worker.settings import Access, private
 

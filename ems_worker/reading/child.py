@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from ems_worker import errors
 from ems_worker.reading import process
-from ems_worker.service.examination import Examination
+from ems_worker.service.intake.examination import Examination
 from ems_worker.terminal import streams
 
 _LENGTH_BYTES: Final = 8

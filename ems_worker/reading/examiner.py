@@ -9,9 +9,9 @@ from typing import Any, Final
 from ems_worker import errors
 from ems_worker.core.records import NewExperiment
 from ems_worker.reading import process
-from ems_worker.service import check
-from ems_worker.service.check import ReadBase
-from ems_worker.service.examination import Examination, Examined
+from ems_worker.service.intake import check
+from ems_worker.service.intake.check import ReadBase
+from ems_worker.service.intake.examination import Examination, Examined
 
 # Each may take as much memory as `process.MOST_MEMORY`.
 _MOST_PROCESSES: Final = 2

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from ems_worker import errors
 from ems_worker.adapters import plan_codec, yaml_reader
-from ems_worker.service.check import ReadBase
-from ems_worker.service.examination import Tools
+from ems_worker.service.intake.check import ReadBase
+from ems_worker.service.intake.examination import Tools
 from ems_worker.settings import inherited
 
 # What the process may take beyond what it starts with: ten times the largest plan and the largest base file, and some.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from ems_worker.core.outcome import Call, Outcome
+from ems_worker.core.lifecycle.outcome import Call, Outcome
 
 # How long the first answer waits for others.
 _GATHER_SECONDS = 0.05

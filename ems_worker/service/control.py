@@ -9,14 +9,15 @@ import structlog
 from pydantic import Field
 
 from ems_worker import errors
-from ems_worker.core import documents, experiment
-from ems_worker.core.experiment import ExperimentEvent, ExperimentState
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
 from ems_worker.core.records import ChangeRequest
-from ems_worker.service import crash
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live
-from ems_worker.service.ports import Manifest
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler, read
 
 log = structlog.get_logger()

@@ -8,19 +8,19 @@ import contextlib
 
 import structlog
 
-from ems_worker.core import breaker, experiment, job, schedule
-from ems_worker.core.breaker import Breaker, BreakerState
-from ems_worker.core.run import Run
-from ems_worker.service import crash
-from ems_worker.service.clock import Clock
-from ems_worker.service.lasting import lasting
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import RunKey
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Manifest, Orchestrator
+from ems_worker.core.lifecycle import breaker, experiment, job, schedule
+from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Manifest, Orchestrator
+from ems_worker.service.base.supervise import supervise
+from ems_worker.service.base.versions import Versions
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import RunKey
 from ems_worker.service.reach import Claimed
 from ems_worker.service.submit import BATCH, Submitter
-from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
 
@@ -111,7 +111,7 @@ class Dispatcher:
     async def run(self) -> None:
         """For ever: fills the window, then sleeps until woken or until something falls due."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(lasting("following the capacity", lambda: self._follow_capacity(group)))
+            group.create_task(supervise("following the capacity", lambda: self._follow_capacity(group)))
             while True:
                 self._wake.clear()
                 looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()

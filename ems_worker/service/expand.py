@@ -7,17 +7,18 @@ from itertools import islice
 
 import structlog
 
-from ems_worker.core import job, space
-from ems_worker.core.experiment import ExperimentState
-from ems_worker.core.plan import Plan
+from ems_worker.core.lifecycle import job
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.points import space
+from ems_worker.core.points.plan import Plan
+from ems_worker.core.points.space import Point
 from ems_worker.core.records import PointRecord
-from ems_worker.core.run import Run
-from ems_worker.core.space import Point
-from ems_worker.service import crash
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Manifest
+from ems_worker.service.base import crash
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live
 
 log = structlog.get_logger()
 

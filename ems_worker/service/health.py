@@ -10,11 +10,11 @@ from prometheus_client import Gauge
 
 from ems_worker import errors
 from ems_worker.core.wire import StreamIdentity
-from ems_worker.service.clock import Clock
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
 from ems_worker.service.dispatch import Dispatcher
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Broker, Manifest, Orchestrator
+from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import structlog
 
 from ems_worker.core import ids
-from ems_worker.core.run import ErrorKind, Run, RunEvent, Signal, StopReason
-from ems_worker.service import crash, reconcile
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live, RunKey
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Orchestrator
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, Signal, StopReason
+from ems_worker.service import reconcile
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Orchestrator
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
 
 log = structlog.get_logger()
 

@@ -10,17 +10,19 @@ from pydantic import Field
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
-from ems_worker.core import documents, estimate, ids
-from ems_worker.core.experiment import Bucket, ExperimentState
+from ems_worker.core import ids
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle import estimate
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, Verdict
-from ems_worker.service import check
-from ems_worker.service.check import Reader
-from ems_worker.service.clock import Clock
-from ems_worker.service.examination import Examiner
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.ports import Manifest
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.base.versions import Versions
+from ems_worker.service.intake import check
+from ems_worker.service.intake.check import Reader
+from ems_worker.service.intake.examination import Examiner
+from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.reasons import Reasons
-from ems_worker.service.versions import Versions
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 

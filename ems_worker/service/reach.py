@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from ems_worker.core import delivery
-from ems_worker.core.delivery import Delivery, Trouble
-from ems_worker.core.outcome import Answer, Call
+from ems_worker.core.lifecycle import delivery
+from ems_worker.core.lifecycle.delivery import Delivery, Trouble
+from ems_worker.core.lifecycle.outcome import Answer, Call
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import PointRecord
-from ems_worker.core.run import Run
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live
-from ems_worker.service.ports import Orchestrator
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.ports import Orchestrator
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live
 
 log = structlog.get_logger()
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from ems_worker.core import bounds, experiment
+from ems_worker.core import text
+from ems_worker.core.lifecycle import experiment
 from ems_worker.core.records import Experiment
-from ems_worker.service.live import Live
+from ems_worker.service.ledger.live import Live
 
 # Characters.
 LONGEST_REASON = 500
@@ -32,4 +33,4 @@ class Reasons:
         if record.reason is not None or record.state in experiment.ENDED:
             return record.reason
         said = (part(live) for part in self._parts)
-        return bounds.line(next((words for words in said if words is not None), None), LONGEST_REASON) or None
+        return text.single_line(next((words for words in said if words is not None), None), LONGEST_REASON) or None

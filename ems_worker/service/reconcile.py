@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from ems_worker.core import ids, reconcile, run
-from ems_worker.core.reconcile import Asked
-from ems_worker.core.run import Run, RunState, StopReason
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live, RunKey
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Orchestrator
+from ems_worker.core import ids
+from ems_worker.core.lifecycle import reconcile, run
+from ems_worker.core.lifecycle.reconcile import Asked
+from ems_worker.core.lifecycle.run import Run, RunState, StopReason
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Orchestrator
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.submit import Submitter
 
 log = structlog.get_logger()

@@ -11,15 +11,16 @@ from dataclasses import replace
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import documents, experiment
-from ems_worker.core.experiment import Tally
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
-from ems_worker.service import crash
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Broker, Manifest
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Broker, Manifest
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.reasons import Reasons
 
 log = structlog.get_logger()

@@ -9,20 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from ems_worker.core import ids, retry
-from ems_worker.core.outcome import Answer, Call, Outcome
+from ems_worker.core import ids
+from ems_worker.core.lifecycle import retry
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal
 from ems_worker.core.records import PointRecord
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal
 from ems_worker.core.wire import Start
-from ems_worker.service import crash
 from ems_worker.service.answers import Answers
-from ems_worker.service.clock import Clock
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import Live, RunKey
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.ports import Manifest, Orchestrator
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Manifest, Orchestrator
+from ems_worker.service.base.versions import Versions
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.reach import Claimed, Reach
-from ems_worker.service.versions import Versions
 
 log = structlog.get_logger()
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ems_worker import errors
-from ems_worker.core import ids, run
+from ems_worker.core import ids
+from ems_worker.core.lifecycle import run
+from ems_worker.core.lifecycle.run import Signal, Verdict
 from ems_worker.core.records import ParkedEvent
-from ems_worker.core.run import Signal, Verdict
 from ems_worker.core.wire import Message
-from ems_worker.service import crash
-from ems_worker.service.clock import Clock, Steady
-from ems_worker.service.ledger import Ledger
-from ems_worker.service.live import RunKey
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.poison import Guard
-from ems_worker.service.ports import Broker, Manifest
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock, Steady
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.poison import Guard
+from ems_worker.service.base.ports import Broker, Manifest
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import RunKey
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ import pytest
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
-from tests.support import broker, commands, schemas, servers
+from tests.support import broker, commands, schema_checks, servers
 
 BASE = "layer:\n  food: 100   # a comment\n  heat: 26.5\n"
 
@@ -169,7 +169,7 @@ def test_dry_run_tells_the_time_where_earlier_runs_tell_it(deployment: commands.
     )
     asked = commands.run("ems-publish", path, "--dry-run", "--json", env=deployment.env)
     document = json.loads(asked.out)
-    assert schemas.check(document) == "ems.decision.v1"
+    assert schema_checks.check(document) == "ems.decision.v1"
     assert (document["estimate"]["slots"], document["estimate"]["runs"] > 0) == (1000, True)
     away = f"127.0.0.1:{ports.free_port()}"
     offline = json.loads(commands.run("ems-publish", path, "--dry-run", "--json", "--server", away).out)

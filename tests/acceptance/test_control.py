@@ -8,8 +8,8 @@ import nats
 import pytest
 
 from ems_worker.cli import exits
-from ems_worker.core import document_schemas
-from tests.support import commands, schemas, wait
+from ems_worker.core.documents import schemas
+from tests.support import commands, schema_checks, wait
 
 PLAN = """\
 experiment_id: {name}
@@ -39,7 +39,7 @@ def test_retry_tries_failed_jobs_once_more(deployment: commands.Deployment) -> N
     """As a new round; the same request twice is one, another is refused its id."""
     publish(deployment, "fails-again", "population", "--wait")
     first = told(deployment, "retry", "fails-again", "--request-id", "r-1")
-    assert schemas.check(first) == "ems.change.v1"
+    assert schema_checks.check(first) == "ems.change.v1"
     assert (first["changed"], first["retried"], first["state"]) == (True, 4, "running")
     assert told(deployment, "retry", "fails-again", "--request-id", "r-1") == first
     ended = commands.run("ems", "watch", "fails-again", env=deployment.env)
@@ -118,7 +118,7 @@ async def _everything(server: str) -> list[Any]:
 
 def test_every_document_is_what_its_schema_says(sent: list[Any]) -> None:
     """Nothing is missing, nothing undescribed, every kind of document was there."""
-    assert {schemas.check(document) for document in sent} == set(document_schemas.DOCUMENTS)
+    assert {schema_checks.check(document) for document in sent} == set(schemas.DOCUMENTS)
     verdicts = {document["decision"] for document in sent if document["schema"] == "ems.decision.v1"}
     assert verdicts >= {"accepted", "duplicate"}
 
@@ -126,9 +126,9 @@ def test_every_document_is_what_its_schema_says(sent: list[Any]) -> None:
 def test_schema_prints_what_is_published() -> None:
     """By word or whole name, plans too; an unknown name lists the known ones."""
     named = commands.run("ems", "schema").out.split()
-    assert named == document_schemas.names()
+    assert named == schemas.names()
     for name in ("status", "ems.status.v1", "plan"):
         ended = commands.run("ems", "schema", name)
-        assert json.loads(ended.out) == document_schemas.find(name)
+        assert json.loads(ended.out) == schemas.find(name)
     ended = commands.run("ems", "schema", "nothing")
     assert (ended.code, "there are plan, decision" in ended.err) == (exits.Exit.USAGE, True)

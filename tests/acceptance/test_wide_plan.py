@@ -5,7 +5,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.support import schemas, stage, whole
+from tests.support import schema_checks, stage, whole
 
 # Each value is under 4 KB and the start command under 4 MiB; the result is over the megabyte of a message.
 PARAMS = {f"p{i}": "x" * 3900 for i in range(300)}
@@ -32,7 +32,7 @@ async def test_an_experiment_with_documents_above_a_message_is_told_to_its_end(t
         [result] = await whole.stored(server, "ems.experiment.result.wide")
         [point] = await whole.stored(server, "ems.experiment.point.wide")
         for document, name in ((status, "best.params"), (result, "params"), (point, "params")):
-            schemas.check(document)
+            schema_checks.check(document)
             assert document["shortened"] == [name]
         assert (status["state"], status["best"]["params"]) == ("completed", point["params"])
         assert result["params"] == point["params"]

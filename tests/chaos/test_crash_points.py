@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ems_worker.service import crash
+from ems_worker.service.base import crash
 from tests.support import invariants, oracle, stage, whole
 
 # Each experiment has a job that is tried again, one that fails for good, and one that doesn't count as failed.

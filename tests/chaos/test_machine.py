@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ems_worker import errors
-from ems_worker.service import crash, submit
+from ems_worker.service import submit
+from ems_worker.service.base import crash
 from tests.support import invariants, onwards, oracle, whole
 from tests.support.evidence import Evidence
 from tests.support.world import DiedError, Life, World

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker.adapters.jetstream import consumers
-from ems_worker.service import poison
+from ems_worker.service.base import poison
 from tests.support import invariants, stage, whole
 
 HEALTHY = 20

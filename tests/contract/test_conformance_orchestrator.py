@@ -9,7 +9,7 @@ import pytest
 
 from ems_worker.adapters.orchestrator import commands
 from ems_worker.conformance import calls, check, kit, orchestrator
-from ems_worker.core.outcome import Outcome
+from ems_worker.core.lifecycle.outcome import Outcome
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.support import local_orchestrator, servers, wrong_orchestrator
 

@@ -11,7 +11,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.outcome import Outcome
+from ems_worker.core.lifecycle.outcome import Outcome
 from ems_worker.core.wire import Start
 from ems_worker.local import ports
 from ems_worker.settings import Channel

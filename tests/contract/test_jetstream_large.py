@@ -7,9 +7,9 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker
-from ems_worker.core import documents, fitting
+from ems_worker.core.documents import documents, truncate
+from ems_worker.core.lifecycle.run import Run, RunState
 from ems_worker.core.records import JobRow, PointRecord
-from ems_worker.core.run import Run, RunState
 from tests.support import broker as support
 from tests.support import servers, whole
 
@@ -45,7 +45,7 @@ async def test_a_document_that_the_server_would_not_take_goes_out_shortened(
     first, second, third = await whole.stored(server.url, RESULT)
     assert (first, third) == (json.loads(result(1)), json.loads(result(3)))
     assert second["params"]["p0"]["bytes"] == 3902
-    assert second.pop(fitting.MARK) == ["params"]
+    assert second.pop(truncate.MARK) == ["params"]
     assert second | {"params": WIDE} == json.loads(result(2))
 
 
@@ -59,7 +59,7 @@ async def test_a_status_that_is_too_large_is_told_and_stays_the_latest(
         assert await other.publish_latest(STATUS, status(7, "completed"), 7)
         assert not await other.publish_latest(STATUS, status(7, "failed"), 7)
     [stored] = await whole.stored(server.url, STATUS)
-    assert (stored["revision"], stored["state"], stored[fitting.MARK]) == (7, "completed", ["best.params"])
+    assert (stored["revision"], stored["state"], stored[truncate.MARK]) == (7, "completed", ["best.params"])
 
 
 async def test_what_can_not_be_shortened_keeps_nothing_else_from_being_stored(
@@ -81,7 +81,7 @@ async def test_who_waits_for_a_reply_gets_it_shortened(broker: Broker, server: s
         await client.flush()
         await broker.reply("_INBOX.someone", json.dumps({"errors": wrong}).encode())
         answer = json.loads((await subscription.next_msg(timeout=5)).data)
-    assert answer[fitting.MARK] == ["errors"]
+    assert answer[truncate.MARK] == ["errors"]
     assert 45 < len(answer["errors"]) < 55
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker
-from ems_worker.service.metrics import Metrics
+from ems_worker.service.base.metrics import Metrics
 from tests.support import broker as support
 from tests.support import servers
 

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ems_worker import errors
 from ems_worker.adapters.orchestrator import Orchestrator, security
-from ems_worker.core.outcome import Outcome
+from ems_worker.core.lifecycle.outcome import Outcome
 from ems_worker.core.wire import Start
 from ems_worker.local import ports
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.estimate import Past
+from ems_worker.core.lifecycle.estimate import Past
 from tests.support import manifests
 
 

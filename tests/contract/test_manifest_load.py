@@ -10,9 +10,9 @@ import pytest
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.manifest.queries import READS
-from ems_worker.core.experiment import Bucket, ExperimentState
-from ems_worker.core.run import RunState
-from ems_worker.service.ports import Change
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.run import RunState
+from ems_worker.service.base.ports import Change
 from tests.support import manifests
 
 POINTS, REPLICATES, BATCH, PART = 4000, 5, 500, 20

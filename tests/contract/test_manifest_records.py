@@ -8,7 +8,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.records import ParkedEvent, PointRecord, Verdict
 from tests.support import manifests
 

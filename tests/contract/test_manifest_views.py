@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core import documents, ids
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core import ids
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState
 from ems_worker.core.records import Experiment, PointRecord
-from ems_worker.core.run import ErrorKind, Run, RunState
-from ems_worker.service.ports import Change
+from ems_worker.service.base.ports import Change
 from tests.support import manifests
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "manifest.md").read_text("utf-8")

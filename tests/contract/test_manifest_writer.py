@@ -15,9 +15,9 @@ from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, writer
 from ems_worker.adapters.manifest.queries import Query
 from ems_worker.adapters.manifest.writer import Step
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import Run, RunState
 from ems_worker.core.records import Experiment
-from ems_worker.core.run import Run, RunState
 from tests.support import manifests, wait
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.outcome import Answer, Outcome
-from ems_worker.core.run import ErrorKind, RunEvent
+from ems_worker.core.lifecycle.outcome import Answer, Outcome
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent
 from ems_worker.core.wire import Capacity
 from tests.support import orchestrator_client as support
 from tests.support import servers, wait

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.outcome import Call, Outcome
+from ems_worker.core.lifecycle.outcome import Call, Outcome
 from ems_worker.core.wire import Capacity
 from tests.support import link, servers, wait
 from tests.support import orchestrator_client as support

@@ -25,7 +25,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ems_worker.core import job
+from ems_worker.core.lifecycle import job
 from tests.security import fuzz
 from tests.support import another_user, local_platform, servers, wait, whole
 

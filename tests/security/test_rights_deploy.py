@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ems_worker.core import rights
+from ems_worker.core.access import rights
 from ems_worker.local import keys, ports
 from tests.support import roles, servers
 

@@ -10,10 +10,10 @@ import pytest
 from ems_worker import client, errors
 from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.jetstream import Broker
-from ems_worker.core import rights
-from ems_worker.service import check
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.replies import Replies
+from ems_worker.core.access import rights
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.replies import Replies
+from ems_worker.service.intake import check
 from tests.support import broker as support
 from tests.support import commands, roles, wait
 

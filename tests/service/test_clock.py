@@ -6,10 +6,10 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core import job
-from ems_worker.core.run import RunEvent, RunState, Signal
+from ems_worker.core.lifecycle import job
+from ems_worker.core.lifecycle.run import RunEvent, RunState, Signal
 from ems_worker.service import dispatch
-from ems_worker.service.clock import Steady
+from ems_worker.service.base.clock import Steady
 from ems_worker.service.reconcile import INTERVAL_SECONDS, Reconciler
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.experiment import ExperimentState
-from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
 from ems_worker.service.control import Control
-from ems_worker.service.live import Live
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler
 from tests.support.desk import Clock, Desk, plan
 

@@ -10,12 +10,12 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core import breaker, delivery
-from ems_worker.core.experiment import Bucket
-from ems_worker.core.run import ErrorKind, RunState
+from ems_worker.core.lifecycle import breaker, delivery
+from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.run import ErrorKind, RunState
 from ems_worker.core.wire import Capacity
 from ems_worker.service import dispatch, submit
-from ems_worker.service.live import Live
+from ems_worker.service.ledger.live import Live
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -281,7 +281,7 @@ async def test_a_retry_falls_due_by_itself(tmp_path: Path) -> None:
             return super().now_ms() + round(1000 * asyncio.get_running_loop().time())
 
     async with working(tmp_path, clock=Running()) as desk:
-        with patch("ems_worker.core.job.FIRST_BACKOFF_SECONDS", 0.1):
+        with patch("ems_worker.core.lifecycle.job.FIRST_BACKOFF_SECONDS", 0.1):
             await desk.begin(plan(points=1))
             await wait.until(lambda: desk.orchestrator.sent)
             await quiet(desk)

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.service import expand
 from tests.support import wait
 from tests.support.desk import Desk, background, plan

@@ -9,8 +9,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import files
+from ems_worker.core.lifecycle.run import Run, RunState
 from ems_worker.core.records import JobRow, PointRecord
-from ems_worker.core.run import Run, RunState
 
 
 async def rows(count: int, fail: bool = False) -> AsyncIterator[JobRow]:

@@ -19,7 +19,7 @@ from ems_worker import errors
 from ems_worker.adapters import plan_codec
 from ems_worker.core.wire import Message
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
-from ems_worker.service import contents
+from ems_worker.service.intake import contents
 from tests.support import desk as desks
 from tests.support.desk import Desk
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.experiment import Bucket, ExperimentState
-from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal, StopReason, Verdict
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 

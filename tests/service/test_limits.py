@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.run import ErrorKind, RunState, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, RunState, Waiting
 from ems_worker.service import limits
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ems_worker.adapters import files
-from ems_worker.core.quotas import Quotas
-from ems_worker.core.rate import Rates
+from ems_worker.core.access.quotas import Quotas
+from ems_worker.core.access.rate import Rates
 from ems_worker.core.wire import StreamIdentity
 from tests.service.test_health import watching
 from tests.support.desk import CREATED_NS, Desk, plan

@@ -12,8 +12,8 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.files import BaseFiles
 from ems_worker.reading import Examiner, process
-from ems_worker.service import check
-from ems_worker.service.examination import Examination, Examined
+from ems_worker.service.intake import check
+from ems_worker.service.intake.examination import Examination, Examined
 from tests.support import wait
 from tests.support.desk import Desk, plan
 

@@ -8,12 +8,12 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core import reconcile
-from ems_worker.core.outcome import Answer, Call, Outcome
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason
+from ems_worker.core.lifecycle import reconcile
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason
 from ems_worker.core.wire import Start
 from ems_worker.service import submit
-from ems_worker.service.live import Live
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.reconcile import INTERVAL_SECONDS, Reconciler
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan

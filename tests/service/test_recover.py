@@ -11,10 +11,11 @@ import structlog.testing
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
-from ems_worker.service import check, recover
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
 from ems_worker.service.control import Control
+from ems_worker.service.intake import check
 from ems_worker.service.queries import Queries
+from ems_worker.service.recovery import recover
 from tests.support.desk import Clock, Desk, plan
 
 # A plan that needs an extra of the worker's.

@@ -10,9 +10,9 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, Signal
 from ems_worker.service import report
-from ems_worker.service.live import Live
+from ems_worker.service.ledger.live import Live
 from tests.support import wait
 from tests.support.desk import Broker, Clock, Desk, background, plan
 

@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core import grid, trials
-from ems_worker.core.rate import PlanRate, Rates
+from ems_worker.core.access.rate import PlanRate, Rates
+from ems_worker.core.points import evaluation, grid
 from ems_worker.service import expand
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
@@ -101,7 +101,7 @@ async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
     """Nothing is counted for it: its numbers are in the manifest."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
-        with patch("ems_worker.core.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
             again = await desk.submit(SLOW)
         assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
 
@@ -111,11 +111,11 @@ async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None
     """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.told = "reef-1"
-        with patch("ems_worker.core.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [one["code"] for one in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
-        with patch.object(trials.Trials, "holds", autospec=True, side_effect=trials.Trials.holds) as tried:
+        with patch.object(evaluation.Trials, "holds", autospec=True, side_effect=evaluation.Trials.holds) as tried:
             [problem] = (await desk.submit(many))["errors"]
         assert problem["code"] == "too_many_jobs"
         assert "EMS_MAX_JOBS" in problem["message"]
@@ -197,7 +197,7 @@ parameter_space:
 @pytest.mark.usefixtures("impatient")
 async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is a message that the broker waits for: too many, and it would deliver nobody's plans any more."""
-    monkeypatch.setattr("ems_worker.service.accept._MOST_SLOW_OF_ONE", 0)
+    monkeypatch.setattr("ems_worker.service.intake.accept._MOST_SLOW_OF_ONE", 0)
     async with Desk.open(tmp_path) as desk:
         await desk.intake._take_quick([desk.message("ems.experiment.submit.a", SLOW)])
         [decision] = desk.broker.of("decision")

@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ems_worker.core.run import RunState
+from ems_worker.core.lifecycle.run import RunState
 from ems_worker.core.wire import Message
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb

@@ -10,8 +10,8 @@ from nats.js import JetStreamContext
 
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.jetstream.service import Answering
-from ems_worker.service.metrics import Metrics
-from ems_worker.service.replies import Replies
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.replies import Replies
 from tests.support import servers
 
 

@@ -17,27 +17,28 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.outcome import Answer, Call, Outcome, outcome
-from ems_worker.core.quotas import Quotas
-from ems_worker.core.rate import Rates
+from ems_worker.core.access.quotas import Quotas
+from ems_worker.core.access.rate import Rates
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
+from ems_worker.core.lifecycle.run import Run, Signal
 from ems_worker.core.records import Experiment, JobRow
-from ems_worker.core.run import Run, Signal
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
 from ems_worker.reading import Examiner
-from ems_worker.service import check, recover
-from ems_worker.service.accept import Intake
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.replies import Replies
+from ems_worker.service.base.versions import Versions
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
-from ems_worker.service.ledger import Ledger
+from ems_worker.service.intake import check
+from ems_worker.service.intake.accept import Intake
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.limits import Limits
-from ems_worker.service.live import Live, RunKey
-from ems_worker.service.metrics import Metrics
 from ems_worker.service.reasons import Reasons
-from ems_worker.service.replies import Replies
+from ems_worker.service.recovery import recover
 from ems_worker.service.report import Reporter
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
-from ems_worker.service.versions import Versions
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000

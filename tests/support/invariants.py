@@ -13,9 +13,10 @@ from functools import cache
 from typing import Any
 
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import ids, plan, space
-from ems_worker.core.plan import Plan
-from ems_worker.core.render import Template
+from ems_worker.core import ids
+from ems_worker.core.points import plan, space
+from ems_worker.core.points.plan import Plan
+from ems_worker.core.points.render import Template
 from tests.support import oracle
 from tests.support.evidence import Evidence, Row
 

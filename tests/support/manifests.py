@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core import job
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle import job
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import Run, RunState
 from ems_worker.core.records import Experiment, NewExperiment, PointRecord, Submission, Verdict
-from ems_worker.core.run import Run, RunState
 
 NOW_MS = 1_760_000_000_123
 SHA = "ab" * 32

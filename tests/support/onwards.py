@@ -1,7 +1,7 @@
 """What never goes back between two moments, whatever happens between them: part of docs/invariants.md."""
 
-from ems_worker.core import run
-from ems_worker.core.run import RunState
+from ems_worker.core.lifecycle import run
+from ems_worker.core.lifecycle.run import RunState
 from tests.support.evidence import Evidence
 
 # Numbers of an experiment that never fall.

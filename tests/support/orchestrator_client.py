@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from ems_worker.adapters.orchestrator import Orchestrator
-from ems_worker.core.outcome import Answer, Call
+from ems_worker.core.lifecycle.outcome import Answer, Call
 from ems_worker.core.wire import Start
 from tests.support import servers, wait
 

@@ -4,7 +4,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, plan, space
+from ems_worker.core import canonical
+from ems_worker.core.points import plan, space
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": {"g": 0}, "on": False, "list": [1, 2]}

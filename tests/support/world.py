@@ -14,8 +14,8 @@ import orjson
 
 from ems_worker import errors
 from ems_worker.adapters import event_codec
-from ems_worker.core.outcome import Answer, Call, outcome
-from ems_worker.core.run import RunEvent, Signal
+from ems_worker.core.lifecycle.outcome import Answer, Call, outcome
+from ems_worker.core.lifecycle.run import RunEvent, Signal
 from ems_worker.core.wire import Message, Start
 from ems_worker.service import expand
 from ems_worker.service.control import Control

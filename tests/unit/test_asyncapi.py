@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from ems_worker.adapters.jetstream import streams
-from ems_worker.core import document_schemas, schema
+from ems_worker.core.documents import schemas
+from ems_worker.core.language import schema
 from ems_worker.service import control, queries
 from tests.support import other_languages
 
@@ -82,7 +83,7 @@ def test_every_reference_leads_somewhere() -> None:
         found = API
         for step in path.removeprefix("/").split("/"):
             found = found[step]
-    wanted = {(DOCS / "schemas" / f"{name}.json").resolve() for name in document_schemas.DOCUMENTS}
+    wanted = {(DOCS / "schemas" / f"{name}.json").resolve() for name in schemas.DOCUMENTS}
     assert wanted | {DOCS / "plan.schema.json"} == files
     assert json.loads((DOCS / "plan.schema.json").read_text()) == schema.PLAN
 

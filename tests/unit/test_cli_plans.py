@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.cli import exits, plans, problems, publish
-from ems_worker.core import canonical, documents
+from ems_worker.core import canonical
+from ems_worker.core.documents import documents
 from ems_worker.core.records import Verdict
 
 BASE = "layer:\n  food: 1.0\n  name: 'no'\n  list: [1, {a: null}]\n  empty: {}\n"

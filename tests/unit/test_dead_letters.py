@@ -2,7 +2,7 @@
 
 import pytest
 
-from ems_worker.core import dead_letters
+from ems_worker.core.access import dead_letters
 
 
 @pytest.mark.parametrize(

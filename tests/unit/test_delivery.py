@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import delivery
-from ems_worker.core.delivery import PROBE_SECONDS, STUCK_RUNS, Delivery, Trouble
-from ems_worker.core.outcome import Answer, Call, Outcome, outcome
+from ems_worker.core.lifecycle import delivery
+from ems_worker.core.lifecycle.delivery import PROBE_SECONDS, STUCK_RUNS, Delivery, Trouble
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 
 
 def call(began: float, code: str, *names: str, words: str = "") -> Call:

@@ -9,38 +9,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import document_schemas, documents
-from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState, Tally
+from ems_worker.core.documents import documents, schemas
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
-from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
 from ems_worker.errors import Problem
-from tests.support import schemas
+from tests.support import schema_checks
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 SHA = "0" * 64
 
 
-@pytest.mark.parametrize("name", list(document_schemas.DOCUMENTS))
+@pytest.mark.parametrize("name", list(schemas.DOCUMENTS))
 def test_each_is_a_schema_and_published(name: str) -> None:
     """By the rules of draft 2020-12; docs/schemas has it as `ems schema` prints it."""
-    schema = document_schemas.DOCUMENTS[name]
+    schema = schemas.DOCUMENTS[name]
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert (PUBLISHED / f"{name}.json").read_text() == document_schemas.text(schema) + "\n"
+    assert (PUBLISHED / f"{name}.json").read_text() == schemas.text(schema) + "\n"
 
 
 def test_nothing_else_is_published() -> None:
     """A document that is no more leaves no file behind."""
-    assert {path.stem for path in PUBLISHED.iterdir()} == set(document_schemas.DOCUMENTS)
+    assert {path.stem for path in PUBLISHED.iterdir()} == set(schemas.DOCUMENTS)
 
 
 def test_schemas_are_found_by_word_and_by_whole_name() -> None:
     """`status` and `ems.status.v1` are one; `plan` is there; what doesn't exist is None."""
-    assert document_schemas.find("status") is document_schemas.find("ems.status.v1") is document_schemas.STATUS
-    assert document_schemas.find("settled") is None
-    found = [document_schemas.find(name) for name in document_schemas.names()]
+    assert schemas.find("status") is schemas.find("ems.status.v1") is schemas.STATUS
+    assert schemas.find("settled") is None
+    found = [schemas.find(name) for name in schemas.names()]
     assert None not in found
-    assert len(found) == 1 + len(document_schemas.DOCUMENTS)
+    assert len(found) == 1 + len(schemas.DOCUMENTS)
 
 
 def undescribed(schema: Any, path: str = "") -> list[str]:
@@ -52,10 +52,10 @@ def undescribed(schema: Any, path: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", list(document_schemas.DOCUMENTS))
+@pytest.mark.parametrize("name", list(schemas.DOCUMENTS))
 def test_everything_is_described(name: str) -> None:
     """Each key says what it means."""
-    assert undescribed(document_schemas.DOCUMENTS[name], name) == []
+    assert undescribed(schemas.DOCUMENTS[name], name) == []
 
 
 def aggregate(values: list[float | None]) -> Aggregate:
@@ -101,13 +101,13 @@ def sent(document: documents.Document) -> Any:
 @given(points, runs)
 def test_every_result_is_what_its_schema_says(point: PointRecord, one: Run) -> None:
     """Whatever the run went through."""
-    assert schemas.check(sent(documents.result("e-1", JobRow(point, one)))) == "ems.result.v1"
+    assert schema_checks.check(sent(documents.result("e-1", JobRow(point, one)))) == "ems.result.v1"
 
 
 @given(rows)
 def test_every_point_is_what_its_schema_says(row: PointRow) -> None:
     """Ended or not."""
-    assert schemas.check(sent(documents.point("e-1", row))) == "ems.point.v1"
+    assert schema_checks.check(sent(documents.point("e-1", row))) == "ems.point.v1"
 
 
 @given(st.sampled_from(ExperimentState), texts, texts, times, times, rows, metrics, st.integers(0, 9))
@@ -134,7 +134,7 @@ def test_every_status_is_what_its_schema_says(
         pace=documents.pace([(0.0, 0), (1.0, ended)], 9 - ended),
         best=best,
     )
-    assert schemas.check(sent(document)) == "ems.status.v1"
+    assert schema_checks.check(sent(document)) == "ems.status.v1"
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -144,7 +144,9 @@ def test_every_decision_is_what_its_schema_says(verdict: Verdict) -> None:
     whole = documents.decision(
         verdict, experiment_id="e", points=1, jobs=1, plan_sha=SHA, errors=wrong, warnings=wrong, stream="S", seq=1
     )
-    assert schemas.check(sent(whole)) == schemas.check(sent(documents.decision(verdict))) == "ems.decision.v1"
+    assert (
+        schema_checks.check(sent(whole)) == schema_checks.check(sent(documents.decision(verdict))) == "ems.decision.v1"
+    )
 
 
 def test_a_document_that_is_something_else_is_refused() -> None:
@@ -152,4 +154,4 @@ def test_a_document_that_is_something_else_is_refused() -> None:
     good = documents.decision(Verdict.REJECTED)
     for bad in (good | {"more": 1}, good | {"decision": "perhaps"}, {k: v for k, v in good.items() if k != "jobs"}):
         with pytest.raises(jsonschema.ValidationError):
-            schemas.check(bad)
+            schema_checks.check(bad)

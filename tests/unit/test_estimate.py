@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.estimate import Past, estimate
+from ems_worker.core.lifecycle.estimate import Past, estimate
 
 
 def test_runs_of_the_same_base_tell_most() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.adapters import event_codec
-from ems_worker.core import bounds
-from ems_worker.core.run import ErrorKind, RunEvent, Signal
+from ems_worker.core import text
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, Signal
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
 
@@ -216,7 +216,7 @@ def test_arbitrary_json_is_a_signal_or_unreadable(subject: str, document: dict[s
     assert all(isinstance(value, float) for value in (signal.metrics or {}).values() if value is not None)
 
 
-names = st.text(min_size=1, max_size=bounds.LONGEST_NAME)
+names = st.text(min_size=1, max_size=text.MAX_NAME)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 

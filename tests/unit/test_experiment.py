@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import experiment
-from ems_worker.core.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
-from ems_worker.core.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
 
 PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import canonical, expressions
+from ems_worker.core import canonical
+from ems_worker.core.language import expressions
 
 JSON = canonical.JSON
 

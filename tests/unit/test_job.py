@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import job, run
-from ems_worker.core.job import Job, RetryPolicy
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.lifecycle import job, run
+from ems_worker.core.lifecycle.job import Job, RetryPolicy
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict
 
 POLICY = RetryPolicy(max_attempts=3)
 CLAIM, ACCEPT, START = Signal(RunEvent.CLAIM), Signal(RunEvent.ACCEPT), Signal(RunEvent.START)

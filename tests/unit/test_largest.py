@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ems_worker.core import largest, plan, render, space, trace
+from ems_worker.core import trace
+from ems_worker.core.points import largest, plan, render, space
 
 VALUES = st.one_of(
     st.none(),

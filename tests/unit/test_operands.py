@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ems_worker import errors
-from ems_worker.core import canonical, operands, plan
+from ems_worker.core import canonical
+from ems_worker.core.points import operands, plan
 
 JSON = canonical.JSON
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import outcome
+from ems_worker.core.lifecycle import outcome
 
 SIZE, LIMIT = 130, 129
 

@@ -6,7 +6,9 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, design, expressions, options, paths, plan, problems, samples, space
+from ems_worker.core import canonical
+from ems_worker.core.language import design, expressions, options, paths, problems, samples
+from ems_worker.core.points import plan, space
 
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {

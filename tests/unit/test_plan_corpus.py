@@ -6,7 +6,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, plan
+from ems_worker.core import canonical
+from ems_worker.core.points import plan
 
 PLANS = pathlib.Path(__file__).parents[1] / "plans"
 INVALID = sorted(path for path in (PLANS / "invalid").iterdir() if path.suffix != ".expected")

@@ -9,7 +9,8 @@ import pytest
 import ems_worker
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, plan, render, seeds, space
+from ems_worker.core import canonical, seeds
+from ems_worker.core.points import plan, render, space
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "plan-language.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import plan, space
+from ems_worker.core.points import plan, space
 
 SMALL = "experiment_name: x\nbase_config: {a: 0, b: 0}\n"
 WIDE = f"experiment_name: x\nbase_config: {{{', '.join(f'p{n}: 0' for n in range(2000))}}}\n"

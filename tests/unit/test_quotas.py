@@ -2,9 +2,9 @@
 
 import pytest
 
-from ems_worker.core import quotas, rate
-from ems_worker.core.quotas import Held, Quotas
-from ems_worker.core.rate import PlanRate, Rates
+from ems_worker.core.access import quotas, rate
+from ems_worker.core.access.quotas import Held, Quotas
+from ems_worker.core.access.rate import PlanRate, Rates
 
 HOUR_MS = 3_600_000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import ranges, samples
+from ems_worker.core.language import ranges, samples
 
 FINITE = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
 

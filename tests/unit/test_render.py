@@ -8,7 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import canonical, paths, plan, render, scalars, space
+from ems_worker.core import canonical
+from ems_worker.core.language import paths
+from ems_worker.core.points import plan, render, scalars, space
 
 JSON = canonical.JSON
 ID = "reef-p000000-r000-a1"

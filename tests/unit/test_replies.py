@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import replies
+from ems_worker.core.access import replies
 
 PREFIXES = ("_INBOX.", "_INBOX_dash.")
 OWN = "_INBOX.worker"

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import aimd, breaker, reconcile, retry
-from ems_worker.core.breaker import Breaker, BreakerState
-from ems_worker.core.reconcile import Asked
-from ems_worker.core.run import ErrorKind, RunEvent, RunState, Signal
+from ems_worker.core.lifecycle import aimd, breaker, reconcile, retry
+from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
+from ems_worker.core.lifecycle.reconcile import Asked
+from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
 
 BROKEN, WRONG = ErrorKind.INFRASTRUCTURE, ErrorKind.SIMULATION
 RUNNING = Signal(RunEvent.START)

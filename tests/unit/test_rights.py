@@ -3,7 +3,7 @@
 import pytest
 
 from ems_worker.adapters.jetstream import consumers, objects, streams
-from ems_worker.core import rights
+from ems_worker.core.access import rights
 
 ROLES = {role.name: role for role in rights.ROLES}
 ASKED = ("publisher", "analysis", "dashboard", "operator")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import bounds, run
-from ems_worker.core.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
+from ems_worker.core.documents import sanitize
+from ems_worker.core.lifecycle import run
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
 
 EVENTS = st.sampled_from(list(RunEvent))
 
@@ -189,4 +190,4 @@ def test_a_run_has_no_more_metrics_than_the_most_in_whatever_order_they_come() -
     assert run.advance(full, Signal(RunEvent.MEASURE, metrics={"own0": 2.0}), 7) == (Verdict.DUPLICATE, full)
     _, late = run.advance(completed(**many("own", half)), Signal(RunEvent.MEASURE, metrics=many("late", half)), 8)
     assert len(late.metrics or {}) == run.MOST_METRICS
-    assert run.MOST_METRICS == 2 * bounds.MOST_METRICS
+    assert run.MOST_METRICS == 2 * sanitize.MOST_METRICS

@@ -5,9 +5,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core import schedule
-from ems_worker.core.outcome import OUTCOMES, Outcome, outcome
-from ems_worker.core.schedule import Demand
+from ems_worker.core.lifecycle import schedule
+from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome, outcome
+from ems_worker.core.lifecycle.schedule import Demand
 
 
 def test_one_experiment_gets_all_the_room() -> None:

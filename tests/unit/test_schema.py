@@ -8,7 +8,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core import axes, forms, plan, schema
+from ems_worker.core.language import axes, axis_values, schema
+from ems_worker.core.points import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 VALIDATOR = jsonschema.Draft202012Validator(schema.PLAN)
@@ -37,7 +38,7 @@ def test_the_schema_knows_what_the_code_knows() -> None:
     assert set(schema.PLAN["properties"]) == {*plan.KEYS, *plan.IGNORED}
     forms_of_axes = [form["properties"] for form in schema.PLAN["$defs"]["axis"]["anyOf"]]
     assert {key for form in forms_of_axes for key in form} == {*axes.KEYS}
-    assert [form["dist"]["const"] for form in forms_of_axes if "dist" in form] == [*forms.DISTRIBUTIONS]
+    assert [form["dist"]["const"] for form in forms_of_axes if "dist" in form] == [*axis_values.DISTRIBUTIONS]
 
 
 def _plan(path: pathlib.Path) -> yaml_reader.Document | None:

@@ -3,8 +3,8 @@
 import pytest
 
 from ems_worker import errors
-from ems_worker.core import plan as plans
-from ems_worker.core import space
+from ems_worker.core.points import plan as plans
+from ems_worker.core.points import space
 
 BASE: dict[str, object] = {"a": 0, "b": 0, "c": 0, "d": 0}
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems_worker import errors
-from ems_worker.core import canonical, grid, plan, space
+from ems_worker.core import canonical
+from ems_worker.core.points import grid, plan, space
 from tests.support.small_plans import BASE, JSON, params, parsed
 
 REEF = """

@@ -3,7 +3,9 @@
 import pytest
 
 from ems_worker import errors
-from ems_worker.core import canonical, grid, samples, space
+from ems_worker.core import canonical
+from ems_worker.core.language import samples
+from ems_worker.core.points import grid, space
 from tests.support.small_plans import params, parsed, refused
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import errors
-from ems_worker.core import canonical, plan, space
+from ems_worker.core import canonical
+from ems_worker.core.points import plan, space
 from tests.support.small_plans import BASE, JSON, params, parsed, refused
 
 

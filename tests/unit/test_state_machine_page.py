@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from docs import generate, states
-from ems_worker.core.experiment import ExperimentEvent, ExperimentState
-from ems_worker.core.run import RunEvent, RunState, Verdict
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
+from ems_worker.core.lifecycle.run import RunEvent, RunState, Verdict
 
 
 def test_every_page_is_current() -> None:

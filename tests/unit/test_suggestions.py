@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core import paths, plan, problems
+from ems_worker.core.language import paths, problems
+from ems_worker.core.points import plan
 
 
 @dataclass

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.adapters.yaml_reader import limits
-from ems_worker.core import scalars
+from ems_worker.core.points import scalars
 
 Problem = tuple[str, int | None, int | None]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ems_worker.core import fitting
+from ems_worker.core.documents import truncate
 
 # What the protocol adds to headers and payload of a message on its way.
 _SLACK_BYTES = 512
@@ -32,7 +32,7 @@ class Item:
             return self
         if self.instead is not None:
             return self.instead.within(most)
-        data = fitting.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
+        data = truncate.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
         return None if data is None else replace(self, data=data)
 
     async def fit(self, most: int) -> "Item | None":

@@ -10,12 +10,12 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.manifest import rows
 from ems_worker.adapters.manifest.reader import Reader
-from ems_worker.core.estimate import Past
-from ems_worker.core.experiment import ExperimentState, Tally
-from ems_worker.core.job import Job
-from ems_worker.core.quotas import Held
+from ems_worker.core.access.quotas import Held
+from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import ChangeRequest, Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
-from ems_worker.core.run import Run
 
 EXPORT_PAGE = 1000
 _LARGEST_KEY = 2**63 - 1

@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from ems_worker.core import documents
-from ems_worker.core.experiment import Aggregate, Bucket, ExperimentState, bucket
-from ems_worker.core.job import Job
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, bucket
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, StopReason, Waiting
 from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, PointRow, Submission, Verdict
-from ems_worker.core.run import ErrorKind, Run, RunState, StopReason, Waiting
 
 Row = tuple[Any, ...]
 

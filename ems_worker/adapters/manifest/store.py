@@ -14,9 +14,9 @@ from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import Reader
 from ems_worker.adapters.manifest.reports import Reports
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
-from ems_worker.core.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import ChangeRequest, NewExperiment, ParkedEvent, PointRecord, Submission
-from ems_worker.core.run import Run
 
 # Parked events have at most about twice as many bytes: those in large ones, and in small ones.
 MOST_PARKED_BYTES = 64 * 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 
 from ems_worker import ending
-from ems_worker.core import bounds
+from ems_worker.core import text
 from ems_worker.core.wire import Capacity
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
@@ -71,5 +71,5 @@ def _read(message: pb.Capacity) -> Capacity:
         in_use=message.in_use,
         queued=message.queued,
         max_message_bytes=max(0, message.max_message_bytes),
-        model_version=bounds.words(message.model_version, bounds.LONGEST_NAME) or "",
+        model_version=text.clip(message.model_version, text.MAX_NAME) or "",
     )

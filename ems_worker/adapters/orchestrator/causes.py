@@ -3,7 +3,7 @@
 import re
 from urllib.parse import unquote
 
-from ems_worker.core import bounds
+from ems_worker.core import text
 
 LONGEST_CAUSE = 200
 # Where in the words an address is looked for, in characters.
@@ -16,7 +16,7 @@ _NUMBER = re.compile(r" \(\d{1,5}\)$", re.ASCII)
 
 def cause(details: str, target: str) -> str:
     """The address and what is wrong there, from the details of an UNAVAILABLE status; `target`: where it names none."""
-    words = (bounds.words(details, _LOOKED_AT) or "no answer").rpartition("last error: ")[2]
+    words = (text.clip(details, _LOOKED_AT) or "no answer").rpartition("last error: ")[2]
     words = _PREFIX.sub("", words, count=1)
     found = _ADDRESS.match(words)
     address = target
@@ -25,4 +25,4 @@ def cause(details: str, target: str) -> str:
     while (found := _FAILED.match(words)) is not None:
         words = words[found.end() :]
     words = _NUMBER.sub("", words)
-    return bounds.line(f"{address}: {words[:1].lower()}{words[1:]}", LONGEST_CAUSE)
+    return text.single_line(f"{address}: {words[:1].lower()}{words[1:]}", LONGEST_CAUSE)

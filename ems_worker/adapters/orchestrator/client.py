@@ -11,9 +11,9 @@ from ems_worker import ending, errors
 from ems_worker.adapters.orchestrator import capacity, causes, commands, security, status
 from ems_worker.adapters.orchestrator.commands import Command
 from ems_worker.adapters.orchestrator.window import AdaptiveWindow, Place
-from ems_worker.core import outcome
-from ems_worker.core.outcome import Answer, Call, Outcome
-from ems_worker.core.run import Signal
+from ems_worker.core.lifecycle import outcome
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
+from ems_worker.core.lifecycle.run import Signal
 from ems_worker.core.wire import Capacity, Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc

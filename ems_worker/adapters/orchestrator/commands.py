@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from ems_worker.core import bounds, outcome, trace
-from ems_worker.core.outcome import Answer, Outcome
+from ems_worker.core import text, trace
+from ems_worker.core.lifecycle import outcome
+from ems_worker.core.lifecycle.outcome import Answer, Outcome
 from ems_worker.core.wire import Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
@@ -75,7 +76,7 @@ def fits(command: Command, limit: int) -> bool:
 
 def answer(simulation_id: str, code: str, words: str) -> Answer:
     """What a status code's name means for this command."""
-    return Answer(simulation_id, outcome.outcome(code), code, bounds.words(words) or "")
+    return Answer(simulation_id, outcome.outcome(code), code, text.clip(words) or "")
 
 
 def oversize(command: Command, limit: int) -> Answer:

@@ -3,8 +3,9 @@
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ems_worker import errors
-from ems_worker.core import bounds
-from ems_worker.core.run import RunEvent, Signal
+from ems_worker.core import text
+from ems_worker.core.documents import sanitize
+from ems_worker.core.lifecycle.run import RunEvent, Signal
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 
@@ -26,7 +27,7 @@ def read(response: pb.GetSimulationStatusResponse) -> dict[str, Signal | None]:
 
 def _signal(one: pb.SimulationStatus) -> Signal | None:
     started_ms, finished_ms = _milliseconds(one.started_at), _milliseconds(one.finished_at)
-    version = bounds.words(one.model_version, bounds.LONGEST_NAME)
+    version = text.clip(one.model_version, text.MAX_NAME)
     if one.state == pb.SIMULATION_STATE_QUEUED:
         return Signal(RunEvent.ACCEPT)
     if one.state in (pb.SIMULATION_STATE_RUNNING, pb.SIMULATION_STATE_PAUSED):
@@ -34,14 +35,14 @@ def _signal(one: pb.SimulationStatus) -> Signal | None:
     if one.state == pb.SIMULATION_STATE_COMPLETED:
         return Signal(
             RunEvent.COMPLETE,
-            metrics=bounds.metrics(dict(one.metrics)),
-            artifacts=bounds.artifacts(dict(one.artifacts)),
+            metrics=sanitize.metrics(dict(one.metrics)),
+            artifacts=sanitize.artifacts(dict(one.artifacts)),
             started_ms=started_ms,
             finished_ms=finished_ms,
             model_version=version,
         )
     if one.state == pb.SIMULATION_STATE_FAILED:
-        kind, message = bounds.failure(one.error_kind, one.message)
+        kind, message = sanitize.failure(one.error_kind, one.message)
         return Signal(
             RunEvent.FAIL,
             error_kind=kind,
@@ -55,4 +56,4 @@ def _signal(one: pb.SimulationStatus) -> Signal | None:
 
 
 def _milliseconds(timestamp: Timestamp) -> int | None:
-    return bounds.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
+    return sanitize.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-from ems_worker.core import aimd
+from ems_worker.core.lifecycle import aimd
 
 # Calls aside, in times the window, and at most: a server in Python cancels calls when about a thousand are open.
 _ASIDE_TIMES = 4

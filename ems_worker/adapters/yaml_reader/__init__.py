@@ -12,7 +12,8 @@ from typing import Final, Literal
 
 from ems_worker import errors
 from ems_worker.adapters.yaml_reader import json_text, limits, yaml_text
-from ems_worker.core import canonical, problems
+from ems_worker.core import canonical
+from ems_worker.core.language import problems
 
 Position = tuple[int, int]
 

@@ -7,7 +7,9 @@ from typing import Any, Final, NoReturn
 
 from ems_worker import errors
 from ems_worker.adapters.yaml_reader import limits
-from ems_worker.core import canonical, problems, scalars
+from ems_worker.core import canonical
+from ems_worker.core.language import problems
+from ems_worker.core.points import scalars
 
 JSON = canonical.JSON
 Position = tuple[int, int]

@@ -1,0 +1,1 @@
+"""What enters and leaves the worker as documents: their content, schemas and limits of size."""

@@ -1,0 +1,276 @@
+"""Expressions of plans: arithmetic and comparisons over parameters, and nothing else.
+
+They look like Python's and are never run by it. The text is taken apart here: a dotted path is one name, and what is
+neither a name, a literal, an operator nor a known function is refused before simpleeval walks what is left. Numbers,
+text and lists are bounded, so that no expression burns time or memory.
+"""
+
+import ast
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import simpleeval
+
+from ems_worker.core import canonical
+from ems_worker.core.language import problems
+
+JSON = canonical.JSON
+
+LONGEST: Final = 1000
+_DEEPEST: Final = 40
+_LONGEST_TEXT: Final = 1000
+_MOST_BITS: Final = 256
+_MOST_DIGITS: Final = 15
+
+_TOKEN: Final = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<text>'[^'\\\n]*'|"[^"\\\n]*")
+      | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![A-Za-z0-9_.]))
+      | (?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)
+      | (?P<operator>\*\*|//|==|!=|<=|>=|[-+*/%<>(),\[\]])""",
+    re.VERBOSE,
+)
+_HINTS: Final = {
+    "=": "two values are compared with ==",
+    "&": "both conditions are joined with 'and'",
+    "|": "either condition is joined with 'or'",
+    "!": "the opposite of a condition is 'not ...'",
+    "^": "powers are written **",
+}
+_WORDS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
+_OPERATOR_WORDS: Final = frozenset({"and", "or", "not", "in", "if", "else"})
+_NODES: Final = (
+    ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow,
+    ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In,
+    ast.NotIn, ast.IfExp, ast.Call, ast.Name, ast.Constant, ast.List, ast.Tuple, ast.Load,
+)  # fmt: skip
+
+
+class ExpressionError(ValueError):
+    """An expression that can't be read, or has no value for some parameters; the text says why."""
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        self.suggestion = suggestion
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An expression that was read: its text and the names in it, each once, in their order, and how often each is used.
+
+    `size` is its work, but for what its functions and comparisons have to walk.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    uses: tuple[int, ...]
+    size: int
+    _tree: ast.expr = field(repr=False, compare=False)
+    _evaluator: simpleeval.SimpleEval = field(repr=False, compare=False)
+
+    def value(self, values: Sequence[JSON]) -> bool | int | float | str | None:
+        """What it comes to with these values for `names`. Raises ExpressionError where that is nothing."""
+        self._evaluator.names = dict(zip(map(_slot, range(len(values))), values, strict=True))
+        try:
+            result = self._evaluator.eval(self.text, previously_parsed=self._tree)
+        except ArithmeticError as error:
+            raise ExpressionError(f"it has no value: {error}") from error
+        except (TypeError, ValueError, simpleeval.InvalidExpression) as error:
+            raise ExpressionError(str(error)) from error
+        if isinstance(result, int) and not -(2**63) <= result < 2**64:
+            raise ExpressionError("it comes to a number that does not fit 64 bits")
+        if not isinstance(result, bool | int | float | str | None):
+            raise ExpressionError(f"it comes to {problems.kind(result)}")
+        return result
+
+    def holds(self, values: Sequence[JSON]) -> bool:
+        """Its value as a condition. Raises ExpressionError where it is neither true nor false."""
+        result = self.value(values)
+        if isinstance(result, bool):
+            return result
+        raise ExpressionError(f"a condition is true or false, and this comes to {problems.kind(result)}")
+
+
+def read(text: str) -> Expression:
+    """Reads an expression. Raises ExpressionError if it is none, or has more than expressions may."""
+    if len(text) > LONGEST:
+        raise ExpressionError(f"an expression has at most {LONGEST} letters")
+    names: dict[str, str] = {}
+    python = _rewritten(text, names)
+    try:
+        tree = ast.parse(python, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ExpressionError("this is no complete expression") from error
+    _check(tree, 0)
+    evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=_BOUNDED, names={})
+    # Lists are there for `in` only, and have nothing but literals in them.
+    evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
+    parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
+    used = Counter(parts)
+    uses = tuple(used[slot] for slot in names.values())
+    return Expression(text, tuple(names), uses, len(parts), tree, evaluator)
+
+
+def _rewritten(text: str, names: dict[str, str]) -> str:
+    """The expression with each dotted path made one plain name; `names` gets them."""
+    out: list[str] = []
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            hint = _HINTS.get(text[at], "")
+            raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
+        at = found.end()
+        word = found[0]
+        if found.lastgroup != "name":
+            out.append(" " if found.lastgroup == "space" else word)
+        elif word in _WORDS or word in _OPERATOR_WORDS:
+            out.append(f" {_WORDS.get(word, word)} ")
+        elif text[at:].lstrip().startswith("("):
+            if word not in FUNCTIONS:
+                message = f"there is no function {word!r}; there are {', '.join(sorted(FUNCTIONS))}"
+                raise ExpressionError(message, problems.nearest(word, FUNCTIONS))
+            out.append(word)
+        else:
+            out.append(names.setdefault(word, _slot(len(names))))
+    return "".join(out).strip()
+
+
+def _slot(number: int) -> str:
+    return f"v{number}"
+
+
+def _check(node: ast.AST, depth: int) -> None:
+    """Refuses all of Python that is not arithmetic, comparison or logic."""
+    if depth > _DEEPEST:
+        raise ExpressionError(f"this is nested more than {_DEEPEST} deep")
+    if not isinstance(node, _NODES):
+        raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
+    if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS):
+        raise ExpressionError("only functions are called")
+    if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
+        raise ExpressionError("lists have numbers and texts in them, no expressions")
+    if isinstance(node, ast.Constant):
+        _bounded(node.value)
+    for inner in ast.iter_child_nodes(node):
+        _check(inner, depth + 1)
+
+
+def _bounded(value: Any) -> Any:
+    """The value, if it is one that may be calculated with."""
+    if isinstance(value, complex):
+        raise ExpressionError("it has no real value")
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ExpressionError("a number in it grows too large")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ExpressionError("a number in it is not finite")
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        raise ExpressionError("a text in it grows too long")
+    return value
+
+
+def _arithmetic(calculate: Callable[[Any, Any], Any], sign: str) -> Callable[[Any, Any], Any]:
+    def apply(a: object, b: object) -> object:
+        if not (type(a) in (int, float) and type(b) in (int, float)):
+            raise ExpressionError(f"{problems.kind(a)} {sign} {problems.kind(b)} is no calculation")
+        return _bounded(calculate(a, b))
+
+    return apply
+
+
+def _add(a: Any, b: Any) -> Any:
+    if isinstance(a, str) and isinstance(b, str):
+        return _bounded(a + b)
+    return _plus(a, b)
+
+
+def _power(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * b > _MOST_BITS:
+        raise ExpressionError("a number in it grows too large")
+    return a**b
+
+
+def _within(a: Any, b: Any) -> bool:
+    if not isinstance(b, list | tuple | str):
+        raise ExpressionError(f"nothing is in {problems.kind(b)}")
+    return a in b
+
+
+_plus: Final = _arithmetic(operator.add, "+")
+_OPERATORS: Final = {
+    ast.Add: _add,
+    ast.Sub: _arithmetic(operator.sub, "-"),
+    ast.Mult: _arithmetic(operator.mul, "*"),
+    ast.Div: _arithmetic(operator.truediv, "/"),
+    ast.FloorDiv: _arithmetic(operator.floordiv, "//"),
+    ast.Mod: _arithmetic(operator.mod, "%"),
+    ast.Pow: _arithmetic(_power, "**"),
+    ast.Not: operator.not_,
+    ast.USub: lambda a: _arithmetic(operator.mul, "*")(a, -1),
+    ast.UAdd: lambda a: _arithmetic(operator.mul, "*")(a, 1),
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: _within,
+    ast.NotIn: lambda a, b: not _within(a, b),
+}
+
+
+def _function(calculate: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: _bounded(calculate(*given))
+
+
+def _log(value: float, base: float = math.e) -> float:
+    return math.log(value) if base == math.e else math.log(value, base)
+
+
+def _round(value: Any, digits: int | None = None) -> Any:
+    if digits is None:
+        return round(value)
+    if type(digits) is not int or not -_MOST_DIGITS <= digits <= _MOST_DIGITS:
+        raise ExpressionError(f"round takes -{_MOST_DIGITS} to {_MOST_DIGITS} digits, not {problems.kind(digits)}")
+    return round(value, digits)  # a large number of digits is a power of ten that is worked out in one go
+
+
+def _sum(values: Any, start: Any = 0) -> Any:
+    if not isinstance(values, list | tuple) or type(start) not in (int, float):
+        raise ExpressionError("sum takes a list of numbers")
+    return sum(values, start)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | dict):
+        raise ExpressionError(f"{problems.kind(value)} has no text")
+    return canonical.text(value) if value is None or isinstance(value, bool) else str(value)
+
+
+FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "abs": abs,
+    "ceil": math.ceil,
+    "cos": math.cos,
+    "exp": math.exp,
+    "float": float,
+    "floor": math.floor,
+    "int": int,
+    "len": len,
+    "log": _log,
+    "log10": math.log10,
+    "log2": math.log2,
+    "max": max,
+    "min": min,
+    "round": _round,
+    "sin": math.sin,
+    "sqrt": math.sqrt,
+    "str": _text,
+    "sum": _sum,
+    "tan": math.tan,
+}
+_BOUNDED: Final = {name: _function(calculate) for name, calculate in FUNCTIONS.items()}

@@ -1,0 +1,1 @@
+"""What all services share: ports, the clock, metrics, supervision and crash points."""

@@ -1,0 +1,1 @@
+"""Plans from message to decision: read, checked, examined, recorded, acknowledged."""

@@ -1,0 +1,82 @@
+"""What is recorded of a plan message: the submission with its decision, and an accepted plan's experiment."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ems_worker.core import trace
+from ems_worker.core.documents import documents
+from ems_worker.core.records import NewExperiment, Submission, Verdict
+from ems_worker.core.wire import Message
+from ems_worker.errors import Problem
+from ems_worker.service.intake.examination import Outline
+
+
+def decided(blank: Submission, verdict: Verdict, experiment_id: str, outline: Outline) -> Submission:
+    """Of a plan that was read and is valid."""
+    document = documents.decision(
+        verdict,
+        experiment_id=experiment_id,
+        points=outline.count.points,
+        jobs=outline.count.jobs,
+        plan_sha=outline.plan_sha,
+        warnings=outline.warnings,
+        stream=blank.stream,
+        seq=blank.seq,
+    )
+    return replace(
+        blank,
+        verdict=verdict,
+        document=documents.encode(document),
+        experiment_id=experiment_id,
+        plan_sha=outline.plan_sha,
+    )
+
+
+def rejected(blank: Submission, problems: Sequence[Problem]) -> Submission:
+    """With what is wrong."""
+    document = documents.decision(Verdict.REJECTED, errors=problems, stream=blank.stream, seq=blank.seq)
+    return replace(
+        blank,
+        verdict=Verdict.REJECTED,
+        document=documents.encode(document),
+        experiment_id=None,
+        plan_sha=None,
+        digest=None,
+    )
+
+
+def repeated(blank: Submission, accepted: bytes) -> Submission:
+    """Of a plan of the same bytes as one that was accepted by this document."""
+    document = documents.repeated(accepted, blank.stream, blank.seq)
+    return replace(
+        blank,
+        verdict=Verdict.DUPLICATE,
+        document=documents.encode(document),
+        experiment_id=document["experiment_id"],
+        plan_sha=document["plan_sha"],
+    )
+
+
+def experiment(
+    experiment_id: str, plan: bytes, base: bytes, outline: Outline, created_ms: int, message: Message
+) -> NewExperiment:
+    """The experiment of an accepted plan."""
+    return NewExperiment(
+        experiment_id=experiment_id,
+        name=outline.experiment_name or experiment_id,
+        plan=plan,
+        base=base,
+        plan_sha=outline.plan_sha,
+        points=outline.count.points,
+        jobs=outline.count.jobs,
+        replicates=outline.replicates,
+        created_ms=created_ms,
+        group=outline.group,
+        tags=outline.tags,
+        description=outline.description,
+        parameters=outline.parameters,
+        metrics=outline.metrics,
+        goal_metric=outline.goal_metric,
+        goal=outline.goal,
+        traceparent=trace.parent(message.headers.get(trace.HEADER)),
+    )

@@ -1,0 +1,1 @@
+"""The experiments in memory and the one place where runs change state."""

@@ -1,0 +1,1 @@
+"""What a start does: loads what an earlier worker left, and replays the streams after a restore."""
