@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
-from ems_worker.core.lifecycle import experiment, run
+from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
 from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome
-from ems_worker.core.lifecycle.run import RunEvent, RunState, Verdict
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 _MEMBER = re.compile(r"^\s+([A-Z_]+) = \"[a-z_]+\"  # (.+)$", re.M)
 
@@ -33,7 +33,7 @@ def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[
 
 def run_edges() -> dict[tuple[str, str], list[str]]:
     edges: dict[tuple[str, str], list[str]] = {}
-    for (state, event), transition in run.TRANSITIONS.items():
+    for (state, event), transition in transitions.TRANSITIONS.items():
         if transition.to is not None:
             edges.setdefault((state.value, transition.to.value), []).append(event.value)
     return edges
@@ -53,8 +53,8 @@ def run_table() -> list[str]:
     for state in RunState:
         cells = []
         for event in RunEvent:
-            transition = run.TRANSITIONS[state, event]
-            cells.append(f"**{transition.to}**" if transition.to is not None else str(transition.verdict))
+            transition = transitions.TRANSITIONS[state, event]
+            cells.append(f"**{transition.to}**" if transition.to is not None else str(transition.effect))
         lines.append(f"| `{state}` | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -70,7 +70,7 @@ def experiment_table() -> list[str]:
 def text() -> str:
     """The whole page."""
     codes = [f"| {code} | {meaning} |" for code, meaning in OUTCOMES.items()]
-    verdicts = [one for one in members(Verdict, "verdict") if one]
+    verdicts = [one for one in members(Effect, "effect") if one]
     lines = [
         "# States",
         "",
@@ -81,10 +81,10 @@ def text() -> str:
         "One attempt at a job. Its rank never falls, and terminal states stay, but for `lost`, whose end may still "
         "be heard of.",
         "",
-        *diagram(run_edges(), RunState.PENDING, [state for state in RunState if state in run.TERMINAL]),
+        *diagram(run_edges(), RunState.PENDING, [state for state in RunState if state in transitions.TERMINAL]),
         *members(RunState, "state"),
         *members(RunEvent, "event"),
-        "What each event does in each state: the state it leads to, else the verdict on it.",
+        "What each event does in each state: the state it leads to, else the effect on it.",
         "",
         *run_table(),
         *verdicts,

@@ -15,7 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ems_worker import errors
 from ems_worker.core import text
 from ems_worker.core.documents import sanitize
-from ems_worker.core.lifecycle.run import RunEvent, Signal
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
 

@@ -52,7 +52,7 @@ class Control:
 
     async def finish(self) -> None:
         """Carries out what was recorded before a crash and not finished."""
-        for live in list(self._ledger.experiments.values()):
+        for live in self._ledger.experiments():
             for request in await self._manifest.open_requests(live.key):
                 await self._carry_out_retry(live, request)
 
@@ -60,7 +60,7 @@ class Control:
         """Goes on with an experiment that is held."""
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.RESUME]
         answer = self._answer(live, change, changed=to is not None, state=to or live.record.state)
-        await self._ledger.change(live, self._request(live, "resume", change, answer), to)
+        await self._ledger.records.request(live, self._request(live, "resume", change, answer), to)
         log.info("experiment.resumed", experiment_id=live.experiment_id)
         return answer
 
@@ -68,45 +68,36 @@ class Control:
         """Tries failed, lost and dropped jobs of an experiment once more, waits again for metrics that did not come."""
         if not await self._manifest.to_retry(live.key, (-1, -1), 1):
             answer = self._answer(live, change, changed=False, state=live.record.state, retried=0)
-            await self._ledger.change(live, self._request(live, "retry", change, answer), None)
+            await self._ledger.records.request(live, self._request(live, "retry", change, answer), None)
             return answer
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.REOPEN]
         request = self._request(live, "retry", change, None)
-        live.reopening = True
-        try:
-            await self._ledger.change(live, request, to)
-        except BaseException:
-            live.reopening = False
-            raise
+        await self._ledger.records.request(live, request, to)
         crash.point("control.recorded")
         return await self._carry_out_retry(live, request)
 
     async def _carry_out_retry(self, live: Live, request: ChangeRequest) -> bytes:
-        live.reopening = True
-        try:
-            retried, after = 0, (-1, -1)
-            while True:
-                count, last = await self._ledger.retry(live.key, after, _CHUNK)
-                retried += count
-                if last is None:
-                    break
-                after = last
-        finally:
-            live.reopening = False
+        retried, after = 0, (-1, -1)
+        while True:
+            count, last = await self._ledger.retry(live.key, after, _CHUNK)
+            retried += count
+            if last is None:
+                break
+            after = last
         crash.point("control.carried_out")
         change = _Change.model_validate_json(request.body)
         answer = self._answer(live, change, changed=True, state=live.record.state, retried=retried)
-        await self._manifest.answer_request(request.request_id, answer.decode())
+        await self._ledger.records.answer(live, request.request_id, answer.decode())
         crash.point("control.answered")
         log.info("experiment.retried", experiment_id=live.experiment_id, jobs=retried, round=live.record.round)
-        await self._ledger.conclude(live)
+        await self._ledger.records.conclude(live)
         return answer
 
     def _handler(self, verb: str, carry_out: Callable[[Live, _Change], Awaitable[bytes]]) -> Handler:
         async def handle(data: bytes) -> bytes:
             change = read(_Change, data)
             # One after another: each decides by what the one before left.
-            async with self._one_at_a_time, self._ledger.taken_up(change.experiment_id) as live:
+            async with self._one_at_a_time, self._ledger.pinned(change.experiment_id) as live:
                 if live is None:
                     raise errors.NotFound(f"there is no experiment {change.experiment_id}")
                 known = await self._known(verb, change)

@@ -8,7 +8,7 @@ import contextlib
 
 import structlog
 
-from ems_worker.core.lifecycle import breaker, experiment, job, schedule
+from ems_worker.core.lifecycle import breaker, job, schedule
 from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.service.base import crash
@@ -39,6 +39,7 @@ class Dispatcher:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         manifest: Manifest,
         orchestrator: Orchestrator,
@@ -68,6 +69,8 @@ class Dispatcher:
         self._batches = asyncio.Semaphore(BATCHES)
         self._breaker = Breaker()
         self._hastened = float("-inf")
+        # Whether it sleeps until something happens.
+        self.idle = False
         # Set while more events wait than a batch: what they say comes before new submissions.
         self.behind = True
         metrics.run_window.set(self._window)
@@ -76,8 +79,8 @@ class Dispatcher:
         """There may be something to do."""
         self._wake.set()
 
-    def caught_up(self, behind: bool) -> None:
-        """Hears from the tracker whether events wait."""
+    def set_behind(self, behind: bool) -> None:
+        """Whether more events wait than the tracker takes in one batch."""
         if self.behind and not behind:
             self.wake()
         self.behind = behind
@@ -88,7 +91,7 @@ class Dispatcher:
         return self._window
 
     @property
-    def paused(self) -> str | None:
+    def breaker_reason(self) -> str | None:
         """Why nothing new is started although there is room, in words; None while it is."""
         if self._breaker.state is BreakerState.CLOSED:
             return None
@@ -115,14 +118,16 @@ class Dispatcher:
             while True:
                 self._wake.clear()
                 looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()
-                if await self._fill(group):
+                if await self.fill(group):
                     continue
                 await self._hasten()
                 wait = await self._wait_seconds(looked, looked_ms)
                 # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
+                self.idle = not self._wake.is_set()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
+                self.idle = False
 
     async def _hasten(self) -> None:
         """Has nothing wait longer than any retry does: what does was recorded before the wall clock was set back."""
@@ -145,7 +150,7 @@ class Dispatcher:
             waits.append(self._breaker.until - self._clock.monotonic())
         return max(0.0, min(waits))
 
-    async def _fill(self, group: asyncio.TaskGroup) -> bool:
+    async def fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims what there is room for and sends it on its way; whether that was anything."""
         self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
         if self.behind:
@@ -157,14 +162,15 @@ class Dispatcher:
         shares = schedule.allot(await self._demands(room), room)
         claimed: list[Claimed] = []
         for key, share in shares.items():
-            if (live := self._ledger.experiments.get(key)) is not None:
+            if (live := self._ledger.get(key)) is not None:
                 claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
         if not claimed:
             return False
         for live, one, _ in claimed:
             name = (live.key, one.point, one.replicate, one.attempt)
             # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
-            if name in self._ledger.heard:
+            open_run = self._ledger.run(name)
+            if open_run is not None and not open_run.ended:
                 self._breaker = breaker.claimed(self._breaker, name, self._clock.monotonic())
         self._submitter.reach.claimed()
         crash.point("dispatch.claimed")
@@ -175,10 +181,8 @@ class Dispatcher:
     async def _demands(self, room: int) -> list[schedule.Demand]:
         going = [
             live
-            for live in self._ledger.experiments.values()
-            if live.record.state is experiment.ExperimentState.RUNNING
-            and not live.doomed
-            and self._versions.waiting(live.plan) is None
+            for live in self._ledger.experiments()
+            if live.starts_runs and self._versions.waiting(live.plan) is None
         ]
         # One query for all of them: this is asked whenever a run makes room.
         due = await self._manifest.due_counts([live.key for live in going], self._clock.now_ms(), room)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 
 import structlog
@@ -16,7 +15,6 @@ from ems_worker.core.points.space import Point
 from ems_worker.core.records import PointRecord
 from ems_worker.service.base import crash
 from ems_worker.service.base.metrics import Metrics
-from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 
@@ -31,10 +29,9 @@ _TRIES_A_CHUNK = 10_000
 class Expander:
     """Expands live experiments in turn, a chunk each, so that a large one doesn't hold up a small one."""
 
-    def __init__(self, ledger: Ledger, manifest: Manifest, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
-        """`on_jobs` hears that there are new jobs to dispatch."""
+    def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
+        """`on_jobs` is called when there are new jobs to dispatch."""
         self._ledger = ledger
-        self._manifest = manifest
         self._metrics = metrics
         self._on_jobs = on_jobs
         self._wake = asyncio.Event()
@@ -47,7 +44,7 @@ class Expander:
         """For ever: expands what is not expanded, then sleeps until woken."""
         while True:
             self._wake.clear()
-            waiting = [live for live in self._ledger.experiments.values() if _waits(live)]
+            waiting = [live for live in self._ledger.experiments() if live.expands]
             for live in waiting:
                 await self.expand(live)
                 # The chunks are work without waiting: give events their turn.
@@ -75,12 +72,11 @@ class Expander:
             for point in points
             for replicate in range(replicates)
         ]
-        await self._manifest.expand(live.key, records, runs, done + len(points))
+        await self._ledger.records.expand(live, records, runs)
         crash.point("expand.chunk")
-        live.record = replace(live.record, expanded_points=done + len(points))
         self._metrics.jobs_expanded.inc(len(runs))
         if live.record.state is ExperimentState.ACCEPTED:
-            await self._ledger.move(live, ExperimentState.RUNNING)
+            await self._ledger.records.move(live, ExperimentState.RUNNING)
             crash.point("expand.begun")
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
@@ -89,7 +85,3 @@ class Expander:
 
 def _points(plan: Plan, start: int, most: int, tries: int | None = None) -> list[Point]:
     return list(islice(space.points(plan, start, tries), most))
-
-
-def _waits(live: Live) -> bool:
-    return not live.over and (not live.expanded or live.record.state is ExperimentState.ACCEPTED)

@@ -84,6 +84,7 @@ class Upkeep:
 
     def __init__(
         self,
+        *,
         health: Health,
         metrics: Metrics,
         ledger: Ledger,
@@ -113,10 +114,10 @@ class Upkeep:
         while True:
             self._metrics.open_runs.set(self._ledger.open)
             self._metrics.rpc_window.set(self._orchestrator.rpc_window)
-            self._metrics.experiments.set(len(self._ledger.experiments))
+            self._metrics.experiments.set(len(self._ledger.experiments()))
             self._metrics.broker_connected.set(self._broker.connected)
             self._health.trouble("manifest", self._manifest.lost)
-            self._health.trouble("breaker", self._dispatcher.paused)
+            self._health.trouble("breaker", self._dispatcher.breaker_reason)
             self._health.trouble("orchestrator", self._submitter.reach.trouble)
             self._reporter.look()
             if self._clock.monotonic() - looked >= _STREAMS_SECONDS and self._broker.connected:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import structlog
 
 from ems_worker.core import ids
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, Signal, StopReason
+from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.service import reconcile
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
@@ -48,11 +49,12 @@ class _Stopping:
     patience: float
 
 
-class Limits:
+class RunLimits:
     """Looks at the open runs twice a second. Time is measured on the monotonic clock; a restart only lengthens it."""
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         orchestrator: Orchestrator,
         clock: Clock,
@@ -88,15 +90,15 @@ class Limits:
     async def look(self) -> None:
         """One round: cancels what is pending but doomed, stops what is over its limit, gives up on the silent."""
         now = self._clock.monotonic()
-        await self._drop_doomed()
+        await self._cancel_failing_fast()
         overdue: list[tuple[RunKey, StopReason]] = []
         asked: list[RunKey] = []
         for key, live, one in self._ledger.open_runs():
             if one.stop_reason is not None:
                 asked.append(key)
-            elif live.doomed:
+            elif live.failing_fast:
                 overdue.append((key, StopReason.UNWANTED))
-            elif (limit := self._limit_seconds(live)) is not None and self.elapsed_seconds(key, one, now) > limit:
+            elif (limit := self._limit_seconds(live)) is not None and self._ledger.elapsed_ms(key, one) > 1000 * limit:
                 overdue.append((key, StopReason.TIMEOUT))
         if overdue:
             await self._ledger.ask_to_stop(overdue)
@@ -104,18 +106,13 @@ class Limits:
             asked += [key for key, _ in overdue]
         self._reap()
         await self._give_up([key for key in asked if key in self._stopping], now)
-        await self._expire(now)
+        await self._expire()
         await self._stop([key for key in asked if self._is_to_be_stopped(key, now)])
         open_now = set(asked)
         self._stopping = {key: since for key, since in self._stopping.items() if key in open_now}
         if now - self._recorded >= _RECORD_SECONDS:
             self._recorded = now
             await self._ledger.count_time()
-
-    def elapsed_seconds(self, key: RunKey, one: Run, now: float) -> float:
-        """The time that counts against the run's limit."""
-        since = self._ledger.since.get(key)
-        return one.elapsed_ms / 1000 + (0.0 if since is None else now - since)
 
     def _limit_seconds(self, live: Live) -> float | None:
         limit = live.plan.limits.run_timeout_seconds or self._default_seconds
@@ -127,16 +124,16 @@ class Limits:
         before = self._stopping.get(key)
         return before is None or (not before.heard and now - before.sent >= _AGAIN_SECONDS)
 
-    async def _expire(self, now: float) -> None:
+    async def _expire(self) -> None:
         """Jobs whose metrics did not come in time have failed."""
-        late = [key for key, until in self._ledger.awaiting.items() if until <= now]
+        late = self._ledger.metrics_overdue()
         if late:
             log.warning("run.metrics_missing", runs=len(late))
             await self._ledger.hear([(key, Signal(RunEvent.EXPIRE)) for key in late])
 
-    async def _drop_doomed(self) -> None:
-        for live in list(self._ledger.experiments.values()):
-            if live.doomed and not live.over:
+    async def _cancel_failing_fast(self) -> None:
+        for live in self._ledger.experiments():
+            if live.failing_fast and not live.ended:
                 while await self._ledger.cancel_pending(live.key, _CANCEL_CHUNK):
                     pass
 
@@ -144,11 +141,10 @@ class Limits:
         gate = asyncio.Semaphore(_STOPS_AT_ONCE)
 
         async def stop(key: RunKey) -> None:
-            live = self._ledger.experiments.get(key[0])
-            job = self._ledger.jobs.get(key[:3])
-            if live is None or job is None:
+            live, run = self._ledger.get(key[0]), self._ledger.run(key)
+            if live is None or run is None:
                 return
-            reason = job.attempt(key[3]).stop_reason
+            reason = run.stop_reason
             name = ids.simulation_id(live.experiment_id, *key[1:])
             async with gate:
                 code = await self._orchestrator.stop(name)
@@ -180,11 +176,10 @@ class Limits:
         """Runs whose STOP was not confirmed in time: lost where they were overdue, cancelled where unwanted."""
         signals: list[tuple[RunKey, Signal]] = []
         for key in keys:
-            stopping, job = self._stopping[key], self._ledger.jobs.get(key[:3])
-            if job is None or now - stopping.since < stopping.patience:
+            stopping, run = self._stopping[key], self._ledger.run(key)
+            if run is None or now - stopping.since < stopping.patience:
                 continue
-            one = job.attempt(key[3])
-            if one.stop_reason is StopReason.UNWANTED:
+            if run.stop_reason is StopReason.UNWANTED:
                 signals.append((key, Signal(RunEvent.CANCEL)))
             else:
                 words = "passed its time limit, and its end was not confirmed"

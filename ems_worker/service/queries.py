@@ -76,16 +76,17 @@ class Queries:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         manifest: Manifest,
         reader: Reader,
         examiner: Examiner,
         clock: Clock,
         worker_id: str,
-        message_limit: Callable[[], int | None] = lambda: None,
-        slots: Callable[[], int] = lambda: 0,
-        versions: Versions | None = None,
-        reasons: Reasons | None = None,
+        message_limit: Callable[[], int | None],
+        slots: Callable[[], int],
+        versions: Versions,
+        reasons: Reasons,
     ) -> None:
         """`slots`: runs that may be open at once, 0 while that isn't known."""
         self._ledger = ledger
@@ -96,8 +97,8 @@ class Queries:
         self._worker_id = worker_id
         self._message_limit = message_limit
         self._slots = slots
-        self._versions = versions or Versions()
-        self._reasons = reasons or Reasons()
+        self._versions = versions
+        self._reasons = reasons
 
     def handlers(self) -> Mapping[str, Handler]:
         return {

@@ -113,8 +113,8 @@ class Reach:
     def is_open(self, claimed: Claimed) -> bool:
         """Whether no event has moved the run on since it was claimed."""
         live, run, _ = claimed
-        job = self._ledger.jobs.get((live.key, run.point, run.replicate))
-        return job is not None and job.attempt(run.attempt).state is run.state
+        now = self._ledger.run((live.key, run.point, run.replicate, run.attempt))
+        return now is not None and now.state is run.state
 
     def _who_waits(self) -> Sequence[_Waiting]:
         moved_on = [name for name, one in self._waiting.items() if not self.is_open(one.claimed)]

@@ -1,6 +1,6 @@
 """Why an experiment is in its state, or doesn't get on: the one place where the `reason` of a status is chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ems_worker.core import text
 from ems_worker.core.lifecycle import experiment
@@ -17,12 +17,9 @@ class Reasons:
     The words must not change more often than is worth a status.
     """
 
-    def __init__(self) -> None:
-        self._parts: list[Callable[[Live], str | None]] = []
-
-    def add(self, part: Callable[[Live], str | None]) -> None:
-        """From now on this part is asked, after those before it: its reason in words, or None."""
-        self._parts.append(part)
+    def __init__(self, parts: Sequence[Callable[[Live], str | None]]) -> None:
+        """Each part gives its reason, or None. The first reason wins."""
+        self._parts = tuple(parts)
 
     def of(self, live: Live, record: Experiment | None = None) -> str | None:
         """The reason for a status of this experiment now: what is recorded with its state, else the first part's.

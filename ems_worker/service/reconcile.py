@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from ems_worker.core import ids
-from ems_worker.core.lifecycle import reconcile, run
+from ems_worker.core.lifecycle import reconcile
 from ems_worker.core.lifecycle.reconcile import Asked
-from ems_worker.core.lifecycle.run import Run, RunState, StopReason
+from ems_worker.core.lifecycle.run import Run, StopReason
+from ems_worker.core.lifecycle.transitions import Effect, RunState
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Orchestrator
@@ -32,13 +33,13 @@ class Reconciler:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         orchestrator: Orchestrator,
         submitter: Submitter,
         clock: Clock,
         metrics: Metrics,
         deadline_seconds: float,
-        interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
         self._ledger = ledger
         self._orchestrator = orchestrator
@@ -46,7 +47,6 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._deadline = deadline_seconds
-        self._interval = interval_seconds
         self._began = clock.monotonic()
         self._missing: Mapping[RunKey, float] = {}
         self._refusals = 0
@@ -63,7 +63,7 @@ class Reconciler:
                 again = [*await self.look(), *self.stranded()]
                 if again:
                     group.create_task(self.send_again(again))
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(INTERVAL_SECONDS)
 
     async def send_again(self, runs: Sequence[tuple[Live, Run]]) -> None:
         """Sends runs again under their ids, the youngest first.
@@ -96,10 +96,10 @@ class Reconciler:
         )
         self._missing = judged.missing
         if judged.signals:
-            heard = await self._ledger.hear(judged.signals)
-            for (key, signal), one in zip(judged.signals, heard, strict=True):
-                self._metrics.reconciled.labels(str(one.verdict)).inc()
-                if one.verdict is run.Verdict.APPLY:
+            effects = await self._ledger.hear(judged.signals)
+            for (key, signal), effect in zip(judged.signals, effects, strict=True):
+                self._metrics.reconciled.labels(str(effect)).inc()
+                if effect is Effect.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
         # What nobody wants any more is not started anew: the limits give it up.
         wanted = [(key, live, one) for key, live, one in asked if one.stop_reason is not StopReason.UNWANTED]
@@ -116,14 +116,18 @@ class Reconciler:
             for key, live, one in self._ledger.open_runs()
             if one.state is RunState.SUBMITTING
             and key not in self._submitter.sending
-            and self._ledger.heard.get(key, self._began) < long_ago
+            and self._heard(key, self._began) < long_ago
         ]
 
     def _silent(self) -> list[tuple[RunKey, Live, Run]]:
         """Runs that the orchestrator has, and of which nothing was heard for an interval in this process."""
-        since = self._clock.monotonic() - self._interval
+        since = self._clock.monotonic() - INTERVAL_SECONDS
         return [
             (key, live, one)
             for key, live, one in self._ledger.open_runs()
-            if one.state is not RunState.SUBMITTING and self._ledger.heard.get(key, since) <= since
+            if one.state is not RunState.SUBMITTING and self._heard(key, since) <= since
         ]
+
+    def _heard(self, key: RunKey, default: float) -> float:
+        heard = self._ledger.last_heard(key)
+        return default if heard is None else heard

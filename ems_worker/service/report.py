@@ -41,6 +41,7 @@ class Reporter:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         manifest: Manifest,
         broker: Broker,
@@ -49,9 +50,9 @@ class Reporter:
         worker_id: str,
         interval_seconds: float,
         reasons: Reasons,
-        leave_manifest: Callable[[Live], Awaitable[None]] | None = None,
+        write_manifest: Callable[[Live], Awaitable[None]] | None,
     ) -> None:
-        """`leave_manifest` writes what stays of an experiment."""
+        """`write_manifest` writes the manifest file of an experiment that has ended."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -60,22 +61,26 @@ class Reporter:
         self._worker_id = worker_id
         self._interval = interval_seconds
         self._reasons = reasons
-        self._leave_manifest = leave_manifest
+        self.write_manifest = write_manifest
         # Manifest files of large experiments that are being written.
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._news: set[int] = set()
         self._wake = asyncio.Event()
 
-    def tell(self, key: int) -> None:
+    def notify(self, key: int) -> None:
         """The experiment has news."""
         self._news.add(key)
         self._wake.set()
 
+    def has_news(self, key: int) -> bool:
+        """Whether the experiment has news that are not published."""
+        return key in self._news
+
     def look(self) -> None:
         """Has those experiments reported whose reason isn't what their last status gave."""
-        for key, live in self._ledger.experiments.items():
+        for live in self._ledger.experiments():
             if self._reasons.of(live) != live.reason:
-                self.tell(key)
+                self.notify(live.key)
 
     async def run(self) -> None:
         """For ever: reports on every experiment with news, then waits for more; at most one status an interval."""
@@ -86,7 +91,7 @@ class Reporter:
             pause = self._interval
             for key in list(self._news):
                 if not await self._is_told(key):
-                    self.tell(key)
+                    self.notify(key)
                     pause = _BROKER_PAUSE_SECONDS
             # News that come meanwhile share the next status.
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
@@ -107,17 +112,17 @@ class Reporter:
 
         One that can't be told (too large for the server, say) must not keep the others from being told.
         """
-        if (live := self._ledger.experiments.get(key)) is None:
+        if (live := self._ledger.get(key)) is None:
             self._news.discard(key)
             return True
         try:
-            await self._report_news(live)
+            await self.report_news(live)
         except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
             log.warning("report.delayed", experiment_id=live.experiment_id, reason=str(error))
             return False
         return True
 
-    async def _report_news(self, live: Live) -> None:
+    async def report_news(self, live: Live) -> None:
         """Reports on an experiment. If that is cut short, or fails, the experiment has news still."""
         self._news.discard(live.key)
         try:
@@ -137,30 +142,30 @@ class Reporter:
             await self._results(live)
         except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
             # A status can go out all the same, and says why; only the last one waits for the results.
-            if not live.over and self._broker.connected:
+            if not live.ended and self._broker.connected:
                 await self._status(live, live.record, live.recorded)
             raise
         record, tally = live.record, live.recorded
-        if live.over and record.published_seq < record.ended_seq:
+        if live.ended and record.published_seq < record.ended_seq:
             # It ended just now: its last results go first.
-            self.tell(live.key)
+            self.notify(live.key)
             return
-        if live.over and live.left_seq != record.ended_seq and self._leave_manifest is not None:
+        if live.ended and live.exported_seq != record.ended_seq and self.write_manifest is not None:
             leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
             if record.spec.jobs > _LARGE_JOBS:
                 # Its file takes seconds; the others are told meanwhile, and its end when the file is there.
                 self._leaving[live.key] = leaving
-                leaving.add_done_callback(lambda _: self.tell(live.key))
+                leaving.add_done_callback(lambda _: self.notify(live.key))
                 return
             await leaving
         await self._status(live, record, tally)
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
-            await self._ledger.dismiss(live.key)
+            await self._ledger.unload(live.key)
 
     async def _leave(self, live: Live, ended_seq: int) -> None:
-        assert self._leave_manifest is not None
-        await self._leave_manifest(live)
-        live.left_seq = ended_seq
+        assert self.write_manifest is not None
+        await self.write_manifest(live)
+        live.exported_seq = ended_seq
         crash.point("report.file")
 
     async def _results(self, live: Live) -> None:
@@ -188,9 +193,8 @@ class Reporter:
                 items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
             await self._broker.publish(items, live.record.spec.traceparent)
             crash.point("report.results")
-            await self._manifest.results_published(live.key, last)
+            await self._ledger.records.results_published(live, last)
             crash.point("report.cursor")
-            live.record = replace(live.record, published_seq=last)
             self._metrics.results.inc(len(rows))
             await self._rank(live, ended)
 
@@ -215,8 +219,7 @@ class Reporter:
         live.samples.append((now, tally.ended))
         while len(live.samples) > _PACE_SAMPLES or live.samples[0][0] < now - _PACE_SECONDS:
             live.samples.pop(0)
-        revision = live.record.revision + 1
-        live.record = replace(live.record, revision=revision)
+        revision = self._ledger.records.next_revision(live)
         live.reason = reason = self._reasons.of(live, record)
         document = documents.status(
             replace(record, revision=revision),
@@ -235,8 +238,7 @@ class Reporter:
             await self._go_above(live, subject, revision)
             return
         crash.point("report.status")
-        await self._manifest.revision_published(live.key, revision)
-        live.record = replace(live.record, published_revision=revision)
+        await self._ledger.records.status_published(live, revision)
         self._metrics.statuses.inc()
 
     async def _go_above(self, live: Live, subject: str, revision: int) -> None:
@@ -249,5 +251,5 @@ class Reporter:
         log.warning(
             "report.overtaken", experiment_id=live.experiment_id, revision=revision, published_revision=published
         )
-        live.record = replace(live.record, revision=max(revision, published or 0))
-        self.tell(live.key)
+        self._ledger.records.raise_revision(live, max(revision, published or 0))
+        self.notify(live.key)

@@ -12,7 +12,8 @@ import structlog
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import retry
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.records import PointRecord
 from ems_worker.core.wire import Start
 from ems_worker.service.answers import Answers
@@ -40,6 +41,7 @@ class Submitter:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         manifest: Manifest,
         orchestrator: Orchestrator,

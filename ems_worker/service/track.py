@@ -8,7 +8,8 @@ import structlog
 from ems_worker import errors
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import run
-from ems_worker.core.lifecycle.run import Signal, Verdict
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.lifecycle.transitions import Effect
 from ems_worker.core.records import ParkedEvent
 from ems_worker.core.wire import Message
 from ems_worker.service.base import crash
@@ -28,10 +29,9 @@ _WAIT_SECONDS = 1.0
 _FIRST_WAIT_SECONDS = 0.1
 # Verdicts on events that can't be used, and what is said of them in the dead letters.
 PUT_ASIDE = {
-    Verdict.CONTRADICTION: "{name} has ended otherwise: {event} came too late",
-    Verdict.EXCESS: (
-        "{name} would have more metrics than are kept of a run: "
-        + f"{run.MOST_METRICS:,}, half of these before its end"
+    Effect.CONTRADICTION: "{name} has ended otherwise: {event} came too late",
+    Effect.EXCESS: (
+        "{name} would have more metrics than are kept of a run: " + f"{run.MAX_METRICS:,}, half of these before its end"
     ),
 }
 
@@ -44,23 +44,27 @@ class Tracker:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         manifest: Manifest,
         broker: Broker,
         decode: Decode,
         clock: Clock,
         metrics: Metrics,
-        keep: int,
+        max_parked: int,
         on_backlog: Callable[[bool], None],
     ) -> None:
-        """`keep`: parked events at most. `on_backlog` hears whether more events wait than a batch holds."""
+        """`max_parked`: how many events of unknown runs are kept.
+
+        `on_backlog` receives whether more events wait than fit in a batch.
+        """
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
         self._decode = decode
         self._clock = clock
         self._metrics = metrics
-        self._keep = keep
+        self._max_parked = max_parked
         self._steady = Steady(clock)
         self._on_backlog = on_backlog
         self._guard = Guard(manifest, broker, metrics, "event")
@@ -102,10 +106,10 @@ class Tracker:
         crash.point("track.decoded")
         unknown, unusable = await self._apply([(name, signal) for _, name, signal in read])
         crash.point("track.recorded")
-        for index, verdict in unusable.items():
+        for index, effect in unusable.items():
             message, name, signal = read[index]
-            log.warning(f"event.{verdict}", simulation_id=name, subject=message.subject, seq=message.seq)
-            words = PUT_ASIDE[verdict].format(name=name, event=signal.event)
+            log.warning(f"event.{effect}", simulation_id=name, subject=message.subject, seq=message.seq)
+            words = PUT_ASIDE[effect].format(name=name, event=signal.event)
             await self._broker.dead_letter(message, words, "event")
         if unknown:
             await self._park([read[index] for index in unknown])
@@ -113,33 +117,32 @@ class Tracker:
         await self._broker.ack([message for message in good if id(message) not in refused])
         crash.point("track.acked")
 
-    async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], dict[int, Verdict]]:
+    async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], dict[int, Effect]]:
         """Applies what concerns known runs; the positions of what doesn't, and of what can't be used."""
         runs = await self._ledger.find(dict.fromkeys(name for name, _ in items))
         known: list[tuple[int, RunKey, Signal]] = []
         unknown: list[int] = []
-        unusable: dict[int, Verdict] = {}
+        unusable: dict[int, Effect] = {}
         for index, (name, signal) in enumerate(items):
             if (key := runs.get(name)) is None:
                 unknown.append(index)
             else:
                 known.append((index, key, signal))
-        heard = await self._ledger.hear([(key, signal) for _, key, signal in known])
-        for (index, _, _), one in zip(known, heard, strict=True):
-            if not one.known:
+        effects = await self._ledger.hear([(key, signal) for _, key, signal in known])
+        for (index, _, _), effect in zip(known, effects, strict=True):
+            if effect is None:
                 unknown.append(index)
                 continue
-            assert one.verdict is not None
-            self._metrics.events.labels(one.verdict.value).inc()
-            if one.verdict in PUT_ASIDE:
+            self._metrics.events.labels(effect.value).inc()
+            if effect in PUT_ASIDE:
                 self._metrics.dead_letters.labels("event").inc()
-                unusable[index] = one.verdict
+                unusable[index] = effect
         return unknown, unusable
 
     async def _park(self, items: Sequence[tuple[Message, str, Signal]]) -> None:
         now_ms = self._steady.now_ms()
         events = [ParkedEvent(name, message.subject, message.seq, now_ms, message.data) for message, name, _ in items]
-        dropped = await self._manifest.park(events, self._keep)
+        dropped = await self._manifest.park(events, self._max_parked)
         for name in {name for _, name, _ in items}:
             if (parsed := ids.parse_simulation_id(name)) is not None:
                 # It may have come to be since it was looked for.
@@ -148,11 +151,11 @@ class Tracker:
         self.parked = True
         self._metrics.events.labels("parked").inc(len(events))
         if dropped:
-            log.warning("event.parked_full", dropped=dropped, keep=self._keep)
+            log.warning("event.parked_full", dropped=dropped, keep=self._max_parked)
 
     def _warn_of_case(self, names: Sequence[str]) -> None:
         """Says once an experiment that its events are parked for a letter: they would be dropped without a word."""
-        live = {one.experiment_id for one in self._ledger.experiments.values()}
+        live = {one.experiment_id for one in self._ledger.experiments()}
         self._in_other_case &= live
         experiments = ids.in_lower_case(live)
         for name in names:
@@ -179,8 +182,8 @@ class Tracker:
         parked = await self._to_retry()
         items = [self._decode(event.subject, event.data) for event in parked]
         unknown, unusable = await self._apply(items)
-        for index, verdict in unusable.items():
-            log.warning(f"event.{verdict}", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
+        for index, effect in unusable.items():
+            log.warning(f"event.{effect}", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
         waiting = set(unknown)
         await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
         self.parked |= await self._manifest.any_parked()
@@ -191,8 +194,7 @@ class Tracker:
         Others wait for something that won't come, as those of other systems do; there may be thousands of them.
         """
         sizes = {
-            live.experiment_id: (live.record.expanded_points, live.attempts)
-            for live in self._ledger.experiments.values()
+            live.experiment_id: (live.record.expanded_points, live.attempts) for live in self._ledger.experiments()
         }
         before, self._sizes = self._sizes, sizes
         if self._first:

@@ -170,7 +170,7 @@ class Story(RuleBasedStateMachine):
         try:
             for _ in range(MOST_DAYS):
                 self._everything()
-                if not self.world.unacked and not self.life.desk.ledger.experiments:
+                if not self.world.unacked and not self.life.desk.ledger.experiments():
                     break
             expected = invariants.Expected(FAILURES, window=WINDOW, retried=True, superseded=True)
             invariants.check(self._evidence(), expected)

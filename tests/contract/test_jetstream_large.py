@@ -8,7 +8,8 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.core.documents import documents, truncate
-from ems_worker.core.lifecycle.run import Run, RunState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow, PointRecord
 from tests.support import broker as support
 from tests.support import servers, whole

@@ -11,7 +11,7 @@ import pytest
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.manifest.queries import READS
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
-from ems_worker.core.lifecycle.run import RunState
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.service.base.ports import Change
 from tests.support import manifests
 

@@ -11,7 +11,8 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, reports
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, StopReason
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from tests.support import manifests
 from tests.support.manifests import NOW_MS

@@ -15,7 +15,8 @@ from ems_worker.adapters.manifest import Manifest
 from ems_worker.core import ids
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState
+from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, PointRecord
 from ems_worker.service.base.ports import Change
 from tests.support import manifests

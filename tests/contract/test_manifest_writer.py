@@ -16,7 +16,8 @@ from ems_worker.adapters.manifest import Manifest, writer
 from ems_worker.adapters.manifest.queries import Query
 from ems_worker.adapters.manifest.writer import Step
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.run import Run, RunState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from tests.support import manifests, wait
 

@@ -9,7 +9,8 @@ import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.lifecycle.outcome import Answer, Outcome
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent
+from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.core.wire import Capacity
 from tests.support import orchestrator_client as support
 from tests.support import servers, wait

@@ -8,6 +8,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import files
+from ems_worker.service.base.poison import Guard
 from tests.support.desk import CREATED_NS, Clock, Desk, plan
 
 
@@ -33,7 +34,7 @@ async def test_the_same_plan_again_is_a_duplicate(tmp_path: Path) -> None:
         await desk.submit(plan())
         again = await desk.submit(plan())
         assert (again["decision"], again["submission"]["seq"]) == ("duplicate", 2)
-        assert len(desk.ledger.experiments) == 1
+        assert len(desk.ledger.experiments()) == 1
 
 
 async def test_another_plan_of_the_same_id_is_a_conflict_that_names_the_paths(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ async def test_a_sequence_that_comes_again_is_another_plan(tmp_path: Path) -> No
     ("limits", "more", "code", "setting"),
     [
         ({"max_jobs": 5}, {"points": 6}, "too_many_jobs", "EMS_MAX_JOBS"),
-        ({"max_bytes": 300}, {"description": "x" * 300}, "plan_too_large", "EMS_MAX_PLAN_BYTES"),
+        ({"max_plan_bytes": 1024}, {"description": "x" * 1024}, "plan_too_large", "EMS_MAX_PLAN_BYTES"),
     ],
 )
 async def test_a_plan_over_a_limit_names_it(
@@ -225,7 +226,7 @@ class TestBaseFiles:
 
     async def test_its_content_counts_not_its_path(self, tmp_path: Path, root: Path) -> None:
         """The same plan with the content inline is a duplicate."""
-        async with Desk.open(tmp_path / "data", read_base=files.BaseFiles(root).read) as desk:
+        async with Desk.open(tmp_path / "data", base_config_root=root) as desk:
             asked = {"experiment_id": "reef", "parameter_space": {"food": [1, 2]}}
             decision = await desk.submit({**asked, "base_config_file_path": "sub/base.yaml"})
             assert decision["decision"] == "accepted"
@@ -258,7 +259,7 @@ class TestBaseFiles:
         """At the plan's key, with the place in the file in words."""
         (root / "bad.yaml").write_text("food: 1\nfood: 2\n")
         (root / "bytes.yaml").write_bytes(b"\xff\xfe")
-        async with Desk.open(tmp_path / "data", read_base=files.BaseFiles(root).read) as desk:
+        async with Desk.open(tmp_path / "data", base_config_root=root) as desk:
             decision = await desk.submit({"experiment_id": "reef", "base_config_path": "bad.yaml"})
             [problem] = decision["errors"]
             assert problem["path"] == "base_config_path"
@@ -291,10 +292,10 @@ async def test_a_message_that_outlived_the_worker_three_times_is_put_aside(tmp_p
                 raise MemoryError
 
             with pytest.raises(MemoryError):
-                await desk.intake._guard.process([suspect], die)
+                await Guard(desk.manifest, desk.broker, desk.metrics, "plan").process([suspect], die)
     async with Desk.open(tmp_path, clock) as desk:
         often = desk.message("ems.experiment.submit", plan("other"), seq=10, delivered=50)
-        await desk.intake._guard.process([suspect, often], desk.intake.take_again)
+        await Guard(desk.manifest, desk.broker, desk.metrics, "plan").process([suspect, often], desk.intake.take_again)
         assert [(kind, seq) for kind, seq, _ in desk.broker.dead] == [("plan", 9)]
         assert desk.ledger.live("other") is not None
 
@@ -309,7 +310,7 @@ async def test_a_broker_that_is_away_makes_no_message_a_suspect(tmp_path: Path) 
 
         for _ in range(5):
             with pytest.raises(errors.BrokerUnavailable):
-                await desk.intake._guard.process([often], away)
-        await desk.intake._guard.process([often], desk.intake.take_again)
+                await Guard(desk.manifest, desk.broker, desk.metrics, "plan").process([often], away)
+        await Guard(desk.manifest, desk.broker, desk.metrics, "plan").process([often], desk.intake.take_again)
         assert desk.broker.dead == []
         assert desk.ledger.live("reef") is not None

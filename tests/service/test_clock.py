@@ -7,15 +7,16 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core.lifecycle import job
-from ems_worker.core.lifecycle.run import RunEvent, RunState, Signal
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.service import dispatch
 from ems_worker.service.base.clock import Steady
-from ems_worker.service.reconcile import INTERVAL_SECONDS, Reconciler
+from ems_worker.service.reconcile import INTERVAL_SECONDS
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
 HOUR = 3600.0
-LONGEST = job.LONGEST_BACKOFF_SECONDS * 1.5
+LONGEST = job.MAX_BACKOFF_SECONDS * 1.5
 FIRST, SECOND = "reef-p000000-r000-a1", "reef-p000000-r000-a2"
 
 
@@ -69,7 +70,7 @@ async def test_a_clock_that_was_set_back_delays_a_retry_by_no_more_than_the_long
     clock.set_by -= 2 * HOUR
     clock.seconds += 1
     async with Desk.open(tmp_path, clock) as desk, background(desk.dispatcher.run()):
-        desk.dispatcher.caught_up(False)
+        desk.dispatcher.set_behind(False)
         await looked(desk)
         assert desk.orchestrator.sent == []
         due_ms = (await desk.row(SECOND)).run.due_ms
@@ -140,7 +141,7 @@ async def test_a_stranded_run_is_found_by_a_clock_that_was_set_back(tmp_path: Pa
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
         await desk.ledger.claim(live.key, 1)
-        one = Reconciler(desk.ledger, desk.orchestrator, desk.submitter, desk.clock, desk.metrics, 10.0)
+        one = desk.services.reconciler
         clock.set_by = -HOUR
         clock.seconds += 21
         assert len(one.stranded()) == 1
@@ -158,7 +159,7 @@ async def test_a_clock_that_was_set_back_makes_no_wiped_orchestrator_look_like_o
         found = desk.ledger.live("reef")
         assert found is not None
         [new] = await desk.launch(found, 1)
-        one = Reconciler(desk.ledger, desk.orchestrator, desk.submitter, desk.clock, desk.metrics, 10.0)
+        one = desk.services.reconciler
         desk.orchestrator.known = {old: None, new: Signal(RunEvent.START)}
         again = []
         for _ in range(3):

@@ -10,7 +10,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.service.control import Control
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler
@@ -22,7 +23,7 @@ class Died(Exception):
 
 
 def control(desk: Desk) -> Control:
-    return Control(desk.ledger, desk.manifest, desk.clock)
+    return desk.services.control
 
 
 async def retry(desk: Desk, request_id: str = "r-1", handlers: Mapping[str, Handler] | None = None) -> dict[str, Any]:
@@ -181,14 +182,11 @@ async def test_a_change_that_can_not_be_recorded_ends_the_worker(
         raise errors.ManifestConflict("it moved on")
 
     async with Desk.open(tmp_path) as desk:
-        live = await failed(desk)
+        await failed(desk)
         monkeypatch.setattr(desk.manifest, "record_request", refuse)
-        async with desk.ledger.taken_up("reef") as taken:
-            assert taken is not None
-            live = taken
+        async with desk.ledger.pinned("reef"):
             with pytest.raises(errors.ManifestConflict):
                 await retry(desk)
-        assert not live.reopening
         with pytest.raises(errors.ManifestConflict, match="it moved on"):
             await desk.ledger.until_broken()
 
@@ -198,7 +196,7 @@ async def test_an_experiment_is_let_go_though_it_was_held_when_it_was_told(tmp_p
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         [name] = await desk.launch(live)
-        async with desk.ledger.taken_up("reef"):
+        async with desk.ledger.pinned("reef"):
             await desk.hear("completed", name, metrics={"population": 1})
             await desk.report("reef")
             assert desk.ledger.live("reef") is live

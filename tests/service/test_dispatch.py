@@ -12,7 +12,8 @@ import pytest
 
 from ems_worker.core.lifecycle import breaker, delivery
 from ems_worker.core.lifecycle.experiment import Bucket
-from ems_worker.core.lifecycle.run import ErrorKind, RunState
+from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.wire import Capacity
 from ems_worker.service import dispatch, submit
 from ems_worker.service.ledger.live import Live
@@ -42,7 +43,7 @@ async def working(directory: Path, **options: Any) -> AsyncIterator[Desk]:
 async def quiet(desk: Desk) -> None:
     """Returns when the dispatcher sleeps with nothing under way."""
     # Not "nothing wakes it": it may still be at work on what woke it last.
-    await wait.until(lambda: not desk.submitter.sending and bool(desk.dispatcher._wake._waiters))
+    await wait.until(lambda: not desk.submitter.sending and desk.dispatcher.idle)
     await asyncio.sleep(0)
 
 
@@ -63,7 +64,7 @@ async def submitted(live: Live, count: int) -> None:
 
 async def test_the_window_is_filled_and_never_exceeded(tmp_path: Path) -> None:
     """Each run that ends makes room for one."""
-    async with working(tmp_path, window=3) as desk:
+    async with working(tmp_path, run_window=3) as desk:
         live = await desk.begin(plan(points=8))
         await wait.until(lambda: len(desk.orchestrator.sent) == 3)
         for ended in range(8):
@@ -77,7 +78,7 @@ async def test_the_window_is_filled_and_never_exceeded(tmp_path: Path) -> None:
 
 async def test_max_concurrent_limits_one_experiment_only(tmp_path: Path) -> None:
     """The rest of the window is for the others."""
-    async with working(tmp_path, window=10) as desk:
+    async with working(tmp_path, run_window=10) as desk:
         small = await desk.begin(plan("small", points=9, limits={"max_concurrent": 2}))
         other = await desk.begin(plan("other", points=20))
         await wait.until(lambda: desk.ledger.open == 10)
@@ -125,7 +126,7 @@ async def test_an_event_settles_what_the_answer_left_open(tmp_path: Path) -> Non
 
 async def test_while_commands_do_not_get_through_nothing_new_is_claimed(tmp_path: Path) -> None:
     """And all goes on once they do."""
-    async with working(tmp_path, window=100) as desk:
+    async with working(tmp_path, run_window=100) as desk:
         desk.orchestrator.code = "UNAVAILABLE"
         await desk.begin(plan("first", points=2))
         await wait.until(lambda: desk.submitter.reach.stuck)
@@ -138,7 +139,7 @@ async def test_while_commands_do_not_get_through_nothing_new_is_claimed(tmp_path
 
 async def test_one_run_that_the_orchestrator_has_trouble_with_holds_up_nobody_else(tmp_path: Path) -> None:
     """Not even three batches of them."""
-    async with working(tmp_path, window=1000) as desk:
+    async with working(tmp_path, run_window=1000) as desk:
         for number in range(5):
             desk.orchestrator.answers[f"bad{number}-p000000-r000-a1"] = deque(["INTERNAL"] * 10_000)
             await desk.begin(plan(f"bad{number}", points=1))
@@ -177,7 +178,7 @@ async def test_a_halt_is_told_and_over_by_itself(tmp_path: Path) -> None:
 
 async def test_the_window_is_the_orchestrators_slots(tmp_path: Path) -> None:
     """Nothing is sent before it told them; more of them are used at once."""
-    async with working(tmp_path, window=None) as desk:
+    async with working(tmp_path, run_window=None) as desk:
         await desk.begin(plan(points=20))
         await quiet(desk)
         assert desk.orchestrator.sent == []
@@ -192,7 +193,7 @@ async def test_the_window_is_the_orchestrators_slots(tmp_path: Path) -> None:
 
 async def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
     """Room that it can't use is for the others; what runs already goes on."""
-    async with working(tmp_path, window=4) as desk:
+    async with working(tmp_path, run_window=4) as desk:
         low = await desk.begin(plan("low", points=20))
         await wait.until(lambda: low.open == 4)
         high = await desk.begin(plan("high", points=3, limits={"priority": 1}))
@@ -203,7 +204,7 @@ async def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
 
 async def test_an_orchestrator_that_went_away_keeps_its_slots(tmp_path: Path) -> None:
     """Its return is not greeted by more runs than it has slots."""
-    async with working(tmp_path, window=None) as desk:
+    async with working(tmp_path, run_window=None) as desk:
         desk.orchestrator.told.put_nowait(Capacity(2, 0, 0, 0, ""))
         await desk.begin(plan(points=20))
         await wait.until(lambda: len(desk.orchestrator.sent) == 2)
@@ -216,7 +217,7 @@ async def test_an_orchestrator_that_went_away_keeps_its_slots(tmp_path: Path) ->
 @pytest.mark.parametrize("ready", [True, False])
 async def test_without_word_of_slots_the_window_is_256(tmp_path: Path, ready: bool) -> None:
     """At once where the orchestrator is there; else some time after it came up."""
-    async with working(tmp_path, window=None) as desk:
+    async with working(tmp_path, run_window=None) as desk:
         desk.orchestrator.is_ready = ready
         desk.orchestrator.told.put_nowait(None)
         live = await desk.begin(plan(points=300))
@@ -229,7 +230,7 @@ async def test_without_word_of_slots_the_window_is_256(tmp_path: Path, ready: bo
 
 async def test_slots_that_are_told_late_count(tmp_path: Path) -> None:
     """By an orchestrator that was away at first."""
-    async with working(tmp_path, window=None) as desk:
+    async with working(tmp_path, run_window=None) as desk:
         desk.orchestrator.is_ready = False
         desk.orchestrator.told.put_nowait(None)
         live = await desk.begin(plan(points=9))
@@ -242,7 +243,7 @@ async def test_slots_that_are_told_late_count(tmp_path: Path) -> None:
 
 async def test_a_window_that_was_set_stays(tmp_path: Path) -> None:
     """Whatever the orchestrator tells."""
-    async with working(tmp_path, window=3) as desk:
+    async with working(tmp_path, run_window=3) as desk:
         desk.orchestrator.told.put_nowait(Capacity(100, 0, 0, 0, ""))
         live = await desk.begin(plan(points=9))
         await wait.until(lambda: live.open == 3)
@@ -252,11 +253,11 @@ async def test_a_window_that_was_set_stays(tmp_path: Path) -> None:
 
 async def test_what_one_run_that_ends_costs_does_not_grow_with_the_experiments(tmp_path: Path) -> None:
     """The queries that fill the room it leaves are as many for twenty live experiments as for two."""
-    async with Desk.open(tmp_path, window=1) as desk:
+    async with Desk.open(tmp_path, run_window=1) as desk:
         costs = []
         for count in (2, 20):
-            while len(desk.ledger.experiments) < count:
-                await desk.begin(plan(f"reef{len(desk.ledger.experiments)}", points=9))
+            while len(desk.ledger.experiments()) < count:
+                await desk.begin(plan(f"reef{len(desk.ledger.experiments())}", points=9))
             reads: list[str] = []
             read = desk.manifest._hot.all
 
@@ -266,7 +267,7 @@ async def test_what_one_run_that_ends_costs_does_not_grow_with_the_experiments(t
 
             async with asyncio.TaskGroup() as group:
                 with patch.object(desk.manifest._hot, "all", noted):
-                    assert await desk.dispatcher._fill(group)
+                    assert await desk.dispatcher.fill(group)
             await desk.hear("completed", desk.orchestrator.sent[-1])
             costs.append(sorted(reads))
         assert costs[0] == costs[1]
@@ -319,23 +320,23 @@ async def test_what_was_on_its_way_at_a_crash_is_sent_again(tmp_path: Path) -> N
 async def test_a_backlog_of_events_comes_before_new_runs(tmp_path: Path) -> None:
     """Until it is worked off."""
     async with working(tmp_path) as desk:
-        desk.dispatcher.caught_up(True)
+        desk.dispatcher.set_behind(True)
         await desk.begin(plan(points=2))
         await quiet(desk)
         assert desk.orchestrator.sent == []
-        desk.dispatcher.caught_up(False)
+        desk.dispatcher.set_behind(False)
         await wait.until(lambda: len(desk.orchestrator.sent) == 2)
 
 
 async def test_when_most_runs_break_nothing_is_started_for_a_while(tmp_path: Path) -> None:
     """Then one run probes, and its good end lets the others go."""
-    async with working(tmp_path, clock=(clock := Clock()), window=20) as desk:
+    async with working(tmp_path, clock=(clock := Clock()), run_window=20) as desk:
         await desk.begin(plan(points=40, limits={"max_attempts": 1, "max_failed": "100%"}))
         await wait.until(lambda: len(desk.orchestrator.sent) == 20)
         await quiet(desk)
         for name in list(desk.orchestrator.sent):
             await desk.hear("failed", name, error_kind="infrastructure")
-        assert desk.dispatcher.paused
+        assert desk.dispatcher.breaker_reason
         await quiet(desk)
         before = len(desk.orchestrator.sent)
         for name in desk.orchestrator.sent[20:before]:
@@ -348,13 +349,13 @@ async def test_when_most_runs_break_nothing_is_started_for_a_while(tmp_path: Pat
         await quiet(desk)
         assert len(desk.orchestrator.sent) == before + 1
         await desk.hear("completed", desk.orchestrator.sent[-1])
-        assert not desk.dispatcher.paused
+        assert not desk.dispatcher.breaker_reason
         await wait.until(lambda: len(desk.orchestrator.sent) == 40)
 
 
 async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probing(tmp_path: Path) -> None:
     """It was open before most others broke; neither does its end count as the probe's."""
-    async with working(tmp_path, clock=(clock := Clock()), window=12) as desk:
+    async with working(tmp_path, clock=(clock := Clock()), run_window=12) as desk:
         await desk.begin(plan("long", points=2))
         await sent(desk, 2)
         for name in list(desk.orchestrator.sent):
@@ -364,7 +365,7 @@ async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probin
         await quiet(desk)
         for name in desk.orchestrator.sent[2:]:
             await desk.hear("failed", name, error_kind="infrastructure")
-        assert desk.dispatcher.paused
+        assert desk.dispatcher.breaker_reason
         await quiet(desk)
         before = len(desk.orchestrator.sent)
         clock.seconds += breaker.LONGEST_PAUSE_SECONDS
@@ -373,7 +374,7 @@ async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probin
         await desk.hear("completed", "long-p000000-r000-a1")
         await quiet(desk)
         assert len(desk.orchestrator.sent) == before + 1
-        assert desk.dispatcher.paused
+        assert desk.dispatcher.breaker_reason
         # Should the probe be such a run, too, others go in its place.
         clock.seconds += breaker.LONGEST_PAUSE_SECONDS
         desk.dispatcher.wake()
@@ -381,15 +382,18 @@ async def test_a_healthy_run_that_goes_on_for_a_day_keeps_no_breaker_from_probin
         await quiet(desk)
         assert len(desk.orchestrator.sent) == before + 2
         await desk.hear("completed", desk.orchestrator.sent[before])
-        assert not desk.dispatcher.paused
+        assert not desk.dispatcher.breaker_reason
         await sent(desk, before + 3)
 
 
 async def test_a_breaker_whose_pause_is_over_does_not_spin_while_commands_are_stuck(tmp_path: Path) -> None:
     """The dispatcher sleeps until there is news."""
     async with Desk.open(tmp_path) as desk:
-        desk.dispatcher._breaker = breaker.Breaker(breaker.BreakerState.OPEN, (), 1, desk.clock.seconds - 1)
-        desk.dispatcher.caught_up(True)
+        for name in await desk.launch(await desk.begin(plan(points=20))):
+            await desk.hear("failed", name, error_kind="infrastructure")
+        assert desk.dispatcher.breaker_reason
+        desk.clock.seconds += breaker.LONGEST_PAUSE_SECONDS
+        desk.dispatcher.set_behind(True)
         looks = 0
         next_due = desk.manifest.next_due_ms
 
@@ -420,7 +424,7 @@ async def test_the_end_of_the_dispatcher_is_not_lost_in_a_wake(tmp_path: Path) -
 
 async def test_a_start_that_hangs_holds_up_nobody_but_itself(tmp_path: Path) -> None:
     """Four batches with one each: all others are settled and follow; its own answer settles it when it comes."""
-    async with working(tmp_path, window=1000) as desk:
+    async with working(tmp_path, run_window=1000) as desk:
         names = [f"e{number}-p000000-r000-a1" for number in range(4)]
         desk.orchestrator.hung = {name: asyncio.Event() for name in names}
         for number in range(4):
@@ -461,7 +465,7 @@ async def test_a_run_that_is_being_sent_is_not_sent_by_another_task(tmp_path: Pa
 
 async def test_an_overloaded_orchestrator_is_probed_by_one_new_run_now_and_then(tmp_path: Path) -> None:
     """What waits may be what it has trouble with; if the probe does no better, all wait on."""
-    async with working(tmp_path, clock=(clock := Clock()), window=100) as desk:
+    async with working(tmp_path, clock=(clock := Clock()), run_window=100) as desk:
         bad = {f"bad-p{point:06d}-r000-a1": deque(["RESOURCE_EXHAUSTED"] * 100_000) for point in range(9)}
         desk.orchestrator.answers = dict(bad)
         await desk.begin(plan("bad", points=9))
@@ -479,7 +483,7 @@ async def test_an_overloaded_orchestrator_is_probed_by_one_new_run_now_and_then(
 
 async def test_the_reason_is_in_the_status_as_long_as_it_holds(tmp_path: Path) -> None:
     """Of every experiment, though nothing else changes; the one that waits for answers says how long."""
-    async with working(tmp_path, clock=(clock := Clock()), window=2) as desk:
+    async with working(tmp_path, clock=(clock := Clock()), run_window=2) as desk:
         desk.orchestrator.code = "RESOURCE_EXHAUSTED"
         await desk.begin(plan("one", points=2))
         await desk.begin(plan("other", points=2))
@@ -503,7 +507,7 @@ async def test_the_reason_is_in_the_status_as_long_as_it_holds(tmp_path: Path) -
 
 async def test_silence_is_told_until_there_is_an_answer_or_nothing_left_to_answer(tmp_path: Path) -> None:
     """An event shows that the command arrived: others are started then, however late the answers are."""
-    async with working(tmp_path, clock=(clock := Clock()), window=9) as desk:
+    async with working(tmp_path, clock=(clock := Clock()), run_window=9) as desk:
         desk.orchestrator.code = "DEADLINE_EXCEEDED"
         await desk.begin(plan(points=20))
         await wait.until(lambda: desk.submitter.reach.stuck)

@@ -60,7 +60,7 @@ async def test_a_crash_before_the_experiment_began_does_not_leave_it_waiting(tmp
         async def crash(*_: object) -> None:
             raise ConnectionAbortedError
 
-        with patch.object(desk.ledger, "move", crash), pytest.raises(ConnectionAbortedError):
+        with patch.object(desk.ledger.records, "move", crash), pytest.raises(ConnectionAbortedError):
             await desk.expander.expand(live)
     async with Desk.open(tmp_path) as desk:
         live = desk.ledger.live("reef")

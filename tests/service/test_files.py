@@ -9,7 +9,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters import files
-from ems_worker.core.lifecycle.run import Run, RunState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow, PointRecord
 
 

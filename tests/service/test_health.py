@@ -21,22 +21,10 @@ def anew(created_ns: int) -> dict[str, StreamIdentity]:
 
 
 def watching(desk: Desk) -> tuple[Health, Upkeep]:
-    """What a worker has from its start on."""
-    health = Health(desk.clock, desk.metrics.trouble)
-    health.beat()
-    health.trouble("start", None)
-    return health, Upkeep(
-        health,
-        desk.metrics,
-        desk.ledger,
-        desk.dispatcher,
-        desk.submitter,
-        desk.broker,
-        desk.manifest,
-        desk.orchestrator,
-        desk.reporter,
-        desk.clock,
-    )
+    """The health and upkeep of a worker that has started."""
+    desk.health.beat()
+    desk.health.trouble("start", None)
+    return desk.health, desk.services.upkeep
 
 
 async def test_the_metric_of_troubles_says_what_the_probe_says(tmp_path: Path) -> None:

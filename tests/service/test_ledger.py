@@ -10,7 +10,8 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal, StopReason, Verdict
+from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -19,9 +20,9 @@ LOSE = Signal(RunEvent.LOSE, ErrorKind.LOST, "silent")
 ONCE: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 1}}
 
 
-async def committing(desk: Desk, before: set[Any]) -> None:
-    """Returns when a commit is under way that was not before."""
-    while not desk.ledger._commits - before:  # noqa: ASYNC110 - the very next turn is what it is about
+async def committing(desk: Desk) -> None:
+    """Returns when a commit is under way."""
+    while not desk.ledger.uncommitted:  # noqa: ASYNC110 - the very next turn is what it is about
         await asyncio.sleep(0)
 
 
@@ -47,6 +48,16 @@ async def test_a_claim_takes_no_more_than_asked_and_nothing_twice(tmp_path: Path
         assert live.open == len(points)
 
 
+@pytest.mark.parametrize("state", [state for state in ExperimentState if state is not ExperimentState.RUNNING])
+async def test_runs_are_claimed_only_of_a_running_experiment(tmp_path: Path, state: ExperimentState) -> None:
+    """In every other state a claim gets nothing, and its runs stay pending."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.ledger.records.move(live, state)
+        assert await desk.ledger.claim(live.key, 10) == []
+        assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.PENDING
+
+
 async def test_a_late_completion_of_a_lost_run_revises_its_result(tmp_path: Path) -> None:
     """After the experiment had ended, was told and let go: a new revision of the result, and a new status."""
     async with Desk.open(tmp_path) as desk:
@@ -56,7 +67,7 @@ async def test_a_late_completion_of_a_lost_run_revises_its_result(tmp_path: Path
         await desk.ledger.hear([((live.key, 1, 0, 1), LOSE)])
         status = await desk.report("reef")
         assert (status["state"], status["counts"]["lost"], status["counts"]["completed"]) == ("completed", 1, 1)
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
 
         await desk.hear("completed", second, metrics={"population": 9})
         revived = desk.ledger.live("reef")
@@ -67,8 +78,9 @@ async def test_a_late_completion_of_a_lost_run_revises_its_result(tmp_path: Path
         assert after["best"]["point"] == 1
         results = [(one["point"], one["job_revision"], one["state"]) for one in desk.broker.of("result")]
         assert results == [(0, 1, "completed"), (1, 1, "lost"), (1, 2, "completed")]
-        assert desk.ledger.experiments == {}
-        assert desk.ledger.jobs.keys() <= desk.ledger._idle
+        assert desk.ledger.experiments() == []
+        await desk.ledger.count_time()
+        assert desk.ledger.jobs() == set()
 
 
 async def test_a_late_completion_found_after_a_restart_revises_its_result(tmp_path: Path) -> None:
@@ -79,7 +91,7 @@ async def test_a_late_completion_found_after_a_restart_revises_its_result(tmp_pa
         await desk.ledger.hear([((live.key, 0, 0, 1), LOSE)])
         await desk.report("reef")
     async with Desk.open(tmp_path) as desk:
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
         await desk.hear("completed", name, metrics={"population": 9})
         assert (await desk.report("reef"))["counts"]["completed"] == 1
         assert [one["job_revision"] for one in desk.broker.of("result")] == [2]
@@ -94,7 +106,7 @@ async def test_events_that_change_nothing_revive_nothing(tmp_path: Path) -> None
         await desk.report("reef")
         await desk.hear("completed", name)
         await desk.hear("started", name)
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
         assert desk.count("ems_events_total", verdict="duplicate") == 1
         assert desk.count("ems_events_total", verdict="late") == 1
 
@@ -108,11 +120,11 @@ async def test_metrics_that_come_again_revive_nothing(tmp_path: Path) -> None:
         await desk.report("reef")
         with patch.object(desk.manifest, "tally", AssertionError):
             await desk.hear("metrics", name, metrics={"x": 2})
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
         await desk.hear("metrics", name, metrics={"y": 3})
         assert (await desk.report("reef"))["state"] == "completed"
         assert (await desk.row(name)).run.metrics == {"population": 1.0, "x": 2.0, "y": 3.0}
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
 
 
 async def test_late_metrics_of_a_run_that_stands_for_no_job_leave_nothing_behind(tmp_path: Path) -> None:
@@ -126,10 +138,10 @@ async def test_late_metrics_of_a_run_that_stands_for_no_job_leave_nothing_behind
         await desk.hear("completed", first, metrics={"population": 1})
         await desk.hear("completed", second, metrics={"population": 2})
         await desk.report("reef")
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
         await desk.hear("metrics", second, metrics={"x": 1})
         assert (await desk.row(second)).run.metrics == {"population": 2.0, "x": 1.0}
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
 
 
 async def test_others_go_on_while_a_large_experiment_is_taken_up_again(tmp_path: Path) -> None:
@@ -166,8 +178,8 @@ async def test_others_go_on_while_a_large_experiment_is_taken_up_again(tmp_path:
             held.set()
             heard, [again] = await asyncio.gather(hearing, twin)
         assert reads == 1
-        assert {heard[0].verdict, again.verdict} == {Verdict.NOTE, Verdict.DUPLICATE}
-        assert [each.verdict for each in heard[1:]] == [Verdict.APPLY, Verdict.DUPLICATE]
+        assert {heard[0], again} == {Effect.NOTE, Effect.DUPLICATE}
+        assert heard[1:] == [Effect.APPLY, Effect.DUPLICATE]
         await desk.reporter.flush()
         assert desk.ledger.live("large") is None
 
@@ -179,7 +191,7 @@ async def test_an_end_on_its_way_to_disk_keeps_the_experiment(tmp_path: Path) ->
         first, _ = await desk.launch(live)
         await desk.ledger.hear([((live.key, 1, 0, 1), LOSE)])
         await desk.hear("completed", first)
-        save, dismiss, held = desk.manifest.save, desk.ledger.dismiss, asyncio.Event()
+        save, unload, held = desk.manifest.save, desk.ledger.unload, asyncio.Event()
         late: list[asyncio.Task[Any]] = []
 
         async def slowly(*given: Any) -> None:
@@ -188,13 +200,12 @@ async def test_an_end_on_its_way_to_disk_keeps_the_experiment(tmp_path: Path) ->
 
         async def overtaken(key: int) -> None:
             late.append(asyncio.create_task(desk.ledger.hear([((key, 1, 0, 1), COMPLETE)])))
-            await wait.until(lambda: desk.ledger._uncommitted)
-            await dismiss(key)
+            await wait.until(lambda: desk.ledger.uncommitted)
+            await unload(key)
             held.set()
 
-        with patch.object(desk.manifest, "save", slowly), patch.object(desk.ledger, "dismiss", overtaken):
-            desk.reporter._news.clear()
-            await desk.reporter.report(live)
+        with patch.object(desk.manifest, "save", slowly), patch.object(desk.ledger, "unload", overtaken):
+            await desk.reporter.report_news(live)
             assert len(late) == 1
             await late[0]
         assert (await desk.report("reef"))["counts"]["completed"] == 2
@@ -219,7 +230,7 @@ async def test_a_job_is_not_forgotten_while_another_is_looked_up(tmp_path: Path)
             found = await jobs(*given)
             held.set()
             await saved.wait()
-            await wait.until(lambda: not desk.ledger._uncommitted)
+            await wait.until(lambda: not desk.ledger.uncommitted)
             return found
 
         with patch.object(desk.manifest, "save", slowly), patch.object(desk.manifest, "jobs", look_up):
@@ -227,8 +238,7 @@ async def test_a_job_is_not_forgotten_while_another_is_looked_up(tmp_path: Path)
             await asyncio.sleep(0)
             other = (live.key, 1, 0, 1)
             heard = await desk.ledger.hear([(key, COMPLETE), (other, Signal(RunEvent.ACCEPT))])
-            assert [one.known for one in heard] == [True, True]
-            assert heard[0].verdict is Verdict.DUPLICATE
+            assert heard == [Effect.DUPLICATE, Effect.LATE]
             await first
 
 
@@ -240,8 +250,8 @@ async def test_memory_keeps_only_jobs_with_an_open_run(tmp_path: Path) -> None:
         await desk.hear("completed", names[0])
         await desk.hear("started", "reef-p000002-r000-a7")
         await desk.hear("started", "reef-p000099-r000-a1")
-        await desk.ledger.hear([])
-        assert set(desk.ledger.jobs) == {(live.key, 1, 0)}
+        await desk.ledger.count_time()
+        assert desk.ledger.jobs() == {(live.key, 1, 0)}
 
 
 async def test_the_first_completed_attempt_wins_and_the_other_is_stopped(tmp_path: Path) -> None:
@@ -275,7 +285,7 @@ async def test_fail_fast_cancels_what_waits_and_stops_what_runs(tmp_path: Path) 
         live = await desk.begin(plan(points=6, **FAST))
         names = await desk.launch(live, 3)
         await desk.hear("failed", names[0], error_kind="simulation", message="no fish")
-        assert live.doomed
+        assert live.failing_fast
         assert await desk.ledger.claim(live.key, 10) == []
         await desk.limits.look()
         assert sorted(desk.orchestrator.stops) == names[1:]
@@ -298,7 +308,7 @@ async def test_an_experiment_that_stopped_early_is_no_success_though_the_lost_ru
         await desk.hear("failed", other, error_kind="stopped")
         status = await desk.report("reef")
         assert status["state"] == "failed"
-        assert status["reason"] == "too many jobs had failed, and 99 were cancelled then"
+        assert status["reason"] == "99 jobs were cancelled because too many failed"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +381,7 @@ async def test_what_could_not_be_recorded_is_told_even_if_nobody_waits(tmp_path:
 
         with patch.object(desk.manifest, "save", fail):
             hearing = asyncio.create_task(desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.START))]))
-            await wait.until(lambda: desk.ledger._commits)
+            await wait.until(lambda: desk.ledger.uncommitted)
             hearing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await hearing
@@ -381,7 +391,7 @@ async def test_what_could_not_be_recorded_is_told_even_if_nobody_waits(tmp_path:
         # The worker ends with it.
         with pytest.raises(errors.ManifestUnusable, match="disk full"):
             await desk.ledger.until_broken()
-        assert not desk.ledger._commits
+        assert not desk.ledger.uncommitted
     gc.collect()
     assert unheard == []
 
@@ -397,9 +407,9 @@ async def test_what_was_decided_is_recorded_though_its_caller_was_cancelled(tmp_
             desk.ledger.hear([((live.key, 1, 0, 1), COMPLETE)]),
             desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.TIMEOUT)]),
         ):
-            before = set(desk.ledger._commits)
+            await wait.until(lambda: not desk.ledger.uncommitted)
             task = asyncio.ensure_future(work)
-            await committing(desk, before)
+            await committing(desk)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -426,7 +436,7 @@ async def test_experiment_states_are_moved_once(tmp_path: Path) -> None:
         with patch.object(desk.manifest, "move_experiment", note):
             await asyncio.gather(
                 *(desk.ledger.hear([((live.key, point, 0, 1), COMPLETE)]) for point in range(4)),
-                *(desk.ledger.conclude(live) for _ in range(3)),
+                *(desk.ledger.records.conclude(live) for _ in range(3)),
             )
         assert moved == [ExperimentState.COMPLETED]
 
@@ -453,4 +463,4 @@ async def test_background_work_of_a_desk_ends_with_it(tmp_path: Path) -> None:
     async with Desk.open(tmp_path) as desk:
         async with background(desk.reporter.run()), background(desk.limits.run()):
             await desk.begin(plan())
-        assert not desk.ledger._commits
+        assert not desk.ledger.uncommitted

@@ -7,8 +7,10 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.lifecycle.run import ErrorKind, RunState, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.service import limits
+from ems_worker.service.reconcile import Reconciler
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan
 
@@ -54,10 +56,12 @@ async def test_a_stop_that_nobody_confirms_is_a_lost_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "UNIMPLEMENTED"])
-async def test_where_no_confirmation_can_come_none_is_waited_for(tmp_path: Path, code: str) -> None:
+async def test_where_no_confirmation_can_come_none_is_waited_for(
+    tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The orchestrator doesn't know the run and can't be asked for it, or can't stop any."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
-        desk.can_ask = code != "NOT_FOUND"
+        monkeypatch.setattr(Reconciler, "can_ask", code != "NOT_FOUND")
         desk.orchestrator.stop_code = code
         live = await desk.begin(plan(points=1, **LIMIT))
         [name] = await desk.launch(live)
@@ -194,7 +198,7 @@ async def test_without_a_limit_of_the_plan_the_workers_counts(tmp_path: Path) ->
 
 
 async def test_without_any_limit_a_run_takes_its_time_where_the_orchestrator_can_be_asked_for_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it can't be asked, 3600 seconds; what it used before it turned out so counts."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
@@ -202,14 +206,14 @@ async def test_without_any_limit_a_run_takes_its_time_where_the_orchestrator_can
         [name] = await desk.launch(live)
         await desk.hear("started", name)
         clock.seconds += 3500
-        desk.can_ask = False
+        monkeypatch.setattr(Reconciler, "can_ask", False)
         await desk.limits.look()
         assert desk.orchestrator.stops == []
         clock.seconds += 101
-        desk.can_ask = True
+        monkeypatch.setattr(Reconciler, "can_ask", True)
         await desk.limits.look()
         assert desk.orchestrator.stops == []
-        desk.can_ask = False
+        monkeypatch.setattr(Reconciler, "can_ask", False)
         await desk.limits.look()
         assert desk.orchestrator.stops == [name]
 

@@ -48,7 +48,7 @@ async def test_where_no_version_is_told_the_decision_warns(tmp_path: Path, told:
 
 async def test_nothing_is_started_while_another_version_is_there(tmp_path: Path) -> None:
     """Nor before the version is known; the status says what is waited for, and others go on."""
-    async with Desk.open(tmp_path, window=50) as desk, background(desk.dispatcher.run()):
+    async with Desk.open(tmp_path, run_window=50) as desk, background(desk.dispatcher.run()):
         new = await desk.begin(NEW)
         other = await desk.begin(plan("other"))
         await wait.until(lambda: other.open == 2)
@@ -69,7 +69,7 @@ async def test_nothing_is_started_while_another_version_is_there(tmp_path: Path)
 async def test_an_orchestrator_that_went_away_may_come_back_as_another(tmp_path: Path) -> None:
     """So its version counts no more until it is told again, or turns out not to be told."""
     with patch.object(dispatch, "_LOOK_SECONDS", 0.01), patch.object(dispatch, "_TELL_SECONDS", 0.01):
-        async with Desk.open(tmp_path, window=1) as desk, background(desk.dispatcher.run()):
+        async with Desk.open(tmp_path, run_window=1) as desk, background(desk.dispatcher.run()):
             desk.orchestrator.told.put_nowait(told("reef-2"))
             live = await desk.begin(NEW)
             await wait.until(lambda: live.open == 1)

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from ems_worker.adapters import files
-from ems_worker.core.access.quotas import Quotas
-from ems_worker.core.access.rate import Rates
 from ems_worker.core.wire import StreamIdentity
 from tests.service.test_health import watching
 from tests.support.desk import CREATED_NS, Desk, plan
@@ -30,7 +27,7 @@ def codes(decision: dict[str, Any]) -> list[str]:
 
 async def test_made_up_names_have_a_limit_together(tmp_path: Path) -> None:
     """The publisher's own limit stands beside it."""
-    async with Desk.open(tmp_path, rates=Rates(2, 5)) as desk:
+    async with Desk.open(tmp_path, plans_per_minute=2, plans_per_minute_total=5) as desk:
         found = [codes(await sent(desk, f"name-{n}", plan(f"reef-{n}"))) for n in range(7)]
         assert found == [[]] * 5 + [["429"]] * 2
         assert desk.broker.of("decision")[-1]["submission"]["seq"] == 7
@@ -38,7 +35,7 @@ async def test_made_up_names_have_a_limit_together(tmp_path: Path) -> None:
 
 async def test_a_repeated_plan_is_answered_over_the_limit_and_counts_nowhere(tmp_path: Path) -> None:
     """Whoever sends it: it is known by its bytes and isn't read again."""
-    async with Desk.open(tmp_path, rates=Rates(2, 4)) as desk:
+    async with Desk.open(tmp_path, plans_per_minute=2, plans_per_minute_total=4) as desk:
         first = await sent(desk, "a", plan("one", limits={"max_concurrent": 1}))
         for _ in range(20):
             again = await sent(desk, "a", plan("one", limits={"max_concurrent": 1}))
@@ -65,7 +62,7 @@ async def test_the_same_bytes_are_read_where_they_may_mean_another_plan(tmp_path
     root = tmp_path / "bases"
     root.mkdir()
     (root / "base.yaml").write_text("food: 1\n")
-    async with Desk.open(tmp_path / "data", read_base=files.BaseFiles(root).read) as desk:
+    async with Desk.open(tmp_path / "data", base_config_root=root) as desk:
         by_path = {"experiment_id": "reef", "base_config_file_path": "base.yaml"}
         assert codes(await sent(desk, "a", by_path)) == []
         (root / "base.yaml").write_text("food: 2\n")
@@ -77,7 +74,7 @@ async def test_the_same_bytes_are_read_where_they_may_mean_another_plan(tmp_path
 
 async def test_a_publisher_has_so_many_experiments_open(tmp_path: Path) -> None:
     """Its own only; one that has ended makes room, and a duplicate needs none."""
-    async with Desk.open(tmp_path, quotas=Quotas(experiments=1)) as desk:
+    async with Desk.open(tmp_path, max_open_experiments=1) as desk:
         assert codes(await sent(desk, "a", plan("one", points=1))) == []
         refused = await sent(desk, "a", plan("two"))
         assert codes(refused) == ["too_many_open_experiments"]
@@ -94,7 +91,7 @@ async def test_a_publisher_has_so_many_experiments_open(tmp_path: Path) -> None:
 
 async def test_a_publisher_has_so_many_jobs_open(tmp_path: Path) -> None:
     """Counted over its open experiments and the plan."""
-    async with Desk.open(tmp_path, quotas=Quotas(jobs=5)) as desk:
+    async with Desk.open(tmp_path, max_open_jobs=5) as desk:
         assert codes(await sent(desk, "a", plan("one", points=3))) == []
         assert codes(await sent(desk, "a", plan("two", points=3))) == ["too_many_open_jobs"]
         assert codes(await sent(desk, "a", plan("two", points=2))) == []
@@ -102,14 +99,14 @@ async def test_a_publisher_has_so_many_jobs_open(tmp_path: Path) -> None:
 
 async def test_a_priority_over_the_cap_is_rejected(tmp_path: Path) -> None:
     """At its place in the plan."""
-    async with Desk.open(tmp_path, quotas=Quotas(priority=5)) as desk:
+    async with Desk.open(tmp_path, max_priority=5) as desk:
         assert codes(await sent(desk, "a", plan("one", limits={"priority": 6}))) == ["priority_too_high"]
         assert codes(await sent(desk, "a", plan("one", limits={"priority": 5}))) == []
 
 
 async def test_a_plan_that_is_heard_again_after_a_restore_needs_no_room(tmp_path: Path) -> None:
     """What ended since the backup looks open until its events are heard again."""
-    async with Desk.open(tmp_path, quotas=Quotas(experiments=1)) as desk:
+    async with Desk.open(tmp_path, max_open_experiments=1) as desk:
         subject = "ems.experiment.submit.a"
         await desk.intake.take_again([desk.message(subject, plan(name)) for name in ("one", "two")])
         assert [one["decision"] for one in desk.broker.of("decision")] == ["accepted", "accepted"]

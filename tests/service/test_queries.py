@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from ems_worker.adapters import yaml_reader
-from ems_worker.service.queries import Queries
 from tests.support import broker, servers
 from tests.support.desk import Desk, plan
 
@@ -31,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client]:
     """A plain client of a server on which the desk's worker answers."""
-    queries = Queries(desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, worker_id="w1")
+    queries = desk.services.queries
     async with broker.connected(server.url) as served, broker.plain(server) as (one, _):
         await broker.serve(served, queries.handlers())
         yield one
@@ -97,7 +95,7 @@ async def test_get_tells_an_experiment_in_work_and_one_that_is_over(desk: Desk, 
     assert (now["description"], now["points"], now["parameters"]) == ("hot", 2, {"food": "food"})
     await desk.hear("completed", second, metrics={"population": 5})
     await desk.report("reef")
-    assert desk.ledger.experiments == {}
+    assert desk.ledger.experiments() == []
     over = await ask(client, "get", experiment_id="reef")
     assert (over["state"], over["counts"]["completed"], over["best"]["point"]) == ("completed", 2, 1)
     assert over["schema"] == now["schema"] == "ems.status.v1"
@@ -155,7 +153,7 @@ async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, cli
         assert text.encode() == command.config
         await desk.hear("completed", name)
         await desk.report("reef")
-    assert desk.ledger.experiments == {}
+    assert desk.ledger.experiments() == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.files import BaseFiles
 from ems_worker.reading import Examiner, process
 from ems_worker.service.intake import check
 from ems_worker.service.intake.examination import Examination, Examined
@@ -81,7 +80,7 @@ async def test_what_a_small_plan_brings_along_may_be_large(tmp_path: Path, begun
     """Its base file; the plan that is there already under its id."""
     (tmp_path / "base.yaml").write_text(json.dumps({"food": 1, "long": LONG}))
     named = {key: value for key, value in plan("named").items() if key != "base_config"}
-    async with Desk.open(tmp_path / "data", read_base=BaseFiles(tmp_path).read) as desk:
+    async with Desk.open(tmp_path / "data", base_config_root=tmp_path) as desk:
         assert (await desk.submit({**named, "base_config_file_path": "base.yaml"}))["decision"] == "accepted"
         await desk.submit(large())
         assert len(begun) == 2

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from ems_worker.adapters import yaml_reader
-from ems_worker.service.queries import Queries
 from ems_worker.service.reasons import LONGEST_REASON, Reasons
 from tests.support.desk import Desk, plan
 
@@ -14,10 +12,8 @@ async def test_the_first_part_with_a_reason_is_heard(tmp_path: Path) -> None:
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         said: dict[str, str | None] = {"broker": None, "orchestrator": "away"}
-        reasons = Reasons()
-        assert reasons.of(live) is None
-        reasons.add(lambda _: said["broker"])
-        reasons.add(lambda one: f"{one.experiment_id}: {said['orchestrator']}")
+        assert Reasons(()).of(live) is None
+        reasons = Reasons((lambda _: said["broker"], lambda one: f"{one.experiment_id}: {said['orchestrator']}"))
         assert reasons.of(live) == "reef: away"
         said["broker"] = "no\nrights" + "!" * 9999
         words = reasons.of(live)
@@ -35,15 +31,7 @@ async def test_who_asks_for_an_experiment_hears_the_reason(tmp_path: Path) -> No
     async with Desk.open(tmp_path) as desk:
         await desk.begin(plan(points=1))
         desk.orchestrator.is_ready = False
-        queries = Queries(
-            desk.ledger,
-            desk.manifest,
-            yaml_reader,
-            desk.examiner,
-            desk.clock,
-            worker_id="w1",
-            reasons=desk.reasons,
-        ).handlers()
+        queries = desk.services.queries.handlers()
         away = "the orchestrator can't be reached: 127.0.0.1:50051: connection refused"
         assert json.loads(await queries["get"](b'{"experiment_id": "reef"}'))["reason"] == away
         [listed] = json.loads(await queries["list"](b"{}"))["experiments"]

@@ -10,7 +10,8 @@ import pytest
 
 from ems_worker.core.lifecycle import reconcile
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.wire import Start
 from ems_worker.service import submit
 from ems_worker.service.ledger.live import Live
@@ -22,7 +23,7 @@ RUNNING = Signal(RunEvent.START)
 
 
 def reconciler(desk: Desk) -> Reconciler:
-    return Reconciler(desk.ledger, desk.orchestrator, desk.submitter, desk.clock, desk.metrics, 10.0)
+    return desk.services.reconciler
 
 
 async def asked(desk: Desk, one: Reconciler, known: Mapping[str, Signal | None] | None) -> list[tuple[Live, Run]]:

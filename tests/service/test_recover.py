@@ -11,10 +11,9 @@ import structlog.testing
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
-from ems_worker.service.control import Control
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.service.intake import check
-from ems_worker.service.queries import Queries
 from ems_worker.service.recovery import recover
 from tests.support.desk import Clock, Desk, plan
 
@@ -42,7 +41,7 @@ async def test_a_plan_that_is_not_read_as_accepted_leaves_one_experiment_out(
     with monkeypatch.context() as without, structlog.testing.capture_logs() as logs:
         take_away(without)
         async with Desk.open(tmp_path) as desk:
-            assert [live.experiment_id for live in desk.ledger.experiments.values()] == ["other"]
+            assert [live.experiment_id for live in desk.ledger.experiments()] == ["other"]
             [left_out] = [line for line in logs if line["event"] == "experiment.left_out"]
             assert (left_out["log_level"], left_out["experiment_id"]) == ("error", "sampled")
             assert "pip install 'ems-worker[design]'" in left_out["reason"]
@@ -75,8 +74,8 @@ async def test_what_needs_a_plan_that_is_not_read_as_accepted_is_refused_with_th
         change = json.dumps({"request_id": "r", "experiment_id": "sampled"}).encode()
         for verb in ("retry", "resume"):
             with pytest.raises(errors.RequestRefused, match="needs scipy"):
-                await Control(desk.ledger, desk.manifest, desk.clock).handlers()[verb](change)
-        queries = Queries(desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, worker_id="w1").handlers()
+                await desk.services.control.handlers()[verb](change)
+        queries = desk.services.queries.handlers()
         with pytest.raises(errors.RequestRefused, match="needs scipy"):
             await queries["config"](json.dumps({"simulation_id": first}).encode())
         assert json.loads(await queries["get"](b'{"experiment_id": "sampled"}'))["points"] == 2
@@ -95,7 +94,7 @@ async def test_a_late_event_of_an_experiment_that_can_not_be_taken_up_waits(
         await desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.LOSE, ErrorKind.LOST, "silent"))])
         await desk.hear("completed", second, metrics={"population": 1})
         assert (await desk.report("sampled"))["state"] == "completed"
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
         (name, _) = await desk.launch(await desk.begin(plan("other")))
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as without:
             take_away(without)
@@ -112,10 +111,10 @@ async def test_a_plan_with_other_points_than_were_counted_is_not_expanded_furthe
     async with Desk.open(tmp_path, Clock()) as desk:
         live = await desk.begin(plan(points=3))
         record = dataclasses.replace(live.record, spec=dataclasses.replace(live.record.spec, points=2))
-        assert (await recover.load(record, desk.manifest, yaml_reader)).plan.grid.total == 3
+        assert (await recover.read(record, desk.manifest, yaml_reader)).plan.grid.total == 3
         half = dataclasses.replace(record, expanded_points=1)
         with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points by now, and had 2"):
-            await recover.load(half, desk.manifest, yaml_reader)
+            await recover.read(half, desk.manifest, yaml_reader)
 
 
 async def test_a_recorded_plan_that_is_no_text_by_now_is_refused_too(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ async def test_many_that_are_left_out_are_counted(tmp_path: Path) -> None:
     """The trouble's words stay short."""
     async with Desk.open(tmp_path) as desk:
         for number in range(12):
-            desk.ledger.leave_out(f"e{number}", errors.PlanNotReadAsAccepted("why"))
+            desk.ledger.mark_unreadable(f"e{number}", errors.PlanNotReadAsAccepted("why"))
         words = recover.trouble(desk.ledger)
         assert words is not None
         assert "e9 and 2 more" in words

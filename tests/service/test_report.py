@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.service import report
 from ems_worker.service.ledger.live import Live
 from tests.support import wait
@@ -54,13 +55,14 @@ async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         names = await desk.launch(live)
-        written = asyncio.Event()
+        written, write = asyncio.Event(), desk.reporter.write_manifest
+        assert write is not None
 
         async def slowly(one: Live) -> None:
             await written.wait()
-            desk.files.append(one.experiment_id)
+            await write(one)
 
-        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "_leave_manifest", slowly):
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "write_manifest", slowly):
             await finish(desk, names, [1])
             await desk.reporter.report(live)
             await desk.reporter.report(live)
@@ -81,7 +83,7 @@ async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_o
         async def fail(_: Live) -> None:
             raise ArithmeticError("unforeseen")
 
-        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "_leave_manifest", fail):
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "write_manifest", fail):
             await finish(desk, names, [1])
             with pytest.raises(ArithmeticError, match="unforeseen"):
                 async with asyncio.timeout(5):
@@ -177,7 +179,7 @@ async def test_after_a_crash_before_the_cursor_the_same_results_come_again(tmp_p
                 with patch.object(desk.manifest, "results_published", die), pytest.raises(ConnectionAbortedError):
                     await desk.report("reef")
             else:
-                desk.reporter.tell(next(iter(desk.ledger.experiments)))
+                desk.reporter.notify(desk.ledger.experiments()[0].key)
                 status = await desk.report("reef")
                 assert status["state"] == "completed"
             sent.append([one for one in desk.broker.published if "decision" not in one[0]])
@@ -198,14 +200,14 @@ async def test_after_a_crash_before_the_last_status_it_comes(tmp_path: Path) -> 
             await desk.report("reef")
         composed = live.record.revision
     async with Desk.open(tmp_path) as desk:
-        [live] = desk.ledger.experiments.values()
-        desk.reporter.tell(live.key)
+        [live] = desk.ledger.experiments()
+        desk.reporter.notify(live.key)
         status = await desk.report("reef")
         assert (status["state"], status["revision"]) == ("completed", composed + 1)
         assert desk.broker.of("result") == []
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
     async with Desk.open(tmp_path) as desk:
-        assert desk.ledger.experiments == {}
+        assert desk.ledger.experiments() == []
 
 
 async def test_a_status_has_its_turn_while_jobs_keep_ending(tmp_path: Path) -> None:
@@ -237,10 +239,10 @@ async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
             names = await desk.launch(live)
             await finish(desk, names, [1, 2, 3])
             await wait.until(lambda: desk.broker.statuses[-1]["state"] == "completed")
-            await wait.until(lambda: not desk.ledger.experiments)
+            await wait.until(lambda: not desk.ledger.experiments())
             revisions = [status["revision"] for status in desk.broker.statuses]
             assert revisions == sorted(set(revisions))
-            desk.reporter.tell(live.key)
+            desk.reporter.notify(live.key)
             await asyncio.sleep(0.03)
             assert len(desk.broker.statuses) == len(revisions)
 
@@ -266,7 +268,7 @@ async def test_what_is_left_at_the_end_is_told_at_once(tmp_path: Path) -> None:
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         await finish(desk, (await desk.launch(live))[:1], [1])
-        desk.reporter.tell(999)
+        desk.reporter.notify(999)
         await desk.reporter.flush()
         assert desk.broker.statuses[-1]["counts"]["completed"] == 1
         assert len(desk.broker.of("result")) == 1
@@ -284,7 +286,7 @@ async def test_at_the_end_one_that_can_not_be_told_is_left_to_the_next_worker(
         await desk.reporter.flush()
         assert [one["state"] for one in desk.broker.statuses if one["experiment_id"] == "good"][-1] == "completed"
     async with Desk.open(tmp_path) as desk:
-        desk.reporter.tell(next(iter(desk.ledger.experiments)))
+        desk.reporter.notify(desk.ledger.experiments()[0].key)
         assert (await desk.report("bad"))["state"] == "completed"
 
 
@@ -302,7 +304,7 @@ async def test_statuses_go_out_though_results_can_not_be_stored(tmp_path: Path, 
             assert desk.broker.statuses[-1]["state"] == told
         assert desk.broker.statuses[-1]["counts"]["completed"] == 1
         desk.broker.refuse = lambda _: None
-        desk.reporter.tell(live.key)
+        desk.reporter.notify(live.key)
         assert (await desk.report("reef"))["counts"]["completed"] == 2
         assert len(desk.broker.of("result")) == 2
 
@@ -369,7 +371,7 @@ async def test_an_end_that_was_refused_is_told_after_a_crash(tmp_path: Path) -> 
                 await desk.reporter.report(live)
             assert desk.broker.statuses == []
         async with Desk.open(directory, broker=Told()) as desk:
-            desk.reporter.tell(next(iter(desk.ledger.experiments)))
+            desk.reporter.notify(desk.ledger.experiments()[0].key)
             status = await desk.report("reef")
             assert (status["state"], status["revision"]) == ("completed", 301)
 
@@ -385,10 +387,10 @@ async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:
         status = await desk.report("reef")
         assert (status["throughput"], status["eta_seconds"], status["progress"]) == (2.0, 2.0, 0.5)
         clock.seconds += 1000
-        desk.reporter.tell(live.key)
+        desk.reporter.notify(live.key)
         assert (await desk.report("reef"))["throughput"] == 0.0
         for _ in range(70):
-            desk.reporter.tell(live.key)
+            desk.reporter.notify(live.key)
             await desk.report("reef")
         assert len(live.samples) <= 60
 

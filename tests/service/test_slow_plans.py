@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.access.rate import PlanRate, Rates
 from ems_worker.core.points import evaluation, grid
 from ems_worker.service import expand
 from tests.support import wait
@@ -88,8 +87,7 @@ async def test_plans_of_one_id_are_decided_in_their_order(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("impatient")
 async def test_a_publishers_slow_plans_count_once(tmp_path: Path) -> None:
     """Among those that it may send within a minute."""
-    async with Desk.open(tmp_path) as desk:
-        desk.intake._rate = PlanRate(Rates(1))
+    async with Desk.open(tmp_path, plans_per_minute=1) as desk:
         async with intake(desk):
             desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
             await wait.until(lambda: desk.broker.of("decision"), timeout=20)
@@ -199,6 +197,6 @@ async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkey
     """Each of them is a message that the broker waits for: too many, and it would deliver nobody's plans any more."""
     monkeypatch.setattr("ems_worker.service.intake.accept._MOST_SLOW_OF_ONE", 0)
     async with Desk.open(tmp_path) as desk:
-        await desk.intake._take_quick([desk.message("ems.experiment.submit.a", SLOW)])
+        await desk.intake.take_quick([desk.message("ems.experiment.submit.a", SLOW)])
         [decision] = desk.broker.of("decision")
         assert [one["code"] for one in decision["errors"]] == ["too_many_slow_plans"]

@@ -9,7 +9,7 @@ import pytest
 from ems_worker.daemon.worker import Worker
 from ems_worker.service.base.supervise import supervise
 from ems_worker.service.dispatch import Dispatcher
-from ems_worker.service.limits import Limits
+from ems_worker.service.limits import RunLimits
 from ems_worker.settings import Settings
 from tests.support import servers
 
@@ -46,7 +46,7 @@ async def test_what_is_ended_from_outside_just_ends() -> None:
         await task
 
 
-@pytest.mark.parametrize("name", [(Limits, "run"), (Dispatcher, "run"), (Dispatcher, "_follow_capacity")])
+@pytest.mark.parametrize("name", [(RunLimits, "run"), (Dispatcher, "run"), (Dispatcher, "_follow_capacity")])
 @pytest.mark.parametrize("end", [over, cut])
 async def test_the_worker_ends_with_any_of_its_parts(tmp_path: Path, name: tuple[type, str], end: object) -> None:
     """It says which in its error."""

@@ -9,7 +9,7 @@ import pytest
 import structlog.testing
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ems_worker.core.lifecycle.run import RunState
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.wire import Message
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
@@ -191,7 +191,7 @@ async def test_a_name_with_a_number_that_no_run_has_is_only_unknown(tmp_path: Pa
 
 async def test_parked_events_are_dropped_after_their_time_and_over_their_number(tmp_path: Path) -> None:
     """The oldest first."""
-    async with Desk.open(tmp_path, keep=2) as desk:
+    async with Desk.open(tmp_path, parked_events=2) as desk:
         for name in "abc":
             await desk.hear("started", name)
         assert [one.simulation_id for one in await desk.manifest.parked()] == ["b", "c"]

@@ -15,30 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from ems_worker import errors
-from ems_worker.adapters import event_codec, yaml_reader
+from ems_worker.adapters import files, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.access.quotas import Quotas
-from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
-from ems_worker.core.lifecycle.run import Run, Signal
-from ems_worker.core.records import Experiment, JobRow
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.records import JobRow
 from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
-from ems_worker.reading import Examiner
+from ems_worker.daemon import services
 from ems_worker.service.base.metrics import Metrics
-from ems_worker.service.base.replies import Replies
-from ems_worker.service.base.versions import Versions
-from ems_worker.service.dispatch import Dispatcher
-from ems_worker.service.expand import Expander
+from ems_worker.service.health import Health
 from ems_worker.service.intake import check
-from ems_worker.service.intake.accept import Intake
-from ems_worker.service.ledger.ledger import Ledger
-from ems_worker.service.ledger.live import Live, RunKey
-from ems_worker.service.limits import Limits
-from ems_worker.service.reasons import Reasons
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.recovery import recover
-from ems_worker.service.report import Reporter
-from ems_worker.service.submit import Submitter
-from ems_worker.service.track import Tracker
+from ems_worker.settings import Settings
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000
@@ -69,6 +58,8 @@ class Broker:
     replies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     refuse: Callable[[str], errors.EmsError | None] = lambda _: None
     connected: bool = True
+    inbox: str = "_INBOX.worker"
+    refused: str | None = None
     waiting: "asyncio.Queue[Sequence[Message]]" = field(default_factory=asyncio.Queue)
 
     async def streams(self) -> Mapping[str, StreamIdentity]:
@@ -199,127 +190,61 @@ class Orchestrator:
 
 
 class Desk:
-    """One worker's services. `Desk.open` on the same directory again is the worker after a restart, or a crash."""
+    """The services of one worker. `Desk.open` on the same directory is the same worker after a restart, or a crash."""
 
-    def __init__(self, manifest: Manifest, clock: Clock, **options: Any) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, clock: Clock, broker: Broker | None = None, **settings: Any
+    ) -> None:
+        """`settings` are changes to those below."""
         self.manifest = manifest
         self.clock = clock
         self.metrics = Metrics()
-        self.broker: Broker = options.pop("broker", None) or Broker()
+        self.broker = broker or Broker()
         self.orchestrator = Orchestrator()
-        self.told: list[int] = []
-        self.files: list[str] = []
+        self.health = Health(clock, self.metrics.trouble)
+        self.settings = _settings(directory, **settings)
+        root = self.settings.base_config_root
+        self.services = services.build(
+            settings=self.settings,
+            manifest=manifest,
+            broker=self.broker,
+            orchestrator=self.orchestrator,
+            clock=clock,
+            metrics=self.metrics,
+            health=self.health,
+            read_base=check.refuse_base if root is None else files.BaseFiles(root).read,
+        )
+        self.ledger = self.services.ledger
+        self.versions = self.services.versions
+        self.submitter = self.services.submitter
+        self.dispatcher = self.services.dispatcher
+        self.expander = self.services.expander
+        self.limits = self.services.limits
+        self.reporter = self.services.reporter
+        self.tracker = self.services.tracker
+        self.intake = self.services.intake
+        # No events wait at the start.
+        self.dispatcher.set_behind(False)
         self._seqs = itertools.count(1)
-        self.ledger = Ledger(manifest, clock, self._load, self._changed, on_end=self._ended)
-        self.versions = Versions()
-        self.submitter = Submitter(
-            self.ledger,
-            manifest,
-            self.orchestrator,
-            clock,
-            self.metrics,
-            on_relief=self._relieved,
-            versions=self.versions,
-        )
-        self.dispatcher = Dispatcher(
-            self.ledger,
-            manifest,
-            self.orchestrator,
-            self.submitter,
-            clock,
-            self.metrics,
-            options.pop("window", 100),
-            versions=self.versions,
-        )
-        self.dispatcher.caught_up(False)
-        self.can_ask = True
-        self.expander = Expander(self.ledger, manifest, self.metrics, on_jobs=self.dispatcher.wake)
-        self.limits = Limits(
-            self.ledger,
-            self.orchestrator,
-            clock,
-            self.metrics,
-            run_timeout_seconds=options.pop("run_timeout_seconds", None),
-            stop_confirm_seconds=30.0,
-            can_ask=lambda: self.can_ask,
-        )
-        self.reasons = Reasons()
-        self.reasons.add(lambda _: self.submitter.reach.trouble)
-        self.reasons.add(lambda _: self.dispatcher.paused)
-        self.reasons.add(lambda live: self.versions.waiting(live.plan))
-        self.reasons.add(self.submitter.reach.waits)
-        self.reporter = Reporter(
-            self.ledger,
-            manifest,
-            self.broker,
-            clock,
-            self.metrics,
-            worker_id="w1",
-            interval_seconds=0.0,
-            reasons=self.reasons,
-            leave_manifest=self._leave,
-        )
-        self.tracker = Tracker(
-            self.ledger,
-            manifest,
-            self.broker,
-            event_codec.decode,
-            clock,
-            self.metrics,
-            keep=options.pop("keep", 100),
-            on_backlog=lambda _: None,
-        )
-        most_bytes = options.pop("max_bytes", 1_000_000)
-        self.examiner = Examiner(
-            options.pop("read_base", check.refuse_base), most_bytes, options.pop("max_jobs", 100_000)
-        )
-        self.intake = Intake(
-            manifest,
-            self.broker,
-            self.examiner,
-            clock,
-            self.metrics,
-            Replies(options.pop("reply_prefixes", ("_INBOX.",)), "_INBOX.worker", self.metrics),
-            self._accepted,
-            most_bytes,
-            rates=options.pop("rates", Rates()),
-            quotas=options.pop("quotas", Quotas()),
-            message_limit=options.pop("message_limit", lambda: None),
-            versions=self.versions,
-        )
-        assert not options, f"no such options: {options}"
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, directory: Path, clock: Clock | None = None, **options: Any) -> AsyncIterator["Desk"]:
-        """With what an earlier one left in the directory taken up; `unsent` is what recovery wants sent again."""
+    async def open(
+        cls, directory: Path, clock: Clock | None = None, broker: Broker | None = None, **settings: Any
+    ) -> AsyncIterator["Desk"]:
+        """Loads what an earlier worker left in the directory; recovery wants the `unsent` runs sent again."""
         async with Manifest.open(directory / "manifest.db") as manifest:
-            desk = cls(manifest, clock or Clock(), **options)
+            desk = cls(directory, manifest, clock or Clock(), broker, **settings)
             desk.unsent = await recover.recover(desk.ledger, manifest, yaml_reader)
             yield desk
 
     unsent: Sequence[tuple[Live, Any]] = ()
 
-    async def _load(self, record: Experiment) -> Live:
-        return await recover.load(record, self.manifest, yaml_reader)
-
-    def _changed(self, key: int) -> None:
-        self.told.append(key)
-        self.reporter.tell(key)
-        self.dispatcher.wake()
-
-    def _ended(self, key: RunKey, one: Run) -> None:
-        self.dispatcher.ended(key, one)
-
-    def _relieved(self) -> None:
-        self.dispatcher.wake()
-
-    async def _accepted(self, record: Experiment) -> None:
-        self.ledger.admit(await self._load(record))
-        self._changed(record.key)
-
-    async def _leave(self, live: Live) -> None:
-        self.files.append(live.experiment_id)
+    @property
+    def files(self) -> list[str]:
+        """The experiments whose manifest files were written."""
+        suffix = ".manifest.jsonl"
+        return sorted(path.name.removesuffix(suffix) for path in self.settings.exports.glob(f"*{suffix}"))
 
     def message(self, subject: str, data: bytes | Mapping[str, Any], **changes: Any) -> Message:
         """As the broker would deliver it; the next sequence number unless `seq` is given."""
@@ -356,11 +281,10 @@ class Desk:
         await self.tracker.track([self.message(f"sim.run_{kind}", event)])
 
     async def report(self, experiment_id: str) -> dict[str, Any]:
-        """Has the reporter tell what is new; the last status."""
+        """Publishes what is new of the experiment; the last status."""
         self.reporter.look()
-        while (live := self.ledger.live(experiment_id)) is not None and live.key in self.reporter._news:
-            self.reporter._news.discard(live.key)
-            await self.reporter.report(live)
+        while (live := self.ledger.live(experiment_id)) is not None and self.reporter.has_news(live.key):
+            await self.reporter.report_news(live)
         return self.broker.statuses[-1]
 
     async def row(self, simulation_id: str) -> JobRow:
@@ -380,6 +304,21 @@ class Desk:
     def count(self, name: str, **labels: str) -> float:
         """A metric's value."""
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def _settings(directory: Path, **changes: Any) -> Settings:
+    ours: dict[str, Any] = {
+        "data_dir": directory,
+        "worker_id": "w1",
+        "run_window": 100,
+        "plans_per_minute": None,
+        "plans_per_minute_total": None,
+        "max_jobs": 100_000,
+        "max_plan_bytes": 1_000_000,
+    }
+    settings = Settings(**ours | changes)
+    # Statuses follow each other without a pause, which no setting allows.
+    return settings.model_copy(update={"status_interval_seconds": 0.0})
 
 
 @contextlib.asynccontextmanager

@@ -18,10 +18,7 @@ from typing import Any, Final
 
 import uvloop
 
-from ems_worker.adapters import yaml_reader
-from ems_worker.adapters.files import BaseFiles
 from ems_worker.reading import process
-from ems_worker.service.queries import Queries
 from tests.support.desk import Desk, background
 
 _BEAT_SECONDS: Final = 0.002
@@ -70,16 +67,13 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
     """What becomes of a plan, and what that costs. It may name a base configuration in `bases`."""
     async with Desk.open(
         directory,
-        max_bytes=16 * 1024 * 1024,
+        max_plan_bytes=16 * 1024 * 1024,
         max_jobs=10**7,
-        message_limit=lambda: 4 * 1024 * 1024,
-        read_base=BaseFiles(bases).read,
+        base_config_root=bases,
     ) as desk:
         before = _peak() or await _peak_of_a_small_plan(desk)
         message = desk.message("ems.experiment.submit", plan)
-        validate = Queries(
-            desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, "w1", lambda: 4 * 1024 * 1024
-        ).handlers()["validate"]
+        validate = desk.services.queries.handlers()["validate"]
         async with held() as heart:
             if verb == "intake":
                 await desk.intake.take(message)
@@ -92,7 +86,7 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
     """Of a process that examines one; by then all is imported that ever is."""
-    async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.examiner.bounds) as begun:
+    async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.services.examiner.bounds) as begun:
         await begun.call("outline")
     return _peak()
 

@@ -7,7 +7,8 @@ from typing import Any
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.run import Run, RunState
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, NewExperiment, PointRecord, Submission, Verdict
 
 NOW_MS = 1_760_000_000_123

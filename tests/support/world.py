@@ -15,11 +15,9 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters import event_codec
 from ems_worker.core.lifecycle.outcome import Answer, Call, outcome
-from ems_worker.core.lifecycle.run import RunEvent, Signal
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.core.wire import Message, Start
-from ems_worker.service import expand
-from ems_worker.service.control import Control
-from ems_worker.service.reconcile import Reconciler
 from tests.support import evidence, oracle, whole
 from tests.support.desk import CREATED_NS, Broker, Clock, Desk
 from tests.support.evidence import Evidence
@@ -157,21 +155,21 @@ class Life:
     def __init__(self, world: World, desk: Desk) -> None:
         self.world = world
         self.desk = desk
-        self.control = Control(desk.ledger, desk.manifest, desk.clock)
-        self._reconciler = Reconciler(desk.ledger, desk.orchestrator, desk.submitter, desk.clock, desk.metrics, 10.0)
+        self.control = desk.services.control
+        self._reconciler = desk.services.reconciler
 
     @classmethod
     @contextlib.asynccontextmanager
     async def begun(cls, world: World, directory: Path, window: int) -> AsyncIterator["Life"]:
         """With what the one before left taken up, as the daemon does it."""
-        async with Desk.open(directory, world.clock, broker=world.broker, window=window) as desk:
+        async with Desk.open(directory, world.clock, broker=world.broker, run_window=window) as desk:
             world.manifest = directory / "manifest.db"
             desk.orchestrator.start = world.start  # type: ignore[method-assign] # the world answers
             desk.orchestrator.status = world.status  # type: ignore[method-assign]
             life = cls(world, desk)
             await life.control.finish()
-            for key in list(desk.ledger.experiments):
-                desk.reporter.tell(key)
+            for live in desk.ledger.experiments():
+                desk.reporter.notify(live.key)
             await desk.submitter.resend(desk.unsent)
             await desk.intake.publish_decisions()
             yield life
@@ -182,15 +180,15 @@ class Life:
 
     async def expand(self) -> None:
         """The next chunk of what is not expanded, or has not begun."""
-        for live in list(self.desk.ledger.experiments.values()):
-            if expand._waits(live):
+        for live in self.desk.ledger.experiments():
+            if live.expands:
                 await self.desk.expander.expand(live)
 
     async def dispatch(self) -> None:
         """As many runs as the window has room for, on their way and answered."""
         try:
             async with asyncio.TaskGroup() as group:
-                while await self.desk.dispatcher._fill(group):
+                while await self.desk.dispatcher.fill(group):
                     pass
         except BaseExceptionGroup as found:
             if died := found.subgroup(DiedError):

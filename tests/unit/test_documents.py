@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
 from ems_worker.errors import Problem
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ems_worker import errors
 from ems_worker.adapters import event_codec
 from ems_worker.core import text
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 
 PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
 
@@ -93,7 +94,7 @@ def test_an_experiment_of_which_jobs_were_dropped_is_no_success() -> None:
     assert experiment.reason(tally, 0) == "too many jobs failed"
     tally = tally.after([(lost, moved(RunState.COMPLETED))])
     assert experiment.conclusion(tally, 0) is ExperimentEvent.MISS
-    assert experiment.reason(tally, 0) == "too many jobs had failed, and 1 were cancelled then"
+    assert experiment.reason(tally, 0) == "1 job was cancelled because too many failed"
     assert experiment.conclusion(tally.after([(dropped, moved(RunState.COMPLETED))]), 0) is ExperimentEvent.SUCCEED
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from ems_worker.core.lifecycle import aimd, breaker, reconcile, retry
 from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
 from ems_worker.core.lifecycle.reconcile import Asked
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, RunState, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 
 BROKEN, WRONG = ErrorKind.INFRASTRUCTURE, ErrorKind.SIMULATION
 RUNNING = Signal(RunEvent.START)

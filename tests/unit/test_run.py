@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.documents import sanitize
-from ems_worker.core.lifecycle import run
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
+from ems_worker.core.lifecycle import run, transitions
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
+from tests.support import onwards
 
 EVENTS = st.sampled_from(list(RunEvent))
 
@@ -20,25 +22,25 @@ def a_run(state: RunState = RunState.PENDING) -> Run:
 
 def test_every_pair_of_state_and_event_is_decided() -> None:
     """No event can arrive in a state for which the table has no answer, and it has no rows for anything else."""
-    assert set(run.TRANSITIONS) == {(state, event) for state in RunState for event in RunEvent}
+    assert set(transitions.TRANSITIONS) == {(state, event) for state in RunState for event in RunEvent}
 
 
-@pytest.mark.parametrize("pair", run.TRANSITIONS, ids=lambda pair: f"{pair[0]}+{pair[1]}")
+@pytest.mark.parametrize("pair", transitions.TRANSITIONS, ids=lambda pair: f"{pair[0]}+{pair[1]}")
 def test_the_rank_never_falls_and_only_lost_runs_leave_a_terminal_state(pair: tuple[RunState, RunEvent]) -> None:
-    """Applying an event moves up in rank; every other verdict moves nothing."""
+    """Applying an event moves up in rank; every other effect moves nothing."""
     state, event = pair
-    transition = run.TRANSITIONS[pair]
-    verdict, after = run.advance(a_run(state), Signal(event), now_ms=5)
+    transition = transitions.TRANSITIONS[pair]
+    effect, after = run.advance(a_run(state), Signal(event), now_ms=5)
     # There is nothing to add here: see the tests of metrics for what is noted.
-    assert verdict is (Verdict.DUPLICATE if transition.verdict is Verdict.NOTE else transition.verdict)
+    assert effect is (Effect.DUPLICATE if transition.effect is Effect.NOTE else transition.effect)
     if transition.to is None:
-        assert verdict is not Verdict.APPLY
+        assert effect is not Effect.APPLY
         assert after == a_run(state)
         return
-    assert verdict is Verdict.APPLY
+    assert effect is Effect.APPLY
     assert after.state is transition.to
-    assert run.RANK[after.state] > run.RANK[state]
-    assert state not in run.TERMINAL or state is RunState.LOST
+    assert onwards.RANK[after.state] > onwards.RANK[state]
+    assert state not in transitions.TERMINAL or state is RunState.LOST
 
 
 @pytest.mark.parametrize("state", RunState)
@@ -46,9 +48,9 @@ def test_a_repeated_event_changes_nothing(state: RunState) -> None:
     """Delivery is at least once: hearing an event twice is the same as hearing it once."""
     for event in RunEvent:
         _, once = run.advance(a_run(state), Signal(event), now_ms=5)
-        verdict, twice = run.advance(once, Signal(event), now_ms=9)
+        effect, twice = run.advance(once, Signal(event), now_ms=9)
         assert twice == once
-        assert verdict is not Verdict.APPLY
+        assert effect is not Effect.APPLY
 
 
 @given(st.lists(EVENTS, max_size=12))
@@ -127,8 +129,8 @@ def test_a_completed_run_without_an_awaited_metric_waits_for_it() -> None:
     assert waiting.waiting is Waiting.AWAITING
     assert waiting.ended
     assert not waiting.settled
-    verdict, after = run.advance(waiting, SCORED, 6, AWAITED)
-    assert verdict is Verdict.NOTE
+    effect, after = run.advance(waiting, SCORED, 6, AWAITED)
+    assert effect is Effect.NOTE
     assert after.metrics == {"population": 3.0, "score": 2.0}
     assert after.settled
 
@@ -146,17 +148,17 @@ def test_the_first_value_of_a_metric_stands() -> None:
     """Whatever the order of two events is heard as: neither takes back what is known; a null gives way to a value."""
     scored = run.advance(completed(), SCORED, 6, AWAITED)[1]
     other = Signal(RunEvent.MEASURE, metrics={"score": 9.0})
-    assert run.advance(scored, other, 7, AWAITED) == (Verdict.DUPLICATE, scored)
+    assert run.advance(scored, other, 7, AWAITED) == (Effect.DUPLICATE, scored)
     assert run.advance(completed(score=None), SCORED, 6, AWAITED)[1].metrics == {"score": 2.0}
 
 
 def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_come_after_all() -> None:
     """Expiry, a retry without a new run, and a late metric."""
-    verdict, missing = run.advance(completed(), Signal(RunEvent.EXPIRE), 6, AWAITED)
-    assert verdict is Verdict.NOTE
+    effect, missing = run.advance(completed(), Signal(RunEvent.EXPIRE), 6, AWAITED)
+    assert effect is Effect.NOTE
     assert missing.waiting is Waiting.MISSING
     assert missing.settled
-    assert run.advance(missing, Signal(RunEvent.EXPIRE), 6, AWAITED)[0] is Verdict.DUPLICATE
+    assert run.advance(missing, Signal(RunEvent.EXPIRE), 6, AWAITED)[0] is Effect.DUPLICATE
     assert run.advance(missing, Signal(RunEvent.AWAIT), 6, AWAITED)[1].waiting is Waiting.AWAITING
     assert run.advance(missing, SCORED, 6, AWAITED)[1].waiting is None
 
@@ -168,10 +170,10 @@ def test_a_run_that_an_orchestrator_forgot_counts_its_time_from_its_next_start()
     assert (anew.state, anew.started_ms, anew.elapsed_ms, anew.stop_reason) == (RunState.RUNNING, None, 0, None)
     unwanted = replace(running, stop_reason=StopReason.UNWANTED)
     assert run.forgotten(unwanted).stop_reason is StopReason.UNWANTED
-    verdict, started = run.advance(replace(anew, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8)
-    assert verdict is Verdict.NOTE
+    effect, started = run.advance(replace(anew, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8)
+    assert effect is Effect.NOTE
     assert (started.started_ms, started.elapsed_ms, started.model_version) == (8, 0, "m2")
-    assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Verdict.DUPLICATE, started)
+    assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Effect.DUPLICATE, started)
 
 
 def many(name: str, count: int) -> dict[str, float | None]:
@@ -180,14 +182,14 @@ def many(name: str, count: int) -> dict[str, float | None]:
 
 def test_a_run_has_no_more_metrics_than_the_most_in_whatever_order_they_come() -> None:
     """What goes beyond changes nothing; its own end always has room, and what is known already isn't more."""
-    half = run.MOST_METRICS // 2
+    half = run.MAX_METRICS // 2
     _, early = run.advance(a_run(RunState.RUNNING), Signal(RunEvent.MEASURE, metrics=many("early", half)), 4)
     one_more = Signal(RunEvent.MEASURE, metrics={"one": 1.0})
-    assert run.advance(early, one_more, 5) == (Verdict.EXCESS, early)
+    assert run.advance(early, one_more, 5) == (Effect.EXCESS, early)
     _, full = run.advance(early, Signal(RunEvent.COMPLETE, metrics=many("own", half)), 6)
-    assert len(full.metrics or {}) == run.MOST_METRICS
-    assert run.advance(full, one_more, 7) == (Verdict.EXCESS, full)
-    assert run.advance(full, Signal(RunEvent.MEASURE, metrics={"own0": 2.0}), 7) == (Verdict.DUPLICATE, full)
+    assert len(full.metrics or {}) == run.MAX_METRICS
+    assert run.advance(full, one_more, 7) == (Effect.EXCESS, full)
+    assert run.advance(full, Signal(RunEvent.MEASURE, metrics={"own0": 2.0}), 7) == (Effect.DUPLICATE, full)
     _, late = run.advance(completed(**many("own", half)), Signal(RunEvent.MEASURE, metrics=many("late", half)), 8)
-    assert len(late.metrics or {}) == run.MOST_METRICS
-    assert run.MOST_METRICS == 2 * sanitize.MOST_METRICS
+    assert len(late.metrics or {}) == run.MAX_METRICS
+    assert run.MAX_METRICS == 2 * sanitize.MOST_METRICS

@@ -7,7 +7,7 @@ import pytest
 
 from docs import generate, states
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
-from ems_worker.core.lifecycle.run import RunEvent, RunState, Verdict
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 
 def test_every_page_is_current() -> None:
@@ -15,9 +15,9 @@ def test_every_page_is_current() -> None:
     assert generate.outdated() == []
 
 
-@pytest.mark.parametrize("kind", [RunState, RunEvent, ExperimentState, ExperimentEvent, Verdict])
+@pytest.mark.parametrize("kind", [RunState, RunEvent, ExperimentState, ExperimentEvent, Effect])
 def test_every_state_and_event_has_its_remark(
-    kind: type[RunState | RunEvent | ExperimentState | ExperimentEvent | Verdict],
+    kind: type[RunState | RunEvent | ExperimentState | ExperimentEvent | Effect],
 ) -> None:
     """Who moves it and what a crash there means is written beside each member, where the page has it from."""
     assert set(states.remarks(kind)) == {member.value for member in kind}

@@ -10,7 +10,8 @@ import orjson
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, bucket
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, StopReason, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, PointRow, Submission, Verdict
 
 Row = tuple[Any, ...]

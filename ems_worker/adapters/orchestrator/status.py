@@ -5,7 +5,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ems_worker import errors
 from ems_worker.core import text
 from ems_worker.core.documents import sanitize
-from ems_worker.core.lifecycle.run import RunEvent, Signal
+from ems_worker.core.lifecycle.run import Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ems_worker.core.lifecycle import retry
-from ems_worker.core.lifecycle.run import ErrorKind, RunState
+from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.transitions import RunState
 
 # How many ends are looked at, how many of them there must be at least, and which part of them may have broken.
 RECENT = 20

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 
 
 class ExperimentState(StrEnum):
-    """Beside each state: who moves it on, and what a crash there means."""
+    """Beside each state: what moves an experiment on from it, and what a crash means there."""
 
-    ACCEPTED = "accepted"  # expansion, when its first jobs are recorded. After a crash expansion goes on where it was.
-    RUNNING = "running"  # the end of its last job.
-    PAUSED = "paused"  # a person, or the operator.
-    COMPLETED = "completed"  # only a new round.
-    FAILED = "failed"  # only a new round.
-    CANCELLED = "cancelled"  # only a new round.
+    ACCEPTED = "accepted"  # Its first recorded jobs. After a crash expansion continues where it stopped.
+    RUNNING = "running"  # The end of its last job.
+    PAUSED = "paused"  # A person, or the operator.
+    COMPLETED = "completed"  # Only a new round.
+    FAILED = "failed"  # Only a new round.
+    CANCELLED = "cancelled"  # Only a new round.
 
 
 ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, ExperimentState.CANCELLED})
@@ -25,32 +26,32 @@ ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, Experiment
 
 class ExperimentEvent(StrEnum):
     BEGIN = "begin"  # its first jobs are in the manifest
-    HOLD = "hold"  # nothing new of it is to be started
-    RESUME = "resume"  # it goes on
-    SUCCEED = "succeed"  # every job ended, no more of them failed than may, and none was dropped
-    MISS = "miss"  # every job ended, and more of them failed than may, or had when others were dropped for it
-    REOPEN = "reopen"  # jobs of it are tried again: a new round
+    PAUSE = "pause"  # no more of its runs are to be started
+    RESUME = "resume"  # its runs may be started again
+    SUCCEED = "succeed"  # every job ended, and no more of them failed than allowed
+    MISS = "miss"  # every job ended, and more of them failed than allowed, or some were dropped because of that
+    REOPEN = "reopen"  # some of its jobs are retried: a new round
 
 
 _S, _E = ExperimentState, ExperimentEvent
-# None: the event means nothing in that state.
+# None: the event has no effect in that state.
 TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | None] = MappingProxyType(
     {
         (_S.ACCEPTED, _E.BEGIN): _S.RUNNING,
-        # What is held keeps expanding; it starts nothing.
-        (_S.ACCEPTED, _E.HOLD): _S.PAUSED,
+        # A paused experiment continues to expand, and starts no runs.
+        (_S.ACCEPTED, _E.PAUSE): _S.PAUSED,
         (_S.ACCEPTED, _E.RESUME): None,
         (_S.ACCEPTED, _E.REOPEN): None,
         (_S.ACCEPTED, _E.SUCCEED): None,
         (_S.ACCEPTED, _E.MISS): None,
         (_S.RUNNING, _E.BEGIN): None,
-        (_S.RUNNING, _E.HOLD): _S.PAUSED,
+        (_S.RUNNING, _E.PAUSE): _S.PAUSED,
         (_S.RUNNING, _E.RESUME): None,
         (_S.RUNNING, _E.REOPEN): None,
         (_S.RUNNING, _E.SUCCEED): _S.COMPLETED,
         (_S.RUNNING, _E.MISS): _S.FAILED,
         (_S.PAUSED, _E.BEGIN): None,
-        (_S.PAUSED, _E.HOLD): None,
+        (_S.PAUSED, _E.PAUSE): None,
         (_S.PAUSED, _E.RESUME): _S.RUNNING,
         (_S.PAUSED, _E.REOPEN): None,
         (_S.PAUSED, _E.SUCCEED): _S.COMPLETED,
@@ -61,7 +62,7 @@ TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | 
 
 
 class Bucket(StrEnum):
-    """What a status counts jobs by: the job's state, with infeasible ones apart from the failed."""
+    """The counts of a status: jobs by state, with infeasible jobs counted separately from failed ones."""
 
     PENDING = "pending"
     SUBMITTING = "submitting"
@@ -79,7 +80,7 @@ ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, B
 
 
 def bucket(run: Run) -> Bucket:
-    """Where a job is counted that this run stands for."""
+    """The count to which a job belongs, by the run that represents it."""
     if run.waiting is not None:
         return Bucket.AWAITING_METRICS if run.waiting is Waiting.AWAITING else Bucket.FAILED
     if run.state is RunState.FAILED and run.error_kind is ErrorKind.INFEASIBLE:
@@ -88,14 +89,14 @@ def bucket(run: Run) -> Bucket:
 
 
 def job_state(run: Run) -> str:
-    """The state of the job that this run stands for, by the contract's names: infeasible ones failed."""
+    """The state of a job, by the run that represents it: an infeasible job has failed."""
     name = bucket(run)
     return Bucket.FAILED if name is Bucket.INFEASIBLE else name
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """Of one metric over jobs: how many had it, mean, sum of squared deviations, extremes, how many lacked it.
+    """One metric over jobs: how many had it, mean, sum of squared deviations, extremes, and how many lacked it.
 
     Updated one value at a time by Welford's method (B. P. Welford, Technometrics 4(3), 1962).
     """
@@ -108,7 +109,7 @@ class Aggregate:
     missing: int = 0
 
     def add(self, value: float | None) -> "Aggregate":
-        """With one more job's value; None or not finite counts as missing."""
+        """The aggregate with one more value; None or a value that isn't finite counts as missing."""
         if value is None or not math.isfinite(value):
             return replace(self, missing=self.missing + 1)
         n = self.n + 1
@@ -120,15 +121,15 @@ class Aggregate:
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None below two values."""
+        """Sample standard deviation (n - 1); None for fewer than two values."""
         return math.sqrt(self.m2 / (self.n - 1)) if self.n > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of an experiment's jobs and aggregates of its tracked metrics over completed jobs.
+    """Counts of an experiment's jobs, and aggregates of its tracked metrics over completed jobs.
 
-    Jobs that are not expanded yet have no run and count as pending.
+    Jobs that are not expanded yet count as pending.
     """
 
     total: int
@@ -151,7 +152,7 @@ class Tally:
         return {Bucket.PENDING: self.total - sum(known.values()), **known}
 
     def after(self, changes: Iterable[tuple[Run | None, Run]]) -> "Tally":
-        """With jobs moved from one current run to another (None: the job had no run in the manifest before)."""
+        """The tally after changes of jobs' current runs, as (old, new); `old` is None for a new job."""
         counts = dict(self.counts)
         metrics = dict(self.metrics)
         for old, new in changes:
@@ -168,16 +169,16 @@ class Tally:
                 if before is None:
                     metrics[name] = aggregate.add(values.get(name))
                 elif before.get(name) is None and values.get(name) is not None:
-                    # Known after all: it was counted as missing when the job ended.
+                    # It arrived late, and was counted as missing when the job ended.
                     metrics[name] = replace(aggregate, missing=aggregate.missing - 1).add(values.get(name))
         return Tally(self.total, counts, metrics)
 
 
 def conclusion(tally: Tally, allowed: int) -> ExperimentEvent | None:
-    """How the experiment ends, of whose jobs `allowed` may fail; None while a job is open.
+    """How the experiment ends if `allowed` of its jobs may fail; None while a job is open.
 
-    Jobs are cancelled only where too many others had failed and the plan says not to go on then. That was its
-    judgement, though a run that was lost may turn out to have completed later: what was not done is no success.
+    Jobs are cancelled only when too many others failed and the plan says to stop then. Such an experiment has failed,
+    even if a lost run turns out to have completed later: the cancelled jobs were never done.
     """
     if tally.ended < tally.total:
         return None
@@ -185,8 +186,10 @@ def conclusion(tally: Tally, allowed: int) -> ExperimentEvent | None:
 
 
 def reason(tally: Tally, allowed: int) -> str | None:
-    """Why an experiment whose jobs have all ended has failed; None: it hasn't."""
+    """Why an experiment whose jobs have all ended has failed; None if it hasn't."""
     if tally.failures > allowed:
         return "too many jobs failed"
     dropped = tally.counts.get(Bucket.CANCELLED, 0)
-    return f"too many jobs had failed, and {dropped} were cancelled then" if dropped else None
+    if not dropped:
+        return None
+    return f"{dropped:,} {'job was' if dropped == 1 else 'jobs were'} cancelled because too many failed"

@@ -1,19 +1,20 @@
-"""One job: its attempts, which of them stands for it, when it has ended, and whether it is tried again."""
+"""A job: its attempts, which of them represents it, when it has ended, and whether it is retried."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ems_worker.core.lifecycle import retry, run
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
+from ems_worker.core.lifecycle import retry, run, transitions
+from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
 FIRST_BACKOFF_SECONDS = 1.0
-LONGEST_BACKOFF_SECONDS = 300.0
+MAX_BACKOFF_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a job may be tried, after which kinds of failure, and which metrics it waits for after its run."""
+    """How many attempts a job gets, after which failures, and which metrics it waits for once its run completed."""
 
     max_attempts: int = 3
     retry_on: frozenset[ErrorKind] = RETRYABLE_KINDS
@@ -22,13 +23,13 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All attempts at (point, replicate), in order, attempt numbers from 1 without gaps."""
+    """All attempts at (point, replicate), in order; their numbers start at 1 and have no gaps."""
 
     runs: tuple[Run, ...]
 
     @property
     def current(self) -> Run:
-        """The attempt that stands for the job: the winning one, else the last."""
+        """The attempt that represents the job: the winning one, else the last."""
         return next(attempt for attempt in self.runs if attempt.current)
 
     @property
@@ -38,125 +39,129 @@ class Job:
     def attempt(self, number: int) -> Run:
         return self.runs[number - 1]
 
+    def with_run(self, after: Run) -> "Job":
+        """The job with one attempt replaced."""
+        return Job(tuple(after if attempt.attempt == after.attempt else attempt for attempt in self.runs))
+
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What an event does to a job.
+class Applied:
+    """What a signal did to a job: `job` is the job after it.
 
-    `job` is the job after it; `ended` says that the job ended by it, or ended anew with another result; `stop` has
-    the attempts that the orchestrator should be asked to stop, since nobody waits for them any more.
+    `ended`: the signal ended the job, or changed the result of an ended one. `stop`: attempts that the orchestrator
+    should stop because their results are no longer needed.
     """
 
-    verdict: Verdict
+    effect: Effect
     job: Job
     ended: bool = False
     stop: tuple[int, ...] = ()
 
 
 def first(point: int, replicate: int, seed: int) -> Run:
-    """The run that a new job starts with."""
+    """The first run of a new job."""
     return Run(point=point, replicate=replicate, attempt=1, seed=seed)
 
 
 def backoff_seconds(attempt: int, identity: str) -> float:
     """How long the next attempt waits after `attempt` failed."""
-    return retry.pause_seconds(attempt, identity, FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+    return retry.pause_seconds(attempt, identity, FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
 def latest_due_ms(now_ms: int) -> int:
-    """When the next attempt of a job that failed now waits no longer, whichever it is.
+    """The latest time for which a job that fails now can have its next attempt scheduled.
 
-    One that is to wait longer was recorded under a wall clock that was ahead of this one.
+    An attempt scheduled for later was recorded while the wall clock was ahead of the present one.
     """
-    return now_ms + round(1000 * LONGEST_BACKOFF_SECONDS * retry.MOST_SPREAD)
+    return now_ms + round(1000 * MAX_BACKOFF_SECONDS * retry.MAX_SPREAD)
 
 
 def may_retry(failed: Run, policy: RetryPolicy) -> bool:
-    """Whether a failed or lost attempt gets a next one. `retryable: false` of the orchestrator wins."""
+    """Whether another attempt follows a failed or lost one. `retryable: false` from the orchestrator wins."""
     if failed.state not in (RunState.FAILED, RunState.LOST) or failed.attempt >= policy.max_attempts:
         return False
     return failed.retryable is not False and failed.error_kind in policy.retry_on
 
 
-def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, wanted: bool = True) -> Decision:
-    """Applies a signal for one attempt to its job. It is not tried again unless it is `wanted`."""
+def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, *, retries: bool = True) -> Applied:
+    """Applies a signal for one attempt to its job. `retries`: whether a failure may lead to another attempt."""
     before = job.attempt(attempt)
-    verdict, after = run.advance(before, signal, now_ms, policy.awaited)
-    if verdict not in (Verdict.APPLY, Verdict.NOTE):
-        return Decision(verdict, job)
-    runs = [after if one.attempt == attempt else one for one in job.runs]
-    if verdict is Verdict.NOTE or not after.ended:
-        return _noted(verdict, job, Job(tuple(runs)))
+    effect, after = run.advance(before, signal, now_ms, policy.awaited)
+    if effect not in transitions.CHANGING:
+        return Applied(effect, job)
     stop: tuple[int, ...] = ()
-    won = job.current.state is RunState.COMPLETED
-    if after.state is RunState.COMPLETED and not won:
-        runs, stop = _crown(runs, attempt, now_ms)
-    elif after.current and wanted and not before.ended and may_retry(after, policy):
-        # A run that was lost, ended its job so, and turns out to have failed doesn't open the job again.
-        due = now_ms + round(1000 * backoff_seconds(attempt, f"{after.point}/{after.replicate}/{after.seed}"))
-        runs[attempt - 1] = replace(after, current=False, ended_seq=None)
-        runs.append(
-            Run(after.point, after.replicate, attempt + 1, after.seed, due_ms=due, job_revision=after.job_revision)
-        )
-    result = Job(tuple(runs))
-    return Decision(verdict, result, ended=result.current.settled and result.current != job.current, stop=stop)
+    changed_job = job.with_run(after)
+    if effect is Effect.APPLY and after.ended:
+        won = job.current.state is RunState.COMPLETED
+        if after.state is RunState.COMPLETED and not won:
+            changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
+        elif after.current and retries and not before.ended and may_retry(after, policy):
+            # Not if `before` had ended: a lost run that turns out to have failed doesn't reopen its job.
+            changed_job = _with_next_attempt(changed_job, after, now_ms)
+    current = changed_job.current
+    return Applied(effect, changed_job, ended=current.settled and current != job.current, stop=stop)
 
 
-def _noted(verdict: Verdict, before: Job, after: Job) -> Decision:
-    """A run that goes on, or that more became known of: its job ends, or ends anew, if it stands for it."""
-    return Decision(verdict, after, ended=after.current.settled and after.current != before.current)
+def _with_next_attempt(job: Job, failed: Run, now_ms: int) -> Job:
+    seconds = backoff_seconds(failed.attempt, f"{failed.point}/{failed.replicate}/{failed.seed}")
+    following = Run(
+        failed.point,
+        failed.replicate,
+        failed.attempt + 1,
+        failed.seed,
+        due_ms=now_ms + round(1000 * seconds),
+        job_revision=failed.job_revision,
+    )
+    return Job((*job.with_run(replace(failed, current=False, ended_seq=None)).runs, following))
 
 
 def again(job: Job, now_ms: int) -> Job | None:
-    """The job once more: waiting for its metrics again where only those lack, else with a new attempt; None if neither.
+    """The job after a person's `retry`: it waits for metrics again if only those are missing, else gets a new attempt.
 
-    For a person's `retry`, so tries and kinds of failure don't matter. Jobs that were dropped since too many others had
-    failed are among them; what would be cancelled for another reason isn't.
+    None if a retry doesn't include the job. The retry policy doesn't apply. Jobs that were dropped because too many
+    others failed are included; jobs that were cancelled for another reason are not.
     """
     last = job.current
     if last.waiting is Waiting.MISSING:
-        after = replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None)
-        return Job(tuple(after if one is last else one for one in job.runs))
+        return job.with_run(replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None))
     dropped = last.state is RunState.CANCELLED and last.stop_reason is StopReason.UNWANTED
     if last.state not in (RunState.FAILED, RunState.LOST) and not dropped:
         return None
     number = job.runs[-1].attempt + 1
-    old = tuple(replace(one, current=False, ended_seq=None) if one is last else one for one in job.runs)
-    return Job((*old, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
+    earlier = job.with_run(replace(last, current=False, ended_seq=None)).runs
+    return Job((*earlier, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
 
 
-def _crown(runs: list[Run], winner: int, now_ms: int) -> tuple[list[Run], tuple[int, ...]]:
-    """The first completed attempt stands for the job; attempts never announced are dropped, open ones to be stopped."""
-    revision = max(one.job_revision for one in runs)
-    stop = []
-    for index, one in enumerate(runs):
-        if one.attempt == winner:
-            runs[index] = replace(one, current=True, job_revision=revision)
+def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, ...]]:
+    """Has the attempt that completed first represent the job; the second value is the open attempts to stop.
+
+    Pending attempts are cancelled.
+    """
+    revision = max(attempt.job_revision for attempt in job.runs)
+    runs: list[Run] = []
+    stop: list[int] = []
+    for attempt in job.runs:
+        if attempt.attempt == winner:
+            runs.append(replace(attempt, current=True, job_revision=revision))
             continue
-        other = replace(one, current=False, ended_seq=None)
-        if other.state is RunState.PENDING:
-            other = run.advance(other, Signal(RunEvent.CANCEL), now_ms)[1]
-        elif other.state in run.OPEN:
-            other = replace(other, stop_reason=StopReason.UNWANTED)
-            stop.append(one.attempt)
-        runs[index] = other
-    return runs, tuple(stop)
+        loser = replace(attempt, current=False, ended_seq=None)
+        if loser.state is RunState.PENDING:
+            loser = run.advance(loser, Signal(RunEvent.CANCEL), now_ms)[1]
+        elif loser.state in transitions.OPEN:
+            loser = replace(loser, stop_reason=StopReason.UNWANTED)
+            stop.append(loser.attempt)
+        runs.append(loser)
+    return Job(tuple(runs)), tuple(stop)
 
 
 def number_end(job: Job, ended_seq: int) -> Job:
     """The job with its end numbered: position `ended_seq` in the experiment, and the next revision of the job."""
-
-    def numbered(one: Run) -> Run:
-        if not one.current:
-            return one
-        return replace(one, ended_seq=ended_seq, job_revision=one.job_revision + 1)
-
-    return Job(tuple(numbered(one) for one in job.runs))
+    return job.with_run(replace(job.current, ended_seq=ended_seq, job_revision=job.current.job_revision + 1))
 
 
 def changed(before: Job, after: Job) -> Iterable[tuple[Run | None, Run]]:
-    """The attempts that differ, as (before, after); before is None for an attempt that is new."""
-    for index, one in enumerate(after.runs):
+    """The attempts that differ, as (before, after); `before` is None for a new attempt."""
+    for index, new in enumerate(after.runs):
         old = before.runs[index] if index < len(before.runs) else None
-        if old != one:
-            yield old, one
+        if old != new:
+            yield old, new

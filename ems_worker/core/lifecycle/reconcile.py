@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ems_worker.core.lifecycle.run import ErrorKind, RunEvent, Signal
+from ems_worker.core.lifecycle.run import ErrorKind, Signal
+from ems_worker.core.lifecycle.transitions import RunEvent
 
 # A run is given up only after two answers that it isn't known, so far apart: one may be a stale read.
 CONFIRM_SECONDS = 30.0

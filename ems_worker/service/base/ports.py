@@ -204,6 +204,14 @@ class Broker(Protocol):
     @property
     def connected(self) -> bool: ...
 
+    @property
+    def inbox(self) -> str:
+        """The prefix of the worker's own inboxes."""
+
+    @property
+    def refused(self) -> str | None:
+        """What the server refuses to do for lack of rights or room; None if nothing."""
+
     async def streams(self) -> Mapping[str, StreamIdentity]:
         """Who the streams are now."""
 

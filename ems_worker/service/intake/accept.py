@@ -1,9 +1,8 @@
 """Plans in: a message is read, checked and decided; the decision is on disk before the message is acknowledged."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -50,18 +49,19 @@ class Intake:
 
     def __init__(
         self,
+        *,
         manifest: Manifest,
         broker: Broker,
         examiner: Examiner,
         clock: Clock,
         metrics: Metrics,
         replies: Replies,
-        on_accept: Callable[[Experiment], Any],
-        max_bytes: int = 16 * 1024 * 1024,
-        rates: Rates | None = None,
-        quotas: Quotas | None = None,
-        message_limit: Callable[[], int | None] = lambda: None,
-        versions: Versions | None = None,
+        versions: Versions,
+        max_bytes: int,
+        rates: Rates,
+        quotas: Quotas,
+        message_limit: Callable[[], int | None],
+        on_accept: Callable[[Experiment], Awaitable[None]],
     ) -> None:
         """`max_bytes`: of a plan from the object store. `message_limit`: of a start command, in bytes."""
         self._manifest = manifest
@@ -72,12 +72,12 @@ class Intake:
         self._on_accept = on_accept
         self._max_bytes = max_bytes
         self._replies = replies
-        self._rate = PlanRate(rates or Rates())
-        self._quotas = quotas or Quotas()
+        self._rate = PlanRate(rates)
+        self._quotas = quotas
         # From counting what a publisher holds to recording one more.
         self._counting = asyncio.Lock()
         self._message_limit = message_limit
-        self._versions = versions or Versions()
+        self._versions = versions
         self._guard = Guard(manifest, broker, metrics, "plan")
         # Plans that take long, by the message's identity, in their order: the id of each one's experiment, and its
         # publisher.
@@ -88,7 +88,7 @@ class Intake:
         """For ever: the next plan."""
         await self.publish_decisions()
         while True:
-            await self._guard.process(await self._broker.plans(), self._take_quick)
+            await self._guard.process(await self._broker.plans(), self.take_quick)
             await asyncio.sleep(0)  # whatever the broker does, this loop leaves others their turn
 
     async def run_slow(self) -> None:
@@ -101,7 +101,8 @@ class Intake:
                 # If it couldn't be decided it is delivered again.
                 del self._slow[message.identity]
 
-    async def _take_quick(self, messages: Sequence[Message]) -> None:
+    async def take_quick(self, messages: Sequence[Message]) -> None:
+        """Decides messages, and sets those aside for `run_slow` that take long."""
         for message in messages:
             if message.identity in self._slow:
                 continue

@@ -1,328 +1,300 @@
-"""The one place where runs change state: it gathers a job, asks the core, and has the manifest record the answer.
+"""The one place where runs and experiments change state: it gathers a job, asks the core, and records the answer.
 
 Decisions are made one after another under a lock and are in memory at once; their commits are queued in the same order
 and shared by the manifest's writer. Nothing that a decision announces (a call, an ack, a message) happens before
-`hear` returns, which is after the commit.
+the method returns, which is after the commit.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle import experiment, job, run
-from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.job import Decision, Job
-from ems_worker.core.lifecycle.run import Run, RunEvent, RunState, Signal, StopReason, Verdict, Waiting
-from ems_worker.core.records import ChangeRequest, Experiment, PointRecord
-from ems_worker.service.base import crash
+from ems_worker.core.lifecycle import job, run, transitions
+from ems_worker.core.lifecycle.experiment import Tally
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import Run, Signal, StopReason
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
+from ems_worker.core.records import Experiment, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
-from ems_worker.service.ledger.live import Batch, JobKey, Live, RunKey
-from ems_worker.service.ledger.residency import TIMED, Presence
+from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.commits import CommitQueue
+from ems_worker.service.ledger.live import JobKey, Live, RunKey
+from ems_worker.service.ledger.records import Records
+from ems_worker.service.ledger.residency import Residency
+from ems_worker.service.ledger.timers import Timers
+from ems_worker.service.ledger.turn import Turn
 
 log = structlog.get_logger()
 
 
-# Verdicts that change something on disk.
-_CHANGES = (Verdict.APPLY, Verdict.NOTE)
+class Ledger:
+    """Experiments in memory and their open jobs, in step with the manifest.
 
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What became of a signal. `known` is false for a run that the manifest doesn't have."""
-
-    known: bool
-    verdict: Verdict | None = None
-    ended: bool = False
-
-
-class Ledger(Presence):
-    """Live experiments and their open jobs, in step with the manifest."""
+    Raises errors.ManifestConflict or errors.ManifestUnusable where a change can't be recorded.
+    """
 
     def __init__(
         self,
+        *,
         manifest: Manifest,
         clock: Clock,
-        load: Callable[[Experiment], Awaitable[Live]],
+        read: Callable[[Experiment], Awaitable[Live]],
         on_change: Callable[[int], None],
-        on_end: Callable[[RunKey, Run], None] = lambda *_: None,
+        on_end: Callable[[RunKey, Run], None],
     ) -> None:
-        """`load` makes an experiment live again from its record.
+        """`read` builds an experiment from its record.
 
-        `on_change` hears which experiment has news, `on_end` each run that ends.
+        `on_change` receives the key of an experiment with news, `on_end` each run that ends.
         """
-        super().__init__(manifest, clock, load, on_change)
+        self._manifest = manifest
+        self._clock = clock
+        self._on_change = on_change
         self._on_end = on_end
+        self._active = ActiveExperiments(manifest)
+        self._timers = Timers(clock)
+        self._commits = CommitQueue()
+        # Held by whoever decides about runs.
+        self._lock = asyncio.Lock()
+        self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
+        self._residency = Residency(
+            manifest=manifest,
+            active=self._active,
+            timers=self._timers,
+            commits=self._commits,
+            lock=self._lock,
+            read=read,
+            on_change=on_change,
+        )
 
-    async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Heard]:
+    # What is in memory.
+
+    def experiments(self) -> list[Live]:
+        """A copy, so that experiments may come and go while it is iterated."""
+        return self._active.all()
+
+    def get(self, key: int) -> Live | None:
+        return self._active.get(key)
+
+    def live(self, experiment_id: str) -> Live | None:
+        return self._active.by_id(experiment_id)
+
+    async def find(self, simulation_ids: Iterable[str]) -> Mapping[str, RunKey]:
+        """The runs of these simulation ids, as far as their experiments are known and can be read."""
+        return await self._active.find(simulation_ids)
+
+    @property
+    def open(self) -> int:
+        """Runs in the run window, of all experiments."""
+        return sum(live.open for live in self._active.all())
+
+    def open_runs(self) -> list[tuple[RunKey, Live, Run]]:
+        """Every run in the run window."""
+        return self._active.open_runs()
+
+    def jobs(self) -> Set[JobKey]:
+        """The jobs in memory."""
+        return self._active.jobs()
+
+    @property
+    def uncommitted(self) -> int:
+        """How many commits are under way: by these memory is ahead of the disk."""
+        return len(self._commits)
+
+    def run(self, key: RunKey) -> Run | None:
+        """A run whose job is in memory, as all jobs with an open run are."""
+        found = self._active.job(key[:3])
+        return None if found is None or key[3] > len(found.runs) else found.attempt(key[3])
+
+    def last_heard(self, key: RunKey) -> float | None:
+        """When this process last heard of an open run, in monotonic seconds; None if it never did."""
+        return self._timers.last_heard(key)
+
+    def elapsed_ms(self, key: RunKey, counted: Run) -> int:
+        """The milliseconds that count against the run's limit."""
+        return self._timers.elapsed_ms(key, counted)
+
+    def metrics_overdue(self) -> list[RunKey]:
+        """The completed runs whose metrics did not arrive in time."""
+        return self._timers.metrics_overdue()
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Why an experiment is left alone as long as this worker runs, by id: its plan can't be read as accepted.
+
+        Events of its runs wait with those of unknown runs.
+        """
+        return self._active.unreadable
+
+    def mark_unreadable(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
+        """Leaves an experiment alone; others go on."""
+        self._active.unreadable[experiment_id] = str(error)
+        log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
+
+    def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
+        """Takes an experiment into memory with its open jobs and the runs that wait for metrics, unless it is there."""
+        self._residency.admit(live, open_jobs, awaiting)
+
+    def pinned(self, experiment_id: str) -> AbstractAsyncContextManager[Live | None]:
+        """The experiment, which stays in memory for the block even if it has ended; None if the manifest has none."""
+        return self._residency.pinned(experiment_id)
+
+    async def unload(self, key: int) -> None:
+        """Unloads an experiment that has ended and has nothing left to publish; a late event loads it again."""
+        await self._residency.unload(key)
+
+    async def until_broken(self) -> None:
+        """Waits until a change can't be recorded, and raises the error: only a restart helps then."""
+        await self._commits.until_broken()
+
+    # Decisions about runs.
+
+    async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Effect | None]:
         """Applies signals, those of an experiment in their order; returns when what they changed is in the manifest.
 
-        Those that change an experiment which was let go are applied last: it is taken up for them first, while others
-        go on. Raises errors.ManifestConflict or errors.ManifestUnusable if something could not be recorded.
+        The effect of each; None for a run that the manifest doesn't have. Signals that change an unloaded experiment
+        are applied last: it is loaded for them first, while others continue.
         """
-        heard: dict[int, Heard] = {}
+        effects: dict[int, Effect | None] = {}
         left = list(enumerate(signals))
-        roused: list[tuple[Live, Experiment]] = []
-        while True:
-            async with self._lock:
-                self._tidy()
-                await self._load({key[:3] for _, (key, _) in left})
-                asleep = {key[0] for _, (key, signal) in left if self._is_asleep(key, signal)}
-                batch = Batch()
+        loaded: list[tuple[Live, Experiment]] = []
+        while left:
+            async with self._turn() as turn:
+                await self._active.load_jobs({key[:3] for _, (key, _) in left})
+                now_ms = self._clock.now_ms()
+                unloaded = {
+                    key[0]
+                    for _, (key, signal) in left
+                    if self._active.get(key[0]) is None and turn.would_change(key, signal, now_ms)
+                }
                 for index, (key, signal) in left:
-                    if key[0] not in asleep:
-                        heard[index] = self._decide(key, signal, batch)
-                commit = self._commit(batch)
-            await commit
-            await self._conclude(batch.touched)
-            for experiment_key in asleep:
-                experiment_id = self._over[experiment_key]
+                    if key[0] not in unloaded:
+                        applied = turn.apply(key, signal, now_ms)
+                        effects[index] = None if applied is None else applied.effect
+            for experiment_key in unloaded:
+                experiment_id = self._active.unloaded_id(experiment_key)
                 try:
-                    live = await self.take_up(experiment_id)
+                    live = await self._residency.load(experiment_id)
                 except errors.PlanNotReadAsAccepted as error:
-                    self.leave_out(experiment_id, error)
-                    heard |= {index: Heard(known=False) for index, (key, _) in left if key[0] == experiment_key}
+                    self.mark_unreadable(experiment_id, error)
+                    effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
                 else:
                     assert live is not None  # one of its jobs was found
-                    roused.append((live, live.record))
-            left = [one for one in left if one[0] not in heard]
-            if not left:
-                break
-        for live, before in roused:
+                    loaded.append((live, live.record))
+            left = [(index, signal) for index, signal in left if index not in effects]
+        for live, before in loaded:
             if live.record is before:
-                # Nothing became of it that is reported, after which it would be let go.
-                await self.dismiss(live.key)
-        return [heard[index] for index in range(len(signals))]
+                # Nothing changed, so there will be no report that unloads it.
+                await self.unload(live.key)
+        return [effects[index] for index in range(len(signals))]
 
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
-        """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk."""
-        async with self._lock:
-            self._tidy()
-            live = self.experiments.get(key)
-            if live is None or live.over or live.doomed:
+        """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
+
+        None of an experiment that isn't running.
+        """
+        claimed: list[tuple[Run, PointRecord]] = []
+        async with self._turn() as turn:
+            live = self._active.get(key)
+            if live is None or not live.starts_runs:
                 return []
             now_ms = self._clock.now_ms()
-            self.claimed_ms = max(self.claimed_ms, now_ms)
-            batch = Batch()
-            claimed: list[tuple[Run, PointRecord]] = []
-            for found, point in await self.manifest.due(key, now_ms, limit):
-                place = (key, *found.key)
-                one = self.jobs.setdefault(place, found)
-                pending = one.current
+            claimed_ms = self._active.claim_time(now_ms)
+            for stored, point in await self._manifest.due(key, now_ms, limit):
+                pending = self._active.keep(key, stored).current
                 if pending.state is not RunState.PENDING:
                     continue
-                sha = live.template.config_sha(point.params, pending.seed)
-                self.jobs[place] = Job((*one.runs[:-1], replace(pending, config_sha=sha)))
-                self._decide((*place, pending.attempt), Signal(RunEvent.CLAIM), batch, self.claimed_ms)
-                claimed.append((self.jobs[place].current, point))
-            commit = self._commit(batch)
-        await commit
+                run_key = (key, *stored.key, pending.attempt)
+                turn.update(run_key, replace(pending, config_sha=live.template.config_sha(point.params, pending.seed)))
+                turn.apply(run_key, Signal(RunEvent.CLAIM), claimed_ms)
+                submitting = self.run(run_key)
+                assert submitting is not None
+                claimed.append((submitting, point))
         return claimed
 
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
-        """Notes on open runs that they are to be stopped, and why, before STOP is sent."""
-        async with self._lock:
-            batch = Batch()
+        """Records on open runs why they are to be stopped, before STOP is sent."""
+        async with self._turn() as turn:
             for key, reason in runs:
-                one = self.jobs.get(key[:3])
-                if one is not None and one.attempt(key[3]).state in run.OPEN:
-                    self._put(key, replace(one.attempt(key[3]), stop_reason=reason), batch)
-            commit = self._commit(batch)
-        await commit
+                if (found := self.run(key)) is not None and found.state in transitions.OPEN:
+                    turn.update(key, replace(found, stop_reason=reason))
 
     async def forget_time(self, runs: Iterable[RunKey]) -> None:
-        """Of runs that are sent again to an orchestrator that forgot them: what they had used of their limits.
+        """Resets the time limits of runs that are sent again to an orchestrator that forgot them.
 
-        Their time counts from the orchestrator's next word on them: until then they wait to be submitted.
+        Their time counts again once the orchestrator is heard from: until then they wait to be submitted.
         """
-        async with self._lock:
-            batch = Batch()
+        async with self._turn() as turn:
             for key in runs:
-                one = self.jobs.get(key[:3])
-                if one is not None and one.attempt(key[3]).state in TIMED:
-                    self._put(key, run.forgotten(one.attempt(key[3])), batch)
-                    self.since.pop(key, None)
-            commit = self._commit(batch)
-        await commit
+                if (found := self.run(key)) is not None and found.state in (RunState.SUBMITTED, RunState.RUNNING):
+                    turn.update(key, run.forgotten(found))
+                    self._timers.forget(key)
 
     async def retry(self, key: int, after_job: tuple[int, int], limit: int) -> tuple[int, tuple[int, int] | None]:
-        """Up to `limit` jobs after one of the experiment that failed, were lost or dropped, once more.
+        """Retries up to `limit` jobs after `after_job` that failed, were lost or dropped.
 
-        How many were there to be tried again, and the last (point, replicate) that was looked at: None at the end.
+        Returns how many of them are retried, and the last (point, replicate) that was looked at: None at the end.
         """
-        async with self._lock:
-            self._tidy()
-            batch, live, count = Batch(), self.experiments[key], 0
-            found = await self.manifest.to_retry(key, after_job, limit)
-            for stored in found:
-                before = self.jobs.setdefault((key, *stored.key), stored)
-                self._idle.add((key, *stored.key))
+        retried = 0
+        async with self._turn() as turn:
+            live = self._active.get(key)
+            assert live is not None
+            stored_jobs = await self._manifest.to_retry(key, after_job, limit)
+            self._active.may_be_idle((key, *stored.key) for stored in stored_jobs)
+            for stored in stored_jobs:
+                before = self._active.keep(key, stored)
                 if (after := job.again(before, self._clock.now_ms())) is not None:
-                    self._change(live, before, after, batch)
-                    count += 1
-            commit = self._commit(batch)
-        await commit
-        return count, found[-1].key if found else None
+                    turn.replace(live, before, after)
+                    retried += 1
+        return retried, stored_jobs[-1].key if stored_jobs else None
 
     async def count_time(self) -> None:
-        """Puts on disk how much of their limits open runs have used: a crash only adds to a limit what comes after."""
-        async with self._lock:
-            batch, now = Batch(), self._clock.monotonic()
-            for key, since in self.since.items():
-                one = self.jobs[key[:3]].attempt(key[3])
-                self._put(key, replace(one, elapsed_ms=one.elapsed_ms + round(1000 * (now - since))), batch)
-                self.since[key] = now
-            commit = self._commit(batch)
-        await commit
+        """Records how much of their limits open runs have used, so that a crash adds only the time since to a limit."""
+        async with self._turn() as turn:
+            for key in self._timers.counting():
+                if (found := self.run(key)) is not None:
+                    turn.update(key, replace(found, elapsed_ms=self._timers.elapsed_ms(key, found)))
+                    self._timers.counted(key)
 
     async def cancel_pending(self, key: int, limit: int) -> int:
-        """Cancels up to `limit` runs of a doomed experiment that were never announced; how many those were."""
-        async with self._lock:
-            self._tidy()
-            batch = Batch()
-            live = self.experiments.get(key)
-            if live is None or not live.doomed:
+        """Cancels up to `limit` pending runs of an experiment that is failing fast; how many there were."""
+        async with self._turn() as turn:
+            live = self._active.get(key)
+            if live is None or not live.failing_fast:
                 return 0
-            found = await self.manifest.due(key, 2**62, limit)
-            for stored, _ in found:
-                place = (key, *stored.key)
-                one = self.jobs.setdefault(place, stored)
-                if one.current.state is RunState.PENDING:
-                    # Recorded, so that a retry takes it: what somebody cancels on purpose stays cancelled.
-                    unwanted = replace(one.current, stop_reason=StopReason.UNWANTED)
-                    self.jobs[place] = Job((*one.runs[:-1], unwanted))
-                    self._decide((*place, unwanted.attempt), Signal(RunEvent.CANCEL), batch)
-            commit = self._commit(batch)
+            pending_jobs = await self._manifest.due(key, 2**62, limit)
+            for stored, _ in pending_jobs:
+                pending = self._active.keep(key, stored).current
+                if pending.state is RunState.PENDING:
+                    run_key = (key, *stored.key, pending.attempt)
+                    # The reason lets a retry take the job: what a person cancels stays cancelled.
+                    turn.update(run_key, replace(pending, stop_reason=StopReason.UNWANTED))
+                    turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
+        return len(pending_jobs)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Turn]:
+        """A turn under the lock. Its changes are committed after it, and experiments that ended by them concluded."""
+        async with self._lock:
+            self._active.drop_idle(self._commits)
+            turn = Turn(self._active, self._timers, self._on_end)
+            yield turn
+            touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
+            for live in touched:
+                self.records.ends_numbered(live, turn.ended_seq.get(live.key))
+            tallies = [(live, live.tally) for live in touched]
+            commit = self._commits.put(self._record(turn, tallies), turn.jobs, self._active.may_be_idle)
         await commit
-        await self._conclude(batch.touched)
-        return len(found)
+        for live in touched:
+            await self.records.conclude(live)
 
-    async def _load(self, places: set[JobKey]) -> None:
-        missing = [place for place in places if place not in self.jobs]
-        if missing:
-            self._idle.update(missing)
-            self.jobs.update(await self.manifest.jobs(missing))
-
-    def _is_asleep(self, key: RunKey, signal: Signal) -> bool:
-        """Whether the signal changes a job of an experiment that was let go."""
-        if key[0] in self.experiments or (one := self.jobs.get(key[:3])) is None or key[3] > len(one.runs):
-            return False
-        # What its jobs wait for isn't known here, and doesn't matter: without other metrics the same are absent.
-        return run.advance(one.attempt(key[3]), signal, self._clock.now_ms())[0] in _CHANGES
-
-    def _decide(self, key: RunKey, signal: Signal, batch: Batch, now_ms: int | None = None) -> Heard:
-        place = key[:3]
-        before = self.jobs.get(place)
-        if before is None or key[3] > len(before.runs):
-            return Heard(known=False)
-        live = self.experiments.get(key[0])
-        now_ms = self._clock.now_ms() if now_ms is None else now_ms
-        if live is None:
-            decision = Decision(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
-        else:
-            wanted = not live.over and not live.doomed
-            decision = job.decide(before, key[3], signal, live.policy, now_ms, wanted)
-        if live is None or decision.verdict not in _CHANGES:
-            batch.places.add(place)
-            now = self._clock.monotonic()
-            if key in self.heard:
-                self.heard[key] = now
-            if before.attempt(key[3]).state in TIMED:
-                # Of one that was sent again: the orchestrator has it.
-                self.since.setdefault(key, now)
-            return Heard(True, decision.verdict)
-        after = decision.job
-        if decision.ended:
-            after = job.number_end(after, batch.next_seq(live))
-        self._change(live, before, after, batch)
-        return Heard(True, decision.verdict, decision.ended)
-
-    def _put(self, key: RunKey, after: Run, batch: Batch) -> None:
-        """Puts an attempt in the place of what it was, where its job stays as it is."""
-        before = self.jobs[key[:3]]
-        self.jobs[key[:3]] = Job(tuple(after if one.attempt == key[3] else one for one in before.runs))
-        batch.note(key[:3], before, self.jobs[key[:3]])
-
-    def _change(self, live: Live, before: Job, after: Job, batch: Batch) -> None:
-        """Puts a job in the place of what it was, everywhere in memory, and into the batch."""
-        place = (live.key, *after.key)
-        self.jobs[place] = after
-        batch.note(place, before, after)
-        for old, new in job.changed(before, after):
-            self._count(live, old, new)
-        if before.current != after.current:
-            live.tally = live.tally.after([(before.current, after.current)])
-
-    def _count(self, live: Live, old: Run | None, new: Run) -> None:
-        was = old is not None and old.state in run.OPEN
-        now = new.state in run.OPEN
-        live.open += now - was
-        live.attempts += old is None
-        place = (live.key, new.point, new.replicate, new.attempt)
-        if not now:
-            self.since.pop(place, None)
-            self.heard.pop(place, None)
-        elif old is None or (old.state, old.started_ms) != (new.state, new.started_ms):
-            self.heard[place] = self._clock.monotonic()
-            self._time(live.key, new)
-        if new.ended and (old is None or not old.ended):
-            self._on_end(place, new)
-        if new.waiting is Waiting.AWAITING:
-            self._await(live, new)
-        else:
-            self._await_no_more(place)
-
-    async def _conclude(self, keys: Iterable[int]) -> None:
-        for key in keys:
-            if (live := self.experiments.get(key)) is not None:
-                await self.conclude(live)
-
-    async def conclude(self, live: Live) -> None:
-        """Ends the experiment if all its jobs have ended."""
-        event = experiment.conclusion(live.recorded, live.allowed)
-        if event is None or live.reopening:
-            return
-        crash.point("ledger.concluding")
-        state = live.record.state
-        to = experiment.TRANSITIONS[state, event]
-        if to is None:
-            return
-        await self.move(live, to, experiment.reason(live.recorded, live.allowed))
-        crash.point("ledger.concluded")
-        log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
-
-    async def change(self, live: Live, request: ChangeRequest, to: ExperimentState | None) -> None:
-        """Records what somebody asked for, and with it moves the experiment to another state, if to any."""
-        before = live.record
-        if to is None:
-            await self._see_through(self.manifest.record_request(request))
-            return
-        ended = before.state in experiment.ENDED
-        live.record = replace(
-            before,
-            state=to,
-            reason=None,
-            round=before.round + ended,
-            finished_ms=None,
-            started_ms=before.started_ms or request.received_ms,
-        )
-        await self._see_through(self.manifest.record_request(request, (before.state, to)))
-        self._on_change(live.key)
-
-    async def catch_up_revision(self, live: Live, revision: int) -> None:
-        """The next status gets a revision above this one: statuses that are published already can't be taken back."""
-        live.record = replace(live.record, revision=revision, published_revision=revision)
-        await self.manifest.record_status(live.key, revision, b"{}")
-        await self.manifest.revision_published(live.key, revision)
-
-    async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:
-        """Moves the experiment to another state, in memory and then on disk."""
-        now_ms = self._clock.now_ms()
-        before = live.record
-        started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
-        finished = now_ms if to in experiment.ENDED else None
-        live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
-        await self._see_through(self.manifest.move_experiment(before.key, before.state, to, now_ms, reason))
-        self._on_change(before.key)
+    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally]]) -> None:
+        if turn.changes:
+            await self._manifest.save(turn.changes, turn.ended_seq)
+        for live, tally in tallies:
+            live.recorded = tally
+            self._on_change(live.key)

@@ -1,144 +1,112 @@
-"""Which experiments are in memory: taken up, held, and let go; and since when their runs wait for something."""
+"""Which experiments are in memory: loaded from the manifest when needed, pinned while in use, unloaded when done."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-import structlog
-
-from ems_worker import errors
-from ems_worker.core.lifecycle import run
+from ems_worker.core.lifecycle import transitions
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import Run, RunState
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
-from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
-from ems_worker.service.ledger.commits import Commits
-from ems_worker.service.ledger.live import Live, RunKey
-
-log = structlog.get_logger()
-
-# States in which time counts against a run's limit.
-TIMED = (RunState.SUBMITTED, RunState.RUNNING)
+from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.commits import CommitQueue
+from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.timers import Timers
 
 
-class Presence(Commits):
-    """The part of the ledger that has experiments come and go. Nothing is changed of one that isn't live."""
+class Residency:
+    """Loads and unloads experiments. Nothing changes in an experiment that isn't in memory."""
 
     def __init__(
         self,
+        *,
         manifest: Manifest,
-        clock: Clock,
-        load: Callable[[Experiment], Awaitable[Live]],
+        active: ActiveExperiments,
+        timers: Timers,
+        commits: CommitQueue,
+        lock: asyncio.Lock,
+        read: Callable[[Experiment], Awaitable[Live]],
         on_change: Callable[[int], None],
     ) -> None:
-        super().__init__(manifest, on_change)
-        self._clock = clock
-        self._load_experiment = load
-        # When the last run was claimed. This never goes back, though the clock may: by it older runs are told from
-        # younger ones, and those that an orchestrator lost from those that it had before it was wiped.
-        self.claimed_ms = 0
-        # Who decides about runs, one after another.
-        self._lock = asyncio.Lock()
-        # Experiments that are being read, by id.
-        self._coming: dict[str, asyncio.Task[Live | None]] = {}
-        # Since when, on the monotonic clock, a completed run's job has waited for metrics.
-        self._awaiting_since: dict[RunKey, float] = {}
+        """`lock` is held by whoever decides about runs. `read` builds an experiment from its record."""
+        self._manifest = manifest
+        self._active = active
+        self._timers = timers
+        self._commits = commits
+        self._lock = lock
+        self._read = read
+        self._on_change = on_change
+        self._loading: dict[str, asyncio.Task[Live | None]] = {}
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
-        """Takes up an experiment with the jobs that have an open attempt, and the runs whose jobs wait for metrics.
-
-        One that is live already stays as it is.
-        """
-        if live.key in self.experiments:
+        """Takes an experiment into memory with its open jobs and the runs that wait for metrics, unless it is there."""
+        if self._active.get(live.key) is not None:
             return
-        self.experiments[live.key] = live
-        self._by_id[live.experiment_id] = live.key
-        for one in open_jobs:
-            self.jobs[live.key, *one.key] = one
-            for attempt in one.runs:
-                if attempt.state in run.OPEN:
+        self._active.add(live)
+        for open_job in open_jobs:
+            self._active.put(live.key, open_job)
+            for attempt in open_job.runs:
+                if attempt.state in transitions.OPEN:
                     live.open += 1
-                    self.claimed_ms = max(self.claimed_ms, attempt.submitted_ms or 0)
-                    self._time(live.key, attempt)
-        for one_run in awaiting:
-            self._await(live, one_run)
+                    self._active.claim_time(attempt.submitted_ms or 0)
+                    self._timers.load((live.key, *open_job.key, attempt.attempt), attempt)
+        for completed in awaiting:
+            key = (live.key, completed.point, completed.replicate, completed.attempt)
+            self._timers.wait_for_metrics(key, live.metrics_timeout(completed))
 
-    async def dismiss(self, key: int) -> None:
-        """Lets go of an experiment that has ended and is reported, unless there is news; late events revive it."""
-        # Under the lock: whoever decides about a job relies on its experiment.
+    async def load(self, experiment_id: str) -> Live | None:
+        """Loads an experiment; None if the manifest doesn't have it. Not to be called under the lock.
+
+        Raises errors.PlanNotReadAsAccepted. Reading a large plan takes seconds, during which others go on. Tasks that
+        want the same experiment share one reading: as nothing changes in an experiment that isn't in memory, the result
+        is still current when it is admitted.
+        """
+        loading = self._loading.get(experiment_id)
+        if loading is None:
+            loading = self._loading[experiment_id] = asyncio.create_task(self._load(experiment_id))
+            loading.add_done_callback(lambda _: self._loading.pop(experiment_id))
+        return await asyncio.shield(loading)
+
+    async def _load(self, experiment_id: str) -> Live | None:
+        record = await self._manifest.experiment(experiment_id)
+        if record is None:
+            return None
+        live = await self._read(record)
+        jobs = [job for job, _ in await self._manifest.open_jobs(record.key)]
+        awaiting = await self._manifest.awaiting(record.key)
         async with self._lock:
-            live = self.experiments.get(key)
-            if live is None or live.held:
+            self.admit(live, jobs, awaiting)
+        return self._active.by_id(experiment_id)
+
+    async def unload(self, key: int) -> None:
+        """Unloads an experiment that has ended and has nothing left to publish; a late event loads it again."""
+        # Under the lock: a decision about a run relies on its experiment.
+        async with self._lock:
+            live = self._active.get(key)
+            if live is None or live.pins or not live.ended or live.open:
                 return
-            reported = live.record.published_seq == live.record.ended_seq
-            if live.over and reported and not live.open and not any(place[0] == key for place in self._uncommitted):
-                del self.experiments[key], self._by_id[live.experiment_id]
-                self._over[key] = live.experiment_id
+            if live.record.published_seq == live.record.ended_seq and not self._commits.concerns(key):
+                self._active.remove(live)
 
     @contextlib.asynccontextmanager
-    async def taken_up(self, experiment_id: str) -> AsyncIterator[Live | None]:
-        """The experiment, live for the time of the block even if it has ended; None if the manifest hasn't got it."""
-        read = False
-        while (live := self.live(experiment_id)) is None:
-            if await self.take_up(experiment_id) is None:
+    async def pinned(self, experiment_id: str) -> AsyncIterator[Live | None]:
+        """The experiment, which stays in memory for the block even if it has ended; None if the manifest has none."""
+        loaded = False
+        while (live := self._active.by_id(experiment_id)) is None:
+            if await self.load(experiment_id) is None:
                 yield None
                 return
-            read = True
-        live.held += 1
+            loaded = True
+        live.pins += 1
         before = live.record
         try:
             yield live
         finally:
-            live.held -= 1
-            if read and live.record is before:
-                # Nothing became of it: nobody else would let go of it.
-                await self.dismiss(live.key)
-            elif live.over:
-                # Whoever reported on it meanwhile could not let go of it.
+            live.pins -= 1
+            if loaded and live.record is before:
+                # Nothing changed, so there will be no report that unloads it.
+                await self.unload(live.key)
+            elif live.ended:
+                # A report during the block could not unload it.
                 self._on_change(live.key)
-
-    async def take_up(self, experiment_id: str) -> Live | None:
-        """Makes an experiment live that isn't; None if the manifest hasn't got it. Not to be called under the lock.
-
-        Raises errors.PlanNotReadAsAccepted.
-        Reading a large one takes seconds, in which all others go on. Whoever wants it too waits for the same reading;
-        as nothing changes of what isn't live, that is still true when it is admitted.
-        """
-        coming = self._coming.get(experiment_id)
-        if coming is None:
-            coming = self._coming[experiment_id] = asyncio.create_task(self._read(experiment_id))
-            coming.add_done_callback(lambda _: self._coming.pop(experiment_id))
-        return await asyncio.shield(coming)
-
-    async def _read(self, experiment_id: str) -> Live | None:
-        record = await self.manifest.experiment(experiment_id)
-        if record is None:
-            return None
-        live = await self._load_experiment(record)
-        jobs = [one for one, _ in await self.manifest.open_jobs(record.key)]
-        awaiting = await self.manifest.awaiting(record.key)
-        async with self._lock:
-            self.admit(live, jobs, awaiting)
-        return self.experiments[record.key]
-
-    def leave_out(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
-        """Does without an experiment whose plan can't be read as it was accepted; others go on."""
-        self.left_out[experiment_id] = str(error)
-        log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
-
-    def _await(self, live: Live, one: Run) -> None:
-        """Notes until when metrics are waited for: the first time limit of those that aren't there."""
-        place = (live.key, one.point, one.replicate, one.attempt)
-        # The waiting began when the run completed, whatever has come since.
-        since = self._awaiting_since.setdefault(place, self._clock.monotonic())
-        absent = live.policy.awaited - (one.metrics or {}).keys()
-        self.awaiting[place] = since + min((live.metric_timeouts[name] for name in absent), default=0.0)
-
-    def _await_no_more(self, place: RunKey) -> None:
-        self.awaiting.pop(place, None)
-        self._awaiting_since.pop(place, None)
-
-    def _time(self, key: int, one: Run) -> None:
-        if one.state in TIMED:
-            self.since[key, one.point, one.replicate, one.attempt] = self._clock.monotonic()

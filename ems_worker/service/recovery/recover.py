@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle import run
+from ems_worker.core.lifecycle import transitions
 from ems_worker.core.lifecycle.job import RetryPolicy
-from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState
+from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.intake import check
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 _MOST_NAMED = 10
 
 
-async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
+async def read(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows.
 
     Raises errors.PlanNotReadAsAccepted where this worker can't go on with that plan.
@@ -47,6 +48,7 @@ async def load(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
         ),
         metric_timeouts=timeouts,
         allowed=plan.limits.max_failed.allowed(record.spec.jobs),
+        requests={request.request_id for request in await manifest.open_requests(record.key)},
         best=await manifest.best_point(record.key),
     )
 
@@ -60,30 +62,28 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequenc
     submitting: list[tuple[Live, Run]] = []
     for record in await manifest.unfinished():
         try:
-            live = await load(record, manifest, reader)
+            live = await read(record, manifest, reader)
         except errors.PlanNotReadAsAccepted as error:
-            ledger.leave_out(record.spec.experiment_id, error)
+            ledger.mark_unreadable(record.spec.experiment_id, error)
             continue
         jobs = [job for job, _ in await manifest.open_jobs(record.key)]
         ledger.admit(live, jobs, await manifest.awaiting(record.key))
-        # A retry that was recorded and not carried out: its experiment must not end before.
-        live.reopening = bool(await manifest.open_requests(record.key))
         submitting += [(live, one) for job in jobs for one in job.runs if one.state is RunState.SUBMITTING]
-        await ledger.conclude(live)
+        await ledger.records.conclude(live)
         log.info(
             "experiment.recovered",
             experiment_id=live.experiment_id,
             state=record.state.value,
             jobs=record.spec.jobs,
             ended=live.tally.ended,
-            open=sum(one.state in run.OPEN for job in jobs for one in job.runs),
+            open=sum(one.state in transitions.OPEN for job in jobs for one in job.runs),
         )
     return submitting
 
 
 def trouble(ledger: Ledger) -> str | None:
     """What is wrong where experiments were left out, in words."""
-    names = [*ledger.left_out]
+    names = [*ledger.unreadable]
     if not names:
         return None
     shown = ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")

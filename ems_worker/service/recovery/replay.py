@@ -35,7 +35,14 @@ class Replay:
     """Brings a restored manifest up to date."""
 
     def __init__(
-        self, ledger: Ledger, manifest: Manifest, broker: Broker, intake: Intake, expander: Expander, tracker: Tracker
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        broker: Broker,
+        intake: Intake,
+        expander: Expander,
+        tracker: Tracker,
     ) -> None:
         self._ledger = ledger
         self._manifest = manifest
@@ -71,20 +78,20 @@ class Replay:
         # Nothing may also come because there is no connection: only the broker knows that there is nothing more.
         while (messages := await self._broker.plans()) or (await self._broker.pending())[0]:
             await self._intake.take_again(messages)
-        for live in list(self._ledger.experiments.values()):
-            while not live.expanded and not live.over:
+        for live in self._ledger.experiments():
+            while not live.expanded and not live.ended:
                 await self._expander.expand(live)
         while (heard := await self._broker.events(_QUIET_SECONDS)) or (await self._broker.pending())[1]:
             await self._tracker.track(heard)
         await self._tracker.retry_parked(older_than_ms=0)
-        held = [live.experiment_id for live in list(self._ledger.experiments.values()) if await self._hold(live)]
+        held = [live.experiment_id for live in self._ledger.experiments() if await self._pause(live)]
         await self._manifest.forget(RESTORED)
         log.warning("manifest.caught_up", held=held)
         return held
 
     async def _outdated(self) -> bool:
         """Whether more was published than this manifest knows: it records everything before it is told."""
-        for live in self._ledger.experiments.values():
+        for live in self._ledger.experiments():
             published = await self._broker.published_revision(f"ems.experiment.status.{live.experiment_id}")
             if published is not None and published > live.record.revision:
                 return True
@@ -95,19 +102,19 @@ class Replay:
                 return True
         return False
 
-    async def _hold(self, live: Live) -> bool:
+    async def _pause(self, live: Live) -> bool:
         """Holds an experiment that was further than the manifest now is, and goes on from the published revision."""
         published = await self._broker.published_revision(f"ems.experiment.status.{live.experiment_id}")
         if published is None or published <= live.record.revision:
             return False
-        await self._ledger.catch_up_revision(live, published)
-        to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.HOLD]
+        await self._ledger.records.catch_up_revision(live, published)
+        to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.PAUSE]
         if to is None:
             return False
         words = (
             f"held after a restore: its published status was ahead (revision {published}), so it may have been changed "
             f"since the backup; `ems resume {live.experiment_id}` goes on"
         )
-        await self._ledger.move(live, to, words)
+        await self._ledger.records.move(live, to, words)
         log.warning("experiment.held", experiment_id=live.experiment_id, published_revision=published)
         return True

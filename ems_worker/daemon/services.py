@@ -1,0 +1,243 @@
+"""The wiring: every service is built here, and every callback between two services is tied here."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.adapters import event_codec, files, yaml_reader
+from ems_worker.core.access.quotas import Quotas
+from ems_worker.core.access.rate import Rates
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.records import Experiment
+from ems_worker.reading import Examiner
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.metrics import Metrics
+from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
+from ems_worker.service.base.replies import Replies
+from ems_worker.service.base.versions import Versions
+from ems_worker.service.control import Control
+from ems_worker.service.dispatch import Dispatcher
+from ems_worker.service.expand import Expander
+from ems_worker.service.health import Health, Upkeep
+from ems_worker.service.intake.accept import Intake
+from ems_worker.service.intake.check import ReadBase
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
+from ems_worker.service.limits import RunLimits
+from ems_worker.service.queries import Queries
+from ems_worker.service.reasons import Reasons
+from ems_worker.service.reconcile import Reconciler
+from ems_worker.service.recovery import recover
+from ems_worker.service.recovery.replay import Replay
+from ems_worker.service.report import Reporter
+from ems_worker.service.submit import Submitter
+from ems_worker.service.track import Tracker
+from ems_worker.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The services of one worker, joined."""
+
+    ledger: Ledger
+    versions: Versions
+    submitter: Submitter
+    dispatcher: Dispatcher
+    reconciler: Reconciler
+    expander: Expander
+    limits: RunLimits
+    reasons: Reasons
+    reporter: Reporter
+    tracker: Tracker
+    replies: Replies
+    examiner: Examiner
+    intake: Intake
+    control: Control
+    queries: Queries
+    replay: Replay
+    upkeep: Upkeep
+
+
+def build(
+    *,
+    settings: Settings,
+    manifest: Manifest,
+    broker: Broker,
+    orchestrator: Orchestrator,
+    clock: Clock,
+    metrics: Metrics,
+    health: Health,
+    read_base: ReadBase,
+) -> Services:
+    """Builds the services on an open manifest and two connections. Nothing runs yet.
+
+    `read_base` reads the base files that plans name.
+    """
+
+    async def read(record: Experiment) -> Live:
+        return await recover.read(record, manifest, yaml_reader)
+
+    def on_change(key: int) -> None:
+        reporter.notify(key)
+        dispatcher.wake()
+
+    def on_end(key: RunKey, run: Run) -> None:
+        dispatcher.ended(key, run)
+
+    def on_relief() -> None:
+        dispatcher.wake()
+
+    async def on_accept(record: Experiment) -> None:
+        ledger.admit(await read(record))
+        on_change(record.key)
+        expander.wake()
+
+    versions = Versions()
+    ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
+    submitter = Submitter(
+        ledger=ledger,
+        manifest=manifest,
+        orchestrator=orchestrator,
+        clock=clock,
+        metrics=metrics,
+        versions=versions,
+        on_relief=on_relief,
+    )
+    dispatcher = Dispatcher(
+        ledger=ledger,
+        manifest=manifest,
+        orchestrator=orchestrator,
+        submitter=submitter,
+        clock=clock,
+        metrics=metrics,
+        versions=versions,
+        window=settings.run_window,
+    )
+    reconciler = Reconciler(
+        ledger=ledger,
+        orchestrator=orchestrator,
+        submitter=submitter,
+        clock=clock,
+        metrics=metrics,
+        deadline_seconds=settings.rpc_deadline_seconds,
+    )
+    expander = Expander(ledger=ledger, metrics=metrics, on_jobs=dispatcher.wake)
+    limits = RunLimits(
+        ledger=ledger,
+        orchestrator=orchestrator,
+        clock=clock,
+        metrics=metrics,
+        run_timeout_seconds=settings.run_timeout_seconds,
+        stop_confirm_seconds=settings.stop_confirm_seconds,
+        can_ask=lambda: reconciler.can_ask,
+    )
+    reasons = Reasons(
+        (
+            lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
+            lambda _: submitter.reach.trouble,
+            lambda _: dispatcher.breaker_reason,
+            lambda live: versions.waiting(live.plan),
+            submitter.reach.waits,
+        )
+    )
+    reporter = Reporter(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        clock=clock,
+        metrics=metrics,
+        reasons=reasons,
+        worker_id=settings.worker_id,
+        interval_seconds=settings.status_interval_seconds,
+        write_manifest=_manifest_writer(settings, manifest),
+    )
+    tracker = Tracker(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        decode=event_codec.decode,
+        clock=clock,
+        metrics=metrics,
+        max_parked=settings.parked_events,
+        on_backlog=dispatcher.set_behind,
+    )
+    replies = Replies(settings.reply_prefixes, broker.inbox, metrics)
+    examiner = Examiner(read_base, settings.max_plan_bytes, settings.max_jobs)
+    intake = Intake(
+        manifest=manifest,
+        broker=broker,
+        examiner=examiner,
+        clock=clock,
+        metrics=metrics,
+        replies=replies,
+        versions=versions,
+        max_bytes=settings.max_plan_bytes,
+        rates=Rates(settings.plans_per_minute, settings.plans_per_minute_total),
+        quotas=Quotas(settings.max_open_experiments, settings.max_open_jobs, settings.max_priority),
+        message_limit=lambda: orchestrator.message_limit,
+        on_accept=on_accept,
+    )
+    control = Control(ledger, manifest, clock)
+    queries = Queries(
+        ledger=ledger,
+        manifest=manifest,
+        reader=yaml_reader,
+        examiner=examiner,
+        clock=clock,
+        versions=versions,
+        reasons=reasons,
+        worker_id=settings.worker_id,
+        message_limit=lambda: orchestrator.message_limit,
+        slots=lambda: dispatcher.window,
+    )
+    replay = Replay(ledger=ledger, manifest=manifest, broker=broker, intake=intake, expander=expander, tracker=tracker)
+    upkeep = Upkeep(
+        health=health,
+        metrics=metrics,
+        ledger=ledger,
+        dispatcher=dispatcher,
+        submitter=submitter,
+        broker=broker,
+        manifest=manifest,
+        orchestrator=orchestrator,
+        reporter=reporter,
+        clock=clock,
+    )
+    return Services(
+        ledger=ledger,
+        versions=versions,
+        submitter=submitter,
+        dispatcher=dispatcher,
+        reconciler=reconciler,
+        expander=expander,
+        limits=limits,
+        reasons=reasons,
+        reporter=reporter,
+        tracker=tracker,
+        replies=replies,
+        examiner=examiner,
+        intake=intake,
+        control=control,
+        queries=queries,
+        replay=replay,
+        upkeep=upkeep,
+    )
+
+
+def _manifest_writer(settings: Settings, manifest: Manifest) -> Callable[[Live], Awaitable[None]] | None:
+    """Writes the manifest file of an ended experiment, unless the settings turn that off."""
+
+    async def write(live: Live) -> None:
+        try:
+            path = await files.write_manifest(settings.exports, live.experiment_id, manifest.export(live.key))
+        except errors.FileUnwritable as error:
+            # `ems export` can write it at any time: the end of the experiment is reported in any case.
+            log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
+        else:
+            log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
+
+    return write if settings.manifest_export else None

@@ -1,0 +1,132 @@
+"""The experiments in memory and their jobs with an open run; the manifest has the rest."""
+
+from collections.abc import Container, Iterable, Mapping, Set
+
+from ems_worker.core import ids
+from ems_worker.core.lifecycle import transitions
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger.live import JobKey, Live, RunKey
+
+
+class ActiveExperiments:
+    """Experiments by key and by id, and jobs by key, as far as they are in memory."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._by_key: dict[int, Live] = {}
+        self._keys: dict[str, int] = {}
+        self._jobs: dict[JobKey, Job] = {}
+        # Jobs that memory may no longer need.
+        self._idle: set[JobKey] = set()
+        # Ids of experiments that were unloaded, or are known by an event only.
+        self._unloaded: dict[int, str] = {}
+        self._claimed_ms = 0
+        # Why a plan can't be read as it was accepted, by experiment id.
+        self.unreadable: dict[str, str] = {}
+
+    def get(self, key: int) -> Live | None:
+        return self._by_key.get(key)
+
+    def by_id(self, experiment_id: str) -> Live | None:
+        key = self._keys.get(experiment_id)
+        return None if key is None else self._by_key[key]
+
+    def all(self) -> list[Live]:
+        """A copy, so that experiments may come and go while it is iterated."""
+        return list(self._by_key.values())
+
+    def add(self, live: Live) -> None:
+        self._by_key[live.key] = live
+        self._keys[live.experiment_id] = live.key
+
+    def remove(self, live: Live) -> None:
+        del self._by_key[live.key], self._keys[live.experiment_id]
+        self._unloaded[live.key] = live.experiment_id
+
+    def unloaded_id(self, key: int) -> str:
+        """The id of an experiment of which a run was found."""
+        return self._unloaded[key]
+
+    def jobs(self) -> Set[JobKey]:
+        return self._jobs.keys()
+
+    def job(self, key: JobKey) -> Job | None:
+        return self._jobs.get(key)
+
+    def put(self, experiment_key: int, job: Job) -> None:
+        """Puts a job in place of what it was."""
+        self._jobs[experiment_key, *job.key] = job
+
+    def keep(self, experiment_key: int, stored: Job) -> Job:
+        """The job as it is in memory; as it is `stored` if it wasn't there."""
+        return self._jobs.setdefault((experiment_key, *stored.key), stored)
+
+    def claim_time(self, now_ms: int) -> int:
+        """The time of a claim: now, but never before an earlier claim, though the clock may have gone back.
+
+        Times of claims tell older runs from younger ones, and so runs that an orchestrator lost from those that it had
+        before it was wiped.
+        """
+        self._claimed_ms = max(self._claimed_ms, now_ms)
+        return self._claimed_ms
+
+    async def load_jobs(self, keys: Iterable[JobKey]) -> None:
+        """Loads jobs from the manifest that are not in memory, until they are idle again."""
+        missing = [key for key in keys if key not in self._jobs]
+        if missing:
+            self.may_be_idle(missing)
+            self._jobs.update(await self._manifest.jobs(missing))
+
+    def may_be_idle(self, keys: Iterable[JobKey]) -> None:
+        """Has `drop_idle` look at these jobs."""
+        self._idle.update(keys)
+
+    def drop_idle(self, needed: Container[JobKey]) -> None:
+        """Drops jobs that have no open run and are not `needed`.
+
+        Only at the beginning of a turn: a job that is looked up in the middle of one must not vanish before it is used,
+        nor be older than what was decided meanwhile.
+        """
+        for key in self._idle:
+            job = self._jobs.get(key)
+            if (
+                job is not None
+                and key not in needed
+                and not any(attempt.state in transitions.OPEN for attempt in job.runs)
+            ):
+                del self._jobs[key]
+        self._idle.clear()
+
+    def open_runs(self) -> list[tuple[RunKey, Live, Run]]:
+        """Every run in the run window."""
+        return [
+            ((*key, attempt.attempt), self._by_key[key[0]], attempt)
+            for key, job in self._jobs.items()
+            for attempt in job.runs
+            if attempt.state in transitions.OPEN and key[0] in self._by_key
+        ]
+
+    async def find(self, simulation_ids: Iterable[str]) -> Mapping[str, RunKey]:
+        """The runs of these simulation ids, as far as they name an experiment of the manifest that can be read."""
+        runs: dict[str, RunKey] = {}
+        keys: dict[str, int | None] = {}
+        for simulation_id in simulation_ids:
+            parsed = ids.parse_simulation_id(simulation_id)
+            if parsed is None or parsed.experiment_id in self.unreadable:
+                continue
+            if parsed.experiment_id not in keys:
+                keys[parsed.experiment_id] = await self._key(parsed.experiment_id)
+            if (key := keys[parsed.experiment_id]) is not None:
+                runs[simulation_id] = (key, parsed.point, parsed.replicate, parsed.attempt)
+        return runs
+
+    async def _key(self, experiment_id: str) -> int | None:
+        if (key := self._keys.get(experiment_id)) is not None:
+            return key
+        record = await self._manifest.experiment(experiment_id)
+        if record is None:
+            return None
+        self._unloaded[record.key] = experiment_id
+        return record.key

@@ -1,0 +1,110 @@
+"""One turn of the ledger: decisions that are in memory at once and are recorded together."""
+
+from collections.abc import Callable
+
+from ems_worker.core.lifecycle import job, run, transitions
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import Run, Signal, Waiting
+from ems_worker.service.base.ports import Change
+from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.live import JobKey, Live, RunKey
+from ems_worker.service.ledger.timers import Timers
+
+
+class Turn:
+    """Changes jobs in memory, and collects each changed attempt once: as it was before the turn and is after it."""
+
+    def __init__(self, active: ActiveExperiments, timers: Timers, on_end: Callable[[RunKey, Run], None]) -> None:
+        """`on_end` receives each run that ends."""
+        self._active = active
+        self._timers = timers
+        self._on_end = on_end
+        self._before: dict[RunKey, Run | None] = {}
+        self._after: dict[RunKey, Run] = {}
+        # The last position given to an end, by experiment.
+        self.ended_seq: dict[int, int] = {}
+        # Jobs that it looked at or changed.
+        self.jobs: set[JobKey] = set()
+
+    @property
+    def touched(self) -> list[int]:
+        """Keys of the experiments with changed runs."""
+        return list(dict.fromkeys(key[0] for key in self._after))
+
+    @property
+    def changes(self) -> list[Change]:
+        return [(key[0], self._before[key], after) for key, after in self._after.items()]
+
+    def would_change(self, key: RunKey, signal: Signal, now_ms: int) -> bool:
+        """Whether the signal changes a run, as far as can be said without its experiment.
+
+        What its job waits for isn't known then, and doesn't matter: without other metrics the same ones are absent.
+        """
+        found = self._active.job(key[:3])
+        if found is None or key[3] > len(found.runs):
+            return False
+        return run.advance(found.attempt(key[3]), signal, now_ms)[0] in transitions.CHANGING
+
+    def apply(self, key: RunKey, signal: Signal, now_ms: int) -> job.Applied | None:
+        """Applies a signal to a run; None if there is no such run.
+
+        Nothing changes where the experiment isn't in memory.
+        """
+        before = self._active.job(key[:3])
+        if before is None or key[3] > len(before.runs):
+            return None
+        live = self._active.get(key[0])
+        if live is None:
+            applied = job.Applied(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
+        else:
+            applied = job.apply(before, key[3], signal, live.policy, now_ms, retries=live.retries_failures)
+        if live is None or applied.effect not in transitions.CHANGING:
+            self.jobs.add(key[:3])
+            self._timers.heard(key, before.attempt(key[3]))
+            return applied
+        after = applied.job
+        if applied.ended:
+            after = job.number_end(after, self._next_seq(live))
+        self.replace(live, before, after)
+        return applied
+
+    def update(self, key: RunKey, after: Run) -> None:
+        """Replaces an attempt whose state stays the same."""
+        before = self._active.job(key[:3])
+        assert before is not None
+        job_after = before.with_run(after)
+        self._active.put(key[0], job_after)
+        self._note(key[0], before, job_after)
+
+    def replace(self, live: Live, before: Job, after: Job) -> None:
+        """Replaces a job everywhere in memory: with its experiment's counts, and the times of its runs."""
+        self._active.put(live.key, after)
+        self._note(live.key, before, after)
+        for old, new in job.changed(before, after):
+            self._follow(live, old, new)
+        if before.current != after.current:
+            live.tally = live.tally.after([(before.current, after.current)])
+
+    def _note(self, experiment_key: int, before: Job, after: Job) -> None:
+        self.jobs.add((experiment_key, *after.key))
+        for old, new in job.changed(before, after):
+            key = (experiment_key, *after.key, new.attempt)
+            self._before.setdefault(key, old)
+            self._after[key] = new
+
+    def _next_seq(self, live: Live) -> int:
+        seq = self.ended_seq.get(live.key, live.record.ended_seq) + 1
+        self.ended_seq[live.key] = seq
+        return seq
+
+    def _follow(self, live: Live, old: Run | None, new: Run) -> None:
+        live.open += (new.state in transitions.OPEN) - (old is not None and old.state in transitions.OPEN)
+        live.attempts += old is None
+        key = (live.key, new.point, new.replicate, new.attempt)
+        self._timers.changed(key, old, new)
+        if new.ended and (old is None or not old.ended):
+            self._on_end(key, new)
+        if new.waiting is Waiting.AWAITING:
+            self._timers.wait_for_metrics(key, live.metrics_timeout(new))
+        else:
+            self._timers.stop_waiting(key)
