@@ -6,7 +6,7 @@ SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict,
 FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
 -- name: accepted
--- The document of the decision that accepted a plan with the same digest of its bytes.
+-- The decision document that accepted the plan whose bytes have this digest.
 SELECT document FROM submissions WHERE digest = :digest LIMIT 1;
 
 -- name: held

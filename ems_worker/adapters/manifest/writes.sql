@@ -67,7 +67,7 @@ WHERE experiments.key = new.key AND experiments.expanded_points = new.expected;
 INSERT INTO points (experiment, point, params, run_id_suffix, labels) VALUES :rows;
 
 -- name: insert_pending key=4
--- Records the first runs of jobs. All other columns have their defaults.
+-- Records new pending runs. All other columns have their defaults.
 INSERT INTO runs (experiment, point, replicate, attempt, seed, due_ms) VALUES :rows;
 
 -- name: insert_runs key=4
