@@ -1,4 +1,4 @@
-"""The page of states (docs/state-machine.md), generated from the tables in `ems_worker/core`."""
+"""Generates docs/state-machine.md from the tables in `ems_worker/core`."""
 
 import inspect
 import itertools
@@ -28,7 +28,7 @@ reported.
 {run_diagram}
 {run_states}
 {run_events}
-The next table shows what each event does in each state: the state that it leads to, or else its effect.
+The next table shows what each event does in each state: the next state in bold, or else the effect of the event.
 
 {run_transitions}
 {run_effects}
@@ -63,18 +63,19 @@ The first table maps the gRPC status of the orchestrator's answer to an outcome.
 
 
 def remarks(kind: type[StrEnum]) -> Mapping[str, str]:
-    """The comment beside each member in the source, by the member's value."""
+    """The comment beside each member in the source."""
     return {kind[name].value: remark for name, remark in _MEMBER.findall(inspect.getsource(kind))}
 
 
 def members(kind: type[StrEnum], name: str, meaning: str = "meaning") -> list[str]:
-    """A table with one row for each member; `name` and `meaning` are its headings."""
+    """A table of the members with their comments; `name` and `meaning` are its headings."""
     remark_of = remarks(kind)
     rows = [f"| `{member.value}` | {remark_of[member.value]} |" for member in kind]
     return [f"| {name} | {meaning} |", "| --- | --- |", *rows, ""]
 
 
 def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[str]) -> list[str]:
+    """A Mermaid diagram of the edges, each with the events that take it."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
     lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in edges.items()]
     lines += [f"    {state} --> [*]" for state in ended]
@@ -82,6 +83,7 @@ def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[
 
 
 def run_edges() -> dict[tuple[str, str], list[str]]:
+    """The events that move a run, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
     for (state, event), transition in run.TRANSITIONS.items():
         if transition.to is not None:
@@ -90,8 +92,9 @@ def run_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def experiment_edges() -> dict[tuple[str, str], list[str]]:
+    """The events that move an experiment, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
-    # The table's own order differs between runs because part of it is built from a set.
+    # The order of the table itself differs between processes, because part of it is built from a set.
     for state, event in itertools.product(ExperimentState, ExperimentEvent):
         if (to := experiment.TRANSITIONS[state, event]) is not None:
             edges.setdefault((state.value, to.value), []).append(event.value)
@@ -99,6 +102,7 @@ def experiment_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def run_table() -> list[str]:
+    """The effect of each event in each state of a run."""
     lines = [f"| state | {' | '.join(RunEvent)} |", f"| --- |{' --- |' * len(RunEvent)}"]
     for state in RunState:
         cells = []
@@ -110,6 +114,7 @@ def run_table() -> list[str]:
 
 
 def experiment_table() -> list[str]:
+    """The next state after each event in each state of an experiment."""
     lines = [f"| state | {' | '.join(ExperimentEvent)} |", f"| --- |{' --- |' * len(ExperimentEvent)}"]
     for state in ExperimentState:
         cells = [experiment.TRANSITIONS[state, event] for event in ExperimentEvent]
