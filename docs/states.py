@@ -38,8 +38,8 @@ run failed with the kind `timeout`. If the run was unwanted, it was cancelled.
 ## A job
 
 A job is completed by the first attempt that completes; its other open attempts are then stopped. While that attempt
-lacks metrics that are still to come, the job is `awaiting_metrics`. A job without a completed attempt has the state of
-its last attempt.
+lacks metrics that are still to come, the job is `awaiting_metrics`; it fails if they don't arrive in time. A job
+without a completed attempt has the state of its last attempt.
 
 A failed or lost attempt is followed by another one if the job has attempts left, the kind of failure is in `retry_on`,
 and the orchestrator didn't report `retryable: false`.
