@@ -1,25 +1,25 @@
--- The statements of the readers. rows.py relies on `runs.*` being in the order of the table's columns.
+-- What the readers run. `runs.*` is in the order of the table's columns, which rows.py relies on.
 
 -- name: submission
--- The decision on one message.
+-- The decision about one message.
 SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
 FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
 -- name: accepted
--- The decision document that accepted the plan whose bytes have this digest.
+-- The document of the decision that accepted a plan of these very bytes.
 SELECT document FROM submissions WHERE digest = :digest LIMIT 1;
 
 -- name: held
--- The number of a publisher's open experiments, and of their jobs.
+-- How many experiments of a publisher have not ended, and all their jobs.
 SELECT count(*), coalesce(sum(jobs), 0) FROM experiments CROSS JOIN submissions USING (experiment_id)
 WHERE finished_ms IS NULL AND verdict = 'accepted' AND publisher IS :publisher;
 
 -- name: last_plan
--- The highest sequence of a stream that has a decision.
+-- The highest sequence of a stream that was decided.
 SELECT max(seq) FROM submissions WHERE stream_created_ns = :stream_created_ns;
 
 -- name: unpublished_decisions
--- The decisions that are not published yet, oldest first.
+-- Decisions that wait to be published, oldest first.
 SELECT stream, stream_created_ns, seq, stored_ms, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to
 FROM submissions WHERE published = 0 ORDER BY received_ms, stream_created_ns, seq;
 
@@ -29,8 +29,8 @@ SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = 
 WHERE experiment_id = :experiment_id;
 
 -- name: unfinished
--- The experiments that a worker loads at its start. The first condition is that of the index experiments_unfinished.
--- The second one finds ended experiments that still have open attempts, which must be stopped.
+-- Experiments that a worker takes up at its start; the first condition is its index's. Attempts that nobody waits for any
+-- more may outlive their experiment: they are still to be stopped.
 SELECT experiments.*, plans.* FROM experiments JOIN plans ON plans.experiment = experiments.key
 WHERE key IN (
   SELECT key FROM experiments
@@ -40,7 +40,7 @@ WHERE key IN (
 ) ORDER BY key;
 
 -- name: status
--- The last recorded status of an experiment.
+-- The last status that was recorded of an experiment.
 SELECT document FROM statuses WHERE experiment = :key;
 
 -- name: statuses
@@ -50,24 +50,24 @@ WHERE key < :before_key AND (:group IS NULL OR "group" = :group) AND (:state IS 
 ORDER BY key DESC LIMIT :limit;
 
 -- name: tracked
--- What an experiment's aggregates are computed over.
+-- What the aggregates of an experiment are about.
 SELECT jobs, metrics, goal_metric, goal FROM experiments WHERE key = :key;
 
 -- name: standing
--- The current run of each job of an experiment, in order. Metrics are null unless it completed.
+-- The run that stands for each job of an experiment, in order: state, kind of error, metrics of completed ones.
 SELECT state, error_kind, waiting, CASE WHEN state = 'completed' THEN metrics END
 FROM runs WHERE experiment = :key AND current = 1 ORDER BY point, replicate;
 
 -- name: standing_of_points
--- The current runs of some points, with the position of each end.
+-- The same for some points, with the position of each end.
 SELECT runs.point, state, error_kind, waiting, CASE WHEN state = 'completed' THEN metrics END, ended_seq
 FROM json_each(:numbers) AS wanted CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
 ORDER BY runs.point, replicate;
 
 -- name: ended_points
--- The points, of those given, whose jobs had all ended by a position. The search begins at the last replicate, which
--- starts last, so it finds an open job soon, no matter how many have ended.
+-- Of some points, those all of whose jobs had ended by a position. Looked at from the last replicate down, which is
+-- started last: an open one is met soon, however many have ended.
 SELECT wanted.value FROM json_each(:numbers) AS wanted
 WHERE (
   SELECT 1 FROM runs
@@ -76,7 +76,7 @@ WHERE (
 ) IS NULL;
 
 -- name: best_point
--- The point with the lowest mean times :sign, among the points whose jobs have all ended.
+-- The point with the least value of :sign times its mean, of those whose jobs have all ended.
 SELECT point FROM (
   SELECT point, count(*) AS jobs, count(ended_seq) AS ended,
     avg(CASE WHEN state = 'completed' AND waiting IS NULL
@@ -85,7 +85,7 @@ SELECT point FROM (
 ) WHERE jobs = ended AND mean IS NOT NULL ORDER BY mean * :sign, point LIMIT 1;
 
 -- name: due
--- All attempts of the jobs whose current run is pending and due, ordered by (due, point, replicate).
+-- Attempts of jobs whose current run is pending and due, in order of (due, point, replicate).
 WITH due AS MATERIALIZED (
   SELECT due_ms, point, replicate FROM runs
   WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms
@@ -96,7 +96,7 @@ WHERE runs.experiment = :key AND runs.point = due.point AND runs.replicate = due
 ORDER BY due.due_ms, due.point, due.replicate, runs.attempt;
 
 -- name: due_counts
--- The number of pending runs that are due, for each of some experiments. Counting stops at a limit.
+-- How many runs of each of some experiments are pending and due, counted no further than a limit.
 SELECT wanted.value, (
   SELECT count(*) FROM (
     SELECT 1 FROM runs WHERE experiment = wanted.value AND state = 'pending' AND due_ms <= :now_ms LIMIT :most
@@ -104,7 +104,7 @@ SELECT wanted.value, (
 ) FROM json_each(:keys) AS wanted;
 
 -- name: next_due
--- The earliest due time, after a given time, of the pending runs of running experiments.
+-- When the next pending run of a running experiment falls due, of those that are not due at a time.
 SELECT min((
   SELECT due_ms FROM runs
   WHERE runs.experiment = experiments.key AND runs.state = 'pending' AND due_ms > :after_ms
@@ -112,7 +112,7 @@ SELECT min((
 )) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
 
 -- name: last_due
--- The latest due time of the pending runs of running experiments.
+-- When the last pending run of a running experiment falls due.
 SELECT max((
   SELECT max(due_ms) FROM runs WHERE runs.experiment = experiments.key AND runs.state = 'pending'
 )) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
@@ -126,7 +126,7 @@ WHERE runs.experiment = json_extract(wanted.value, '$[0]')
 ORDER BY runs.experiment, runs.point, runs.replicate, runs.attempt;
 
 -- name: open_jobs
--- All attempts of the jobs that have an open attempt, in order.
+-- All attempts of the jobs that have an open one, in order.
 WITH open AS MATERIALIZED (
   SELECT DISTINCT point, replicate FROM runs
   WHERE experiment = :key AND state IN ('submitting', 'submitted', 'running')
@@ -136,12 +136,11 @@ WHERE runs.experiment = :key AND runs.point = open.point AND runs.replicate = op
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
 -- name: awaiting
--- The completed runs whose jobs wait for metrics.
+-- The runs whose jobs wait for metrics.
 SELECT * FROM runs WHERE experiment = :key AND waiting = 'awaiting' ORDER BY point, replicate;
 
 -- name: to_retry
--- All attempts of the jobs that `retry` retries, after a given job, in order. These are the jobs that failed or were
--- lost, and those that were cancelled because too many others had failed.
+-- All attempts of jobs that failed, were lost, or were dropped since too many others had failed, after a place, in order.
 WITH failed AS MATERIALIZED (
   SELECT point, replicate FROM runs
   WHERE experiment = :key AND current = 1 AND (point, replicate) > (:point, :replicate)
@@ -154,11 +153,11 @@ WHERE runs.experiment = :key AND runs.point = failed.point AND runs.replicate = 
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
 -- name: request
--- One requested change.
+-- A change that was asked for.
 SELECT request_id, experiment, verb, body, received_ms, answer FROM requests WHERE request_id = :request_id;
 
 -- name: open_requests
--- An experiment's requested changes that are not carried out yet, oldest first.
+-- Changes of an experiment that are not carried out yet, oldest first.
 SELECT request_id, experiment, verb, body, received_ms, answer FROM requests
 WHERE experiment = :key AND answer IS NULL ORDER BY received_ms, request_id;
 
@@ -173,11 +172,11 @@ WHERE points.experiment = :key AND points.point = wanted.value;
 SELECT point FROM points WHERE experiment = :key AND point > :after_point ORDER BY point LIMIT :limit;
 
 -- name: results
--- The current runs of ended jobs, in the order in which the jobs ended.
+-- Ended jobs in the order of their end.
 SELECT * FROM runs WHERE experiment = :key AND ended_seq > :after_seq ORDER BY ended_seq LIMIT :limit;
 
 -- name: jobs_page
--- A page of current runs or of all attempts, optionally only those that a status counts under a given state.
+-- A page of standing runs, or of all attempts, by what a status counts them as.
 SELECT * FROM runs
 WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :attempt)
   AND (current = 1 OR :attempts)
@@ -187,8 +186,7 @@ WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :
 ORDER BY point, replicate, attempt LIMIT :limit;
 
 -- name: durations
--- The durations of the last completed runs of the latest experiments, newest first. `same_base` says whether the
--- experiment has this base configuration.
+-- How long the last completed runs of the latest experiments took, newest first, and whether their base was this one.
 WITH latest AS MATERIALIZED (
   SELECT key, ended_seq, plans.base = :base AS same_base FROM experiments JOIN plans ON plans.experiment = experiments.key
   WHERE ended_seq > 0 ORDER BY key DESC LIMIT :experiments
@@ -204,16 +202,16 @@ ORDER BY latest.key DESC, runs.ended_seq DESC;
 SELECT simulation_id, subject, seq, received_ms, data FROM parked_events ORDER BY id;
 
 -- name: parked_of
--- The parked events of some experiments, oldest first. A run's id begins with the id of its experiment.
+-- Those of some experiments, which their names begin with, oldest first.
 SELECT simulation_id, subject, seq, received_ms, data FROM parked_events WHERE id IN (
   SELECT parked_events.id FROM json_each(:experiments) AS wanted CROSS JOIN parked_events
   WHERE simulation_id >= wanted.value || '-p' AND simulation_id < wanted.value || '-q'
 ) ORDER BY id;
 
 -- name: any_parked
--- Whether any event is parked.
+-- Whether there are any.
 SELECT 1 FROM parked_events LIMIT 1;
 
 -- name: remembered
--- One remembered value.
+-- A fact about the outside.
 SELECT value FROM remembered WHERE name = :name;
