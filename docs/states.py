@@ -1,4 +1,4 @@
-"""The page of states (docs/state-machine.md), made from the tables in `ems_worker/core`."""
+"""Generates docs/state-machine.md from the tables in `ems_worker/core/lifecycle`."""
 
 import inspect
 import itertools
@@ -14,17 +14,69 @@ from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 _MEMBER = re.compile(r"^\s+([A-Z_]+) = \"[a-z_]+\"  # (.+)$", re.M)
 
 
+_PAGE = """\
+# States
+
+An experiment consists of jobs, and a run is one attempt at a job. This page lists their states and what moves them from
+one state to the next. `make docs` generates it from the tables in `ems_worker/core/lifecycle`; a test checks that it is
+current.
+
+## A run
+
+A run only moves forward, and terminal states are final. The exception is `lost`: the end of a lost run may still be
+reported.
+
+{run_diagram}
+{run_states}
+{run_events}
+The next table shows what each event does in each state: the next state in bold, or else the effect of the event.
+
+{run_transitions}
+{run_effects}
+A `fail` of the kind `stopped` confirms a STOP. Its meaning depends on the reason for the STOP. At the time limit, the
+run failed with the kind `timeout`. If the run was unwanted, it was cancelled.
+
+## A job
+
+A job is completed by the first attempt that completes; its other open attempts are then stopped. While that attempt
+lacks metrics that are still to come, the job is `awaiting_metrics`; it fails if they don't arrive in time. A job
+without a completed attempt has the state of its last attempt.
+
+A failed or lost attempt is followed by another one if the job has attempts left, the kind of failure is in `retry_on`,
+and the orchestrator didn't report `retryable: false`.
+
+## An experiment
+
+{experiment_diagram}
+{experiment_states}
+{experiment_events}
+The next table shows the state that each event leads to. A dash marks an event that has no effect in that state.
+
+{experiment_transitions}
+## Answers to a start command
+
+The first table maps the gRPC status of the orchestrator's answer to an outcome. The second one explains the outcomes.
+
+| gRPC status | outcome |
+| --- | --- |
+{status_codes}
+{outcomes}"""
+
+
 def remarks(kind: type[StrEnum]) -> Mapping[str, str]:
-    """What the source says beside each member."""
+    """The comment beside each member in the source."""
     return {kind[name].value: remark for name, remark in _MEMBER.findall(inspect.getsource(kind))}
 
 
-def members(kind: type[StrEnum], first: str) -> list[str]:
-    said = remarks(kind)
-    return [f"| {first} | meaning |", "| --- | --- |", *(f"| `{one.value}` | {said[one.value]} |" for one in kind), ""]
+def members(kind: type[StrEnum], name: str, meaning: str = "meaning") -> list[str]:
+    """A table of the members with their comments; `name` and `meaning` are its headings."""
+    remark_of = remarks(kind)
+    rows = [f"| `{member.value}` | {remark_of[member.value]} |" for member in kind]
+    return [f"| {name} | {meaning} |", "| --- | --- |", *rows, ""]
 
 
 def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[str]) -> list[str]:
+    """A Mermaid diagram of the edges, each with the events that take it."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
     lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in edges.items()]
     lines += [f"    {state} --> [*]" for state in ended]
@@ -32,6 +84,7 @@ def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[
 
 
 def run_edges() -> dict[tuple[str, str], list[str]]:
+    """The events that move a run, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
     for (state, event), transition in transitions.TRANSITIONS.items():
         if transition.to is not None:
@@ -40,8 +93,9 @@ def run_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def experiment_edges() -> dict[tuple[str, str], list[str]]:
+    """The events that move an experiment, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
-    # The table's own order differs from run to run: part of it is made from a set.
+    # The order of the table itself differs between processes, because part of it is built from a set.
     for state, event in itertools.product(ExperimentState, ExperimentEvent):
         if (to := experiment.TRANSITIONS[state, event]) is not None:
             edges.setdefault((state.value, to.value), []).append(event.value)
@@ -49,6 +103,7 @@ def experiment_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def run_table() -> list[str]:
+    """The effect of each event in each state of a run."""
     lines = [f"| state | {' | '.join(RunEvent)} |", f"| --- |{' --- |' * len(RunEvent)}"]
     for state in RunState:
         cells = []
@@ -60,6 +115,7 @@ def run_table() -> list[str]:
 
 
 def experiment_table() -> list[str]:
+    """The next state after each event in each state of an experiment."""
     lines = [f"| state | {' | '.join(ExperimentEvent)} |", f"| --- |{' --- |' * len(ExperimentEvent)}"]
     for state in ExperimentState:
         cells = [experiment.TRANSITIONS[state, event] for event in ExperimentEvent]
@@ -69,48 +125,26 @@ def experiment_table() -> list[str]:
 
 def text() -> str:
     """The whole page."""
-    codes = [f"| {code} | {meaning} |" for code, meaning in OUTCOMES.items()]
-    verdicts = [one for one in members(Effect, "effect") if one]
-    lines = [
-        "# States",
-        "",
-        "This page is generated from the tables in `ems_worker/core` by `make docs`; a test holds it against them.",
-        "",
-        "## A run",
-        "",
-        "One attempt at a job. Its rank never falls, and terminal states stay, but for `lost`, whose end may still "
-        "be heard of.",
-        "",
-        *diagram(run_edges(), RunState.PENDING, [state for state in RunState if state in transitions.TERMINAL]),
-        *members(RunState, "state"),
-        *members(RunEvent, "event"),
-        "What each event does in each state: the state it leads to, else the effect on it.",
-        "",
-        *run_table(),
-        *verdicts,
-        "",
-        "A confirmed STOP (`fail` of kind `stopped`) means what it was sent for: at the time limit the run failed, "
-        "kind `timeout`; as unwanted it was cancelled.",
-        "",
-        "## A job",
-        "",
-        "A job is completed with its first completed attempt; other open attempts are stopped then. Else it is in "
-        "the state of its last attempt. A failed or lost attempt gets a next one while tries are left, its kind is "
-        "in `retry_on`, and the orchestrator didn't say `retryable: false`.",
-        "",
-        "## An experiment",
-        "",
-        *diagram(experiment_edges(), ExperimentState.ACCEPTED, [s for s in ExperimentState if s in experiment.ENDED]),
-        *members(ExperimentState, "state"),
-        *members(ExperimentEvent, "event"),
-        *experiment_table(),
-        "## Answers to a start command",
-        "",
-        "| gRPC status | meaning |",
-        "| --- | --- |",
-        *codes,
-        f"| anything else | {Outcome.UNKNOWN} |",
-        "",
-        *members(Outcome, "meaning"),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
+    outcomes = [f"| {code} | {outcome} |" for code, outcome in OUTCOMES.items()]
+    outcomes += [f"| anything else | {Outcome.UNKNOWN} |", ""]
+    moved_by = "what moves it on, and what a crash means"
+    parts = {
+        "run_diagram": diagram(
+            run_edges(), RunState.PENDING, [state for state in RunState if state in transitions.TERMINAL]
+        ),
+        "run_states": members(RunState, "state", moved_by),
+        "run_events": members(RunEvent, "event"),
+        "run_transitions": run_table(),
+        "run_effects": members(Effect, "effect"),
+        "experiment_diagram": diagram(
+            experiment_edges(),
+            ExperimentState.ACCEPTED,
+            [state for state in ExperimentState if state in experiment.ENDED],
+        ),
+        "experiment_states": members(ExperimentState, "state", moved_by),
+        "experiment_events": members(ExperimentEvent, "event"),
+        "experiment_transitions": experiment_table(),
+        "status_codes": outcomes,
+        "outcomes": members(Outcome, "outcome"),
+    }
+    return _PAGE.format_map({name: "\n".join(lines) for name, lines in parts.items()})

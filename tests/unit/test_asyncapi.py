@@ -51,7 +51,7 @@ def test_it_is_asyncapi(validator: jsonschema.Draft7Validator) -> None:
     ("part", "key", "value"),
     [
         ("channels", "statuses", {"adress": "x"}),
-        ("operations", "tellStatus", {"action": "shout"}),
+        ("operations", "publishStatus", {"action": "shout"}),
         ("info", "title", 1),
     ],
 )

@@ -1,9 +1,9 @@
 -- The manifest's first schema. Times are milliseconds since the Unix epoch; JSON is text.
--- docs/manifest.md explains the views, which are the contract; the tables are the worker's own and may change.
+-- docs/manifest.md explains the views, which are a contract; the tables are internal and may change.
 
-PRAGMA application_id = 0x454d5357;  -- 'EMSW': tells this file from any other program's database
+PRAGMA application_id = 0x454d5357;  -- 'EMSW': distinguishes this file from other programs' databases
 
--- One plan message each, and what was decided about it.
+-- One row for each plan message and the decision on it.
 CREATE TABLE submissions (
   stream_created_ns INTEGER NOT NULL,
   seq INTEGER NOT NULL,
@@ -17,7 +17,7 @@ CREATE TABLE submissions (
   plan_sha TEXT,
   publisher TEXT,
   reply_to TEXT,
-  -- Of the plan's bytes, where the same bytes again are the same plan.
+  -- SHA-256 of an accepted plan's bytes as sent, if the same bytes always mean the same plan.
   digest BLOB CHECK (digest IS NULL OR length(digest) = 32),
   published INTEGER NOT NULL DEFAULT 0 CHECK (published IN (0, 1)),
   PRIMARY KEY (stream_created_ns, seq, stored_ms),
@@ -27,10 +27,10 @@ CREATE TABLE submissions (
 CREATE INDEX submissions_unpublished ON submissions (received_ms, stream_created_ns, seq) WHERE published = 0;
 CREATE INDEX submissions_digest ON submissions (digest) WHERE digest IS NOT NULL;
 CREATE INDEX submissions_accepted ON submissions (experiment_id) WHERE verdict = 'accepted';
--- What may be dropped once its message can't be delivered any more.
+-- The decisions that may be deleted once their messages can't be delivered again.
 CREATE INDEX submissions_passing ON submissions (stream_created_ns, seq) WHERE verdict <> 'accepted' AND published = 1;
 
--- An experiment's identity and all that changes. Written often, so it stays small: see plans.
+-- The identity of each experiment, and everything that changes. Rows are written often and stay small: see plans.
 CREATE TABLE experiments (
   key INTEGER PRIMARY KEY,
   experiment_id TEXT NOT NULL UNIQUE,
@@ -49,7 +49,7 @@ CREATE TABLE experiments (
   round INTEGER NOT NULL DEFAULT 1 CHECK (round >= 1),
   revision INTEGER NOT NULL DEFAULT 0,
   published_revision INTEGER NOT NULL DEFAULT 0,
-  -- The first revision of a status that can tell of the present state.
+  -- The first revision of a status that can report the current state.
   state_revision INTEGER NOT NULL DEFAULT 0,
   ended_seq INTEGER NOT NULL DEFAULT 0,
   published_seq INTEGER NOT NULL DEFAULT 0,
@@ -65,30 +65,30 @@ CREATE TABLE experiments (
   CONSTRAINT expanded_points_exist CHECK (expanded_points BETWEEN 0 AND points)
 ) STRICT;
 
--- What a worker takes up at its start.
+-- The experiments that a worker loads at its start.
 CREATE INDEX experiments_unfinished ON experiments (key)
   WHERE finished_ms IS NULL OR published_seq < ended_seq
     OR published_revision < revision OR published_revision < state_revision;
 
--- What never changes of an experiment and may be large: an update of experiments would rewrite it each time.
+-- The parts of an experiment that never change and may be large; every update of experiments would rewrite them.
 CREATE TABLE plans (
   experiment INTEGER PRIMARY KEY REFERENCES experiments (key),
   description TEXT,
   tags TEXT NOT NULL,
   parameters TEXT,
-  -- W3C Trace Context of the plan's message: goes on with its runs and results.
+  -- W3C Trace Context of the plan's message, which its runs and results carry as well.
   traceparent TEXT,
   plan BLOB NOT NULL,
   base TEXT NOT NULL
 ) STRICT;
 
--- The last status of each experiment, as published: what is shown of those that ended long ago.
+-- The last published status of each experiment, to show experiments that ended long ago.
 CREATE TABLE statuses (
   experiment INTEGER PRIMARY KEY REFERENCES experiments (key),
   document TEXT NOT NULL
 ) STRICT;
 
--- Parameters once a point, for all its replicates.
+-- Parameters, stored once for all replicates of a point.
 CREATE TABLE points (
   experiment INTEGER NOT NULL REFERENCES experiments (key),
   point INTEGER NOT NULL CHECK (point >= 0),
@@ -98,7 +98,7 @@ CREATE TABLE points (
   PRIMARY KEY (experiment, point)
 ) STRICT, WITHOUT ROWID;
 
--- One attempt at a job each. The simulation id is a function of the key and not stored.
+-- One row for each attempt at a job. The simulation id is a function of the key and is not stored.
 CREATE TABLE runs (
   experiment INTEGER NOT NULL,
   point INTEGER NOT NULL,
@@ -118,7 +118,7 @@ CREATE TABLE runs (
   retryable INTEGER,
   metrics TEXT,
   artifacts TEXT,
-  -- What the completed run still lacks: metrics that come by events of their own.
+  -- What a completed run still lacks: metrics that arrive in separate events.
   waiting TEXT,
   model_version TEXT,
   config_sha BLOB CHECK (config_sha IS NULL OR length(config_sha) = 32),
@@ -146,7 +146,7 @@ CREATE INDEX runs_open ON runs (experiment, point, replicate) WHERE state IN ('s
 CREATE INDEX runs_awaiting ON runs (experiment, point, replicate) WHERE waiting = 'awaiting';
 CREATE UNIQUE INDEX runs_ended ON runs (experiment, ended_seq) WHERE ended_seq IS NOT NULL;
 
--- Events of runs that are not known (yet), oldest first.
+-- Events of unknown runs; the run may become known later.
 CREATE TABLE parked_events (
   id INTEGER PRIMARY KEY,
   simulation_id TEXT NOT NULL,
@@ -159,7 +159,7 @@ CREATE TABLE parked_events (
 
 CREATE INDEX parked_events_received ON parked_events (received_ms);
 
--- Changes that were asked for, each once: `answer` is null until it is carried out.
+-- Requested changes, one row for each request id. `answer` is null until the change is carried out.
 CREATE TABLE requests (
   request_id TEXT PRIMARY KEY,
   experiment INTEGER NOT NULL REFERENCES experiments (key),
@@ -171,16 +171,16 @@ CREATE TABLE requests (
 
 CREATE INDEX requests_open ON requests (experiment) WHERE answer IS NULL;
 
--- What the worker remembers about the outside.
+-- What the worker remembers about the streams and other external state.
 CREATE TABLE remembered (
   name TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The broker's consumers are marked with it, so that another worker can't take them by mistake.
+-- The broker's consumers are marked with this identity, so that another worker can't use them by mistake.
 INSERT INTO remembered (name, value) VALUES ('identity', lower(hex(randomblob(16))));
 
--- The views. Times are RFC 3339 in UTC; a run's name is made of its key.
+-- The views. Times are RFC 3339 in UTC; a run's id is derived from its key.
 CREATE VIEW v_experiments AS
 SELECT
   experiment_id, name AS experiment_name, "group", state, reason, round, points, jobs, replicates, expanded_points,
@@ -213,7 +213,7 @@ FROM experiments
 CROSS JOIN points ON points.experiment = experiments.key
 CROSS JOIN runs ON runs.experiment = experiments.key AND runs.point = points.point;
 
--- The run that stands for each job.
+-- The current run of each job.
 CREATE VIEW v_jobs AS
 SELECT
   experiment_id, experiment_name, "group", simulation_id, point, replicate, attempt, attempts, seed,
@@ -223,13 +223,13 @@ SELECT
   submitted_at, started_at, finished_at, duration_seconds, config_sha, model_version, ended_seq, job_revision
 FROM v_runs WHERE current = 1;
 
--- Every metric of every completed job, a line each.
+-- One row for each metric of a completed job.
 CREATE VIEW v_metrics AS
 SELECT experiment_id, simulation_id, point, replicate, seed, measured.key AS metric, measured.value
 FROM v_jobs CROSS JOIN json_each(v_jobs.metrics) AS measured
 WHERE state = 'completed';
 
--- Every tracked metric of every completed job, null where the job lacks it.
+-- One row for each completed job and tracked metric; null if the job lacks the metric.
 CREATE VIEW v_tracked AS
 SELECT experiment_id, point, replicate, tracked.value AS metric, measured.value
 FROM experiments
@@ -238,8 +238,9 @@ CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
 WHERE current = 1 AND runs.state = 'completed' AND waiting IS NULL;
 
--- The tracked metrics of each point over its completed jobs. The variance is of the deviations from the mean, since sums
--- of squares lose all their digits; its root is Newton's, from above, since not every SQLite has sqrt.
+-- The tracked metrics of each point, aggregated over its completed jobs. The variance is computed from the deviations
+-- from the mean, because sums of squares lose precision. Newton's method, from above, gives the square root, because
+-- not every SQLite has sqrt.
 CREATE VIEW v_point_metrics AS
 SELECT
   experiment_id, point, metric, n, mean,
@@ -259,7 +260,7 @@ FROM (
   FROM v_tracked GROUP BY experiment_id, point, metric
 ) AS whole;
 
--- A line a point: its jobs by what a status counts them as.
+-- One row for each point, with its jobs counted as in a status.
 CREATE VIEW v_points AS
 SELECT
   experiment_id, name AS experiment_name, "group", points.point, params, labels, run_id_suffix,
