@@ -56,9 +56,16 @@ def read(argument: str, allow_files_from: Sequence[Path] | None = None) -> PlanF
 
 
 def check(file: PlanFile) -> plan_check.Checked:
-    """Validates as the worker does, all but what only it knows. Raises PlanRejected with everything that is wrong."""
+    """Checks a plan by the steps that the worker takes, not knowing its limits or its orchestrator.
+
+    Raises PlanRejected with every problem found.
+    """
     try:
-        return plan_check.check(file.data, yaml_reader, lambda path: _read_base(file, path))
+        checked = plan_check.read(file.data, yaml_reader, lambda path: _read_base(file, path))
+        *_, checked = plan_check.steps(
+            checked, file.data, yaml_reader, plan_check.Platform(), checked.plan.experiment_id or ""
+        )
+        return checked
     except errors.Unreadable as error:
         raise errors.PlanRejected([errors.Problem("unreadable", "", str(error))]) from error
 

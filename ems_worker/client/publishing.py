@@ -4,7 +4,6 @@ store. The worker tells them apart by itself."""
 import asyncio
 import base64
 import gzip
-import hashlib
 import json
 import re
 import uuid
@@ -17,6 +16,7 @@ import nats.js.errors
 
 from ems_worker import errors
 from ems_worker.client import connection
+from ems_worker.core import digests
 
 SUBJECT = "ems.experiment.submit"
 BUCKET = "EMS_PLAN_OBJECTS"
@@ -102,7 +102,7 @@ async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
             f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} takes {link.client.max_payload:,} "
             f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run): it creates it"
         ) from missing
-    digest = f"SHA-256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()}"
+    digest = digests.text(digests.of(data))
     info = {
         "name": name,
         "bucket": BUCKET,

@@ -19,7 +19,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Reader
+from ems_worker.service.intake.check import Platform, Reader
 from ems_worker.service.intake.examination import Examiner
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.reasons import Reasons
@@ -115,11 +115,10 @@ class Queries:
         """What intake would decide, as far as that can be told from the plan alone; with a guess if it is valid."""
         try:
             async with self._examiner.examine(data) as examined:
-                outline = await examined.suit(await examined.outline(), self._versions.told)
-                count = outline.count
-                while (settled := await examined.settle()) is not None:
-                    count = settled
-                await examined.fit("", self._message_limit())
+                outline = await examined.outline()
+                platform = Platform(model_version=self._versions.told, message_limit=self._message_limit())
+                async for step in examined.steps("", platform):
+                    outline = step
                 past = await self._manifest.durations(await examined.base())
         except errors.PlanRejected as error:
             return self._refused(error.problems)
@@ -128,13 +127,13 @@ class Queries:
         document = documents.decision(
             Verdict.ACCEPTED,
             experiment_id=outline.experiment_id,
-            points=count.points,
-            jobs=count.jobs,
+            points=outline.count.points,
+            jobs=outline.count.jobs,
             plan_sha=outline.plan_sha,
             warnings=outline.warnings,
         )
         slots = min(self._slots(), outline.max_concurrent or self._slots())
-        return documents.encode({**document, "estimate": estimate.estimate(past, count.jobs, slots)})
+        return documents.encode({**document, "estimate": estimate.estimate(past, outline.count.jobs, slots)})
 
     def _refused(self, problems: Sequence[errors.Problem]) -> bytes:
         return documents.encode({**documents.decision(Verdict.REJECTED, errors=problems), "estimate": None})

@@ -92,7 +92,7 @@ async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site:
         with pytest.raises(errors.Unreadable):
             event_codec.decode(event.subject, event.data)
         with pytest.raises(errors.PlanRejected):
-            check.check(plan.data, yaml_reader, check.refuse_base)
+            check.read(plan.data, yaml_reader, check.refuse_base)
         assert await broker.publish_latest("ems.experiment.status.other", b'{"revision": 1}', 1)
 
 

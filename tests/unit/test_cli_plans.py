@@ -204,3 +204,14 @@ def test_warnings_that_only_the_worker_has_are_told_with_its_decision(capsys: py
     assert shown.out == "x: accepted, 1 points, 1 jobs\n"
     assert shown.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
     assert "known" not in shown.err
+
+
+def test_what_only_the_orchestrator_knows_is_a_warning(tmp_path: Path) -> None:
+    """Its model version, and whether it takes start commands larger than gRPC's default."""
+    text = PLAN + "\nmodel_version: reef-2\n"
+    checked = plans.check(plan_file(tmp_path, text, f"layer:\n  food: 1.0\n  long: {'x' * 4_194_200}\n"))
+    version, size = checked.plan.warnings
+    assert (version.code, version.line, version.column) == ("model_version", 5, 16)
+    assert "not checked" in version.message
+    assert size.code == "configuration_too_large"
+    assert "4,194,304" in size.message

@@ -10,6 +10,8 @@ from ems_worker.core.points import plan, render, space
 
 JSON = canonical.JSON
 
+# What gRPC servers take unless they are configured otherwise.
+DEFAULT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 # Ids, digest, seed and the framing of a start command, each field with its tag and length.
 _ENVELOPE: Final = 512
 _FRAME: Final = 8

@@ -24,6 +24,7 @@ from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.base.replies import Replies
 from ems_worker.service.base.versions import Versions
 from ems_worker.service.intake import contents, submissions
+from ems_worker.service.intake.check import Platform
 from ems_worker.service.intake.examination import Examined, Examiner, Outline
 
 log = structlog.get_logger()
@@ -251,17 +252,15 @@ class Intake:
     async def _examine(
         self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
     ) -> Outline:
-        """A plan that isn't here yet, with its exact count; what is quickly found wrong is found first."""
-        outline = await examined.suit(outline, self._versions.told)
-        told = self._clock.monotonic()
-        # A step at a time: between two of them the thread is free for others, and the worker may end.
-        while (count := await examined.settle()) is not None:
-            outline = replace(outline, count=count)
+        """Checks a plan whose experiment is new; the outline has its exact count."""
+        platform = Platform(model_version=self._versions.told, message_limit=self._message_limit())
+        reported = self._clock.monotonic()
+        # Between two steps the thread is free for others, and the worker may end.
+        async for outline in examined.steps(experiment_id, platform):
             if quick and not outline.settled:
                 self._admit_slow(rate.publisher(message.subject))
                 raise _TakesLongError(experiment_id)
-            if (now := self._clock.monotonic()) - told > _WORKING_SECONDS:
-                told = now
+            if (now := self._clock.monotonic()) - reported > _WORKING_SECONDS:
+                reported = now
                 await self._broker.working([message])
-        await examined.fit(experiment_id, self._message_limit())
         return outline

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.points import plan, render, space
+from ems_worker.core.points import largest, plan, render, space
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import Count
 from ems_worker.core.records import NewExperiment
@@ -56,18 +56,11 @@ def refuse_base(path: str) -> bytes:
     )
 
 
-def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
-    """Reads and validates a plan, exactly as intake does, which may take half a minute.
+def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
+    """Reads and parses a plan; the count may be a bound, and `steps` are still to be done.
 
     Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
     """
-    checked = read(data, reader, read_base)
-    *_, count = settling(checked, data, reader, max_jobs)
-    return replace(checked, count=count)
-
-
-def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
-    """As `check`, all but what takes its time: `settling` is still to be done, and the count may be a bound."""
     document = reader.read_plan(data)
     try:
         path = plan.base_reference(document.data)
@@ -81,30 +74,57 @@ def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
     return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
 
 
-def settling(checked: Checked, data: bytes, reader: Reader, max_jobs: int | None) -> Iterator[Count]:
-    """`core.space.settling` of a plan that was read, its problems in their places."""
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The platform that a plan is checked against; what is not known leads to a warning in place of a rejection.
+
+    `max_jobs`: the worker's limit; None: unlimited, or not known. `model_version`: what the orchestrator reports; empty
+    or None: not known. `message_limit`: the largest start command that it takes, in bytes; None: not known.
+    """
+
+    max_jobs: int | None = None
+    model_version: str | None = None
+    message_limit: int | None = None
+
+
+def steps(checked: Checked, data: bytes, reader: Reader, platform: Platform, experiment_id: str) -> Iterator[Checked]:
+    """Checks a plan that was read, a step of bounded time at a time; the last value has the exact count.
+
+    Every check of a plan takes these steps: at intake, in `ems.api.validate`, and offline. The plan's experiment gets
+    this id, empty if that is not known yet. Raises errors.PlanRejected, with problems located in `data`.
+    """
+
+    def located(problem: Problem) -> tuple[Problem, ...]:
+        return reader.place([problem], reader.read_plan(data))
+
+    def warned(problem: Problem) -> Checked:
+        return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *located(problem))))
+
+    if (mismatch := _version_problem(checked.plan, platform.model_version)) is not None:
+        if platform.model_version:
+            raise errors.PlanRejected(located(mismatch))
+        checked = warned(mismatch)
     try:
         # What is recorded has to be exact: points are numbered, and jobs are waited for.
-        yield from space.settling(checked.plan, max_jobs)
+        for count in space.settling(checked.plan, platform.max_jobs):
+            checked = replace(checked, count=count)
+            yield checked
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.place(error.problems, reader.read_plan(data))) from None
+    limit = platform.message_limit
+    if (oversize := largest.over(checked.plan, experiment_id, limit or largest.DEFAULT_LIMIT_BYTES)) is not None:
+        if limit is not None:
+            raise errors.PlanRejected(located(oversize))
+        yield warned(oversize)
 
 
-def suited(checked: Checked, data: bytes, reader: Reader, told: str | None) -> Checked:
-    """A plan for the model that the orchestrator runs; with a warning where that isn't `told` (empty or None).
-
-    Raises errors.PlanRejected where it runs another version.
-    """
-    asked = checked.plan.model_version
-    if asked is None or asked == told:
-        return checked
-    runs = f"runs {told!r}" if told else "tells none now: this isn't checked"
-    words = f"the plan is for model version {asked!r}, and the orchestrator {runs}"
-    one = Problem("model_version", "model_version", words, place=("model_version",))
-    placed = reader.place([one], reader.read_plan(data))
-    if told:
-        raise errors.PlanRejected(placed)
-    return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *placed)))
+def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
+    required = parsed.model_version
+    if required is None or required == reported:
+        return None
+    runs = f"runs {reported!r}" if reported else "hasn't reported its version, so this is not checked"
+    message = f"the plan is for model version {required!r}, and the orchestrator {runs}"
+    return Problem("model_version", "model_version", message, place=("model_version",))
 
 
 def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What comes out is plain values, so that it can happen in another process: see `Examiner`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.points import largest, plan
+from ems_worker.core.points import plan
 from ems_worker.core.points.space import Count
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Checked, ReadBase, Reader
+from ems_worker.service.intake.check import Checked, Platform, ReadBase, Reader
 
 # How many of the paths in which two plans differ a conflict names.
 _MOST_NAMED = 10
@@ -61,6 +61,30 @@ class Tools:
     max_jobs: int | None
 
 
+def _outline(checked: Checked) -> Outline:
+    parsed = checked.plan
+    ranked = next((metric for metric in parsed.metrics if metric.goal is not None), None)
+    return Outline(
+        experiment_id=parsed.experiment_id,
+        experiment_name=parsed.experiment_name,
+        description=parsed.description,
+        group=parsed.group,
+        tags=parsed.tags,
+        plan_sha=checked.plan_sha,
+        count=checked.count,
+        settled=parsed.grid.settled,
+        replicates=parsed.replicates,
+        max_concurrent=parsed.limits.max_concurrent,
+        priority=parsed.limits.priority,
+        by_itself=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
+        parameters={parameter.name: ".".join(map(str, parameter.path)) for parameter in parsed.parameters},
+        metrics=tuple(metric.name for metric in parsed.metrics),
+        goal_metric=None if ranked is None else ranked.name,
+        goal=None if ranked is None else ranked.goal,
+        warnings=parsed.warnings,
+    )
+
+
 class Examination:
     """The examination of one message's bytes: `outline` first, then the others in any order.
 
@@ -72,7 +96,8 @@ class Examination:
         self._tools = tools
         self._plan = b""
         self._checked: Checked | None = None
-        self._settling: Iterator[Count] | None = None
+        self._outline: Outline | None = None
+        self._steps: Iterator[Checked] = iter(())
 
     @property
     def checked(self) -> Checked:
@@ -85,42 +110,21 @@ class Examination:
         self._plan = self._tools.unpack(self._packed, self._tools.most_bytes)
         self._packed = b""
         self._checked = check.read(self._plan, self._tools.reader, self._tools.read_base)
-        parsed = self._checked.plan
-        ranked = next((metric for metric in parsed.metrics if metric.goal is not None), None)
-        return Outline(
-            experiment_id=parsed.experiment_id,
-            experiment_name=parsed.experiment_name,
-            description=parsed.description,
-            group=parsed.group,
-            tags=parsed.tags,
-            plan_sha=self._checked.plan_sha,
-            count=self._checked.count,
-            settled=parsed.grid.settled,
-            replicates=parsed.replicates,
-            max_concurrent=parsed.limits.max_concurrent,
-            priority=parsed.limits.priority,
-            by_itself=parsed.experiment_id is not None and plan.base_reference(self._checked.data) is None,
-            parameters={one.name: ".".join(str(step) for step in one.path) for one in parsed.parameters},
-            metrics=tuple(metric.name for metric in parsed.metrics),
-            goal_metric=None if ranked is None else ranked.name,
-            goal=None if ranked is None else ranked.goal,
-            warnings=parsed.warnings,
-        )
+        self._outline = _outline(self._checked)
+        return self._outline
 
-    def suit(self, told: str | None) -> tuple[Problem, ...]:
-        """The plan's warnings, knowing which version of the model the orchestrator tells."""
-        self._checked = check.suited(self.checked, self._plan, self._tools.reader, told)
-        return self._checked.plan.warnings
+    def begin(self, experiment_id: str, platform: Platform) -> None:
+        """Prepares the steps by which the plan is checked (`check.steps`)."""
+        platform = replace(platform, max_jobs=self._tools.max_jobs)
+        self._steps = check.steps(self.checked, self._plan, self._tools.reader, platform, experiment_id)
 
-    def settle(self) -> Count | None:
-        """A step of counting: the count so far, exact in the end; None after that."""
-        if self._settling is None:
-            self._settling = check.settling(self.checked, self._plan, self._tools.reader, self._tools.max_jobs)
-        return next(self._settling, None)
-
-    def over(self, experiment_id: str, limit: int) -> Problem | None:
-        """What is wrong where a start command would have more than `limit` bytes."""
-        return largest.over(self.checked.plan, experiment_id, limit)
+    def step(self) -> Outline | None:
+        """Takes the next step: the outline as it is known then; None after the last step."""
+        if (checked := next(self._steps, None)) is None:
+            return None
+        self._checked = checked
+        assert self._outline is not None
+        return replace(self._outline, count=checked.count, warnings=checked.plan.warnings)
 
     def conflict(self, existing: NewExperiment) -> Problem:
         """The experiment of this id has another plan: where they differ."""
@@ -162,20 +166,11 @@ class Examined:
         found: Outline = await self._call("outline")
         return found
 
-    async def suit(self, outline: Outline, told: str | None) -> Outline:
-        """The outline with the warnings of `Examination.suit`."""
-        return replace(outline, warnings=await self._call("suit", told))
-
-    async def settle(self) -> Count | None:
-        """As `Examination.settle`."""
-        found: Count | None = await self._call("settle")
-        return found
-
-    async def fit(self, experiment_id: str, limit: int | None) -> None:
-        """Raises errors.PlanRejected where a start command would have more than `limit` bytes, if there is one."""
-        over = None if limit is None else await self._call("over", experiment_id, limit)
-        if over is not None:
-            raise errors.PlanRejected([over])
+    async def steps(self, experiment_id: str, platform: Platform) -> AsyncIterator[Outline]:
+        """Checks the plan in steps of bounded time; the last outline has the exact count and all warnings."""
+        await self._call("begin", experiment_id, platform)
+        while (outline := await self._call("step")) is not None:
+            yield outline
 
     async def conflict(self, existing: NewExperiment) -> Problem:
         """As `Examination.conflict`."""
