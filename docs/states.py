@@ -1,4 +1,4 @@
-"""Generates docs/state-machine.md from the tables in `ems_worker/core`."""
+"""The page of states (docs/state-machine.md), made from the tables in `ems_worker/core`."""
 
 import inspect
 import itertools
@@ -15,19 +15,16 @@ _MEMBER = re.compile(r"^\s+([A-Z_]+) = \"[a-z_]+\"  # (.+)$", re.M)
 
 
 def remarks(kind: type[StrEnum]) -> Mapping[str, str]:
-    """The comment beside each member in the source."""
+    """What the source says beside each member."""
     return {kind[name].value: remark for name, remark in _MEMBER.findall(inspect.getsource(kind))}
 
 
 def members(kind: type[StrEnum], first: str) -> list[str]:
-    """A table of the members with their comments; `first` is the heading of the first column."""
-    meanings = remarks(kind)
-    rows = (f"| `{member.value}` | {meanings[member.value]} |" for member in kind)
-    return [f"| {first} | meaning |", "| --- | --- |", *rows, ""]
+    said = remarks(kind)
+    return [f"| {first} | meaning |", "| --- | --- |", *(f"| `{one.value}` | {said[one.value]} |" for one in kind), ""]
 
 
 def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[str]) -> list[str]:
-    """A Mermaid diagram of the edges, each with the events that take it."""
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {start}"]
     lines += [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in edges.items()]
     lines += [f"    {state} --> [*]" for state in ended]
@@ -35,7 +32,6 @@ def diagram(edges: Mapping[tuple[str, str], list[str]], start: str, ended: list[
 
 
 def run_edges() -> dict[tuple[str, str], list[str]]:
-    """The events that move a run, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
     for (state, event), transition in run.TRANSITIONS.items():
         if transition.to is not None:
@@ -44,9 +40,8 @@ def run_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def experiment_edges() -> dict[tuple[str, str], list[str]]:
-    """The events that move an experiment, by (state, next state)."""
     edges: dict[tuple[str, str], list[str]] = {}
-    # The order of the table itself differs between processes, because part of it is built from a set.
+    # The table's own order differs from run to run: part of it is made from a set.
     for state, event in itertools.product(ExperimentState, ExperimentEvent):
         if (to := experiment.TRANSITIONS[state, event]) is not None:
             edges.setdefault((state.value, to.value), []).append(event.value)
@@ -54,7 +49,6 @@ def experiment_edges() -> dict[tuple[str, str], list[str]]:
 
 
 def run_table() -> list[str]:
-    """The effect of each event in each state of a run."""
     lines = [f"| state | {' | '.join(RunEvent)} |", f"| --- |{' --- |' * len(RunEvent)}"]
     for state in RunState:
         cells = []
@@ -66,7 +60,6 @@ def run_table() -> list[str]:
 
 
 def experiment_table() -> list[str]:
-    """The next state after each event in each state of an experiment."""
     lines = [f"| state | {' | '.join(ExperimentEvent)} |", f"| --- |{' --- |' * len(ExperimentEvent)}"]
     for state in ExperimentState:
         cells = [experiment.TRANSITIONS[state, event] for event in ExperimentEvent]
@@ -77,33 +70,33 @@ def experiment_table() -> list[str]:
 def text() -> str:
     """The whole page."""
     codes = [f"| {code} | {meaning} |" for code, meaning in OUTCOMES.items()]
-    verdicts = [line for line in members(Verdict, "verdict") if line]
+    verdicts = [one for one in members(Verdict, "verdict") if one]
     lines = [
         "# States",
         "",
-        "This page is generated from the tables in `ems_worker/core` by `make docs`; a test checks that it is current.",
+        "This page is generated from the tables in `ems_worker/core` by `make docs`; a test holds it against them.",
         "",
         "## A run",
         "",
-        "A run is one attempt at a job. The rank of its state never decreases. Terminal states are final, except\n"
-        "`lost`: the end of a lost run may still be reported.",
+        "One attempt at a job. Its rank never falls, and terminal states stay, but for `lost`, whose end may still "
+        "be heard of.",
         "",
         *diagram(run_edges(), RunState.PENDING, [state for state in RunState if state in run.TERMINAL]),
         *members(RunState, "state"),
         *members(RunEvent, "event"),
-        "The effect of each event in each state: the next state in bold, or else the verdict on the event.",
+        "What each event does in each state: the state it leads to, else the verdict on it.",
         "",
         *run_table(),
         *verdicts,
         "",
-        "The meaning of a confirmed STOP (`fail` of kind `stopped`) depends on why STOP was sent. If the run exceeded\n"
-        "its time limit, it failed with kind `timeout`; if it was no longer wanted, it was cancelled.",
+        "A confirmed STOP (`fail` of kind `stopped`) means what it was sent for: at the time limit the run failed, "
+        "kind `timeout`; as unwanted it was cancelled.",
         "",
         "## A job",
         "",
-        "A job is completed when an attempt completes; other open attempts are then stopped. Otherwise it has the\n"
-        "state of its last attempt. A failed or lost attempt is followed by another one if attempts are left, its\n"
-        "kind is in `retry_on`, and the orchestrator didn't report `retryable: false`.",
+        "A job is completed with its first completed attempt; other open attempts are stopped then. Else it is in "
+        "the state of its last attempt. A failed or lost attempt gets a next one while tries are left, its kind is "
+        "in `retry_on`, and the orchestrator didn't say `retryable: false`.",
         "",
         "## An experiment",
         "",
