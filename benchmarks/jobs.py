@@ -1,9 +1,10 @@
-"""How many jobs a second the worker manages, and what one costs it: `python -m benchmarks.jobs`.
+"""Measures the worker's throughput in jobs per second, and its CPU time per job: `python -m benchmarks.jobs`.
 
-No-op jobs go the real way: a plan over NATS, the manifest on disk, commands over gRPC to an orchestrator in its own
-process that ends each run at once, events and results over JetStream. Beside it, in turns, the bare wire as the
-reference: the same commands to the same kind of server and the same events heard, with nothing recorded anywhere.
-Prints a line a turn and the medians; `--json` prints those as JSON.
+No-op jobs take the complete path: a plan over NATS, the manifest on disk, commands over gRPC to an orchestrator in its
+own process that ends each run at once, events and results over JetStream. As a reference, the bare wire is measured in
+alternation: the same commands to the same kind of server and the same events received, with nothing recorded.
+
+Prints one line per turn, and the medians; `--json` prints the medians as JSON.
 """
 
 import argparse
@@ -35,7 +36,7 @@ _CONFIG = b"world: {width: 60, height: 40}\n"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One measurement. Seconds are of the whole; CPU is of the measured process alone."""
+    """The result of one turn: the total elapsed time, and the CPU time of the measured process alone."""
 
     jobs: int
     wall_seconds: float
@@ -51,13 +52,13 @@ class Turn:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
+    """The user and system time that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ready(http: str) -> bool:
-    """Whether the worker's /readyz says so."""
+    """Whether the worker's /readyz reports that it is ready."""
     try:
         with urllib.request.urlopen(f"http://{http}/readyz", timeout=1) as answer:
             return bool(answer.status == 200)
@@ -69,7 +70,7 @@ def ready(http: str) -> bool:
 
 
 def plan(jobs: int, name: str) -> bytes:
-    """A plan of `jobs` jobs: points of ten replicates over a small base configuration."""
+    """A plan with `jobs` jobs: points with ten replicates each, over a small base configuration."""
     points = list(range(jobs // 10))
     return json.dumps(
         {
@@ -84,7 +85,7 @@ def plan(jobs: int, name: str) -> bytes:
 
 
 async def managed(server: servers.NatsServer, orchestrator: str, jobs: int, folder: Path) -> Turn:
-    """The worker, from the publish of the plan to its terminal status."""
+    """Measures the worker, from the publication of the plan to the terminal status."""
     http = f"{ports.LOOPBACK}:{ports.free_port()}"
     environment = {
         "EMS_SERVER": server.url,
@@ -108,18 +109,18 @@ async def managed(server: servers.NatsServer, orchestrator: str, jobs: int, fold
 
 
 async def bare(server: servers.NatsServer, orchestrator: str, jobs: int, name: str, batch: int) -> Turn:
-    """The wire alone: every command sent, every end heard. Measured in this process."""
+    """Measures the wire alone, in this process: every command is sent and every end is received."""
     connection = await nats.connect(server.url)
     ended = 0
     done = asyncio.Event()
 
-    async def heard(message: object) -> None:
+    async def receive(message: object) -> None:
         nonlocal ended
         ended += 1
         if ended == jobs:
             done.set()
 
-    await connection.subscribe("sim.run_completed", cb=heard)
+    await connection.subscribe("sim.run_completed", cb=receive)
     await connection.flush()
     commands = [
         pb.StartSimulationCommand(
@@ -131,19 +132,19 @@ async def bare(server: servers.NatsServer, orchestrator: str, jobs: int, name: s
         stub = pb_grpc.OrchestratorClientServiceStub(channel)
         gate = asyncio.Semaphore(_WINDOW)
 
-        async def one(command: pb.StartSimulationCommand) -> None:
+        async def start_one(command: pb.StartSimulationCommand) -> None:
             async with gate:
                 await stub.StartSimulation(command, timeout=10)
 
-        async def several(part: Sequence[pb.StartSimulationCommand]) -> None:
+        async def start_batch(part: Sequence[pb.StartSimulationCommand]) -> None:
             async with gate:
                 await stub.StartSimulations(pb.StartSimulationsRequest(commands=part), timeout=10)
 
         before, began = time.process_time(), time.perf_counter()
         if batch > 1:
-            await asyncio.gather(*(several(commands[at : at + batch]) for at in range(0, jobs, batch)))
+            await asyncio.gather(*(start_batch(commands[at : at + batch]) for at in range(0, jobs, batch)))
         else:
-            await asyncio.gather(*(one(command) for command in commands))
+            await asyncio.gather(*(start_one(command) for command in commands))
         await done.wait()
         turn = Turn(jobs, time.perf_counter() - began, time.process_time() - before)
     await connection.close()
@@ -151,16 +152,16 @@ async def bare(server: servers.NatsServer, orchestrator: str, jobs: int, name: s
 
 
 async def measure(jobs: int, turns: int, batch: bool) -> dict[str, list[Turn]]:
-    """Turns of both, one after the other, each with servers of its own."""
-    found: dict[str, list[Turn]] = {"worker": [], "bare wire": []}
+    """Measures both in alternation, with new servers for each turn."""
+    measured: dict[str, list[Turn]] = {"worker": [], "bare wire": []}
     for number in range(turns):
-        for kind in found:
+        for kind in measured:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 async with servers.NatsServer(folder / "nats") as server:
                     options = ["--server", server.url, *([] if batch else ["--no-batch"])]
                     if kind == "bare wire":
-                        # The worker makes the stream otherwise; the publisher needs one to be acknowledged.
+                        # The orchestrator needs a stream for its acks; otherwise the worker creates it.
                         connection = await nats.connect(server.url)
                         await connection.jetstream().add_stream(name="SIM_EVENTS", subjects=["sim.>"])
                         await connection.close()
@@ -172,32 +173,32 @@ async def measure(jobs: int, turns: int, batch: bool) -> dict[str, list[Turn]]:
                             turn = await managed(server, oracle.target, jobs, data)
                         else:
                             turn = await bare(server, oracle.target, jobs, f"bare{number}", 256 if batch else 1)
-            found[kind].append(turn)
-            print(f"{kind:10} {turn.rate:8.0f} jobs/s {turn.cpu_microseconds:8.0f} us CPU a job", file=sys.stderr)
-    return found
+            measured[kind].append(turn)
+            print(f"{kind:10} {turn.rate:8.0f} jobs/s {turn.cpu_microseconds:8.0f} us CPU per job", file=sys.stderr)
+    return measured
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2000, help="jobs a turn, a multiple of ten (2000)")
+    parser.add_argument("--jobs", type=int, default=2000, help="jobs per turn, a multiple of ten (2000)")
     parser.add_argument("--turns", type=int, default=3, help="turns of each (3)")
-    parser.add_argument("--no-batch", action="store_true", help="an orchestrator that implements StartSimulation only")
-    parser.add_argument("--json", action="store_true", help="the medians as JSON")
+    parser.add_argument("--no-batch", action="store_true", help="the orchestrator implements only StartSimulation")
+    parser.add_argument("--json", action="store_true", help="print the medians as JSON")
     options = parser.parse_args()
-    found = asyncio.run(measure(options.jobs, options.turns, not options.no_batch))
+    measured = asyncio.run(measure(options.jobs, options.turns, not options.no_batch))
     medians = {
         kind: {
             "jobs_per_second": round(statistics.median(turn.rate for turn in turns)),
             "cpu_microseconds_per_job": round(statistics.median(turn.cpu_microseconds for turn in turns)),
         }
-        for kind, turns in found.items()
+        for kind, turns in measured.items()
     }
     if options.json:
         print(json.dumps({"jobs": options.jobs, "batch": not options.no_batch, "medians": medians}))
     else:
         for kind, numbers in medians.items():
             print(f"{kind:10} median {numbers['jobs_per_second']} jobs/s", end=", ")
-            print(f"{numbers['cpu_microseconds_per_job']} us CPU a job")
+            print(f"{numbers['cpu_microseconds_per_job']} us CPU per job")
 
 
 if __name__ == "__main__":

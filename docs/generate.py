@@ -1,7 +1,7 @@
-"""Writes what the documentation says of the code from the code: `make docs`. With --check it only tells what is old.
+"""Generates documentation from the code: `make docs`. With --check it only reports files that are out of date.
 
-Whole pages are replaced, as is deploy/nats/rights.conf; in docs/operations.md and docs/security.md what stands between
-`<!-- generated: NAME -->` and `<!-- end -->`.
+Some pages, and deploy/nats/rights.conf, are replaced whole. In docs/operations.md and docs/security.md, only the text
+between `<!-- generated: NAME -->` and `<!-- end -->` is replaced.
 """
 
 import re
@@ -20,31 +20,31 @@ _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", r
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Every generated file, and what should be in it."""
+    """Every generated file with its current content."""
     yield HERE / "state-machine.md", states.text()
     yield HERE / "plan.schema.json", schemas.text(schema.PLAN) + "\n"
-    for name, one in schemas.DOCUMENTS.items():
-        yield HERE / "schemas" / f"{name}.json", schemas.text(one) + "\n"
+    for name, document in schemas.DOCUMENTS.items():
+        yield HERE / "schemas" / f"{name}.json", schemas.text(document) + "\n"
     yield RIGHTS, tables.rights_configuration()
     for page in WITH_TABLES:
         yield (
             page,
-            _SECTION.sub(lambda found: found[1] + "\n" + tables.SECTIONS[found[2]]() + "\n", page.read_text()),
+            _SECTION.sub(lambda match: match[1] + "\n" + tables.SECTIONS[match[2]]() + "\n", page.read_text()),
         )
 
 
 def outdated() -> list[Path]:
-    """The files that aren't what the code says."""
+    """The generated files that are missing or differ from the code."""
     return [path for path, text in pages() if not path.exists() or path.read_text() != text]
 
 
 def main() -> int:
-    """The exit code: with --check 1 where a file isn't current."""
+    """Returns the exit code: 1 if --check is given and a file is out of date."""
     if "--check" in sys.argv:
-        wrong = ", ".join(str(path.relative_to(HERE.parent)) for path in outdated())
-        if wrong:
-            sys.stderr.write(f"not what the code says: {wrong}; run `make docs`\n")
-        return 1 if wrong else 0
+        names = ", ".join(str(path.relative_to(HERE.parent)) for path in outdated())
+        if names:
+            sys.stderr.write(f"out of date: {names}; run `make docs`\n")
+        return 1 if names else 0
     for path, text in pages():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md and docs/security.md: settings, metrics, streams, rights, made from the code."""
+"""The generated tables of docs/operations.md and docs/security.md: settings, metrics, streams, permissions."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -13,24 +13,26 @@ _NS = 1_000_000_000
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; `|` in cells is escaped."""
+    """A Markdown table; `|` in cells is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def all_settings() -> str:
-    """A line a setting."""
+    """One row per setting."""
     rows = []
-    for one in settings.describe():
-        default = f"`{one.default}`" if one.default and " " not in one.default else one.default or "empty"
-        bounds = f" ({one.constraint})" if one.constraint else ""
-        unit = f", {one.unit}" if one.unit else ""
-        rows.append((f"`{one.name}`", f"`{one.env}`", f"{default}{unit}", f"{one.description}{bounds}"))
+    for setting in settings.describe():
+        default = setting.default
+        shown = f"`{default}`" if default and " " not in default else default or "empty"
+        unit = f", {setting.unit}" if setting.unit else ""
+        constraint = f" ({setting.constraint})" if setting.constraint else ""
+        meaning = f"{setting.description}{constraint}"
+        rows.append((f"`{setting.name}`", f"`{setting.env}`", f"{shown}{unit}", meaning))
     return table(("setting", "variable", "default", "meaning"), rows)
 
 
 def metrics() -> str:
-    """A line an instrument; the names are as /metrics shows them."""
+    """One row per metric, with the name that /metrics shows."""
     rows = []
     for family in Metrics().registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -39,52 +41,53 @@ def metrics() -> str:
 
 
 def _labels(name: str) -> str:
-    """The labels of an instrument, which its family doesn't tell until one is used."""
-    found: Iterable[str] = next(
-        (one._labelnames for one in vars(Metrics()).values() if getattr(one, "_name", None) == name), ()
+    """The labels of a metric, which its family doesn't report until a labelled value exists."""
+    instruments = vars(Metrics()).values()
+    labels: Iterable[str] = next(
+        (instrument._labelnames for instrument in instruments if getattr(instrument, "_name", None) == name), ()
     )
-    return ", ".join(f"`{label}`" for label in found)
+    return ", ".join(f"`{label}`" for label in labels)
 
 
 def exit_codes() -> str:
-    """A line an exit code."""
+    """One row per exit code."""
     return table(("code", "meaning"), ((f"`{code.value}`", exits.MEANING[code]) for code in exits.Exit))
 
 
 def all_streams() -> str:
-    """What each stream has to be, and what a new one gets."""
+    """One row per stream: its required configuration, and the further configuration of a new stream."""
     rows = []
     for spec in streams.SPECS:
-        subjects = "<br>".join(f"`{one}`" for one in spec.subjects)
+        subjects = "<br>".join(f"`{subject}`" for subject in spec.subjects)
         others = dict(spec.others)
         age = others.pop("max_age", None)
-        first = [f"`max_age` {age // _NS // _DAY_SECONDS} days"] if age else []
-        given = [*first, *(f"`{key}` {str(value).lower()}" for key, value in others.items())]
-        rows.append((f"`{spec.name}`", subjects, f"file, limits, discard {spec.discard}", ", ".join(given)))
-    return table(("stream", "subjects", "must be", "a new one gets"), rows)
+        max_age = [f"`max_age` {age // _NS // _DAY_SECONDS} days"] if age else []
+        created_with = [*max_age, *(f"`{key}` {str(value).lower()}" for key, value in others.items())]
+        rows.append((f"`{spec.name}`", subjects, f"file, limits, discard {spec.discard}", ", ".join(created_with)))
+    return table(("stream", "subjects", "required", "created with"), rows)
 
 
 def all_consumers() -> str:
-    """What each consumer has to be."""
+    """One row per consumer: its required configuration."""
     rows = []
     for stream, spec in ((streams.PLANS, consumers.PLANS_SPEC), (streams.EVENTS, consumers.EVENTS_SPEC)):
-        least = f"`ack_wait` {consumers.ACK_WAIT_SECONDS} s, `max_ack_pending` {spec.max_ack_pending:,}"
+        minimum = f"`ack_wait` {consumers.ACK_WAIT_SECONDS} s, `max_ack_pending` {spec.max_ack_pending:,}"
         filters = "the subjects of run events" if spec.filters else "none"
-        rows.append((f"`{spec.name}`", f"`{stream}`", filters, least))
-    return table(("consumer", "stream", "filter", "at least"), rows)
+        rows.append((f"`{spec.name}`", f"`{stream}`", filters, minimum))
+    return table(("consumer", "stream", "filter", "minimum"), rows)
 
 
 def all_rights() -> str:
-    """What each role may publish and subscribe to; `NAME` stands for the user's name."""
+    """One row per role: what it may publish and subscribe to, with `NAME` for the user's name."""
     rows = []
     for role in rights.ROLES:
         publish, subscribe = map(_listed, (role.may_publish("NAME"), role.may_subscribe("NAME")))
         rows.append((role.name, role.does, publish, subscribe))
-    return table(("role", "does", "publishes", "subscribes to"), rows)
+    return table(("role", "task", "may publish to", "may subscribe to"), rows)
 
 
 def _listed(subjects: Sequence[str]) -> str:
-    """Subjects a line each; neighbours that differ in the same single token are one line with `{a,b}`."""
+    """One line per subject; neighbours that differ in the same single token share a line with `{a,b}`."""
     lines: list[list[list[str]]] = []
     for subject in subjects:
         tokens = subject.split(".")
@@ -92,24 +95,28 @@ def _listed(subjects: Sequence[str]) -> str:
             lines[-1] = merged
         else:
             lines.append([[token] for token in tokens])
-    joined = (".".join(one[0] if len(one) == 1 else f"{{{','.join(one)}}}" for one in line) for line in lines)
-    return "<br>".join(f"`{line}`" for line in joined)
+    return "<br>".join(f"`{'.'.join(map(_alternatives, line))}`" for line in lines)
+
+
+def _alternatives(tokens: Sequence[str]) -> str:
+    return tokens[0] if len(tokens) == 1 else f"{{{','.join(tokens)}}}"
 
 
 def _merged(line: list[list[str]], tokens: list[str]) -> list[list[str]] | None:
+    """The line with the tokens as an alternative; None if they differ from it in more than one place."""
     if len(line) != len(tokens):
         return None
     differing = [index for index, token in enumerate(tokens) if line[index] != [token]]
-    wide = [index for index, known in enumerate(line) if len(known) > 1]
-    if len(differing) != 1 or (wide and wide != differing):
+    with_alternatives = [index for index, known in enumerate(line) if len(known) > 1]
+    if len(differing) != 1 or (with_alternatives and with_alternatives != differing):
         return None
     [at] = differing
     return [*line[:at], [*line[at], tokens[at]], *line[at + 1 :]]
 
 
 def rights_configuration() -> str:
-    """deploy/nats/rights.conf."""
-    return f"# Made from ems_worker/core/access/rights.py by `make docs`.\n{rights.variables()}"
+    """The content of deploy/nats/rights.conf."""
+    return f"# Generated from ems_worker/core/access/rights.py by `make docs`.\n{rights.variables()}"
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {

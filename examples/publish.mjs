@@ -1,9 +1,9 @@
-// Publishes a plan and waits for its end: a publisher with nothing but a NATS client.
+// Publishes a plan and waits for the end of its experiment, with nothing but a NATS client.
 //
 //   node publish.mjs [--server nats://127.0.0.1:4222 | --context FILE] [PLAN.json | PLAN.yaml]
 //
-// The context is a file of address and credentials, like that of the `nats` command; `ems up` says where its own is.
-// Without a file it sends the small plan below. Exit codes: 0 completed, 1 anything else.
+// A context is a file with an address and credentials, as for the `nats` command; `ems up` prints the path of its own.
+// Without a plan file, the program sends the small plan below. Exit codes: 0 if the experiment completed, otherwise 1.
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { connect, DeliverPolicy } from "nats";
@@ -16,7 +16,7 @@ const { values: options, positionals: [file] } = parseArgs({
   },
 });
 
-// What an evolution engine sends: its genomes as runs, each an override of one base configuration.
+// A plan as an evolution engine sends it: each genome is a run that overrides one base configuration.
 const generation = {
   experiment_name: "generation-from-node",
   base_config: {
@@ -40,7 +40,7 @@ const { url: servers, user, password: pass } = options.context ? JSON.parse(read
 const client = await connect({ servers, user, pass, name: "publish.mjs" });
 const stream = client.jetstream();
 
-/** The last document of a subject, and every later one. */
+/** Yields the last document of a subject, and every later one. */
 async function* documents(name, subject) {
   const consumer = await stream.consumers.get(name, { filterSubjects: subject, deliver_policy: DeliverPolicy.LastPerSubject });
   const messages = await consumer.consume();
@@ -51,11 +51,12 @@ async function* documents(name, subject) {
   }
 }
 
-async function firstOf(iterable, wanted = () => true) {
-  for await (const one of iterable) if (wanted(one)) return one;
+/** The first document that satisfies the predicate. */
+async function firstOf(documents, predicate = () => true) {
+  for await (const document of documents) if (predicate(document)) return document;
 }
 
-// The ack says that the plan is stored, and under which number; the decision is about that number.
+// The ack confirms that the plan is stored, and has its sequence number. The decision's subject ends in that number.
 const { seq } = await stream.publish("ems.experiment.submit", plan);
 const decision = await firstOf(documents("EMS_STATUS", `ems.experiment.decision.${seq}`));
 console.log(JSON.stringify(decision));

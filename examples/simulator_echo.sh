@@ -1,12 +1,12 @@
 #!/bin/sh
-# The smallest useful simulator: what an orchestrator gives it, and what it gives back.
+# The smallest useful simulator. It shows what a simulator gets from an orchestrator, and what it returns.
 #   ems up --simulator 'sh examples/simulator_echo.sh {config} {seed}'
 config=$1 seed=$2
 [ -r "$config" ] || { echo "no configuration at $config" >&2; exit 65; }
 
-# A file of its own, beside the result: named in it as an artifact.
+# An output file. The result names it as an artifact.
 { echo "line,length"; awk '{ print NR "," length($0) }' "$config"; } > "$SIMULATION_OUTPUT_DIR/lines.csv"
 
-# The result: the last line that is a JSON object. Anything may be printed before it.
+# The result is the last line that is a JSON object. Other output may precede it.
 echo "run $SIMULATION_ID is done"
 echo "{\"metrics\": {\"lines\": $(wc -l < "$config"), \"seed_digits\": ${#seed}}, \"artifacts\": {\"lines\": \"lines.csv\"}}"

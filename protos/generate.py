@@ -1,8 +1,8 @@
 """Generates ems_worker/pb from protos/: `make protos`.
 
-protoc writes absolute imports from the proto root (`from fes.orchestrator.v1 import ...`); ours live under
-`ems_worker.pb`, while the names in the descriptor pool stay the platform's, so only the imports are rewritten.
-With --check nothing is written: the exit code says whether the committed code is current.
+protoc writes imports relative to the root of the protos (`from fes.orchestrator.v1 import ...`). Our modules are under
+`ems_worker.pb`, so the imports are rewritten; the names in the descriptor pool stay those of the platform. With --check
+nothing is written, and the exit code is 1 if the committed code is out of date.
 """
 
 import filecmp
@@ -21,7 +21,7 @@ HEADER = '"""Generated from protos/ by `make protos`; not edited by hand."""\n'
 def generate(target: Path) -> None:
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     services = [source for source in sources if "service " in (PROTOS / source).read_text()]
-    # The plugins that are installed beside this Python, which need not be on PATH.
+    # The plugins are installed beside this Python, which may not be on PATH.
     scripts = Path(sys.executable).parent
     plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *plugins]
@@ -50,7 +50,7 @@ def main() -> int:
         changed = {path for path in new & old if not filecmp.cmp(fresh / path, TARGET / path, shallow=False)}
         stale = changed | (new ^ old)
         for path in sorted(stale):
-            print(f"ems_worker/pb/{path} is not what protos/ generates: run `make protos`", file=sys.stderr)
+            print(f"ems_worker/pb/{path} is out of date: run `make protos`", file=sys.stderr)
         return 1 if stale else 0
 
 

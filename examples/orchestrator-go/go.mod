@@ -1,4 +1,4 @@
-// `go mod tidy` adds what it needs: google.golang.org/grpc, google.golang.org/protobuf, github.com/nats-io/nats.go.
+// `go mod tidy` adds the dependencies: google.golang.org/grpc, google.golang.org/protobuf, github.com/nats-io/nats.go.
 module example.com/orchestrator
 
 go 1.19

@@ -1,11 +1,11 @@
-// The events of the runs, published until the broker has each: the journal knows which it has.
+// Publishes the events of the runs until the broker has each of them. The journal records which ones it has.
 import { connect } from "nats";
 
 const KINDS = ["sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics"];
 const DAYS_30 = 30 * 24 * 3600 * 1e9;
 
 export class Events {
-  #news = deferred();
+  #wakeup = deferred();
 
   constructor(server, protos, journal) {
     this.server = server;
@@ -13,22 +13,22 @@ export class Events {
     this.journal = journal;
   }
 
-  /** There may be something to publish. */
+  /** Announces that there may be an event to publish. */
   wake() {
-    this.#news.resolve();
+    this.#wakeup.resolve();
   }
 
-  /** Publishes for ever. */
+  /** Publishes events until the process ends. */
   async publish() {
     const client = await connect({
       servers: this.server, name: "orchestrator-node",
       waitOnFirstConnect: true, maxReconnectAttempts: -1, reconnectTimeWait: 250,
     });
     for (;;) {
-      this.#news = deferred();
+      this.#wakeup = deferred();
       try {
         await this.#publishAll(client);
-        await this.#news.promise;
+        await this.#wakeup.promise;
       } catch (problem) {
         console.error(`not published yet: ${problem.message}`);
         await new Promise((done) => setTimeout(done, 250));
@@ -43,16 +43,16 @@ export class Events {
       const kinds = [];
       if (run.started_ms) kinds.push("started");
       if (run.end) kinds.push(run.end.state.toLowerCase());
-      for (const kind of kinds.filter((one) => !run.told.has(one))) {
+      for (const kind of kinds.filter((kind) => !run.published.has(kind))) {
         const { message, id } = this.#message(simulation_id, run, kind);
         const options = { timeout: 2000, msgID: id };
         await client.jetstream().publish(`sim.run_${kind}`, message, options);
-        this.journal.tell(simulation_id, kind);
+        this.journal.markPublished(simulation_id, kind);
       }
     }
   }
 
-  /** The bytes of an event, the same each time it is published, and its id, the same too. */
+  /** The bytes of an event and its id; both are the same each time it is published. */
   #message(simulation_id, run, kind) {
     const id = `${simulation_id}:${kind}`;
     const started_at = run.started_ms && timestamp(run.started_ms);
@@ -80,7 +80,7 @@ export class Events {
   }
 }
 
-/** Worker and orchestrator each make the stream where there is none, with the same configuration. */
+/** Creates the stream if it is missing, with the configuration that the worker uses too. */
 async function ensureStream(manager) {
   try {
     await manager.streams.find(KINDS[0]);

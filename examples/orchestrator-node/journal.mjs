@@ -1,13 +1,13 @@
-// What the orchestrator must not forget: a line of JSON for every change, on disk before anybody is told of it.
+// The orchestrator's persistent state: one line of JSON per change, on disk before anyone can observe the change.
 import { existsSync, fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
 
 export class Journal {
-  /** simulation_id -> { config_sha, seed, config, started_ms, end, told: the kinds of events that the broker has } */
+  /** simulation_id -> { config_sha, seed, config, started_ms, end, published: kinds of events that the broker has } */
   runs = new Map();
 
   constructor(path) {
     const lines = existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
-    // A crash may have cut the last line short: nobody was told of that change.
+    // A crash may have cut the last line short; its change was never published.
     const whole = lines.slice(0, -1);
     for (const line of whole) this.#apply(JSON.parse(line));
     this.file = openSync(path, "a");
@@ -26,8 +26,8 @@ export class Journal {
     this.#write({ simulation_id, end });
   }
 
-  /** The broker has this event. */
-  tell(simulation_id, kind) {
+  /** Records that the broker has this event. */
+  markPublished(simulation_id, kind) {
     this.#write({ simulation_id, kind });
   }
 
@@ -38,13 +38,13 @@ export class Journal {
   }
 
   #apply({ simulation_id, run, started_ms, end, kind }) {
-    if (run) this.runs.set(simulation_id, { ...run, told: new Set() });
+    if (run) this.runs.set(simulation_id, { ...run, published: new Set() });
     const known = this.runs.get(simulation_id);
     if (started_ms) known.started_ms = started_ms;
     if (end) {
       known.end = end;
-      delete known.config; // nobody needs it any more
+      delete known.config; // no longer needed
     }
-    if (kind) known.told.add(kind);
+    if (kind) known.published.add(kind);
   }
 }

@@ -1,8 +1,8 @@
-// A small orchestrator: it runs any command as the simulation, and keeps what docs/orchestrator.md asks for.
+// A small orchestrator that runs any command as the simulation, and meets the requirements of docs/orchestrator.md.
 //
 //   node orchestrator.mjs --listen 127.0.0.1:50051 --server nats://127.0.0.1:4222 --data-dir D --simulator 'sh sim.sh'
 //
-// --only-start leaves out every call but StartSimulation. Its memory is journal.mjs, its events go out by events.mjs.
+// With --only-start it implements only StartSimulation. journal.mjs stores its state; events.mjs publishes its events.
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
   },
 });
 if (!options.simulator) {
-  console.error("error: --simulator is missing: the command of a simulation, run by a shell");
+  console.error("error: --simulator is missing: the shell command that runs a simulation");
   process.exit(2);
 }
 const directory = resolve(options["data-dir"]);
@@ -47,7 +47,7 @@ const queue = [];
 const live = new Map(); // simulation_id -> its process
 const watchers = new Set();
 
-/** What a start command comes to. Everything up to the journal's line happens without a pause: two calls can't race. */
+/** Handles a start command. Nothing awaits before the journal's line is written, so two calls can't race. */
 function start(command) {
   const { simulation_id, config_sha } = command;
   const rejected = (status_code, message) => ({ simulation_id, outcome: "START_OUTCOME_REJECTED", status_code, message });
@@ -65,7 +65,7 @@ function start(command) {
   return { simulation_id, outcome: "START_OUTCOME_ACCEPTED" };
 }
 
-/** Gives free slots to queued runs. */
+/** Starts queued runs in free slots. */
 function fill() {
   while (queue.length && live.size < slots) run(queue.shift());
   for (const watcher of watchers) watcher.write(capacity());
@@ -73,17 +73,17 @@ function fill() {
 
 function run(simulation_id) {
   const { config, seed } = journal.runs.get(simulation_id);
-  const place = join(directory, simulation_id);
-  mkdirSync(place, { recursive: true });
-  writeFileSync(join(place, "config.yaml"), Buffer.from(config, "base64"));
-  // A process group of its own, so that STOP reaches whatever the simulation starts.
+  const workspace = join(directory, simulation_id);
+  mkdirSync(workspace, { recursive: true });
+  writeFileSync(join(workspace, "config.yaml"), Buffer.from(config, "base64"));
+  // Its own process group, so that STOP reaches every process that the simulation starts.
   const child = spawn("sh", ["-c", options.simulator], {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
     env: {
       ...process.env,
       SIMULATION_ID: simulation_id, SIMULATION_SEED: seed,
-      SIMULATION_CONFIG: join(place, "config.yaml"), SIMULATION_OUTPUT_DIR: place,
+      SIMULATION_CONFIG: join(workspace, "config.yaml"), SIMULATION_OUTPUT_DIR: workspace,
     },
   });
   live.set(simulation_id, child);
@@ -99,8 +99,8 @@ function run(simulation_id) {
   });
 }
 
-function end(simulation_id, how) {
-  journal.end(simulation_id, { ...how, finished_ms: Date.now() });
+function end(simulation_id, result) {
+  journal.end(simulation_id, { ...result, finished_ms: Date.now() });
   events.wake();
 }
 
@@ -117,7 +117,7 @@ function outcome(code, stdout, stderr) {
       const result = JSON.parse(line);
       if (result?.metrics) return { state: "COMPLETED", metrics: result.metrics };
     } catch {
-      // A line of its log, not the result.
+      // The line is output of the simulation, not its result.
     }
   }
   return { state: "COMPLETED", metrics: {} };
@@ -184,7 +184,7 @@ const optional = {
   },
 };
 
-// What an earlier life left: its processes were ended with it, or can't be followed any more; queued runs wait again.
+// Runs of an earlier process: running ones have ended or can't be followed any more; queued ones wait again.
 for (const [simulation_id, run] of journal.runs) {
   if (run.end) continue;
   if (run.started_ms) end(simulation_id, failed("infrastructure", "the orchestrator was restarted while this ran"));

@@ -1,18 +1,19 @@
-"""Which role may publish and subscribe to which subjects: the one place that says so.
+"""The subjects that each role may publish and subscribe to, defined only here.
 
-The configuration in deploy/nats, the broker of `ems up --secured` and the table in docs/security.md are made from it.
+The configuration in deploy/nats, the broker of `ems up --secured` and the table in docs/security.md are generated from
+this module.
 
-A broker doesn't check the subjects that its own answers go to: who may ask JetStream for something may have the answer
-sent to any subject of the account. So only the worker and the administrator may make a consumer, or have messages sent
-as they are stored, or nothing sent in place of one that is missing (DIRECT.GET, MSG.NEXT; MSG.GET answers in JSON of
-its own).
+A broker doesn't check the subjects to which its own answers go: a client that may send JetStream a request can have the
+answer sent to any subject of the account. Only the worker and the administrator may therefore create consumers or use
+DIRECT.GET and MSG.NEXT, which send messages exactly as they are stored, and an empty message if there is none. MSG.GET
+is safe for the others: it answers in JetStream's own JSON.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# What stands for the user's name in the subjects of a role.
+# The placeholder for the user's name in the subjects of a role.
 _NAME = "{name}"
 
 QUERIES = ("validate", "list", "get", "jobs", "points", "results", "config")
@@ -24,24 +25,24 @@ _API = "$JS.API"
 _OBJECTS = ("$O.EMS_PLAN_OBJECTS.C.*", "$O.EMS_PLAN_OBJECTS.M.*")
 _DOCUMENTS = tuple(f"ems.experiment.{kind}.*" for kind in DOCUMENTS)
 _DISCOVERY = tuple(f"$SRV.{verb}{end}" for end in ("", ".>") for verb in ("PING", "INFO", "STATS"))
-# The last status and decision, inside JetStream's own JSON. Not by DIRECT.GET: what that answers where there is nothing
-# has an empty body, which is all that deleting or purging a stream asks for.
+# Reads the last status and decision inside JetStream's own JSON. DIRECT.GET isn't allowed: if there is no message, it
+# answers with an empty body, and an empty body is a valid request to delete or purge a stream.
 _STORED = (f"{_API}.STREAM.MSG.GET.EMS_STATUS",)
 _QUERIES = tuple(f"ems.api.{verb}" for verb in QUERIES)
 _ENDS = tuple(f"sim.run_{kind}{end}" for end in ("", ".>") for kind in ("started", "completed", "failed"))
 _METRICS = ("sim.run_metrics", "sim.run_metrics.>")
-# Whose questions the worker answers, and who may follow what it publishes.
+# The roles whose requests the worker answers, and which may subscribe to what it publishes.
 _ASKING = ("publisher", "analysis", "dashboard", "operator")
 
 
 def inbox_prefix(user: str) -> str:
-    """The prefix of the inboxes that are this user's alone."""
+    """The prefix of the inboxes to which only this user may subscribe."""
     return f"_INBOX_{user}"
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What users of one kind do, and the subjects that they need for it; everything else is denied."""
+    """The tasks of a kind of user, and the subjects needed for them; everything else is denied."""
 
     name: str
     does: str
@@ -53,14 +54,14 @@ class Role:
         return tuple(subject.replace(_NAME, user) for subject in self.publish)
 
     def may_subscribe(self, user: str) -> tuple[str, ...]:
-        """The subjects that a user of this name may subscribe to; its own inboxes come last."""
+        """The subjects that a user of this name may subscribe to; the last one is the user's own inboxes."""
         return (*self.subscribe, f"{inbox_prefix(user)}.>")
 
 
 ROLES = (
     Role(
         "publisher",
-        "submits plans under its own name and follows what becomes of them",
+        "submits plans under its own name and follows their experiments",
         (
             "ems.experiment.submit",
             f"ems.experiment.submit.{_NAME}",
@@ -73,7 +74,7 @@ ROLES = (
     ),
     Role(
         "worker",
-        "reads plans and run events, publishes documents, answers questions",
+        "reads plans and run events, publishes documents, answers requests",
         (
             *_DOCUMENTS,
             "ems.dlq.plan",
@@ -94,24 +95,24 @@ ROLES = (
     ),
     Role(
         "orchestrator",
-        "says how runs go and end",
+        "publishes when runs start and how they end",
         (*_ENDS, *_METRICS, f"{_API}.STREAM.NAMES"),
     ),
     Role(
         "analysis",
-        "reads results, adds metrics that are computed after a run",
+        "reads results, and adds metrics that are computed after a run",
         (*_METRICS, *_STORED, *_QUERIES),
         _DOCUMENTS,
     ),
     Role(
         "dashboard",
-        "shows experiments and changes nothing",
+        "shows experiments, without changing them",
         (*_STORED, *_QUERIES),
         _DOCUMENTS,
     ),
     Role(
         "operator",
-        "all that `ems` and `ems-publish` do: plans under any name, changes, dead letters",
+        "everything that `ems` and `ems-publish` do: plans under any name, changes, dead letters",
         (
             "ems.experiment.submit",
             "ems.experiment.submit.*",
@@ -129,30 +130,30 @@ ROLES = (
     ),
     Role(
         "admin",
-        "makes, changes and deletes streams and consumers: `ems-worker provision`, `nats stream`",
+        "creates, changes and deletes streams and consumers: `ems-worker provision`, `nats stream`",
         ("$JS.>",),
         ("$JS.EVENT.>",),
     ),
 )
 
 
-# What EMS_REPLY_PREFIXES has to be for these users.
+# The value of EMS_REPLY_PREFIXES for these users.
 REPLY_PREFIXES = tuple(f"{inbox_prefix(user)}." for user in _ASKING)
 
 
 def authorization(keys: Mapping[str, str]) -> str:
-    """A nats-server's configuration that lets in one user a role, with its name, by the public nkeys of `keys`."""
-    users = "".join(f"{{ nkey: {keys[one.name]}, permissions: {_permissions(one)} }}\n" for one in ROLES)
+    """The nats-server configuration of one user per role, named after it, with the public nkeys in `keys`."""
+    users = "".join(f"{{ nkey: {keys[role.name]}, permissions: {_permissions(role)} }}\n" for role in ROLES)
     return f"authorization {{ users: [\n{users}] }}\n"
 
 
 def variables() -> str:
-    """The same as variables for a configuration: PUBLISHER_RIGHTS and so on."""
-    return "".join(f"\n# {one.does}\n{one.name.upper()}_RIGHTS: {_permissions(one)}\n" for one in ROLES)
+    """The permissions as variables of a nats-server configuration: PUBLISHER_RIGHTS and so on."""
+    return "".join(f"\n# {role.does}\n{role.name.upper()}_RIGHTS: {_permissions(role)}\n" for role in ROLES)
 
 
-def _permissions(one: Role) -> str:
-    publish, subscribe = _listed(one.may_publish(one.name)), _listed(one.may_subscribe(one.name))
+def _permissions(role: Role) -> str:
+    publish, subscribe = _listed(role.may_publish(role.name)), _listed(role.may_subscribe(role.name))
     return f"{{\n  publish: {{ allow: [\n{publish}  ] }}\n  subscribe: {{ allow: [\n{subscribe}  ] }}\n}}"
 
 
