@@ -1,7 +1,7 @@
 """The wiring: every service is built here, and every callback between two services is tied here."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -96,6 +96,9 @@ def build(
         on_change(record.key)
         expander.wake()
 
+    async def write_manifest(live: Live) -> None:
+        await _write_manifest(settings.exports, manifest, live)
+
     versions = Versions()
     ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
     submitter = Submitter(
@@ -153,7 +156,7 @@ def build(
         reasons=reasons,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
-        write_manifest=_manifest_writer(settings, manifest),
+        write_manifest=write_manifest if settings.manifest_export else None,
     )
     tracker = Tracker(
         ledger=ledger,
@@ -228,16 +231,12 @@ def build(
     )
 
 
-def _manifest_writer(settings: Settings, manifest: Manifest) -> Callable[[Live], Awaitable[None]] | None:
-    """Writes the manifest file of an ended experiment, unless the settings turn that off."""
-
-    async def write(live: Live) -> None:
-        try:
-            path = await files.write_manifest(settings.exports, live.experiment_id, manifest.export(live.key))
-        except errors.FileUnwritable as error:
-            # `ems export` can write it at any time: the end of the experiment is reported in any case.
-            log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
-        else:
-            log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
-
-    return write if settings.manifest_export else None
+async def _write_manifest(directory: Path, manifest: Manifest, live: Live) -> None:
+    """Writes the manifest file of an ended experiment; its end is reported in any case."""
+    try:
+        path = await files.write_manifest(directory, live.experiment_id, manifest.export(live.key))
+    except errors.FileUnwritable as error:
+        # `ems export` can write it at any time.
+        log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
+    else:
+        log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))

@@ -140,6 +140,7 @@ class Orchestrator:
     known: Mapping[str, Signal | None] | None = None
     is_ready: bool = True
     rpc_window: int = 64
+    message_limit: int = 4 * 1024 * 1024
     crowded: bool = False
     told: "asyncio.Queue[Capacity | None]" = field(default_factory=asyncio.Queue)
     on_start: Callable[[Sequence[Start]], None] = lambda _: None
@@ -174,10 +175,6 @@ class Orchestrator:
     @property
     def away(self) -> str | None:
         return None if self.is_ready else "127.0.0.1:50051: connection refused"
-
-    @property
-    def message_limit(self) -> int:
-        return 4 * 1024 * 1024
 
     async def capacity(self) -> AsyncIterator[Capacity | None]:
         while True:

@@ -1,0 +1,285 @@
+"""What depends on each callback that `daemon.services.build` ties, and `build` with one of its ties cut."""
+
+import ast
+import copy
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from ems_worker.core.wire import Capacity
+from ems_worker.daemon import services
+from ems_worker.service import expand, reconcile, track
+from tests.support import wait
+from tests.support.desk import Clock, Desk, background, plan
+
+# Without its wake-up a service looks again by itself, seconds later.
+_SOON = 2.0
+
+
+@asynccontextmanager
+async def _working(directory: Path, **settings: Any) -> AsyncIterator[Desk]:
+    async with (
+        Desk.open(directory, **settings) as desk,
+        background(desk.expander.run()),
+        background(desk.dispatcher.run()),
+        background(desk.reporter.run()),
+    ):
+        await wait.until(lambda: desk.dispatcher.idle)
+        yield desk
+
+
+async def _sent(desk: Desk, count: int) -> None:
+    await wait.until(lambda: len(desk.orchestrator.sent) >= count, timeout=_SOON)
+
+
+async def _state(desk: Desk, state: str) -> None:
+    await wait.until(lambda: desk.broker.statuses and desk.broker.statuses[-1]["state"] == state, timeout=_SOON)
+
+
+async def an_accepted_plan_runs_to_its_end(directory: Path) -> None:
+    """It is expanded, dispatched within the run window, reported, and its manifest file is written."""
+    async with _working(directory, run_window=1) as desk:
+        await desk.submit(plan(points=3))
+        for number in range(3):
+            await _sent(desk, number + 1)
+            await wait.until(lambda: desk.dispatcher.idle)
+            await desk.hear("completed", desk.orchestrator.sent[-1], metrics={"population": 1})
+        await _state(desk, "completed")
+        assert desk.files == ["reef"]
+
+
+async def an_accepted_plan_is_reported_before_anything_happens_to_it(directory: Path) -> None:
+    """Its first status follows from its acceptance alone."""
+    async with Desk.open(directory) as desk, background(desk.reporter.run()):
+        await desk.submit(plan())
+        await _state(desk, "accepted")
+
+
+async def later_points_are_dispatched_when_they_are_expanded(directory: Path) -> None:
+    """Though the experiment has been running, and no run ends."""
+    with patch.object(expand, "_RUNS_A_CHUNK", 1):
+        async with Desk.open(directory) as desk, background(desk.dispatcher.run()):
+            await desk.submit(plan(points=2))
+            live = desk.ledger.live("reef")
+            assert live is not None
+            for count in (1, 2):
+                await desk.expander.expand(live)
+                await _sent(desk, count)
+                await wait.until(lambda: desk.dispatcher.idle)
+
+
+async def runs_that_break_open_the_breaker_which_is_a_reason(directory: Path) -> None:
+    """Nothing more is started then, and the status says so."""
+    async with Desk.open(directory) as desk:
+        await desk.begin(plan(points=40, limits={"max_attempts": 1, "max_failed": "100%"}))
+        live = desk.ledger.experiments()[0]
+        for name in await desk.launch(live, 20):
+            await desk.hear("failed", name, error_kind="infrastructure")
+        assert "paused" in (await desk.report("reef"))["reason"]
+
+
+async def a_refusal_of_the_broker_is_a_reason(directory: Path) -> None:
+    """The status says what NATS refuses."""
+    async with Desk.open(directory) as desk:
+        await desk.begin(plan())
+        desk.broker.refused = "to store results"
+        assert (await desk.report("reef"))["reason"] == "NATS refuses to store results"
+
+
+async def an_orchestrator_that_is_away_is_a_reason(directory: Path) -> None:
+    """The status says that it can't be reached."""
+    async with Desk.open(directory) as desk:
+        await desk.begin(plan())
+        desk.orchestrator.is_ready = False
+        assert "can't be reached" in (await desk.report("reef"))["reason"]
+
+
+async def another_model_version_is_a_reason(directory: Path) -> None:
+    """The status says which version the experiment waits for."""
+    async with Desk.open(directory) as desk:
+        await desk.begin(plan(model_version="reef-2"))
+        assert "reef-2" in (await desk.report("reef"))["reason"]
+
+
+async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None:
+    """The status says how many of this experiment's wait, and for how long."""
+    async with Desk.open(directory, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=2))
+        desk.orchestrator.code = "INTERNAL"
+        claimed = await desk.ledger.claim(live.key, 2)
+        async with background(desk.submitter.submit([(live, run, point) for run, point in claimed])):
+            await wait.until(lambda: desk.orchestrator.calls)
+            clock.seconds += 60
+            await wait.until(lambda: desk.services.reasons.of(live), timeout=_SOON)
+            assert "2 starts without an answer" in (await desk.report("reef"))["reason"]
+
+
+async def runs_are_started_as_soon_as_commands_get_through_again(directory: Path) -> None:
+    """Though the run that had been refused is not started yet itself."""
+    async with _working(directory) as desk:
+        desk.orchestrator.code = "UNAUTHENTICATED"
+        await desk.submit(plan("refused", points=1))
+        await wait.until(lambda: desk.submitter.reach.stuck)
+        await desk.submit(plan("next", points=1))
+        await wait.until(lambda: desk.dispatcher.idle)
+        assert "next-p000000-r000-a1" not in desk.orchestrator.sent
+        desk.orchestrator.code = "RESOURCE_EXHAUSTED"
+        await wait.until(lambda: "next-p000000-r000-a1" in desk.orchestrator.sent, timeout=_SOON)
+
+
+async def a_backlog_of_events_stops_dispatch(directory: Path) -> None:
+    """Events come before new runs."""
+    async with Desk.open(directory) as desk, background(desk.tracker.run()):
+        with patch.object(track, "_BACKLOG", 2):
+            events = [desk.message("sim.run_started", {"simulation_id": name}) for name in "ab"]
+            desk.broker.waiting.put_nowait(events)
+            await wait.until(lambda: desk.dispatcher.behind, timeout=_SOON)
+            desk.broker.waiting.put_nowait(())
+            await wait.until(lambda: not desk.dispatcher.behind, timeout=_SOON)
+
+
+async def runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked(directory: Path) -> None:
+    """Without a limit of its plan a run is stopped after an hour, once the orchestrator refused to say how it is."""
+    async with Desk.open(directory, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        await desk.hear("started", name)
+        clock.seconds += 3601
+        await desk.limits.look()
+        assert desk.orchestrator.stops == []
+        desk.orchestrator.known = None
+        for _ in range(2):
+            clock.seconds += reconcile.INTERVAL_SECONDS
+            await desk.services.reconciler.look()
+        await desk.limits.look()
+        assert desk.orchestrator.stops == [name]
+
+
+async def plans_over_the_orchestrators_message_limit_are_rejected(directory: Path) -> None:
+    """At intake, and when a publisher asks whether the plan is valid."""
+    async with Desk.open(directory) as desk:
+        desk.orchestrator.message_limit = 600
+        large = plan(base_config={"food": 1, "text": "x" * 500})
+        validate = desk.services.queries.handlers()["validate"]
+        for decision in (await desk.submit(large), json.loads(await validate(json.dumps(large).encode()))):
+            assert [problem["code"] for problem in decision["errors"]] == ["configuration_too_large"]
+
+
+async def the_run_window_counts_in_an_estimate(directory: Path) -> None:
+    """Which begins once the orchestrator has reported its slots."""
+    async with Desk.open(directory, clock := Clock(), run_window=None) as desk, background(desk.dispatcher.run()):
+        desk.orchestrator.told.put_nowait(Capacity(3, 0, 0, 0, ""))
+        await desk.begin(plan(points=1))
+        await _sent(desk, 1)
+        await desk.hear("started", desk.orchestrator.sent[0])
+        clock.seconds += 10
+        await desk.hear("completed", desk.orchestrator.sent[0], metrics={"population": 1})
+        validate = desk.services.queries.handlers()["validate"]
+        decision = json.loads(await validate(json.dumps(plan("next", points=6)).encode()))
+        assert decision["estimate"]["slots"] == 3
+
+
+async def an_experiment_that_has_ended_is_loaded_again(directory: Path) -> None:
+    """From its record."""
+    async with Desk.open(directory) as desk:
+        [name] = await desk.launch(await desk.begin(plan(points=1)))
+        await desk.hear("completed", name, metrics={"population": 1})
+        await desk.report("reef")
+        assert desk.ledger.live("reef") is None
+        async with desk.ledger.pinned("reef") as live:
+            assert live is not None
+            assert live.experiment_id == "reef"
+
+
+SCENARIOS = (
+    an_accepted_plan_runs_to_its_end,
+    an_accepted_plan_is_reported_before_anything_happens_to_it,
+    later_points_are_dispatched_when_they_are_expanded,
+    runs_that_break_open_the_breaker_which_is_a_reason,
+    a_refusal_of_the_broker_is_a_reason,
+    an_orchestrator_that_is_away_is_a_reason,
+    another_model_version_is_a_reason,
+    start_commands_without_an_answer_are_a_reason,
+    runs_are_started_as_soon_as_commands_get_through_again,
+    a_backlog_of_events_stops_dispatch,
+    runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked,
+    plans_over_the_orchestrators_message_limit_are_rejected,
+    the_run_window_counts_in_an_estimate,
+    an_experiment_that_has_ended_is_loaded_again,
+)
+
+
+async def every_scenario(directory: Path) -> None:
+    """Each in a directory of its own, until one fails."""
+    for scenario in SCENARIOS:
+        await scenario(directory / scenario.__name__)
+
+
+_TREE = ast.parse(inspect.getsource(services))
+_NOTHING = "_nothing"
+
+
+def _build(tree: ast.Module) -> ast.FunctionDef:
+    return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
+
+
+def _ties(build: ast.FunctionDef) -> list[tuple[ast.AST, ast.AST]]:
+    """The places where `build` ties a callback, each with what is there once the tie is cut.
+
+    They are: each call that a function within it makes; each lambda; and each method of a service, or function within
+    it, that a service receives.
+    """
+    functions = {node.name: node for node in build.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    built = [node for node in build.body if isinstance(node, ast.Assign)]
+    services_built = {target.id for node in built for target in node.targets if isinstance(target, ast.Name)}
+    nothing = ast.Name(_NOTHING, ast.Load())
+    nothing_async = ast.Name(f"{_NOTHING}_async", ast.Load())
+
+    def within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+        if isinstance(node, ast.Lambda):
+            yield node, nothing
+        elif isinstance(node, ast.Name) and node.id in functions:
+            yield node, nothing_async if isinstance(functions[node.id], ast.AsyncFunctionDef) else nothing
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in {*services_built, "event_codec"}:
+            yield node, nothing
+        else:
+            for child in ast.iter_child_nodes(node):
+                yield from within(child)
+
+    calls = [statement for function in functions.values() for statement in function.body]
+    return [
+        *((statement, ast.Pass()) for statement in calls if isinstance(statement, ast.Expr)),
+        *(tie for assignment in built for tie in within(assignment.value)),
+    ]
+
+
+def cuts() -> Mapping[str, Callable[..., services.Services]]:
+    """`build` with one tie cut, for each tie there is, by what was cut."""
+    return dict(_cut(number) for number in range(len(_ties(_build(_TREE)))))
+
+
+def _cut(number: int) -> tuple[str, Callable[..., services.Services]]:
+    tree = copy.deepcopy(_TREE)
+    tie, instead = _ties(_build(tree))[number]
+    for parent in ast.walk(tree):
+        for field, value in ast.iter_fields(parent):
+            if value is tie:
+                setattr(parent, field, instead)
+            elif isinstance(value, list) and tie in value:
+                value[value.index(tie)] = instead
+    namespace: dict[str, Any] = {**vars(services), _NOTHING: _nothing, f"{_NOTHING}_async": _nothing_async}
+    exec(compile(ast.fix_missing_locations(tree), services.__file__, "exec"), namespace)
+    assert isinstance(tie, ast.expr | ast.stmt)
+    return f"line {tie.lineno}: {ast.unparse(tie)}", namespace["build"]
+
+
+def _nothing(*_: object) -> None:
+    """Stands in for a callback that was cut."""
+
+
+async def _nothing_async(*_: object) -> None:
+    """Stands in for an awaited callback that was cut."""
