@@ -11,8 +11,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ems_worker import errors
-from ems_worker.adapters import nats_access
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import ways
 from ems_worker.settings.ways import Access
