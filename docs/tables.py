@@ -56,7 +56,7 @@ def all_streams() -> str:
     rows = []
     for spec in streams.SPECS:
         subjects = "<br>".join(f"`{one}`" for one in spec.subjects)
-        others = dict(spec.others)
+        others = dict(spec.initial)
         age = others.pop("max_age", None)
         first = [f"`max_age` {age // _NS // _DAY_SECONDS} days"] if age else []
         given = [*first, *(f"`{key}` {str(value).lower()}" for key, value in others.items())]
