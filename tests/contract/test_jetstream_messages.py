@@ -81,7 +81,7 @@ async def test_an_event_is_delivered_without_another_request(broker: Broker, ser
         await client.flush()
 
         async def waits() -> bool:
-            return (await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_waiting == 1
+            return bool((await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_waiting == 1)
 
         for number in range(5):
             assert list(await broker.events(0.0)) == []
