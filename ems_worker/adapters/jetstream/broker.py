@@ -139,7 +139,7 @@ class Broker:
             (self._events, consumers.EVENTS_SPEC, streams.EVENTS, events),
         ):
             identity = self._identities[key]
-            await consumers.rewind(self._link, identity.name, spec, self._owner, seq)
+            await consumers.rewind(self._link, identity.name, spec, self._owner, after_seq=seq)
             pull.bind(identity.name, identity.created_ns)
 
     async def published_revision(self, subject: str) -> int | None:

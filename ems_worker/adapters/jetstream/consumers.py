@@ -81,7 +81,7 @@ async def ensure(link: connection.Connection, stream: str, spec: Spec, owner: st
     info = await api.find(link, f"CONSUMER.INFO.{stream}.{spec.name}")
     if info is None:
         # If another worker was quicker, JetStream refuses this, and the retry sees that worker's consumer.
-        info = await _put(link, stream, spec, {**spec.config, "metadata": {_OWNER_KEY: owner}}, "create")
+        info = await _put(link, stream, spec, {**spec.config, "metadata": {_OWNER_KEY: owner}}, action="create")
     if lines := differences(spec, info["config"]):
         raise errors.BrokerMisconfigured(
             f"consumer {spec.name} of stream {stream}: {'; '.join(lines)}. Remedy: delete it "
@@ -91,7 +91,8 @@ async def ensure(link: connection.Connection, stream: str, spec: Spec, owner: st
 
     metadata = info["config"].get("metadata") or {}
     if _OWNER_KEY not in metadata:
-        await _put(link, stream, spec, {**info["config"], "metadata": {**metadata, _OWNER_KEY: owner}}, "update")
+        config = {**info["config"], "metadata": {**metadata, _OWNER_KEY: owner}}
+        await _put(link, stream, spec, config, action="update")
     elif metadata[_OWNER_KEY] != owner:
         raise errors.BrokerMisconfigured(
             f"consumer {spec.name} of stream {stream} belongs to another manifest than the one in this data directory: "
@@ -102,16 +103,16 @@ async def ensure(link: connection.Connection, stream: str, spec: Spec, owner: st
         )
 
 
-async def rewind(link: connection.Connection, stream: str, spec: Spec, owner: str, after_seq: int) -> None:
+async def rewind(link: connection.Connection, stream: str, spec: Spec, owner: str, *, after_seq: int) -> None:
     """Recreates the consumer, so that it delivers all messages after a sequence again."""
     if await exists(link, stream, spec.name):
         await api.call(link, f"CONSUMER.DELETE.{stream}.{spec.name}")
     start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after_seq + 1}
-    await _put(link, stream, spec, {**spec.config, **start, "metadata": {_OWNER_KEY: owner}}, "create")
+    await _put(link, stream, spec, {**spec.config, **start, "metadata": {_OWNER_KEY: owner}}, action="create")
 
 
 async def _put(
-    link: connection.Connection, stream: str, spec: Spec, config: Mapping[str, Any], action: str
+    link: connection.Connection, stream: str, spec: Spec, config: Mapping[str, Any], *, action: str
 ) -> dict[str, Any]:
     body = {"stream_name": stream, "config": config, "action": action}
     return await api.call(link, f"CONSUMER.CREATE.{stream}.{spec.name}", body)
