@@ -58,8 +58,8 @@ def all_streams() -> str:
     """One row per stream: its required configuration, and the further configuration of a new stream."""
     rows = []
     for spec in streams.SPECS:
-        subjects = "<br>".join(f"`{subject}`" for subject in spec.subjects)
-        others = dict(spec.others)
+        subjects = "<br>".join(f"`{one}`" for one in spec.subjects)
+        others = dict(spec.initial)
         age = others.pop("max_age", None)
         max_age = [f"`max_age` {age // _NS // _DAY_SECONDS} days"] if age else []
         created_with = [*max_age, *(f"`{key}` {str(value).lower()}" for key, value in others.items())]

@@ -1,4 +1,4 @@
-"""How logs look: structlog, one event name a line with its fields, to one stream."""
+"""The format of logs: structlog writes a line with an event name and fields for each event, to one stream."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from ems_worker.terminal import streams, text
 
 
 class _Lossy:
-    """A stream that drops what it can't write: a log on a full disk, or whose reader is gone, must end nothing."""
+    """A stream that drops what it can't write: a full disk, or a reader that is gone, must not stop the process."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -29,9 +29,9 @@ class _Lossy:
 def cleaned(
     logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """A processor: the event without what would command the terminal that shows the log.
+    """A processor that removes terminal control sequences from an event.
 
-    Renderers escape line ends in values, and all of what isn't text.
+    Renderers escape line ends in strings, and everything in values that aren't strings.
     """
     return {text.line(key): text.clean(value) if isinstance(value, str) else value for key, value in event.items()}
 
@@ -43,7 +43,7 @@ def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
 
 
 def configure(level: str, form: str, stream: TextIO) -> None:
-    """Sets the least level ("info") and the form ("json" or "console") of every log line of the process."""
+    """Sets the minimum level ("info") and the format ("json" or "console") of all log lines of the process."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -52,7 +52,7 @@ def configure(level: str, form: str, stream: TextIO) -> None:
     ]
     last: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if form == "console":
-        # Fields come from outside, the colours are ours: the guard of the stream would take these away.
+        # The guard of the stream would remove our colours. It isn't needed: fields from outside are cleaned.
         shared[-1] = cleaned
         last = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)
         stream = streams.trusted(stream)

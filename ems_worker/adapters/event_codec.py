@@ -1,7 +1,7 @@
-"""Run events: the bytes of a message to what is said of a run.
+"""Run events: decoding the bytes of a message into a signal about a run.
 
-A message is JSON, or a protobuf GenericEventRequest around a protobuf or JSON payload. Everything that can't be
-understood raises errors.Unreadable; no other exception leaves `decode`.
+A message is JSON, or a protobuf GenericEventRequest with a protobuf or JSON payload. For anything else `decode` raises
+errors.Unreadable, and it raises no other exception.
 """
 
 import json
@@ -31,50 +31,50 @@ _WHITESPACE = b" \t\r\n"
 
 
 def decode(subject: str, data: bytes) -> tuple[str, Signal]:
-    """The run's simulation_id and what is said of it. Raises errors.Unreadable with a reason for people."""
+    """The simulation_id of the run, and the signal about it. Raises errors.Unreadable with a reason for people."""
     kind = _kind(subject)
     document = _as_json(data)
     if document is not None:
-        return _READERS[kind][0](document, None, None)
+        return _DECODERS[kind][0](document, None, None)
     return _envelope(kind, data)
 
 
 def _kind(subject: str) -> str:
     kind = ".".join(subject.split(".", 2)[:2])
-    if kind not in _READERS:
-        raise errors.Unreadable(f"subject {subject} is none of a run event")
+    if kind not in _DECODERS:
+        raise errors.Unreadable(f"subject {subject} is not that of a run event")
     return kind
 
 
 def _as_json(data: bytes) -> Mapping[str, Any] | None:
-    """The JSON object that this is; None where it must be protobuf.
+    """The bytes as a JSON object; None if they must be protobuf.
 
-    No protobuf message of ours starts with `{` (it would be a group, field 15). White space before it is no proof: a
-    line feed is also the tag of field 1, and `{` its length, so such bytes are JSON only if they are so to the end.
+    No protobuf message of ours starts with `{`, which would be the tag of a group, field 15. White space before the
+    `{` proves nothing: a line feed is also the tag of field 1, and `{` a length. Such bytes are JSON only if all of
+    them are valid JSON.
     """
-    start = data.lstrip(_WHITESPACE)
-    if not start.startswith(b"{"):
+    stripped = data.lstrip(_WHITESPACE)
+    if not stripped.startswith(b"{"):
         return None
     try:
-        found = _loads(data)
+        return _loads(data)
     except errors.Unreadable:
-        if len(start) != len(data):
+        if len(stripped) != len(data):
             return None
         raise
-    return found
 
 
 def _loads(data: bytes) -> Mapping[str, Any]:
-    """The object that JSON beginning with `{` is."""
+    """The object in JSON that begins with `{`."""
     try:
-        found: dict[str, Any] = orjson.loads(data)
+        document: dict[str, Any] = orjson.loads(data)
     except orjson.JSONDecodeError:
-        # The standard reader knows NaN and Infinity, which Python, C++ and R programs write.
+        # Python's parser accepts NaN and Infinity, which Python, C++ and R programs write.
         try:
-            found = json.loads(data)
+            document = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise errors.Unreadable(f"not valid JSON: {error}") from error
-    return found
+    return document
 
 
 def _envelope(kind: str, data: bytes) -> tuple[str, Signal]:
@@ -92,17 +92,17 @@ def _envelope(kind: str, data: bytes) -> tuple[str, Signal]:
     happened_ms = sanitize.in_range(envelope.timestamp_ns // 1_000_000)
     document = _as_json(envelope.event_payload)
     if document is not None:
-        return _READERS[kind][0](document, envelope.simulation_id, happened_ms)
+        return _DECODERS[kind][0](document, envelope.simulation_id, happened_ms)
     if envelope.payload_content_type.startswith(_JSON_TYPE):
-        raise errors.Unreadable("payload_content_type says JSON, and the payload isn't")
+        raise errors.Unreadable("payload_content_type is JSON, but the payload isn't")
     try:
-        return _READERS[kind][1](envelope.event_payload, envelope.simulation_id, happened_ms)
+        return _DECODERS[kind][1](envelope.event_payload, envelope.simulation_id, happened_ms)
     except DecodeError as error:
-        raise errors.Unreadable(f"the payload can't be read as protobuf of {key}") from error
+        raise errors.Unreadable(f"the payload is not a valid protobuf message of {key}") from error
 
 
 def _name(inner: object, outer: str | None) -> str:
-    """The run that it is about: payload and envelope may both say, and must agree."""
+    """The name of the event's run. The payload and the envelope may both have it, and must agree."""
     if not outer:
         return sanitize.simulation_id(inner)
     if inner and inner != outer:
@@ -148,55 +148,55 @@ def _measured(document: Mapping[str, Any], outer: str | None, at_ms: int | None)
 
 
 def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
-    said = pb.RunStarted.FromString(data)
-    return _name(said.simulation_id, outer), Signal(
+    payload = pb.RunStarted.FromString(data)
+    return _name(payload.simulation_id, outer), Signal(
         RunEvent.START,
-        started_ms=_milliseconds(said.started_at) or at_ms,
-        model_version=text.clip(said.model_version, text.MAX_NAME),
+        started_ms=_milliseconds(payload.started_at) or at_ms,
+        model_version=text.clip(payload.model_version, text.MAX_NAME),
     )
 
 
 def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
-    said = pb.RunCompleted.FromString(data)
-    return _name(said.simulation_id, outer), Signal(
+    payload = pb.RunCompleted.FromString(data)
+    return _name(payload.simulation_id, outer), Signal(
         RunEvent.COMPLETE,
-        metrics=sanitize.metrics(dict(said.metrics)),
-        artifacts=sanitize.artifacts(dict(said.artifacts)),
-        started_ms=_milliseconds(said.started_at),
-        finished_ms=_milliseconds(said.finished_at) or at_ms,
-        model_version=text.clip(said.model_version, text.MAX_NAME),
+        metrics=sanitize.metrics(dict(payload.metrics)),
+        artifacts=sanitize.artifacts(dict(payload.artifacts)),
+        started_ms=_milliseconds(payload.started_at),
+        finished_ms=_milliseconds(payload.finished_at) or at_ms,
+        model_version=text.clip(payload.model_version, text.MAX_NAME),
     )
 
 
 def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
-    said = pb.RunFailed.FromString(data)
-    known = said.error_kind in pb.ErrorKind.values()
-    name = pb.ErrorKind.Name(said.error_kind) if known else str(said.error_kind)
-    kind, message = sanitize.failure(name, said.message)
-    return _name(said.simulation_id, outer), Signal(
+    payload = pb.RunFailed.FromString(data)
+    known = payload.error_kind in pb.ErrorKind.values()
+    name = pb.ErrorKind.Name(payload.error_kind) if known else str(payload.error_kind)
+    kind, message = sanitize.failure(name, payload.message)
+    return _name(payload.simulation_id, outer), Signal(
         RunEvent.FAIL,
         error_kind=kind,
         message=message,
-        retryable=said.retryable if said.HasField("retryable") else None,
-        started_ms=_milliseconds(said.started_at),
-        finished_ms=_milliseconds(said.finished_at) or at_ms,
+        retryable=payload.retryable if payload.HasField("retryable") else None,
+        started_ms=_milliseconds(payload.started_at),
+        finished_ms=_milliseconds(payload.finished_at) or at_ms,
     )
 
 
 def _measured_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
-    said = pb.RunMetrics.FromString(data)
-    metrics = sanitize.metrics(dict(said.metrics))
-    return _name(said.simulation_id, outer), Signal(RunEvent.MEASURE, metrics=metrics)
+    payload = pb.RunMetrics.FromString(data)
+    metrics = sanitize.metrics(dict(payload.metrics))
+    return _name(payload.simulation_id, outer), Signal(RunEvent.MEASURE, metrics=metrics)
 
 
 def _milliseconds(timestamp: Timestamp) -> int | None:
-    """None for an absent one, whose fields are zero."""
+    """None for an absent timestamp, whose fields are zero."""
     return sanitize.in_range(timestamp.seconds * 1000 + timestamp.nanos // 1_000_000)
 
 
 _FromJson = Callable[[Mapping[str, Any], str | None, int | None], tuple[str, Signal]]
 _FromProtobuf = Callable[[bytes, str, int | None], tuple[str, Signal]]
-_READERS: Mapping[str, tuple[_FromJson, _FromProtobuf]] = {
+_DECODERS: Mapping[str, tuple[_FromJson, _FromProtobuf]] = {
     STARTED: (_started, _started_pb),
     COMPLETED: (_completed, _completed_pb),
     FAILED: (_failed, _failed_pb),

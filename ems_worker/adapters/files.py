@@ -1,4 +1,4 @@
-"""Files: base configurations under one root, and the manifest file that an ended experiment leaves."""
+"""Files: base configurations below a root directory, and the manifest file of an ended experiment."""
 
 import asyncio
 import os
@@ -12,17 +12,17 @@ from ems_worker.core.documents import documents
 from ems_worker.core.records import JobRow
 from ems_worker.errors import Problem
 
-_PLACE = ("base_config_file_path",)
-# Where the system tells the path of an open file.
+_PATH = ("base_config_file_path",)
+# The directory in which Linux links each open file to its path.
 _OPEN_FILES = Path("/proc/self/fd")
-_LARGEST_BASE_BYTES = 16 * 1024 * 1024
-_LINES_A_WRITE = 1000
+_MAX_BASE_BYTES = 16 * 1024 * 1024
+_LINES_PER_WRITE = 1000
 
 
 class BaseFiles:
-    """Reads base configurations by relative path, only inside `root`: whoever sends a plan chooses the path.
+    """Reads base configurations by relative path, only inside `root`, because the publisher of a plan sets the path.
 
-    Raises errors.SettingsError where `root` is no directory.
+    Raises errors.SettingsError if `root` is not a directory.
     """
 
     def __init__(self, root: Path) -> None:
@@ -31,7 +31,7 @@ class BaseFiles:
         self._root = root.resolve()
 
     def read(self, path: str) -> bytes:
-        """The file's content. Raises errors.PlanRejected where it is not inside the root, missing or too large."""
+        """The file's content. Raises errors.PlanRejected if the file is outside the root, missing or too large."""
         if "\0" in path or Path(path).is_absolute() or ".." in Path(path).parts:
             raise _refused(f"{path!r} must be a path inside the folder of base configurations, without '..'")
         try:
@@ -43,7 +43,7 @@ class BaseFiles:
 
 
 class OutsideError(errors.FileUnreadable):
-    """A file is below none of the directories that it has to be in; `path` is where it is, without links."""
+    """A file is outside the directories that it must be in; `path` is its resolved path."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"is {path}, outside")
@@ -51,43 +51,44 @@ class OutsideError(errors.FileUnreadable):
 
 
 def read_inside(path: Path, roots: Sequence[Path]) -> bytes:
-    """The content of a file that is below one of the roots (which have no links in them) once links are followed.
+    """The content of a file whose resolved path is below one of the roots, which must be resolved themselves.
 
-    Raises OutsideError before it looks at any other file, and errors.FileUnreadable with words that follow the name.
+    Raises OutsideError before it opens any other file, and errors.FileUnreadable with a message to put after the
+    file's name.
     """
     try:
-        found = path.resolve()
-        if not any(found.is_relative_to(root) for root in roots):
-            raise OutsideError(found)
-        # Opened once, and then asked where it is: others may put links in the path's place meanwhile.
-        descriptor = os.open(found, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        resolved = path.resolve()
+        if not any(resolved.is_relative_to(root) for root in roots):
+            raise OutsideError(resolved)
+        # Check the path of the opened file again: another process may have replaced the path with a link meanwhile.
+        descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            opened = (_OPEN_FILES / str(descriptor)).resolve() if _OPEN_FILES.is_dir() else found
+            opened = (_OPEN_FILES / str(descriptor)).resolve() if _OPEN_FILES.is_dir() else resolved
             if not any(opened.is_relative_to(root) for root in roots):
                 raise OutsideError(opened)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise errors.FileUnreadable("is not a file")
             with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(_LARGEST_BASE_BYTES + 1)
+                content = file.read(_MAX_BASE_BYTES + 1)
         finally:
             os.close(descriptor)
-        if len(content) > _LARGEST_BASE_BYTES:
-            raise errors.FileUnreadable(f"has more than {_LARGEST_BASE_BYTES:,} bytes")
+        if len(content) > _MAX_BASE_BYTES:
+            raise errors.FileUnreadable(f"has more than {_MAX_BASE_BYTES:,} bytes")
         return content
     except OSError as error:
         raise errors.FileUnreadable(f"can't be read: {error.strerror}") from error
-    except ValueError as error:  # a null byte
+    except ValueError as error:  # a null byte in the path
         raise errors.FileUnreadable(f"can't be read: {error}") from error
-    except RuntimeError as error:  # what Path.resolve() raises for links that lead to each other
+    except RuntimeError as error:  # Path.resolve() raises this for a cycle of links
         raise errors.FileUnreadable("can't be read: it is a link that leads back to itself") from error
 
 
-def _refused(words: str) -> errors.PlanRejected:
-    return errors.PlanRejected([Problem("base_not_readable", _PLACE[0], words, place=_PLACE)])
+def _refused(message: str) -> errors.PlanRejected:
+    return errors.PlanRejected([Problem("base_not_readable", _PATH[0], message, place=_PATH)])
 
 
 async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:
-    """Writes `<experiment_id>.manifest.jsonl`, a line a job; the file appears complete or not at all.
+    """Writes `<experiment_id>.manifest.jsonl`, a line for each job. The file appears only once it is complete.
 
     Raises errors.FileUnwritable.
     """
@@ -105,7 +106,7 @@ async def _write(target: Path, experiment_id: str, rows: AsyncIterator[JobRow]) 
         lines: list[bytes] = []
         async for row in rows:
             lines.append(documents.encode(documents.line(documents.result(experiment_id, row, whole=True))) + b"\n")
-            if len(lines) == _LINES_A_WRITE:
+            if len(lines) == _LINES_PER_WRITE:
                 await asyncio.to_thread(file.writelines, lines)
                 lines = []
         await asyncio.to_thread(_finish, file, lines, target)

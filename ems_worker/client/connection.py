@@ -17,8 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
-from ems_worker import errors
-from ems_worker.adapters import nats_access
+from ems_worker import errors, nats_access
 from ems_worker.settings import running, ways
 from ems_worker.settings.ways import Access
 

@@ -60,7 +60,5 @@ class Capacity:
     """How much the orchestrator can run; `max_message_bytes` is 0 where it doesn't tell."""
 
     slots: int
-    in_use: int
-    queued: int
     max_message_bytes: int
     model_version: str

@@ -53,7 +53,7 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             if settings.http_address is not None:
                 server = http.HttpServer(
-                    *settings.http_address, self._metrics.registry, health.unhealthy, health.unready
+                    *settings.http_address, self._metrics.registry, unhealthy=health.unhealthy, unready=health.unready
                 )
                 log.info("worker.http", address=stack.enter_context(server).address)
             stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))

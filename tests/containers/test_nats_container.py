@@ -29,7 +29,7 @@ async def _event(broker: Broker) -> bytes:
 
 async def test_a_network_cut_is_survived(server: containers.NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it lasts, those who fetch wait and those who publish try again; after it each message is there once."""
-    monkeypatch.setattr(connection, "_PING_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "PING_SECONDS", 0.3)
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker:
         await broker.publish([("sim.run_started", b"before", "1")])

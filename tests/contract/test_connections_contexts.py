@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from ems_worker import client, errors, settings
-from ems_worker.adapters import nats_access
+from ems_worker import client, errors, nats_access, settings
 from tests.support import commands, security
 
 PASSWORD = "s3cret-word"

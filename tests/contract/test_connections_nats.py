@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ems_worker import client, errors
-from ems_worker.adapters import nats_access
+from ems_worker import client, errors, nats_access
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.settings import Access
 from tests.support import security, servers, wait

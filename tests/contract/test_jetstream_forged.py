@@ -1,4 +1,4 @@
-"""Messages that somebody puts into the worker's inboxes, and metadata that somebody writes into the object store."""
+"""Forged messages in the worker's inboxes, and forged metadata in the object store."""
 
 import asyncio
 import base64
@@ -21,21 +21,27 @@ from tests.support import servers, wait
 
 ACK = "$JS.ACK.EMS_PLANS.ems-worker-plans.1.1.1.1700000000000000000.0"
 BUCKET = "EMS_PLAN_OBJECTS"
-MOST = 2**24
+MAX_BYTES = 2**24
+
+
+async def _reply_subjects(client: Client, subject: str) -> "asyncio.Queue[str]":
+    """The reply subjects of messages on a subject, as any client sees them that may subscribe to it."""
+    replies: asyncio.Queue[str] = asyncio.Queue()
+
+    async def spy(message: Msg) -> None:
+        await replies.put(message.reply)
+
+    await client.subscribe(subject, cb=spy)
+    await client.flush()
+    return replies
 
 
 async def _fetching(broker: Broker, client: Client) -> tuple["asyncio.Task[Sequence[Message]]", str]:
-    """A fetch of plans under way, and the inbox that it waits on, as anyone sees who may read the request for it."""
-    asked: asyncio.Queue[str] = asyncio.Queue()
-
-    async def spy(message: Msg) -> None:
-        await asked.put(message.reply)
-
-    await client.subscribe("$JS.API.CONSUMER.MSG.NEXT.EMS_PLANS.ems-worker-plans", cb=spy)
-    await client.flush()
+    """A fetch of plans in progress, and the inbox that it waits on."""
+    replies = await _reply_subjects(client, "$JS.API.CONSUMER.MSG.NEXT.EMS_PLANS.ems-worker-plans")
     fetching = asyncio.create_task(broker.plans())
     async with asyncio.timeout(5):
-        return fetching, await asked.get()
+        return fetching, await replies.get()
 
 
 @pytest.mark.parametrize(
@@ -50,10 +56,10 @@ async def _fetching(broker: Broker, client: Client) -> tuple["asyncio.Task[Seque
         "x",
     ],
 )
-async def test_a_plan_put_into_the_pull_inbox_is_no_plan(server: servers.NatsServer, reply: str) -> None:
-    """Whoever can read others' inboxes learns the worker's; what he publishes there is ignored, and said once.
+async def test_a_message_forged_into_the_pull_inbox_is_ignored(server: servers.NatsServer, reply: str) -> None:
+    """A client that learns the worker's inbox can publish there, but the worker ignores it and reports it once.
 
-    Nor is its reply subject published to, as that of a real message is with its acknowledgement.
+    The worker doesn't publish to the forged reply subject either, as it does to acknowledge a real message.
     """
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker, support.plain(server) as (client, js):
@@ -67,14 +73,14 @@ async def test_a_plan_put_into_the_pull_inbox_is_no_plan(server: servers.NatsSer
             return [message.data for message in await broker.plans()]
 
         assert await wait.until(plans, what="the real plan") == [b"real"]
-        if not reply.startswith("$JS.ACK."):  # which newer servers refuse to take from a client
+        if not reply.startswith("$JS.ACK."):  # newer servers don't accept such a reply subject from a client
             assert [type(error) for error in heard.errors] == [errors.Unreadable]
             assert "EMS_NATS_INBOX_PREFIX" in str(heard.errors[0])
         assert (await js.stream_info("EMS_RESULTS")).config.name == "EMS_RESULTS"
 
 
 class _Inbox:
-    """A connection whose messages the test delivers, as a server can that lets everybody write to every inbox."""
+    """A connection whose messages the test delivers: a server that lets any client publish to any inbox."""
 
     inbox = "_INBOX.worker"
 
@@ -114,7 +120,7 @@ class _Inbox:
 async def test_a_message_counts_only_from_our_consumer_on_a_subject_of_its_stream(
     subject: str, reply: str, counts: bool
 ) -> None:
-    """Whatever reaches the inbox: old servers take an acknowledgement's subject as reply subject from anyone."""
+    """The pull checks both subjects itself, because old servers accept any reply subject from any client."""
     inbox = _Inbox()
     link, client = cast(connection.Connection, inbox), cast(Client, inbox)
     plans = pull.Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, 8)
@@ -126,15 +132,15 @@ async def test_a_message_counts_only_from_our_consumer_on_a_subject_of_its_strea
 
 
 @pytest.mark.parametrize("answer", [b"lots", b"[]", b'"x"', b"{}", b'{"seq": "1"}', b'{"error": 5}'])
-async def test_a_forged_acknowledgement_that_is_none_is_ignored(server: servers.NatsServer, answer: bytes) -> None:
-    """The real one counts, whenever it comes."""
+async def test_a_forged_acknowledgement_is_ignored(server: servers.NatsServer, answer: bytes) -> None:
+    """The real acknowledgement counts, even if a malformed one comes before it."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, js):
-        for number in range(1, 50):
-            await client.publish(f"{broker._publisher._inbox}.{number}", answer)
-        await client.flush()
-        forging = [client.publish(f"{broker._publisher._inbox}.{number}", answer) for number in range(1, 50)]
+        replies = await _reply_subjects(client, "ems.experiment.result.first")
+        await broker.publish([("ems.experiment.result.first", b"{}", "first")])
+        inbox = (await replies.get()).rpartition(".")[0]
+        forging = [client.publish(f"{inbox}.{number}", answer) for number in range(1, 50)]
         await asyncio.gather(broker.publish([("ems.experiment.result.x", b"{}", f"{n}") for n in range(20)]), *forging)
-        assert (await js.stream_info("EMS_RESULTS")).state.messages == 20
+        assert (await js.stream_info("EMS_RESULTS")).state.messages == 21
 
 
 # --- objects
@@ -162,14 +168,14 @@ GOOD = {"nuid": "abc", "size": 3, "chunks": 1, "digest": "SHA-256=x"}
 
 
 @pytest.mark.parametrize(
-    ("metadata", "words"),
+    ("metadata", "message"),
     [
         (b"[]", "can't be used"),
         (b"5", "can't be used"),
         (b"null", "can't be used"),
-        (b"not json", "it is no JSON"),
-        (b"\xff", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"not json", "it is not JSON"),
+        (b"\xff", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
         ({}, "nuid: Field required"),
         ({**GOOD, "size": "lots"}, "size: Input should be a valid integer"),
         ({**GOOD, "size": -1}, "size"),
@@ -196,51 +202,51 @@ GOOD = {"nuid": "abc", "size": 3, "chunks": 1, "digest": "SHA-256=x"}
         ({**GOOD, "options": []}, "options"),
     ],
 )
-async def test_metadata_that_makes_no_sense_refuses_the_plan(
-    broker: Broker, shared_server: servers.NatsServer, metadata: bytes | dict[str, Any], words: str
+async def test_an_object_with_unusable_metadata_is_refused(
+    broker: Broker, shared_server: servers.NatsServer, metadata: bytes | dict[str, Any], message: str
 ) -> None:
-    """With the field that is wrong; the worker goes on."""
+    """The error names the field that can't be used."""
     data = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-    await _put_metadata(shared_server, "odd", data)
-    with pytest.raises(errors.RequestRefused, match=words):
-        await broker.plan_object("odd", MOST)
+    await _put_metadata(shared_server, "unusable", data)
+    with pytest.raises(errors.RequestRefused, match=message):
+        await broker.plan_object("unusable", MAX_BYTES)
 
 
 @pytest.mark.parametrize("change", [{"deleted": True}, {"options": {"link": {"bucket": "B", "name": "n"}}}])
-async def test_a_deleted_object_and_a_link_are_not_there(
+async def test_a_deleted_object_and_a_link_are_not_found(
     broker: Broker, shared_server: servers.NatsServer, change: dict[str, Any]
 ) -> None:
-    """A link is not followed: it may lead to any bucket that the worker can read."""
+    """The worker doesn't follow a link, which may lead to any bucket that it can read."""
     await _put_metadata(shared_server, "away", json.dumps({**GOOD, **change}).encode())
     with pytest.raises(errors.NotFound, match="only its link"):
-        await broker.plan_object("away", MOST)
+        await broker.plan_object("away", MAX_BYTES)
 
 
 @pytest.mark.parametrize("name", ["x" * 1025, "é" * 600, "x" * 900_000])
-async def test_an_endless_name_is_refused(broker: Broker, name: str) -> None:
-    """Asked for, it would exceed what a message may have, and be asked for again for ever."""
+async def test_a_name_that_is_too_long_is_refused(broker: Broker, name: str) -> None:
+    """A request for such a name would exceed the size of a message, and would be retried without end."""
     with pytest.raises(errors.RequestRefused, match="1,024 is the limit"):
-        await broker.plan_object(name, MOST)
+        await broker.plan_object(name, MAX_BYTES)
 
 
-async def test_a_name_that_is_no_text_is_not_there(broker: Broker) -> None:
-    """Headers may have bytes that are no UTF-8."""
+async def test_a_name_that_is_not_utf_8_is_not_found(broker: Broker) -> None:
+    """A header may name an object with bytes that aren't UTF-8; no object has such a name."""
     with pytest.raises(errors.NotFound):
-        await broker.plan_object("\udcff", MOST)
+        await broker.plan_object("\udcff", MAX_BYTES)
 
 
 @pytest.mark.parametrize("sequence", [b"lots", b"-5", b"0", b"9" * 5000, "٣".encode()])
-async def test_a_chunk_with_a_sequence_of_its_own_is_no_way_in(
+async def test_a_chunk_with_a_forged_sequence_makes_the_object_unusable(
     broker: Broker, shared_server: servers.NatsServer, sequence: bytes
 ) -> None:
-    """The server adds its header to the publisher's of the same name; whichever counts, nothing but an error comes."""
+    """Whether the server's header counts or the publisher's of the same name, the object is refused or not found."""
     async with support.plain(shared_server) as (_, js):
         nuid = f"n{len(sequence)}{sequence[0]}"
         for part in (b"ab", b"cd"):
             await js.publish(f"$O.{BUCKET}.C.{nuid}", part, headers={"Nats-Sequence": sequence.decode()})
     await _put_metadata(shared_server, "chunked", json.dumps({**GOOD, "nuid": nuid, "size": 4}).encode())
     with pytest.raises((errors.RequestRefused, errors.NotFound)):
-        await broker.plan_object("chunked", MOST)
+        await broker.plan_object("chunked", MAX_BYTES)
 
 
 JSON = st.recursive(
@@ -260,14 +266,14 @@ METADATA = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(metadata=METADATA)
-def test_no_metadata_raises_anything_but_an_error_of_ours(metadata: bytes) -> None:
-    """Bytes, JSON of any shape, and mappings with the right keys and any values: parsed or refused."""
+def test_any_metadata_is_parsed_or_refused(metadata: bytes) -> None:
+    """Neither arbitrary bytes nor JSON of any shape raise anything but RequestRefused, and its message is short."""
+    message = ""
     try:
-        info = objects._info(metadata, "name")
+        info = objects.parse_info(metadata, "name")
     except errors.RequestRefused as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = ""
         assert info.size >= 0
         assert info.chunks >= 0
-    assert len(said) < 1000
+    assert len(message) < 1000

@@ -1,4 +1,4 @@
-"""Messages that are allowed by the server and trip nats-py: none of them costs a connection, or its neighbours."""
+"""Messages that the server accepts and nats-py fails on: none of them costs a connection, or another message."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from ems_worker.core.wire import Message
 from tests.support import broker as support
 from tests.support import servers, wait
 
-# After the subject's own tokens: no UTF-8, and white space that is none to the server.
+# Appended to a subject: bytes that aren't UTF-8, and characters that only nats-py takes for white space.
 ENDINGS = [b"\xff", b"\xed\xa0\x80", b"a\x0bb", b"\x0b", b"a\x0c1", b"a\x0cb\x0bc\x0cd"]
-# No headers, or a status, as the protocol knows them.
+# Header blocks that the protocol doesn't define.
 HEADERS = [
     b"N",
     b"NATS/1.0",
@@ -24,7 +24,7 @@ HEADERS = [
 
 
 async def publish(server: servers.NatsServer, *lines: bytes) -> None:
-    """As anybody can who speaks the protocol, where a client library would refuse."""
+    """Publishes protocol lines that a client library would refuse to send."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await reader.readline()
     writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"protocol":1}\r\n')
@@ -35,43 +35,42 @@ async def publish(server: servers.NatsServer, *lines: bytes) -> None:
     await writer.wait_closed()
 
 
-async def heard_all(broker: Broker, kind: str, count: int) -> list[Message]:
-    """So many messages, acknowledged."""
-    found: list[Message] = []
+async def fetch(broker: Broker, kind: str, count: int) -> list[Message]:
+    """Fetches until so many messages have come."""
+    messages: list[Message] = []
 
     async def enough() -> bool:
-        messages = await (broker.events(0.2) if kind == "event" else broker.plans())
-        found.extend(messages)
-        return len(found) >= count
+        messages.extend(await (broker.events(0.2) if kind == "event" else broker.plans()))
+        return len(messages) >= count
 
     await wait.until(enough, timeout=8, what=f"{count} messages")
-    return found
+    return messages
 
 
 @pytest.mark.parametrize("subject", [b"sim.run_started.", b"ems.experiment.submit."])
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_a_subject_that_is_no_text_is_read_like_any_other(
+async def test_a_message_on_a_subject_that_is_not_text_is_read_like_any_other(
     server: servers.NatsServer, subject: bytes, ending: bytes
 ) -> None:
-    """On the connection that there is; it can be put aside, and what comes after it is read."""
+    """The connection survives it, the message can become a dead letter, and the next message is read."""
     heard = support.Heard()
     kind = "event" if subject.startswith(b"sim") else "plan"
     async with support.connected(server.url, heard) as broker:
         await publish(server, b"PUB " + subject + ending + b" 2\r\n{}\r\n", b"PUB " + subject + b"good 2\r\n{}\r\n")
-        odd, good = await heard_all(broker, kind, 2)
+        hostile, good = await fetch(broker, kind, 2)
         assert good.subject == f"{subject.decode()}good"
-        assert odd.subject == (subject + ending).decode("utf-8", "backslashreplace")
-        await broker.dead_letter(odd, "its subject", kind)
+        assert hostile.subject == (subject + ending).decode("utf-8", "backslashreplace")
+        await broker.dead_letter(hostile, "its subject", kind)
         await broker.ack([good])
         assert heard == support.Heard()
         async with support.plain(server) as (_, js):
             letter = await js.get_last_msg("EMS_DLQ", f"ems.dlq.{kind}")
-            assert (letter.headers or {})["Ems-Sequence"] == str(odd.seq)
+            assert (letter.headers or {})["Ems-Sequence"] == str(hostile.seq)
 
 
 @pytest.mark.parametrize("block", HEADERS)
-async def test_headers_that_are_none_are_left_out(server: servers.NatsServer, block: bytes) -> None:
-    """The message is read all the same."""
+async def test_malformed_headers_are_ignored(server: servers.NatsServer, block: bytes) -> None:
+    """A message with malformed headers is delivered with its data, and the next message is read."""
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker:
         await publish(
@@ -79,14 +78,14 @@ async def test_headers_that_are_none_are_left_out(server: servers.NatsServer, bl
             b"HPUB sim.run_started %d %d\r\n%s{}\r\n" % (len(block), len(block) + 2, block),
             b"PUB sim.run_started 4\r\ngood\r\n",
         )
-        odd, good = await heard_all(broker, "event", 2)
-        assert (odd.data, good.data) == (b"{}", b"good")
-        await broker.ack([odd, good])
+        hostile, good = await fetch(broker, "event", 2)
+        assert (hostile.data, good.data) == (b"{}", b"good")
+        await broker.ack([hostile, good])
         assert heard == support.Heard()
 
 
-async def test_a_request_that_is_no_text_costs_no_connection(server: servers.NatsServer) -> None:
-    """Its reply goes nowhere; others have theirs."""
+async def test_a_request_with_a_hostile_reply_subject_costs_no_connection(server: servers.NatsServer) -> None:
+    """A request whose reply subject isn't text gets no reply, and the next request gets its own."""
     heard = support.Heard()
 
     async def answer(_: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What is too large for the server goes out shortened; what can't be shortened holds up nothing else."""
+"""Documents that are too large for the server are shortened; one that can't be shortened delays no other."""
 
 import json
 from collections.abc import AsyncIterator
@@ -21,25 +21,24 @@ STATUS = "ems.experiment.status.wide"
 
 @pytest.fixture
 async def broker(server: servers.NatsServer) -> AsyncIterator[Broker]:
-    async with support.connected(server.url) as one:
-        yield one
+    async with support.connected(server.url) as connected:
+        yield connected
 
 
 def result(seq: int) -> bytes:
-    one = Run(seq, 0, 1, 7, state=RunState.COMPLETED, metrics={"population": 1.0}, job_revision=1, ended_seq=seq)
-    return documents.encode(documents.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), one)))
+    """A result document; the one with sequence 2 is too large for the server."""
+    run = Run(seq, 0, 1, 7, state=RunState.COMPLETED, metrics={"population": 1.0}, job_revision=1, ended_seq=seq)
+    return documents.encode(documents.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), run)))
 
 
 def status(revision: int, state: str, values: int = 300) -> bytes:
-    """A status of so many times 3.9 KB."""
+    """A status document of `values` times 3.9 KB."""
     params = dict(list(WIDE.items())[:values])
     return json.dumps({"revision": revision, "state": state, "best": {"params": params}}).encode()
 
 
-async def test_a_document_that_the_server_would_not_take_goes_out_shortened(
-    broker: Broker, server: servers.NatsServer
-) -> None:
-    """Among others that go as they are."""
+async def test_a_document_that_is_too_large_is_stored_shortened(broker: Broker, server: servers.NatsServer) -> None:
+    """The documents before and after it are stored whole."""
     assert len(result(2)) > 1_048_576
     trace = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
     await broker.publish([(RESULT, result(seq), f"wide-{seq}") for seq in (1, 2, 3)], trace)
@@ -50,10 +49,8 @@ async def test_a_document_that_the_server_would_not_take_goes_out_shortened(
     assert second | {"params": WIDE} == json.loads(result(2))
 
 
-async def test_a_status_that_is_too_large_is_told_and_stays_the_latest(
-    broker: Broker, server: servers.NatsServer
-) -> None:
-    """The same once more is no news, and stands as told: also in the eyes of a worker that didn't send it."""
+async def test_a_shortened_status_is_recognized_as_the_latest(broker: Broker, server: servers.NatsServer) -> None:
+    """Publishing the same status again counts as stored, also by a worker that didn't send it."""
     for by in (broker, broker):
         assert await by.publish_latest(STATUS, status(7, "completed"), 7)
     async with support.connected(server.url) as other:
@@ -63,17 +60,17 @@ async def test_a_status_that_is_too_large_is_told_and_stays_the_latest(
     assert (stored["revision"], stored["state"], stored[truncate.MARK]) == (7, "completed", ["best.params"])
 
 
-async def test_what_can_not_be_shortened_keeps_nothing_else_from_being_stored(
+async def test_a_message_that_can_not_be_shortened_does_not_stop_the_others(
     broker: Broker, server: servers.NatsServer
 ) -> None:
-    """It is refused by its name, with the remedy."""
+    """The error names its subject and the remedy, and the other messages are stored."""
     items = [(RESULT, result(1), "a"), ("ems.experiment.point.wide", b"x" * 1_048_576, "b"), (RESULT, result(3), "c")]
     with pytest.raises(errors.BrokerMisconfigured, match=r"ems\.experiment\.point\.wide.*max_payload"):
         await broker.publish(items)
     assert len(await whole.stored(server.url, RESULT)) == 2
 
 
-async def test_who_waits_for_a_reply_gets_it_shortened(broker: Broker, server: servers.NatsServer) -> None:
+async def test_a_reply_that_is_too_large_is_shortened(broker: Broker, server: servers.NatsServer) -> None:
     """A decision that quotes a hundred problems at length."""
     wrong = [{"code": "bad", "path": "a", "line": 1, "column": 1, "message": "x" * 20_000}] * 100
     async with support.plain(server) as (client, _):
@@ -86,21 +83,21 @@ async def test_who_waits_for_a_reply_gets_it_shortened(broker: Broker, server: s
     assert 45 < len(answer["errors"]) < 55
 
 
-async def test_what_an_operator_limits_a_streams_messages_to_is_kept(
-    broker: Broker, server: servers.NatsServer
-) -> None:
-    """Documents are shortened to it, and dead letters go by reference; with the limit gone, after the next connection,
-    all is whole again."""
+async def test_the_message_limit_of_a_stream_is_respected(broker: Broker, server: servers.NatsServer) -> None:
+    """Documents are shortened to the limit that an operator set, and dead letters are stored by reference.
 
-    async def limit(most: int) -> None:
+    Once the limit is gone, documents are stored whole again from the next connection on.
+    """
+
+    async def limit(max_bytes: int) -> None:
         async with support.plain(server) as (_, js):
             for name in ("EMS_RESULTS", "EMS_STATUS", "EMS_DLQ"):
                 config = (await js.stream_info(name)).config
-                await js.update_stream(config, max_msg_size=most)
+                await js.update_stream(config, max_msg_size=max_bytes)
 
     await limit(50_000)
     await broker.publish([(RESULT, result(seq), f"wide-{seq}") for seq in (1, 2, 3)])
-    assert ["shortened" in one for one in await whole.stored(server.url, RESULT)] == [False, True, False]
+    assert ["shortened" in document for document in await whole.stored(server.url, RESULT)] == [False, True, False]
     for _ in range(2):
         assert await broker.publish_latest(STATUS, status(7, "completed"), 7)
     async with support.plain(server) as (client, js):

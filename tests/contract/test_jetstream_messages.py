@@ -1,9 +1,8 @@
-"""Messages in and out of streams while all is well."""
+"""Messages in and out of streams while nothing fails."""
 
 import asyncio
 import hashlib
 import json
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,26 +16,26 @@ from tests.support import servers, wait
 
 @pytest.fixture
 async def broker(server: servers.NatsServer) -> AsyncIterator[Broker]:
-    async with support.connected(server.url) as one:
-        yield one
+    async with support.connected(server.url) as connected:
+        yield connected
 
 
 async def _events(broker: Broker, count: int) -> list[Message]:
-    found: list[Message] = []
+    events: list[Message] = []
 
     async def enough() -> bool:
-        found.extend(await broker.events())
-        return len(found) >= count
+        events.extend(await broker.events())
+        return len(events) >= count
 
     await wait.until(enough, what=f"{count} events")
-    return found
+    return events
 
 
-async def test_a_message_arrives_with_all_that_is_known_of_it(broker: Broker, server: servers.NatsServer) -> None:
-    """Stream, its creation time, sequence, subject, headers, deliveries and time of publishing."""
-    before_ms = time.time_ns() // 1_000_000
+async def test_a_message_arrives_with_its_metadata(broker: Broker, server: servers.NatsServer) -> None:
+    """It has its stream, the stream's creation time, sequence, subject, headers, deliveries and time of publishing."""
     async with support.plain(server) as (_, js):
         await js.publish("ems.experiment.submit.evo", b"plan", headers={"Content-Type": "application/yaml"})
+        stored_at = (await js.get_msg("EMS_PLANS", 1)).time
 
     (message,) = await broker.plans()
 
@@ -45,18 +44,18 @@ async def test_a_message_arrives_with_all_that_is_known_of_it(broker: Broker, se
     assert (message.seq, message.subject, message.data) == (1, "ems.experiment.submit.evo", b"plan")
     assert message.headers["Content-Type"] == "application/yaml"
     assert message.delivered == 1
-    assert before_ms <= message.published_ms <= time.time_ns() // 1_000_000
+    assert stored_at is not None
+    assert message.published_ms == int(stored_at.timestamp() * 1000)
 
 
-async def test_idle_fetches_end_empty_within_a_second(broker: Broker) -> None:
-    """Nothing there is an answer too, and not a late one."""
-    before = time.monotonic()
+async def test_a_fetch_ends_empty_without_messages(broker: Broker) -> None:
+    """Fetching from an empty stream returns instead of waiting for a message."""
     assert list(await broker.plans()) == []
-    assert time.monotonic() - before < 1.5
+    assert list(await broker.events(0.0)) == []
 
 
-async def test_everything_comes_once_and_in_order(broker: Broker, server: servers.NatsServer) -> None:
-    """A backlog comes in batches of at most 500; acknowledged messages never come again."""
+async def test_a_backlog_comes_once_and_in_order(broker: Broker, server: servers.NatsServer) -> None:
+    """It comes in batches of at most 500, and acknowledged messages never come again."""
     await broker.publish([("sim.run_started", str(n).encode(), f"id-{n}") for n in range(1200)])
     numbers: list[int] = []
     while len(numbers) < 1200:
@@ -75,52 +74,70 @@ async def test_everything_comes_once_and_in_order(broker: Broker, server: server
     assert list(await broker.events()) == []
 
 
-async def test_an_event_is_delivered_at_once(broker: Broker) -> None:
-    """Whoever waits for events has one within 20 ms of its publishing, also when it waited before."""
-    assert list(await broker.events()) == []
-    delays = []
-    for number in range(15):
-        waiting = asyncio.create_task(_events(broker, 1))
-        await asyncio.sleep(0)
-        before = time.monotonic()
-        await broker.publish([("sim.run_started", b"{}", f"n{number}")])
-        await broker.ack(await waiting)
-        delays.append(time.monotonic() - before)
-    # The median: other programs of a busy machine delay single ones.
-    assert sorted(delays)[7] < 0.02
+async def test_an_event_is_delivered_without_another_request(broker: Broker, server: servers.NatsServer) -> None:
+    """An idle fetch has a request waiting at the server, so the server sends an event as soon as it is published."""
+    async with support.plain(server) as (client, js):
+        requests = await client.subscribe("$JS.API.CONSUMER.MSG.NEXT.SIM_EVENTS.ems-worker-events")
+        await client.flush()
+
+        async def waits() -> bool:
+            return bool((await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_waiting == 1)
+
+        for number in range(5):
+            assert list(await broker.events(0.0)) == []
+            waiting = asyncio.create_task(_events(broker, 1))
+            await wait.until(waits, what="the request to wait at the server")
+            before = requests.delivered
+            await broker.publish([("sim.run_started", b"{}", f"n{number}")])
+            await broker.ack(await waiting)
+            await client.flush()
+            assert requests.delivered == before
 
 
-async def test_later_means_later(broker: Broker) -> None:
-    """A message that is put off comes again after the delay, not before, and says that it did."""
+async def test_a_postponed_message_is_redelivered_after_the_delay(broker: Broker, server: servers.NatsServer) -> None:
+    """The worker asks the server for the delay, and the message comes again as its second delivery."""
     await broker.publish([("sim.run_failed", b"x", "1")])
     (first,) = await _events(broker, 1)
-    before = time.monotonic()
-    await broker.later([first], 0.5)
+    async with support.plain(server) as (client, _):
+        acknowledgements = await client.subscribe(first.token)
+        await client.flush()
+        await broker.later([first], 0.2)
+        assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":200000000}'
 
     (second,) = await _events(broker, 1)
 
-    assert time.monotonic() - before >= 0.45
     assert (second.seq, second.delivered) == (first.seq, 2)
 
 
-async def test_large_plans_come_through(broker: Broker, server: servers.NatsServer) -> None:
-    """Plans near the server's limit arrive whole, a few at a time."""
+async def test_a_delay_is_never_zero(broker: Broker, server: servers.NatsServer) -> None:
+    """Without a delay the server would redeliver the message thousands of times a second."""
+    await broker.publish([("sim.run_failed", b"x", "1")])
+    (first,) = await _events(broker, 1)
+    async with support.plain(server) as (client, _):
+        acknowledgements = await client.subscribe(first.token)
+        await client.flush()
+        await broker.later([first], 0.0)
+        assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":50000000}'
+
+
+async def test_large_plans_arrive_whole(broker: Broker, server: servers.NatsServer) -> None:
+    """Plans near the server's limit come a few at a time."""
     plans = [bytes([65 + n]) * 1_000_000 for n in range(12)]
     async with support.plain(server) as (_, js):
         for plan in plans:
             await js.publish("ems.experiment.submit", plan)
-    found: list[bytes] = []
-    while len(found) < len(plans):
+    received: list[bytes] = []
+    while len(received) < len(plans):
         batch = await broker.plans()
         assert 0 < len(batch) <= 8
-        found += [message.data for message in batch]
+        received += [message.data for message in batch]
         await broker.working(batch)
         await broker.ack(batch)
-    assert found == plans
+    assert received == plans
 
 
-async def test_what_was_not_fetched_is_given_back_at_the_end(server: servers.NatsServer) -> None:
-    """A message that came in while nobody fetched is there for the next worker at once, not after 30 seconds."""
+async def test_a_delivered_message_that_was_not_fetched_is_returned_at_the_end(server: servers.NatsServer) -> None:
+    """The next worker gets it at once, instead of 30 seconds later, when the server would redeliver it."""
     async with support.connected(server.url) as first:
         assert list(await first.events()) == []
         await first.publish([("sim.run_started", b"kept", "1")])
@@ -131,30 +148,31 @@ async def test_what_was_not_fetched_is_given_back_at_the_end(server: servers.Nat
 
             await wait.until(delivered, what="delivery to the first")
     async with support.connected(server.url) as second:
-        before = time.monotonic()
+        # `_events` waits for less than the 30 seconds.
         assert [message.data for message in await _events(second, 1)] == [b"kept"]
-        assert time.monotonic() - before < 5
 
 
 async def test_a_message_id_is_stored_once(broker: Broker, server: servers.NatsServer) -> None:
-    """Publishing again under the same id changes nothing."""
+    """Publishing again under the same message id changes nothing."""
     for _ in range(2):
         await broker.publish([("ems.experiment.result.x", b"1", "a"), ("ems.experiment.result.x", b"2", "b")])
     async with support.plain(server) as (_, js):
         assert (await js.stream_info("EMS_RESULTS")).state.messages == 2
 
 
-async def test_the_latest_is_never_overwritten_by_an_older_one(broker: Broker, server: servers.NatsServer) -> None:
-    """Only a higher revision replaces what is stored, whoever stored it and whatever was remembered."""
+async def test_a_latest_message_is_never_overwritten_by_an_older_one(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """Only a higher revision replaces a stored one, whichever worker stored it."""
     subject = "ems.experiment.status.reef"
 
-    async def put(by: Broker, revision: int, by_whom: str = "one") -> bool:
-        document = {"revision": revision, "worker_id": by_whom}
+    async def put(by: Broker, revision: int, worker_id: str = "one") -> bool:
+        document = {"revision": revision, "worker_id": worker_id}
         return await by.publish_latest(subject, json.dumps(document).encode(), revision)
 
     assert await put(broker, 1)
     assert await put(broker, 3)
-    assert await put(broker, 3), "the same once more is there"
+    assert await put(broker, 3), "the same document is stored already"
     assert not await put(broker, 3, "another")
     assert not await put(broker, 2)
     async with support.connected(server.url) as other:
@@ -167,20 +185,20 @@ async def test_the_latest_is_never_overwritten_by_an_older_one(broker: Broker, s
         stored = await js.get_last_msg("EMS_STATUS", subject, direct=True)
         assert json.loads(stored.data or b"") == {"revision": 5, "worker_id": "one"}
         assert (await js.stream_info("EMS_STATUS")).state.messages == 1
-        for revision, odd in enumerate((b"something else", b'{"revision": 9223372036854775807}', b"[]"), 6):
-            await js.publish(subject, odd)
-            assert await put(broker, revision), "what isn't a status of ours doesn't stand in the way"
+        for revision, foreign in enumerate((b"something else", b'{"revision": 9223372036854775807}', b"[]"), 6):
+            await js.publish(subject, foreign)
+            assert await put(broker, revision), "a message that isn't a status of ours is replaced"
 
 
 async def test_a_message_that_the_server_cannot_take_is_refused_before_it_is_sent(broker: Broker) -> None:
-    """The server would cut the connection; so the refusal names its limit, and the connection lives on."""
+    """The server would cut the connection at such a message; the error names the server's limit instead."""
     with pytest.raises(errors.BrokerMisconfigured, match="max_payload"):
         await broker.publish([("ems.experiment.result.x", b"x" * 1_048_576, "a")])
     await broker.publish([("ems.experiment.result.x", b"small", "b")])
 
 
-async def test_a_dead_letter_says_why_and_from_where(broker: Broker, server: servers.NatsServer) -> None:
-    """It has the original bytes, is stored once however often it is sent, and its original is acknowledged."""
+async def test_a_dead_letter_has_its_reason_and_origin(broker: Broker, server: servers.NatsServer) -> None:
+    """It has the original bytes, is stored once even if it is sent twice, and its original is acknowledged."""
     await broker.publish([("sim.run_failed.x", b"\xff\x00garbage", "1")])
     (message,) = await _events(broker, 1)
     await broker.dead_letter(message, "neither JSON\nnor protobuf: ümlaut", "event")
@@ -199,8 +217,10 @@ async def test_a_dead_letter_says_why_and_from_where(broker: Broker, server: ser
         assert (await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_ack_pending == 0
 
 
-async def test_a_dead_letter_that_is_too_large_goes_by_reference(broker: Broker, server: servers.NatsServer) -> None:
-    """A message as large as the server allows leaves no room for headers: stream, sequence and digest stand for it."""
+async def test_a_dead_letter_that_is_too_large_is_stored_by_reference(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """A message as large as the server allows leaves no room for headers, so only its origin and digest are stored."""
     body = b"x" * 1_048_576
     async with support.plain(server) as (client, js):
         await client.publish("ems.experiment.submit", body)
@@ -217,10 +237,10 @@ async def test_a_dead_letter_that_is_too_large_goes_by_reference(broker: Broker,
 
 
 async def test_a_reply_reaches_an_inbox(broker: Broker, server: servers.NatsServer) -> None:
-    """Those who wait on an inbox get the bytes."""
+    """A client that waits on an inbox gets the bytes of the reply."""
     async with support.plain(server) as (client, _):
         subscription = await client.subscribe("_INBOX.someone")
-        # Twice: the first may overtake the subscription in nats-py's queue.
+        # Flush twice: the first flush may overtake the subscription in nats-py's buffer.
         await client.flush()
         await client.flush()
         await broker.reply("_INBOX.someone", b"decision")

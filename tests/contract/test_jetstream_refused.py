@@ -1,4 +1,4 @@
-"""A broker that lets the worker in and refuses what it does: said with the subject and the broker's words."""
+"""A broker that accepts the worker's connection and refuses its messages: the worker reports subject and reason."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,8 @@ import pytest
 from nats.errors import Error
 
 from ems_worker import errors
-from ems_worker.adapters.jetstream import Broker, refusals
+from ems_worker.adapters.jetstream import Broker, publish
+from ems_worker.adapters.jetstream import refusals as refusals_module
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import Access
 from tests.support import broker as support
@@ -23,7 +24,7 @@ PLANS_NEXT = "$JS.API.CONSUMER.MSG.NEXT.EMS_PLANS.ems-worker-plans"
 async def without_right(
     directory: Path, *denied: str
 ) -> AsyncIterator[tuple[Broker, support.Heard, servers.NatsServer]]:
-    """A broker connected as a user who may publish everything but these subjects, after an admin made the streams."""
+    """A broker connected as a user who may not publish on these subjects; an admin created the streams."""
     deny = ", ".join(f'"{subject}"' for subject in denied)
     config = (
         "authorization { users: [ { user: admin, password: a },"
@@ -39,8 +40,8 @@ async def without_right(
             yield broker, heard, server
 
 
-async def test_fetching_without_the_right_to_is_said(tmp_path: Path) -> None:
-    """An idle worker would look well, and get nothing, for ever."""
+async def test_fetching_without_the_right_is_reported(tmp_path: Path) -> None:
+    """Otherwise a worker that never gets a message would seem to be idle."""
     async with without_right(tmp_path, "$JS.API.CONSUMER.MSG.NEXT.>") as (broker, heard, _):
         for _ in range(2):
             assert await broker.plans() == []
@@ -49,8 +50,8 @@ async def test_fetching_without_the_right_to_is_said(tmp_path: Path) -> None:
         assert broker.connected
 
 
-async def test_acknowledging_without_the_right_to_is_said(tmp_path: Path) -> None:
-    """Everything would come again every thirty seconds, and change nothing."""
+async def test_acknowledging_without_the_right_is_reported(tmp_path: Path) -> None:
+    """Otherwise every message would silently come again every thirty seconds."""
     async with without_right(tmp_path, "$JS.ACK.>") as (broker, _, server):
         async with await nats.connect(server.url, user="admin", password="a") as client:
             for _ in range(3):
@@ -59,17 +60,17 @@ async def test_acknowledging_without_the_right_to_is_said(tmp_path: Path) -> Non
         assert messages
         assert broker.refused is None
         await broker.ack(messages)
-        said = await wait.until(lambda: broker.refused, what="the refusal")
-        assert str(said).startswith("$JS.ACK.SIM_EVENTS.ems-worker-events: Permissions Violation for Publish to ")
+        refused = await wait.until(lambda: broker.refused, what="the refusal")
+        assert str(refused).startswith("$JS.ACK.SIM_EVENTS.ems-worker-events: Permissions Violation for Publish to ")
 
 
 @pytest.mark.parametrize("kind", ["result", "point", "decision", "status"])
-async def test_publishing_without_the_right_to_is_said(
+async def test_publishing_without_the_right_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Also while it is being tried again, before the caller gets an error."""
-    monkeypatch.setattr("ems_worker.adapters.jetstream.publish._GIVE_UP_SECONDS", 0.1)
-    monkeypatch.setattr("ems_worker.adapters.jetstream.publish._ACK_SECONDS", 1.0)
+    """The report stands until a message of the same kind gets through."""
+    monkeypatch.setattr(publish, "GIVE_UP_SECONDS", 0.1)
+    monkeypatch.setattr(publish, "ACK_SECONDS", 1.0)
     subject = f"ems.experiment.{kind}.reef"
     async with without_right(tmp_path, subject) as (broker, _, _):
         publishing = (
@@ -86,8 +87,8 @@ async def test_publishing_without_the_right_to_is_said(
         assert broker.refused is None
 
 
-async def test_a_reply_that_is_not_allowed_is_no_trouble(tmp_path: Path) -> None:
-    """Whoever asks chooses its subject: he must not be able to make the worker look ill."""
+async def test_a_reply_that_is_not_allowed_is_not_reported(tmp_path: Path) -> None:
+    """A requester chooses the reply subject, and must not be able to make the worker unready with it."""
     async with without_right(tmp_path, "_INBOX.of_others.>") as (broker, heard, _):
         await broker.reply("_INBOX.of_others.x", b"{}")
         await broker.publish([("ems.experiment.result.x", b"{}", "1")])
@@ -95,8 +96,8 @@ async def test_a_reply_that_is_not_allowed_is_no_trouble(tmp_path: Path) -> None
         assert heard.errors == []
 
 
-async def test_a_full_store_is_said_until_there_is_room(tmp_path: Path) -> None:
-    """With JetStream's words; what could not be stored is stored then."""
+async def test_a_full_store_is_reported_until_there_is_room(tmp_path: Path) -> None:
+    """The report has JetStream's reason, and the message is stored once there is room."""
     store = f'jetstream {{ store_dir: "{tmp_path}", max_file_store: 1MB }}\n'
     async with servers.NatsServer(tmp_path, more=store) as server:
         async with support.connected(server.url) as broker, support.plain(server) as (_, js):
@@ -104,15 +105,15 @@ async def test_a_full_store_is_said_until_there_is_room(tmp_path: Path) -> None:
                 for _ in range(20):
                     await js.publish("sim.run_metrics", b"x" * 100_000)
             publishing = asyncio.create_task(broker.publish([("ems.experiment.result.x", b"x" * 100_000, "1")]))
-            said = await wait.until(lambda: broker.refused, what="the refusal")
-            assert said == "ems.experiment.result: insufficient resources (10023)"
+            refused = await wait.until(lambda: broker.refused, what="the refusal")
+            assert refused == "ems.experiment.result: insufficient resources (10023)"
             await js.purge_stream("SIM_EVENTS")
             await publishing
             assert broker.refused is None
 
 
-async def test_a_new_connection_begins_without_refusals(tmp_path: Path) -> None:
-    """The next server may have other rights, or the operator mended them."""
+async def test_a_lost_connection_clears_the_refusals(tmp_path: Path) -> None:
+    """The next server may grant other rights."""
     async with without_right(tmp_path, "$JS.API.CONSUMER.MSG.NEXT.>") as (broker, _, server):
         await broker.plans()
         assert broker.refused is not None
@@ -121,19 +122,19 @@ async def test_a_new_connection_begins_without_refusals(tmp_path: Path) -> None:
 
 
 async def test_refusals_are_bounded() -> None:
-    """However many subjects are refused, and however long they and the words for them are."""
-    found = Refusals()
+    """Neither the number of refused subjects nor the length of their reasons makes the summary grow without limit."""
+    refusals = Refusals()
     for number in range(1000):
-        found.note(f"ems.experiment.x{number}", "w" * 10_000)
-        found.note_violation(Error(f'nats: Permissions Violation for Publish to "$JS.API.{number}.{"y" * 9000}"'))
-    assert found.words is not None
-    assert len(found.words) < 50_000
-    found.clear()
-    assert found.words is None
+        refusals.record(f"ems.experiment.x{number}", "w" * 10_000)
+        refusals.record_violation(Error(f'nats: Permissions Violation for Publish to "$JS.API.{number}.{"y" * 9000}"'))
+    assert refusals.summary is not None
+    assert len(refusals.summary) < 50_000
+    refusals.clear()
+    assert refusals.summary is None
 
 
 @pytest.mark.parametrize(
-    ("words", "news"),
+    ("message", "counts"),
     [
         ('nats: Permissions Violation for Subscription to "ems.api.get" using queue "q"', True),
         ('nats: permissions violation for publish to "ems.dlq.plan"', True),
@@ -142,19 +143,19 @@ async def test_refusals_are_bounded() -> None:
         ("nats: maximum payload violation", False),
     ],
 )
-async def test_violations_are_read(words: str, news: bool) -> None:
-    """Of subscriptions, all; of messages, those that the worker sends on its own account."""
-    found = Refusals()
-    assert found.note_violation(Error(words)) is news
-    assert (found.words is not None) is news
-    assert not found.note_violation(Error(words))
-    found.clear()
+async def test_violations_of_our_own_work_count(message: str, counts: bool) -> None:
+    """Every denied subscription counts, and a denied message if the worker sends it for its own work."""
+    refusals = Refusals()
+    assert refusals.record_violation(Error(message)) is counts
+    assert (refusals.summary is not None) is counts
+    assert not refusals.record_violation(Error(message)), "the second is not new"
+    refusals.clear()
 
 
-async def test_a_violation_that_does_not_come_again_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NATS doesn't say that a right was granted."""
-    monkeypatch.setattr(refusals, "_DENIED_SECONDS", 0.05)
-    found = Refusals()
-    found.note_violation(Error('nats: Permissions Violation for Publish to "$JS.ACK.S.C.1.2.3.4.5"'))
-    assert found.words is not None
-    await wait.until(lambda: found.words is None, what="its end")
+async def test_a_violation_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NATS doesn't report that a right was granted, so a violation that doesn't come again is over."""
+    monkeypatch.setattr(refusals_module, "DENIED_SECONDS", 0.05)
+    refusals = Refusals()
+    refusals.record_violation(Error('nats: Permissions Violation for Publish to "$JS.ACK.S.C.1.2.3.4.5"'))
+    assert refusals.summary is not None
+    await wait.until(lambda: refusals.summary is None, what="the violation to expire")

@@ -1,4 +1,4 @@
-"""A request's reply subject can't make the worker write anywhere but to an inbox."""
+"""The reply subject of a request can't make the worker publish anywhere but to an inbox."""
 
 import json
 
@@ -32,14 +32,14 @@ def _refused(metrics: Metrics) -> float:
 
 @pytest.mark.parametrize("request_", REQUESTS)
 async def test_no_reply_deletes_or_purges_a_stream(server: servers.NatsServer, request_: str) -> None:
-    """JetStream's API is a set of subjects, and the worker may publish to all of them; it does not when asked to."""
+    """The worker has the right to publish to JetStream's API, but doesn't do so because a request names it."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, js):
         metrics = await _serve(broker)
         await js.publish("ems.experiment.result.x", b"{}")
         for stream in STREAMS:
             await client.publish(request_, b"", reply=f"$JS.API.STREAM.DELETE.{stream}")
             await client.publish(request_, b"", reply=f"$JS.API.STREAM.PURGE.{stream}")
-        # Requests are handled in their order: by the reply to this one the others have been.
+        # Requests are handled in order: when this one is answered, the earlier ones have been handled.
         await client.request(request_, b"", timeout=5)
         assert {info.config.name for info in await js.streams_info()} >= set(STREAMS)
         assert (await js.stream_info("EMS_RESULTS")).state.messages == 1
@@ -47,8 +47,8 @@ async def test_no_reply_deletes_or_purges_a_stream(server: servers.NatsServer, r
 
 
 @pytest.mark.parametrize("subject", ["sim.run_completed", "ems.experiment.submit", "ems.experiment.status.x"])
-async def test_no_reply_becomes_an_event_a_plan_or_a_document(server: servers.NatsServer, subject: str) -> None:
-    """A requester can't have the worker's words stored in a stream in place of others'."""
+async def test_no_reply_is_stored_as_an_event_a_plan_or_a_document(server: servers.NatsServer, subject: str) -> None:
+    """A requester can't use the worker's rights to store a message in a stream."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, js):
         metrics = await _serve(broker)
         event = json.dumps({"simulation_id": "reef-p000000-r000-a1", "metrics": {}}).encode()
@@ -58,8 +58,8 @@ async def test_no_reply_becomes_an_event_a_plan_or_a_document(server: servers.Na
         assert _refused(metrics) == 1
 
 
-async def test_no_reply_goes_into_the_workers_own_inboxes(server: servers.NatsServer) -> None:
-    """There it would pass for a pulled message, an acknowledgement or an answer of JetStream."""
+async def test_no_reply_goes_to_the_workers_own_inboxes(server: servers.NatsServer) -> None:
+    """There it would be taken for a pulled message, an acknowledgement or an answer of JetStream."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, _):
         metrics = await _serve(broker)
         inboxes = await client.subscribe(f"{broker.inbox}.>")
@@ -72,7 +72,7 @@ async def test_no_reply_goes_into_the_workers_own_inboxes(server: servers.NatsSe
 
 
 async def test_a_request_without_a_reply_subject_is_not_carried_out(server: servers.NatsServer) -> None:
-    """Nobody could read its outcome."""
+    """Its sender could not learn the result."""
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
         metrics = await _serve(broker)

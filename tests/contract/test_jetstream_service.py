@@ -1,4 +1,4 @@
-"""The NATS service `ems`."""
+"""The NATS service `ems` as its clients see it."""
 
 import pytest
 from nats.aio.client import Client
@@ -38,7 +38,7 @@ async def _ask(client: Client, verb: str, data: bytes = b"") -> Msg:
 
 
 async def test_a_request_gets_its_reply(server: servers.NatsServer) -> None:
-    """Under ems.api, and outside every stream."""
+    """A request on ems.api.VERB gets the handler's bytes, and no stream answers in its place."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, _):
         await _serve(broker)
         reply = await _ask(client, "echo", b"hello")
@@ -55,7 +55,7 @@ async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "words"),
+    ("request_", "code", "message"),
     [
         (b"missing", "404", "there is no experiment reef"),
         (b"bad", "400", "limit has to be a number"),
@@ -64,19 +64,19 @@ async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None
         (b"away", "503", "nobody there"),
     ],
 )
-async def test_our_errors_become_codes_and_words(
-    server: servers.NatsServer, request_: bytes, code: str, words: str
+async def test_our_errors_become_codes_and_messages(
+    server: servers.NatsServer, request_: bytes, code: str, message: str
 ) -> None:
-    """Whoever asks reads why in the headers of the reply."""
+    """The headers of the reply have a code and the reason."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, _):
         await _serve(broker)
         headers = (await _ask(client, "fail", request_)).headers or {}
         assert headers["Nats-Service-Error-Code"] == code
-        assert headers["Nats-Service-Error"] == words
+        assert headers["Nats-Service-Error"] == message
 
 
-async def test_a_bug_in_a_handler_is_heard_of_and_not_shown(server: servers.NatsServer) -> None:
-    """The caller gets a 500 without the code's secrets, the worker the exception; the service goes on."""
+async def test_a_bug_in_a_handler_is_reported_and_not_shown(server: servers.NatsServer) -> None:
+    """The client gets a 500 without internals, the worker gets the exception, and the service continues."""
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
         await _serve(broker)
@@ -88,7 +88,7 @@ async def test_a_bug_in_a_handler_is_heard_of_and_not_shown(server: servers.Nats
 
 
 async def test_a_reply_that_is_too_large_is_a_413(server: servers.NatsServer) -> None:
-    """Sending it would cut the worker's connection."""
+    """The client gets an error, because sending the reply would cut the worker's connection."""
     async with support.connected(server.url) as broker, support.plain(server) as (client, _):
         await _serve(broker)
         headers = (await _ask(client, "large")).headers or {}
@@ -97,7 +97,7 @@ async def test_a_reply_that_is_too_large_is_a_413(server: servers.NatsServer) ->
 
 
 async def test_the_service_is_back_after_a_restart_of_the_server(server: servers.NatsServer) -> None:
-    """As soon as the broker is, and only once."""
+    """It is served as soon as the broker has reconnected, and only once."""
     async with support.connected(server.url) as broker:
         await _serve(broker)
         await server.restart(crash=True)

@@ -1,4 +1,4 @@
-"""Streams and consumers: made where they are missing, refused where they contradict."""
+"""Streams and consumers: created if they are missing, refused if they contradict what the worker relies on."""
 
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,28 @@ async def _refusal(broker: Broker, owner: str = support.OWNER, **options: Any) -
 
 
 async def test_missing_streams_are_created_as_the_contract_says(server: servers.NatsServer) -> None:
-    """The first start makes all five streams and the object store; a second finds them and changes nothing."""
+    """The first start creates all five streams and the object store; a second start changes nothing."""
     async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
         first = await broker.ensure(support.OWNER)
         assert await broker.ensure(support.OWNER) == first
         assert first == await broker.streams()
 
-        found = {info.config.name: info.config for info in await js.streams_info()}
-        objects = found.pop("OBJ_EMS_PLAN_OBJECTS")
+        configs = {info.config.name: info.config for info in await js.streams_info()}
+        objects = configs.pop("OBJ_EMS_PLAN_OBJECTS")
         assert (objects.discard, objects.max_age, objects.allow_direct) == (DiscardPolicy.NEW, 30 * 24 * 3600, True)
-        assert found.keys() == {"EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ"}
-        assert {config.storage for config in found.values()} == {StorageType.FILE}
-        assert {config.retention for config in found.values()} == {RetentionPolicy.LIMITS}
-        plans, status = found["EMS_PLANS"], found["EMS_STATUS"]
+        assert configs.keys() == {"EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ"}
+        assert {config.storage for config in configs.values()} == {StorageType.FILE}
+        assert {config.retention for config in configs.values()} == {RetentionPolicy.LIMITS}
+        plans, status = configs["EMS_PLANS"], configs["EMS_STATUS"]
         assert set(plans.subjects or []) == {"ems.experiment.submit", "ems.experiment.submit.*"}
         assert (plans.discard, plans.max_age) == (DiscardPolicy.NEW, 30 * 24 * 3600)
         assert (status.max_msgs_per_subject, status.allow_direct) == (1, True)
-        assert found["EMS_RESULTS"].max_age == 30 * 24 * 3600
-        assert set(found["SIM_EVENTS"].subjects or []) == set(streams.EVENT_SUBJECTS)
+        assert configs["EMS_RESULTS"].max_age == 30 * 24 * 3600
+        assert set(configs["SIM_EVENTS"].subjects or []) == set(streams.EVENT_SUBJECTS)
 
 
-async def test_identities_tell_a_new_stream_from_the_old_one(server: servers.NatsServer) -> None:
-    """A stream that was deleted and made again has another creation time; its sequences are told too."""
+async def test_the_identity_of_a_recreated_stream_differs(server: servers.NatsServer) -> None:
+    """A recreated stream has another creation time, and an identity has the stream's first and last sequence."""
     async with support.connected(server.url) as broker, support.plain(server) as (_, js):
         await broker.publish([("sim.run_started", b"{}", "1"), ("sim.run_started", b"{}", "2")])
         before = (await broker.streams())["SIM_EVENTS"]
@@ -57,7 +57,7 @@ async def test_identities_tell_a_new_stream_from_the_old_one(server: servers.Nat
 
 
 async def test_an_existing_stream_with_the_run_events_is_used(server: servers.NatsServer) -> None:
-    """Whatever its name and other subjects; only run events are delivered from it."""
+    """Its name and its other subjects don't matter; the worker gets only run events from it."""
     async with support.plain(server) as (_, js):
         await js.add_stream(name="PLATFORM", subjects=["sim.>"], storage=StorageType.MEMORY)
         async with support.connected(server.url) as broker:
@@ -71,16 +71,16 @@ async def test_an_existing_stream_with_the_run_events_is_used(server: servers.Na
 
 
 async def test_creation_can_be_forbidden(server: servers.NatsServer) -> None:
-    """Then all missing streams are named at once, and none is made."""
+    """The error then names all missing streams at once, and no stream is created."""
     async with support.connected(server.url, ensure=False) as broker, support.plain(server) as (_, js):
-        words = await _refusal(broker, create=False)
+        refusal = await _refusal(broker, create=False)
         for spec in streams.SPECS:
-            assert f"stream {spec.name} is missing" in words
+            assert f"stream {spec.name} is missing" in refusal
         assert not await js.streams_info()
 
 
 async def test_a_contradicting_stream_is_refused_with_every_difference(server: servers.NatsServer) -> None:
-    """Subjects, storage, retention and discard policy are compared; the remedy is said; the stream is left alone."""
+    """The error names each difference in subjects, storage, retention and discard policy, and the remedy."""
     async with support.plain(server) as (_, js):
         await js.add_stream(
             StreamConfig(
@@ -92,17 +92,17 @@ async def test_a_contradicting_stream_is_refused_with_every_difference(server: s
             )
         )
         async with support.connected(server.url, ensure=False) as broker:
-            words = await _refusal(broker)
-    assert "subjects lack ems.experiment.submit.*" in words
-    assert "subjects have ems.elsewhere" in words
-    assert "storage is memory, has to be file" in words
-    assert "retention is workqueue, has to be limits" in words
-    assert "discard is old, has to be new" in words
-    assert "nats stream edit EMS_PLANS" in words
+            refusal = await _refusal(broker)
+    assert "subjects lack ems.experiment.submit.*" in refusal
+    assert "subjects have ems.elsewhere" in refusal
+    assert "storage is memory, must be file" in refusal
+    assert "retention is workqueue, must be limits" in refusal
+    assert "discard is old, must be new" in refusal
+    assert "nats stream edit EMS_PLANS" in refusal
 
 
-async def test_limits_are_the_operators(server: servers.NatsServer) -> None:
-    """Age, size and duplicate window of an existing stream may differ."""
+async def test_the_operator_sets_the_limits_of_a_stream(server: servers.NatsServer) -> None:
+    """Age, size and duplicate window of an existing stream may differ from what a new one gets."""
     async with support.connected(server.url) as broker, support.plain(server) as (_, js):
         config = (await js.stream_info("EMS_PLANS")).config
         await js.update_stream(config, max_age=3600, max_bytes=1 << 30, duplicate_window=60)
@@ -110,7 +110,7 @@ async def test_limits_are_the_operators(server: servers.NatsServer) -> None:
 
 
 async def test_subjects_in_another_stream_are_refused_with_its_name(server: servers.NatsServer) -> None:
-    """A stream of ours can't be made beside one that holds its subjects."""
+    """A stream can't be created while another one has its subjects; the error names that one."""
     async with support.plain(server) as (_, js):
         await js.add_stream(name="EVERYTHING", subjects=["ems.>"])
         async with support.connected(server.url, ensure=False) as broker:
@@ -118,62 +118,62 @@ async def test_subjects_in_another_stream_are_refused_with_its_name(server: serv
 
 
 @pytest.mark.parametrize(
-    ("existing", "words"),
+    ("existing", "message"),
     [
         ({"A": ["sim.run_started", "sim.run_started.>"], "B": ["sim.run_failed"]}, "spread over several streams"),
         ({"A": ["sim.run_started", "sim.run_completed"]}, "not sim.run_started.>"),
     ],
 )
-async def test_partly_held_run_events_are_refused(
-    server: servers.NatsServer, existing: dict[str, list[str]], words: str
+async def test_a_stream_with_only_some_run_events_is_refused(
+    server: servers.NatsServer, existing: dict[str, list[str]], message: str
 ) -> None:
-    """One stream has to have all run events: a missing kind would never be heard of."""
+    """The worker reads run events from a single stream, and would never get the missing kinds."""
     async with support.plain(server) as (_, js):
         for name, subjects in existing.items():
             await js.add_stream(name=name, subjects=subjects)
         async with support.connected(server.url, ensure=False) as broker:
-            assert words in await _refusal(broker)
+            assert message in await _refusal(broker)
 
 
 @pytest.mark.parametrize(
-    ("drift", "words"),
+    ("drift", "message"),
     [
         ({"ack_policy": AckPolicy.ALL}, "ack_policy is all"),
-        ({"max_deliver": 5}, "max_deliver is 5, has to be -1"),
+        ({"max_deliver": 5}, "max_deliver is 5, must be -1"),
         ({"ack_wait": 5.0}, "ack_wait is under 30 s"),
         ({"max_ack_pending": 10}, "max_ack_pending is 10"),
-        ({"filter_subject": "ems.experiment.submit"}, "its filter is ems.experiment.submit, has to be empty"),
+        ({"filter_subject": "ems.experiment.submit"}, "its filter is ems.experiment.submit, must be empty"),
         ({"headers_only": True}, "headers_only is set"),
         ({"deliver_subject": "elsewhere"}, "it is a push consumer"),
         ({"backoff": [1.0, 2.0], "max_deliver": 5}, "backoff is set"),
     ],
 )
-async def test_a_drifted_consumer_is_refused(server: servers.NatsServer, drift: dict[str, Any], words: str) -> None:
-    """A durable consumer of our name that works otherwise is named with the difference and the remedy."""
+async def test_a_drifted_consumer_is_refused(server: servers.NatsServer, drift: dict[str, Any], message: str) -> None:
+    """The error names the durable consumer, how its configuration differs, and the remedy."""
     async with support.plain(server) as (_, js), support.connected(server.url) as broker:
         await js.delete_consumer("EMS_PLANS", "ems-worker-plans")
         config = ConsumerConfig(durable_name="ems-worker-plans", max_ack_pending=1000)
         await js.add_consumer("EMS_PLANS", config, **drift)
 
-        found = await _refusal(broker)
+        refusal = await _refusal(broker)
 
-        assert words in found
-        assert "nats consumer rm EMS_PLANS ems-worker-plans" in found
+        assert message in refusal
+        assert "nats consumer rm EMS_PLANS ems-worker-plans" in refusal
 
 
 async def test_consumers_of_another_manifest_are_refused(server: servers.NatsServer) -> None:
-    """Two workers by mistake: the second would take plans and events from the first."""
+    """A second worker, started by mistake, would take plans and events from the first."""
     async with support.connected(server.url) as first, support.connected(server.url, ensure=False) as second:
-        words = await _refusal(second, "another")
-        assert "belongs to another manifest" in words
-        assert "nats consumer rm EMS_PLANS ems-worker-plans" in words
+        refusal = await _refusal(second, "another")
+        assert "belongs to another manifest" in refusal
+        assert "nats consumer rm EMS_PLANS ems-worker-plans" in refusal
         await first.rewind(0, 0)
         assert "belongs to another manifest" in await _refusal(second, "another")
         await first.ensure(support.OWNER)
 
 
-async def test_a_consumer_made_by_the_operator_becomes_ours(server: servers.NatsServer) -> None:
-    """As it is, with what its metadata say already."""
+async def test_a_consumer_that_the_operator_created_becomes_ours(server: servers.NatsServer) -> None:
+    """It keeps its configuration and its metadata, and gets our manifest as its owner."""
     async with support.plain(server) as (_, js), support.connected(server.url) as broker:
         await js.delete_consumer("EMS_PLANS", "ems-worker-plans")
         config = ConsumerConfig(
@@ -187,14 +187,14 @@ async def test_a_consumer_made_by_the_operator_becomes_ours(server: servers.Nats
 
         await broker.ensure(support.OWNER)
 
-        found = (await js.consumer_info("EMS_PLANS", "ems-worker-plans")).config
-        assert (found.ack_wait, found.max_ack_pending) == (90, 1000)
-        assert {"team": "reef"}.items() <= (found.metadata or {}).items()
+        adopted = (await js.consumer_info("EMS_PLANS", "ems-worker-plans")).config
+        assert (adopted.ack_wait, adopted.max_ack_pending) == (90, 1000)
+        assert {"team": "reef"}.items() <= (adopted.metadata or {}).items()
         assert "belongs to another manifest" in await _refusal(broker, "another")
 
 
-async def test_a_server_without_jetstream_says_so(tmp_path: Path) -> None:
-    """The words name JetStream, not a time-out."""
+async def test_a_server_without_jetstream_is_named_as_such(tmp_path: Path) -> None:
+    """The error says that JetStream is missing, instead of reporting a timeout."""
     port = ports.free_port()
     command = [str(nats_server.find_executable()), "--addr", "127.0.0.1", "--port", str(port)]
     async with servers.Program("bare nats-server", command, log=tmp_path / "log"):

@@ -1,4 +1,4 @@
-"""The orchestrator's client against a server in another process that answers as it is told."""
+"""The orchestrator's client against a scripted server in another process."""
 
 import asyncio
 import dataclasses
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.adapters.orchestrator import Orchestrator, capacity
 from ems_worker.core.lifecycle.outcome import Answer, Outcome
 from ems_worker.core.lifecycle.run import ErrorKind
 from ems_worker.core.lifecycle.transitions import RunEvent
@@ -24,11 +24,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _outcomes(answers: Sequence[Answer]) -> list[tuple[str, str, str, str]]:
-    return [(one.simulation_id, one.outcome.value, one.code, one.message) for one in answers]
+    return [(answer.simulation_id, answer.outcome.value, answer.code, answer.message) for answer in answers]
 
 
 async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> None:
-    """Each command has its own answer, whatever became of its neighbours and in whatever order they were told."""
+    """Each command has its own answer, whatever the other answers are and in whatever order they arrive."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
             client,
@@ -70,15 +70,15 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
         ("ABORTED", Outcome.UNKNOWN),
     ],
 )
-async def test_a_single_calls_status_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
-    """The code's meaning is the table's, the words are the orchestrator's."""
+async def test_the_status_of_a_single_call_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
+    """The outcome is the meaning of the status code, and the message is the orchestrator's."""
     async with support.pair(log) as (_, client):
         (answer,) = await support.answers(client, [support.start("a", abort=code, words="because")])
         assert answer == Answer("a", outcome, code, "because")
 
 
 async def test_without_batches_commands_go_one_by_one(log: Path) -> None:
-    """UNIMPLEMENTED is remembered: the batch is tried once; no more calls are open than the window has room for."""
+    """A batch is tried only once, and no more single calls are open than the window has slots."""
     async with support.pair(log, "--without", BATCH, "--delay", "0.02", window=8) as (_, client):
         for _ in range(2):
             answers = await support.answers(client, [support.start(f"r{n}") for n in range(40)])
@@ -88,8 +88,8 @@ async def test_without_batches_commands_go_one_by_one(log: Path) -> None:
         assert (calls[BATCH], calls[SINGLE], calls["open"]) == (1, 80, 8)
 
 
-async def test_batches_are_asked_for_again_after_a_restart(log: Path) -> None:
-    """What came back may be a newer orchestrator."""
+async def test_batches_are_tried_again_after_a_restart(log: Path) -> None:
+    """The orchestrator that comes back may be a newer one that takes batches."""
     async with servers.GrpcProgram(support.MODULE, ["--without", BATCH], log=log) as old:
         port = int(old.target.rpartition(":")[2])
         async with Orchestrator.connect(old.target) as client:
@@ -103,8 +103,8 @@ async def test_batches_are_asked_for_again_after_a_restart(log: Path) -> None:
                 assert (await support.calls(client))[BATCH] == 1
 
 
-async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> None:
-    """A permanent error for a whole batch doesn't say which run is wrong: each is asked for alone."""
+async def test_the_runs_of_a_refused_batch_are_submitted_one_by_one(log: Path) -> None:
+    """The refusal of a whole batch doesn't say which run caused it, and must not fail the others."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
             client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
@@ -115,8 +115,8 @@ async def test_a_batch_refused_as_a_whole_blames_only_the_guilty(log: Path) -> N
         ]
 
 
-async def test_a_batch_that_failed_otherwise_is_unknown_for_all(log: Path) -> None:
-    """They may have arrived: whoever asks sends them again."""
+async def test_a_batch_that_fails_otherwise_is_unknown_for_all_its_runs(log: Path) -> None:
+    """The commands may have arrived, so the answers are UNKNOWN and the commands can be sent again."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
             client, [support.start("a"), support.start("b", abort="INTERNAL", words="oops")]
@@ -125,7 +125,7 @@ async def test_a_batch_that_failed_otherwise_is_unknown_for_all(log: Path) -> No
 
 
 async def test_batches_stay_under_the_message_limit(log: Path) -> None:
-    """Twelve megabytes of configurations go in several calls, none refused."""
+    """Twelve megabytes of configurations are sent in several calls, and none is refused."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(client, [support.start(f"r{n}", config=b"x" * 1_000_000) for n in range(12)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
@@ -133,14 +133,14 @@ async def test_batches_stay_under_the_message_limit(log: Path) -> None:
 
 
 async def test_batches_have_a_bounded_number_of_commands(log: Path) -> None:
-    """Six hundred small commands are three calls."""
+    """Six hundred small commands are sent in three calls."""
     async with support.pair(log) as (_, client):
         await support.answers(client, [support.start(f"r{n}") for n in range(600)])
         assert (await support.calls(client))[BATCH] == 3
 
 
-async def test_a_lower_limit_is_learnt_from_the_refusal(log: Path) -> None:
-    """The batch is split by the limit that the refusal names; the next is split before it is sent."""
+async def test_a_lower_limit_is_learnt_from_a_refusal(log: Path) -> None:
+    """The client splits the refused batch by the limit that the refusal names, and the next batch before sending it."""
     async with support.pair(log, "--max-message", "100000") as (_, client):
         for round_ in range(2):
             answers = await support.answers(
@@ -150,8 +150,8 @@ async def test_a_lower_limit_is_learnt_from_the_refusal(log: Path) -> None:
         assert (await support.calls(client))[BATCH] == 3 + 3
 
 
-async def test_one_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
-    """RESOURCE_EXHAUSTED for its size would never end; its neighbours are submitted."""
+async def test_a_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
+    """Sending it again can't help although its code is RESOURCE_EXHAUSTED, and the other runs are submitted."""
     async with support.pair(log, "--max-message", "100000") as (_, client):
         answers = await support.answers(client, [support.start("large", config=b"x" * 200_000), support.start("small")])
         assert [answer.outcome for answer in answers] == [Outcome.REFUSED, Outcome.SUBMITTED]
@@ -162,29 +162,29 @@ async def test_one_command_over_the_limit_is_refused_and_not_slowed_down(log: Pa
 
 
 async def test_capacity_is_followed(log: Path) -> None:
-    """Every change is told, and the message limit that comes with it is kept to."""
+    """The client yields every change, and keeps to the message limit that comes with it."""
     async with support.pair(log, "--capacity", "4", "--capacity", "8/50000", "--max-message", "60000") as (_, client):
         changes = client.capacity()
-        assert await anext(changes) == Capacity(4, 0, 0, 0, "m1")
-        assert await anext(changes) == Capacity(8, 0, 0, 50_000, "m1")
+        assert await anext(changes) == Capacity(4, 0, "m1")
+        assert await anext(changes) == Capacity(8, 50_000, "m1")
         answers = await support.answers(client, [support.start(f"r{n}", config=b"x" * 20_000) for n in range(4)])
         assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         assert (await support.calls(client))[BATCH] == 2
         await changes.aclose()
 
 
-async def test_an_orchestrator_that_tells_no_capacity_is_none(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told once, however often it is asked again."""
-    monkeypatch.setattr("ems_worker.adapters.orchestrator.capacity._UNIMPLEMENTED_PAUSE_SECONDS", 0.01)
+async def test_an_orchestrator_without_capacity_yields_none(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None comes once, however often the client tries the call again."""
+    monkeypatch.setattr(capacity, "UNIMPLEMENTED_PAUSE_SECONDS", 0.01)
     async with support.pair(log, "--without", "WatchCapacity") as (_, client):
         changes = client.capacity()
         assert await anext(changes) is None
         next_change = asyncio.ensure_future(anext(changes))
 
-        async def asked_again() -> bool:
+        async def tried_again() -> bool:
             return ((await support.calls(client))["WatchCapacity"] or 0) > 3
 
-        await wait.until(asked_again, what="more questions")
+        await wait.until(tried_again, what="more calls")
         assert not next_change.done()
         next_change.cancel()
         await asyncio.gather(next_change, return_exceptions=True)
@@ -192,35 +192,35 @@ async def test_an_orchestrator_that_tells_no_capacity_is_none(log: Path, monkeyp
 
 
 async def test_capacity_ends_and_comes_back_with_the_orchestrator(log: Path) -> None:
-    """None while it is away; the same capacity is told again after that."""
+    """The client yields None when the orchestrator goes away, and its capacity again when it is back."""
     async with support.pair(log, "--capacity", "4") as (program, client):
         changes = client.capacity()
-        assert (await anext(changes)) == Capacity(4, 0, 0, 0, "m1")
+        assert (await anext(changes)) == Capacity(4, 0, "m1")
         await program.kill()
         assert await anext(changes) is None
         program.start()
-        assert (await anext(changes)) == Capacity(4, 0, 0, 0, "m1")
+        assert (await anext(changes)) == Capacity(4, 0, "m1")
         await changes.aclose()
 
 
-async def test_the_trace_goes_beside_the_commands(log: Path) -> None:
-    """As metadata, of single calls and of batches; a batch is of one trace."""
-    one, other = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
+async def test_the_trace_is_sent_as_metadata(log: Path) -> None:
+    """Single calls and batches carry it, and a batch has only commands of one trace."""
+    first, second = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
     starts = [
         dataclasses.replace(support.start(f"r{n}"), traceparent=trace)
-        for n, trace in enumerate((one, one, other, None))
+        for n, trace in enumerate((first, first, second, None))
     ]
     async with support.pair(log) as (_, client):
         assert len(await support.answers(client, starts)) == 4
         assert len(await support.answers(client, starts[:1])) == 1
         counts = await support.calls(client)
     assert counts["StartSimulations"] == 3
-    assert counts[f"StartSimulations {one}"] == counts[f"StartSimulations {other}"] == 1
-    assert (counts["StartSimulation"], counts[f"StartSimulation {one}"]) == (1, 1)
+    assert counts[f"StartSimulations {first}"] == counts[f"StartSimulations {second}"] == 1
+    assert (counts["StartSimulation"], counts[f"StartSimulation {first}"]) == (1, 1)
 
 
-async def test_stop_gives_the_code(log: Path) -> None:
-    """OK, the orchestrator's refusal, or that it doesn't implement it."""
+async def test_stop_returns_the_status_code(log: Path) -> None:
+    """The code is OK, the orchestrator's refusal, or UNIMPLEMENTED."""
     async with support.pair(log) as (_, client):
         assert await client.stop("a") == "OK"
         assert await client.stop("unknown") == "NOT_FOUND"
@@ -228,15 +228,15 @@ async def test_stop_gives_the_code(log: Path) -> None:
         assert await client.stop("a") == "UNIMPLEMENTED"
 
 
-async def test_status_is_told_as_signals(log: Path) -> None:
-    """As an event would say it; a run that isn't known is None, a state that isn't is left out."""
+async def test_a_status_is_the_signal_that_an_event_would_give(log: Path) -> None:
+    """A run that the orchestrator doesn't know is None, and a run in an unknown state is left out."""
     async with support.pair(log) as (_, client):
         names = ["queued-1", "running-1", "paused-1", "completed-1", "failed-1", "not_found-1", "unspecified-1"]
-        found = await client.status(names)
-        assert found is not None
-        assert found.keys() == set(names) - {"unspecified-1"}
-        assert found["not_found-1"] is None
-        signals = {name: signal for name, signal in found.items() if signal is not None}
+        statuses = await client.status(names)
+        assert statuses is not None
+        assert statuses.keys() == set(names) - {"unspecified-1"}
+        assert statuses["not_found-1"] is None
+        signals = {name: signal for name, signal in statuses.items() if signal is not None}
         assert signals["queued-1"].event is RunEvent.ACCEPT
         assert signals["running-1"].event is signals["paused-1"].event is RunEvent.START
         assert signals["running-1"].started_ms == 1_700_000_000_000

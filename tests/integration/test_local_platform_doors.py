@@ -17,8 +17,7 @@ import nats
 import nats.errors
 import pytest
 
-from ems_worker import client, errors
-from ems_worker.adapters import nats_access
+from ems_worker import client, errors, nats_access
 from ems_worker.cli import exits
 from ems_worker.local import platform as platforms
 from ems_worker.local import ports

@@ -1,4 +1,4 @@
-"""The file that an ended experiment leaves: complete or not there, and a reason where it can't be."""
+"""The manifest file of an ended experiment, and reading files inside a root directory."""
 
 import json
 import os
@@ -22,8 +22,8 @@ async def rows(count: int, fail: bool = False) -> AsyncIterator[JobRow]:
         raise errors.ManifestUnusable("closed")
 
 
-async def test_a_line_a_job_with_whole_parameters(tmp_path: Path) -> None:
-    """Flat, in the order of the jobs; only its owner may read it."""
+async def test_the_file_has_a_line_for_each_job(tmp_path: Path) -> None:
+    """Lines are flat, in the order of the jobs, with whole parameters; only the owner can read the file."""
     path = await files.write_manifest(tmp_path / "new", "reef", rows(2500))
     assert path == tmp_path / "new" / "reef.manifest.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -34,8 +34,8 @@ async def test_a_line_a_job_with_whole_parameters(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
-async def test_it_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    """What was there stays until the new one is complete."""
+async def test_the_file_is_replaced_atomically(tmp_path: Path) -> None:
+    """The old file stays until the new one is complete, and a failure leaves it alone."""
     path = await files.write_manifest(tmp_path, "reef", rows(3))
     with pytest.raises(errors.ManifestUnusable):
         await files.write_manifest(tmp_path, "reef", rows(1, fail=True))
@@ -44,23 +44,23 @@ async def test_it_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 1
 
 
-async def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
-    """With the file's name and the system's reason."""
+async def test_a_file_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+    """The error has the name of the file and the system's reason."""
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.FileUnwritable, match=r"reef\.manifest\.jsonl can't be written: "):
         await files.write_manifest(tmp_path / "file", "reef", rows(1))
 
 
 @pytest.mark.parametrize("swapped", ["file", "directory"])
-def test_a_link_put_in_the_paths_place_meanwhile_leads_nowhere(
+def test_a_path_replaced_with_a_link_meanwhile_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
 ) -> None:
-    """Whoever may write to the directory can change it between the look at the path and the opening."""
+    """Another process can change the path between the check and the opening of the file, and must not gain by it."""
     root, outside = tmp_path / "plans", tmp_path / "outside"
-    for directory, word in ((root / "sub", "mine"), (outside, "secret")):
+    for directory, content in ((root / "sub", "mine"), (outside, "secret")):
         directory.mkdir(parents=True)
-        (directory / "base.yaml").write_text(word)
-    really = os.open
+        (directory / "base.yaml").write_text(content)
+    original_open = os.open
 
     def swap(path: Path, flags: int) -> int:
         if swapped == "file":
@@ -69,7 +69,7 @@ def test_a_link_put_in_the_paths_place_meanwhile_leads_nowhere(
         else:
             (root / "sub").rename(root / "away")
             (root / "sub").symlink_to(outside)
-        return really(path, flags)
+        return original_open(path, flags)
 
     monkeypatch.setattr(os, "open", swap)
     with pytest.raises(errors.FileUnreadable):

@@ -1,4 +1,4 @@
-"""The probes and the metrics as a load balancer or Prometheus sees them."""
+"""The probes and the metrics, as a load balancer or Prometheus sees them."""
 
 import contextlib
 import json
@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry, Counter
 from ems_worker import errors
 from ems_worker.adapters import http
 
-TROUBLES: dict[str, str] = {}
+PROBLEMS: dict[str, str] = {}
 
 
 @pytest.fixture
 def server() -> Iterator[http.HttpServer]:
-    TROUBLES.clear()
+    PROBLEMS.clear()
     registry = CollectorRegistry()
     Counter("fish", "Fish seen", registry=registry).inc(3)
-    with http.HttpServer("127.0.0.1", 0, registry, unhealthy=dict, unready=lambda: TROUBLES) as one:
-        yield one
+    with http.HttpServer("127.0.0.1", 0, registry, unhealthy=dict, unready=lambda: PROBLEMS) as started:
+        yield started
 
 
 def ask(server: http.HttpServer, path: str, method: str = "GET") -> tuple[int, str]:
@@ -37,55 +37,55 @@ def ask(server: http.HttpServer, path: str, method: str = "GET") -> tuple[int, s
             return error.code, error.read().decode()
 
 
-def test_a_probe_says_what_is_wrong(server: http.HttpServer) -> None:
-    """200 while nothing is, else 503 with the words, by part."""
+def test_a_probe_reports_problems(server: http.HttpServer) -> None:
+    """It answers 200 without problems, and otherwise 503 with the problems by part."""
     assert ask(server, "/readyz") == (200, '{"ok": true, "troubles": {}}\n')
-    TROUBLES["broker"] = "not connected"
+    PROBLEMS["broker"] = "not connected"
     code, body = ask(server, "/readyz")
     assert (code, json.loads(body)) == (503, {"ok": False, "troubles": {"broker": "not connected"}})
     assert ask(server, "/healthz")[0] == 200
 
 
-def test_metrics_are_the_registry(server: http.HttpServer) -> None:
-    """In Prometheus' text format."""
+def test_metrics_are_those_of_the_registry(server: http.HttpServer) -> None:
+    """They come in the text format of Prometheus."""
     code, body = ask(server, "/metrics")
     assert code == 200
     assert "fish_total 3.0" in body
 
 
-def test_another_path_says_which_there_are(server: http.HttpServer) -> None:
-    """With 404."""
+def test_another_path_is_not_found(server: http.HttpServer) -> None:
+    """The answer is 404, and lists the paths that exist."""
     code, body = ask(server, "/")
     assert code == 404
     assert "/readyz" in body
 
 
-def test_a_silent_client_holds_up_nobody(server: http.HttpServer) -> None:
-    """A connection on which nothing is asked doesn't keep the next probe waiting."""
+def test_a_silent_client_does_not_delay_others(server: http.HttpServer) -> None:
+    """A connection without a request doesn't keep the next probe waiting."""
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port))):
         assert ask(server, "/healthz")[0] == 200
 
 
 def test_it_serves_on_ipv6() -> None:
-    """With brackets in its address."""
+    """An IPv6 address has brackets, and is served like any other."""
     with http.HttpServer("::1", 0, CollectorRegistry(), unhealthy=dict, unready=dict) as server:
         assert server.address.startswith("[::1]:")
         assert ask(server, "/healthz")[0] == 200
 
 
 def test_a_port_that_is_taken_is_a_wrong_setting(server: http.HttpServer) -> None:
-    """Told with the address and the setting that changes it."""
+    """The error has the address, and the setting that changes it."""
     host, _, port = server.address.rpartition(":")
     with (
-        pytest.raises(errors.SettingsError, match=f"127.0.0.1:{port} can't be had.*EMS_HTTP"),
+        pytest.raises(errors.SettingsError, match=f"can't listen on 127.0.0.1:{port}: .*EMS_HTTP"),
         http.HttpServer(host, int(port), CollectorRegistry(), unhealthy=dict, unready=dict),
     ):
         pass
 
 
 def test_leaving_without_entering_is_harmless() -> None:
-    """As after a failure before it served."""
+    """The server can be left after a failure that kept it from being entered."""
     http.HttpServer("127.0.0.1", 0, CollectorRegistry(), unhealthy=dict, unready=dict).__exit__(None, None, None)
 
 
@@ -94,25 +94,25 @@ def connect(server: http.HttpServer) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=10)
 
 
-def test_strangers_who_hold_connections_cost_no_more_than_so_many(server: http.HttpServer) -> None:
-    """The oldest is closed for a new one: a probe is answered, and neither threads nor files grow."""
+def test_the_number_of_connections_is_limited(server: http.HttpServer) -> None:
+    """The oldest connection is closed for a new one, so probes are answered and neither threads nor files grow."""
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(connect(server)) for _ in range(200)]
+        idle = [stack.enter_context(connect(server)) for _ in range(200)]
         assert ask(server, "/healthz")[0] == 200
         assert threading.active_count() == before
-        assert len(server._connections) <= http._MOST_CONNECTIONS
+        assert server.open_connections <= http.MAX_CONNECTIONS
         with contextlib.suppress(ConnectionResetError):
-            assert held[0].recv(1) == b""
+            assert idle[0].recv(1) == b""
     assert ask(server, "/healthz")[0] == 200
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nX: "])
-def test_a_client_has_so_much_time_in_all(
+def test_the_duration_of_a_connection_is_limited(
     server: http.HttpServer, monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    """A byte now and then doesn't make it longer."""
-    monkeypatch.setattr(http, "_CONNECTION_SECONDS", 0.5)
+    """A client that sends a byte now and then doesn't get more time."""
+    monkeypatch.setattr(http, "CONNECTION_SECONDS", 0.5)
     with connect(server) as slow:
         slow.sendall(first)
         slow.settimeout(0.05)
@@ -141,8 +141,8 @@ def test_a_client_has_so_much_time_in_all(
         (b"GET /metrics?name[]=fish_total&\xff HTTP/1.1\r\naccept\r\n\r\n", 200),
     ],
 )
-def test_anything_may_come(server: http.HttpServer, request_: bytes, code: int) -> None:
-    """It is answered, or refused, and the next one too."""
+def test_any_request_is_answered(server: http.HttpServer, request_: bytes, code: int) -> None:
+    """A malformed or oversized request is refused, and the next request is answered."""
     with connect(server) as client:
         client.sendall(request_)
         answer = client.recv(65536)
@@ -150,8 +150,8 @@ def test_anything_may_come(server: http.HttpServer, request_: bytes, code: int) 
     assert ask(server, "/healthz")[0] == 200
 
 
-def test_a_head_has_no_body(server: http.HttpServer) -> None:
-    """Its length is that of the body it stands for."""
+def test_the_answer_to_head_has_no_body(server: http.HttpServer) -> None:
+    """Its Content-Length is that of the body of the answer to GET."""
     with connect(server) as client:
         client.sendall(b"HEAD /healthz HTTP/1.1\r\n\r\n")
         answer = client.makefile("rb").read()
@@ -160,7 +160,7 @@ def test_a_head_has_no_body(server: http.HttpServer) -> None:
 
 
 def test_a_client_that_leaves_early_is_no_error(server: http.HttpServer, capfd: pytest.CaptureFixture[str]) -> None:
-    """In the middle of its request, or without reading the answer; nothing is written about it."""
+    """A client may leave within its request, or before it reads the answer, and nothing is written to stderr."""
     for sent in (b"", b"GET /healthz", b"GET /metrics HTTP/1.1\r\n\r\n"):
         with connect(server) as client:
             client.sendall(sent)
@@ -169,8 +169,8 @@ def test_a_client_that_leaves_early_is_no_error(server: http.HttpServer, capfd: 
     assert capfd.readouterr().err == ""
 
 
-def test_the_end_waits_for_nobody(capfd: pytest.CaptureFixture[str]) -> None:
-    """Connections that are open are closed, without a word."""
+def test_stopping_does_not_wait_for_clients(capfd: pytest.CaptureFixture[str]) -> None:
+    """Open connections are closed, and nothing is written to stderr."""
     with (
         contextlib.ExitStack() as stack,
         http.HttpServer("127.0.0.1", 0, CollectorRegistry(), unhealthy=dict, unready=dict) as server,

@@ -1,4 +1,4 @@
-"""A broker under test, and the same server seen by a plain client."""
+"""A broker under test, and a plain client of the same server."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,7 @@ from tests.support import servers
 
 @dataclass
 class Heard:
-    """What the broker's callbacks told."""
+    """What the broker reported to its callbacks."""
 
     disconnected: int = 0
     reconnected: int = 0
@@ -36,7 +36,7 @@ OWNER = "5f0c"
 
 @contextlib.asynccontextmanager
 async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True) -> AsyncIterator[Broker]:
-    """A broker whose streams are there, unless `ensure` is off."""
+    """A connected broker; unless `ensure` is off, its streams exist."""
     heard = heard or Heard()
     async with Broker.connect(
         [url],
@@ -52,7 +52,7 @@ async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True
 
 
 async def serve(broker: Broker, endpoints: Mapping[str, Answering], version: str = "1.2.3") -> Metrics:
-    """Has the broker serve as the worker does, with replies to `_INBOX.` only; the metrics that count the others."""
+    """Serves endpoints as the worker does, with replies only to `_INBOX.`; returns the metrics that count refusals."""
     metrics = Metrics()
     await broker.serve(endpoints, version=version, allows=Replies(("_INBOX.",), broker.inbox, metrics).allows)
     return metrics
@@ -60,7 +60,7 @@ async def serve(broker: Broker, endpoints: Mapping[str, Answering], version: str
 
 @contextlib.asynccontextmanager
 async def plain(server: servers.NatsServer) -> AsyncIterator[tuple[Client, JetStreamContext]]:
-    """nats-py's own client: what the rest of the world uses."""
+    """A client of nats-py, as other programs use it."""
     client = await nats.connect(server.url)
     try:
         yield client, client.jetstream()

@@ -1,4 +1,4 @@
-"""A link between a client and a server that can be cut as networks do it: without a word."""
+"""A link between a client and a server that can become half open."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Link:
-    """A TCP relay to a server. Frozen, it swallows what is sent without a word: a half-open connection."""
+    """A TCP relay to a server. Once frozen, it silently swallows what is sent, like a half-open connection."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -20,7 +20,7 @@ class Link:
 
     async def __aexit__(self, *exception: object) -> None:
         self._server.close()
-        # Those that are only being accepted are among them.
+        # Connections that are being accepted are among the tasks.
         for pipe in self._pipes:
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)
@@ -28,7 +28,7 @@ class Link:
             writer.close()
 
     def freeze(self) -> None:
-        """From now on nothing passes on the connections that are open; new ones work."""
+        """Lets nothing more pass on the open connections; new connections work."""
         for pipe in self._pipes:
             pipe.cancel()
 

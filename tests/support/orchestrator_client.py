@@ -1,4 +1,4 @@
-"""The orchestrator's client, joined to a scripted server in another process."""
+"""The orchestrator's client, connected to a scripted server in another process."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -24,32 +24,32 @@ async def pair(
 
 @contextlib.asynccontextmanager
 async def connected(program: servers.GrpcProgram, *, deadline: float, window: int) -> AsyncIterator[Orchestrator]:
-    """A client that is connected to it."""
+    """A client that is connected to this program."""
     async with Orchestrator.connect(program.target, deadline_seconds=deadline, window=window) as client:
         await wait.until(client.ready, what="the channel")
         yield client
 
 
 async def answers(client: Orchestrator, starts: Sequence[Start]) -> list[Answer]:
-    """Has the client start these runs; the last answer to each, in order."""
-    told: dict[str, Answer] = {}
+    """Has the client start these runs, and returns the last answer to each, in order."""
+    last: dict[str, Answer] = {}
 
-    def hear(call: Call) -> None:
-        told.update({answer.simulation_id: answer for answer in call.answers})
+    def report(call: Call) -> None:
+        last.update({answer.simulation_id: answer for answer in call.answers})
 
-    await client.start(starts, hear)
-    return [told[start.simulation_id] for start in starts]
+    await client.start(starts, report)
+    return [last[start.simulation_id] for start in starts]
 
 
 def start(name: str, *, config: bytes = b"a: 1\n", **script: str) -> Start:
-    """A start command whose labels are the script for its answer; with `alone` it stays out of batches."""
+    """A start command whose labels script its answer; with `alone` it stays out of batches."""
     return Start(name, config, "sha", 2**64 - 1, "reef", script, alone="alone" in script)
 
 
 async def calls(client: Orchestrator) -> dict[str, float | None]:
-    """How often each call was made, and under "open" the most that were open at once."""
-    found = await client.status(["calls"])
-    assert found is not None
-    signal = found["calls"]
+    """The number of calls by name, and as "open" the maximum that were open at once."""
+    statuses = await client.status(["calls"])
+    assert statuses is not None
+    signal = statuses["calls"]
     assert signal is not None
     return dict(signal.metrics or {})

@@ -1,4 +1,4 @@
-"""A TCP proxy with the faults of networks: each way of a connection can be stalled, delayed, dropped or cut."""
+"""A TCP proxy with the faults of a network: each direction can be stalled, delayed, dropped or cut."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ _BLOCKS = 64
 
 
 class Way:
-    """One direction of all connections: `up` to the server, `down` to the client. Faults last until `heal`."""
+    """One direction of all connections: `up` to the server, or `down` to the client. Faults last until `heal`."""
 
     def __init__(self) -> None:
         self._delay = 0.0
@@ -21,36 +21,36 @@ class Way:
         self.pipes: set[_Pipe] = set()
 
     def stall(self) -> None:
-        """Nothing passes; what is sent meanwhile arrives once it is healed."""
+        """Stops all traffic; what is sent meanwhile arrives after `heal`."""
         self._flowing.clear()
 
     def delay(self, seconds: float) -> None:
-        """Everything arrives that much later."""
+        """Delays all traffic by so many seconds."""
         self._delay = seconds
 
     def drop(self) -> None:
-        """What is sent from now on vanishes without a word. The connections that this meets stay dead after `heal`."""
+        """Silently drops what is sent from now on. The open connections stay dead after `heal`."""
         self._dropping = True
         for pipe in self.pipes:
             pipe.dead = True
 
     def cut(self) -> None:
-        """The receiver hears that nothing more will come on the connections that are open; the sender hears nothing."""
+        """Sends the receiver an end of stream on each open connection; the sender doesn't notice."""
         for pipe in self.pipes:
             pipe.end()
 
     def heal(self) -> None:
-        """All is well again, but for connections that a drop or cut has ruined."""
+        """Ends all faults; connections that met a drop or a cut stay dead."""
         self._delay, self._dropping = 0.0, False
         self._flowing.set()
 
     @property
     def dropping(self) -> bool:
-        """Whether what is sent now vanishes."""
+        """Whether traffic is dropped now."""
         return self._dropping
 
     async def passage(self, sent_at: float) -> None:
-        """Returns when what was sent then may arrive."""
+        """Returns when data that was sent at this time may arrive."""
         wait = sent_at + self._delay - asyncio.get_running_loop().time()
         if wait > 0:
             await asyncio.sleep(wait)
@@ -99,15 +99,15 @@ class _Pipe:
 
 
 class Proxy:
-    """`async with Proxy(port) as proxy`: clients connect to `proxy.port` and reach the server at `port`.
+    """`async with Proxy(target) as proxy`: clients connect to `proxy.port` and reach the server at `target()`.
 
-    It runs on the test's event loop. A server that is away refuses connections through it, too.
+    It runs on the event loop of the test. While the server is away, the proxy refuses connections as well.
     """
 
     def __init__(self, target: Callable[[], int]) -> None:
-        """`target` gives the server's port: it may not be known before the first connection."""
+        """`target` returns the server's port, which need not be known before the first connection."""
         self._target = target
-        # How many connections there were so far.
+        # The number of connections so far.
         self.made = 0
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
@@ -126,11 +126,11 @@ class Proxy:
 
     @property
     def open(self) -> int:
-        """How many connections there are."""
+        """The number of open connections."""
         return len(self._connections)
 
     def heal(self) -> None:
-        """Both ways are well again."""
+        """Ends the faults of both directions."""
         self.up.heal()
         self.down.heal()
 
@@ -157,12 +157,12 @@ class Proxy:
             pass
         finally:
             del self._connections[task]
-            for one in (writer, far_writer):
-                one.transport.abort()
+            for end in (writer, far_writer):
+                end.transport.abort()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """As a port on which nobody listens answers."""
+    """Answers like a port on which nothing listens."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     writer.transport.abort()

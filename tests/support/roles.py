@@ -7,7 +7,7 @@ from typing import Self
 
 from nats.aio.client import Client
 
-from ems_worker.adapters import nats_access
+from ems_worker import nats_access
 from ems_worker.adapters.jetstream import provision
 from ems_worker.local import keys, ports
 from tests.support import servers

@@ -1,8 +1,9 @@
-"""An orchestrator that answers as it is told: python -m tests.support.scripted_orchestrator --listen HOST:PORT ...
+"""An orchestrator that follows a script: python -m tests.support.scripted_orchestrator --listen HOST:PORT ...
 
-A command's labels say what becomes of it: `outcome` names a StartOutcome, `code` and `words` a status, `abort` a status
-with which the whole call fails, `silent` leaves it out of a batch's reply, `hang` never answers.
-GetSimulationStatus of the id "calls" gives as metrics the number of calls by name, and the most that were open at once.
+The labels of a command script its answer: `outcome` names a StartOutcome, `code` and `words` are a status and its
+message, `abort` is a status with which the whole call fails, `silent` leaves the command out of the reply to its batch,
+and `hang` never answers. The status of the id "calls" has as metrics the number of calls by name, and as "open" the
+maximum that were open at once.
 """
 
 import argparse
@@ -29,7 +30,7 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         self._capacity = capacity
         self._delay = delay
         self._calls: collections.Counter[str] = collections.Counter()
-        self._open = self._most_open = 0
+        self._open = self._max_open = 0
 
     async def _begin(self, call: str, context: Context) -> None:
         self._calls[call] += 1
@@ -59,7 +60,7 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
     ) -> pb.StartSimulationResponse:
         await self._begin("StartSimulation", context)
         self._open += 1
-        self._most_open = max(self._most_open, self._open)
+        self._max_open = max(self._max_open, self._open)
         try:
             await asyncio.sleep(self._delay)
             return await self._answer(request, context) or pb.StartSimulationResponse()
@@ -70,9 +71,9 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
         await self._begin("StartSimulations", context)
-        found = [await self._answer(command, context) for command in request.commands]
-        # In any order: a reader must not rely on it.
-        return pb.StartSimulationsResponse(responses=[one for one in reversed(found) if one is not None])
+        responses = [await self._answer(command, context) for command in request.commands]
+        # In another order, because clients must not rely on the order.
+        return pb.StartSimulationsResponse(responses=filter(None, reversed(responses)))
 
     async def ControlSimulation(  # noqa: N802  the name in the protocol
         self, request: pb.ControlSimulationCommand, context: Context
@@ -88,9 +89,9 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.GetSimulationStatusRequest, context: Context
     ) -> pb.GetSimulationStatusResponse:
         if request.simulation_ids[:] == [_CALLS]:
-            counts = {**{name: float(count) for name, count in self._calls.items()}, "open": float(self._most_open)}
-            told = pb.SimulationStatus(simulation_id=_CALLS, state=pb.SIMULATION_STATE_COMPLETED, metrics=counts)
-            return pb.GetSimulationStatusResponse(statuses=[told])
+            counts = {**{name: float(count) for name, count in self._calls.items()}, "open": float(self._max_open)}
+            status = pb.SimulationStatus(simulation_id=_CALLS, state=pb.SIMULATION_STATE_COMPLETED, metrics=counts)
+            return pb.GetSimulationStatusResponse(statuses=[status])
         await self._begin("GetSimulationStatus", context)
         return pb.GetSimulationStatusResponse(statuses=[_status(name) for name in request.simulation_ids])
 
@@ -98,27 +99,27 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.WatchCapacityRequest, context: Context
     ) -> AsyncIterator[pb.Capacity]:
         await self._begin("WatchCapacity", context)
-        for told in self._capacity:
-            slots, _, limit = told.partition("/")
+        for capacity in self._capacity:
+            slots, _, limit = capacity.partition("/")
             yield pb.Capacity(slots=int(slots), max_message_bytes=int(limit or 0), model_version="m1")
         await asyncio.Event().wait()
 
 
 def _status(name: str) -> pb.SimulationStatus:
-    """The name says the state: "running-7" is RUNNING."""
-    word = name.partition("-")[0].upper()
-    one = pb.SimulationStatus(
-        simulation_id=name, state=pb.SimulationState.Value(f"SIMULATION_STATE_{word}"), model_version="m1"
+    """A status in the state that the name begins with: "running-7" is RUNNING."""
+    state = name.partition("-")[0].upper()
+    status = pb.SimulationStatus(
+        simulation_id=name, state=pb.SimulationState.Value(f"SIMULATION_STATE_{state}"), model_version="m1"
     )
-    one.started_at.FromMilliseconds(1_700_000_000_000)
-    if word in ("COMPLETED", "FAILED"):
-        one.finished_at.FromMilliseconds(1_700_000_001_000)
-    if word == "COMPLETED":
-        one.metrics.update({"population": 7.0, "broken": float("nan")})
-        one.artifacts["series"] = "file:///series.csv"
-    if word == "FAILED":
-        one.error_kind, one.message, one.retryable = "infrastructure", "the node died", True
-    return one
+    status.started_at.FromMilliseconds(1_700_000_000_000)
+    if state in ("COMPLETED", "FAILED"):
+        status.finished_at.FromMilliseconds(1_700_000_001_000)
+    if state == "COMPLETED":
+        status.metrics.update({"population": 7.0, "broken": float("nan")})
+        status.artifacts["series"] = "file:///series.csv"
+    if state == "FAILED":
+        status.error_kind, status.message, status.retryable = "infrastructure", "the node died", True
+    return status
 
 
 async def _main() -> None:

@@ -1,4 +1,4 @@
-"""Certificates, keys and credentials, made for a test; and the nats-server configurations that ask for them."""
+"""Certificates, keys and credentials for a test, and the nats-server configurations that require them."""
 
 import base64
 import dataclasses
@@ -15,7 +15,7 @@ _OPERATOR, _ACCOUNT, _USER = (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCO
 
 
 def private(path: Path, content: bytes, mode: int = 0o600) -> Path:
-    """A file with this content that (by default) only its owner can read."""
+    """A file with this content that, by default, only its owner can read."""
     path.write_bytes(content)
     path.chmod(mode)
     return path
@@ -23,7 +23,7 @@ def private(path: Path, content: bytes, mode: int = 0o600) -> Path:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Certificates:
-    """A CA, a server's certificate for this machine, and a client's; and a CA that nobody knows, with a client's."""
+    """A CA with a server and a client certificate; `other_` marks an unknown CA with a client certificate."""
 
     ca: Path
     cert: Path
@@ -53,13 +53,13 @@ def certificates(directory: Path) -> Certificates:
 
 
 def server_tls(made: Certificates, *, verify: bool = False, first: bool = False) -> str:
-    """A nats-server's configuration for TLS; with `verify` clients need a certificate of the CA."""
+    """The configuration of a nats-server with TLS; with `verify` clients need a certificate of the CA."""
     options = {"cert_file": str(made.cert), "key_file": str(made.key)}
     lines = [f"{name}: {json.dumps(value)}" for name, value in options.items()]
     if verify:
         lines += [f"ca_file: {json.dumps(str(made.ca))}", "verify: true"]
     if first:
-        # After so long it greets in plaintext all the same: the test's own probe waits for that.
+        # After this time the server greets in plaintext nevertheless, which the probe of the test waits for.
         lines.append('handshake_first: "100ms"')
     return "tls {\n  " + "\n  ".join(lines) + "\n}\n"
 
@@ -72,7 +72,7 @@ class Key:
         self.public: str = nkeys.from_seed(bytearray(self.seed)).public_key.decode()
 
     def signed(self, name: str, subject: str, claims: dict[str, Any]) -> str:
-        """A JWT about `subject` as nsc makes it."""
+        """A JWT about `subject`, as nsc makes it."""
         body = {
             "iat": 1_700_000_000,
             "iss": self.public,
@@ -92,23 +92,23 @@ def user_key() -> Key:
 
 
 def operator_mode(directory: Path) -> tuple[str, Path]:
-    """A nats-server's configuration with an operator and one account, and a creds file of a user of it."""
+    """The configuration of a nats-server with an operator and one account, and the creds file of the account's user."""
     operator, account, system, user = Key(_OPERATOR), Key(_ACCOUNT), Key(_ACCOUNT), Key(_USER)
     unlimited = dict.fromkeys(("subs", "conn", "leaf", "imports", "exports", "data", "payload"), -1)
     storage = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
     limits = {**unlimited, **storage, "wildcards": True}
-    of_operator = operator.signed("operator", operator.public, {"type": "operator"})
-    of_account = operator.signed("account", account.public, {"type": "account", "limits": limits})
-    of_system = operator.signed("SYS", system.public, {"type": "account", "limits": unlimited})
-    of_user = account.signed("user", user.public, {"type": "user", "subs": -1, "data": -1, "payload": -1})
+    operator_jwt = operator.signed("operator", operator.public, {"type": "operator"})
+    account_jwt = operator.signed("account", account.public, {"type": "account", "limits": limits})
+    system_jwt = operator.signed("SYS", system.public, {"type": "account", "limits": unlimited})
+    user_jwt = account.signed("user", user.public, {"type": "user", "subs": -1, "data": -1, "payload": -1})
     content = (
-        f"-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
     )
     creds = private(directory / "user.creds", content.encode())
-    accounts = f"{{ {account.public}: {of_account}, {system.public}: {of_system} }}"
+    accounts = f"{{ {account.public}: {account_jwt}, {system.public}: {system_jwt} }}"
     config = (
-        f"operator: {of_operator}\nsystem_account: {system.public}\nresolver: MEMORY\nresolver_preload: {accounts}\n"
+        f"operator: {operator_jwt}\nsystem_account: {system.public}\nresolver: MEMORY\nresolver_preload: {accounts}\n"
     )
     return config, creds
 

@@ -1,4 +1,4 @@
-"""Real servers for tests, each a process that can be ended like a crash and started again on its port."""
+"""Real servers for tests, each a process that can crash and be started again on the same port."""
 
 import asyncio
 import os
@@ -17,20 +17,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class NatsServer(nats_server.NatsServer):
-    """The platform's own nats-server, with a restart that keeps port and store.
+    """The platform's nats-server, with a restart that keeps its port and its store.
 
     Use it as `async with NatsServer(tmp_path) as server`, or start and stop it yourself. It isn't bound to an event
-    loop: a plain session fixture may `asyncio.run(server.start())`.
+    loop, so a fixture that isn't async may call `asyncio.run(server.start())`.
     """
 
     async def restart(self, *, crash: bool = False) -> None:
-        """Ends the server, in order or like a crash, and starts it again where its clients look for it."""
+        """Stops or kills the server, and starts it again at the same address."""
         await (self.kill() if crash else self.stop())
         await self.start()
 
 
 class Program(process.Child):
-    """Any command as a process: `async with` starts it and ends it with all that it started."""
+    """A command as a process. `async with` starts it, and ends it with all its child processes."""
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
         super().__init__(name, command, log=log, env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})})
@@ -44,9 +44,9 @@ class Program(process.Child):
 
 
 class GrpcProgram(Program):
-    """A Python module that serves gRPC on `target` and answers the standard health service.
+    """A Python module that serves gRPC on `target`, the standard health service included.
 
-    `module` gets `--listen TARGET` before `arguments`; `ready()` returns once health says SERVING.
+    `module` gets `--listen TARGET` before `arguments`; `ready()` returns once the health service reports SERVING.
     """
 
     def __init__(self, module: str, arguments: Sequence[str], *, log: Path, port: int | None = None) -> None:
@@ -59,7 +59,7 @@ class GrpcProgram(Program):
         return self
 
     async def ready(self, timeout: float = 20) -> None:
-        """Waits until the server answers; an assertion with its log's end where it doesn't, or has ended."""
+        """Waits until the server answers; the assertion that fails otherwise has the end of the server's log."""
         async with grpc.aio.insecure_channel(self.target, options=[("grpc.max_reconnect_backoff_ms", 100)]) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
 
@@ -74,13 +74,13 @@ class GrpcProgram(Program):
             await wait.until(serving, timeout=timeout, what=f"{self.name} to serve")
 
     async def restart(self, *, crash: bool = False) -> None:
-        """Ends the server, in order or like a crash, and starts it again on its port."""
+        """Stops or kills the server, and starts it again on the same port."""
         await (self.kill() if crash else self.stop(grace=10))
         self.start()
         await self.ready()
 
 
 def run_sync(server: NatsServer) -> NatsServer:
-    """Starts a server from a plain (not async) fixture."""
+    """Starts a server from a fixture that isn't async."""
     asyncio.run(server.start())
     return server

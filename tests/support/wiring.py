@@ -172,7 +172,7 @@ async def plans_over_the_orchestrators_message_limit_are_rejected(directory: Pat
 async def the_run_window_counts_in_an_estimate(directory: Path) -> None:
     """Which begins once the orchestrator has reported its slots."""
     async with Desk.open(directory, clock := Clock(), run_window=None) as desk, background(desk.dispatcher.run()):
-        desk.orchestrator.told.put_nowait(Capacity(3, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(3, 0, ""))
         await desk.begin(plan(points=1))
         await _sent(desk, 1)
         await desk.hear("started", desk.orchestrator.sent[0])

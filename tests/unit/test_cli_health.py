@@ -16,7 +16,7 @@ from ems_worker.cli import exits, health
 @contextmanager
 def _serving(troubles: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[int]:
     """The worker's own endpoints, with these troubles; the port."""
-    with http.HttpServer(host, 0, CollectorRegistry(), lambda: troubles, dict) as server:
+    with http.HttpServer(host, 0, CollectorRegistry(), unhealthy=lambda: troubles, unready=dict) as server:
         yield int(server.address.rpartition(":")[2])
 
 

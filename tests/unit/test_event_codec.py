@@ -1,4 +1,4 @@
-"""Run events from their bytes, in every encoding of the contract."""
+"""Decoding run events, in every encoding of the contract."""
 
 import json
 from typing import Any
@@ -53,15 +53,15 @@ def _completed_json() -> bytes:
 
 
 def _completed_pb() -> bytes:
-    said = pb.RunCompleted(
+    payload = pb.RunCompleted(
         simulation_id="reef-p000001-r000-a1",
         metrics={"population": 25.0, "bad": float("inf")},
         artifacts={"series": "file:///reef.csv"},
         model_version="m7",
     )
-    said.started_at.FromMilliseconds(STARTED_MS)
-    said.finished_at.FromNanoseconds(FINISHED_MS * 1_000_000 + 567_891)
-    return said.SerializeToString()
+    payload.started_at.FromMilliseconds(STARTED_MS)
+    payload.finished_at.FromNanoseconds(FINISHED_MS * 1_000_000 + 567_891)
+    return payload.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -76,18 +76,18 @@ def _completed_pb() -> bytes:
     ],
 )
 @pytest.mark.parametrize("subject", ["sim.run_completed", "sim.run_completed.reef.1"])
-def test_every_encoding_says_the_same(subject: str, data: bytes) -> None:
-    """JSON, an envelope around JSON, an envelope around protobuf; on the subject and below it."""
+def test_every_encoding_gives_the_same_signal(subject: str, data: bytes) -> None:
+    """JSON, an envelope with JSON and an envelope with protobuf mean the same, on the subject and below it."""
     assert event_codec.decode(subject, data) == ("reef-p000001-r000-a1", COMPLETED)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_started(as_json: bool) -> None:
-    """With its time and the model's version."""
-    said = pb.RunStarted(simulation_id="a", model_version="m7")
-    said.started_at.FromMilliseconds(STARTED_MS)
+def test_a_start_is_decoded(as_json: bool) -> None:
+    """The signal has the time of the start and the version of the model."""
+    payload = pb.RunStarted(simulation_id="a", model_version="m7")
+    payload.started_at.FromMilliseconds(STARTED_MS)
     document = {"simulation_id": "a", "started_at": STARTED_AT, "model_version": "m7"}
-    data = _json(document) if as_json else _envelope("sim.run_started", said.SerializeToString())
+    data = _json(document) if as_json else _envelope("sim.run_started", payload.SerializeToString())
     expected = Signal(RunEvent.START, started_ms=STARTED_MS, model_version="m7")
     assert event_codec.decode("sim.run_started", data) == ("a", expected)
 
@@ -95,18 +95,27 @@ def test_started(as_json: bool) -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize("retryable", [True, False, None])
 @pytest.mark.parametrize("kind", ["simulation", "infeasible", "infrastructure", "timeout", "stopped"])
-def test_failed(as_json: bool, retryable: bool | None, kind: str) -> None:
-    """With each kind, the words, and whether it may be repeated, which need not be said."""
+def test_a_failure_is_decoded(as_json: bool, retryable: bool | None, kind: str) -> None:
+    """The signal has the kind of the error, its message, and whether it can be retried if the event says so."""
     number = pb.ErrorKind.Value(f"ERROR_KIND_{kind.upper()}")
-    said = pb.RunFailed(simulation_id="a", error_kind=number, message="why", retryable=retryable)
+    payload = pb.RunFailed(simulation_id="a", error_kind=number, message="why", retryable=retryable)
     document = {"simulation_id": "a", "error_kind": kind, "message": "why", "retryable": retryable}
-    data = _json(document) if as_json else _envelope("sim.run_failed", said.SerializeToString())
+    data = _json(document) if as_json else _envelope("sim.run_failed", payload.SerializeToString())
     expected = Signal(RunEvent.FAIL, error_kind=ErrorKind(kind), message="why", retryable=retryable)
     assert event_codec.decode("sim.run_failed", data) == ("a", expected)
 
 
+def test_metrics_are_decoded() -> None:
+    """Metrics of a run that come by themselves are read from JSON and from protobuf."""
+    payload = pb.RunMetrics(simulation_id="a", metrics={"population": 3.0})
+    document = {"simulation_id": "a", "metrics": {"population": 3}}
+    for data in (_json(document), _envelope("sim.run_metrics", payload.SerializeToString())):
+        expected = Signal(RunEvent.MEASURE, metrics={"population": 3.0})
+        assert event_codec.decode("sim.run_metrics", data) == ("a", expected)
+
+
 def test_the_envelope_fills_in_what_its_payload_leaves_out() -> None:
-    """The run's name, and the time at which it happened."""
+    """The run's name and the time of the event come from the envelope if the payload has none."""
     at_ns = FINISHED_MS * 1_000_000
     outer = {"simulation_id": "a", "timestamp_ns": at_ns}
     for subject, payload in [("sim.run_failed", b"{}"), ("sim.run_failed", b""), ("sim.run_completed", b"")]:
@@ -117,18 +126,18 @@ def test_the_envelope_fills_in_what_its_payload_leaves_out() -> None:
 
 
 def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
-    """A newer orchestrator's kind counts as the simulation's failure, and is named."""
-    said = pb.RunFailed(simulation_id="a", message="why")
-    data = said.SerializeToString() + b"\x10\x63"
+    """An unknown kind of error counts as a failure of the simulation, and the message has its number."""
+    payload = pb.RunFailed(simulation_id="a", message="why")
+    data = payload.SerializeToString() + b"\x10\x63"
     _, signal = event_codec.decode("sim.run_failed", _envelope("sim.run_failed", data))
     assert (signal.error_kind, signal.message) == (ErrorKind.SIMULATION, "error_kind '99': why")
 
 
 @pytest.mark.parametrize(
-    ("subject", "data", "words"),
+    ("subject", "data", "message"),
     [
-        ("sim.run_weather", b"{}", "none of a run event"),
-        ("sim", b"{}", "none of a run event"),
+        ("sim.run_weather", b"{}", "not that of a run event"),
+        ("sim", b"{}", "not that of a run event"),
         ("sim.run_started", b"", "neither JSON nor"),
         ("sim.run_started", b"\xff\xff", "neither JSON nor"),
         ("sim.run_started", b"[1]", "neither JSON nor"),
@@ -157,12 +166,12 @@ def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
             _envelope("sim.run_started", b"", event_type_key="sim.run_started.v2"),
             "'sim.run_started.v2'",
         ),
-        ("sim.run_started", _envelope("sim.run_started", b"\xff", simulation_id="a"), "can't be read as protobuf"),
+        ("sim.run_started", _envelope("sim.run_started", b"\xff", simulation_id="a"), "not a valid protobuf message"),
         ("sim.run_started", _envelope("sim.run_started", b"{", simulation_id="a"), "not valid JSON"),
         (
             "sim.run_started",
             _envelope("sim.run_started", b"", simulation_id="a", payload_content_type="application/json"),
-            "says JSON",
+            "is JSON, but the payload isn't",
         ),
         (
             "sim.run_started",
@@ -171,11 +180,11 @@ def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
         ),
     ],
 )
-def test_what_cannot_be_understood_says_why(subject: str, data: bytes, words: str) -> None:
-    """The reason is for whoever reads the dead letters."""
+def test_an_unreadable_event_is_refused_with_its_reason(subject: str, data: bytes, message: str) -> None:
+    """The reason, which is written into the dead letter, is specific and short."""
     with pytest.raises(errors.Unreadable) as caught:
         event_codec.decode(subject, data)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 1000
 
 
@@ -186,7 +195,7 @@ def test_what_cannot_be_understood_says_why(subject: str, data: bytes, words: st
 @example("sim.run_completed", b'{"simulation_id": "a", "finished_at": "0001-01-01T00:00:00+23:59"}')
 @example("sim.run_completed", b'{"a": 1' + b"0" * 5000 + b', "b": NaN}')
 def test_arbitrary_bytes_are_a_signal_or_unreadable(subject: str, data: bytes) -> None:
-    """Nothing that anybody can send raises anything else, and what is understood can be stored."""
+    """Arbitrary bytes raise nothing but Unreadable, and what is decoded can be stored."""
     for sent in (data, _envelope(subject, data), _envelope(subject, data, simulation_id="a", timestamp_ns=-(2**63))):
         try:
             name, signal = event_codec.decode(subject, sent)
@@ -207,7 +216,7 @@ keys = st.sampled_from(
 
 @given(st.sampled_from(SUBJECTS), st.dictionaries(keys, json_values))
 def test_arbitrary_json_is_a_signal_or_unreadable(subject: str, document: dict[str, Any]) -> None:
-    """Whatever stands where something else belongs."""
+    """Values of the wrong type raise nothing but Unreadable, and the decoded signal has the right types."""
     try:
         name, signal = event_codec.decode(subject, _json(document))
     except errors.Unreadable:
@@ -223,21 +232,21 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(names, st.dictionaries(names, finite, max_size=20), st.dictionaries(names, st.text(max_size=50), max_size=5))
 def test_metrics_and_artifacts_round_trip(name: str, metrics: dict[str, float], artifacts: dict[str, str]) -> None:
-    """Every number and text comes out as it went in, in both encodings."""
-    said = pb.RunCompleted(simulation_id=name, metrics=metrics, artifacts=artifacts).SerializeToString()
+    """Every number and every string is decoded exactly, in both encodings."""
+    payload = pb.RunCompleted(simulation_id=name, metrics=metrics, artifacts=artifacts).SerializeToString()
     document = {"simulation_id": name, "metrics": metrics, "artifacts": artifacts}
     for data in (
         _json(document),
-        _envelope("sim.run_completed", said),
+        _envelope("sim.run_completed", payload),
         _envelope("sim.run_completed", _json(document)),
     ):
-        found, signal = event_codec.decode("sim.run_completed", data)
-        assert (found, signal.metrics, signal.artifacts) == (name, metrics, artifacts)
+        decoded, signal = event_codec.decode("sim.run_completed", data)
+        assert (decoded, signal.metrics, signal.artifacts) == (name, metrics, artifacts)
 
 
 @given(st.text(min_size=123, max_size=123, alphabet=st.characters(max_codepoint=127)))
 def test_an_envelope_that_begins_like_json_is_still_an_envelope(event_id: str) -> None:
-    """The tag of field 1 is a line feed and a length of 123 is `{`: white space and a brace prove nothing."""
+    """A line feed is also the tag of field 1, and `{` a length of 123, so the two alone don't make it JSON."""
     data = _envelope("sim.run_started", b"", event_id=event_id, simulation_id="a")
     assert data.lstrip().startswith(b"{")
     assert event_codec.decode("sim.run_started", data)[0] == "a"

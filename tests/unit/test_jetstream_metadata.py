@@ -1,4 +1,4 @@
-"""Reply subjects of messages that a consumer delivers."""
+"""The metadata in the reply subjects of messages that a consumer delivers."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ems_worker.adapters.jetstream import metadata
 from ems_worker.adapters.jetstream.metadata import Metadata
 
-SAID = Metadata("S", "C", 1, 22, 1700000000000000000, 7)
+DELIVERY = Metadata("S", "C", 1, 22, 1700000000000000000, 7)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +18,9 @@ SAID = Metadata("S", "C", 1, 22, 1700000000000000000, 7)
         "$JS.ACK._.ACCHASH.S.C.1.22.3.1700000000000000000.7.random",
     ],
 )
-def test_a_delivery_is_read_in_every_form_the_server_writes(reply: str) -> None:
-    """Plain, in a domain, and in a domain with a token that makes it unique."""
-    assert metadata.read(reply) == SAID
+def test_a_delivery_is_read_in_every_form_that_servers_write(reply: str) -> None:
+    """The forms are plain, with a domain, and with a domain and a token that makes the subject unique."""
+    assert metadata.read(reply) == DELIVERY
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_a_delivery_is_read_in_every_form_the_server_writes(reply: str) -> None:
         "." * 1_000_000,
     ],
 )
-def test_anything_else_is_no_delivery(reply: str) -> None:
-    """Other subjects, other counts of tokens, and numbers that no server writes."""
+def test_other_subjects_are_not_deliveries(reply: str) -> None:
+    """Subjects with another prefix, another number of tokens, or numbers that no server writes are None."""
     assert metadata.read(reply) is None
 
 
 @given(st.text())
-def test_no_text_is_an_error(text: str) -> None:
-    """Whatever a publisher names as reply subject."""
+def test_any_reply_subject_can_be_read(text: str) -> None:
+    """Whatever a publisher names as the reply subject, reading it raises no exception."""
     metadata.read(text)
     metadata.read(f"$JS.ACK.{text}")
     metadata.read("$JS.ACK.S.C." + ".".join(text[:5]))

@@ -1,4 +1,4 @@
-"""The log of a process."""
+"""The format of a process's log."""
 
 import errno
 import io
@@ -30,24 +30,24 @@ class Disk(io.StringIO):
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    """Where the log goes; the settings of the process are put back."""
+    """The stream of the log; the fixture restores the configuration of the process."""
     before = structlog.get_config()
-    one = Disk()
-    logs.configure("info", "json", one)
-    yield one
+    stream = Disk()
+    logs.configure("info", "json", stream)
+    yield stream
     structlog.configure(**before)
 
 
 def test_a_line_has_its_event_and_fields(disk: Disk) -> None:
-    """One JSON object each; what is below the level isn't there."""
+    """Each event is a JSON object on a line, and events below the level are left out."""
     structlog.get_logger().bind(part="x").info("some.event", count=3)
     structlog.get_logger().debug("too.much")
     [line] = disk.getvalue().splitlines()
     assert {"event": "some.event", "part": "x", "count": 3, "level": "info"}.items() <= json.loads(line).items()
 
 
-def test_a_log_that_can_not_be_written_stops_nobody(disk: Disk) -> None:
-    """Its lines are lost; later ones are there."""
+def test_a_log_that_can_not_be_written_raises_nothing(disk: Disk) -> None:
+    """Lines that can't be written are lost, and later lines are written."""
     disk.full = True
     structlog.get_logger().error("lost")
     disk.full = False
@@ -57,15 +57,15 @@ def test_a_log_that_can_not_be_written_stops_nobody(disk: Disk) -> None:
 
 
 class Terminal(io.StringIO):
-    """Says that it is one."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-def test_a_log_for_people_commands_no_terminal(disk: Disk, guarded: bool) -> None:
-    """Names, values and exceptions are shown, in our colours on a terminal, each event on a line of its own."""
+def test_a_log_for_people_has_no_foreign_control_sequences(disk: Disk, guarded: bool) -> None:
+    """Names, values and exceptions are shown, each event on one line, with our own colours on a terminal."""
     terminal: Disk | Terminal = Terminal() if guarded else disk
     logs.configure("info", "console", streams.guarded(terminal))
     log = structlog.get_logger()
@@ -83,7 +83,7 @@ def test_a_log_for_people_commands_no_terminal(disk: Disk, guarded: bool) -> Non
 
 
 def test_a_log_for_programs_is_escaped(disk: Disk) -> None:
-    """Whoever looks at its file on a terminal is safe, and a reader of JSON gets what was said."""
+    """Showing the file on a terminal is safe, and a reader of JSON gets the original value."""
     structlog.get_logger().info("some.event", reason=hostile_words.ALL)
     shown = disk.getvalue()
     assert not hostile_words.found(shown)

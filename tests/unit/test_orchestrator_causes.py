@@ -1,4 +1,4 @@
-"""Why the orchestrator can't be reached, in a few words."""
+"""The short message that says why the orchestrator can't be reached."""
 
 import pytest
 from hypothesis import given
@@ -29,14 +29,14 @@ ALL = "failed to connect to all addresses; last error: "
         ("", "there:1: no answer"),
     ],
 )
-def test_a_cause_is_an_address_and_what_is_wrong_there(details: str, cause: str) -> None:
-    """As gRPC says it, without its frame; with our target where it names no address."""
+def test_a_cause_is_an_address_and_its_problem(details: str, cause: str) -> None:
+    """The prefixes of gRPC's message are removed, and our target stands in for a missing address."""
     assert causes.cause(details, "there:1") == cause
 
 
 @given(st.text(max_size=3000))
-def test_any_words_become_one_short_line(details: str) -> None:
-    """Whoever is at the other end."""
-    found = causes.cause(details, "there:1")
-    assert 0 < len(found) <= causes.LONGEST_CAUSE
-    assert found.isprintable()
+def test_a_cause_is_one_short_line(details: str) -> None:
+    """The length and the characters of a cause are limited, whatever the other end sends."""
+    cause = causes.cause(details, "there:1")
+    assert 0 < len(cause) <= causes.MAX_CHARACTERS
+    assert cause.isprintable()

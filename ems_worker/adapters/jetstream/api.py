@@ -1,4 +1,4 @@
-"""JetStream's own requests and answers, as plain JSON: comparing configurations needs what the server really has."""
+"""Requests to JetStream's own API, as plain JSON: comparing configurations takes what the server really has."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,24 +10,24 @@ from ems_worker import errors
 from ems_worker.adapters.jetstream import connection
 
 TIMEOUT_SECONDS = 5.0
-# JetStream's error codes that mean something to us.
+# The error codes of JetStream that we handle.
 SUBJECTS_OVERLAP = 10065
 WRONG_LAST_SEQUENCE = 10071
 NO_MESSAGE = 10037
 MESSAGE_TTL_DISABLED = 10166
 MESSAGE_TOO_LARGE = 10054
-# The account's limit, the server's memory and disk, and what a stream says of a store that fails: an operator can help.
+# The account's limit is reached, memory or disk is full, or the store of a stream fails: an operator can help.
 STORE_IS_FULL = frozenset({10002, 10023, 10047, 10077})
 
 
-class Refused(errors.BrokerUnavailable):
-    """JetStream answered with an error. `code` is like HTTP's, `err_code` JetStream's own number."""
+class JetStreamError(errors.BrokerUnavailable):
+    """JetStream answered with an error. `code` is like an HTTP status, `err_code` is JetStream's own number."""
 
-    def __init__(self, what: str, error: Mapping[str, Any]) -> None:
+    def __init__(self, request: str, error: Mapping[str, Any]) -> None:
         self.code = _number(error.get("code"), 500)
         self.err_code = _number(error.get("err_code"), 0)
         self.description = str(error.get("description", ""))
-        super().__init__(f"JetStream refused {what}: {self.description} ({self.err_code or self.code})")
+        super().__init__(f"JetStream refused {request}: {self.description} ({self.err_code or self.code})")
 
     @property
     def missing(self) -> bool:
@@ -35,7 +35,10 @@ class Refused(errors.BrokerUnavailable):
 
 
 async def call(link: connection.Connection, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The answer to `$JS.API.{verb}`. Raises Refused for JetStream's errors, BrokerUnavailable without an answer."""
+    """The answer to `$JS.API.{verb}`.
+
+    Raises JetStreamError for errors of JetStream, and BrokerUnavailable where no answer comes.
+    """
     data = orjson.dumps(body) if body is not None else b""
     try:
         reply = await link.request(f"$JS.API.{verb}", data, TIMEOUT_SECONDS)
@@ -48,12 +51,12 @@ async def call(link: connection.Connection, verb: str, body: Mapping[str, Any] |
     if answer is None:
         raise errors.BrokerUnavailable(f"JetStream answered {verb} with something that isn't a JSON object")
     if "error" in answer:
-        raise Refused(verb, answer["error"])
+        raise JetStreamError(verb, answer["error"])
     return answer
 
 
 def read(data: bytes) -> dict[str, Any] | None:
-    """An answer of JetStream; its `error`, where it has one, is a mapping. None for bytes that can't be one."""
+    """An answer of JetStream, whose `error`, if any, is a mapping; None for anything else."""
     try:
         answer = orjson.loads(data)
     except ValueError:
@@ -68,17 +71,17 @@ def _number(value: object, default: int) -> int:
 
 
 async def find(link: connection.Connection, verb: str) -> dict[str, Any] | None:
-    """As `call`, but None where there is no such thing."""
+    """Like `call`, but returns None where JetStream has no such stream or consumer."""
     try:
         return await call(link, verb)
-    except Refused as refused:
-        if refused.missing:
+    except JetStreamError as error:
+        if error.missing:
             return None
         raise
 
 
 def nanoseconds(timestamp: str) -> int:
-    """Nanoseconds since the Unix epoch of a time as Go writes it: RFC 3339 with up to nine digits of a second."""
+    """Nanoseconds since the Unix epoch of a time as Go writes it: RFC 3339 with up to nine decimal places."""
     digits = ""
     if "." in timestamp:
         head, _, tail = timestamp.partition(".")

@@ -1,4 +1,4 @@
-"""The broker as the services know it (`service.ports.Broker`)."""
+"""The implementation of `service.ports.Broker` on NATS JetStream."""
 
 import contextlib
 import hashlib
@@ -9,25 +9,26 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
 from ems_worker.adapters.jetstream.item import Item
+from ems_worker.adapters.jetstream.latest import LatestPublisher
 from ems_worker.adapters.jetstream.publish import TTL, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
 from ems_worker.core.wire import Message, StreamIdentity
 from ems_worker.settings import Access
 
-# Plans may have megabytes, and each is a long piece of work.
+# A plan may have megabytes, and takes long to process.
 _PLAN_BATCH = 8
 _EVENT_BATCH = 500
 _WAIT_SECONDS = 1.0
-_SHORTEST_DELAY_SECONDS = 0.05
-_REASON_CHARACTERS = 2000
-_DECISION_TTL = f"{30 * 24}h"
+_MIN_DELAY_SECONDS = 0.05
+_MAX_REASON_CHARACTERS = 2000
+DECISION_TTL = f"{30 * 24}h"
 _ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
 
 
 def _lifetime(subject: str) -> dict[str, str]:
-    """Decisions are kept as long as plans; statuses, in the same stream, for ever."""
-    return {TTL: _DECISION_TTL} if subject.startswith("ems.experiment.decision.") else {}
+    """Decisions are kept as long as plans; statuses, in the same stream, never expire."""
+    return {TTL: DECISION_TTL} if subject.startswith("ems.experiment.decision.") else {}
 
 
 def _nothing(*_: object) -> None:
@@ -35,13 +36,14 @@ def _nothing(*_: object) -> None:
 
 
 class Broker:
-    """NATS JetStream for the worker. `ensure()` comes before the first fetch."""
+    """NATS JetStream for the worker. Call `ensure()` before the first fetch."""
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
         self._plans = Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, _PLAN_BATCH)
         self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH)
         self._publisher = Publisher(link)
+        self._latest = LatestPublisher(link, self._publisher)
         self._identities: Mapping[str, StreamIdentity] = {}
         self._owner = ""
 
@@ -57,10 +59,10 @@ class Broker:
         on_reconnected: Callable[[], None] = _nothing,
         on_error: Callable[[Exception], None] = _nothing,
     ) -> AsyncIterator["Broker"]:
-        """A connected broker for the time of the `async with`.
+        """A connected broker for the duration of the `async with`.
 
-        Without a timeout (seconds) it waits for the server for ever; with one it raises BrokerUnavailable. Once
-        connected it always comes back by itself; the callbacks tell of that.
+        Without a timeout (seconds) it waits for the server indefinitely; at a timeout it raises BrokerUnavailable. Once
+        connected it reconnects by itself, and reports that to the callbacks.
         """
         link = connection.Connection(
             servers, name=name, on_disconnected=on_disconnected, on_reconnected=on_reconnected, on_error=on_error
@@ -78,105 +80,105 @@ class Broker:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now."""
+        """Whether the broker is connected now."""
         return self._link.connected
 
     @property
     def inbox(self) -> str:
-        """The subject below which this broker receives messages and answers; the same for all its connections."""
+        """The prefix of the subjects on which this broker receives; the same for all its connections."""
         return self._link.inbox
 
     @property
     def refused(self) -> str | None:
-        """What the broker refuses now though there is a connection, with subjects and its words; None for nothing."""
-        return self._link.refusals.words
+        """What the broker refuses although it is connected, by subject with its reason; None if nothing is refused."""
+        return self._link.refusals.summary
 
     async def ensure(self, owner: str, *, create: bool = True) -> Mapping[str, StreamIdentity]:
-        """Makes missing streams (unless `create` forbids it) and consumers, and gives the streams' identities.
+        """Creates missing streams (unless `create` forbids it) and consumers, and returns the streams' identities.
 
-        Keyed by the names of the contract, also where the run events are in a stream of another name. `owner` is the
-        identity of the manifest that the consumers feed. Raises BrokerMisconfigured, with all that contradicts and the
-        remedy; also where they feed another manifest.
+        The keys are the names in the contract, also if the run events are in a stream of another name. `owner` is the
+        identity of the manifest that the consumers feed. Raises BrokerMisconfigured with all contradictions and the
+        remedy, also if the consumers feed another manifest.
         """
         self._owner = owner
-        found = await streams.ensure(self._link, create=create)
+        identities = await streams.ensure(self._link, create=create)
         for pull, spec, stream in (
-            (self._plans, consumers.PLANS_SPEC, found[streams.PLANS]),
-            (self._events, consumers.EVENTS_SPEC, found[streams.EVENTS]),
+            (self._plans, consumers.PLANS_SPEC, identities[streams.PLANS]),
+            (self._events, consumers.EVENTS_SPEC, identities[streams.EVENTS]),
         ):
             await consumers.ensure(self._link, stream.name, spec, owner)
             pull.bind(stream.name, stream.created_ns)
         await objects.ensure(self._link, create=create)
-        self._identities = found
-        return found
+        self._identities = identities
+        return identities
 
     async def streams(self) -> Mapping[str, StreamIdentity]:
-        """Who the streams are now, keyed as by `ensure`; one that is gone is left out."""
-        found = {}
+        """The current identities of the streams that `ensure` returned; deleted streams are left out."""
+        identities = {}
         for key, known in self._identities.items():
-            if (now := await streams.look(self._link, known.name)) is not None:
-                found[key] = now
-        return found
+            if (current := await streams.look(self._link, known.name)) is not None:
+                identities[key] = current
+        return identities
 
     async def positions(self) -> tuple[int, int]:
         """The sequences up to which plans and events are acknowledged."""
-        return await self._of_both(consumers.position)
+        return await self._for_both(consumers.position)
 
     async def pending(self) -> tuple[int, int]:
-        """How many plans and events were not delivered yet."""
-        return await self._of_both(consumers.pending)
+        """How many plans and events are not delivered yet."""
+        return await self._for_both(consumers.pending)
 
-    async def _of_both(self, ask: Callable[[connection.Connection, str, str], Awaitable[int]]) -> tuple[int, int]:
+    async def _for_both(self, query: Callable[[connection.Connection, str, str], Awaitable[int]]) -> tuple[int, int]:
         plans, events = (self._identities[key].name for key in (streams.PLANS, streams.EVENTS))
-        return await ask(self._link, plans, consumers.PLANS), await ask(self._link, events, consumers.EVENTS)
+        return await query(self._link, plans, consumers.PLANS), await query(self._link, events, consumers.EVENTS)
 
     async def rewind(self, plans: int, events: int) -> None:
-        """Has everything delivered once more that came after these sequences."""
+        """Makes the consumers deliver everything after these sequences again."""
         for pull, spec, key, seq in (
             (self._plans, consumers.PLANS_SPEC, streams.PLANS, plans),
             (self._events, consumers.EVENTS_SPEC, streams.EVENTS, events),
         ):
             identity = self._identities[key]
-            await consumers.rewind(self._link, identity.name, spec, self._owner, seq)
+            await consumers.rewind(self._link, identity.name, spec, self._owner, after_seq=seq)
             pull.bind(identity.name, identity.created_ns)
 
     async def published_revision(self, subject: str) -> int | None:
-        """The `revision` of the message that a status subject has now."""
-        return await self._publisher.stored_revision(subject)
+        """The `revision` of the latest message on a status subject; None without one."""
+        return await self._latest.stored_revision(subject)
 
     async def has_decision(self, seq: int) -> bool:
-        """Whether a decision about the plan of this sequence is stored."""
-        return await self._publisher.has_decision(seq)
+        """Whether the decision on the plan with this sequence is stored."""
+        return await self._latest.has_decision(seq)
 
     async def plans(self) -> Sequence[Message]:
-        """Plan messages: a few, or none after a second, or while there is no connection."""
+        """A few plan messages; none after a second without any, or without a connection."""
         return await self._plans.fetch(_WAIT_SECONDS)
 
     async def events(self, seconds: float = _WAIT_SECONDS) -> Sequence[Message]:
-        """Run events: up to 500, or none after so many seconds, or while there is no connection."""
+        """Up to 500 run events; none after `seconds` without any, or without a connection."""
         return await self._events.fetch(seconds)
 
     async def ack(self, messages: Sequence[Message]) -> None:
-        """Acknowledges. Never raises: what gets lost on the way is redelivered."""
+        """Acknowledges the messages. Never raises: if an acknowledgement gets lost, the message is redelivered."""
         await self._settle(messages, _ACK)
 
     async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
-        """Asks for redelivery after the delay; at once would be thousands of times a second."""
-        delay_ns = round(max(delay_seconds, _SHORTEST_DELAY_SECONDS) * 1e9)
+        """Has the messages redelivered after a delay. Without one, they would come thousands of times a second."""
+        delay_ns = round(max(delay_seconds, _MIN_DELAY_SECONDS) * 1e9)
         await self._settle(messages, _NAK + orjson.dumps({"delay": delay_ns}))
 
     async def working(self, messages: Sequence[Message]) -> None:
-        """Starts the time until their redelivery anew."""
+        """Restarts the time until the messages are redelivered."""
         await self._settle(messages, _WORKING)
 
     async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
-        """Stores it on ems.dlq.{kind} ("plan" or "event") with headers saying why and from where, then acks it.
+        """Stores a message on ems.dlq.{kind} (plan or event) with its origin and the reason in headers, then acks it.
 
-        Raises BrokerUnavailable or BrokerMisconfigured when it can't be stored; it isn't acknowledged then.
+        Raises BrokerUnavailable or BrokerMisconfigured if it can't be stored; it isn't acknowledged then.
         """
         headers = {
             "Nats-Msg-Id": f"{message.stream}-{message.stream_created_ns}-{message.seq}",
-            "Ems-Reason": reason[:_REASON_CHARACTERS],
+            "Ems-Reason": reason[:_MAX_REASON_CHARACTERS],
             "Ems-Stream": message.stream,
             "Ems-Sequence": str(message.seq),
             "Ems-Subject": message.subject,
@@ -185,57 +187,57 @@ class Broker:
             "Ems-Bytes": str(len(message.data)),
         }
         subject = f"ems.dlq.{kind}"
-        # Its original stays in its stream; the headers say where, and how it is recognised.
+        # The original stays in its stream. The headers say where, and identify it by its digest.
         reference = Item(subject, b"", {**headers, "Ems-By-Reference": "true"})
         await self._publisher.store([Item(subject, message.data, headers, instead=reference)])
         await self.ack([message])
 
     async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
-        """Stores (subject, document, message id) each, pipelined; returns when all are acknowledged.
+        """Stores (subject, document, message id) items, pipelined; returns when all are acknowledged.
 
-        A document that the server would not take whole goes out shortened (core.fitting). `traceparent` is their trace
-        context. Raises BrokerUnavailable after about 20 s without progress,
-        BrokerMisconfigured where the server can't take one.
+        Documents that are too large for the server are shortened. `traceparent` is their trace context. Raises
+        BrokerUnavailable after about 20 s without progress, and BrokerMisconfigured if the server can't take one of
+        them.
         """
-        more = {} if traceparent is None else {trace.HEADER: traceparent}
+        context = {} if traceparent is None else {trace.HEADER: traceparent}
         await self._publisher.store(
             [
-                Item(subject, data, {"Nats-Msg-Id": id_, **more, **_lifetime(subject)}, document=True)
+                Item(subject, data, {"Nats-Msg-Id": id_, **context, **_lifetime(subject)}, document=True)
                 for subject, data, id_ in items
             ]
         )
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """The one message of its subject; False if another with this or a higher `revision` in its JSON is there.
+        """Makes `data` the latest message of its subject; False if another has this or a higher `revision`.
 
-        Shortened as by `publish`.
+        A document that is too large for the server is shortened.
         """
-        return await self._publisher.store_latest(subject, data, revision)
+        return await self._latest.store(subject, data, revision)
 
     async def reply(self, subject: str, data: bytes) -> None:
-        """Plain publish of a document to an inbox that `service.replies` allows; lost where there is no connection."""
+        """Publishes a document to an inbox that `service.replies` allows, unstored; it is lost without a connection."""
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
             client = self._link.client
-            if (letter := Item(subject, data, {}, document=True).within(client.max_payload)) is not None:
-                await client.publish(subject, letter.data)
+            if (item := Item(subject, data, {}, document=True).within(client.max_payload)) is not None:
+                await client.publish(subject, item.data)
 
-    async def plan_object(self, name: str, most_bytes: int) -> bytes:
-        """A plan that is in the object store.
+    async def plan_object(self, name: str, max_bytes: int) -> bytes:
+        """A plan from the object store.
 
-        Raises NotFound, RequestRefused for what can't be used, BrokerUnavailable.
+        Raises NotFound, RequestRefused for an object that can't be used, and BrokerUnavailable.
         """
-        return await objects.read(self._link, name, most_bytes)
+        return await objects.read(self._link, name, max_bytes)
 
     async def serve(self, endpoints: Mapping[str, service.Answering], *, version: str, allows: service.Allows) -> None:
-        """Serves `ems.api.{verb}` from now until the end; returns when requests reach it.
+        """Serves `ems.api.{verb}` until the broker closes; returns as soon as requests reach it.
 
-        A handler gets the request's bytes and gives the reply's; our errors become the reply's error code and words.
-        A request whose reply subject `allows` refuses is neither carried out nor answered.
+        A handler maps the bytes of a request to those of its reply. Our errors become the error code and the error
+        message of the reply. If `allows` refuses its reply subject, a request is neither carried out nor answered.
         """
         await self._link.listen(service.Service(self._link, endpoints, version, allows))
 
-    async def _settle(self, messages: Sequence[Message], word: bytes) -> None:
+    async def _settle(self, messages: Sequence[Message], acknowledgement: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
             client = self._link.client
             for message in messages:
-                await client.publish(message.token, word)
+                await client.publish(message.token, acknowledgement)

@@ -1,4 +1,4 @@
-"""One connection to NATS that comes back for as long as it is open."""
+"""A connection to NATS that reconnects until it is closed."""
 
 import asyncio
 import contextlib
@@ -11,40 +11,39 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ems_worker import errors
-from ems_worker.adapters import nats_access
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import ways
 from ems_worker.settings.ways import Access
 
-# Everything that nats-py lets out of its calls: its own errors, the socket's, and asyncio's time-out.
+# Everything that nats-py's calls raise: its own errors, those of the socket, and asyncio's timeout.
 FOREIGN = (nats.errors.Error, OSError, TimeoutError)
 
 _INBOX = "_INBOX"
 _DIAL_SECONDS = 4.0
 _SOCKET_SECONDS = 2
-# Two unanswered pings and the third that notices: a half-open connection lasts 27 seconds at most.
-_PING_SECONDS = 9
-_PINGS = 2
-_LOOK_SECONDS = 1.0
+# Two pings go unanswered and the third notices it: a half-open connection lasts 27 seconds at most.
+PING_SECONDS = 9
+_MAX_OUTSTANDING_PINGS = 2
+_CHECK_SECONDS = 1.0
 _CLOSE_SECONDS = 1.5
 _CANCEL_SECONDS = 0.1
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
+_MIN_PAUSE_SECONDS = 0.1
+_MAX_PAUSE_SECONDS = 2.0
 
 
 class NoResponders(errors.BrokerUnavailable):
-    """The server answered that nobody listens on the subject of the request."""
+    """The server answered that nothing listens on the subject of the request."""
 
 
 class Listener(Protocol):
-    """What lives on a connection: it is told of every new one, before that is used, and of its loss."""
+    """A part of the adapter that lives on the connection."""
 
     async def connected(self, client: Client) -> None:
-        """Sets up what a new connection doesn't have: subscriptions."""
+        """Sets up the subscriptions on a new connection, before anything else uses it."""
 
     def lost(self) -> None:
-        """The connection is gone, with all that was under way on it."""
+        """The connection is lost, with everything that was in flight on it."""
 
 
 def _nothing(*_: object) -> None:
@@ -52,11 +51,11 @@ def _nothing(*_: object) -> None:
 
 
 class Connection:
-    """Keeps one nats-py client connected, and replaces it by a new one whenever it is lost.
+    """Keeps a nats-py client connected, and replaces it with a new one whenever it loses its connection.
 
-    nats-py's own reconnection isn't used: a client that is told `-ERR` (an expired user, a message too large) closes
-    for good all the same, and one whose socket is half open may wait for ever for that socket to close. So the way
-    back is always the same: a new client, and the listeners set up anew.
+    nats-py's own reconnection isn't used. A client that gets `-ERR` (an expired user, a message too large) closes for
+    good all the same, and one whose socket is half open may wait indefinitely for that socket to close. So there is
+    one way to reconnect: a new client, and a new setup of the listeners.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Connection:
         on_error: Callable[[Exception], None] = _nothing,
     ) -> None:
         self._access = ways.of(servers)
-        # Of its own, so that one can tell it from the inboxes of others who have the same prefix.
+        # Unique, to distinguish it from the inboxes of other clients with the same prefix.
         self.inbox = f"{(self._access.inbox_prefix or _INBOX).rstrip('.')}.{secrets.token_hex(11)}"
         self._name = name
         self._on_disconnected = on_disconnected
@@ -89,25 +88,28 @@ class Connection:
 
     @property
     def where(self) -> str:
-        """The servers' addresses for messages, without the passwords that they may have in them."""
+        """The servers' addresses for error messages, without passwords."""
         return self._access.where
 
     @property
     def client(self) -> Client:
-        """The client of the present connection; raises BrokerUnavailable where there is none."""
+        """The client of the current connection; raises BrokerUnavailable without a connection."""
         if self._client is None or not self._client.is_connected:
             raise errors.BrokerUnavailable(f"not connected to NATS at {self.where}{self._because()}")
         return self._client
 
     @property
     def max_payload(self) -> int:
-        """The largest message that the server takes, headers included, in bytes."""
+        """The largest message that the server takes, in bytes, headers included."""
         return self.client.max_payload
 
     async def open(self, timeout: float | None) -> None:
-        """Connects. With a timeout in seconds, raises BrokerUnavailable once every server was tried, or at the timeout;
-        without one, tries for ever. Raises SettingsError for settings that no connection can be made with."""
-        # What can't be right later either is said now: settings that contradict, files that aren't there.
+        """Connects. Without a timeout it retries until it succeeds.
+
+        With a timeout (seconds) it raises BrokerUnavailable once it has tried every server, or at the timeout. Raises
+        SettingsError for settings that can't work.
+        """
+        # Report at once what a retry can't fix: contradicting settings, missing files.
         nats_access.options(self._access)
         if timeout is None:
             self._keeper = asyncio.create_task(self._keep(None))
@@ -124,10 +126,10 @@ class Connection:
         await self._up.wait()
 
     async def close(self) -> None:
-        """Sends what waits to be sent and closes; never takes longer than two seconds. Harmless twice."""
+        """Sends what is buffered and closes, within two seconds. Closing twice is harmless."""
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
-            # nats-py swallows a cancellation that meets it while it lets go of a connection: so once more.
+            # nats-py swallows a cancellation that arrives while it closes a connection: cancel again until it ends.
             while not keeper.done():
                 keeper.cancel()
                 await asyncio.wait((keeper,), timeout=_CANCEL_SECONDS)
@@ -137,23 +139,23 @@ class Connection:
         self._up.clear()
 
     async def listen(self, listener: Listener) -> None:
-        """From now on, `listener` is told of every connection; of the present one at once."""
+        """Sets up `listener` on the current connection, if any, and on every later one."""
         self._listeners.append(listener)
         if self._client is not None and self._client.is_connected:
-            with contextlib.suppress(*FOREIGN):  # lost meanwhile: the next connection tells it again
+            with contextlib.suppress(*FOREIGN):  # lost meanwhile: the next connection sets it up
                 await listener.connected(self._client)
 
     async def ready(self, timeout: float) -> Client:
-        """The client, once there is a connection; raises BrokerUnavailable after `timeout` seconds without one."""
+        """The client, once connected; raises BrokerUnavailable after `timeout` seconds without a connection."""
         await self.until_connected(timeout)
         return self.client
 
     async def until_connected(self, timeout: float) -> bool:
-        """Waits for a connection, `timeout` seconds at most; whether there is one."""
+        """Waits up to `timeout` seconds for a connection; whether there is one."""
         if not self.connected:
             if self._client is not None:
-                # nats-py is closed for a while before it says so. Waiting for an event that is still set would return
-                # at once, and a caller that waits in a loop would keep the keeper from ever running.
+                # A client of nats-py is closed for a while before it calls back. `_up` is still set then, so waiting
+                # for it would return at once, and a caller that waits in a loop would starve the keeper task.
                 self._up.clear()
                 self._closed.set()
             with contextlib.suppress(TimeoutError):
@@ -162,9 +164,12 @@ class Connection:
         return self.connected
 
     async def request(self, subject: str, data: bytes, timeout: float) -> Msg:
-        """The reply to a request. Raises NoResponders; BrokerUnavailable where none comes within `timeout` seconds."""
+        """The reply to a request.
+
+        Raises NoResponders, and BrokerUnavailable if no reply comes within `timeout` seconds.
+        """
         client = await self.ready(timeout)
-        # nats-py lets a request wait out its time on a connection that is gone.
+        # On a lost connection, nats-py would let the request wait until its timeout.
         lost = asyncio.create_task(self._closed.wait())
         asking = asyncio.create_task(client.request(subject, data, timeout=timeout))
         try:
@@ -173,15 +178,15 @@ class Connection:
                 raise errors.BrokerUnavailable(f"the connection to {self.where} was lost before {subject} was answered")
             return asking.result()
         except nats.errors.NoRespondersError as error:
-            raise NoResponders(f"nobody answers on {subject} at {self.where}") from error
+            raise NoResponders(f"nothing answers on {subject} at {self.where}") from error
         except FOREIGN as error:
-            raise errors.BrokerUnavailable(f"no answer on {subject} at {self.where}: {_words(error)}") from error
+            raise errors.BrokerUnavailable(f"no answer on {subject} at {self.where}: {_message(error)}") from error
         finally:
             for task in (asking, lost):
                 task.cancel()
 
     async def _keep(self, client: Client | None) -> None:
-        failures, said = 0, ""
+        failures, reported = 0, ""
         first = True
         while True:
             try:
@@ -189,9 +194,9 @@ class Connection:
                 for listener in self._listeners:
                     await listener.connected(client)
             except (errors.BrokerUnavailable, *FOREIGN) as error:
-                if failures == 0 or str(error) != said:
-                    # Once an outage, and again where its reason changes; not at every attempt.
-                    said = str(error)
+                if failures == 0 or str(error) != reported:
+                    # Once for an outage, and again when its reason changes, but not at every attempt.
+                    reported = str(error)
                     self.on_error(error)
                 if client is not None:
                     await self._discard(client)
@@ -214,13 +219,13 @@ class Connection:
             self._on_disconnected()
             await self._discard(client)
             client = None
-            # A spread, so that all clients of a server don't come back in the same instant.
+            # With jitter, so that the clients of a server don't all reconnect at the same instant.
             await asyncio.sleep(_pause_seconds(0))
 
     async def _dial(self) -> Client:
         try:
             options = nats_access.options(self._access) | {"inbox_prefix": self.inbox}
-        except errors.SettingsError as error:  # files that are being replaced: there will be another attempt
+        except errors.SettingsError as error:  # files that are being replaced: the next attempt may succeed
             raise errors.BrokerUnavailable(str(error)) from error
         client = nats_access.client(self._access)
         self._closed = closed = asyncio.Event()
@@ -234,16 +239,16 @@ class Connection:
                     **options,
                     name=self._name,
                     allow_reconnect=False,
-                    # Twice a server, at once; the pauses between rounds are ours.
+                    # nats-py tries each server twice without a pause; the pauses between rounds are ours.
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=_SOCKET_SECONDS,
-                    ping_interval=_PING_SECONDS,
-                    max_outstanding_pings=_PINGS,
+                    ping_interval=PING_SECONDS,
+                    max_outstanding_pings=_MAX_OUTSTANDING_PINGS,
                     error_cb=self._note_error,
                     closed_cb=on_closed,
                 )
-        except Exception as error:  # whatever a broken server makes nats-py raise: there will be another attempt
+        except Exception as error:  # a broken server can make nats-py raise anything: the next attempt may succeed
             await self._discard(client)
             if not isinstance(error, nats.errors.NoServersError):
                 self._last_error = nats_access.reason(self._last_error, error)
@@ -255,8 +260,8 @@ class Connection:
 
     async def _note_error(self, error: Exception) -> None:
         if nats_access.is_violation(error):
-            # The connection lives on. One a message comes, so only the first of each kind is said.
-            if self.refusals.note_violation(error):
+            # The connection survives. Every denied message brings this error, so report the first of each kind only.
+            if self.refusals.record_violation(error):
                 self.on_error(error)
             return
         self._last_error = nats_access.reason(self._last_error, error)
@@ -266,9 +271,9 @@ class Connection:
     async def _until_lost(self, client: Client) -> None:
         closed = self._closed
         while not closed.is_set() and client.is_connected:
-            # Looked at every second too: a client that can't close its half-open socket never says that it closed.
+            # Poll as well: a client that can't close its half-open socket never calls back.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_CHECK_SECONDS):
                     await closed.wait()
 
     async def _discard(self, client: Client) -> None:
@@ -277,13 +282,13 @@ class Connection:
                 await client.close()
 
     def _because(self) -> str:
-        return f": {_words(self._last_error)}" if self._last_error is not None else ""
+        return f": {_message(self._last_error)}" if self._last_error is not None else ""
 
 
 def _pause_seconds(failures: int) -> float:
-    pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0**failures)
-    return pause * random.uniform(0.5, 1.5)  # noqa: S311  a spread, not a secret
+    pause = min(_MAX_PAUSE_SECONDS, _MIN_PAUSE_SECONDS * 2.0**failures)
+    return pause * random.uniform(0.5, 1.5)  # noqa: S311  jitter, not a secret
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error).removeprefix("nats: ").strip("'\"") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Messages that are to be stored, brought to a size that can be."""
+"""Messages to store, brought to a size that the server takes."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 from ems_worker.core.documents import truncate
 
-# What the protocol adds to headers and payload of a message on its way.
+# What the protocol adds to the headers and payload of a message.
 _SLACK_BYTES = 512
-# What is left for the headers of a document that is shortened; always the same, so that it always becomes the same.
+# Reserved for the headers of a shortened document. It is fixed, so that a document is always shortened the same way.
 _HEADERS_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A message to be stored. Where it is too large, a document goes out shortened, all else as `instead` says."""
+    """A message to store. If it is too large, a document is shortened; other messages are replaced with `instead`."""
 
     subject: str
     data: bytes
@@ -26,15 +26,15 @@ class Item:
     def size(self) -> int:
         return len(self.data) + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in self.headers.items())
 
-    def within(self, most: int) -> "Item | None":
-        """As it can be stored where messages have at most so many bytes; None where there is no way."""
-        if self.size + _SLACK_BYTES <= most:
+    def within(self, max_bytes: int) -> "Item | None":
+        """The message as it can be stored where messages have at most `max_bytes`; None if it can't be stored."""
+        if self.size + _SLACK_BYTES <= max_bytes:
             return self
         if self.instead is not None:
-            return self.instead.within(most)
-        data = truncate.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
+            return self.instead.within(max_bytes)
+        data = truncate.fitted(self.data, max_bytes - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
         return None if data is None else replace(self, data=data)
 
-    async def fit(self, most: int) -> "Item | None":
-        """The same; in a thread where it takes a while."""
-        return self if self.size + _SLACK_BYTES <= most else await asyncio.to_thread(self.within, most)
+    async def fit(self, max_bytes: int) -> "Item | None":
+        """Like `within`, but shortens in a thread, because that takes a while."""
+        return self if self.size + _SLACK_BYTES <= max_bytes else await asyncio.to_thread(self.within, max_bytes)

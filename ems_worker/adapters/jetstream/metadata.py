@@ -1,16 +1,16 @@
-"""What the reply subject of a message says about its delivery by a consumer (ADR-15 of NATS, versions 1 and 2)."""
+"""A message's delivery by a consumer, read from its reply subject (NATS ADR-15, versions 1 and 2)."""
 
 from typing import NamedTuple
 
-# Of numbers that the server makes; a longer one is no number of its.
-_DIGITS = 20
-# $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING, and with DOMAIN.ACCOUNT after $JS.ACK and
-# sometimes a last token that only makes the subject unique.
+# The server writes numbers of at most this many digits.
+_MAX_DIGITS = 20
+# $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING has 9 tokens. Version 2 inserts DOMAIN.ACCOUNT
+# after $JS.ACK, and may append a token that only makes the subject unique.
 _PLAIN, _DOMAIN, _UNIQUE = 9, 11, 12
 
 
 class Metadata(NamedTuple):
-    """`delivered`: how often the message was delivered. `pending`: how many the consumer has still to deliver."""
+    """`delivered` counts the deliveries of this message; `pending` is how many the consumer has still to deliver."""
 
     stream: str
     consumer: str
@@ -21,13 +21,13 @@ class Metadata(NamedTuple):
 
 
 def read(reply: str) -> Metadata | None:
-    """The delivery that a reply subject describes; None for a subject that acknowledges no message of a consumer."""
+    """The delivery that a reply subject describes; None for a subject that doesn't acknowledge a message."""
     tokens = reply.split(".", _UNIQUE)
     count = len(tokens)
     if count not in (_PLAIN, _DOMAIN, _UNIQUE) or tokens[0] != "$JS" or tokens[1] != "ACK":
         return None
     stream, consumer, delivered, seq, _, published, pending = tokens[2:9] if count == _PLAIN else tokens[4:11]
     for number in (delivered, seq, published, pending):
-        if len(number) > _DIGITS or not (number.isascii() and number.isdigit()):
+        if len(number) > _MAX_DIGITS or not (number.isascii() and number.isdigit()):
             return None
     return Metadata(stream, consumer, int(delivered), int(seq), int(published), int(pending))

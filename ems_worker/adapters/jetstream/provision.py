@@ -1,4 +1,4 @@
-"""Making the streams and the object store once, by an administrator, so that the worker needs no right to."""
+"""Creating the streams and the object store once, as an administrator, so that the worker needs no right to do so."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,10 @@ _PAUSE_SECONDS = 0.25
 
 
 async def provision(access: Access, timeout: float) -> Mapping[str, bool]:
-    """Makes what is missing; for each stream, the object store among them, whether it was made now.
+    """Creates what is missing. Maps the name of each stream, and of the object store's, to whether it is new.
 
-    Raises BrokerUnavailable without an answer within `timeout` seconds or without the rights, BrokerMisconfigured with
-    everything that contradicts what the worker needs.
+    Raises BrokerUnavailable without an answer within `timeout` seconds or without the rights, and BrokerMisconfigured
+    with everything that contradicts what the worker needs.
     """
     async with contextlib.AsyncExitStack() as stack:
         link = await _connected(access, timeout)
@@ -23,19 +23,19 @@ async def provision(access: Access, timeout: float) -> Mapping[str, bool]:
         names = [spec.name for spec in streams.SPECS]
         try:
             before = [name for name in (*names, objects.STREAM) if await streams.look(link, name) is not None]
-            found = await streams.ensure(link, create=True)
+            identities = await streams.ensure(link, create=True)
             await objects.ensure(link, create=True)
         except errors.BrokerUnavailable as failed:
-            if (refused := link.refusals.words) is None:
+            if (refused := link.refusals.summary) is None:
                 raise
             raise errors.BrokerUnavailable(f"{failed} ({refused})") from failed
-    # Run events may be in a stream of another name, which is never made here.
-    there = [found[name].name for name in names]
-    return {name: name in (*names, objects.STREAM) and name not in before for name in (*there, objects.STREAM)}
+    # Run events may be in a stream of another name, which we never create.
+    actual = [identities[name].name for name in names]
+    return {name: name in (*names, objects.STREAM) and name not in before for name in (*actual, objects.STREAM)}
 
 
 async def _connected(access: Access, timeout: float) -> connection.Connection:
-    """A server that is started with us may not listen yet."""
+    """Retries until the timeout: a server that starts together with us may not listen yet."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + timeout
     while True:

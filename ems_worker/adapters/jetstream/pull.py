@@ -1,9 +1,9 @@
-"""Fetching from a durable pull consumer: idle cheaply, take batches under load, recover after every kind of loss.
+"""Fetching from a durable pull consumer: cheap while idle, in batches under load, and able to recover from any loss.
 
-nats-py's own fetch makes a task and a timer per message, and can stall. Here one inbox subscription gets everything.
-A standing request for a single message waits at the server while there is nothing to do; its answer says how many
-more are there, and these are asked for at once. So nothing is delivered that wasn't asked for by `fetch`, but for the
-one message of the standing request: what waits in a client for long would be redelivered.
+nats-py's own fetch creates a task and a timer for each message, and can stall. Here a single inbox subscription
+receives everything. While there is nothing to do, a standing request for one message waits at the server. Its answer
+says how many more messages there are, and `fetch` requests those at once. So the buffer holds at most the one message
+of the standing request between two fetches: messages that wait in a client for long would be redelivered.
 """
 
 import asyncio
@@ -22,23 +22,23 @@ from ems_worker.adapters.jetstream.metadata import Metadata
 from ems_worker.core.wire import Message
 
 _NS = 1_000_000_000
-# A standing request lives that long at the server, which says every few seconds that it still has it.
+# How long a standing request lives at the server, which confirms it with a heartbeat every few seconds.
 _STANDING_SECONDS = 60
 _HEARTBEAT_SECONDS = 5
 _SILENCE_SECONDS = 2.0 * _HEARTBEAT_SECONDS + 2.0
 _REST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.1
 _HEARTBEAT = "100"
-_SAID_CHARACTERS = 100
+_MAX_SUBJECT_CHARACTERS = 100
 _EXPIRED = frozenset({"404", "408"})
 _NAK = b"-NAK"
 
 
 class Pull:
-    """One consumer's messages. `bind` names the stream before the first fetch."""
+    """The messages of one consumer. Call `bind` before the first fetch."""
 
     def __init__(self, link: connection.Connection, consumer: str, subjects: Sequence[str], batch: int) -> None:
-        """`subjects`: what messages of the consumer may have as theirs, with wildcards."""
+        """`subjects` are those that the consumer's messages may have, with wildcards."""
         self._link = link
         self._consumer = consumer
         self._subjects = tuple(subjects)
@@ -49,26 +49,27 @@ class Pull:
         self._subscription: Subscription | None = None
         self._requests = 0
         self._buffer: deque[tuple[Msg, Metadata]] = deque()
-        self._forgery_said = False
-        self._news = asyncio.Event()
-        self._one_at_a_time = asyncio.Lock()
-        # Until when the standing request may be silent; None: there is none.
+        self._forgery_reported = False
+        self._wakeup = asyncio.Event()
+        self._fetch_lock = asyncio.Lock()
+        # How long the standing request may stay silent; None without a standing request.
         self._standing_until: float | None = None
-        # What the server had for us beyond the last message that it sent.
+        # How many messages the server had for us beyond the last one that it sent.
         self._pending = 0
-        # How many messages the request for the rest has still to bring.
-        self._owed = 0
-        self._doubtful = True
+        # How many messages of the request for the rest are still to come.
+        self._expected = 0
+        # Whether the stream or the consumer may have been deleted meanwhile.
+        self._unverified = True
 
     @property
     def _next(self) -> str:
-        """The subject on which JetStream is asked for the next messages."""
+        """The subject for requests to JetStream for the next messages."""
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
 
     def bind(self, stream: str, created_ns: int) -> None:
-        """Which stream the consumer reads, and when that was created: another one of its name won't do."""
+        """Sets the stream that the consumer reads. Its creation time tells it from a later stream of the same name."""
         self._stream, self._created_ns = stream, created_ns
-        self._doubtful = False
+        self._unverified = False
 
     async def connected(self, client: Client) -> None:
         """Part of `connection.Listener`."""
@@ -77,71 +78,71 @@ class Pull:
         self._inbox = inbox
 
     def lost(self) -> None:
-        """Part of `connection.Listener`. Messages in the buffer stay: they can be acknowledged on any connection."""
+        """Part of `connection.Listener`. The buffer stays: its messages can be acknowledged on any connection."""
         self._standing_until = None
-        self._pending = self._owed = 0
-        self._doubtful = True
-        self._news.set()
+        self._pending = self._expected = 0
+        self._unverified = True
+        self._wakeup.set()
 
     async def fetch(self, seconds: float) -> list[Message]:
-        """Waits for messages, `seconds` at most, and gives what is there, up to the batch.
+        """Waits up to `seconds` for messages, and returns those that have come, up to the batch size.
 
-        Empty while there is no connection. Raises BrokerMisconfigured when stream or consumer were deleted, or the
-        stream was created anew.
+        Returns no messages while there is no connection. Raises BrokerMisconfigured if the stream or the consumer was
+        deleted, or the stream was recreated.
         """
-        async with self._one_at_a_time:
+        async with self._fetch_lock:
             deadline = _now() + seconds
             if not self._buffer and self._pending == 0:
-                await self._first(deadline)
+                await self._wait_for_first(deadline)
             if self._pending > 0 and len(self._buffer) < self._batch:
-                await self._rest()
+                await self._fetch_rest()
             taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            return [self._message(*one) for one in taken]
+            return [self._message(msg, delivery) for msg, delivery in taken]
 
     async def release(self) -> None:
-        """Gives back what was delivered and not fetched, so that it needn't wait for its redelivery."""
+        """Returns the messages that were delivered and not fetched, so that the server redelivers them at once."""
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
             if self._subscription is not None:
-                # Ends the standing request too, which would get at once what is given back.
+                # This also ends the standing request, which would get the returned messages.
                 await self._subscription.unsubscribe()
             while self._buffer:
                 await self._link.client.publish(self._buffer.popleft()[0].reply, _NAK)
 
-    async def _first(self, deadline: float) -> None:
-        refusals = 0
+    async def _wait_for_first(self, deadline: float) -> None:
+        requests = 0
         while not self._buffer and _now() < deadline:
             if not await self._link.until_connected(deadline - _now()):
                 return
-            self._news.clear()
+            self._wakeup.clear()
             if self._standing_until is not None and _now() > self._standing_until:
                 self._standing_until = None
-                self._doubtful = True
-                self._link.refusals.note_silence(self._next, f"no answer within {_SILENCE_SECONDS:g} s")
-            if self._doubtful and not await self._certain():
+                self._unverified = True
+                self._link.refusals.record_silence(self._next, f"no answer within {_SILENCE_SECONDS:g} s")
+            if self._unverified and not await self._verify():
                 await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - _now())))
                 continue
             if self._standing_until is None:
-                if refusals > 0:
-                    # Where every request is refused, asking again at once would spin.
+                if requests > 0:
+                    # If the server refuses every request, repeating them without a pause would spin.
                     await asyncio.sleep(min(_PAUSE_SECONDS, max(0.0, deadline - _now())))
-                refusals += 1
+                requests += 1
                 self._standing_until = _now() + _SILENCE_SECONDS
-                await self._ask("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
+                await self._request("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
             await self._wait(deadline)
 
-    async def _rest(self) -> None:
-        """Asks for what the server said it has beyond the first message, and waits for that."""
+    async def _fetch_rest(self) -> None:
+        """Requests the messages that the server reported beyond the first one, and waits for them."""
         deadline = _now() + _REST_SECONDS
-        self._owed = min(self._pending, self._batch - len(self._buffer))
-        await self._ask("r", {"batch": self._owed, "no_wait": True}, heartbeat=False)
-        while self._owed > 0 and _now() < deadline:
-            self._news.clear()
+        self._expected = min(self._pending, self._batch - len(self._buffer))
+        await self._request("r", {"batch": self._expected, "no_wait": True}, heartbeat=False)
+        while self._expected > 0 and _now() < deadline:
+            self._wakeup.clear()
             await self._wait(deadline)
-        if self._owed > 0:
-            self._pending = self._owed = 0
-            self._doubtful = True
+        if self._expected > 0:
+            self._pending = self._expected = 0
+            self._unverified = True
 
-    async def _ask(self, kind: str, request: dict[str, object], *, heartbeat: bool) -> None:
+    async def _request(self, kind: str, request: dict[str, object], *, heartbeat: bool) -> None:
         self._requests += 1
         if heartbeat:
             request["idle_heartbeat"] = _HEARTBEAT_SECONDS * _NS
@@ -154,69 +155,69 @@ class Pull:
     async def _wait(self, deadline: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await self._news.wait()
+                await self._wakeup.wait()
 
     async def _receive(self, msg: Msg) -> None:
         if msg.reply:
-            found = metadata.read(msg.reply)
-            if found is None or not self._is_ours(msg.subject, found):
-                self._refuse(msg)
+            delivery = metadata.read(msg.reply)
+            if delivery is None or not self._is_ours(msg.subject, delivery):
+                self._report_forgery(msg)
                 return
-            self._buffer.append((msg, found))
-            self._link.refusals.over(self._next)
-            self._pending = found.pending
-            if self._owed > 0:
-                self._owed -= 1
+            self._buffer.append((msg, delivery))
+            self._link.refusals.resolve(self._next)
+            self._pending = delivery.pending
+            if self._expected > 0:
+                self._expected -= 1
             else:
                 self._standing_until = None
-            if self._owed == 0:
-                self._news.set()
+            if self._expected == 0:
+                self._wakeup.set()
             return
         headers = msg.headers or {}
         status = headers.get("Status", "")
         standing = msg.subject.rpartition(".")[2] == f"s{self._requests}"
         if status == _HEARTBEAT:
-            self._link.refusals.over(self._next)
+            self._link.refusals.resolve(self._next)
             if standing and self._standing_until is not None:
                 self._standing_until = _now() + _SILENCE_SECONDS
             return
         if msg.subject.rpartition(".")[2][1:] != str(self._requests):
-            return  # about a request that was given up
+            return  # the answer to a request that we gave up
         if status not in _EXPIRED:
-            # Consumer deleted, no responders, leadership changed, too many requests: worth a look before the next.
-            self._doubtful = True
-            self._link.refusals.note(self._next, f"{headers.get('Description', '')} ({status})")
+            # Consumer deleted, no responders, leadership changed, too many requests: verify before the next request.
+            self._unverified = True
+            self._link.refusals.record(self._next, f"{headers.get('Description', '')} ({status})")
         self._standing_until = None
-        self._pending = self._owed = 0
-        self._news.set()
+        self._pending = self._expected = 0
+        self._wakeup.set()
 
-    def _is_ours(self, subject: str, found: Metadata) -> bool:
-        """Whether the server delivered this from our stream by our consumer.
+    def _is_ours(self, subject: str, delivery: Metadata) -> bool:
+        """Whether our consumer delivered this message from our stream.
 
-        Anyone who may publish to our inbox can put a message there, and its reply subject would be published to as its
-        acknowledgement. But its subject is that of the inbox then.
+        A client that may publish to our inbox can forge the reply subject, to which we would publish as an
+        acknowledgement. It can't forge the message's subject, which is then the inbox.
         """
         return (
-            found.stream == self._stream
-            and found.consumer == self._consumer
+            delivery.stream == self._stream
+            and delivery.consumer == self._consumer
             and any(streams.covers(pattern, subject) for pattern in self._subjects)
         )
 
-    def _refuse(self, msg: Msg) -> None:
-        if not self._forgery_said:
-            self._forgery_said = True
+    def _report_forgery(self, msg: Msg) -> None:
+        if not self._forgery_reported:
+            self._forgery_reported = True
             self._link.on_error(
                 errors.Unreadable(
-                    f"a message on {msg.subject[:_SAID_CHARACTERS]} didn't come from consumer {self._consumer} and was "
-                    "ignored, as others will be: somebody publishes to the worker's inbox. Remedy: give the worker an "
-                    "inbox prefix of its own (EMS_NATS_INBOX_PREFIX) that nobody else may use"
+                    f"ignored a message on {msg.subject[:_MAX_SUBJECT_CHARACTERS]} that didn't come from consumer "
+                    f"{self._consumer}, as any more like it: another client publishes to the worker's inbox. Remedy: "
+                    "give the worker an inbox prefix of its own (EMS_NATS_INBOX_PREFIX) that no other client may use"
                 )
             )
 
-    async def _certain(self) -> bool:
-        """Whether stream and consumer are still those that we bound to: False where nobody answers.
+    async def _verify(self) -> bool:
+        """Whether the stream and the consumer are still the ones that we bound to; False if no answer comes.
 
-        Raises BrokerMisconfigured where they aren't.
+        Raises BrokerMisconfigured if one of them was deleted or recreated.
         """
         try:
             stream = await streams.look(self._link, self._stream)
@@ -226,8 +227,8 @@ class Pull:
                 )
             if stream.created_ns != self._created_ns:
                 raise errors.BrokerMisconfigured(
-                    f"stream {self._stream} was deleted and created anew: messages may be missing. Remedy: restore the "
-                    "old one, or start the worker again, which goes on with the new one"
+                    f"stream {self._stream} was deleted and recreated: messages may be missing. Remedy: restore the "
+                    "old one, or start the worker again, which continues with the new one"
                 )
             if not await consumers.exists(self._link, self._stream, self._consumer):
                 raise errors.BrokerMisconfigured(
@@ -236,19 +237,19 @@ class Pull:
                 )
         except errors.BrokerUnavailable:
             return False
-        self._doubtful = False
+        self._unverified = False
         return True
 
-    def _message(self, msg: Msg, found: Metadata) -> Message:
+    def _message(self, msg: Msg, delivery: Metadata) -> Message:
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,
-            seq=found.seq,
+            seq=delivery.seq,
             subject=msg.subject,
             data=msg.data,
             headers=msg.headers or {},
-            delivered=found.delivered,
-            published_ms=found.published_ns // 1_000_000,
+            delivered=delivery.delivered,
+            published_ms=delivery.published_ns // 1_000_000,
             token=msg.reply,
         )
 

@@ -1,79 +1,79 @@
-"""What the broker refuses the worker at the moment: rights that are missing, a store that is full, no answer at all.
+"""What the broker refuses the worker at the moment: a missing right, a full store, or no answer.
 
-The connection is up all the while, so nothing else would show it.
+The connection stays up all the while, so nothing else would show it.
 """
 
 import asyncio
 import re
 
-# NATS says once a message that it wasn't allowed. What the worker still tries comes again within this time: statuses
-# and results every some 20 s, messages that can't be acknowledged every 30 s.
-_DENIED_SECONDS = 90.0
-_MOST = 50
-_LONGEST = 300
+# NATS reports every message that it denies. Whatever the worker still tries comes again within this time: statuses and
+# results about every 20 s, messages whose acknowledgement is denied every 30 s.
+DENIED_SECONDS = 90.0
+_MAX_SUBJECTS = 50
+_MAX_CHARACTERS = 300
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) (?:to|with reply of) \"([^\"]*)\"", re.I)
-# What the worker publishes to for its own work. Elsewhere it only replies, and a requester may choose an inbox that the
-# worker has no right to.
-_OURS = ("$JS.", "$O.", "ems.")
+# The subjects that the worker publishes to for its own work. Elsewhere it only replies, and a requester may choose an
+# inbox that the worker has no right to.
+_OWN_PREFIXES = ("$JS.", "$O.", "ems.")
 
 
 class Refusals:
-    """By kind of subject, the broker's words."""
+    """The broker's reasons, by kind of subject."""
 
     def __init__(self) -> None:
-        self._words: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
     @property
-    def words(self) -> str | None:
-        """All of them with their subjects, on one line; None if nothing is refused. May be asked by any thread."""
-        return "; ".join(f"{kind}: {words}" for kind, words in sorted(self._words.copy().items())) or None
+    def summary(self) -> str | None:
+        """All reasons with their subjects, on one line; None if nothing is refused. Safe to call from any thread."""
+        return "; ".join(f"{kind}: {reason}" for kind, reason in sorted(self._reasons.copy().items())) or None
 
-    def note(self, subject: str, words: str) -> None:
+    def record(self, subject: str, reason: str) -> None:
         """The broker refuses messages on this kind of subject."""
-        if len(self._words) < _MOST or _kind(subject) in self._words:
-            self._words[_kind(subject)] = words[:_LONGEST]
+        if len(self._reasons) < _MAX_SUBJECTS or _kind(subject) in self._reasons:
+            self._reasons[_kind(subject)] = reason[:_MAX_CHARACTERS]
 
-    def note_silence(self, subject: str, words: str) -> None:
-        """Nothing is heard about this kind of subject. Where the broker has said why, that stays."""
-        if _kind(subject) not in self._words:
-            self.note(subject, words)
+    def record_silence(self, subject: str, reason: str) -> None:
+        """No answer comes on this kind of subject. A reason that the broker gave before is kept."""
+        if _kind(subject) not in self._reasons:
+            self.record(subject, reason)
 
-    def note_violation(self, error: Exception) -> bool:
-        """Notes the subject that an error of the connection denies; whether it denies one that isn't noted yet.
+    def record_violation(self, error: Exception) -> bool:
+        """Records the subject that a permissions violation denies; whether that is new.
 
-        It counts for a while, since NATS never says that a right has been granted.
+        The record expires, because NATS never reports that a right was granted.
         """
-        found = _VIOLATION.search(str(error))
-        if found is None:
+        match = _VIOLATION.search(str(error))
+        if match is None:
             return False
-        kind = _kind(found[2])
-        if found[1].lower() == "publish" and not kind.startswith(_OURS):
+        kind = _kind(match[2])
+        if match[1].lower() == "publish" and not kind.startswith(_OWN_PREFIXES):
             return False
-        news = kind not in self._words
-        self.note(kind, found[0])
+        is_new = kind not in self._reasons
+        self.record(kind, match[0])
         if (expiry := self._expiries.pop(kind, None)) is not None:
             expiry.cancel()
-        if kind in self._words:
-            self._expiries[kind] = asyncio.get_running_loop().call_later(_DENIED_SECONDS, self.over, kind)
-        return news
+        if kind in self._reasons:
+            self._expiries[kind] = asyncio.get_running_loop().call_later(DENIED_SECONDS, self.resolve, kind)
+        return is_new
 
-    def over(self, subject: str) -> None:
-        """A message on this kind of subject got through, or its answer came."""
-        self._words.pop(_kind(subject), None)
+    def resolve(self, subject: str) -> None:
+        """A message on this kind of subject got through, or was answered."""
+        self._reasons.pop(_kind(subject), None)
         if (expiry := self._expiries.pop(_kind(subject), None)) is not None:
             expiry.cancel()
 
     def clear(self) -> None:
-        """The connection is gone: the next one may be another server, or have other rights."""
-        for kind in list(self._words):
-            self.over(kind)
+        """The connection is lost: the next server, or the rights on it, may differ."""
+        for kind in list(self._reasons):
+            self.resolve(kind)
 
 
 def _kind(subject: str) -> str:
-    """A subject without what differs from message to message."""
+    """The part of a subject that is the same for all messages of its kind."""
     if subject.startswith("$JS.ACK."):
         return ".".join(subject.split(".", 4)[:4])
     if subject.startswith("ems.experiment."):
         return ".".join(subject.split(".", 3)[:3])
-    return subject[:_LONGEST]
+    return subject[:_MAX_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The NATS service `ems`: queries and control, each a request that gets one reply."""
+"""The NATS service `ems`: queries and control. Every request gets one reply."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
@@ -15,18 +15,18 @@ from ems_worker.adapters.jetstream import connection
 NAME = "ems"
 PREFIX = "ems.api"
 _DESCRIPTION = "Experiments on simulations: queries and control"
-_WORDS = 4000
+_MAX_ERROR_CHARACTERS = 4000
 _SLACK_BYTES = 512
 _FLUSH_SECONDS = 5
 
 Answering = Callable[[bytes], Awaitable[bytes]]
-# Whether a reply may go to a subject, and the subject that the request came on: `service.replies.Replies.allows`.
+# Whether a reply may go to a subject; its second argument is the request's subject. See `service.replies.Replies`.
 Allows = Callable[[str, str], bool]
 
-# Which code, like HTTP's, each of our errors has in a reply; the first that fits.
+# The code that a reply has for each of our errors, like an HTTP status; the first match counts.
 CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
     (errors.NotFound, "404"),
-    # The worker ends with it and starts anew: the same request may go well then.
+    # The worker ends and is started again: the same request may succeed then.
     (errors.ManifestConflict, "503"),
     (errors.BrokerUnavailable, "503"),
     (errors.OrchestratorUnavailable, "503"),
@@ -36,9 +36,9 @@ CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
 
 
 class _Gated:
-    """The part of a client that `nats.micro` uses, for which a request counts only if its reply subject is allowed.
+    """The part of a client that `nats.micro` uses. It drops requests whose reply subject isn't allowed.
 
-    So the rule holds for discovery (`$SRV.*`) too, and a request that can't be answered isn't carried out either.
+    So the rule covers discovery (`$SRV.*`) too, and a request that can't be answered isn't carried out either.
     """
 
     def __init__(self, client: Client, allows: Allows) -> None:
@@ -78,29 +78,29 @@ class Service:
         group = service.add_group(name=PREFIX)
         for verb, answering in self._endpoints.items():
             await group.add_endpoint(name=verb, handler=self._handler(answering))
-        # Until the server has the subscriptions, whoever asks is told that nobody is there.
-        # Twice: nats-py's flush may overtake what waits to be sent, and only ensures that it is sent.
+        # Until the server has the subscriptions, clients get "no responders".
+        # Flush twice: nats-py's flush may overtake what waits in its buffer, and then only ensures that this is sent.
         await client.flush(_FLUSH_SECONDS)
         await client.flush(_FLUSH_SECONDS)
 
     def lost(self) -> None:
-        """Part of `connection.Listener`: whoever asked has to ask again."""
+        """Part of `connection.Listener`: clients have to repeat their requests."""
 
     def _handler(self, answering: Answering) -> Handler:
         async def handle(request: Request) -> None:
             try:
                 reply = await answering(request.data)
             except errors.EmsError as error:
-                raise ServiceError(code(error), str(error)[:_WORDS]) from error
-            except Exception as error:  # a request must not end the service, nor go unheard
+                raise ServiceError(code(error), str(error)[:_MAX_ERROR_CHARACTERS]) from error
+            except Exception as error:  # a bug must neither end the service nor stay unnoticed
                 self._link.on_error(error)
                 raise ServiceError(
-                    "500", f"internal error ({type(error).__name__}); the worker's log has it"
+                    "500", f"internal error ({type(error).__name__}); the worker's log has the details"
                 ) from error
-            most = self._link.max_payload - _SLACK_BYTES
-            if len(reply) > most:
+            max_bytes = self._link.max_payload - _SLACK_BYTES
+            if len(reply) > max_bytes:
                 raise ServiceError(
-                    "413", f"the reply has {len(reply)} bytes and the server takes {most}: ask for fewer"
+                    "413", f"the reply has {len(reply)} bytes and the server takes {max_bytes}: ask for fewer"
                 )
             await request.respond(reply)
 

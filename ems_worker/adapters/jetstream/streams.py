@@ -1,4 +1,4 @@
-"""The streams: what each has to be, how it is made where it is missing, and what is wrong with one that is there."""
+"""The streams: how each must be configured, how a missing one is created, and how an existing one differs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,55 +19,55 @@ DEAD_LETTERS = "EMS_DLQ"
 
 PLAN_SUBJECTS = ("ems.experiment.submit", "ems.experiment.submit.*")
 _RUN_SUBJECTS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
-EVENT_SUBJECTS = tuple(subject + end for subject in _RUN_SUBJECTS for end in ("", ".>"))
+EVENT_SUBJECTS = tuple(subject + suffix for subject in _RUN_SUBJECTS for suffix in ("", ".>"))
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A stream of ours. `others` is what a new one gets besides; an existing one may have it otherwise."""
+    """A stream of ours. `initial` has settings that a new stream gets, and that may differ in an existing one."""
 
     name: str
     subjects: tuple[str, ...]
     discard: str = "old"
-    others: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def fixed(self) -> dict[str, Any]:
-        """What an existing stream has to agree with."""
+    def required(self) -> dict[str, Any]:
+        """The settings that an existing stream must have."""
         return {"subjects": list(self.subjects), "storage": "file", "retention": "limits", "discard": self.discard}
 
 
 SPECS = (
-    Spec(PLANS, PLAN_SUBJECTS, discard="new", others=_MONTH),
-    Spec(EVENTS, EVENT_SUBJECTS, others=_MONTH),
+    Spec(PLANS, PLAN_SUBJECTS, discard="new", initial=_MONTH),
+    Spec(EVENTS, EVENT_SUBJECTS, initial=_MONTH),
     Spec(
         STATUS,
         ("ems.experiment.status.*", "ems.experiment.decision.*"),
-        others={"max_msgs_per_subject": 1, "allow_direct": True, "allow_msg_ttl": True},
+        initial={"max_msgs_per_subject": 1, "allow_direct": True, "allow_msg_ttl": True},
     ),
     Spec(
         RESULTS,
         ("ems.experiment.result.*", "ems.experiment.point.*", "ems.experiment.settled.*"),
-        others=_MONTH,
+        initial=_MONTH,
     ),
-    Spec(DEAD_LETTERS, ("ems.dlq.plan", "ems.dlq.event"), others=_MONTH),
+    Spec(DEAD_LETTERS, ("ems.dlq.plan", "ems.dlq.event"), initial=_MONTH),
 )
 
 
 def differences(spec: Spec, config: Mapping[str, Any]) -> list[str]:
-    """How an existing stream of ours contradicts what the worker relies on, a line each; empty: it doesn't."""
+    """How an existing stream of ours contradicts what the worker relies on, one line for each difference."""
     lines = []
-    for key, wanted in spec.fixed.items():
-        found = config.get(key) or ([] if key == "subjects" else "")
+    for key, required in spec.required.items():
+        actual = config.get(key) or ([] if key == "subjects" else "")
         if key == "subjects":
-            missing = sorted(set(wanted) - set(found))
-            extra = sorted(set(found) - set(wanted))
+            missing = sorted(set(required) - set(actual))
+            extra = sorted(set(actual) - set(required))
             if missing:
                 lines.append(f"subjects lack {', '.join(missing)}")
             if extra:
                 lines.append(f"subjects have {', '.join(extra)}, which don't belong there")
-        elif found != wanted:
-            lines.append(f"{key} is {found}, has to be {wanted}")
+        elif actual != required:
+            lines.append(f"{key} is {actual}, must be {required}")
     return lines
 
 
@@ -80,7 +80,7 @@ def remedy(spec: Spec) -> str:
 
 
 def identity(info: Mapping[str, Any]) -> StreamIdentity:
-    """Who a stream is, from what the server says of it."""
+    """A stream's identity, from the server's information about it."""
     state = info["state"]
     return StreamIdentity(
         name=info["config"]["name"],
@@ -91,29 +91,29 @@ def identity(info: Mapping[str, Any]) -> StreamIdentity:
 
 
 async def ensure(link: connection.Connection, *, create: bool) -> dict[str, StreamIdentity]:
-    """The streams, by the names of SPECS; missing ones are made where `create` allows it.
+    """The streams, by the names of SPECS. Missing streams are created if `create` allows it.
 
-    Raises BrokerMisconfigured with everything that contradicts at once.
+    Raises BrokerMisconfigured with all problems at once.
     """
-    found: dict[str, StreamIdentity] = {}
+    identities: dict[str, StreamIdentity] = {}
     problems: list[str] = []
     for spec in SPECS:
         try:
-            found[spec.name] = identity(await _ensure_one(link, spec, create=create))
+            identities[spec.name] = identity(await _ensure_stream(link, spec, create=create))
         except errors.BrokerMisconfigured as problem:
             problems.append(str(problem))
     if problems:
         raise errors.BrokerMisconfigured("\n".join(problems))
-    return found
+    return identities
 
 
 async def look(link: connection.Connection, name: str) -> StreamIdentity | None:
-    """Who the stream of that name is now; None: there is none."""
+    """The current identity of the stream with that name; None if it doesn't exist."""
     info = await api.find(link, f"STREAM.INFO.{name}")
     return identity(info) if info is not None else None
 
 
-async def _ensure_one(link: connection.Connection, spec: Spec, *, create: bool) -> dict[str, Any]:
+async def _ensure_stream(link: connection.Connection, spec: Spec, *, create: bool) -> dict[str, Any]:
     if spec.name == EVENTS and (info := await _existing_events(link, spec)) is not None:
         return info
     info = await api.find(link, f"STREAM.INFO.{spec.name}")
@@ -131,31 +131,31 @@ async def _ensure_one(link: connection.Connection, spec: Spec, *, create: bool) 
 
 async def _create(link: connection.Connection, spec: Spec) -> dict[str, Any]:
     try:
-        return await api.call(link, f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.fixed, **spec.others})
-    except api.Refused as refused:
-        if refused.err_code != api.SUBJECTS_OVERLAP:
+        return await api.call(link, f"STREAM.CREATE.{spec.name}", {"name": spec.name, **spec.required, **spec.initial})
+    except api.JetStreamError as error:
+        if error.err_code != api.SUBJECTS_OVERLAP:
             raise
         holders = await _holders(link, spec.subjects)
         names = ", ".join(sorted({name for names in holders.values() for name in names})) or "another stream"
         raise errors.BrokerMisconfigured(
             f"stream {spec.name} can't be created: {names} already has some of its subjects "
-            f"({', '.join(spec.subjects)}). Remedy: take them out of {names} (nats stream edit)"
-        ) from refused
+            f"({', '.join(spec.subjects)}). Remedy: remove them from {names} (nats stream edit)"
+        ) from error
 
 
 async def _existing_events(link: connection.Connection, spec: Spec) -> dict[str, Any] | None:
-    """The stream, under whatever name, that has the subjects of run events; None: no stream has any of them."""
+    """The stream, whatever its name, that has the subjects of run events; None if no stream has any of them."""
     holders = await _holders(link, spec.subjects)
     names = sorted({name for names in holders.values() for name in names})
     if not names:
         return None
     if len(names) > 1:
-        spread = "; ".join(f"{subject} in {', '.join(there) or 'none'}" for subject, there in holders.items())
+        spread = "; ".join(f"{subject} in {', '.join(streams) or 'none'}" for subject, streams in holders.items())
         raise errors.BrokerMisconfigured(
-            f"the run events are spread over several streams ({spread}). Remedy: one stream has to have them all"
+            f"the run events are spread over several streams ({spread}). Remedy: one stream must have them all"
         )
     info = await api.call(link, f"STREAM.INFO.{names[0]}")
-    # That a stream is found by a subject says that they overlap, not that it has all of it.
+    # JetStream lists a stream under a subject when they overlap, even if the stream has only a part of it.
     lacking = [subject for subject in spec.subjects if not any(covers(s, subject) for s in info["config"]["subjects"])]
     if lacking:
         raise errors.BrokerMisconfigured(
@@ -166,7 +166,7 @@ async def _existing_events(link: connection.Connection, spec: Spec) -> dict[str,
 
 
 async def _holders(link: connection.Connection, subjects: Sequence[str]) -> dict[str, list[str]]:
-    """The names of the streams whose subjects overlap each of these."""
+    """By subject, the names of the streams that have subjects overlapping it."""
     return {
         subject: (await api.call(link, "STREAM.NAMES", {"subject": subject})).get("streams") or []
         for subject in subjects
@@ -174,13 +174,13 @@ async def _holders(link: connection.Connection, subjects: Sequence[str]) -> dict
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether everything that matches `subject` (which may have wildcards itself) matches `pattern`."""
-    steps, wanted = pattern.split("."), subject.split(".")
-    for index, step in enumerate(steps):
-        if step == ">":
-            return len(wanted) > index
-        if index >= len(wanted) or wanted[index] == ">":
+    """Whether `pattern` matches everything that matches `subject`, which may have wildcards itself."""
+    patterns, tokens = pattern.split("."), subject.split(".")
+    for index, part in enumerate(patterns):
+        if part == ">":
+            return len(tokens) > index
+        if index >= len(tokens) or tokens[index] == ">":
             return False
-        if step != "*" and step != wanted[index]:
+        if part != "*" and part != tokens[index]:
             return False
-    return len(steps) == len(wanted)
+    return len(patterns) == len(tokens)

@@ -1,13 +1,13 @@
-"""Why the orchestrator can't be reached, in gRPC's words made short: `127.0.0.1:50051: connection refused`."""
+"""Why the orchestrator can't be reached: gRPC's message, shortened to `127.0.0.1:50051: connection refused`."""
 
 import re
 from urllib.parse import unquote
 
 from ems_worker.core import text
 
-LONGEST_CAUSE = 200
-# Where in the words an address is looked for, in characters.
-_LOOKED_AT = 2000
+MAX_CHARACTERS = 200
+# How much of gRPC's message is parsed.
+_MAX_PARSED_CHARACTERS = 2000
 _PREFIX = re.compile(r"(?:UNKNOWN|UNAVAILABLE|FAILED_PRECONDITION|INTERNAL): ", re.ASCII)
 _ADDRESS = re.compile(r"(?:ipv[46]:)?(\S{1,200}?): (?=\S)", re.ASCII)
 _FAILED = re.compile(r"(?:Failed to connect to remote host|connect failed|connect): ", re.ASCII)
@@ -15,14 +15,14 @@ _NUMBER = re.compile(r" \(\d{1,5}\)$", re.ASCII)
 
 
 def cause(details: str, target: str) -> str:
-    """The address and what is wrong there, from the details of an UNAVAILABLE status; `target`: where it names none."""
-    words = (text.clip(details, _LOOKED_AT) or "no answer").rpartition("last error: ")[2]
-    words = _PREFIX.sub("", words, count=1)
-    found = _ADDRESS.match(words)
+    """The address and its problem, from the details of an UNAVAILABLE status; `target` if they name no address."""
+    message = (text.clip(details, _MAX_PARSED_CHARACTERS) or "no answer").rpartition("last error: ")[2]
+    message = _PREFIX.sub("", message, count=1)
+    match = _ADDRESS.match(message)
     address = target
-    if found is not None and ":" in found[1]:
-        address, words = unquote(found[1]), words[found.end() :]
-    while (found := _FAILED.match(words)) is not None:
-        words = words[found.end() :]
-    words = _NUMBER.sub("", words)
-    return text.single_line(f"{address}: {words[:1].lower()}{words[1:]}", LONGEST_CAUSE)
+    if match is not None and ":" in match[1]:
+        address, message = unquote(match[1]), message[match.end() :]
+    while (match := _FAILED.match(message)) is not None:
+        message = message[match.end() :]
+    message = _NUMBER.sub("", message)
+    return text.single_line(f"{address}: {message[:1].lower()}{message[1:]}", MAX_CHARACTERS)

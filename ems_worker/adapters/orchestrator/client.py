@@ -1,4 +1,4 @@
-"""The orchestrator as the services know it (`service.ports.Orchestrator`), over grpc.aio."""
+"""The implementation of `service.ports.Orchestrator` on grpc.aio."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import grpc
 from ems_worker import ending, errors
 from ems_worker.adapters.orchestrator import capacity, causes, commands, security, status
 from ems_worker.adapters.orchestrator.commands import Command
-from ems_worker.adapters.orchestrator.window import AdaptiveWindow, Place
+from ems_worker.adapters.orchestrator.window import AdaptiveWindow, Slot
 from ems_worker.core.lifecycle import outcome
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
 from ems_worker.core.lifecycle.run import Signal
@@ -21,7 +21,8 @@ from ems_worker.settings import Channel
 
 Reply = TypeVar("Reply")
 
-# One retry policy, ours. Without fast keepalive: it kills healthy connections; every call has a deadline instead.
+# There is one retry policy, and it is ours. Fast keepalive would kill healthy connections, so every call has a
+# deadline instead.
 _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -29,46 +30,50 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # Else a new channel to the same address shares the old one's connection.
+    # Otherwise a new channel to the same address shares the connection of the old one.
     ("grpc.use_local_subchannel_pool", 1),
 )
-# What an orchestrator doesn't implement is asked for again after this time: it may have been updated.
-_ASK_AGAIN_SECONDS = 60.0
-# So many calls in a row without any answer, and the connection may be half open: the next gets a new one.
+# An unimplemented call is tried again after this time, because the orchestrator may have been updated.
+_UNIMPLEMENTED_SECONDS = 60.0
+# After this many calls in a row without an answer, the connection may be half open and is replaced.
 _SILENT_CALLS = 3
-# The part of the deadline after which a call is set aside, where its kind usually takes no longer than that.
+# The upper limit of patience with a call before it is set aside, as a part of its deadline.
 _PATIENCE = 0.25
 _STATUS_BATCH = 1000
 
 
 class Orchestrator:
-    """One channel; a deadline on every call; no exception for what the orchestrator answers, nor for its absence."""
+    """A channel to the orchestrator, with a deadline on every call.
+
+    No method raises for what the orchestrator answers, or because it is away.
+    """
 
     def __init__(self, channel: Channel, *, deadline_seconds: float, window: int) -> None:
-        self._way = channel
+        self._settings = channel
         self._deadline = deadline_seconds
         self._window = AdaptiveWindow(window)
-        # What the orchestrator told, or is assumed; and what batches it was found to take since it was last away.
-        self._told_limit = self._limit = commands.DEFAULT_LIMIT_BYTES
+        # The message limit that the orchestrator reported (or the default), and the one that batches must keep to,
+        # which refusals since its last absence may have lowered.
+        self._reported_limit = self._limit = commands.DEFAULT_LIMIT_BYTES
         self._channel = self._open()
         self._stub = pb_grpc.OrchestratorClientServiceStub(self._channel)
         self._closing: set[asyncio.Task[None]] = set()
-        # Since when there is this channel: calls of one before say nothing about it.
+        # When this channel was opened: earlier calls say nothing about it.
         self._opened = float("-inf")
         self._silent = 0
-        # Why it was away when it last was.
+        # Why the orchestrator was away the last time.
         self._cause: str | None = None
-        self._missing_until: dict[str, float] = {}
+        self._unimplemented_until: dict[str, float] = {}
 
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
         cls, address: str | Channel, *, deadline_seconds: float = 10.0, window: int = 64
     ) -> AsyncIterator["Orchestrator"]:
-        """A client for the time of the `async with`; it connects by itself, now and whenever it has to.
+        """A client for the duration of the `async with`. It connects, and reconnects, by itself.
 
-        `window`: calls open at once, at most. `deadline_seconds`: for each call. Raises SettingsError for files that
-        can't be used, and for plaintext that isn't allowed.
+        `window` limits the calls that are open at once, `deadline_seconds` the duration of each call. Raises
+        SettingsError for files that can't be used, and for plaintext that isn't allowed.
         """
         channel = address if isinstance(address, Channel) else Channel(address)
         client = cls(channel, deadline_seconds=deadline_seconds, window=window)
@@ -79,160 +84,160 @@ class Orchestrator:
             await client._close()
 
     def ready(self) -> bool:
-        """Whether the orchestrator is connected now; starts connecting where it isn't."""
+        """Whether the orchestrator is connected now; if it isn't, starts connecting."""
         return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
 
     @property
     def away(self) -> str | None:
-        """Why it can't be reached now, in words; None while it is connected. Starts connecting where it isn't."""
+        """Why the orchestrator can't be reached; None while it is connected. If it isn't, starts connecting."""
         if self.ready():
             self._cause = None
             return None
         state = self._channel.get_state().name.lower().replace("_", " ")
-        return self._cause or f"{self._way.target}: {state}"
+        return self._cause or f"{self._settings.target}: {state}"
 
     @property
     def crowded(self) -> bool:
-        """Whether so many calls have no answer that others wait for them."""
-        return self._window.aside >= self._window.most_aside
+        """Whether so many calls are set aside that slow calls keep their slots in the window."""
+        return self._window.aside >= self._window.max_aside
 
     @property
     def message_limit(self) -> int:
-        """The largest start command that it takes, in bytes: as it told, else 4 MiB."""
-        return self._told_limit
+        """The largest start command that the orchestrator takes, in bytes: as it reports, else 4 MiB."""
+        return self._reported_limit
 
     @property
     def rpc_window(self) -> int:
-        """How many calls may be open at once now: fewer than was set while the orchestrator is overloaded."""
+        """How many calls may be open at once now; an overloaded orchestrator gets fewer than configured."""
         return self._window.size
 
-    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
-        """Submits them, in batches where the orchestrator takes batches, until each has an answer.
+    async def start(self, starts: Sequence[Start], report: Callable[[Call], None]) -> None:
+        """Submits the runs, in batches if the orchestrator takes batches, until each has an answer.
 
-        `tell` hears of each call as soon as it has ended, and with LATE for answers when it was set aside.
+        `report` gets each call as soon as it has ended, and before that, with LATE as answers, if it is set aside.
         """
-        await self._submit([commands.encode(start) for start in starts], tell)
+        await self._submit([commands.encode(start) for start in starts], report)
 
     async def stop(self, simulation_id: str) -> str:
-        """Sends STOP; the name of the gRPC status code that came back."""
+        """Sends STOP, and returns the name of the gRPC status code of the answer."""
         command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=pb.CONTROL_ACTION_STOP)
-        async with self._place("ControlSimulation"):
+        async with self._slot("ControlSimulation"):
             _, code, _ = await self._call(self._stub.ControlSimulation(command, timeout=self._deadline))
         return code
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
-        """What the orchestrator knows of runs: a signal, or None for one that it doesn't know.
+        """What the orchestrator knows of runs: a signal, or None for a run that it doesn't know.
 
-        Runs that it gave no answer for are left out. None as a whole: it doesn't implement the question.
+        Runs without an answer are left out. Returns None if the orchestrator doesn't implement the call.
         """
-        found: dict[str, Signal | None] = {}
+        signals: dict[str, Signal | None] = {}
         for first in range(0, len(simulation_ids), _STATUS_BATCH):
             request = pb.GetSimulationStatusRequest(simulation_ids=simulation_ids[first : first + _STATUS_BATCH])
-            async with self._place("GetSimulationStatus"):
+            async with self._slot("GetSimulationStatus"):
                 reply, code, _ = await self._call(self._stub.GetSimulationStatus(request, timeout=self._deadline))
             if code == "UNIMPLEMENTED":
                 return None
             if reply is not None:
-                found.update(status.read(reply))
-        return found
+                signals.update(status.read(reply))
+        return signals
 
     async def capacity(self) -> AsyncGenerator[Capacity | None, None]:
-        """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""
-        async for told in capacity.watch(lambda: self._stub, self._deadline, self._hear_error):
-            if told is not None:
-                self._told_limit = self._limit = told.max_message_bytes or commands.DEFAULT_LIMIT_BYTES
-            yield told
+        """Yields changes of capacity, without end; None if the orchestrator is away or doesn't implement the call."""
+        async for reported in capacity.watch(lambda: self._stub, self._deadline, self._note_error):
+            if reported is not None:
+                self._reported_limit = self._limit = reported.max_message_bytes or commands.DEFAULT_LIMIT_BYTES
+            yield reported
 
-    async def _submit(self, encoded: Sequence[Command], tell: Callable[[Call], None]) -> None:
-        together: list[Command] = []
-        apart: list[Command] = []
-        batches = not self._missing("StartSimulations")
+    async def _submit(self, encoded: Sequence[Command], report: Callable[[Call], None]) -> None:
+        batched: list[Command] = []
+        single: list[Command] = []
+        batches = self._implements("StartSimulations")
         for command in encoded:
-            if command.size > self._told_limit:
-                tell(Call(_now(), 0.0, (commands.oversize(command, self._told_limit),)))
+            if command.size > self._reported_limit:
+                report(Call(_now(), 0.0, (commands.oversize(command, self._reported_limit),)))
             elif batches and not command.alone and commands.fits(command, self._limit):
-                together.append(command)
+                batched.append(command)
             else:
-                apart.append(command)
-        if len(together) == 1:
-            apart += together
-            together.clear()
+                single.append(command)
+        if len(batched) == 1:
+            single += batched
+            batched.clear()
         await _all(
             [
-                *(self._submit_batch(batch, tell) for batch in commands.batches(together, self._limit)),
-                *(self._submit_one(command, tell) for command in apart),
+                *(self._submit_batch(batch, report) for batch in commands.batches(batched, self._limit)),
+                *(self._submit_single(command, report) for command in single),
             ]
         )
 
-    async def _submit_batch(self, batch: Sequence[Command], tell: Callable[[Call], None]) -> None:
+    async def _submit_batch(self, batch: Sequence[Command], report: Callable[[Call], None]) -> None:
         request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
-        async with self._place("StartSimulations", batch, tell) as place:
-            reply, code, words = await self._call(
+        async with self._slot("StartSimulations", batch, report) as slot:
+            reply, code, message = await self._call(
                 self._stub.StartSimulations(request, timeout=self._deadline, metadata=commands.metadata(batch[0]))
             )
         if reply is not None:
-            self._answered("StartSimulations", place, commands.read_batch(batch, reply), tell)
+            self._answered("StartSimulations", slot, commands.read_batch(batch, reply), report)
         elif code == "UNIMPLEMENTED":
-            self._missing_until["StartSimulations"] = _now() + _ASK_AGAIN_SECONDS
-            await self._submit(batch, tell)
-        elif (limit := outcome.message_limit(code, words, request.ByteSize())) is not None:
+            self._unimplemented_until["StartSimulations"] = _now() + _UNIMPLEMENTED_SECONDS
+            await self._submit(batch, report)
+        elif (limit := outcome.message_limit(code, message, request.ByteSize())) is not None:
             self._limit = min(self._limit, limit)
-            await self._submit(batch, tell)
+            await self._submit(batch, report)
         elif outcome.outcome(code) is Outcome.REFUSED:
-            # That the batch as a whole was refused doesn't say which run is to blame.
-            await _all([self._submit_one(command, tell) for command in batch])
+            # The refusal of the whole batch doesn't say which run caused it.
+            await _all([self._submit_single(command, report) for command in batch])
         else:
-            answers = [commands.answer(command.simulation_id, code, words) for command in batch]
-            self._answered("StartSimulations", place, answers, tell)
+            answers = [commands.answer(command.simulation_id, code, message) for command in batch]
+            self._answered("StartSimulations", slot, answers, report)
 
-    async def _submit_one(self, command: Command, tell: Callable[[Call], None]) -> None:
-        async with self._place("StartSimulation", [command], tell) as place:
-            reply, code, words = await self._call(
+    async def _submit_single(self, command: Command, report: Callable[[Call], None]) -> None:
+        async with self._slot("StartSimulation", [command], report) as slot:
+            reply, code, message = await self._call(
                 self._stub.StartSimulation(command.message, timeout=self._deadline, metadata=commands.metadata(command))
             )
         name = command.simulation_id
         if reply is not None:
             answer = commands.read(name, reply)
-        elif (limit := outcome.message_limit(code, words, command.size)) is not None:
+        elif (limit := outcome.message_limit(code, message, command.size)) is not None:
             answer = commands.oversize(command, limit)
         else:
-            answer = commands.answer(name, code, words)
-        self._answered("StartSimulation", place, [answer], tell)
+            answer = commands.answer(name, code, message)
+        self._answered("StartSimulation", slot, [answer], report)
 
-    def _place(self, kind: str, of: Sequence[Command] = (), tell: Callable[[Call], None] | None = None) -> Place:
-        """A call's place in the window; `tell` hears when the answers for these commands are late."""
+    def _slot(self, kind: str, sent: Sequence[Command] = (), report: Callable[[Call], None] | None = None) -> Slot:
+        """A slot in the window for a call. If the call is set aside, `report` gets LATE for each of its commands."""
 
         def late() -> None:
-            if tell is not None:
-                answers = tuple(Answer(command.simulation_id, Outcome.LATE, "") for command in of)
-                tell(Call(place.began, _now() - place.began, answers))
+            if report is not None:
+                answers = tuple(Answer(command.simulation_id, Outcome.LATE, "") for command in sent)
+                report(Call(slot.began, _now() - slot.began, answers))
 
-        place = self._window.place(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
-        return place
+        slot = self._window.slot(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
+        return slot
 
-    def _answered(self, kind: str, place: Place, answers: Sequence[Answer], tell: Callable[[Call], None]) -> None:
-        """Tells what became of a call, and has the window learn from it."""
-        if any(one.outcome is Outcome.SLOW_DOWN for one in answers):
-            self._window.overloaded(place.began)
-        elif any(one.code == "DEADLINE_EXCEEDED" for one in answers):
-            self._window.unanswered(kind, place.began)
-        elif any(one.outcome is Outcome.SUBMITTED for one in answers):
-            self._window.answered(kind, place.began)
-        tell(Call(place.began, _now() - place.began, tuple(answers)))
+    def _answered(self, kind: str, slot: Slot, answers: Sequence[Answer], report: Callable[[Call], None]) -> None:
+        """Reports the result of a call, and adapts the window to it."""
+        if any(answer.outcome is Outcome.SLOW_DOWN for answer in answers):
+            self._window.overloaded(slot.began)
+        elif any(answer.code == "DEADLINE_EXCEEDED" for answer in answers):
+            self._window.unanswered(kind, slot.began)
+        elif any(answer.outcome is Outcome.SUBMITTED for answer in answers):
+            self._window.answered(kind, slot.began)
+        report(Call(slot.began, _now() - slot.began, tuple(answers)))
 
     async def _call(self, call: Awaitable[Reply]) -> tuple[Reply | None, str, str]:
-        """The reply, the status code's name, and the orchestrator's words."""
+        """The reply, the name of the status code, and the orchestrator's message."""
         began = _now()
         try:
             reply = await call
         except grpc.aio.AioRpcError as error:
             code, details = error.code(), error.details() or ""
-            self._hear_error(error)
+            self._note_error(error)
             if code is grpc.StatusCode.UNAVAILABLE:
-                # Whoever comes back may be a newer one.
-                self._missing_until.clear()
-                self._limit = self._told_limit
-                details = causes.cause(details, self._way.target)
+                # The orchestrator that comes back may be a newer one.
+                self._unimplemented_until.clear()
+                self._limit = self._reported_limit
+                details = causes.cause(details, self._settings.target)
             self._count_silence(began, code is grpc.StatusCode.DEADLINE_EXCEEDED)
             return None, code.name, details
         except asyncio.CancelledError:
@@ -242,9 +247,9 @@ class Orchestrator:
         self._silent = 0
         return reply, "OK", ""
 
-    def _hear_error(self, error: grpc.aio.AioRpcError) -> None:
+    def _note_error(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            self._cause = causes.cause(error.details() or "", self._way.target)
+            self._cause = causes.cause(error.details() or "", self._settings.target)
 
     def _count_silence(self, began: float, silent: bool) -> None:
         if not silent:
@@ -257,19 +262,19 @@ class Orchestrator:
         try:
             old, self._channel = self._channel, self._open()
         except errors.SettingsError:
-            return  # certificates that are being replaced: the old ones may still do
+            return  # certificates that are being replaced: the old ones may still work
         self._opened = _now()
         self._stub = pb_grpc.OrchestratorClientServiceStub(self._channel)
-        # With time for the calls that are open on it: closing at once would cancel those who wait for them.
+        # With a grace period for its open calls: closing the channel at once would cancel them.
         task = asyncio.create_task(old.close(grace=self._deadline))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _missing(self, call: str) -> bool:
-        return self._missing_until.get(call, 0.0) > _now()
+    def _implements(self, call: str) -> bool:
+        return self._unimplemented_until.get(call, 0.0) <= _now()
 
     def _open(self) -> grpc.aio.Channel:
-        return security.channel(self._way, _OPTIONS)
+        return security.channel(self._settings, _OPTIONS)
 
     async def _close(self) -> None:
         for task in list(self._closing):

@@ -1,4 +1,4 @@
-"""Start commands as protobuf, in batches that fit; responses and status codes as answers."""
+"""Start commands as protobuf, split into batches; responses and status codes as answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,19 @@ from ems_worker.core.wire import Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 CONTENT_TYPE = "application/yaml"
-MOST_COMMANDS = 256
+MAX_COMMANDS = 256
 DEFAULT_LIMIT_BYTES = 4 * 1024 * 1024
-# Tag and length of one command in the batch.
+# The tag and length of a command in a batch.
 _FRAME_BYTES = 8
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A start command as it is sent, its size in bytes, the trace context that goes with it as metadata, and whether it
-    stays out of batches."""
+    """A start command as protobuf.
+
+    `size` is in bytes, `traceparent` is sent as metadata, and `alone` keeps the command out of batches.
+    """
 
     message: pb.StartSimulationCommand
     size: int
@@ -35,7 +37,7 @@ class Command:
 
 
 def encode(start: Start) -> Command:
-    """The command's protobuf."""
+    """The start as a protobuf command."""
     message = pb.StartSimulationCommand(
         simulation_id=start.simulation_id,
         config=start.config,
@@ -49,12 +51,12 @@ def encode(start: Start) -> Command:
 
 
 def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
-    """Consecutive commands, as many together as the message limit (bytes), MOST_COMMANDS and their trace allow."""
+    """Batches of consecutive commands, each as large as `limit` (bytes), MAX_COMMANDS and a common trace allow."""
     batch: list[Command] = []
     size = 0
     for command in commands:
-        full = size + command.size + _FRAME_BYTES > limit or len(batch) == MOST_COMMANDS
-        # Metadata is of a call: what belongs to another trace goes in another one.
+        full = size + command.size + _FRAME_BYTES > limit or len(batch) == MAX_COMMANDS
+        # Metadata belongs to the call, so each call carries commands of one trace.
         if batch and (full or command.traceparent != batch[0].traceparent):
             yield batch
             batch, size = [], 0
@@ -65,22 +67,22 @@ def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
 
 
 def metadata(command: Command) -> tuple[tuple[str, str], ...]:
-    """What a call that begins with this command carries beside it."""
+    """The metadata of a call that begins with this command."""
     return () if command.traceparent is None else ((trace.HEADER, command.traceparent),)
 
 
 def fits(command: Command, limit: int) -> bool:
-    """Whether a batch of this command alone is under the message limit."""
+    """Whether a batch of only this command is within the message limit."""
     return command.size + _FRAME_BYTES <= limit
 
 
-def answer(simulation_id: str, code: str, words: str) -> Answer:
-    """What a status code's name means for this command."""
-    return Answer(simulation_id, outcome.outcome(code), code, text.clip(words) or "")
+def answer(simulation_id: str, code: str, message: str) -> Answer:
+    """What the status code with this name means for a command."""
+    return Answer(simulation_id, outcome.outcome(code), code, text.clip(message) or "")
 
 
 def oversize(command: Command, limit: int) -> Answer:
-    """Sending it again, later or alone, can't help."""
+    """The refusal of a command that is too large, which sending it again can't help."""
     return Answer(
         command.simulation_id,
         Outcome.REFUSED,
@@ -91,9 +93,9 @@ def oversize(command: Command, limit: int) -> Answer:
 
 
 def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
-    """The answer that a response gives. An outcome that isn't set counts as accepted: the call's status was OK.
+    """The answer in a response. An outcome that isn't set counts as accepted, because the call's status was OK.
 
-    One that nobody knows, or a rejection without a status code, says nothing.
+    An unknown outcome, or a rejection without a status code, leaves the answer UNKNOWN.
     """
     if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
         return answer(simulation_id, "ALREADY_EXISTS", response.message)
@@ -104,7 +106,7 @@ def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
 
 
 def read_batch(batch: Sequence[Command], reply: pb.StartSimulationsResponse) -> list[Answer]:
-    """An answer for each command of a batch, in its order."""
+    """An answer for each command of the batch, in the same order."""
     responses = {response.simulation_id: response for response in reply.responses}
     return [
         read(name, responses[name])

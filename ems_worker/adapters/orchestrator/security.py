@@ -1,6 +1,6 @@
-"""The channel to the orchestrator: in plaintext on this machine, else by TLS, if asked with our own certificate.
+"""The channel to the orchestrator: plaintext on this machine, otherwise TLS, with a client certificate if configured.
 
-Where it asks for a token, every call carries it.
+If a token is configured, every call carries it.
 """
 
 from collections.abc import Sequence
@@ -15,35 +15,38 @@ from ems_worker.settings import Channel, files, targets
 _PEM = b"-----BEGIN"
 
 
-def channel(way: Channel, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
-    """A new channel; its files are read now. Raises errors.SettingsError for what can't be used."""
-    way.check()
-    interceptors = None if way.token is None else _with_token(way.token)
-    options = (*options, *for_target(way.target))
-    if not way.encrypted:
-        return grpc.aio.insecure_channel(way.target, options=options, interceptors=interceptors)
-    key = None
-    if way.key is not None:
-        files.check_private(way.key, "is a secret")
-        key = _pem(way.key, "the key for the orchestrator")
+def channel(configured: Channel, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
+    """A new channel, for which the configured files are read now.
+
+    Raises errors.SettingsError for files that can't be used.
+    """
+    configured.check()
+    target = configured.target
+    interceptors = None if configured.token is None else _with_token(configured.token)
+    options = (*options, *for_target(target))
+    if not configured.encrypted:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    ca, cert, key = configured.ca, configured.cert, configured.key
+    if key is not None:
+        files.check_private(key, "is a secret")
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=None if way.ca is None else _pem(way.ca, "the CA certificates for the orchestrator"),
-        private_key=key,
-        certificate_chain=None if way.cert is None else _pem(way.cert, "the certificate for the orchestrator"),
+        root_certificates=None if ca is None else _pem(ca, "the CA certificates for the orchestrator"),
+        private_key=None if key is None else _pem(key, "the key for the orchestrator"),
+        certificate_chain=None if cert is None else _pem(cert, "the certificate for the orchestrator"),
     )
-    return grpc.aio.secure_channel(way.target, credentials, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
 
 
 def for_target(target: str) -> tuple[tuple[str, int], ...]:
-    """Options of a channel to this target: gRPC would send what is for this machine to the proxy of `http_proxy`."""
+    """Channel options for this target: gRPC would send even loopback traffic to the proxy named by `http_proxy`."""
     return (("grpc.enable_http_proxy", 0),) if targets.is_local(target) else ()
 
 
-def _pem(path: Path, what: str) -> bytes:
-    content = files.read(path, what)
+def _pem(path: Path, description: str) -> bytes:
+    content = files.read(path, description)
     if _PEM not in content:
-        # gRPC itself would say nothing, and connect never.
-        raise errors.SettingsError(f"{what} {path} is not in PEM")
+        # gRPC would report nothing, and never connect.
+        raise errors.SettingsError(f"{description} {path} is not in PEM")
     return content
 
 
@@ -53,15 +56,15 @@ def _with_token(path: Path) -> "list[grpc.aio.ClientInterceptor]":
     if not token or not token.isascii():
         raise errors.SettingsError(f"the token for the orchestrator {path} is empty, or is not ASCII")
     added = ("authorization", f"Bearer {token.decode()}")
-    # Call credentials, gRPC's own way, are not sent over a channel in plaintext, not even on this machine.
-    return [_UnaryCalls(added), _StreamedReplies(added)]  # type: ignore[list-item]  # a gap in its stubs
+    # gRPC's own call credentials are not sent in plaintext, not even on this machine.
+    return [_UnaryCalls(added), _StreamedReplies(added)]  # type: ignore[list-item]  # a gap in the stubs
 
 
-class _Adding:
+class _MetadataInterceptor:
     def __init__(self, added: tuple[str, str]) -> None:
         self._added = added
 
-    def _more(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    def _extended(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
         return grpc.aio.ClientCallDetails(
             details.method,
             details.timeout,
@@ -71,11 +74,11 @@ class _Adding:
         )
 
 
-class _UnaryCalls(_Adding, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in stubs only
+class _UnaryCalls(_MetadataInterceptor, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in stubs only
     async def intercept_unary_unary(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        return await continuation(self._more(details), request)
+        return await continuation(self._extended(details), request)
 
 
-class _StreamedReplies(_Adding, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # as above
+class _StreamedReplies(_MetadataInterceptor, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_unary_stream(self, continuation: Any, details: grpc.aio.ClientCallDetails, request: Any) -> Any:
-        return await continuation(self._more(details), request)
+        return await continuation(self._extended(details), request)

@@ -1,4 +1,4 @@
-"""What GetSimulationStatus says, as signals like those of events."""
+"""The statuses of GetSimulationStatus, as the signals that events would give."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,44 +11,44 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 
 def read(response: pb.GetSimulationStatusResponse) -> dict[str, Signal | None]:
-    """By simulation_id; None for runs that the orchestrator doesn't know. What can't be understood is left out."""
-    found: dict[str, Signal | None] = {}
-    for one in response.statuses:
-        if one.state == pb.SIMULATION_STATE_NOT_FOUND:
-            found[one.simulation_id] = None
+    """Signals by simulation_id; None for runs that the orchestrator doesn't know. Unreadable statuses are left out."""
+    signals: dict[str, Signal | None] = {}
+    for status in response.statuses:
+        if status.state == pb.SIMULATION_STATE_NOT_FOUND:
+            signals[status.simulation_id] = None
             continue
         try:
-            signal = _signal(one)
+            signal = _signal(status)
         except errors.Unreadable:
             continue
         if signal is not None:
-            found[one.simulation_id] = signal
-    return found
+            signals[status.simulation_id] = signal
+    return signals
 
 
-def _signal(one: pb.SimulationStatus) -> Signal | None:
-    started_ms, finished_ms = _milliseconds(one.started_at), _milliseconds(one.finished_at)
-    version = text.clip(one.model_version, text.MAX_NAME)
-    if one.state == pb.SIMULATION_STATE_QUEUED:
+def _signal(status: pb.SimulationStatus) -> Signal | None:
+    started_ms, finished_ms = _milliseconds(status.started_at), _milliseconds(status.finished_at)
+    version = text.clip(status.model_version, text.MAX_NAME)
+    if status.state == pb.SIMULATION_STATE_QUEUED:
         return Signal(RunEvent.ACCEPT)
-    if one.state in (pb.SIMULATION_STATE_RUNNING, pb.SIMULATION_STATE_PAUSED):
+    if status.state in (pb.SIMULATION_STATE_RUNNING, pb.SIMULATION_STATE_PAUSED):
         return Signal(RunEvent.START, started_ms=started_ms, model_version=version)
-    if one.state == pb.SIMULATION_STATE_COMPLETED:
+    if status.state == pb.SIMULATION_STATE_COMPLETED:
         return Signal(
             RunEvent.COMPLETE,
-            metrics=sanitize.metrics(dict(one.metrics)),
-            artifacts=sanitize.artifacts(dict(one.artifacts)),
+            metrics=sanitize.metrics(dict(status.metrics)),
+            artifacts=sanitize.artifacts(dict(status.artifacts)),
             started_ms=started_ms,
             finished_ms=finished_ms,
             model_version=version,
         )
-    if one.state == pb.SIMULATION_STATE_FAILED:
-        kind, message = sanitize.failure(one.error_kind, one.message)
+    if status.state == pb.SIMULATION_STATE_FAILED:
+        kind, message = sanitize.failure(status.error_kind, status.message)
         return Signal(
             RunEvent.FAIL,
             error_kind=kind,
             message=message,
-            retryable=one.retryable if one.HasField("retryable") else None,
+            retryable=status.retryable if status.HasField("retryable") else None,
             started_ms=started_ms,
             finished_ms=finished_ms,
             model_version=version,

@@ -1,7 +1,7 @@
-"""How many calls are open at once: a semaphore whose size can be changed, and one that changes it by itself.
+"""How many calls are open at once: a semaphore that can be resized, and one that resizes itself.
 
-A call that takes long is set aside: it goes on, and others go on in its place. So many may be aside; beyond that, calls
-keep their places however long they take.
+A slow call is set aside: it continues, and another call takes its slot. The number of calls aside is limited; beyond
+it, slow calls keep their slots.
 """
 
 import asyncio
@@ -11,40 +11,42 @@ from types import TracebackType
 
 from ems_worker.core.lifecycle import aimd
 
-# Calls aside, in times the window, and at most: a server in Python cancels calls when about a thousand are open.
-_ASIDE_TIMES = 4
-_MOST_ASIDE = 512
-# How often it is looked whether a call takes too long: what that is changes with the answers to others.
-_LOOK_SECONDS = 0.5
+# The limit of calls aside, as a multiple of the window's size, and in all: a grpc.aio server in Python cancels calls
+# when about a thousand are open.
+ASIDE_FACTOR = 4
+_MAX_ASIDE = 512
+# How often we check whether a call is slow; what counts as slow changes with the answers to other calls.
+CHECK_SECONDS = 0.5
 
 
-def _nobody() -> None:
-    """For calls that nobody has to hear of when they are set aside."""
+def _ignore() -> None:
+    """For calls whose setting aside needs no report."""
 
 
 class Window:
-    """Has at most `size` calls in it, and beside it at most `most_aside`."""
+    """Holds at most `size` calls, and at most `max_aside` calls beside them."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.most_aside = min(_ASIDE_TIMES * size, _MOST_ASIDE)
+        self.max_aside = min(ASIDE_FACTOR * size, _MAX_ASIDE)
         self.aside = 0
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def resize(self, size: int) -> None:
-        """Takes effect at once for those who wait; those inside stay."""
+        """Changes the size, at once for calls that wait; calls inside stay."""
         self.size = size
         self._admit()
 
-    def place(self, patience_seconds: Callable[[], float], on_aside: Callable[[], None] = _nobody) -> "Place":
-        """`async with window.place(...) as place:` waits until fewer than `size` others are inside.
+    def slot(self, patience_seconds: Callable[[], float], on_aside: Callable[[], None] = _ignore) -> "Slot":
+        """`async with window.slot(...) as slot:` waits until fewer than `size` calls are inside.
 
-        `patience_seconds`: how long the call may take before it is set aside, which `on_aside` hears.
+        `patience_seconds` is how long the call may take before it is set aside, which calls `on_aside`.
         """
-        return Place(self, patience_seconds, on_aside)
+        return Slot(self, patience_seconds, on_aside)
 
     async def enter(self) -> None:
+        """Waits for a free slot and takes it."""
         if self._inside < self.size and not self._waiting:
             self._inside += 1
             return
@@ -58,16 +60,17 @@ class Window:
                     self._waiting.remove(turn)
                 self._admit()
             else:
-                self.leave()  # it had just got its place
+                self.leave()  # it had just got its slot
             raise
 
     def leave(self) -> None:
+        """Frees a slot."""
         self._inside -= 1
         self._admit()
 
     def set_aside(self) -> bool:
-        """Takes one of those inside out, if there is room aside; whether there was."""
-        if self.aside >= self.most_aside:
+        """Moves a call from inside to aside if there is room; whether there was."""
+        if self.aside >= self.max_aside:
             return False
         self.aside += 1
         self.leave()
@@ -76,14 +79,14 @@ class Window:
     def _admit(self) -> None:
         while self._waiting and self._inside < self.size:
             turn = self._waiting.popleft()
-            # One that was cancelled is still in the queue until its task has its turn.
+            # A cancelled waiter stays in the queue until its task runs.
             if not turn.done():
                 self._inside += 1
                 turn.set_result(None)
 
 
-class Place:
-    """A call's place in the window, for the time of the `async with`; `began`: when it got it, in the loop's time."""
+class Slot:
+    """A call's slot in the window, for the duration of the `async with`. It `began` at that time of the event loop."""
 
     __slots__ = ("_on_aside", "_patience", "_timer", "_window", "aside", "began")
 
@@ -95,11 +98,11 @@ class Place:
         self.aside = False
         self.began = 0.0
 
-    async def __aenter__(self) -> "Place":
+    async def __aenter__(self) -> "Slot":
         await self._window.enter()
         loop = asyncio.get_running_loop()
         self.began = loop.time()
-        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(CHECK_SECONDS, self._check)
         return self
 
     async def __aexit__(
@@ -112,39 +115,39 @@ class Place:
         else:
             self._window.leave()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         loop = asyncio.get_running_loop()
         if loop.time() - self.began >= self._patience() and self._window.set_aside():
             self.aside = True
             self._on_aside()
         else:
-            self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+            self._timer = loop.call_later(CHECK_SECONDS, self._check)
 
 
 class AdaptiveWindow(Window):
-    """Between one and `most`, by what became of the calls; `core.aimd` has the rule."""
+    """A window that sizes itself between 1 and `max_size` by the results of calls; `core.aimd` has the rule."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self._calls = aimd.full(most)
+    def __init__(self, max_size: int) -> None:
+        super().__init__(max_size)
+        self._calls = aimd.full(max_size)
         self._shrunk_at = float("-inf")
 
-    def patience_seconds(self, kind: str, longest: float) -> float:
-        """How long a call of this kind may take before it is set aside."""
-        return aimd.patience_seconds(self._calls, kind, longest)
+    def patience_seconds(self, kind: str, max_seconds: float) -> float:
+        """How long a call of this kind may take before it is set aside; `max_seconds` is the upper limit."""
+        return aimd.patience_seconds(self._calls, kind, max_seconds)
 
     def answered(self, kind: str, began: float) -> None:
-        """A call of this kind that began then has just had a good answer."""
+        """A call of this kind that began at this time has just got a good answer."""
         self._adopt(aimd.answered(self._calls, kind, _now() - began, began > self._shrunk_at))
 
     def unanswered(self, kind: str, began: float) -> None:
-        """A call of this kind that began then had no answer in time."""
+        """A call of this kind that began at this time got no answer in time."""
         self._adopt(aimd.unanswered(self._calls, kind, _now() - began, began > self._shrunk_at))
 
     def overloaded(self, began: float) -> None:
-        """A call that began then was told to slow down.
+        """The answer to a call that began at this time was to slow down.
 
-        Of the calls that were open together only the first shrinks the window: they all met the same overload.
+        Of the calls that were open together only the first shrinks the window, because they met the same overload.
         """
         if began > self._shrunk_at:
             self._adopt(aimd.overloaded(self._calls))

@@ -10,8 +10,7 @@ import nats.js.api
 import nats.js.errors
 import structlog
 
-from ems_worker import settings
-from ems_worker.adapters import nats_access
+from ems_worker import nats_access, settings
 from ems_worker.local.orchestrator import model, store
 
 STREAM = "SIM_EVENTS"

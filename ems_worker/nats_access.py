@@ -1,4 +1,7 @@
-"""What nats-py needs to be let into NATS, made anew for every connection: files may have been replaced meanwhile."""
+"""Authenticating to NATS with nats-py: for the worker, the client and the local platform.
+
+Options are made for each connection, because files may have been replaced since the last one.
+"""
 
 import contextlib
 import logging
@@ -19,14 +22,14 @@ from ems_worker.settings.ways import Access
 
 
 class NotEncryptedError(nats.errors.Error):
-    """The server didn't ask for TLS, and nothing may go to it without."""
+    """The server doesn't ask for TLS, and we may not send anything to it without."""
 
     def __str__(self) -> str:
-        return "the server offers no TLS, and TLS is asked for: nothing was sent to it"
+        return "the server offers no TLS, but TLS is required: nothing was sent to it"
 
 
-# A control line's words are parted by spaces and tabs. nats-py's own patterns take vertical tabs and form feeds for
-# space too, and a subject may have them: it would break off the connection, and again with each redelivery.
+# Spaces and tabs separate the words of a control line. nats-py's own patterns also split at vertical tabs and form
+# feeds, which a subject may contain: such a message would break the connection, and again at each redelivery.
 _WORD = rb"([^ \t\r\n]+)[ \t]+"
 parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
 parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
@@ -37,11 +40,11 @@ _QUOTE = "'"
 
 
 class Client(NatsClient):
-    """nats-py's client without three of its ways.
+    """nats-py's client with three faults corrected.
 
-    It goes on in plaintext where a server (or whoever stands before it) doesn't ask for TLS. It reads no more, though
-    it seems connected, after a message whose subjects are no UTF-8 or whose headers are none, as anybody can publish
-    it. And it writes the subject of a permissions violation in lower case.
+    nats-py continues in plaintext if a server, or a middlebox in front of it, doesn't ask for TLS. After a message with
+    a subject that isn't UTF-8, or with invalid headers (any client can publish one), it stops reading although it seems
+    connected. And it reports the subject of a permissions violation in lower case.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
@@ -49,7 +52,7 @@ class Client(NatsClient):
         self._encrypted = encrypted
 
     def _connect_command(self) -> bytes:
-        # What it makes has our credentials in it, and is the first that is sent.
+        # The CONNECT command has our credentials in it, and is the first thing that we send.
         server = self._current_server
         begun_with_tls = self.options["tls_handshake_first"] or (server is not None and server.uri.scheme == "wss")
         if self._encrypted and not begun_with_tls and not self._server_info.get("tls_required"):
@@ -60,10 +63,10 @@ class Client(NatsClient):
         if _VIOLATION not in err_msg:
             await super()._process_err(err_msg)
             return
-        # The parser has put the server's words in lower case; a subject among them would be of no use.
-        found = parser.ERR_RE.match(self._ps.buf)
-        words = err_msg if found is None or not found[1] else found[1].decode("utf-8", "backslashreplace")
-        await self._error_cb(nats.errors.Error(f"nats: {words.strip(_QUOTE)}"))
+        # The parser has put the message in lower case, which changes the subject in it: take the original.
+        match = parser.ERR_RE.match(self._ps.buf)
+        message = err_msg if match is None or not match[1] else match[1].decode("utf-8", "backslashreplace")
+        await self._error_cb(nats.errors.Error(f"nats: {message.strip(_QUOTE)}"))
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -81,36 +84,36 @@ class Client(NatsClient):
         try:
             await super()._process_connect_init()
         except BaseException:
-            # nats-py would go on to its next attempt and leave this connection open.
+            # nats-py would make its next attempt and leave this connection open.
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]
             raise
 
 
 def is_violation(error: Exception) -> bool:
-    """Whether an error says only that a message or subscription wasn't allowed: the connection lives on."""
+    """Whether the error only denies a message or a subscription: the connection survives it."""
     return _VIOLATION in str(error).lower()
 
 
 def _readable(subject: bytes) -> bytes:
-    """As UTF-8, with escapes for what isn't."""
+    """The subject as UTF-8, with escapes for bytes that aren't."""
     return subject.decode("utf-8", "backslashreplace").encode()
 
 
-class _NoEndOfTls(logging.Filter):
-    """asyncio's remark at the end of every TLS connection of nats-py, which means nothing to anybody."""
+class _TlsEofFilter(logging.Filter):
+    """Drops a warning that asyncio logs, to no purpose, at the end of every TLS connection of nats-py."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("returning true from eof_received()")
 
 
-_NO_END_OF_TLS = _NoEndOfTls()
+_TLS_EOF_FILTER = _TlsEofFilter()
 
 
 def client(access: Access) -> Client:
-    """A client that isn't connected yet; `connect` it with `options(access)`."""
+    """A client that isn't connected yet; call its `connect` with `options(access)`."""
     if access.encrypted:
-        logging.getLogger("asyncio").addFilter(_NO_END_OF_TLS)  # as often as one likes: it is there once
+        logging.getLogger("asyncio").addFilter(_TLS_EOF_FILTER)  # idempotent: it is added once
     return Client(encrypted=access.encrypted)
 
 
@@ -125,9 +128,9 @@ def options(access: Access) -> dict[str, Any]:
     if access.inbox_prefix is not None:
         given["inbox_prefix"] = access.inbox_prefix.rstrip(".")
     if access.platform is not None:
-        # The next one at this address has others; and where it has ended, whoever answers there gets none.
-        given["user"] = _of_platform(access.platform, lambda found: found.user or "")
-        given["password"] = _of_platform(access.platform, lambda found: found.password or "")
+        # The next platform at this address has other credentials. If this one has ended, a stranger there gets none.
+        given["user"] = _from_platform(access.platform, lambda platform: platform.user or "")
+        given["password"] = _from_platform(access.platform, lambda platform: platform.password or "")
     elif access.user is not None:
         given |= {"user": access.user, "password": access.password}
     if access.token is not None:
@@ -135,12 +138,14 @@ def options(access: Access) -> dict[str, Any]:
     if access.creds is not None:
         content = _secret(access.creds, "the NATS credentials")
         if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
-            raise errors.SettingsError(f"{access.creds} is no file of NATS credentials (nsc generate creds makes one)")
+            raise errors.SettingsError(
+                f"{access.creds} is not a NATS credentials file (`nsc generate creds` makes one)"
+            )
         given["user_credentials"] = str(access.creds)
     if access.nkey is not None:
         seed = _secret(access.nkey, "the nkey's seed").strip()
         if not seed.startswith(b"SU"):
-            raise errors.SettingsError(f"{access.nkey} is no seed of a user's nkey (nk -gen user makes one)")
+            raise errors.SettingsError(f"{access.nkey} is not the seed of a user nkey (`nk -gen user` makes one)")
         given["nkeys_seed_str"] = seed.decode("ascii", "replace")
     if access.encrypted:
         given["tls"] = _context(access)
@@ -149,9 +154,9 @@ def options(access: Access) -> dict[str, Any]:
 
 
 def reason(known: Exception | None, error: Exception) -> Exception:
-    """Which of two errors of a connection, one after the other, says why there is none.
+    """Which of two successive errors says why there is no connection.
 
-    A server that lets nobody in says why and closes; the reset that nats-py may report next says nothing.
+    A server that refuses a client gives its reason and closes; nats-py may then report a reset, which explains nothing.
     """
     if isinstance(known, nats.errors.Error | ssl.SSLError) and isinstance(
         error, ConnectionResetError | BrokenPipeError
@@ -160,39 +165,39 @@ def reason(known: Exception | None, error: Exception) -> Exception:
     return error
 
 
-def _of_platform(path: Path, secret: Callable[[running.Platform], str]) -> Callable[[], str]:
-    """What a platform that runs says now; empty where it has ended. nats-py asks for it at each connection."""
+def _from_platform(path: Path, secret: Callable[[running.Platform], str]) -> Callable[[], str]:
+    """A function that nats-py calls at each connection: the running platform's secret, empty if it has ended."""
 
-    def now() -> str:
-        with contextlib.suppress(errors.SettingsError):  # it would end nats-py's attempts without a word
-            if (found := running.at(path)) is not None:
-                return secret(found)
+    def current() -> str:
+        with contextlib.suppress(errors.SettingsError):  # it would silently end nats-py's attempts
+            if (platform := running.at(path)) is not None:
+                return secret(platform)
         return ""
 
-    return now
+    return current
 
 
-def _secret(path: Path, what: str) -> bytes:
+def _secret(path: Path, description: str) -> bytes:
     files.check_private(path, "is a secret")
-    return files.read(path, what)
+    return files.read(path, description)
 
 
 def _context(access: Access) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=None if access.ca is None else str(access.ca))
     except OSError as failed:
-        raise errors.SettingsError(f"the CA certificates {access.ca} can't be used: {_words(failed)}") from failed
+        raise errors.SettingsError(f"the CA certificates {access.ca} can't be used: {_message(failed)}") from failed
     if access.cert is not None and access.key is not None:
         files.check_private(access.key, "is a secret")
         try:
-            # The empty password: else a key with one would be asked for on the terminal.
+            # Without a password argument, OpenSSL would ask for the key's password on the terminal.
             context.load_cert_chain(access.cert, access.key, password="")
         except OSError as failed:
             raise errors.SettingsError(
-                f"the certificate {access.cert} with its key {access.key} can't be used: {_words(failed)}"
+                f"the certificate {access.cert} with its key {access.key} can't be used: {_message(failed)}"
             ) from failed
     return context
 
 
-def _words(error: OSError) -> str:
+def _message(error: OSError) -> str:
     return error.strerror or str(error)
