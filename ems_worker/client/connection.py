@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from nats.js.api import RawStreamMsg
 
 from ems_worker import errors
 from ems_worker.adapters import nats_access
-from ems_worker.settings import running, ways
+from ems_worker.settings import masking, running, ways
 from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
@@ -61,7 +60,7 @@ class Connection:
     @property
     def servers(self) -> str:
         """The servers for messages, without passwords."""
-        return ", ".join(re.sub(r"^(\w+://)?.*@", r"\1***@", server) for server in self._access.servers)
+        return masking.urls(self._access.servers)
 
     async def open(self) -> None:
         """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings

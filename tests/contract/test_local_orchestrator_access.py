@@ -155,7 +155,7 @@ async def test_a_socket_is_for_its_user_only(tmp_path: Path, short: Path) -> Non
             except PermissionError:
                 print('"kept out"')
             """
-            assert another_user.runs(code, str(socket)) == "kept out"
+            assert another_user.run(code, str(socket)) == "kept out"
 
 
 async def test_a_socket_that_a_crash_left_is_replaced(tmp_path: Path, short: Path) -> None:

@@ -140,7 +140,7 @@ async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
     (swept / "data").write_text("a file")
     (swept / "other" / "lock").mkdir(parents=True)
     for name, words in (
-        ("data", r"the directory .*/data can't be made: File exists"),
+        ("data", r"the directory .*/data can't be created: File exists"),
         ("other", "other can't be writ"),
     ):
         with pytest.raises(process.PlatformFailed, match=words) as refused:
