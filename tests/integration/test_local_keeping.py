@@ -90,7 +90,7 @@ async def test_what_ends_again_and_again_is_started_ever_more_slowly(tmp_path: P
     """The pause doubles, so that a part that can't run doesn't take the machine."""
     async with kept(tmp_path, "") as (_, said):
         await wait.until(lambda: len(said) == 3, timeout=30, what="three ends")
-    pauses = [line.rpartition("starting it again in ")[2] for line in said]
+    pauses = [line.rpartition("restarting it in ")[2] for line in said]
     assert pauses == ["0.5 s", "1 s", "2 s"]
     assert all("ended unexpectedly (log: " in line for line in said)
 

@@ -19,7 +19,7 @@ JSON = st.recursive(
 )
 
 
-def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None, stderr: bytes = b"") -> model.Outcome:
+def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None, stderr: bytes = b"") -> model.RunEnd:
     """The outcome of a simulation that ended so."""
     return result.judge(exit_code, stdout, file, stderr, OUTPUT)
 
@@ -64,7 +64,7 @@ def test_any_output_is_no_exception(garbage: bytes) -> None:
 )
 def test_the_last_result_line_counts(stdout: bytes, expected: dict[str, float]) -> None:
     """The last line that is an object with metrics or artifacts is the result; logs around it don't matter."""
-    assert judge(stdout=stdout) == model.Outcome(metrics=expected)
+    assert judge(stdout=stdout) == model.RunEnd(metrics=expected)
 
 
 @pytest.mark.parametrize(
