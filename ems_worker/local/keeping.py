@@ -35,15 +35,16 @@ class Part:
     healthy: Callable[[], Awaitable[bool]] | None = None
 
 
-async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -> None:
-    """Restarts the part whenever it ends, until cancelled. A part that fails all probes for `hung_seconds` is ended.
+async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float, start_seconds: float) -> None:
+    """Restarts the part whenever it ends, until cancelled.
 
-    The pause before a restart doubles each time, up to half a minute, until the part has run for a minute.
+    A part that fails all probes for `hung_seconds`, or for `start_seconds` before its first success, is ended. The
+    pause before a restart doubles each time, up to half a minute, until the part has run for a minute.
     """
     ends = 0
     while True:
         started = time.monotonic()
-        reason = await _wait_for_end(part, say, hung_seconds)
+        reason = await _wait_for_end(part, say, hung_seconds, start_seconds)
         if time.monotonic() - started > _STEADY_SECONDS:
             ends = 0
         pause = min(_FIRST_PAUSE_SECONDS * 2**ends, _MAX_PAUSE_SECONDS)
@@ -56,10 +57,11 @@ async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -
             say(f"{part.name} did not start: {failed}")
 
 
-async def _wait_for_end(part: Part, say: Callable[[str], None], hung_seconds: float) -> str:
+async def _wait_for_end(part: Part, say: Callable[[str], None], hung_seconds: float, start_seconds: float) -> str:
     """Waits for the end of the part, ending it if it hangs; returns a phrase that tells which of the two happened."""
     # The time is summed over the probes, since our own process may have been suspended in between.
     unhealthy_seconds = 0.0
+    limit = start_seconds
     probed = time.monotonic()
     while part.running():
         await asyncio.sleep(_WATCH_SECONDS)
@@ -68,8 +70,11 @@ async def _wait_for_end(part: Part, say: Callable[[str], None], hung_seconds: fl
             continue
         healthy = await part.healthy()
         probed = time.monotonic()
-        unhealthy_seconds = 0.0 if healthy else unhealthy_seconds + _PROBE_SECONDS + min(probed - now, _ANSWER_SECONDS)
-        if unhealthy_seconds >= hung_seconds and part.running():
+        if healthy:
+            unhealthy_seconds, limit = 0.0, hung_seconds
+        else:
+            unhealthy_seconds += _PROBE_SECONDS + min(probed - now, _ANSWER_SECONDS)
+        if unhealthy_seconds >= limit and part.running():
             say(f"{part.name} has not been healthy for {unhealthy_seconds:.0f} s; ending it")
             await part.stop(_GRACE_SECONDS)
             return "hung and was ended"

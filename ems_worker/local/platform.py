@@ -103,7 +103,9 @@ class Platform:
         """Restarts parts that end unexpectedly and a worker that hangs, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for part in self._parts:
-                group.create_task(keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS))
+                group.create_task(
+                    keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS, start_seconds=_READY_SECONDS)
+                )
 
     async def _start(self) -> None:
         self._prepare_directory()
