@@ -84,7 +84,7 @@ def read_inside(path: Path, roots: Sequence[Path]) -> bytes:
 
 
 def _refused(message: str) -> errors.PlanRejected:
-    return errors.PlanRejected([Problem("base_not_readable", _PATH[0], message, place=_PATH)])
+    return errors.PlanRejected([Problem("base_not_readable", _PATH[0], message, location=_PATH)])
 
 
 async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:

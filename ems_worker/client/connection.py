@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
 from ems_worker import errors, nats_access
-from ems_worker.settings import running, ways
+from ems_worker.settings import masking, running, ways
 from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
@@ -60,7 +59,7 @@ class Connection:
     @property
     def servers(self) -> str:
         """The servers for messages, without passwords."""
-        return ", ".join(re.sub(r"^(\w+://)?.*@", r"\1***@", server) for server in self._access.servers)
+        return masking.urls(self._access.servers)
 
     async def open(self) -> None:
         """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings

@@ -1,6 +1,6 @@
-"""`make demo`: a whole platform on this machine runs a plan and shows what came out.
+"""Implements `make demo`: starts a whole platform on this machine, runs a plan on it and shows the results.
 
-It is `python -m ems_worker.local.demo PLAN`. Results go to stdout, what happens meanwhile to stderr.
+Run it as `python -m ems_worker.local.demo PLAN`. It prints results on stdout and progress on stderr.
 """
 
 import argparse
@@ -23,16 +23,16 @@ _OK, _FAILED, _INTERRUPTED = 0, 1, 130
 
 
 def main() -> int:
-    """0 when every job completed, 130 after Ctrl-C, 1 for anything else, with the reason on stderr."""
+    """Runs the demo. Returns 0 if every job completed, 130 after Ctrl-C, otherwise 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m ems_worker.local.demo",
-        description="Runs a plan on a platform of its own and shows the results.",
+        description="Starts a platform, runs a plan on it and shows the results.",
     )
     parser.add_argument("plan", type=Path, help="the plan, e.g. examples/reef_heat.yaml")
     streams.guard()
     given = parser.parse_args()
     try:
-        code = up.until_told(_demo(given.plan))
+        code = up.run_until_signal(_demo(given.plan))
     except errors.EmsError as failed:
         streams.say(f"error: {failed}")
         return _FAILED
@@ -44,34 +44,35 @@ def main() -> int:
 
 async def _demo(plan: Path) -> int:
     began = time.monotonic()
-    _wipe(_DIRECTORY)
-    async with platform.Platform(platform.Options(_DIRECTORY), streams.say) as here:
-        keeping = asyncio.create_task(here.watch())
+    _empty(_DIRECTORY)
+    async with platform.Platform(platform.Options(_DIRECTORY), streams.say) as running:
+        watching = asyncio.create_task(running.watch())
         try:
-            code = await _run(plan, here.addresses)
+            code = await _run(plan, running.addresses)
         finally:
-            keeping.cancel()
+            watching.cancel()
         streams.say("stopping everything")
     if code == _OK:
-        took = time.monotonic() - began
+        seconds = time.monotonic() - began
         streams.out(
-            f"\nEverything is stopped again, after {took:.0f} s. Your own plan, your own simulator: see README.md."
+            f"\nEverything is stopped again, after {seconds:.0f} s. "
+            "To run your own plan or your own simulator, see README.md."
         )
     return code
 
 
 async def _run(plan: Path, at: platform.Addresses) -> int:
-    """Publishes the plan with the command that anybody would use, follows it to its end, shows and exports it."""
+    """Publishes the plan by the public command, follows it to its end, and shows and exports the results."""
     command = [str(plan), "--wait", "--server", at.nats_url]
     streams.say(f"$ ems-publish {shlex.join(command)}")
     if code := await _command("publish", *command):
         streams.say(f"error: ems-publish ended with exit code {code}; the platform's logs are in {_DIRECTORY}/logs")
         return _FAILED
     async with client.EmsClient(at.nats_url) as ems:
-        # The platform is new: there is one experiment.
-        [experiment_id] = [one["experiment_id"] async for one in ems.experiments()]
+        # The platform is new, so this is its only experiment.
+        [experiment_id] = [experiment["experiment_id"] async for experiment in ems.experiments()]
         table = results.rows(await ems.get(experiment_id), [point async for point in ems.points(experiment_id)])
-    streams.out(f"\n{experiment_id}: what came out, the best first\n")
+    streams.out(f"\nResults of {experiment_id}, best point first\n")
     results.show(table)
 
     exported = _DIRECTORY / f"{experiment_id}.csv"
@@ -83,44 +84,46 @@ async def _run(plan: Path, at: platform.Addresses) -> int:
     runs = _DIRECTORY / "orchestrator" / "runs"
     simulations = sum(1 for _ in runs.glob("*/exit"))
     streams.out(
-        f"\n{simulations} simulation processes ran. What they left:\n"
-        f"  manifest (SQLite)   {_DIRECTORY / 'worker' / 'manifest.db'}\n"
-        f"  a line a job, JSON  {jsonl}\n"
-        f"  a line a job, CSV   {exported}\n"
-        f"  time series         {runs}/*/output/*.csv"
+        f"\n{simulations} simulation processes ran. Their results:\n"
+        f"  manifest (SQLite)         {_DIRECTORY / 'worker' / 'manifest.db'}\n"
+        f"  one JSON object per job   {jsonl}\n"
+        f"  one CSV row per job       {exported}\n"
+        f"  time series of the runs   {runs}/*/output/*.csv"
     )
     return _OK
 
 
 async def _command(module: str, *arguments: str) -> int:
-    """Runs one of the real commands with our terminal as its own; its exit code."""
-    running = await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", f"ems_worker.cli.{module}", *arguments)
+    """Runs one of the public commands on our terminal; returns its exit code."""
+    command = await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", f"ems_worker.cli.{module}", *arguments)
     try:
-        return await running.wait()
+        return await command.wait()
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
-            running.terminate()
-        await running.wait()
+            command.terminate()
+        await command.wait()
         raise
 
 
 async def _appears(path: Path) -> bool:
-    """Whether the worker leaves this file: it does so right after the experiment's last status."""
+    """Waits for a file that the worker writes right after the last status of the experiment; False if it is missing."""
     deadline = time.monotonic() + _MANIFEST_SECONDS
-    while not path.exists():  # noqa: ASYNC240 - a look at a local directory
+    while not path.exists():  # noqa: ASYNC240 - checking a local file is fast
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_POLL_SECONDS)
     return True
 
 
-def _wipe(directory: Path) -> None:
-    """Empties what an earlier demo left. Raises PlatformFailed for a directory that no platform made, or one in use."""
+def _empty(directory: Path) -> None:
+    """Deletes the files of an earlier demo. Raises PlatformFailed if the directory is not of a demo, or in use."""
     if not directory.exists():
         return
     lock = directory / "lock"
     if not lock.exists() and any(directory.iterdir()):
-        raise process.PlatformFailed(f"{directory} is not from an earlier demo, which would be wiped: move it away")
+        raise process.PlatformFailed(
+            f"{directory} is not from an earlier demo, and the demo deletes everything in it: move it away"
+        )
     with process.lock(lock, "platform"):
         for entry in directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():

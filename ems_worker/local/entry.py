@@ -1,4 +1,4 @@
-"""Who is let into the broker of a platform: one user with a password, or one user a role with rights of its own."""
+"""Credentials for the broker of a platform: one user with a password, or one user per role with limited rights."""
 
 import dataclasses
 import json
@@ -16,10 +16,12 @@ _USER = "ems"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """`configuration` is the broker's. `platform` is what the user's programs find.
+    """The users of a broker, and how each part of the platform connects as one of them.
 
-    The contexts are files that the platform's own parts and other programs connect by; `worker` has the worker's
-    settings. `admin` is who has to make the streams before the worker starts; None: the worker does.
+    `configuration` is the part of the broker's configuration that defines the users. `platform` is announced to the
+    other programs of this user. `context` and `orchestrator` are context files: one for programs that aren't ours, one
+    for the orchestrator. `worker` is the environment of the worker. `admin` is the user that creates the streams before
+    the worker starts; if it is None, the worker creates them.
     """
 
     configuration: str
@@ -31,47 +33,47 @@ class Entry:
 
 
 def password(directory: Path, port: int, target: str, token: str | None) -> Entry:
-    """One user who may do everything, with a new password."""
-    word = secrets.token_urlsafe(32)
+    """One user with all rights and a new password."""
+    new_password = secrets.token_urlsafe(32)
     platform = running.Platform(
-        running.path_for(port, os.environ), f"nats://{ports.LOOPBACK}:{port}", _USER, word, target, token
+        running.path_for(port, os.environ), f"nats://{ports.LOOPBACK}:{port}", _USER, new_password, target, token
     )
     context = _context(directory, platform)
-    users = f"{{ user: {json.dumps(_USER)}, password: {json.dumps(word)} }}"
+    users = f"{{ user: {json.dumps(_USER)}, password: {json.dumps(new_password)} }}"
     return Entry(f"authorization {{ users: [ {users} ] }}\n", platform, context, context, {"EMS_CONTEXT": str(context)})
 
 
 def roles(directory: Path, port: int, target: str, token: str | None) -> Entry:
-    """Each part has the rights of its role and the platform's user those of the operator, over TLS, by nkeys."""
-    made = keys.make(directory / "keys", f"tls://{ports.LOOPBACK}:{port}", ("localhost",))
+    """One user per role, with nkeys over TLS: each part has the rights of its role, this user those of the operator."""
+    site = keys.make(directory / "keys", f"tls://{ports.LOOPBACK}:{port}", ("localhost",))
     platform = running.Platform(
         running.path_for(port, os.environ),
-        made.url,
+        site.url,
         None,
         None,
         target,
         token,
-        nkey=str(made.seed("operator")),
-        ca=str(made.ca("operator")),
+        nkey=str(site.seed("operator")),
+        ca=str(site.ca("operator")),
         inbox_prefix=rights.inbox_prefix("operator"),
     )
     worker = {
-        "EMS_CONTEXT": str(made.context("worker")),
+        "EMS_CONTEXT": str(site.context("worker")),
         "EMS_CREATE_STREAMS": "false",
         "EMS_REPLY_PREFIXES": ",".join(rights.REPLY_PREFIXES),
     }
     return Entry(
-        made.configuration(),
+        site.configuration(),
         platform,
         _context(directory, platform),
-        made.context("orchestrator"),
+        site.context("orchestrator"),
         worker,
-        made.access("admin"),
+        site.access("admin"),
     )
 
 
 def _context(directory: Path, platform: running.Platform) -> Path:
-    """A file of their own for the parts: what was announced may be gone once its user has logged out."""
+    """Writes a context file that lasts: the announced one may be deleted when the user logs out."""
     path = private.directory(directory) / "context.json"
     os.close(private.write(path, platform.context()))
     return path

@@ -1,4 +1,4 @@
-"""Keeps a part of the platform running: starts it again when it has ended, ends it first when it hangs."""
+"""Keeps a part of the platform running: restarts it when it has ended or when it hangs."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,16 @@ _PROBE_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 _GRACE_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-# A part that ran so long before it ended starts again without the pause of its earlier ends.
+_MAX_PAUSE_SECONDS = 30.0
+# After a run this long, the pause before a restart is short again.
 _STEADY_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Part:
-    """A process of the platform, with what it takes to start it again.
+    """A process of the platform, and how to start, stop and probe it.
 
-    `healthy` asks it how it is; None: only its end is noticed.
+    `healthy` probes the process; if it is None, only the end of the process is noticed.
     """
 
     name: str
@@ -35,20 +35,21 @@ class Part:
     healthy: Callable[[], Awaitable[bool]] | None = None
 
 
-async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -> None:
-    """Runs for ever. A part that was unhealthy or silent for `hung_seconds`, each time it was asked, is ended.
+async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float, start_seconds: float) -> None:
+    """Restarts the part whenever it ends, until cancelled.
 
-    After each end the next start is later, up to half a minute, until the part has run for a minute.
+    A part that fails all probes for `hung_seconds`, or for `start_seconds` before its first success, is ended. The
+    pause before a restart doubles each time, up to half a minute, until the part has run for a minute.
     """
     ends = 0
     while True:
         started = time.monotonic()
-        why = await _end_of(part, say, hung_seconds)
+        reason = await _wait_for_end(part, say, hung_seconds, start_seconds)
         if time.monotonic() - started > _STEADY_SECONDS:
             ends = 0
-        pause = min(_FIRST_PAUSE_SECONDS * 2**ends, _LONGEST_PAUSE_SECONDS)
+        pause = min(_FIRST_PAUSE_SECONDS * 2**ends, _MAX_PAUSE_SECONDS)
         ends += 1
-        say(f"{part.name} {why} (log: {part.log}); starting it again in {pause:g} s")
+        say(f"{part.name} {reason} (log: {part.log}); restarting it in {pause:g} s")
         await asyncio.sleep(pause)
         try:
             await part.start()
@@ -56,28 +57,32 @@ async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float) -
             say(f"{part.name} did not start: {failed}")
 
 
-async def _end_of(part: Part, say: Callable[[str], None], hung_seconds: float) -> str:
-    """Returns once the part has ended, by itself or by us; how, in words."""
-    # Counted by what was asked, not by the clock: we may have been stopped ourselves.
-    sick = 0.0
-    asked = time.monotonic()
+async def _wait_for_end(part: Part, say: Callable[[str], None], hung_seconds: float, start_seconds: float) -> str:
+    """Waits for the end of the part, ending it if it hangs; returns a phrase that tells which of the two happened."""
+    # The time is summed over the probes, since our own process may have been suspended in between.
+    unhealthy_seconds = 0.0
+    limit = start_seconds
+    probed = time.monotonic()
     while part.running():
         await asyncio.sleep(_WATCH_SECONDS)
         now = time.monotonic()
-        if part.healthy is None or now - asked < _PROBE_SECONDS:
+        if part.healthy is None or now - probed < _PROBE_SECONDS:
             continue
-        well = await part.healthy()
-        asked = time.monotonic()
-        sick = 0.0 if well else sick + _PROBE_SECONDS + min(asked - now, _ANSWER_SECONDS)
-        if sick >= hung_seconds and part.running():
-            say(f"{part.name} has not been healthy for {sick:.0f} s; ending it")
+        healthy = await part.healthy()
+        probed = time.monotonic()
+        if healthy:
+            unhealthy_seconds, limit = 0.0, hung_seconds
+        else:
+            unhealthy_seconds += _PROBE_SECONDS + min(probed - now, _ANSWER_SECONDS)
+        if unhealthy_seconds >= limit and part.running():
+            say(f"{part.name} has not been healthy for {unhealthy_seconds:.0f} s; ending it")
             await part.stop(_GRACE_SECONDS)
             return "hung and was ended"
     return "ended unexpectedly"
 
 
 async def answers(address: str, path: str) -> bool:
-    """Whether a GET of this path is answered with 200, soon."""
+    """Whether a GET of this path is answered with 200 within two seconds."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError, TimeoutError, ValueError):
         async with asyncio.timeout(_ANSWER_SECONDS):

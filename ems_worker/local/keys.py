@@ -1,8 +1,8 @@
-"""What a broker with one user a role needs: an nkey for each user, a CA, and the broker's certificate.
+"""Creates the files for a broker with one user per role: an nkey for each user, a CA, and a certificate for the broker.
 
-`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` makes what is missing, with
-the program openssl. DIRECTORY/broker is for the broker, with the configuration in deploy/nats; DIRECTORY/ROLE for the
-programs of that role; DIRECTORY/authority has the secret key of the CA, and is for nobody.
+`python -m ems_worker.local.keys DIRECTORY --url tls://nats.example:4222` creates the missing files; it needs the
+program openssl. DIRECTORY/broker is for the broker, together with the configuration in deploy/nats. DIRECTORY/ROLE is
+for the programs of that role. DIRECTORY/authority holds the private key of the CA and is for no program.
 """
 
 import argparse
@@ -22,8 +22,9 @@ import nkeys
 from ems_worker import errors
 from ems_worker.core.access import rights
 from ems_worker.local import process
-from ems_worker.settings import Access, private
+from ems_worker.settings import DEFAULT_NATS_PORT, Access, private
 
+_DEFAULT_URL = f"tls://localhost:{DEFAULT_NATS_PORT}"
 _DAYS = "3650"
 _EXTENSIONS = """[req]
 distinguished_name = name
@@ -46,21 +47,21 @@ subjectAltName = {names}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Keys:
-    """The files of a broker at `url`, in a directory that only their owner can enter."""
+    """The files for a broker at `url`, in a private directory."""
 
     directory: Path
     url: str
 
     def seed(self, role: str) -> Path:
-        """The secret nkey of the user of this role."""
+        """The file with the nkey seed of the user of this role."""
         return self.directory / role / "user.nk"
 
     def ca(self, role: str) -> Path:
-        """The CA's certificate, which clients trust, for programs of this role."""
+        """The file with the certificate of the CA for programs of this role."""
         return self.directory / role / "ca.pem"
 
     def context(self, role: str) -> Path:
-        """How a program of this role connects, as a context of the `nats` command."""
+        """The file with the context of the `nats` command for programs of this role."""
         return self.directory / role / "context.json"
 
     def access(self, role: str) -> Access:
@@ -80,53 +81,53 @@ class Keys:
 
     def public(self) -> dict[str, str]:
         """The public nkey of each role's user."""
-        return {one.name: _public(self.seed(one.name).read_bytes()) for one in rights.ROLES}
+        return {role.name: _public(self.seed(role.name).read_bytes()) for role in rights.ROLES}
 
     def configuration(self) -> str:
-        """The part of a nats-server's configuration that asks for these keys, and gives each role its rights."""
+        """The part of a nats-server's configuration that requires these keys and grants each role its rights."""
         cert, key = (json.dumps(str(self.broker / name)) for name in ("server.pem", "server.key"))
         return f"tls {{ cert_file: {cert}, key_file: {key} }}\n{rights.authorization(self.public())}"
 
 
 def make(directory: Path, url: str, hosts: Sequence[str] = ()) -> Keys:
-    """Makes what is missing. `hosts`: names and addresses of the broker's certificate beside that of `url`.
+    """Creates the missing files. The certificate of the broker is for the host of `url` and for `hosts`.
 
-    Raises errors.SettingsError for what is no URL, errors.FileUnwritable, and PlatformFailed where there is no openssl
-    or it fails.
+    Raises errors.SettingsError for an invalid URL, errors.FileUnwritable, and PlatformFailed if openssl is missing or
+    fails.
     """
     host = _host(url)
-    made = Keys(private.directory(directory.resolve()), url)
-    for name in (*(one.name for one in rights.ROLES), made.broker.name, made.authority.name):
-        private.directory(made.directory / name)
-    _certificates(made, sorted({host, *hosts}))
-    for one in rights.ROLES:
-        if not made.seed(one.name).exists():
-            _write(made.seed(one.name), nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+    site = Keys(private.directory(directory.resolve()), url)
+    for name in (*(role.name for role in rights.ROLES), site.broker.name, site.authority.name):
+        private.directory(site.directory / name)
+    _make_certificates(site, sorted({host, *hosts}))
+    for role in rights.ROLES:
+        if not site.seed(role.name).exists():
+            _write(site.seed(role.name), nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
         content = {
-            "description": f"ems-worker: the {one.name}",
+            "description": f"ems-worker: the {role.name}",
             "url": url,
-            "nkey": str(made.seed(one.name)),
-            "ca": str(made.ca(one.name)),
-            "inbox_prefix": rights.inbox_prefix(one.name),
+            "nkey": str(site.seed(role.name)),
+            "ca": str(site.ca(role.name)),
+            "inbox_prefix": rights.inbox_prefix(role.name),
         }
-        _write(made.context(one.name), json.dumps(content, indent=2).encode() + b"\n")
-        _write(made.ca(one.name), (made.authority / "ca.pem").read_bytes())
-    lines = "".join(f"{role.upper()}_NKEY: {public}\n" for role, public in made.public().items())
-    _write(made.broker / "keys.conf", lines.encode())
-    return made
+        _write(site.context(role.name), json.dumps(content, indent=2).encode() + b"\n")
+        _write(site.ca(role.name), (site.authority / "ca.pem").read_bytes())
+    lines = "".join(f"{name.upper()}_NKEY: {public}\n" for name, public in site.public().items())
+    _write(site.broker / "keys.conf", lines.encode())
+    return site
 
 
-def _certificates(made: Keys, hosts: Sequence[str]) -> None:
-    authority, broker = made.authority, made.broker
+def _make_certificates(site: Keys, hosts: Sequence[str]) -> None:
+    authority, broker = site.authority, site.broker
     ca, cert = authority / "ca.pem", broker / "server.pem"
     if ca.exists() and cert.exists():
         return
-    # Numbered, so that a CA made anew isn't taken for the one before.
+    # The random number in its name distinguishes a new CA from an earlier one.
     text = _EXTENSIONS.format(name=f"ems-worker {secrets.token_hex(4)}", names=", ".join(map(_alternative, hosts)))
     config, request, unfinished = (authority / name for name in ("openssl.cnf", "server.csr", "server.pem"))
     _write(config, text.encode())
     for file in (authority / "ca.key", ca, broker / "server.key", request, unfinished):
-        _write(file, b"")  # what openssl writes to keeps its mode
+        _write(file, b"")  # openssl keeps the permissions of an existing file
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-config", str(config))
     itself = ("-x509", "-days", _DAYS, "-extensions", "ca", "-keyout", str(authority / "ca.key"), "-out", str(ca))
     _openssl("req", *new, *itself)
@@ -141,11 +142,13 @@ def _certificates(made: Keys, hosts: Sequence[str]) -> None:
 
 def _openssl(*arguments: str) -> None:
     try:
-        done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607  our own words, the user's own PATH
+        done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607  our own arguments, the user's own PATH
     except OSError as failed:
-        raise process.PlatformFailed("certificates are made by the program openssl, which is not on PATH") from failed
+        raise process.PlatformFailed(
+            "creating certificates needs the program openssl, which is not on PATH"
+        ) from failed
     if done.returncode:
-        raise process.PlatformFailed(f"openssl can't make a certificate: {done.stderr.strip()[-300:]}")
+        raise process.PlatformFailed(f"openssl can't create a certificate: {done.stderr.strip()[-300:]}")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -153,8 +156,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _public(seed: bytes) -> str:
-    found: bytes = nkeys.from_seed(bytearray(seed.strip())).public_key
-    return found.decode()
+    public: bytes = nkeys.from_seed(bytearray(seed.strip())).public_key
+    return public.decode()
 
 
 def _host(url: str) -> str:
@@ -172,12 +175,12 @@ def _alternative(host: str) -> str:
 
 
 def main() -> int:
-    """The command; its exit code."""
+    """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m ems_worker.local.keys", description=__doc__)
-    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="where they are made, or kept")
-    parser.add_argument("--url", default="tls://localhost:4222", help="where clients reach the broker (%(default)s)")
+    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="where the files are created")
+    parser.add_argument("--url", default=_DEFAULT_URL, help="URL of the broker for clients; default: %(default)s")
     parser.add_argument(
-        "--host", action="append", default=[], help="another name or address of the broker; may be given several times"
+        "--host", action="append", default=[], help="another name or address of the broker; can be repeated"
     )
     given = parser.parse_args()
     try:
@@ -185,7 +188,7 @@ def main() -> int:
     except errors.EmsError as failed:
         sys.stderr.write(f"error: {failed}\n")
         return 2
-    sys.stdout.write(f"{given.directory}: broker, and the users {', '.join(one.name for one in rights.ROLES)}\n")
+    sys.stdout.write(f"{given.directory}: broker, and the users {', '.join(role.name for role in rights.ROLES)}\n")
     return 0
 
 

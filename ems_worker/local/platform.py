@@ -1,4 +1,4 @@
-"""A complete platform on this machine: nats-server, orchestrator and worker as processes, started and kept running."""
+"""A complete platform on this machine: nats-server, orchestrator and worker, started as processes and kept running."""
 
 import asyncio
 import contextlib
@@ -21,23 +21,24 @@ from ems_worker.local import entry, guardian, keeping, nats_server, ports, proce
 from ems_worker.local.orchestrator import access
 from ems_worker.settings import Channel, private, running
 
-# A worker that wasn't healthy for so long is ended and started again. It says itself that it isn't well when its event
-# loop hasn't turned for 15 s.
+# A worker that is unhealthy for this long is restarted. It reports itself as unhealthy when its event loop has been
+# blocked for 15 s.
 HUNG_SECONDS = 30.0
 _READY_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
 _WORKER_GRACE_SECONDS = 15.0
-# What a platform's directory has in it, with what the demo exports.
+# The entries of a platform's directory, including the exports of the demo.
 _OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """What can be chosen about a platform. Ports that are None are chosen freely.
+    """The options of a platform. A port that is None is chosen freely.
 
-    The orchestrator is reached by a Unix socket; by TCP, with a token, where a port is given. `secured`: NATS has TLS
-    and a user for each role, with an nkey and that role's rights alone; without it one user, who may do everything.
+    The orchestrator listens on a Unix socket or, if a port is given, on TCP with a token. With `secured`, NATS uses TLS
+    and has one user per role, each with an nkey and only the rights of that role. Otherwise it has one user with all
+    rights.
     """
 
     data_dir: Path
@@ -52,7 +53,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the platform's parts are; `context` is a file of NATS' address and credentials, as the `nats` command's."""
+    """The addresses of the parts. `context` is a file with address and credentials of NATS, for the `nats` command."""
 
     nats_url: str
     context: str
@@ -63,31 +64,34 @@ class Addresses:
 
 
 class Platform:
-    """`async with Platform(options) as platform:` has everything ready at `platform.addresses`.
+    """A platform. In `async with Platform(options, say) as platform:` everything is ready at `platform.addresses`.
 
-    `watch` keeps it running. At the end everything stops: the worker, the orchestrator with its simulations, the
-    broker. `say` gets what a person at the terminal should know.
+    `watch` keeps it running. On exit the worker, the orchestrator with its simulations, and the broker are stopped, in
+    this order. `say` receives messages for the person at the terminal.
     """
 
     def __init__(self, options: Options, say: Callable[[str], None]) -> None:
         self._options = options
         self._say = say
         self._directory = options.data_dir.resolve()
+        self._guardian = guardian.Guardian(self._directory / "orchestrator" / "runs")
         self._stack = contextlib.AsyncExitStack()
         self._parts: list[keeping.Part] = []
         self._addresses: Addresses | None = None
 
     @property
     def addresses(self) -> Addresses:
-        """Where everything is; once it is entered."""
+        """The addresses of the parts, once they have started."""
         if self._addresses is None:
             raise process.PlatformFailed("the platform has not been started")
         return self._addresses
 
     async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            await self._start(stack)
-            self._stack = stack.pop_all()
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -96,115 +100,133 @@ class Platform:
         await self._stack.aclose()
 
     async def watch(self) -> None:
-        """Starts again, for ever, what ends without being asked to, and a worker that hangs."""
+        """Restarts parts that end unexpectedly and a worker that hangs, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for part in self._parts:
-                group.create_task(keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS))
+                group.create_task(
+                    keeping.keep(part, self._say, hung_seconds=HUNG_SECONDS, start_seconds=_READY_SECONDS)
+                )
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        options, directory = self._options, self._directory
-        try:
-            private.data_directory(directory, _OURS)
-            stack.enter_context(process.lock(directory / "lock", "platform"))
-            for name in ("orchestrator", "logs", "worker"):
-                private.directory(directory / name)
-        except errors.FileUnwritable as failed:
-            raise process.DirectoryUnusable(str(failed)) from failed
+    async def _start(self) -> None:
+        self._prepare_directory()
         self._say("starting nats-server, orchestrator and worker")
-        guards = stack.enter_context(guardian.Guardian(directory / "orchestrator" / "runs"))
+        self._stack.enter_context(self._guardian)
+        orchestrator = self._orchestrator_channel()
+        broker = await self._start_broker(orchestrator)
+        await self._start_orchestrator(orchestrator, broker.orchestrator)
+        http = await self._start_worker(orchestrator, broker.worker)
+        self._addresses = Addresses(
+            nats_url=broker.platform.url,
+            context=str(broker.context),
+            orchestrator=orchestrator.target,
+            http=f"http://{http}",
+            data_dir=str(self._directory),
+            manifest=str(self._directory / "worker" / "manifest.db"),
+        )
 
-        port = ports.chosen(options.nats_port, "nats-server")
-        target, token = self._orchestrator_way()
-        let_in = entry.roles if options.secured else entry.password
+    def _prepare_directory(self) -> None:
+        """Creates and locks the directory. Raises DirectoryUnusable."""
         try:
-            way = let_in(directory / "nats", port, target, str(token) if token is not None else None)
+            private.data_directory(self._directory, _OURS)
+            self._stack.enter_context(process.lock(self._directory / "lock", "platform"))
+            for name in ("orchestrator", "logs", "worker"):
+                private.directory(self._directory / name)
         except errors.FileUnwritable as failed:
             raise process.DirectoryUnusable(str(failed)) from failed
-        broker = nats_server.NatsServer(directory / "nats", port=port, more=way.configuration)
-        # Before the broker starts: a client that was connected to the platform before comes back at once.
-        stack.enter_context(running.announced(way.platform))
-        stack.push_async_callback(broker.stop)
-        await self._add(
-            guards,
-            keeping.Part(
-                "nats-server",
-                broker.log,
-                lambda: broker.pid,
-                lambda: broker.running,
-                broker.start,
-                lambda _: broker.stop(),
-            ),
-        )
-        if way.admin is not None:
-            await jetstream.provision(way.admin, _READY_SECONDS)
 
-        orchestrator = self._child("orchestrator", self._orchestrator_command(target, token, way.orchestrator), {})
-        stack.push_async_callback(orchestrator.stop, _ORCHESTRATOR_GRACE_SECONDS)
-        await self._add(guards, _child_part(orchestrator))
-        await _ready(orchestrator, lambda: _serving(target, token))
+    def _orchestrator_channel(self) -> Channel:
+        """The address of the orchestrator, with a new token if it is a TCP port.
 
-        http = f"{ports.LOOPBACK}:{ports.chosen(options.http_port, 'worker')}"
-        settings = {
-            **way.worker,
-            "EMS_ORCHESTRATOR": target,
-            "EMS_DATA_DIR": str(directory / "worker"),
-            "EMS_HTTP": http,
-        }
-        if token is not None:
-            settings["EMS_ORCHESTRATOR_TOKEN"] = str(token)
-        if options.base_config_root is not None:
-            settings["EMS_BASE_CONFIG_ROOT"] = str(options.base_config_root.resolve())
-        worker = self._child("worker", [sys.executable, "-P", "-m", "ems_worker.cli.worker", "run"], settings)
-        stack.push_async_callback(worker.stop, _WORKER_GRACE_SECONDS)
-        await self._add(guards, _child_part(worker, healthy=lambda: keeping.answers(http, "/healthz")))
-        await _ready(worker, lambda: keeping.answers(http, "/readyz"))
-
-        manifest = str(directory / "worker" / "manifest.db")
-        self._addresses = Addresses(
-            way.platform.url, str(way.context), target, f"http://{http}", str(directory), manifest
-        )
-
-    def _orchestrator_way(self) -> tuple[str, Path | None]:
-        """Its gRPC target, and the file of the token that calls by TCP carry.
-
-        Without a port it is a Unix socket, unless all of our directories have paths too long for one.
+        Without a given port it is a Unix socket, unless the paths of all our directories are too long for one.
         """
         directory, port = self._directory / "orchestrator", self._options.orchestrator_port
-        name = f"{secrets.token_hex(4)}.sock"
-        for socket in (directory / "grpc.sock", running.directory(os.environ) / name) if port is None else ():
-            if len(os.fsencode(socket)) <= access.LONGEST_SOCKET_PATH:
-                return f"unix:{socket}", None
-        target = f"{ports.LOOPBACK}:{ports.chosen(port, 'orchestrator')}"
+        if port is None:
+            for socket in (directory / "grpc.sock", running.directory(os.environ) / f"{secrets.token_hex(4)}.sock"):
+                if len(os.fsencode(socket)) <= access.MAX_SOCKET_PATH:
+                    return Channel(f"unix:{socket}")
+        target = f"{ports.LOOPBACK}:{ports.choose(port, 'orchestrator')}"
         token = directory / "token"
         os.close(private.write(token, secrets.token_urlsafe(32).encode()))
-        return target, token
+        return Channel(target, token=token)
 
-    def _child(self, name: str, command: list[str], settings: Mapping[str, str]) -> process.Child:
-        # Whoever is let into another NATS by this environment needs nothing of that here.
-        others = ("NATS_", "EMS_NATS_", "EMS_CONTEXT", "EMS_ORCHESTRATOR")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(others)} | dict(settings)
-        return process.Child(name, command, log=self._directory / "logs" / f"{name}.log", env=env)
+    async def _start_broker(self, orchestrator: Channel) -> entry.Entry:
+        """Starts nats-server and announces the platform; returns the users of the broker."""
+        directory = self._directory / "nats"
+        port = ports.choose(self._options.nats_port, "nats-server")
+        token = str(orchestrator.token) if orchestrator.token is not None else None
+        make_users = entry.roles if self._options.secured else entry.password
+        try:
+            users = make_users(directory, port, orchestrator.target, token)
+        except errors.FileUnwritable as failed:
+            raise process.DirectoryUnusable(str(failed)) from failed
+        server = nats_server.NatsServer(directory, port=port, more=users.configuration)
+        # Announced before the broker starts: clients of an earlier platform at this address reconnect at once.
+        self._stack.enter_context(running.announced(users.platform))
+        self._stack.push_async_callback(server.stop)
+        await self._add(
+            keeping.Part(
+                "nats-server",
+                server.log,
+                pid=lambda: server.pid,
+                running=lambda: server.running,
+                start=server.start,
+                stop=lambda _: server.stop(),
+            )
+        )
+        if users.admin is not None:
+            await jetstream.provision(users.admin, _READY_SECONDS)
+        return users
 
-    def _orchestrator_command(self, target: str, token: Path | None, context: Path) -> list[str]:
-        given = {
-            "--listen": target,
-            "--token-file": token,
+    async def _start_orchestrator(self, channel: Channel, context: Path) -> None:
+        options = {
+            "--listen": channel.target,
+            "--token-file": channel.token,
             "--context": context,
-            "--data-dir": str(self._directory / "orchestrator"),
+            "--data-dir": self._directory / "orchestrator",
             "--slots": self._options.slots,
             "--simulator": self._options.simulator,
         }
-        flags = [f"{name}={value}" for name, value in given.items() if value is not None]
-        return [sys.executable, "-P", "-m", "ems_worker.local.orchestrator", *flags]
+        flags = [f"{name}={value}" for name, value in options.items() if value is not None]
+        child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})
+        self._stack.push_async_callback(child.stop, _ORCHESTRATOR_GRACE_SECONDS)
+        await self._add(_child_part(child))
+        await _wait_until_ready(child, lambda: _is_serving(channel))
 
-    async def _add(self, guards: guardian.Guardian, part: keeping.Part) -> None:
+    async def _start_worker(self, orchestrator: Channel, settings: Mapping[str, str]) -> str:
+        """Starts the worker; returns the address of its HTTP endpoints."""
+        http = f"{ports.LOOPBACK}:{ports.choose(self._options.http_port, 'worker')}"
+        env = {
+            **settings,
+            "EMS_ORCHESTRATOR": orchestrator.target,
+            "EMS_DATA_DIR": str(self._directory / "worker"),
+            "EMS_HTTP": http,
+        }
+        if orchestrator.token is not None:
+            env["EMS_ORCHESTRATOR_TOKEN"] = str(orchestrator.token)
+        if self._options.base_config_root is not None:
+            env["EMS_BASE_CONFIG_ROOT"] = str(self._options.base_config_root.resolve())
+        child = self._child("worker", ["ems_worker.cli.worker", "run"], env)
+        self._stack.push_async_callback(child.stop, _WORKER_GRACE_SECONDS)
+        await self._add(_child_part(child, healthy=lambda: keeping.answers(http, "/healthz")))
+        await _wait_until_ready(child, lambda: keeping.answers(http, "/readyz"))
+        return http
+
+    def _child(self, name: str, module: list[str], settings: Mapping[str, str]) -> process.Child:
+        # Credentials and addresses of other servers, which our environment may hold, must not reach the parts.
+        foreign = ("NATS_", "EMS_NATS_", "EMS_CONTEXT", "EMS_ORCHESTRATOR")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | dict(settings)
+        command = [sys.executable, "-P", "-m", *module]
+        return process.Child(name, command, log=self._directory / "logs" / f"{name}.log", env=env)
+
+    async def _add(self, part: keeping.Part) -> None:
+        """Starts a part that ends with the platform, and keeps it running from then on."""
         start = part.start
 
-        async def guarded() -> None:
+        async def start_guarded() -> None:
             await start()
-            guards.watch(part.pid())
+            self._guardian.watch(part.pid())
 
-        part.start = guarded
+        part.start = start_guarded
         await part.start()
         self._parts.append(part)
 
@@ -214,12 +236,18 @@ def _child_part(child: process.Child, healthy: Callable[[], Awaitable[bool]] | N
         child.start()
 
     return keeping.Part(
-        child.name, child.log, lambda: child.pid, lambda: child.running, start, child.stop, healthy=healthy
+        child.name,
+        child.log,
+        pid=lambda: child.pid,
+        running=lambda: child.running,
+        start=start,
+        stop=child.stop,
+        healthy=healthy,
     )
 
 
-async def _ready(child: process.Child, probe: Callable[[], Awaitable[bool]]) -> None:
-    """Returns once the probe says yes. Raises PlatformFailed, with the end of the log, where it never does."""
+async def _wait_until_ready(child: process.Child, probe: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until the probe succeeds. Raises PlatformFailed with the end of the log if it doesn't in time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_READY_SECONDS):
             while child.running:
@@ -230,9 +258,9 @@ async def _ready(child: process.Child, probe: Callable[[], Awaitable[bool]]) -> 
     raise process.PlatformFailed(f"{child.name} {state}; its log, {child.log}, ends with:\n{child.last_words()}")
 
 
-async def _serving(target: str, token: Path | None) -> bool:
-    """Whether the standard gRPC health service says so."""
-    async with security.channel(Channel(target, token=token), ()) as channel:
+async def _is_serving(address: Channel) -> bool:
+    """Whether the standard gRPC health service reports SERVING."""
+    async with security.channel(address, ()) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
         except grpc.aio.AioRpcError:

@@ -1,4 +1,4 @@
-"""TCP ports that a server can keep across its restarts."""
+"""Chooses TCP ports that a server can keep across its restarts."""
 
 import asyncio
 import contextlib
@@ -15,36 +15,36 @@ from ems_worker.settings import private, running
 
 LOOPBACK = "127.0.0.1"
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_USUAL_EPHEMERAL_START = 32_768
+_DEFAULT_EPHEMERAL_START = 32_768
 _FIRST = 10_240
-_TRIES = 200
+_MAX_TRIES = 200
 _POLL_SECONDS = 0.05
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, below the ephemeral range.
+    """A free loopback port below the ephemeral range.
 
-    An ephemeral port (what binding to port 0 gives) can be taken by any outgoing connection while its server is down;
-    on loopback even by the very client that reconnects to it. A port below that range stays free for the restart.
+    Binding to port 0 yields an ephemeral port. While its server is down, any outgoing connection can take such a port,
+    even the client that is trying to reconnect. A port below that range stays free for the restart.
     """
-    choose = random.SystemRandom()
+    generator = random.SystemRandom()
     last = max(_ephemeral_start() - 1, _FIRST + 1_000)
-    for _ in range(_TRIES):
-        port = choose.randint(_FIRST, last)
+    for _ in range(_MAX_TRIES):
+        port = generator.randint(_FIRST, last)
         if is_free(port):
             return port
-    raise process.PlatformFailed(f"no free TCP port on {LOOPBACK} between {_FIRST} and {last}; name one yourself")
+    raise process.PlatformFailed(f"found no free TCP port on {LOOPBACK} between {_FIRST} and {last}; choose one")
 
 
 def prefer(port: int) -> int:
-    """This port where nobody listens on it, else another one."""
+    """This port if it is free, otherwise another free port."""
     return port if is_free(port) else free_port()
 
 
-def chosen(port: int | None, part: str) -> int:
-    """The port that this part of a platform is to have, any free one for None.
+def choose(port: int | None, part: str) -> int:
+    """The port for a part of a platform: the given one, or any free port for None.
 
-    Raises PlatformFailed where somebody listens there: what answers on it later would not be our part.
+    Raises PlatformFailed if the given port is taken, since another program would then answer in place of the part.
     """
     if port is None:
         return free_port()
@@ -54,13 +54,13 @@ def chosen(port: int | None, part: str) -> int:
 
 
 @contextlib.asynccontextmanager
-async def turn() -> AsyncIterator[None]:
-    """Lets one platform of this user at a time look for ports and start on them.
+async def reserved() -> AsyncIterator[None]:
+    """Lets one platform of this user at a time choose ports and start on them.
 
-    Two that start at once would both find the usual ports free, and the second would fail, or take the first one's
-    parts for its own. Raises errors.FileUnwritable where this user has no directory for the lock.
+    Two platforms that start at the same time would both see the default ports free. The second would then fail, or
+    mistake the parts of the first for its own. Raises errors.FileUnwritable if there is no directory for the lock.
     """
-    # In a directory that only we can enter: in one that all may write to, others could make it first.
+    # The directory is private, so that no other user can create the file first.
     descriptor = private.file(running.directory(os.environ) / "ports.lock")
     try:
         while True:
@@ -75,7 +75,7 @@ async def turn() -> AsyncIterator[None]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now."""
+    """Whether a server can listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -90,4 +90,4 @@ def is_free(port: int) -> bool:
 def _ephemeral_start() -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(_EPHEMERAL_RANGE.read_text().split()[0])
-    return _USUAL_EPHEMERAL_START
+    return _DEFAULT_EPHEMERAL_START

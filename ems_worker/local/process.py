@@ -1,4 +1,4 @@
-"""One child process of the local platform: started, watched, ended with everything that it started itself."""
+"""Child processes of the local platform: each is started, watched, and ended together with its own children."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,24 @@ from ems_worker.settings import private
 
 _POLL_SECONDS = 0.02
 _TAIL_BYTES = 4096
-# What it writes is its user's only.
+# Files that a child creates are readable only by its user.
 _UMASK = 0o077
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PlatformFailed(errors.EmsError):
-    """A part of the local platform can't be started or kept running; the text says which, why, and where its log is."""
+    """A part of the local platform can't be started or kept running; the text names the part, the cause and the log."""
 
 
 class DirectoryUnusable(PlatformFailed, errors.FileUnwritable):
-    """The platform's directory can't be made or written."""
+    """The directory of the platform can't be created or written."""
 
 
 def identity(pid: int) -> str:
-    """What tells this process from a later one with its number; empty where it is gone, or a zombie.
+    """Distinguishes this process from a later one with the same id; empty if the process is gone or a zombie.
 
-    When it started: in /proc counted from the boot, whose id belongs to it; elsewhere what ps says.
+    The identity is the start time of the process: on Linux from /proc, counted from the boot and therefore together
+    with the id of that boot; elsewhere from ps.
     """
     if _BOOT_ID.exists():
         try:
@@ -40,15 +41,15 @@ def identity(pid: int) -> str:
             return ""
         return "" if state in "ZX" else f"{fields[18]} {_BOOT_ID.read_text().strip()}"
     command = ["ps", "-o", "lstart=", "-p", str(pid)]
-    shown = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)  # noqa: S603 - a number
-    return shown.stdout.decode().strip()
+    listed = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, check=False)  # noqa: S603 - a number
+    return listed.stdout.decode().strip()
 
 
 @contextlib.contextmanager
 def lock(path: Path, holder: str) -> Iterator[None]:
-    """Holds a directory for one `holder` by a lock on a file in it.
+    """Reserves a directory for one `holder`, such as "orchestrator", by a lock on a file in it.
 
-    Raises PlatformFailed where another has it, DirectoryUnusable where nothing can be written there.
+    Raises PlatformFailed if another process has the lock, DirectoryUnusable if the directory can't be written.
     """
     try:
         descriptor = private.file(path)
@@ -57,19 +58,19 @@ def lock(path: Path, holder: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as held:
-            raise PlatformFailed(f"another {holder} uses {path.parent}: give each its own") from held
+        except OSError as locked:
+            raise PlatformFailed(f"another {holder} uses {path.parent}: give each its own directory") from locked
         yield
     finally:
         os.close(descriptor)
 
 
 class Child:
-    """A process in a session of its own, its output appended to a log file; what it writes only its user may read.
+    """A process in its own session, with its output appended to a log file. Its files are private to its user.
 
-    A session of its own keeps Ctrl-C in the terminal from reaching it: its owner decides the order in which things
-    stop. It isn't bound to an event loop, so one loop may start it and another end it. A Child can be started again
-    after it ended.
+    The session keeps Ctrl-C in the terminal from reaching it, so that its owner decides in which order processes stop.
+    A Child isn't bound to an event loop: one loop may start it and another end it. It can be started again after it
+    has ended.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
@@ -86,16 +87,16 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs or was never started; negative: the signal that ended it."""
+        """The exit code; negative if a signal ended the process, None while it runs and before the first start."""
         return self._process.poll() if self._process is not None else None
 
     @property
     def running(self) -> bool:
-        """Whether the process is there now."""
+        """Whether the process is running now."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts the process. Raises PlatformFailed where it can't be executed."""
+        """Starts the process. Raises PlatformFailed if it can't be executed."""
         if self.running:
             return
         try:
@@ -114,13 +115,13 @@ class Child:
             raise PlatformFailed(f"{self.name} can't be started: {failed}") from failed
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the process and all that it started; nothing happens where they have ended."""
+        """Sends a signal to the process and its children. Does nothing if the process has ended."""
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
     async def wait(self, timeout: float) -> int | None:
-        """The exit code, or None where it still runs after `timeout` seconds."""
+        """Waits for the end of the process; its exit code, or None if it still runs after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while self.running:
             if time.monotonic() >= deadline:
@@ -129,19 +130,19 @@ class Child:
         return self.exit_code
 
     async def stop(self, grace: float) -> None:
-        """Asks it to end, and ends it after `grace` seconds. Harmless twice, or before a start."""
+        """Sends SIGTERM, and SIGKILL after `grace` seconds. Does nothing if the process isn't running."""
         self.signal(signal.SIGTERM)
         if await self.wait(grace) is None:
             await self.kill()
 
     async def kill(self) -> None:
-        """Ends it now, without asking."""
+        """Sends SIGKILL and waits for the end of the process."""
         self.signal(signal.SIGKILL)
         if self._process is not None:
             await self.wait(timeout=10)
 
     def last_words(self) -> str:
-        """The end of its log, for an error message; empty where there is none."""
+        """The last lines of its log, for an error message; empty if there is no log."""
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-10:])

@@ -1,4 +1,4 @@
-"""An experiment's points as a table for people: what was varied, how often, and what came of it, best first."""
+"""The points of an experiment as a table: parameters, number of replicates and metrics, best point first."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,14 @@ from ems_worker.terminal import drawing, text
 
 Document = Mapping[str, Any]
 
-# Off a terminal lines are as long as they are.
+# In a file or a pipe, lines are not wrapped.
 _UNBOUNDED = 10_000
 
 
 def rows(experiment: Document, points: Iterable[Document]) -> list[list[str]]:
-    """Header and one row a point, by the mean of the metric that has a goal; points without one come last.
+    """The header and one row per point, sorted by the mean of the metric that has a goal; points without a mean last.
 
-    `experiment` is what EmsClient.get gives, `points` what EmsClient.points gives.
+    `experiment` is a result of EmsClient.get, `points` are those of EmsClient.points.
     """
     parameters, metrics = list(experiment["parameters"]), list(experiment["metrics"])
     header = ["point", *parameters, "replicates"]
@@ -33,7 +33,7 @@ def rows(experiment: Document, points: Iterable[Document]) -> list[list[str]]:
 
 
 def show(table: Sequence[Sequence[str]]) -> None:
-    """Prints header and rows on stdout: with lines on a terminal, as plain columns anywhere else."""
+    """Prints header and rows on stdout: with rules on a terminal, otherwise as plain columns."""
     header, *body = ([text.line(cell) for cell in row] for row in table)
     terminal = sys.stdout.isatty()
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 1))

@@ -1,12 +1,12 @@
-"""A small agent-based model of fish on a reef: the local platform's own simulator.
+"""A small agent-based model of fish on a reef: the built-in simulator of the local platform.
 
-Fish swim in a two-dimensional world, look for food, eat it, and pay for living with energy. Warm water makes living
-dearer, and heat beyond what they tolerate makes it much dearer. A fish without energy dies, one with plenty divides its
-energy with a child. Food grows back towards what the reef carries. The same configuration and seed give the same run,
-to the last digit.
+Fish swim in a two-dimensional world, search for food and eat it. Every tick costs them energy: more in warm water, and
+much more beyond the heat that they tolerate. A fish without energy dies; one with plenty of energy shares it with an
+offspring. Food grows back up to the capacity of the reef. The same configuration and seed always give exactly the same
+run.
 
-It speaks the protocol of docs/orchestrator.md. It is started once a run: what it imports is what every run waits for,
-so there are no dataclasses and nothing of this package here.
+The simulator implements the protocol of docs/orchestrator.md. It is started for every run, so that every import delays
+every run: it uses neither dataclasses nor any other module of this package.
 """
 
 import csv
@@ -22,17 +22,17 @@ import yaml
 
 INFEASIBLE = 65
 USAGE = 2
-_LIMIT_FISH = 5_000
+_MAX_FISH = 5_000
 _Cell = tuple[int, int]
 _Food = tuple[float, float]
 
 
 class ConfigError(ValueError):
-    """The configuration has no meaningful run; the text says which value and why."""
+    """The configuration describes no meaningful run; the text names the value and the reason."""
 
 
 class Config(NamedTuple):
-    """The part of the platform's configuration that this model knows; lengths in metres, energy in joules."""
+    """The part of the platform's configuration that this model uses. Lengths are in metres, energies in joules."""
 
     world_width: float
     world_height: float
@@ -51,7 +51,7 @@ class Config(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """Where a value stands under simulation_layer, what it may be, and what it is where it isn't given."""
+    """The section of a value under simulation_layer, its range, and its default; a value without one is required."""
 
     section: str
     low: float
@@ -64,7 +64,7 @@ _RULES = {
     "world_width": _Rule("world_definition", 1, 10_000),
     "world_height": _Rule("world_definition", 1, 10_000),
     "initial_food_count": _Rule("initial_conditions", 0, 100_000, whole=True),
-    "initial_fish_count": _Rule("initial_conditions", 1, _LIMIT_FISH, whole=True),
+    "initial_fish_count": _Rule("initial_conditions", 1, _MAX_FISH, whole=True),
     "default_agent_energy": _Rule("agent_defaults", 1, 1_000_000),
     "swim_speed": _Rule("agent_defaults", 0, 1_000, default=1.5),
     "vision_range": _Rule("agent_defaults", 0.1, 1_000, default=6.0),
@@ -79,7 +79,7 @@ _RULES = {
 
 
 class Tick(NamedTuple):
-    """One line of the time series."""
+    """One row of the time series."""
 
     tick: int
     population: int
@@ -91,7 +91,7 @@ class Tick(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A whole run. `extinction_tick` is None where fish were left at the end."""
+    """A complete run. `extinction_tick` is None if any fish survived."""
 
     series: list[Tick]
     population: int
@@ -112,13 +112,13 @@ class _Fish:
 
 
 class _Reef:
-    """The food, in square cells as wide as a fish sees: the nearest is in a fish's own cell or one beside it."""
+    """The food, in square cells as wide as a fish can see: food in sight is in its own cell or an adjacent one."""
 
     def __init__(self, config: Config, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
         self._cells: dict[_Cell, list[_Food]] = {}
-        self._owed = 0.0
+        self._growth = 0.0
         self.count = 0
         for _ in range(config.initial_food_count):
             self._add()
@@ -133,15 +133,15 @@ class _Reef:
         return int(x // side), int(y // side)
 
     def grow(self) -> None:
-        """Food comes back at a rate of what is missing to what the reef carries: its initial food."""
-        self._owed += self._config.food_regrowth_rate * (self._config.initial_food_count - self.count)
-        while self._owed >= 1:
-            self._owed -= 1
+        """Lets food grow back in proportion to what is missing from the initial amount, the capacity of the reef."""
+        self._growth += self._config.food_regrowth_rate * (self._config.initial_food_count - self.count)
+        while self._growth >= 1:
+            self._growth -= 1
             self._add()
 
     def nearest(self, x: float, y: float) -> tuple[float, _Food | None]:
-        """The squared distance to the nearest food in sight, and the food."""
-        closest, found = self._config.vision_range**2, None
+        """The squared distance to the nearest food in sight, and that food."""
+        closest, nearest = self._config.vision_range**2, None
         column, row = self._cell(x, y)
         cells = self._cells
         for i in (column - 1, column, column + 1):
@@ -149,8 +149,8 @@ class _Reef:
                 for food in cells.get((i, j), ()):
                     distance = (food[0] - x) ** 2 + (food[1] - y) ** 2
                     if distance < closest:
-                        closest, found = distance, food
-        return closest, found
+                        closest, nearest = distance, food
+        return closest, nearest
 
     def take(self, food: _Food) -> None:
         self._cells[self._cell(*food)].remove(food)
@@ -159,7 +159,7 @@ class _Reef:
 
 def simulate(config: Config, seed: int) -> Result:
     """Runs the model. The same arguments give the same result."""
-    rng = random.Random(seed)  # noqa: S311 - a model's chance, not a secret
+    rng = random.Random(seed)  # noqa: S311 - not for secrets
     reef = _Reef(config, rng)
     shoal = [
         _Fish(
@@ -186,7 +186,7 @@ def simulate(config: Config, seed: int) -> Result:
                 ages_at_death.append(fish.age)
                 continue
             alive.append(fish)
-            if fish.energy > 2 * config.default_agent_energy and len(shoal) + len(born) < _LIMIT_FISH:
+            if fish.energy > 2 * config.default_agent_energy and len(shoal) + len(born) < _MAX_FISH:
                 fish.energy /= 2
                 born.append(_Fish(fish.x, fish.y, fish.energy, rng.uniform(-math.pi, math.pi)))
         deaths = len(shoal) - len(alive)
@@ -198,19 +198,19 @@ def simulate(config: Config, seed: int) -> Result:
             extinction_tick = tick
             break
     ages = ages_at_death + [fish.age for fish in shoal]
-    food_eaten = sum(line.food_eaten for line in series)
+    food_eaten = sum(row.food_eaten for row in series)
     return Result(series, len(shoal), math.fsum(ages) / len(ages), food_eaten, extinction_tick)
 
 
 def living_cost(config: Config) -> float:
-    """Energy that a tick costs a fish: doubling every 10 degrees of warmth, and rising steeply beyond tolerance."""
+    """The energy that a tick costs a fish: it doubles every 10 degrees, and rises steeply beyond the tolerance."""
     warmth = config.water_temperature - config.optimal_temperature
     stress = max(0.0, warmth - config.heat_tolerance)
     return float(10.0 * 2 ** (warmth / 10) * (1 + 0.25 * stress**2))
 
 
 def _swim_and_eat(fish: _Fish, reef: _Reef, config: Config, rng: random.Random) -> int:
-    """Moves a fish by one tick and returns how much food it ate: 0 or 1. The world's edges turn it back."""
+    """Moves a fish by one tick and returns how much food it ate: 0 or 1. A fish turns at the edges of the world."""
     distance, food = reef.nearest(fish.x, fish.y)
     speed = config.swim_speed
     if food is not None and distance <= speed * speed:
@@ -232,19 +232,19 @@ def _swim_and_eat(fish: _Fish, reef: _Reef, config: Config, rng: random.Random) 
 
 
 def parse(document: Any) -> Config:
-    """The configuration from the platform's nested form. Raises ConfigError with all that is wrong."""
+    """The configuration from the platform's nested document. Raises ConfigError with all problems."""
     layer = document.get("simulation_layer") if isinstance(document, Mapping) else None
     if not isinstance(layer, Mapping):
         raise ConfigError("simulation_layer is missing or not a mapping")
     values: dict[str, float] = {}
-    wrong = []
+    problems = []
     for name, rule in _RULES.items():
         try:
             values[name] = _value(layer, name, rule)
         except ConfigError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ConfigError("; ".join(wrong))
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
     return Config(**values)  # type: ignore[arg-type] # whole numbers are ints by their rule
 
 
@@ -266,19 +266,19 @@ def _value(layer: Mapping[str, Any], name: str, rule: _Rule) -> float:
 
 
 def main() -> int:
-    """Runs the simulation that the environment names; the exit code is the protocol's."""
+    """Runs the simulation described by the environment; returns the exit code of the protocol."""
     try:
         simulation_id = os.environ["SIMULATION_ID"]
         config_path = os.environ["SIMULATION_CONFIG"]
         output_dir = os.environ["SIMULATION_OUTPUT_DIR"]
         seed = int(os.environ["SIMULATION_SEED"])
-    except (KeyError, ValueError) as wrong:
-        return _complain(f"the environment lacks what a simulation needs: {wrong}", USAGE)
+    except (KeyError, ValueError) as error:
+        return _fail(f"a required environment variable is missing or invalid: {error}", USAGE)
     try:
         with open(config_path, "rb") as file:
             config = parse(yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506 - both are safe
-    except (OSError, yaml.YAMLError, ConfigError) as wrong:
-        return _complain(f"configuration: {wrong}", INFEASIBLE)
+    except (OSError, yaml.YAMLError, ConfigError) as error:
+        return _fail(f"configuration: {error}", INFEASIBLE)
     result = simulate(config, seed)
     file_name = f"{simulation_id}.csv"
     with open(os.path.join(output_dir, file_name), "w", newline="", encoding="utf-8") as series:
@@ -290,8 +290,8 @@ def main() -> int:
     return 0
 
 
-def _complain(message: str, code: int) -> int:
-    print(message, file=sys.stderr)  # noqa: T201 - the protocol's way of saying why
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 - the protocol reads the reason from stderr
     return code
 
 

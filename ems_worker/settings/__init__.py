@@ -1,15 +1,20 @@
-"""Every setting of the worker: one frozen value from defaults, a TOML file, the environment and flags, in rising rank.
+"""The settings of the worker, as one frozen value.
 
-The names of a setting are made from one another: `rpc_window` in the file, `EMS_RPC_WINDOW` in the environment,
-`--rpc-window` as a flag. `describe` lists them all; the command line and the documentation are made from it.
+Sources in rising precedence: defaults, a TOML file, environment variables, flags. A setting has the same name
+everywhere: `rpc_window` in the file, `EMS_RPC_WINDOW` in the environment, `--rpc-window` as a flag. The command line
+and the documentation are generated from `describe`.
 """
 
-from ems_worker.settings.model import DEFAULT_SERVER, Settings, host_and_port
+from ems_worker.settings.fields import host_and_port
+from ems_worker.settings.masking import value as shown
+from ems_worker.settings.model import DEFAULT_HTTP_PORT, DEFAULT_NATS_PORT, DEFAULT_SERVER, Settings
 from ems_worker.settings.sources import access, load
-from ems_worker.settings.table import Description, describe, shown
+from ems_worker.settings.table import Description, describe
 from ems_worker.settings.ways import Access, Channel
 
 __all__ = [
+    "DEFAULT_HTTP_PORT",
+    "DEFAULT_NATS_PORT",
     "DEFAULT_SERVER",
     "Access",
     "Channel",

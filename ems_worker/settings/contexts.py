@@ -1,4 +1,4 @@
-"""The `nats` command's contexts (ADR-21): named sets of connection settings, one JSON file each."""
+"""Reads the contexts of the `nats` command (ADR-21): named sets of connection settings, one JSON file each."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from ems_worker import errors
 from ems_worker.settings import files
 
 _NAME = re.compile(r"[^/\\]+")
-# Their keys and ours; what isn't here and not below (descriptions, colours) has no bearing on a connection.
+# Keys of a context and our settings. Keys in neither this table nor the next (description, colour) don't affect a
+# connection.
 _KEYS = {
     "url": "server",
     "user": "nats_user",
@@ -24,7 +25,7 @@ _KEYS = {
     "tls_first": "nats_tls_first",
     "inbox_prefix": "nats_inbox_prefix",
 }
-# Without these the connection would be another one than was meant.
+# Ignoring one of these would connect to something else than intended.
 _UNSUPPORTED = (
     "nsc",
     "user_jwt",
@@ -38,7 +39,7 @@ _SECRETS = ("password", "token")
 
 
 def selected(environ: Mapping[str, str]) -> str | None:
-    """The context that `nats context select` chose; None: there is none."""
+    """The context that `nats context select` chose; None if none is selected."""
     try:
         name = (_directory(environ) / "context.txt").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -47,9 +48,9 @@ def selected(environ: Mapping[str, str]) -> str | None:
 
 
 def read(name: str, environ: Mapping[str, str]) -> Iterator[tuple[str, object]]:
-    """A context's settings, by our names; `name` may also be the path of its file, as for the `nats` command.
+    """The settings of a context, under our names. `name` may be the path of its file, as with the `nats` command.
 
-    Raises errors.SettingsError for one that isn't there or can't be used.
+    Raises errors.SettingsError for a context that doesn't exist or can't be used.
     """
     directory = _directory(environ) / "context"
     path = directory / f"{name}.json"
@@ -57,24 +58,24 @@ def read(name: str, environ: Mapping[str, str]) -> Iterator[tuple[str, object]]:
         path = Path(name)
     elif not _NAME.fullmatch(name) or not path.is_file():
         known = ", ".join(sorted(file.stem for file in directory.glob("*.json"))) or "none"
-        raise errors.SettingsError(f"there is no NATS context {name!r} in {directory}; there: {known}")
+        raise errors.SettingsError(f"there is no NATS context {name!r} in {directory}; available: {known}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failed:
         raise errors.SettingsError(f"the NATS context {path} can't be read: {failed}") from failed
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise errors.SettingsError(f"the NATS context {path} is not a JSON object")
-    if any(found.get(key) for key in _SECRETS):
+    if any(content.get(key) for key in _SECRETS):
         files.check_private(path, "holds a secret")
-    if odd := [key for key in _UNSUPPORTED if found.get(key)]:
-        raise errors.SettingsError(f"the NATS context {path} has {', '.join(odd)}, which is not supported here")
+    if unsupported := [key for key in _UNSUPPORTED if content.get(key)]:
+        raise errors.SettingsError(f"the NATS context {path} has {', '.join(unsupported)}, which is not supported here")
     for key, setting in _KEYS.items():
-        if found.get(key):
-            yield setting, _expanded(key, found[key], environ)
+        if content.get(key):
+            yield setting, _expanded(key, content[key], environ)
 
 
 def _expanded(key: str, value: object, environ: Mapping[str, str]) -> object:
-    """Paths may begin with `~`, as the `nats` command has them."""
+    """The value, with a leading `~/` in a path expanded as the `nats` command does."""
     if key in ("creds", "nkey", "cert", "key", "ca") and isinstance(value, str) and value.startswith("~/"):
         return str(_home(environ) / value[2:])
     return value

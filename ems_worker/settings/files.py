@@ -11,7 +11,7 @@ _GROUP = stat.S_IRWXG
 
 
 def read(path: Path, what: str) -> bytes:
-    """The content of a file that is `what`. Raises errors.SettingsError where it can't be read."""
+    """The content of a file. `what` names it in the message of the errors.SettingsError for an unreadable file."""
     try:
         return path.read_bytes()
     except OSError as failed:
@@ -19,18 +19,19 @@ def read(path: Path, what: str) -> bytes:
 
 
 def check_private(path: Path, what: str) -> None:
-    """Raises errors.SettingsError for a file that others on this machine can read, or that can't be read by us.
+    """Raises errors.SettingsError for a file that other users can read, or that this user can't read.
 
-    Its group may where it belongs to root: so files are mounted into containers that don't run as root.
+    `what` follows the path in the message, as in "holds a secret". Files that belong to root may be readable by their
+    group: that is how files are mounted into containers that run as another user.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as failed:
         raise errors.SettingsError(f"{path} can't be read: {failed.strerror}") from failed
     if os.name != "posix":
         return
-    forbidden = _OTHERS if found.st_uid == 0 and os.geteuid() != 0 else _OTHERS | _GROUP
-    if found.st_mode & forbidden:
+    forbidden = _OTHERS if status.st_uid == 0 and os.geteuid() != 0 else _OTHERS | _GROUP
+    if status.st_mode & forbidden:
         raise errors.SettingsError(
-            f"{path} {what} and may be read by others (mode {stat.S_IMODE(found.st_mode):04o}): chmod 600 {path}"
+            f"{path} {what} and may be read by others (mode {stat.S_IMODE(status.st_mode):04o}): chmod 600 {path}"
         )

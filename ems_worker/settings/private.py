@@ -1,4 +1,8 @@
-"""Files and directories that only their owner may read: made so, taken back from others, or refused."""
+"""Files and directories that only their owner may read.
+
+They are created with those permissions. Existing ones of this user have their permissions tightened; those of other
+users are refused.
+"""
 
 import errno
 import fnmatch
@@ -15,59 +19,60 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def directory(path: Path) -> Path:
-    """Makes a directory that only we can enter; one of ours that is wider is narrowed.
+    """Creates a directory that only this user can enter, or tightens the permissions of an existing one.
 
-    Raises errors.FileUnwritable for what can't be made, or belongs to somebody else.
+    Raises errors.FileUnwritable if the directory can't be created or belongs to another user.
     """
     try:
         _make(path)
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid():
-            found = path.stat()  # our own link: we chose where the directory is
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) and status.st_uid == os.geteuid():
+            status = path.stat()  # a link of this user's own is followed
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise errors.FileUnwritable(
-                f"{path} is not a directory of this user's: another may have made it; move it away, or name another"
+                f"{path} is not a directory of this user: another user may have created it. Move it away, or use "
+                "another directory"
             )
-        if found.st_mode & _OTHERS:
+        if status.st_mode & _OTHERS:
             path.chmod(0o700)
     except OSError as failed:
-        raise errors.FileUnwritable(f"the directory {path} can't be made: {failed.strerror}") from failed
+        raise errors.FileUnwritable(f"the directory {path} can't be created: {failed.strerror}") from failed
     return path
 
 
 def data_directory(path: Path, ours: Sequence[str]) -> None:
-    """Makes a directory for data that only we can enter.
+    """Creates a directory for data that only this user can enter.
 
-    One that exists is narrowed where it holds nothing but what the patterns `ours` match. In any other the modes of the
-    files in it have to do. Raises errors.FileUnwritable where it can't be made, and for a directory of ours in which
-    others could replace our files.
+    An existing directory has its permissions tightened if all its entries match the patterns `ours`. Any other is left
+    as it is; its files are protected by their own permissions. Raises errors.FileUnwritable if the directory can't be
+    created, or if it belongs to this user and others could replace files in it.
     """
     try:
         _make(path)
-        found = path.stat()
-        # Somebody else's directory (a mounted volume, /tmp) is not ours to change.
-        if found.st_uid != os.geteuid() or not found.st_mode & _OTHERS or found.st_mode & stat.S_ISVTX:
+        status = path.stat()
+        # Another user's directory (a mounted volume, /tmp) is not ours to change.
+        if status.st_uid != os.geteuid() or not status.st_mode & _OTHERS or status.st_mode & stat.S_ISVTX:
             return
-        if all(any(fnmatch.fnmatch(one.name, pattern) for pattern in ours) for one in path.iterdir()):
+        if all(any(fnmatch.fnmatch(entry.name, pattern) for pattern in ours) for entry in path.iterdir()):
             path.chmod(0o700)
-        elif found.st_mode & _OTHERS_WRITE:
+        elif status.st_mode & _OTHERS_WRITE:
             raise errors.FileUnwritable(
-                f"others may write to {path} (mode {stat.S_IMODE(found.st_mode):04o}): chmod go-w {path}, or name a "
+                f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):04o}): chmod go-w {path}, or use a "
                 "directory that holds nothing else"
             )
     except OSError as failed:
-        raise errors.FileUnwritable(f"the directory {path} can't be made: {failed.strerror}") from failed
+        raise errors.FileUnwritable(f"the directory {path} can't be created: {failed.strerror}") from failed
 
 
 def file(path: Path, flags: int = os.O_RDWR) -> int:
-    """A descriptor of this file, made where missing, that only its owner may read; one of ours is narrowed to that.
+    """Opens a file that only its owner may read, creating it if missing; returns its descriptor.
 
-    Raises OSError.
+    An existing file of this user has its permissions tightened. Raises OSError.
     """
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        found = os.fstat(descriptor)
-        if found.st_uid == os.geteuid() and found.st_mode & _OTHERS:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and status.st_mode & _OTHERS:
             os.fchmod(descriptor, 0o600)
     except BaseException:
         os.close(descriptor)
@@ -76,9 +81,9 @@ def file(path: Path, flags: int = os.O_RDWR) -> int:
 
 
 def database(path: Path) -> None:
-    """Makes a file for SQLite, as `file` does; its log and index, which SQLite makes like it, are narrowed too.
+    """Creates a database file like `file` does, and tightens the permissions of an existing write-ahead log and index.
 
-    Raises OSError.
+    SQLite creates those two with the permissions of the database file. Raises OSError.
     """
     os.close(file(path))
     for suffix in ("-wal", "-shm"):
@@ -87,36 +92,36 @@ def database(path: Path) -> None:
             os.close(file(beside))
 
 
-def own(path: Path) -> bool:
-    """Whether this is a directory that we made; False where there is none, or somebody else's.
+def is_own_directory(path: Path) -> bool:
+    """Whether this is a directory of this user.
 
-    Raises errors.SettingsError for one of ours that others can enter.
+    Raises errors.SettingsError if it is, but others can enter it.
     """
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return False
-    if found.st_mode & _OTHERS:
+    if status.st_mode & _OTHERS:
         raise errors.SettingsError(
-            f"{path} holds credentials and may be entered by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"{path} holds credentials and may be entered by others (mode {stat.S_IMODE(status.st_mode):04o}): "
             f"chmod 700 {path}"
         )
     return True
 
 
 def write(path: Path, content: bytes, *, prepare: Callable[[int], object] = os.fsync) -> int:
-    """Replaces a file as a whole by one that only we can read; its descriptor, for the caller to close.
+    """Replaces a file atomically by one that only this user can read; returns its descriptor for the caller to close.
 
-    `prepare` gets the descriptor before the file has its name. Raises errors.FileUnwritable.
+    `prepare` is called with the descriptor before the file gets its name. Raises errors.FileUnwritable.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with open(descriptor, "wb", closefd=False) as made:
-                made.write(content)
+            with open(descriptor, "wb", closefd=False) as stream:
+                stream.write(content)
             prepare(descriptor)
             fresh.replace(path)
         except BaseException:
@@ -129,36 +134,40 @@ def write(path: Path, content: bytes, *, prepare: Callable[[int], object] = os.f
 
 
 def read(path: Path) -> tuple[int, bytes]:
-    """A descriptor of a file that is ours alone, for the caller to close, and its content.
+    """The descriptor, for the caller to close, and the content of a file that only this user can read.
 
-    Raises FileNotFoundError, and errors.SettingsError for a file that somebody else made, may read, or put a link for.
+    Raises FileNotFoundError, and errors.SettingsError for a link, for a file of another user, and for one that others
+    may read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError as failed:
-        words = "it is a link" if failed.errno == errno.ELOOP else failed.strerror
-        raise errors.SettingsError(f"{path} can't be read: {words}") from failed
+        reason = "it is a link" if failed.errno == errno.ELOOP else failed.strerror
+        raise errors.SettingsError(f"{path} can't be read: {reason}") from failed
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise errors.SettingsError(
-                f"{path} holds credentials and is not this user's own file: it is not used; remove it"
+                f"{path} is ignored: it holds credentials but is not a file of this user; remove it"
             )
-        if found.st_mode & _OTHERS:
+        if status.st_mode & _OTHERS:
             raise errors.SettingsError(
-                f"{path} holds credentials and may be read by others (mode {stat.S_IMODE(found.st_mode):04o}): "
+                f"{path} holds credentials and may be read by others (mode {stat.S_IMODE(status.st_mode):04o}): "
                 f"chmod 600 {path}"
             )
-        return descriptor, os.read(descriptor, found.st_size)
+        return descriptor, os.read(descriptor, status.st_size)
     except BaseException:
         os.close(descriptor)
         raise
 
 
 def _make(path: Path) -> None:
-    """Path.mkdir gives its `mode` to the last directory only: with a wide umask, anybody could change its parents."""
+    """Creates a directory and its missing parents, all with mode 0700.
+
+    Path.mkdir applies `mode` only to the last directory: with a permissive umask, others could write to the parents.
+    """
     if path.is_dir():
         return
     if not path.parent.is_dir():

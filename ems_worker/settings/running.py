@@ -1,8 +1,9 @@
-"""Platforms of `ems up` on this machine, as the other programs of the same user find them.
+"""Announces a running platform of `ems up` to the other programs of its user, and finds it for them.
 
-Each has a file in a directory that only its user can enter, named by the port of its NATS server: address and
-credentials, as a context of the `nats` command. The platform holds a lock on it while it runs, so that the file that a
-killed one left behind is told from that of a running one: credentials go to no server that came after it.
+Each platform has a file, named by the port of its NATS server, in a directory that only its user can enter. It holds
+the address and the credentials, as a context of the `nats` command. The platform keeps a lock on the file while it
+runs. A file without a lock was left by a platform that was killed; it is ignored, so that its credentials are never
+sent to another server that now listens on that port.
 """
 
 import contextlib
@@ -17,19 +18,21 @@ from pathlib import Path
 
 from ems_worker import errors
 from ems_worker.settings import private
+from ems_worker.settings.model import DEFAULT_NATS_PORT
 from ems_worker.settings.ways import Access
 
 _NAME = "ems-worker"
-# The names under which a platform's NATS server is reached; `localhost` may be another server on ::1, so a platform is
-# always addressed by its number.
+# Addresses at which a platform is looked up. Connections always use 127.0.0.1: on ::1, `localhost` may be another
+# server.
 _HOSTS = ("127.0.0.1", "localhost")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Platform:
-    """A platform that runs: the way into its NATS, and its orchestrator.
+    """A running platform: address and credentials of its NATS server, and its orchestrator.
 
-    User and password, or (`ems up --secured`) files of an nkey and a CA, and the prefix of this user's inboxes.
+    The credentials are user and password. With `ems up --secured` they are the files of an nkey and a CA, and the
+    prefix of the user's inboxes.
     """
 
     path: Path
@@ -43,7 +46,7 @@ class Platform:
     inbox_prefix: str | None = None
 
     def context(self) -> bytes:
-        """As a context of the `nats` command, which ignores what it doesn't know."""
+        """The platform as a context of the `nats` command, which ignores unknown keys."""
         content = {"description": "ems up", **dataclasses.asdict(self)}
         del content["path"]
         content = {name: value for name, value in content.items() if value is not None}
@@ -51,42 +54,43 @@ class Platform:
 
 
 def directory(environ: Mapping[str, str]) -> Path:
-    """Where this user's platforms are announced; made where missing.
+    """The directory that announces the platforms of this user; created if missing.
 
-    Raises errors.FileUnwritable where there is no place that only this user can enter.
+    Raises errors.FileUnwritable if no directory can be created that only this user can enter.
     """
-    first, *others = _places(environ)
+    preferred, *others = _locations(environ)
     try:
-        return private.directory(first)
+        return private.directory(preferred)
     except errors.FileUnwritable:
-        for place in others:
+        for location in others:
             with contextlib.suppress(errors.FileUnwritable):
-                return private.directory(place)
+                return private.directory(location)
         raise
 
 
 @contextlib.contextmanager
 def announced(platform: Platform) -> Iterator[None]:
-    """The platform can be found for the time of the `with`. Raises errors.FileUnwritable."""
+    """Announces the platform for the duration of the `with` block. Raises errors.FileUnwritable."""
     descriptor = private.write(platform.path, platform.context(), prepare=_lock)
     try:
         yield
     finally:
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), platform.path.stat()):  # else the next platform is there
+            # Otherwise the file is that of the next platform.
+            if os.path.samestat(os.fstat(descriptor), platform.path.stat()):
                 platform.path.unlink()
         os.close(descriptor)
 
 
 def path_for(port: int, environ: Mapping[str, str]) -> Path:
-    """The file of the platform whose NATS server has this port. Raises errors.FileUnwritable."""
+    """The file for a platform whose NATS server has this port. Raises errors.FileUnwritable."""
     return directory(environ) / f"{port}.json"
 
 
 def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
-    """The platform that runs at this address, where the access has no credentials of its own.
+    """The platform that runs at this address; None if there is none, or if the access has credentials of its own.
 
-    Raises errors.SettingsError for a file that others than this user could have written or read.
+    Raises errors.SettingsError for a file that another user could have written or read.
     """
     own = (access.user, access.token, access.creds, access.nkey, access.ca, access.cert, access.key, access.tls_first)
     if os.name != "posix" or len(access.servers) != 1 or any(own):
@@ -95,16 +99,16 @@ def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
     parts = urllib.parse.urlsplit(server if "://" in server else f"nats://{server}")
     if parts.scheme not in ("nats", "tls") or parts.hostname not in _HOSTS or "@" in parts.netloc:
         return None
-    for place in _places(environ):
-        found = at(place / f"{parts.port or 4222}.json")
-        if found is not None and (parts.scheme == "nats" or found.url.startswith("tls://")):
-            return found
+    for location in _locations(environ):
+        platform = at(location / f"{parts.port or DEFAULT_NATS_PORT}.json")
+        if platform is not None and (parts.scheme == "nats" or platform.url.startswith("tls://")):
+            return platform
     return None
 
 
 def at(path: Path) -> Platform | None:
-    """The platform that holds this file; None where there is none. Raises errors.SettingsError as `find` does."""
-    if not private.own(path.parent):
+    """The running platform that this file announces; None if there is none. Raises errors.SettingsError like `find`."""
+    if not private.is_own_directory(path.parent):
         return None
     try:
         descriptor, content = private.read(path)
@@ -112,54 +116,54 @@ def at(path: Path) -> Platform | None:
         return None
     try:
         if _lock(descriptor, shared=True):
-            return None  # nobody holds it: its platform was killed
-        found = json.loads(content)
-        del found["description"]
-        if "nkey" in found:
-            found |= {"user": None, "password": None}
-        return Platform(path, **found)
+            return None  # not locked: its platform was killed
+        fields = json.loads(content)
+        del fields["description"]
+        if "nkey" in fields:
+            fields |= {"user": None, "password": None}
+        return Platform(path, **fields)
     except (ValueError, KeyError, TypeError) as failed:
-        raise errors.SettingsError(f"{path} is not what a platform writes there: remove it") from failed
+        raise errors.SettingsError(f"{path} was not written by a platform: remove it") from failed
     finally:
         os.close(descriptor)
 
 
 def joined(access: Access, environ: Mapping[str, str]) -> Access:
-    """The access with the address and credentials of the platform that it leads to, if it does and has none itself."""
-    found = find(access, environ)
-    if found is None:
+    """The access, completed by address and credentials of the platform at its address if `find` finds one."""
+    platform = find(access, environ)
+    if platform is None:
         return access
-    if found.nkey is not None:
-        # Neither needs to be read anew for the next platform here: no server learns the nkey, and none but ours has a
-        # certificate of this CA.
+    if platform.nkey is not None:
+        # These need not be reread when a new platform starts at this address: the nkey is never sent to a server, and
+        # only our server has a certificate of this CA.
         return dataclasses.replace(
             access,
-            servers=(found.url,),
-            nkey=Path(found.nkey),
-            ca=Path(found.ca) if found.ca is not None else None,
-            inbox_prefix=found.inbox_prefix,
+            servers=(platform.url,),
+            nkey=Path(platform.nkey),
+            ca=Path(platform.ca) if platform.ca is not None else None,
+            inbox_prefix=platform.inbox_prefix,
         )
     return dataclasses.replace(
-        access, servers=(found.url,), user=found.user, password=found.password, platform=found.path
+        access, servers=(platform.url,), user=platform.user, password=platform.password, platform=platform.path
     )
 
 
-def _places(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Where platforms may be announced, in the order of preference; the last is a place that others can write to."""
+def _locations(environ: Mapping[str, str]) -> Iterator[Path]:
+    """The directories that may announce platforms, in order of preference; other users can write to the last."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    # After su or sudo it may be somebody else's.
+    # After su or sudo it may belong to another user.
     with contextlib.suppress(OSError):
         if runtime.startswith("/") and Path(runtime).stat().st_uid == os.geteuid():
             yield Path(runtime, _NAME)
     state = environ.get("XDG_STATE_HOME") or (f"{environ['HOME']}/.local/state" if environ.get("HOME") else "")
     if state.startswith("/"):
-        # By host: home directories are shared between machines.
+        # One directory per host: machines may share home directories.
         yield Path(state, _NAME, socket.gethostname())
     yield Path(tempfile.gettempdir(), f"{_NAME}-{os.geteuid()}")
 
 
 def _lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Whether we have the lock now."""
+    """Tries to lock the file; whether that succeeded."""
     import fcntl
 
     try:

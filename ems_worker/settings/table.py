@@ -1,6 +1,5 @@
-"""The settings as documentation: what `ems-worker config`, `--help` and the operator's table show."""
+"""The settings as documentation: the source of `ems-worker config`, `--help` and the table in docs/operations.md."""
 
-import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +9,9 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Unit
 from pydantic.fields import FieldInfo
 
-from ems_worker.settings import model
+from ems_worker.settings import masking, model
 
 PREFIX = "EMS_"
-# What stands for a secret wherever it would be shown.
-SECRET = "***"  # noqa: S105  its opposite
 SECRETS = frozenset(
     name
     for name, field in model.Settings.model_fields.items()
@@ -24,7 +21,7 @@ SECRETS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """One setting; `default`, `unit` and `constraint` are texts, empty where there is none."""
+    """One setting. `default`, `unit` and `constraint` are empty where the setting has none."""
 
     name: str
     env: str
@@ -38,13 +35,13 @@ class Description:
 
 
 def describe() -> Iterator[Description]:
-    """All settings, in the order in which they are declared."""
+    """All settings, in the order of their declaration."""
     for name, field in model.Settings.model_fields.items():
         yield Description(
             name=name,
             env=variable(name),
             flag=flag(name),
-            default="the host's name" if field.default_factory is not None else shown(field.default),
+            default="the host's name" if field.default_factory is not None else masking.value(field.default),
             unit=next((str(item.unit) for item in field.metadata if isinstance(item, Unit)), ""),
             constraint=_constraint(field),
             description=field.description or "",
@@ -63,21 +60,8 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def shown(value: object) -> str:
-    """A value as people write it, with user names and passwords in URLs left out."""
-    if value is None:
-        return ""
-    if isinstance(value, pydantic.SecretStr):
-        return SECRET
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return ",".join(re.sub(r"^(\w+://)?.*@", r"\1***@", str(item)) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _constraint(field: FieldInfo) -> str:
-    """The bounds of a number, or the words to choose from."""
+    """The range of a number, or the choices of an enumeration."""
     if typing.get_origin(field.annotation) is Literal:
         return " | ".join(typing.get_args(field.annotation))
     inner = [item for part in typing.get_args(field.annotation) for item in getattr(part, "__metadata__", ())]

@@ -1,4 +1,4 @@
-"""gRPC targets, as https://grpc.github.io/grpc/core/md_doc_naming.html has them: which of them are on this machine."""
+"""Decides which gRPC targets are on this machine; https://grpc.github.io/grpc/core/md_doc_naming.html defines them."""
 
 import ipaddress
 import re
@@ -10,32 +10,32 @@ _HOST = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:@/,?#%\s]+)
 
 
 def is_local(target: str) -> bool:
-    """Whether it leads nowhere but to this machine, by its words alone: names aren't looked up.
+    """Whether every address of the target is on this machine. Decided from the text alone: names are not looked up.
 
-    All addresses of a list have to be. What isn't understood isn't, nor what others resolve (`xds:`, or a DNS server
-    that the target names).
+    A target that can't be parsed is not local, nor is one that something else resolves (`xds:`, or a DNS server that
+    the target names).
     """
     if target.startswith(("unix:", "unix-abstract:")):
         return True
     for scheme in _ADDRESSES:
         if target.startswith(scheme):
-            # gRPC decodes before it splits.
+            # gRPC decodes the target before it splits the list.
             addresses = urllib.parse.unquote(target.removeprefix(scheme)).removeprefix("///").split(",")
             return all(_is_loopback(address) for address in addresses)
     name = target.removeprefix("dns:").removeprefix("///") if target.startswith("dns:") else target
-    # gRPC asks DNS for what has no scheme that it knows.
+    # gRPC resolves a target without a known scheme by DNS.
     return _is_loopback(urllib.parse.unquote(name))
 
 
 def _is_loopback(address: str) -> bool:
-    found = _HOST.fullmatch(address)
-    if found is None:
+    match = _HOST.fullmatch(address)
+    if match is None:
         return False
-    return is_loopback((found["bracketed"] or found["plain"]).lower())
+    return is_loopback((match["bracketed"] or match["plain"]).lower())
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, without a port or brackets, is this one."""
+    """Whether a host, given without port or brackets, is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

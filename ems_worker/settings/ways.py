@@ -1,4 +1,4 @@
-"""The ways to NATS and to the orchestrator: addresses, who we are, and what protects them."""
+"""How to connect to NATS and to the orchestrator: addresses, credentials and TLS."""
 
 import dataclasses
 import urllib.parse
@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ems_worker import errors
-from ems_worker.settings import targets
+from ems_worker.settings import masking, targets
 
 _ENCRYPTED = ("tls", "wss")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Access:
-    """One way of proving who we are at most: user and password (or in the address), token, creds file, or nkey file.
+    """How to connect to NATS.
 
-    `cert` and `key` are our own certificate, `ca` whom we trust instead of the system's. Any of them, or one address
-    with `tls://`, demands TLS of all servers. `plaintext` allows to do without though the server isn't on this machine.
-    `platform` is the file of the platform of `ems up` that user and password are from: each connection reads it anew.
+    At most one kind of credentials is set: user and password (or in the address), a token, a creds file, or an nkey
+    file. `cert` and `key` are the client certificate; `ca` replaces the system's CA certificates. Any of these three,
+    or one address with `tls://`, requires TLS of every server. `plaintext` permits servers on other machines without
+    TLS.
+    `platform` is the file of the `ems up` platform that user and password come from; each new connection rereads it.
     """
 
     servers: tuple[str, ...]
@@ -36,26 +38,26 @@ class Access:
 
     @property
     def encrypted(self) -> bool:
-        """Whether TLS is demanded of every server."""
+        """Whether every server must use TLS."""
         files = (self.cert, self.key, self.ca)
         return self.tls_first or any(files) or any(_scheme(server) in _ENCRYPTED for server in self.servers)
 
     @property
     def where(self) -> str:
-        """The servers for messages, without what may be secret in their addresses."""
-        return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
+        """The servers as messages name them: credentials masked, `nats://` left out."""
+        return masking.urls(server.removeprefix("nats://") for server in self.servers)
 
     def check(self) -> None:
-        """Raises errors.SettingsError for what contradicts itself, and for plaintext that nobody allowed."""
-        ways = {
+        """Raises errors.SettingsError for contradicting credentials, and for plaintext that is not permitted."""
+        credentials = {
             "a user": self.user is not None,
             "a token": self.token is not None,
             "a creds file": self.creds is not None,
             "an nkey": self.nkey is not None,
         }
-        given = [name for name, there in ways.items() if there]
+        given = [name for name, is_set in credentials.items() if is_set]
         if len(given) > 1:
-            raise errors.SettingsError(f"NATS: {' and '.join(given)} are given; one of them is who we are")
+            raise errors.SettingsError(f"NATS: {' and '.join(given)} are given; give only one of them")
         if (self.user is None) != (self.password is None):
             raise errors.SettingsError(
                 "NATS: a user needs a password, and a password a user (nats_user, nats_password)"
@@ -66,19 +68,19 @@ class Access:
             )
         if self.encrypted or self.plaintext:
             return
-        open_ = [server for server in self.servers if not is_local(server) and _scheme(server) not in _ENCRYPTED]
-        if open_:
+        exposed = tuple(server for server in self.servers if not is_local(server))
+        if exposed:
             raise errors.SettingsError(
-                f"NATS at {dataclasses.replace(self, servers=tuple(open_)).where} would be reached without encryption. "
+                f"NATS at {dataclasses.replace(self, servers=exposed).where} would be reached without encryption. "
                 "Use tls://HOST:PORT (with EMS_NATS_CA for a CA of your own), or allow it: EMS_NATS_PLAINTEXT=true"
             )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Channel:
-    """How to reach the orchestrator: its gRPC target, and what protects the way.
+    """How to connect to the orchestrator.
 
-    Any of `ca`, `cert` and `key` asks for TLS. `token` is the file of a bearer token that every call carries.
+    Any of `ca`, `cert` and `key` implies TLS. `token` is a file with the bearer token that is sent with every call.
     """
 
     target: str
@@ -91,11 +93,11 @@ class Channel:
 
     @property
     def encrypted(self) -> bool:
-        """Whether it is reached by TLS."""
+        """Whether the connection uses TLS."""
         return self.tls or any((self.ca, self.cert, self.key))
 
     def check(self) -> None:
-        """Raises errors.SettingsError for what contradicts itself, and for plaintext that nobody allowed."""
+        """Raises errors.SettingsError for half a certificate, and for plaintext that is not permitted."""
         if (self.cert is None) != (self.key is None):
             raise errors.SettingsError(
                 "orchestrator: a certificate needs its key, and a key its certificate "
@@ -110,14 +112,14 @@ class Channel:
 
 
 def of(servers: "str | Sequence[str] | Access") -> Access:
-    """Addresses alone as an Access."""
+    """An Access, made from addresses where only those are given."""
     if isinstance(servers, Access):
         return servers
     return Access((servers,) if isinstance(servers, str) else tuple(servers))
 
 
 def is_local(server: str) -> bool:
-    """Whether a NATS URL, or `host:port`, is on this machine, by its words alone: names aren't looked up."""
+    """Whether a NATS URL or `host:port` is on this machine. Decided from the text alone: names are not looked up."""
     rest = server.partition("://")[2] if "://" in server else server
     return targets.is_loopback(urllib.parse.urlsplit(f"//{rest}").hostname or "")
 

@@ -1,6 +1,6 @@
-"""The one way from a program to a terminal: what others wrote is shown, and none of it is obeyed.
+"""The only code that prints to a terminal. Text from other people is displayed, never interpreted.
 
-A terminal obeys what it is sent: a description or an error of a stranger could change the clipboard, the window's
-title, or what the screen seems to say. `text` makes such words harmless, `streams` is where everything is printed,
-`drawing` is for tables and bars with colours of our own.
+A terminal executes the control sequences that it receives: a description or an error message could change the
+clipboard, the title of the window, or lines that are already on the screen. `text` replaces such characters, `streams`
+does all printing, and `drawing` draws tables and bars in our own colours.
 """

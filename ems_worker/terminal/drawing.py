@@ -1,4 +1,4 @@
-"""Tables, bars and labels in our own colours, with words of others in them."""
+"""Tables, bars and labels in our own colours, around text from other people."""
 
 import contextlib
 import sys
@@ -13,10 +13,10 @@ from ems_worker.terminal import streams, text
 
 
 class Console(rich.console.Console):
-    """One that cleans all text it draws; styles and the moves of a bar are its own.
+    """A rich console that cleans all text it draws; only its own styles and cursor movements reach the terminal.
 
-    `stream` is standard output or standard error. Nothing in the words is markup, and lines aren't broken where
-    `width` is None and the stream is no terminal.
+    `stream` is standard output or standard error. Text is never parsed as markup. Lines are not wrapped if `width` is
+    None and the stream is not a terminal.
     """
 
     def __init__(self, stream: TextIO, width: int | None = None) -> None:
@@ -26,22 +26,22 @@ class Console(rich.console.Console):
         self, renderable: rich.console.RenderableType, options: rich.console.ConsoleOptions | None = None
     ) -> Iterable[rich.segment.Segment]:
         for segment in super().render(renderable, options):
-            words, style, control = segment
-            yield segment if control else rich.segment.Segment(text.clean(words), style)
+            content, style, control = segment
+            yield segment if control else rich.segment.Segment(text.clean(content), style)
 
     def on_broken_pipe(self) -> None:
-        """Raises it again: how a command ends whose reader is gone is decided in one place, and not here."""
-        gone = sys.exception()
-        assert gone is not None
-        raise gone
+        """Raises the BrokenPipeError again, so that the command handles it like any other."""
+        error = sys.exception()
+        assert error is not None
+        raise error
 
 
 def show(stream: TextIO, *parts: str | tuple[str, str]) -> None:
-    """A line for people of words and of (word, style), as long as it is."""
+    """Prints a line of texts and (text, style) pairs, without wrapping it."""
     with contextlib.suppress(BrokenPipeError):
         Console(stream).print(rich.text.Text.assemble(*parts), soft_wrap=True)
 
 
 def emit(stream: TextIO, drawn: str) -> None:
-    """Writes a line that a Console has drawn: its words are clean, its styles ours."""
+    """Writes a line that a Console has drawn and therefore cleaned."""
     streams.trusted(stream).write(drawn + "\n")

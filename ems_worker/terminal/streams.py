@@ -1,8 +1,8 @@
 """Standard output and standard error: the only place that prints.
 
-Words for people are cleaned wherever they go, since a pipe often ends in a terminal too (`ems ls | head`). Data, as of
-`ems export`, is left as it is in a file or a pipe. And on a terminal both streams are guarded: whatever is written to
-them, by a library, a warning, a traceback or as bytes, is cleaned on its way.
+Messages for people are always cleaned, since a pipe often ends in a terminal too (`ems ls | head`). Data, such as that
+of `ems export`, is written unchanged to files and pipes. On a terminal both streams are guarded: everything that is
+written to them is cleaned, be it by a library, a warning, a traceback or as bytes.
 """
 
 import codecs
@@ -18,28 +18,28 @@ from ems_worker.terminal import text
 
 
 class Guarded(io.TextIOBase):
-    """A stream that cleans what goes to a terminal. `trusted` is the stream itself, for styles of our own."""
+    """A stream that cleans everything written to it. `trusted` is the stream behind it, for our own styles."""
 
     def __init__(self, trusted: TextIO) -> None:
         super().__init__()
         self.trusted = trusted
         if isinstance(trusted, io.TextIOWrapper):
-            # A terminal of an old encoding shows a question mark; it is no reason to fail.
+            # On a terminal with an old encoding, print a question mark rather than fail.
             trusted.reconfigure(errors="replace")
-        # What is written as bytes, and what asks for a stream of bytes, comes by the same way.
+        # Bytes take the same path as text.
         self.buffer = _Bytes(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute, io a property
-        return self.trusted.encoding or "utf-8"  # of what isn't on an operating system's stream there is none
+        return self.trusted.encoding or "utf-8"  # None for streams in memory
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]  # as above
         return self.trusted.errors
 
-    def write(self, words: str) -> int:
-        self.trusted.write(text.clean(words))
-        return len(words)
+    def write(self, content: str) -> int:
+        self.trusted.write(text.clean(content))
+        return len(content)
 
     def flush(self) -> None:
         self.trusted.flush()
@@ -54,11 +54,11 @@ class Guarded(io.TextIOBase):
         return True
 
     def close(self) -> None:
-        """The terminal is not ours to close."""
+        """Does nothing: the terminal stays open."""
 
 
 class _Bytes(io.RawIOBase):
-    """Bytes for a guarded stream: they are text in its encoding, or shown as what they aren't."""
+    """The byte stream of a guarded stream. It decodes to text, with replacement characters for invalid bytes."""
 
     def __init__(self, target: Guarded) -> None:
         super().__init__()
@@ -66,9 +66,9 @@ class _Bytes(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder(target.encoding)("replace")
 
     def write(self, data: Any) -> int:
-        given = bytes(data)
-        self._target.write(self._decoder.decode(given))
-        return len(given)
+        content = bytes(data)
+        self._target.write(self._decoder.decode(content))
+        return len(content)
 
     def flush(self) -> None:
         self._target.flush()
@@ -77,64 +77,64 @@ class _Bytes(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """As of the stream."""
+        """Does nothing: the terminal stays open."""
 
 
 def guard() -> None:
-    """From now on nothing gets to a terminal by standard output or standard error that `text.clean` would replace."""
+    """Guards standard output and standard error for the rest of the process where they lead to a terminal."""
     sys.stdout, sys.stderr = guarded(sys.stdout), guarded(sys.stderr)
 
 
 def guarded(stream: TextIO | Guarded) -> TextIO:
-    """The stream itself where it leads to no terminal: what is in a file or a pipe stays as it was written."""
+    """The stream with a guard if it leads to a terminal; otherwise the stream itself, which writes data unchanged."""
     if isinstance(stream, Guarded) or not stream.isatty():
         return cast("TextIO", stream)
     return always_guarded(stream)
 
 
 def always_guarded(stream: TextIO) -> TextIO:
-    """The stream with a guard whatever it leads to: for one that draws what it gets."""
+    """The stream with a guard wherever it leads, for output that is only ever read by people."""
     return cast("TextIO", Guarded(stream))
 
 
 def trusted(stream: TextIO | Guarded) -> TextIO:
-    """The stream behind the guard: for what was cleaned before it got styles of our own."""
+    """The stream behind the guard, for text that was cleaned before our own styles were added."""
     return stream.trusted if isinstance(stream, Guarded) else stream
 
 
-def say(words: str) -> None:
-    """A line for people, on standard error."""
+def say(message: str) -> None:
+    """Prints a message for people on standard error."""
     with contextlib.suppress(BrokenPipeError):
-        print(text.clean(words), file=sys.stderr, flush=True)  # noqa: T201 - the one place that speaks
+        print(text.clean(message), file=sys.stderr, flush=True)  # noqa: T201 - the only place that prints messages
 
 
-def out(words: str) -> None:
-    """A line for people, on standard output."""
-    print(text.clean(words), flush=True)  # noqa: T201 - the one place that prints
+def out(message: str) -> None:
+    """Prints a message for people on standard output."""
+    print(text.clean(message), flush=True)  # noqa: T201 - the only place that prints results
 
 
 def out_json(document: Mapping[str, Any]) -> None:
-    """One document as one line, at once: readers may be waiting for it."""
+    """Prints a document as one line of JSON and flushes it, since a reader may be waiting."""
     line = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     print(text.escaped(line), flush=True)  # noqa: T201 - as above
 
 
 def out_data(data: bytes) -> None:
-    """Bytes as they are, on standard output."""
+    """Writes bytes to standard output unchanged."""
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
 
 
 def reopen() -> None:
-    """Standard streams that were closed (`<&-`, `>&-`) are there again, and fail like a closed one when they are used.
+    """Replaces standard streams that were closed (`<&-`, `>&-`) by streams that fail when they are used.
 
-    Python has None in their place, and prints what is for stderr to stdout; the next file that is opened would get
-    their number.
+    Python sets closed standard streams to None and then prints messages for stderr to stdout. The next file to be
+    opened would also get the free descriptor.
     """
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), encoding="utf-8", closefd=False)
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
-        # Nobody could be told that nobody can be told.
+        # This one discards what is written: a failure could not be reported anywhere.
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)

@@ -1,4 +1,4 @@
-"""Text of others, made harmless: what is left can be seen, stays where it is put, and commands nothing. Pure."""
+"""Cleans text from other people: what remains is visible, stays in its place and controls nothing. Pure."""
 
 import functools
 import re
@@ -6,16 +6,16 @@ import unicodedata
 from typing import Final
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
-# Controls, formats (bidi controls, zero-width characters, tags), halves of surrogate pairs, line and paragraph
-# separators, private use and what Unicode hasn't assigned: each has no picture, or one that nobody can foresee.
-_WITHOUT_PICTURE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and marks by their category that are drawn as nothing, and so make two names look like one.
+# Controls, formats (bidi controls, zero-width characters, tags), surrogates, line and paragraph separators, private use
+# and unassigned characters: they have no glyph, or an unpredictable one.
+_WITHOUT_GLYPH: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# These count as letters and marks but are drawn as nothing, so that two different names would look equal.
 _INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 _MARKS: Final = frozenset({"Mn", "Me"})
-# Scripts need three or four on a letter; dozens cover the lines above and below.
-_MOST_MARKS: Final = 6
-# Persian and the scripts of India spell with them, emoji are joined by them. Between letters of Europe, whose blocks
-# come first, they are only invisible.
+# Writing systems need three or four marks on a letter; dozens would cover the lines above and below.
+_MAX_MARKS: Final = 6
+# Persian and the scripts of India need joiners for spelling, and emoji are joined by them. Between European letters,
+# whose blocks come first, joiners are only invisible.
 _JOINERS: Final = "\u200c\u200d"
 _FIRST_JOINED: Final = "\u0590"
 _JOINED: Final = ("L", "M", "So", "Sk")
@@ -23,53 +23,53 @@ _NOT_PLAIN: Final = re.compile(r"[^\n -~]")
 
 
 def clean(text: str) -> str:
-    """The text with a replacement character for each one that commands or deceives; its line ends stay."""
+    """The text with every control or deceptive character replaced. Line ends are kept."""
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return "".join(_seen(text))
+    return "".join(_cleaned(text))
 
 
 def line(text: str) -> str:
-    """The same in one line: for cells of tables, and wherever a line of somebody else's would pass for ours."""
+    """Like `clean`, but on one line: for table cells, and wherever a second line would look like one of ours."""
     return clean(text).replace("\n", REPLACEMENT)
 
 
 def escaped(json: str) -> str:
-    """A JSON text that says the same, with an escape for each character that `clean` would replace."""
+    """An equivalent JSON text, with an escape for every character that `clean` would replace."""
     return _NOT_PLAIN.sub(_escape, json)
 
 
-def _seen(text: str) -> list[str]:
-    seen: list[str] = []
+def _cleaned(text: str) -> list[str]:
+    cleaned: list[str] = []
     marks = 0
-    before = ""
+    previous = ""
     for character in text:
         marks = marks + 1 if _category(character) in _MARKS else 0
-        if character == "\n" or (character in _JOINERS and _joins(before)):
-            seen.append(character)
+        if character == "\n" or (character in _JOINERS and _can_be_joined(previous)):
+            cleaned.append(character)
         elif character == "\t":
-            seen.append(" ")
+            cleaned.append(" ")
         else:
-            seen.append(REPLACEMENT if marks > _MOST_MARKS or not _has_picture(character) else character)
-        before = character
-    return seen
+            cleaned.append(REPLACEMENT if marks > _MAX_MARKS or not _has_glyph(character) else character)
+        previous = character
+    return cleaned
 
 
-def _joins(before: str) -> bool:
-    return before >= _FIRST_JOINED and _category(before).startswith(_JOINED)
+def _can_be_joined(previous: str) -> bool:
+    return previous >= _FIRST_JOINED and _category(previous).startswith(_JOINED)
 
 
-def _escape(found: re.Match[str]) -> str:
-    character = found[0]
-    if _has_picture(character):
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if _has_glyph(character):
         return character
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 @functools.lru_cache(4096)
-def _has_picture(character: str) -> bool:
-    return _category(character) not in _WITHOUT_PICTURE and character not in _INVISIBLE
+def _has_glyph(character: str) -> bool:
+    return _category(character) not in _WITHOUT_GLYPH and character not in _INVISIBLE
 
 
 @functools.lru_cache(4096)

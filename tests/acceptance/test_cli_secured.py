@@ -103,4 +103,4 @@ def test_a_plan_runs_over_mutual_tls(platform: Platform) -> None:
         assert OF_ORCHESTRATOR not in log.read_text()
     absent = commands.run("ems", "ls", "--context", "none", env=platform.env)
     assert absent.code == exits.Exit.USAGE
-    assert "there: reef" in absent.err
+    assert "available: reef" in absent.err

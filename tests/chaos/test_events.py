@@ -38,7 +38,7 @@ def told(name: str, rng: random.Random) -> list[tuple[str, bytes]]:
     """All that there is to say of a run, some of it twice, in either encoding."""
     outcome = FAILURES.outcome(name)
     began = 1_760_000_000_000_000_000
-    run = model.Run(name, outcome.state, "", "", False, began, began + 1, outcome, oracle.MODEL_VERSION)
+    run = model.LocalRun(name, outcome.state, "", "", False, began, began + 1, outcome, oracle.MODEL_VERSION)
     said = [(events.STARTED, orjson.dumps({"simulation_id": name})), _bytes(events.started(run))]
     said += [_bytes(events.ended(run)), _bytes(events.ended(run))]
     if name.startswith("late-"):

@@ -47,6 +47,6 @@ async def test_a_broken_start_shows_the_servers_own_words(tmp_path: Path) -> Non
     """A store directory that can't be used fails the start with the log's last lines, and leaves no process."""
     (tmp_path / "jetstream").write_text("a file where the store's directory should be")
     server = nats_server.NatsServer(tmp_path)
-    with pytest.raises(process.PlatformFailed, match=r"did not get ready(.|\n)*not a directory"):
+    with pytest.raises(process.PlatformFailed, match=r"did not become ready(.|\n)*not a directory"):
         await server.start()
     assert not server.running

@@ -90,7 +90,7 @@ async def test_a_port_without_protection_is_refused(tmp_path: Path) -> None:
     for flags in ((), tls):
         async with program(tmp_path, local_port(), *flags) as refused:
             assert await refused.wait(timeout=20) == 2
-            for words in ("everybody who can connect", "unix:PATH", "--token-file", "--tls-client-ca", "--insecure"):
+            for words in ("everyone who can connect", "unix:PATH", "--token-file", "--tls-client-ca", "--insecure"):
                 assert words in refused.last_words()
     async with serving(tmp_path, local_port(), "--insecure") as one:
         assert "orchestrator.open" in one.log.read_text()
@@ -155,7 +155,7 @@ async def test_a_socket_is_for_its_user_only(tmp_path: Path, short: Path) -> Non
             except PermissionError:
                 print('"kept out"')
             """
-            assert another_user.runs(code, str(socket)) == "kept out"
+            assert another_user.run(code, str(socket)) == "kept out"
 
 
 async def test_a_socket_that_a_crash_left_is_replaced(tmp_path: Path, short: Path) -> None:

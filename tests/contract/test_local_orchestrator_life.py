@@ -250,7 +250,7 @@ async def test_two_wrappers_start_one_simulation(tmp_path: Path) -> None:
         rival.launch(simulation.Command.parse(local_orchestrator.SHELL), order)
     for rival in rivals:
         await rival.ended()
-        assert rival.outcome().metrics == {"population": 12.0}
+        assert rival.end().metrics == {"population": 12.0}
     assert starts(tmp_path) == ["raced"]
 
 

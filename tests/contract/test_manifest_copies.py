@@ -74,5 +74,5 @@ async def test_a_place_where_nothing_can_be_made_is_not_restored_to(database: Pa
     """A file where the data directory should be."""
     await copies.take(database, tmp_path / "copy.db")
     (tmp_path / "file").touch()
-    with pytest.raises(errors.FileUnwritable, match=r"file can't be made: File exists"):
+    with pytest.raises(errors.FileUnwritable, match=r"file can't be created: File exists"):
         await copies.restore(tmp_path / "file" / "manifest.db", tmp_path / "copy.db", AT)

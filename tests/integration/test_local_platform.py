@@ -106,12 +106,12 @@ async def test_two_that_start_at_once_share_nothing(swept: Path) -> None:
     """The usual ports go to one of two platforms, the other takes ports of its own: a plan for it runs there."""
     for name in ("a", "b"):
         (swept / name).mkdir()
-    usual = (ports.free_port(), ports.free_port())
-    here, there = await asyncio.gather(up(swept / "a", usual=usual), up(swept / "b", usual=usual))
+    preferred = (ports.free_port(), ports.free_port())
+    here, there = await asyncio.gather(up(swept / "a", preferred=preferred), up(swept / "b", preferred=preferred))
     try:
         theirs = {name: (here.addresses[name], there.addresses[name]) for name in here.addresses}
         assert all(one != other for one, other in theirs.values()), theirs
-        assert sum(str(usual[0]) in one.addresses["nats_url"] for one in (here, there)) == 1
+        assert sum(str(preferred[0]) in one.addresses["nats_url"] for one in (here, there)) == 1
         async with client.EmsClient(there.addresses["nats_url"]) as ems:
             await ems.publish(plan())
             async with asyncio.timeout(60):
@@ -140,7 +140,7 @@ async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
     (swept / "data").write_text("a file")
     (swept / "other" / "lock").mkdir(parents=True)
     for name, words in (
-        ("data", r"the directory .*/data can't be made: File exists"),
+        ("data", r"the directory .*/data can't be created: File exists"),
         ("other", "other can't be writ"),
     ):
         with pytest.raises(process.PlatformFailed, match=words) as refused:
@@ -152,7 +152,7 @@ async def test_a_directory_that_cannot_be_is_told(swept: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("no-such-simulator {config}", "there is no program 'no-such-simulator'"),
+        ("no-such-simulator {config}", "there is no executable program 'no-such-simulator'"),
         ("sh 'open", "No closing quotation"),
         ("", "it is empty"),
         ("sh {confg} ${seed}", r"there is no \{confg\}; did you mean \{config\}\?"),

@@ -106,7 +106,7 @@ async def test_another_user_gets_nowhere(street: Path) -> None:
             "socket": here.addresses["orchestrator"].removeprefix("unix:"),
             "port": int(here.addresses["nats_url"].rpartition(":")[2]),
         }
-        found = another_user.runs(BREAK_IN, given)
+        found = another_user.run(BREAK_IN, given)
         assert found["came"] == {}
         assert "Authorization Violation" in found["broker"]
     await here.program.stop(grace=30)
@@ -240,10 +240,10 @@ async def test_the_orchestrator_has_a_socket_wherever_the_data_is(street: Path, 
 
 async def test_a_directory_of_another_user_is_refused(street: Path) -> None:
     """Theirs would be what we trust: the broker's configuration, the runs."""
-    another_user.needs_root()
+    another_user.require_root()
     (street / "data" / "orchestrator").mkdir(parents=True)
     os.chown(street / "data" / "orchestrator", another_user.NOBODY, another_user.NOBODY)
-    with pytest.raises(errors.FileUnwritable, match="another may have made it") as refused:
+    with pytest.raises(errors.FileUnwritable, match="another user may have created it") as refused:
         async with platforms.Platform(platforms.Options(street / "data"), print):
             pass
     assert exits.of(refused.value) is exits.Exit.USAGE

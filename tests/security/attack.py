@@ -240,7 +240,7 @@ async def other_users(directory: Path) -> str:
         return "not tried: only root can take another user's part"
     up = await local_platform.up(directory)
     try:
-        found = another_user.runs(
+        found = another_user.run(
             """
             came_in, could_read = [], []
             for port in given["ports"]:

@@ -1,4 +1,4 @@
-"""What another user of this machine can do. Only root can take another's part."""
+"""Runs code as another user of this machine, which only root can do."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 NOBODY = 65534
-# Everything is imported before: another user may not be able to read this Python.
+# Modules are imported before the user is changed, since the other user may not be able to read this Python.
 _PRELUDE = f"""
 import json, os, pathlib, socket, sys
 "".encode("idna")
@@ -19,15 +19,15 @@ given = json.loads(sys.stdin.read())
 """
 
 
-def needs_root() -> None:
-    """Skips a test that can't be done otherwise; what it shows is then shown by modes only."""
+def require_root() -> None:
+    """Skips a test that needs another user. Without root only the permissions of files are checked, by other tests."""
     if os.geteuid() != 0:
-        pytest.skip("only root can take another user's part")
+        pytest.skip("only root can run code as another user")
 
 
-def runs(code: str, given: Any) -> Any:
-    """Runs Python as nobody, with `given`; it prints JSON."""
-    needs_root()
+def run(code: str, given: Any) -> Any:
+    """Runs Python code as nobody and returns the JSON that it prints; the code has the variable `given`."""
+    require_root()
     command = [sys.executable, "-c", _PRELUDE + textwrap.dedent(code)]
     ended = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""What strangers write to have a terminal do something, and how to see that it would."""
+"""Text that makes a terminal do something, and functions that detect it."""
 
 import re
 import unicodedata
@@ -16,27 +16,27 @@ LINES = "a\u2028b\u2029c\x0bd\x0ce\x85f"
 ALL = " ".join((CLIPBOARD, TITLE, LINK, COLOR, SCREEN, OVERWRITE, EIGHT_BIT, BIDI, INVISIBLE, LINES, "\x7f"))
 WITNESS = "ZXZpbA=="
 
-# What rich draws with: styles in sixteen colours or by number, and for a bar moves of the cursor.
+# The sequences that rich draws with: styles in sixteen colours or by number, and cursor movements for a bar.
 _OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K")
 
 
-def found(shown: str) -> list[str]:
-    """The characters in it that no terminal should get, but for line ends."""
+def dangerous_characters(shown: str) -> list[str]:
+    """The characters that should not reach a terminal. Line ends may."""
     return [
-        one
-        for one in shown
-        if one != "\n"
+        character
+        for character in shown
+        if character != "\n"
         and (
-            unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")
-            or (unicodedata.category(one) == "Cf" and one not in "\u200c\u200d")
+            unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+            or (unicodedata.category(character) == "Cf" and character not in "\u200c\u200d")
         )
     ]
 
 
 def without_ours(shown: str) -> str:
-    """What is left of a terminal's bytes without our own styles and moves.
+    """The output of a terminal without our own styles and cursor movements.
 
-    A bar goes back to where its line begins by a carriage return: before an escape, or there already.
+    A bar returns to the beginning of its line by a carriage return: at the beginning already, or before an escape.
     """
     assert COLOR.removesuffix("red") not in shown
     return _OURS.sub("", re.sub(r"(?<=\n)\r|\r(?=\x1b\[)", "", shown))

@@ -1,4 +1,4 @@
-"""`ems up` as a process of the tests, and a small plan for it."""
+"""Runs `ems up` as a process, and provides a small plan for it."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ems_worker.local import ports
 from tests.support import servers, wait
 
 BASE = (servers.ROOT / "examples" / "reef_base.yaml").read_text()
@@ -15,7 +16,7 @@ BASE = (servers.ROOT / "examples" / "reef_base.yaml").read_text()
 
 @dataclasses.dataclass
 class Up:
-    """`ems up` as a process, ready."""
+    """A process of `ems up` that is ready."""
 
     program: servers.Program
     addresses: dict[str, str]
@@ -24,42 +25,40 @@ class Up:
 async def up(
     directory: Path,
     *,
-    usual: tuple[int, int] | None = None,
+    preferred: tuple[int, int] | None = None,
     before: str = "",
     env: dict[str, str] | None = None,
     **options: Any,
 ) -> Up:
-    """Starts a platform below this directory, as `ems up --json` does; ports of its own choice, or `usual` ones.
+    """Starts a platform below this directory, as `ems up --json` does.
 
-    `before` is run in its process first.
+    It prefers the NATS and HTTP port in `preferred`, or free ports: the default ports may be in use on this machine.
+    `before` is Python code that its process executes first.
     """
-    choice = (  # tests run beside what else this machine runs
-        "ports.prefer = lambda port: ports.free_port()\n"
-        if usual is None
-        else f"up._NATS_PORT, up._HTTP_PORT = {usual!r}\n"
-    )
-    call = {"data_dir": str(directory / "data"), "json_output": True, "nats_port": None} | options
+    nats_port, http_port = preferred or (ports.free_port(), ports.free_port())
+    call = {"data_dir": str(directory / "data"), "json_output": True} | options
     code = (
-        "import os, pathlib, sys; from ems_worker.local import platform, ports, up\n"
-        f"{choice}{before}\n"
+        "import os, pathlib, sys; from ems_worker.local import platform, up\n"
+        f"{before}\n"
         f"given = {call!r}\n"
         "given['data_dir'] = pathlib.Path(given['data_dir'])\n"
-        "sys.exit(up.run(**given))"
+        f"preferred = up.PreferredPorts(nats={nats_port}, http={http_port})\n"
+        "sys.exit(up.run(**given, preferred=preferred))"
     )
     program = servers.Program("up", [sys.executable, "-c", code], log=directory / "up.log", env=env)
-    said = program.log.stat().st_size if program.log.exists() else 0
+    earlier_bytes = program.log.stat().st_size if program.log.exists() else 0
     program.start()
 
     def ready() -> dict[str, str]:
         assert program.running, program.last_words()
-        lines = [line for line in program.log.read_text()[said:].splitlines() if line.startswith("{")]
+        lines = [line for line in program.log.read_text()[earlier_bytes:].splitlines() if line.startswith("{")]
         return json.loads(lines[0]) if lines else {}
 
     return Up(program, await wait.until(ready, timeout=40, what="the platform to be ready"))
 
 
 def plan(**more: Any) -> bytes:
-    """A small plan over the reef, as JSON."""
+    """A small plan for the reef model, as JSON."""
     base = yaml.safe_load(BASE.replace("max_ticks: 700", "max_ticks: 20"))
     axis = {"simulation_layer.environment.water_temperature": [26.0, 30.0]}
     document = {"experiment_id": "small", "base_config": base, "parameter_space": axis, **more}

@@ -54,12 +54,12 @@ class Failures:
         split = (text.partition(":") for text in texts)
         return cls(tuple((pattern, model.ErrorKind(kind or "simulation")) for pattern, _, kind in split))
 
-    def outcome(self, simulation_id: str) -> model.Outcome:
+    def outcome(self, simulation_id: str) -> model.RunEnd:
         """How a run of this id ends."""
         for pattern, kind in self.rules:
             if fnmatch.fnmatchcase(simulation_id, pattern):
-                return model.Outcome(kind, message=f"fails by --fail {pattern}")
-        return model.Outcome(metrics=metrics(simulation_id))
+                return model.RunEnd(kind, message=f"fails by --fail {pattern}")
+        return model.RunEnd(metrics=metrics(simulation_id))
 
 
 class Log:
@@ -96,7 +96,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._hung: list[str] = options.hang
         self._answer_after: float = options.answer_after
         self._start_calls = 0
-        self._runs: dict[str, model.Run] = {}
+        self._runs: dict[str, model.LocalRun] = {}
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         if options.log is not None:
@@ -111,8 +111,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             self._take_on(simulation_id)
 
     def _know(self, name: str, sha: str) -> None:
-        running, now, unknown = model.State.RUNNING, time.time_ns(), model.Outcome()
-        self._runs[name] = model.Run(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
+        running, now, unknown = model.State.RUNNING, time.time_ns(), model.RunEnd()
+        self._runs[name] = model.LocalRun(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
     def _take_on(self, simulation_id: str) -> None:
         if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._held):
@@ -122,11 +122,11 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         else:
             self._end(simulation_id)
 
-    def _end(self, simulation_id: str, outcome: model.Outcome | None = None) -> None:
+    def _end(self, simulation_id: str, outcome: model.RunEnd | None = None) -> None:
         run = self._runs[simulation_id]
         if not run.finished_ns:
             outcome = outcome or self._failures.outcome(simulation_id)
-            run = dataclasses.replace(run, state=outcome.state, outcome=outcome, finished_ns=time.time_ns())
+            run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
             self.ends.put_nowait(events.ended(run))
 

@@ -1,4 +1,4 @@
-"""What exit codes and outputs mean: the simulator protocol as a pure function."""
+"""The simulator protocol as a pure function: how exit codes and output are interpreted."""
 
 import json
 import math
@@ -19,37 +19,37 @@ JSON = st.recursive(
 )
 
 
-def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None, stderr: bytes = b"") -> model.Outcome:
-    """The outcome of a simulation that ended so."""
+def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None, stderr: bytes = b"") -> model.RunEnd:
+    """How a simulation with this exit code and output ended."""
     return result.judge(exit_code, stdout, file, stderr, OUTPUT)
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.floats() | st.integers(-(2**60), 2**60) | st.none(), max_size=5))
-def test_finite_metrics_arrive_and_others_are_left_out(metrics: dict[str, float | None]) -> None:
-    """Every finite number arrives as the double it is; null, NaN and infinities don't."""
-    outcome = judge(stdout=json.dumps({"metrics": metrics}).encode())
-    assert outcome.error_kind is None
-    assert outcome.metrics == {
+def test_finite_metrics_are_kept_and_others_omitted(metrics: dict[str, float | None]) -> None:
+    """Every finite number is kept as the nearest double; null, NaN and infinities are omitted."""
+    end = judge(stdout=json.dumps({"metrics": metrics}).encode())
+    assert end.error_kind is None
+    assert end.metrics == {
         name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
     }
 
 
 @settings(deadline=None)
 @given(JSON, JSON)
-def test_any_result_is_used_or_refused_with_words(metrics: Any, artifacts: Any) -> None:
-    """Whatever a simulation writes, the outcome is completed, or failed with what is wrong; never an exception."""
-    outcome = judge(file=json.dumps({"metrics": metrics, "artifacts": artifacts}).encode())
-    assert (outcome.error_kind is None) == (outcome.message == "")
+def test_any_result_completes_the_run_or_fails_it_with_a_reason(metrics: Any, artifacts: Any) -> None:
+    """Whatever JSON a simulation writes, the run completes, or fails with a message; no exception is raised."""
+    end = judge(file=json.dumps({"metrics": metrics, "artifacts": artifacts}).encode())
+    assert (end.error_kind is None) == (end.message == "")
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_any_output_is_no_exception(garbage: bytes) -> None:
-    """Bytes of any kind on stdout are logs to skip, as a file they are a failure at worst."""
+def test_arbitrary_bytes_raise_no_exception(garbage: bytes) -> None:
+    """On stdout and stderr they are log lines; as the result file they fail the run unless they happen to be valid."""
     assert judge(stdout=garbage).error_kind is None
     assert judge(1, stderr=garbage).error_kind is model.ErrorKind.SIMULATION
-    judge(file=garbage)
+    assert judge(file=garbage).error_kind in (None, model.ErrorKind.SIMULATION)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_any_output_is_no_exception(garbage: bytes) -> None:
         (b"", {}),
     ],
 )
-def test_the_last_result_line_counts(stdout: bytes, expected: dict[str, float]) -> None:
-    """The last line that is an object with metrics or artifacts is the result; logs around it don't matter."""
-    assert judge(stdout=stdout) == model.Outcome(metrics=expected)
+def test_the_last_result_line_is_the_result(stdout: bytes, expected: dict[str, float]) -> None:
+    """The result is the last line that is an object with metrics or artifacts, whatever log lines surround it."""
+    assert judge(stdout=stdout) == model.RunEnd(metrics=expected)
 
 
 @pytest.mark.parametrize(
-    ("file", "words"),
+    ("file", "message"),
     [
         (b"{", "result.json is not JSON"),
         (b"\xff", "result.json is not JSON"),
@@ -84,15 +84,15 @@ def test_the_last_result_line_counts(stdout: bytes, expected: dict[str, float]) 
         (rb'{"artifacts": {"a": "s3://\udfff"}}', "is not Unicode text"),
     ],
 )
-def test_an_unusable_result_fails_the_run_and_says_why(file: bytes, words: str) -> None:
-    """A run whose result can't be used has failed, though it exited with 0."""
-    outcome = judge(file=file)
-    assert outcome.error_kind is model.ErrorKind.SIMULATION
-    assert words in outcome.message
+def test_an_unusable_result_fails_the_run_with_the_reason(file: bytes, message: str) -> None:
+    """A run with an unusable result has failed, although its exit code is 0."""
+    end = judge(file=file)
+    assert end.error_kind is model.ErrorKind.SIMULATION
+    assert message in end.message
 
 
-def test_artifacts_are_uris() -> None:
-    """What has a scheme stays; paths become file URIs, relative ones from the output directory."""
+def test_artifacts_become_uris() -> None:
+    """URIs are unchanged; paths become file URIs, and relative paths start at the output directory."""
     artifacts = {"a": "s3://b/k", "b": "x y.csv", "c": "/abs/z", "d": "sub/é"}
     assert judge(stdout=json.dumps({"artifacts": artifacts}).encode()).artifacts == {
         "a": "s3://b/k",
@@ -116,30 +116,30 @@ def test_artifacts_are_uris() -> None:
         (143, model.ErrorKind.INFRASTRUCTURE, None),
     ],
 )
-def test_an_exit_code_has_its_kind(code: int, kind: model.ErrorKind, retryable: bool | None) -> None:
-    """Each exit code leads to the kind that the documentation names, always with a message."""
-    for stderr in (b"", b"words\n"):
-        outcome = judge(code, stderr=stderr)
-        assert (outcome.error_kind, outcome.retryable, outcome.state) == (kind, retryable, model.State.FAILED)
-        assert outcome.message
+def test_an_exit_code_determines_the_error_kind(code: int, kind: model.ErrorKind, retryable: bool | None) -> None:
+    """Each exit code has the error kind that the documentation names, and the message is never empty."""
+    for stderr in (b"", b"a reason\n"):
+        end = judge(code, stderr=stderr)
+        assert (end.error_kind, end.retryable, end.state) == (kind, retryable, model.State.FAILED)
+        assert end.message
 
 
-def test_the_message_is_the_end_of_what_was_said() -> None:
-    """Of a long complaint the last ten lines are told, within two thousand characters."""
-    outcome = judge(1, stderr="\n".join(f"line {number}" for number in range(100)).encode())
-    assert outcome.message.splitlines() == [f"line {number}" for number in range(90, 100)]
+def test_the_message_is_the_end_of_stderr() -> None:
+    """It has the last ten lines, and at most two thousand characters."""
+    end = judge(1, stderr="\n".join(f"line {number}" for number in range(100)).encode())
+    assert end.message.splitlines() == [f"line {number}" for number in range(90, 100)]
     assert len(judge(1, stderr=b"x" * 10_000).message) == 2000
 
 
-def test_placeholders_are_filled_and_other_braces_stay() -> None:
-    """Only the four names are placeholders; a command line may have braces of its own."""
+def test_placeholders_are_replaced_and_other_braces_kept() -> None:
+    """Only four names are placeholders; all other braces belong to the command line of the simulator."""
     command = simulation.Command.parse("""sim -c {config} 's={seed}' '{"json": 1}' {other}""")
     values = {"config": "/a b/c.yaml", "seed": "7"}
     assert command.filled(values) == ["sim", "-c", "/a b/c.yaml", "s=7", '{"json": 1}', "{other}"]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "sh 'open"])
-def test_an_unusable_command_line_is_refused(text: str) -> None:
-    """An empty command line, or one with an open quote, is an error at the start, not at the first run."""
+def test_an_unusable_command_line_is_refused_at_once(text: str) -> None:
+    """An empty command line and one with an open quote are refused before any run starts."""
     with pytest.raises(ValueError, match=r"empty|No closing quotation"):
         simulation.Command.parse(text)

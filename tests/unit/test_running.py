@@ -1,4 +1,4 @@
-"""A platform of `ems up` is found by the other programs of its user, and by nobody and nothing else."""
+"""The other programs of a user find that user's running platform of `ems up`, and no other program does."""
 
 import json
 import os
@@ -19,22 +19,24 @@ PASSWORD = "a-secret-word"
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """The environment of a user."""
+    """The environment variables of a user with a runtime directory and a home."""
     (tmp_path / "run").mkdir(0o700)
     return {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path / "home")}
 
 
 @pytest.fixture
 def platform(environ: dict[str, str]) -> Iterator[running.Platform]:
-    """One that runs."""
-    one = running.Platform(running.path_for(14222, environ), URL, "ems", PASSWORD, "unix:/run/x.sock")
-    with running.announced(one):
-        yield one
+    """A running platform."""
+    announced = running.Platform(running.path_for(14222, environ), URL, "ems", PASSWORD, "unix:/run/x.sock")
+    with running.announced(announced):
+        yield announced
 
 
 @pytest.mark.parametrize("server", [URL, "127.0.0.1:14222", "nats://localhost:14222"])
-def test_its_address_leads_to_its_credentials(environ: dict[str, str], platform: running.Platform, server: str) -> None:
-    """For the commands and for the worker, which says where they are from and shows no secret."""
+def test_the_address_of_a_platform_leads_to_its_credentials(
+    environ: dict[str, str], platform: running.Platform, server: str
+) -> None:
+    """Commands and the worker take the credentials of the platform, report their origin and mask the password."""
     access = settings.access({"server": server}, environ)
     assert (access.servers, access.user, access.password) == ((URL,), "ems", PASSWORD)
     assert PASSWORD not in repr(access)
@@ -47,9 +49,9 @@ def test_its_address_leads_to_its_credentials(environ: dict[str, str], platform:
 
 
 @pytest.mark.parametrize("server", [URL, "tls://127.0.0.1:14222", "tls://localhost:14222"])
-def test_a_secured_one_leads_to_its_nkey_and_ca(environ: dict[str, str], server: str) -> None:
-    """With the inbox prefix of its user; there is no password, and the address demands TLS."""
-    one = running.Platform(
+def test_the_address_of_a_secured_platform_leads_to_its_nkey_and_ca(environ: dict[str, str], server: str) -> None:
+    """A secured platform has no password: programs get its nkey, its CA and an inbox prefix, and must use TLS."""
+    secured = running.Platform(
         running.path_for(14222, environ),
         "tls://127.0.0.1:14222",
         None,
@@ -59,16 +61,16 @@ def test_a_secured_one_leads_to_its_nkey_and_ca(environ: dict[str, str], server:
         ca="/run/ca.pem",
         inbox_prefix="_INBOX_operator",
     )
-    with running.announced(one):
+    with running.announced(secured):
         access = settings.access({"server": server}, environ)
         loaded, origins = settings.load({"server": server}, environ)
-        by_context = settings.access({"context": str(one.path)}, {})
-    for found in (access, loaded.access, by_context):
-        assert (found.servers, found.user, found.password) == (("tls://127.0.0.1:14222",), None, None)
-        assert (found.nkey, found.ca) == (Path("/run/user.nk"), Path("/run/ca.pem"))
-        assert found.inbox_prefix == "_INBOX_operator"
-        assert found.encrypted
-    from_it = {name for name, origin in origins.items() if origin == f"running platform {one.path}"}
+        by_context = settings.access({"context": str(secured.path)}, {})
+    for each in (access, loaded.access, by_context):
+        assert (each.servers, each.user, each.password) == (("tls://127.0.0.1:14222",), None, None)
+        assert (each.nkey, each.ca) == (Path("/run/user.nk"), Path("/run/ca.pem"))
+        assert each.inbox_prefix == "_INBOX_operator"
+        assert each.encrypted
+    from_it = {name for name, origin in origins.items() if origin == f"running platform {secured.path}"}
     assert {"server", "nats_nkey", "nats_ca", "nats_inbox_prefix"} <= from_it
 
 
@@ -83,18 +85,18 @@ def test_a_secured_one_leads_to_its_nkey_and_ca(environ: dict[str, str], server:
         f"{URL},{URL}",
     ],
 )
-def test_no_other_server_gets_them(environ: dict[str, str], platform: running.Platform, server: str) -> None:
-    """Another port or host, TLS, an address with a user, or several servers."""
+def test_no_other_server_gets_the_credentials(environ: dict[str, str], platform: running.Platform, server: str) -> None:
+    """Another port or host, TLS to a plain platform, an address with a user, and several servers get none."""
     environ |= {"EMS_NATS_PLAINTEXT": "true"}
     access = settings.access({"server": server}, environ)
     assert (access.user, access.password) == (None, None)
     assert settings.load({"server": server}, environ)[0].nats_user is None
 
 
-def test_what_the_user_chose_stands_before_them(
+def test_explicit_settings_take_precedence_over_the_platform(
     environ: dict[str, str], platform: running.Platform, tmp_path: Path
 ) -> None:
-    """Credentials of his own, by a variable or a context; an orchestrator of his own."""
+    """Credentials from a variable or a context, and an explicit orchestrator, replace those of the platform."""
     for given in ({"EMS_NATS_TOKEN": "t"}, {"NATS_USER": "u", "NATS_PASSWORD": "p"}, {"NATS_CREDS": "c"}):
         assert settings.access({"server": URL}, environ | given).password != PASSWORD
         assert settings.load({"server": URL}, environ | given)[0].access.password != PASSWORD
@@ -104,14 +106,16 @@ def test_what_the_user_chose_stands_before_them(
     assert settings.load({"server": URL, "orchestrator": "127.0.0.1:1"}, environ)[0].orchestrator == "127.0.0.1:1"
 
 
-def test_its_file_is_a_context_of_the_nats_command(environ: dict[str, str], platform: running.Platform) -> None:
-    """By its path, for us as for that command."""
+def test_the_file_of_a_platform_is_a_context_of_the_nats_command(
+    environ: dict[str, str], platform: running.Platform
+) -> None:
+    """Given as a context by its path, the file leads to the platform."""
     access = settings.access({"context": str(platform.path)}, {})
     assert (access.servers, access.user, access.password) == ((URL,), "ems", PASSWORD)
 
 
-def test_it_is_announced_while_it_runs(environ: dict[str, str], platform: running.Platform) -> None:
-    """In a file of 0600 in a directory of 0700, whose lock tells it from what a killed platform left."""
+def test_a_file_without_a_lock_is_ignored(environ: dict[str, str], platform: running.Platform) -> None:
+    """Files are private, and only a locked file counts: a platform that was killed leaves one without a lock."""
     assert stat.S_IMODE(platform.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(platform.path.parent.stat().st_mode) == 0o700
     left = platform.path.with_name("14223.json")
@@ -121,17 +125,19 @@ def test_it_is_announced_while_it_runs(environ: dict[str, str], platform: runnin
     assert settings.access({"server": URL}, environ).user == "ems"
 
 
-def test_after_its_end_nothing_is_found(environ: dict[str, str]) -> None:
-    """Its file is gone."""
-    one = running.Platform(running.path_for(14222, environ), URL, "ems", PASSWORD, "unix:/run/x.sock")
-    with running.announced(one):
+def test_a_platform_that_has_ended_is_not_found(environ: dict[str, str]) -> None:
+    """The file is deleted when the platform ends."""
+    ended = running.Platform(running.path_for(14222, environ), URL, "ems", PASSWORD, "unix:/run/x.sock")
+    with running.announced(ended):
         assert settings.access({"server": URL}, environ).user == "ems"
     assert settings.access({"server": URL}, environ).user is None
-    assert not one.path.exists()
+    assert not ended.path.exists()
 
 
-def test_a_file_that_others_could_read_or_write_is_refused(environ: dict[str, str], platform: running.Platform) -> None:
-    """With the remedy, as ssh does."""
+def test_a_file_or_directory_that_others_can_open_is_refused(
+    environ: dict[str, str], platform: running.Platform
+) -> None:
+    """The error names the permissions and the chmod command that corrects them, as ssh does."""
     platform.path.chmod(0o644)
     with pytest.raises(errors.SettingsError, match=r"may be read by others \(mode 0644\): chmod 600"):
         settings.access({"server": URL}, environ)
@@ -142,38 +148,42 @@ def test_a_file_that_others_could_read_or_write_is_refused(environ: dict[str, st
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"url": "nats://127.0.0.1:14222", "user": "u"}'])
-def test_a_file_that_is_none_is_refused(environ: dict[str, str], platform: running.Platform, content: str) -> None:
-    """With its name, and no traceback."""
+def test_a_file_with_other_content_is_refused(
+    environ: dict[str, str], platform: running.Platform, content: str
+) -> None:
+    """Content that no platform wrote is a settings error with the path and the remedy."""
     platform.path.write_text(content)
-    with pytest.raises(errors.SettingsError, match="is not what a platform writes there: remove it"):
+    with pytest.raises(errors.SettingsError, match="was not written by a platform: remove it"):
         settings.access({"server": URL}, environ)
 
 
-def test_where_it_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the runtime directory, else below the home directory, else in the temporary directory by user."""
+def test_platforms_are_announced_in_the_best_directory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the runtime directory, else one below the home directory, else one per user below the temporary one."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "run").mkdir(0o700)
     home = {"HOME": str(tmp_path / "home")}
     assert running.directory(home | {"XDG_RUNTIME_DIR": str(tmp_path / "run")}) == tmp_path / "run" / "ems-worker"
     assert running.directory(home).is_relative_to(tmp_path / "home" / ".local" / "state" / "ems-worker")
     assert running.directory({}) == tmp_path / "tmp" / f"ems-worker-{os.geteuid()}"
-    # A home that can't be written, as of a service's user.
+    # The home directory of a service's user may not exist.
     assert running.directory({"HOME": "/proc/nowhere"}) == tmp_path / "tmp" / f"ems-worker-{os.geteuid()}"
 
 
-def test_another_users_directories_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime directory of the user before `su` is passed over; what is in our place in /tmp is refused."""
-    another_user.needs_root()
+def test_directories_of_another_user_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime directory of the user before `su` is skipped, and a foreign directory at our path in /tmp refused."""
+    another_user.require_root()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     theirs = [tmp_path / "run", tmp_path / f"ems-worker-{os.geteuid()}"]
     for path in theirs:
         path.mkdir(0o700)
         os.chown(path, another_user.NOBODY, another_user.NOBODY)
     environ = {"XDG_RUNTIME_DIR": str(theirs[0])}
-    with pytest.raises(errors.FileUnwritable, match="another may have made it"):
+    with pytest.raises(errors.FileUnwritable, match="another user may have created it"):
         running.directory(environ)
-    # They can't keep commands from working, nor have them take what they put there.
-    one = running.Platform(theirs[1] / "14222.json", URL, "ems", PASSWORD, "unix:/run/x.sock")
-    with running.announced(one):
+    # Their files are ignored, and commands work all the same.
+    planted = running.Platform(theirs[1] / "14222.json", URL, "ems", PASSWORD, "unix:/run/x.sock")
+    with running.announced(planted):
         assert settings.access({"server": URL}, environ).user is None
     assert running.directory(environ | {"HOME": str(tmp_path / "home")}).is_relative_to(tmp_path / "home")

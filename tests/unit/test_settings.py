@@ -1,4 +1,4 @@
-"""Settings: rank of their sources, what is refused, how they are shown."""
+"""Settings: the precedence of their sources, the values that are refused, and how they are displayed."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from ems_worker import errors, settings
 
 
 def refused(environ: dict[str, str], flags: dict[str, object] | None = None, file: Path | None = None) -> str:
+    """The message of the error that these settings cause."""
     with pytest.raises(errors.SettingsError) as caught:
         settings.load(flags or {}, environ, file)
     return str(caught.value)
 
 
 def test_without_anything_given_every_setting_has_its_default() -> None:
-    """Nothing has to be set."""
+    """No setting is required: every value is a default, and so is every origin."""
     loaded, origins = settings.load({}, {})
     assert loaded.server == (settings.DEFAULT_SERVER,)
     assert loaded.run_window is None
@@ -24,8 +25,8 @@ def test_without_anything_given_every_setting_has_its_default() -> None:
     assert set(origins.values()) == {"default"}
 
 
-def test_flags_stand_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
-    """Each source overrides those below it, and the origin of each value is told."""
+def test_flags_override_the_environment_and_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """Each source overrides those below it, and the origin of each value is reported."""
     file = tmp_path / "ems.toml"
     file.write_text('rpc_window = 1\nmax_jobs = 1\nrun_window = 1\nserver = ["nats://a:1", "nats://b:2"]\n')
     environ = {"EMS_CONFIG": str(file), "EMS_RPC_WINDOW": "2", "EMS_MAX_JOBS": "2"}
@@ -40,16 +41,16 @@ def test_flags_stand_before_the_environment_and_that_before_the_file(tmp_path: P
     )
 
 
-def test_the_file_flag_stands_before_the_file_variable(tmp_path: Path) -> None:
-    """EMS_CONFIG is only read where no file is named."""
+def test_a_named_file_overrides_the_file_variable(tmp_path: Path) -> None:
+    """EMS_CONFIG is read only if no file is named."""
     file = tmp_path / "ems.toml"
     file.write_text("rpc_window = 7\n")
     loaded, _ = settings.load({}, {"EMS_CONFIG": str(tmp_path / "absent.toml")}, file)
     assert loaded.rpc_window == 7
 
 
-def test_nats_url_is_read_where_no_server_variable_is_set() -> None:
-    """EMS_SERVER stands before NATS_URL, for the worker and for the command line."""
+def test_nats_url_is_read_if_no_server_variable_is_set() -> None:
+    """EMS_SERVER overrides NATS_URL, for the worker and for the command line."""
     assert settings.load({}, {"NATS_URL": "nats://n:1"})[0].server == ("nats://n:1",)
     assert settings.load({}, {"NATS_URL": "nats://n:1", "EMS_SERVER": "e:1,f:2"})[0].server == ("e:1", "f:2")
     assert settings.access({}, {"NATS_URL": "nats://n:1"}).servers == ("nats://n:1",)
@@ -58,8 +59,8 @@ def test_nats_url_is_read_where_no_server_variable_is_set() -> None:
     assert settings.access({}, {"HOME": "/nowhere"}).servers == (settings.DEFAULT_SERVER,)
 
 
-def test_empty_variables_mean_none_or_off_where_there_is_such_a_thing() -> None:
-    """The environment can say None."""
+def test_an_empty_variable_unsets_an_optional_setting() -> None:
+    """An empty environment variable means None, or off for the HTTP address."""
     environ = {"EMS_RUN_WINDOW": "", "EMS_BASE_CONFIG_ROOT": "", "EMS_EXPORT_DIR": "", "EMS_HTTP": ""}
     loaded, _ = settings.load({}, environ)
     assert (loaded.run_window, loaded.base_config_root, loaded.export_dir, loaded.http_address) == (None,) * 4
@@ -67,8 +68,8 @@ def test_empty_variables_mean_none_or_off_where_there_is_such_a_thing() -> None:
     assert settings.load({}, {"EMS_EXPORT_DIR": "/x"})[0].exports == Path("/x")
 
 
-def test_everything_wrong_is_said_at_once_with_its_origin(tmp_path: Path) -> None:
-    """Unknown names come with the nearest known one, bad values with where they were given."""
+def test_all_problems_are_reported_at_once_with_their_origin(tmp_path: Path) -> None:
+    """An unknown name comes with a suggestion, an invalid value with the source that it was given in."""
     file = tmp_path / "ems.toml"
     file.write_text("rpc_windw = 1\nmax_jobs = true\n")
     said = refused({"EMS_SERVR": "x", "EMS_RUN_WINDOW": "0", "EMS_CRASH_AT": "a point"}, {"http": "8080"}, file)
@@ -102,16 +103,16 @@ def test_everything_wrong_is_said_at_once_with_its_origin(tmp_path: Path) -> Non
         ("EMS_LOG_LEVEL", "loud"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused(variable: str, value: str) -> None:
-    """The message names the variable, in our words and not in those of a library."""
+def test_an_invalid_value_is_refused_in_plain_english(variable: str, value: str) -> None:
+    """The message names the variable and has none of the terms of the validation library."""
     said = refused({variable: value})
     assert variable in said
     assert "alidation" not in said
     assert "pattern" not in said
 
 
-def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
-    """Absent, or not TOML."""
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """The error tells a missing file from one that is not TOML."""
     assert "can't be read" in refused({"EMS_CONFIG": str(tmp_path / "absent")})
     file = tmp_path / "ems.toml"
     file.write_bytes(b"rpc_window 5\n")
@@ -120,20 +121,39 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
     assert "is not TOML" in refused({}, file=file)
 
 
-def test_service_links_of_kubernetes_are_no_settings() -> None:
-    """A service named ems-something in the same namespace must not keep the worker from starting."""
+def test_service_links_of_kubernetes_are_not_settings() -> None:
+    """A service named ems-something in the same namespace does not stop the worker from starting."""
     links = ["EMS_SERVICE_HOST", "EMS_NATS_SERVICE_PORT_CLIENT", "EMS_NATS_PORT", "EMS_NATS_PORT_4222_TCP_ADDR"]
     settings.load({}, dict.fromkeys(links, "tcp://10.0.0.1:4222"))
 
 
-def test_passwords_are_not_shown() -> None:
-    """Neither in a listing nor in an error."""
-    assert settings.shown(("nats://u:secret@h:1", "t:secret@h")) == "nats://***@h:1,***@h"
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [
+        ("nats://u:secret@h:1", "nats://***@h:1"),
+        ("t:secret@h", "***@h"),
+        ("tls://token@h", "tls://***@h"),
+        ("nats://u:sec@ret@h:1", "nats://***@h:1"),
+        ("nats://u:sec\nret@h:1", "nats://***@h:1"),
+        ("nats://h:1", "nats://h:1"),
+        ("[::1]:4222", "[::1]:4222"),
+    ],
+)
+def test_the_credentials_of_an_address_are_masked_wherever_it_is_displayed(address: str, masked: str) -> None:
+    """Listings of settings and messages about connections have a mask in place of the credentials."""
+    assert settings.shown((address, "nats://other:2")) == f"{masked},nats://other:2"
+    assert settings.Access((address,)).where == masked.removeprefix("nats://")
+
+
+def test_secrets_are_masked_in_errors() -> None:
+    """The message about an invalid value shows neither a password in an address nor a secret setting."""
     assert "secret" not in refused({"EMS_SERVER": "http://u:secret@h:1"})
+    assert "secret" not in refused({"EMS_RPC_WINDOW": "u:secret@h"})
+    assert "secret" not in refused({}, {"nats_password": ["secret"]})
 
 
 def test_every_setting_is_described() -> None:
-    """Name, variable and flag are made from one another; numbers have a unit; a default can be given back."""
+    """Variable and flag follow from the name, numbers have a unit, and every default can be given explicitly."""
     for setting in settings.describe():
         assert setting.env == f"EMS_{setting.name.upper()}"
         assert setting.flag == f"--{setting.name.replace('_', '-')}"
@@ -145,7 +165,7 @@ def test_every_setting_is_described() -> None:
 
 
 @given(host=st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True), port=st.integers(0, 65535))
-def test_addresses_come_apart_as_they_were_put_together(host: str, port: int) -> None:
-    """Names, and IPv6 addresses in brackets."""
+def test_an_address_is_split_into_host_and_port(host: str, port: int) -> None:
+    """Both a name and an IPv6 address in brackets are split from the port that follows them."""
     assert settings.host_and_port(f"{host}:{port}") == (host, port)
     assert settings.host_and_port(f"[::1]:{port}") == ("::1", port)

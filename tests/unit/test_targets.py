@@ -1,4 +1,4 @@
-"""Which gRPC targets are on this machine: without TLS only those may be reached."""
+"""Which gRPC targets are on this machine: without TLS only those may be connected to."""
 
 import pytest
 
@@ -28,8 +28,8 @@ from ems_worker.settings import targets
         "unix-abstract:ems",
     ],
 )
-def test_a_target_on_this_machine(target: str) -> None:
-    """Every address of it."""
+def test_a_target_is_local_if_all_its_addresses_are(target: str) -> None:
+    """Loopback addresses, names of localhost and Unix sockets are local, in every notation that gRPC accepts."""
     assert targets.is_local(target)
 
 
@@ -65,6 +65,6 @@ def test_a_target_on_this_machine(target: str) -> None:
         "localhost:port",
     ],
 )
-def test_a_target_that_leads_or_may_lead_elsewhere(target: str) -> None:
-    """One address is enough; so is a resolver that isn't this machine's."""
+def test_a_target_that_may_lead_to_another_machine_is_not_local(target: str) -> None:
+    """One remote address is enough to make a target remote, and so is a resolver on another machine."""
     assert not targets.is_local(target)

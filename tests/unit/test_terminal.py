@@ -1,4 +1,4 @@
-"""Words of others on a terminal: seen, and not obeyed."""
+"""Text from other people is displayed on a terminal, and none of it is interpreted."""
 
 import contextlib
 import io
@@ -24,13 +24,13 @@ DECEIVERS = list(
 
 
 @pytest.mark.parametrize("character", [*CONTROLS, *DECEIVERS], ids=ascii)
-def test_what_commands_or_deceives_is_replaced(character: str) -> None:
-    """One by one: columns stay where they are."""
+def test_control_and_deceptive_characters_are_replaced(character: str) -> None:
+    """Each is replaced by one character, so that columns stay aligned."""
     assert text.clean(f"a{character}b") == "a\N{REPLACEMENT CHARACTER}b"
 
 
 @pytest.mark.parametrize(
-    "words",
+    "content",
     [
         "plain text, ± 3 °C",
         "Häufigkeit der Fische",
@@ -45,26 +45,26 @@ def test_what_commands_or_deceives_is_replaced(character: str) -> None:
     ],
     ids=ascii,
 )
-def test_text_of_any_language_stays(words: str) -> None:
-    """With its marks, its joiners and its emoji."""
-    assert text.clean(words) == words
-    assert text.line(words) == words
+def test_text_of_any_language_is_unchanged(content: str) -> None:
+    """Marks, joiners and emoji are kept where a language needs them."""
+    assert text.clean(content) == content
+    assert text.line(content) == content
 
 
-def test_line_ends_stay_but_in_a_line() -> None:
-    """A tab is a space: how wide it is depends on where it stands."""
+def test_line_ends_are_kept_except_in_a_single_line() -> None:
+    """Tabs become spaces, since their width depends on the column."""
     assert text.clean("a\n\tb") == "a\n b"
     assert text.line("a\nb") == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_marks_are_not_heaped_up_over_other_lines() -> None:
-    """No more than six on a letter, of whatever kind."""
-    heaped = text.clean("a" + "\u0301\u0316" * 50 + "b")
-    assert sum(unicodedata.category(one) == "Mn" for one in heaped) == 6
+def test_a_letter_has_at_most_six_marks() -> None:
+    """More marks would cover the lines above and below, so that further ones are replaced."""
+    cleaned = text.clean("a" + "\u0301\u0316" * 50 + "b")
+    assert sum(unicodedata.category(character) == "Mn" for character in cleaned) == 6
 
 
-def test_joiners_between_letters_that_do_without_are_replaced() -> None:
-    """`reef` and `re\u200cef` would look the same."""
+def test_joiners_between_letters_that_do_not_need_them_are_replaced() -> None:
+    """`reef` and `re\u200cef` would look the same otherwise."""
     for joiner in "\u200c\u200d":
         assert text.clean(f"re{joiner}ef") == "re\N{REPLACEMENT CHARACTER}ef"
         assert text.clean(f"م{joiner}{joiner}م") == f"م{joiner}\N{REPLACEMENT CHARACTER}م"
@@ -72,25 +72,25 @@ def test_joiners_between_letters_that_do_without_are_replaced() -> None:
 
 @given(st.text())
 @example(hostile_words.ALL)
-def test_whatever_comes_nothing_is_left_that_commands(words: str) -> None:
-    """Cleaning again changes nothing, and no character is added or lost."""
-    cleaned = text.clean(words)
-    assert len(cleaned) == len(words)
+def test_cleaned_text_has_no_dangerous_character(content: str) -> None:
+    """This holds for any text; cleaning keeps its length, and cleaning again changes nothing."""
+    cleaned = text.clean(content)
+    assert len(cleaned) == len(content)
     assert text.clean(cleaned) == cleaned
-    assert not hostile_words.found(cleaned)
+    assert not hostile_words.dangerous_characters(cleaned)
 
 
 @given(st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 @example({hostile_words.ALL: hostile_words.ALL, "tag": "\U000e0041"})
-def test_escaped_json_says_the_same(document: object) -> None:
-    """To any reader of JSON; nothing in it commands."""
+def test_escaped_json_is_equivalent_and_has_no_dangerous_character(document: object) -> None:
+    """Any JSON parser reads the same document from it."""
     escaped = text.escaped(json.dumps(document, ensure_ascii=False))
     assert json.loads(escaped) == document
-    assert not hostile_words.found(escaped)
+    assert not hostile_words.dangerous_characters(escaped)
 
 
 class Terminal(io.TextIOWrapper):
-    """Says that it is one."""
+    """A stream in memory that claims to be a terminal."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
         self.bytes = io.BytesIO()
@@ -102,15 +102,15 @@ class Terminal(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Terminal]:
-    """Standard output and standard error lead to a terminal, guarded."""
-    one = Terminal()
-    with contextlib.redirect_stdout(one), contextlib.redirect_stderr(one):
+    """Redirects standard output and standard error to a terminal and guards them."""
+    terminal = Terminal()
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
         streams.guard()
-        yield one
+        yield terminal
 
 
-def test_bytes_and_text_come_to_a_terminal_by_the_same_way() -> None:
-    """In their order; bytes that are no text, or end in the middle of a letter, are no exception."""
+def test_bytes_and_text_reach_a_terminal_cleaned_and_in_order() -> None:
+    """Bytes that aren't text, or that end in the middle of a character, are handled too."""
     with guarded() as terminal:
         print("é\x1b]0;x\x07", end="")
         sys.stdout.buffer.write("ü\x9b".encode()[:3])
@@ -121,23 +121,23 @@ def test_bytes_and_text_come_to_a_terminal_by_the_same_way() -> None:
     assert terminal.bytes.getvalue().decode() == "é\ufffd]0;x\ufffdü\ufffd\ufffd\ufffd\ufffd\ufffd\n"
 
 
-def test_a_terminal_of_an_old_encoding_is_no_reason_to_fail() -> None:
-    """What it has no letter for is a question mark."""
-    one = Terminal("latin-1")
-    streams.guarded(one).write("é魚\ud800\x9b")
-    assert one.bytes.getvalue() == b"\xe9???"
+def test_a_terminal_with_an_old_encoding_shows_question_marks() -> None:
+    """Characters that the encoding lacks are replaced instead of raising an error."""
+    terminal = Terminal("latin-1")
+    streams.guarded(terminal).write("é魚\ud800\x9b")
+    assert terminal.bytes.getvalue() == b"\xe9???"
 
 
-def test_a_file_gets_what_was_written() -> None:
-    """Data stays as it is where no terminal is."""
+def test_a_file_is_not_guarded() -> None:
+    """Data that isn't written to a terminal is unchanged."""
     file = io.StringIO()
     assert streams.guarded(file) is file
 
 
-def test_our_own_styles_reach_the_terminal_and_those_of_others_do_not(
+def test_our_own_styles_reach_the_terminal_and_those_in_the_text_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The words of a table, a label or a bar are cleaned, then styled."""
+    """The text of a table, a label or a bar is cleaned before it is styled."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     with guarded() as terminal:
@@ -145,15 +145,15 @@ def test_our_own_styles_reach_the_terminal_and_those_of_others_do_not(
     assert terminal.bytes.getvalue().decode() == "a\ufffd[31m \x1b[1;31mb\ufffd[2J\x1b[0m\n"
 
 
-def test_a_guarded_stream_is_what_libraries_expect() -> None:
-    """It has an encoding, a number, and can't be closed by what wraps it."""
+def test_a_guarded_stream_has_the_interface_of_a_text_stream() -> None:
+    """It has an encoding and a descriptor, is guarded only once, and closing it leaves the terminal open."""
     with guarded() as terminal:
-        one: TextIO = sys.stdout
-        assert (one.encoding, one.errors, one.isatty(), one.writable()) == ("utf-8", "replace", True, True)
+        stream: TextIO = sys.stdout
+        assert (stream.encoding, stream.errors, stream.isatty(), stream.writable()) == ("utf-8", "replace", True, True)
         streams.guard()
-        assert sys.stdout is one
-        one.close()
-        one.buffer.close()
+        assert sys.stdout is stream
+        stream.close()
+        stream.buffer.close()
         assert not terminal.closed
     with open(os.devnull, "w") as file:
         assert streams.Guarded(file).fileno() == file.fileno()

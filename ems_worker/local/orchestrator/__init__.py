@@ -1,12 +1,13 @@
 """A real orchestrator for one machine: every simulation is an operating system process in a slot.
 
-`python -m ems_worker.local.orchestrator --help` starts it; docs/orchestrator.md says what it promises. Top down:
+`python -m ems_worker.local.orchestrator --help` shows how to start it; docs/orchestrator.md describes its guarantees.
+From top to bottom:
 
-- `server` puts the parts together and owns their life,
-- `access` says who may call,
-- `service` is the gRPC face: it answers from the store and hands work to the slots,
-- `slots` decides what runs now and sees every run through to its end,
-- `simulation` is one run's directory and processes; `result` judges how they ended,
-- `store` is the durable truth: a run is in it before its caller hears so, an event before its run is called ended,
-- `outbox` brings the stored events to JetStream, however often the broker or this process goes away.
+- `server` assembles the parts, starts and stops them,
+- `access` decides who may call,
+- `service` implements the gRPC service: it answers from the store and hands work to the slots,
+- `slots` decides which runs execute now, and carries each of them through to its end,
+- `simulation` is the directory and the processes of one run; `result` judges how they ended,
+- `store` is the durable state: a run is stored before its caller gets a reply, an event before its run counts as ended,
+- `outbox` publishes the stored events to JetStream, and survives restarts of the broker and of this process.
 """

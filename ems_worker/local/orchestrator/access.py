@@ -1,4 +1,4 @@
-"""Who may call: whoever can open the socket in its owner's directory, or carries the token."""
+"""Access control: callers need the socket in a private directory, or the token."""
 
 import hmac
 import os
@@ -12,12 +12,12 @@ import grpc
 from ems_worker import errors
 from ems_worker.settings import files, private
 
-# The shortest that any system allows a socket's path to be (macOS; Linux has four more).
-LONGEST_SOCKET_PATH = 103
+# In bytes. This is the limit of macOS; that of Linux is 107.
+MAX_SOCKET_PATH = 103
 
 
 class Tokens(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
-    """Refuses every call, of health and reflection too, that doesn't carry the token: UNAUTHENTICATED."""
+    """Answers UNAUTHENTICATED to every call without the token, including those of health and reflection."""
 
     def __init__(self, token: bytes) -> None:
         self._expected = b"Bearer " + token
@@ -27,20 +27,20 @@ class Tokens(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic i
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        given = dict(handler_call_details.invocation_metadata).get("authorization", "")
-        words = given if isinstance(given, bytes) else given.encode()
-        if hmac.compare_digest(words, self._expected):
+        authorization = dict(handler_call_details.invocation_metadata).get("authorization", "")
+        given = authorization if isinstance(authorization, bytes) else authorization.encode()
+        if hmac.compare_digest(given, self._expected):
             return await continuation(handler_call_details)
         return grpc.stream_stream_rpc_method_handler(_refuse)
 
 
 async def _refuse(requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-    # Of any kind of call: a stream is answered before a request is read.
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the call has not the token of this orchestrator")
+    # Suits every kind of call: the answer doesn't wait for a request.
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the call lacks the token of this orchestrator")
 
 
 def read_token(path: Path) -> bytes:
-    """The token in a file that nobody else may read. Raises errors.SettingsError."""
+    """The token in a file that only this user can read. Raises errors.SettingsError."""
     files.check_private(path, "is a secret")
     token = files.read(path, "the token").strip()
     if not token:
@@ -49,16 +49,16 @@ def read_token(path: Path) -> bytes:
 
 
 def check_socket(path: Path) -> None:
-    """Raises errors.FileUnwritable for a socket that can't be, or in a directory that others could enter."""
-    if len(str(path).encode()) > LONGEST_SOCKET_PATH:
-        raise errors.FileUnwritable(f"a socket's path has at most {LONGEST_SOCKET_PATH} bytes, {path} has more")
+    """Raises errors.FileUnwritable if the path is too long, or the directory of the socket is open to others."""
+    if len(str(path).encode()) > MAX_SOCKET_PATH:
+        raise errors.FileUnwritable(f"the path of a socket has at most {MAX_SOCKET_PATH} bytes; {path} is longer")
     try:
-        found = path.parent.stat()
+        status = path.parent.stat()
     except OSError:
         private.directory(path.parent)
         return
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise errors.FileUnwritable(
-            f"others may enter {path.parent}, and so start simulations by the socket in it: chmod 700 {path.parent}, "
-            "or put the socket into a directory of its own"
+            f"others may enter {path.parent} and could start simulations through the socket in it: "
+            f"chmod 700 {path.parent}, or use a directory that holds nothing else"
         )

@@ -1,4 +1,4 @@
-"""The events of a run, as bytes: the platform's envelope around a protobuf payload."""
+"""Encodes the events of a run: the platform's envelope around a protobuf payload."""
 
 from google.protobuf import message, timestamp_pb2
 
@@ -10,7 +10,7 @@ STARTED = "sim.run_started"
 COMPLETED = "sim.run_completed"
 FAILED = "sim.run_failed"
 _SOURCE = "ems-local-orchestrator"
-_KINDS = {
+_ERROR_KINDS = {
     model.ErrorKind.SIMULATION: run_events_pb2.ERROR_KIND_SIMULATION,
     model.ErrorKind.INFEASIBLE: run_events_pb2.ERROR_KIND_INFEASIBLE,
     model.ErrorKind.INFRASTRUCTURE: run_events_pb2.ERROR_KIND_INFRASTRUCTURE,
@@ -18,24 +18,24 @@ _KINDS = {
 }
 
 
-def started(run: model.Run) -> model.Event:
-    """sim.run_started"""
+def started(run: model.LocalRun) -> model.Event:
+    """The event sim.run_started."""
     payload = run_events_pb2.RunStarted(
         simulation_id=run.simulation_id, started_at=timestamp(run.started_ns), model_version=run.model_version
     )
     return _event(STARTED, run, run.started_ns, payload)
 
 
-def ended(run: model.Run) -> model.Event:
-    """sim.run_completed or sim.run_failed, as the run's outcome says."""
-    outcome = run.outcome
+def ended(run: model.LocalRun) -> model.Event:
+    """The event sim.run_completed or sim.run_failed."""
+    end = run.end
     started_at = timestamp(run.started_ns) if run.started_ns else None
     finished_at = timestamp(run.finished_ns)
-    if outcome.error_kind is None:
+    if end.error_kind is None:
         completed = run_events_pb2.RunCompleted(
             simulation_id=run.simulation_id,
-            metrics=outcome.metrics,
-            artifacts=outcome.artifacts,
+            metrics=end.metrics,
+            artifacts=end.artifacts,
             started_at=started_at,
             finished_at=finished_at,
             model_version=run.model_version,
@@ -43,9 +43,9 @@ def ended(run: model.Run) -> model.Event:
         return _event(COMPLETED, run, run.finished_ns, completed)
     failed = run_events_pb2.RunFailed(
         simulation_id=run.simulation_id,
-        error_kind=_KINDS[outcome.error_kind],
-        message=outcome.message,
-        retryable=outcome.retryable,
+        error_kind=_ERROR_KINDS[end.error_kind],
+        message=end.message,
+        retryable=end.retryable,
         started_at=started_at,
         finished_at=finished_at,
     )
@@ -53,12 +53,12 @@ def ended(run: model.Run) -> model.Event:
 
 
 def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
-    """Nanoseconds since the Unix epoch as protobuf has them."""
+    """Nanoseconds since the Unix epoch as a protobuf timestamp."""
     return timestamp_pb2.Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
-def _event(subject: str, run: model.Run, at_ns: int, payload: message.Message) -> model.Event:
-    # The same id at every publish: the stream drops the second of two within its duplicate window, readers the rest.
+def _event(subject: str, run: model.LocalRun, at_ns: int, payload: message.Message) -> model.Event:
+    # The id is the same at every publish: the stream drops duplicates within its window, and readers drop later ones.
     message_id = f"{run.simulation_id}:{subject.removeprefix('sim.run_')}"
     body = envelope_pb2.GenericEventRequest(
         event_id=message_id,

@@ -1,17 +1,17 @@
-"""What the orchestrator's parts tell each other."""
+"""The values that the parts of the orchestrator exchange."""
 
 import enum
 from dataclasses import dataclass, field
 
 
 class State(enum.StrEnum):
-    """Where a run is. Beside each state: who moves it on, and what a crash of the orchestrator there means.
+    """The state of a run. Beside each state: what ends it, and what happens after a crash of the orchestrator.
 
-    QUEUED    the slots, when one is free; stays queued.
-    STARTING  the slots, which are about to spawn the process; spawned by the restart unless it claimed its directory.
-    RUNNING   the end of the process; adopted by the restart, or finished from what it left behind.
-    PAUSED    RESUME or STOP; adopted still paused.
-    COMPLETED, FAILED  nobody: the end. The event waits in the outbox, the row is forgotten after 30 days.
+    QUEUED    A slot becomes free. After a crash: still queued.
+    STARTING  The process is spawned. After a crash: spawned again, unless a process has claimed the directory.
+    RUNNING   The process ends. After a crash: adopted, or finished from the files in its directory.
+    PAUSED    RESUME or STOP. After a crash: adopted, still paused.
+    COMPLETED, FAILED  Final. The event waits in the outbox; the row is deleted after 30 days.
     """
 
     QUEUED = "queued"
@@ -23,12 +23,12 @@ class State(enum.StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can change any more."""
+        """Whether the state is final."""
         return self in (State.COMPLETED, State.FAILED)
 
 
 class ErrorKind(enum.StrEnum):
-    """Why a run failed, in the contract's words; this orchestrator has no time limit, so no `timeout`."""
+    """Why a run failed, as the contract names it. There is no `timeout`: this orchestrator has no time limit."""
 
     SIMULATION = "simulation"
     INFEASIBLE = "infeasible"
@@ -38,7 +38,7 @@ class ErrorKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A run as its caller asked for it."""
+    """A run as its caller requested it."""
 
     simulation_id: str
     config: bytes
@@ -48,7 +48,7 @@ class Order:
 
 
 class Admission(enum.Enum):
-    """What became of an order."""
+    """How an order was answered."""
 
     ACCEPTED = enum.auto()
     ALREADY_EXISTS = enum.auto()
@@ -56,7 +56,7 @@ class Admission(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunEnd:
     """How a run ended. `error_kind` is None exactly when it completed."""
 
     error_kind: ErrorKind | None = None
@@ -67,13 +67,13 @@ class Outcome:
 
     @property
     def state(self) -> State:
-        """The state that this outcome leads to."""
+        """The final state of a run that ended like this."""
         return State.COMPLETED if self.error_kind is None else State.FAILED
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run as the store knows it. Times are nanoseconds since the Unix epoch, 0 where they haven't come yet."""
+class LocalRun:
+    """A run as it is stored. Times are nanoseconds since the Unix epoch, 0 for events that lie ahead."""
 
     simulation_id: str
     state: State
@@ -82,13 +82,13 @@ class Run:
     stop_requested: bool
     started_ns: int
     finished_ns: int
-    outcome: Outcome
+    end: RunEnd
     model_version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message for the bus, and the run whose messages keep their order."""
+    """A message about a run. Messages about the same run are published in order."""
 
     simulation_id: str
     subject: str
@@ -98,7 +98,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event in the outbox."""
+    """An event in the outbox, with its number there."""
 
     number: int
     event: Event
@@ -106,7 +106,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How full the slots are."""
+    """The number of slots, of occupied slots, and of queued runs."""
 
     slots: int
     in_use: int

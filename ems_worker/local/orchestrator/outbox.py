@@ -1,4 +1,4 @@
-"""Brings the stored events to JetStream and forgets each once the broker has acknowledged it."""
+"""Publishes the stored events to JetStream and deletes each of them once the broker has acknowledged it."""
 
 import asyncio
 import contextlib
@@ -11,29 +11,30 @@ import nats.js.errors
 import structlog
 
 from ems_worker import nats_access, settings
-from ems_worker.local.orchestrator import model, store
+from ems_worker.local.orchestrator import model
+from ems_worker.local.orchestrator.store import Store
 
 STREAM = "SIM_EVENTS"
-_KINDS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
+_SUBJECTS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
 _MAX_AGE_SECONDS = 30 * 24 * 3600
 _BATCH = 512
-_IN_FLIGHT = 64
+_MAX_IN_FLIGHT = 64
 _ACK_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
 _CONNECT_SECONDS = 2
-# JetStream's error codes: another client made the stream first, or a stream of another name holds its subjects.
-_SOMEBODY_ELSES = (10058, 10065)
-# ValueError: a plain subscriber of the subject answered instead of JetStream.
+# Error codes of JetStream: another client created the stream first, or a stream with another name has its subjects.
+_ALREADY_EXISTS = (10058, 10065)
+# ValueError: the reply came from a plain subscriber instead of JetStream.
 _UNANSWERED = (nats.errors.Error, OSError, TimeoutError, ValueError)
 
 log = structlog.get_logger()
 
 
 def stream_config() -> nats.js.api.StreamConfig:
-    """SIM_EVENTS as the contract wants it; the worker makes it just so where it comes first."""
+    """SIM_EVENTS as the contract prescribes it. A worker that starts first creates the same stream."""
     return nats.js.api.StreamConfig(
         name=STREAM,
-        subjects=[*_KINDS, *(f"{kind}.>" for kind in _KINDS)],
+        subjects=[*_SUBJECTS, *(f"{subject}.>" for subject in _SUBJECTS)],
         storage=nats.js.api.StorageType.FILE,
         retention=nats.js.api.RetentionPolicy.LIMITS,
         max_age=_MAX_AGE_SECONDS,
@@ -41,26 +42,26 @@ def stream_config() -> nats.js.api.StreamConfig:
 
 
 class Outbox:
-    """Publishes what the store owes the bus, in order per run, until the broker has it."""
+    """Publishes stored events, in order for each run, until the broker has acknowledged all of them."""
 
-    def __init__(self, memory: store.Store, access: settings.Access) -> None:
-        self._memory = memory
+    def __init__(self, store: Store, access: settings.Access) -> None:
+        self._store = store
         self._access = access
         self._reachable = True
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be events to publish."""
+        """Reports that there may be events to publish."""
         self._empty.clear()
         self._news.set()
 
     async def emptied(self) -> None:
-        """Returns once everything stored so far is published."""
+        """Waits until all stored events are published."""
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Publishes for ever. An unreachable broker only makes it wait."""
+        """Publishes until cancelled. While the broker is unreachable it waits."""
         client = nats_access.client(self._access)
         await client.connect(
             **nats_access.options(self._access),
@@ -69,13 +70,13 @@ class Outbox:
             reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; declared int, used as float
             connect_timeout=_CONNECT_SECONDS,
             ping_interval=10,
-            error_cb=self._failed,
-            disconnected_cb=self._lost,
-            reconnected_cb=self._found,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_connect,
         )
         try:
             stream = client.jetstream(timeout=_ACK_SECONDS)
-            await self._found()
+            await self._on_connect()
             await self._ensure_stream(stream)
             self._news.set()
             while True:
@@ -83,28 +84,30 @@ class Outbox:
                 self._news.clear()
                 await self._publish_all(stream)
         finally:
-            self._reachable = False  # its end is no news
+            self._reachable = False  # so that the disconnection is not logged
             await client.close()
 
-    async def _failed(self, error: Exception) -> None:
+    async def _on_error(self, error: Exception) -> None:
         if self._reachable:
             log.warning("broker.unreachable", server=self._access.where, error=repr(error))
         self._reachable = False
 
-    async def _lost(self) -> None:
-        await self._failed(ConnectionError("the connection ended"))
+    async def _on_disconnect(self) -> None:
+        await self._on_error(ConnectionError("the connection ended"))
 
-    async def _found(self) -> None:
+    async def _on_connect(self) -> None:
         log.info("broker.connected", server=self._access.where)
         self._reachable = True
 
     async def _publish_all(self, stream: nats.js.JetStreamContext) -> None:
-        while events := await self._memory.unpublished(_BATCH):
-            window = asyncio.Semaphore(_IN_FLIGHT)
-            by_run = itertools.groupby(sorted(events, key=_run_and_number), key=lambda one: one.event.simulation_id)
+        while events := await self._store.unpublished(_BATCH):
+            window = asyncio.Semaphore(_MAX_IN_FLIGHT)
+            by_run = itertools.groupby(
+                sorted(events, key=_run_and_number), key=lambda stored: stored.event.simulation_id
+            )
             sent = await asyncio.gather(*(self._publish_run(stream, window, list(group)) for _, group in by_run))
             numbers = [number for numbers in sent for number in numbers]
-            await self._memory.published(numbers)
+            await self._store.published(numbers)
             if len(numbers) < len(events):
                 await self._ensure_stream(stream)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -113,7 +116,7 @@ class Outbox:
     async def _publish_run(
         self, stream: nats.js.JetStreamContext, window: asyncio.Semaphore, events: Iterable[model.StoredEvent]
     ) -> list[int]:
-        """One run's events in their order; ends at the first that isn't acknowledged. The numbers of those that are."""
+        """Publishes the events of a run in order, up to the first that isn't acknowledged; returns their numbers."""
         acknowledged: list[int] = []
         async with window:
             for stored in events:
@@ -127,15 +130,15 @@ class Outbox:
         return acknowledged
 
     async def _ensure_stream(self, stream: nats.js.JetStreamContext) -> None:
-        """Makes the stream where no stream holds our subjects: at the first start, or after the broker was wiped."""
+        """Creates the stream if no stream has its subjects: at the first start, or after the broker lost its data."""
         try:
             with contextlib.suppress(nats.js.errors.NotFoundError):
-                await stream.find_stream_name_by_subject(_KINDS[0])
+                await stream.find_stream_name_by_subject(_SUBJECTS[0])
                 return
             await stream.add_stream(stream_config())
             log.info("stream.created", stream=STREAM)
         except nats.js.errors.APIError as refused:
-            if refused.err_code not in _SOMEBODY_ELSES:
+            if refused.err_code not in _ALREADY_EXISTS:
                 log.warning("stream.refused", stream=STREAM, error=str(refused))
         except _UNANSWERED as failed:
             log.debug("stream.unanswered", stream=STREAM, error=repr(failed))

@@ -1,4 +1,4 @@
-"""The orchestrator's gRPC face: every reply comes after the store has it on disk."""
+"""The gRPC service of the orchestrator: every reply is sent after its effect is on disk."""
 
 import asyncio
 import re
@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from ems_worker.local.orchestrator import events, model, slots, store
+from ems_worker.local.orchestrator import events, model
+from ems_worker.local.orchestrator.slots import Slots
+from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
@@ -21,7 +23,7 @@ _STATES = {
     model.State.COMPLETED: pb.SIMULATION_STATE_COMPLETED,
     model.State.FAILED: pb.SIMULATION_STATE_FAILED,
 }
-_NO_SUCH = {
+_IMPOSSIBLE_ACTIONS = {
     pb.CONTROL_ACTION_STEP: "an operating system process can't be stepped",
     pb.CONTROL_ACTION_RESET: "an operating system process can't be reset; start it under a new simulation_id",
 }
@@ -31,20 +33,20 @@ T = TypeVar("T")
 
 
 class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
-    """All five calls of OrchestratorClientService."""
+    """Implements all calls of OrchestratorClientService."""
 
-    def __init__(self, memory: store.Store, places: slots.Slots, *, max_message_bytes: int, model_version: str) -> None:
-        self._memory = memory
-        self._slots = places
+    def __init__(self, store: Store, slots: Slots, *, max_message_bytes: int, model_version: str) -> None:
+        self._store = store
+        self._slots = slots
         self._max_message_bytes = max_message_bytes
         self._model_version = model_version
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def StartSimulation(  # noqa: N802 - the protocol's name
         self, request: pb.StartSimulationCommand, context: Context
     ) -> pb.StartSimulationResponse:
-        """Takes one run on; durable before the reply. A refusal is the call's status."""
-        [response] = await self._unbroken(self._start([request]))
+        """Accepts one run, durably before the reply. A rejection is the status of the call."""
+        [response] = await self._uncancelled(self._start([request]))
         if response.outcome == pb.START_OUTCOME_REJECTED:
             await context.abort(_code(response.status_code), response.message)
         return response
@@ -52,31 +54,33 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
     async def StartSimulations(  # noqa: N802
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
-        """Takes many runs on; durable before the reply. A refusal is the response of that one."""
-        return pb.StartSimulationsResponse(responses=await self._unbroken(self._start(request.commands)))
+        """Accepts many runs, durably before the reply. A rejection is the response to that command alone."""
+        return pb.StartSimulationsResponse(responses=await self._uncancelled(self._start(request.commands)))
 
     async def ControlSimulation(  # noqa: N802
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
-        """Pauses, resumes or stops a run; STOP replies once its processes are gone."""
-        if request.action in _NO_SUCH:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_SUCH[request.action])
+        """Pauses, resumes or stops a run. The reply to STOP comes when its processes are gone."""
+        if request.action in _IMPOSSIBLE_ACTIONS:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _IMPOSSIBLE_ACTIONS[request.action])
         state = await self._state(request.simulation_id)
         if state is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
         done = True
         match request.action:
             case pb.CONTROL_ACTION_STOP:
-                await self._unbroken(self._slots.stop(request.simulation_id))
+                await self._uncancelled(self._slots.stop(request.simulation_id))
             case pb.CONTROL_ACTION_PAUSE:
-                done = state is model.State.PAUSED or await self._unbroken(self._slots.pause(request.simulation_id))
+                done = state is model.State.PAUSED or await self._uncancelled(self._slots.pause(request.simulation_id))
             case pb.CONTROL_ACTION_RESUME:
-                done = state is model.State.RUNNING or await self._unbroken(self._slots.resume(request.simulation_id))
+                done = state is model.State.RUNNING or await self._uncancelled(
+                    self._slots.resume(request.simulation_id)
+                )
             case unknown:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"there is no action {unknown}")
         if not done:
             action = pb.ControlAction.Name(request.action).removeprefix("CONTROL_ACTION_")
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"it is {state}: {action} has no meaning")
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{action} is not possible: the run is {state}")
         state = await self._state(request.simulation_id)
         known = _STATES[state] if state is not None else pb.SIMULATION_STATE_NOT_FOUND
         return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=known)
@@ -84,21 +88,21 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
     ) -> pb.GetSimulationStatusResponse:
-        """What the store knows of these runs."""
-        known = await self._memory.get(request.simulation_ids)
+        """The statuses of these runs, in the order of the request."""
+        known = await self._store.get(request.simulation_ids)
         return pb.GetSimulationStatusResponse(
             statuses=[
-                status(known[one])
-                if one in known
-                else pb.SimulationStatus(simulation_id=one, state=pb.SIMULATION_STATE_NOT_FOUND)
-                for one in request.simulation_ids
+                status(known[simulation_id])
+                if simulation_id in known
+                else pb.SimulationStatus(simulation_id=simulation_id, state=pb.SIMULATION_STATE_NOT_FOUND)
+                for simulation_id in request.simulation_ids
             ]
         )
 
     async def WatchCapacity(  # noqa: N802
         self, request: pb.WatchCapacityRequest, context: Context
     ) -> AsyncIterator[pb.Capacity]:
-        """The capacity at once and at every change; a slow reader gets the latest only."""
+        """The capacity now and after every change. A slow reader misses intermediate values."""
         capacity = self._slots.capacity
         while True:
             yield pb.Capacity(
@@ -111,14 +115,14 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
             capacity = await self._slots.capacity_after(capacity)
 
     async def _start(self, commands: Sequence[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
-        wrong = {number: problem for number, command in enumerate(commands) if (problem := _problem(command))}
-        orders = [_order(command) for number, command in enumerate(commands) if number not in wrong]
-        admissions = iter(await self._memory.admit(orders) if orders else [])
+        problems = {number: problem for number, command in enumerate(commands) if (problem := _problem(command))}
+        orders = [_order(command) for number, command in enumerate(commands) if number not in problems]
+        admissions = iter(await self._store.admit(orders) if orders else [])
         responses = []
         accepted = []
         for number, command in enumerate(commands):
-            if number in wrong:
-                responses.append(_rejected(command, grpc.StatusCode.INVALID_ARGUMENT, wrong[number]))
+            if number in problems:
+                responses.append(_rejected(command, grpc.StatusCode.INVALID_ARGUMENT, problems[number]))
                 continue
             match next(admissions):
                 case model.Admission.ACCEPTED:
@@ -127,21 +131,21 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
                 case model.Admission.ALREADY_EXISTS:
                     responses.append(_response(command, pb.START_OUTCOME_ALREADY_EXISTS))
                 case model.Admission.OTHER_CONFIG:
-                    words = f"{command.simulation_id} is known with another config_sha"
-                    responses.append(_rejected(command, grpc.StatusCode.FAILED_PRECONDITION, words))
+                    message = f"{command.simulation_id} is known with another config_sha"
+                    responses.append(_rejected(command, grpc.StatusCode.FAILED_PRECONDITION, message))
         if accepted:
             await self._slots.enqueue(accepted)
         return responses
 
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does the work to its end though the caller may go away: stored but not queued, it would be lost."""
+    async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """Finishes the work even if the caller disconnects: a run that is stored but not queued would never start."""
         task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
     async def _state(self, simulation_id: str) -> model.State | None:
-        run = (await self._memory.get([simulation_id])).get(simulation_id)
+        run = (await self._store.get([simulation_id])).get(simulation_id)
         return run.state if run is not None else None
 
 
@@ -149,7 +153,7 @@ def _problem(command: pb.StartSimulationCommand) -> str:
     if not _SIMULATION_ID.fullmatch(command.simulation_id):
         return f"simulation_id {command.simulation_id!r} must match {_SIMULATION_ID.pattern}: it names a directory"
     if not command.config_sha:
-        return "config_sha is empty: without it a repeated call can't be told from another run"
+        return "config_sha is empty: it distinguishes a repeated call from a different run"
     return ""
 
 
@@ -180,17 +184,17 @@ def _code(number: int) -> grpc.StatusCode:
     return next(code for code, known in _STATUS_CODE_NUMBERS.items() if known == number)
 
 
-def status(run: model.Run) -> pb.SimulationStatus:
-    """A run as GetSimulationStatus tells it."""
-    outcome = run.outcome
+def status(run: model.LocalRun) -> pb.SimulationStatus:
+    """A run as GetSimulationStatus reports it."""
+    end = run.end
     return pb.SimulationStatus(
         simulation_id=run.simulation_id,
         state=_STATES[run.state],
-        metrics=outcome.metrics,
-        artifacts=outcome.artifacts,
-        error_kind=outcome.error_kind or "",
-        message=outcome.message,
-        retryable=outcome.retryable,
+        metrics=end.metrics,
+        artifacts=end.artifacts,
+        error_kind=end.error_kind or "",
+        message=end.message,
+        retryable=end.retryable,
         started_at=events.timestamp(run.started_ns) if run.started_ns else None,
         finished_at=events.timestamp(run.finished_ns) if run.finished_ns else None,
         model_version=run.model_version,

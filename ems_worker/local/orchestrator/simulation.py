@@ -1,8 +1,8 @@
-"""One run's directory and the processes in it.
+"""The directory and the processes of one run.
 
-`DIR/config.yaml` is the configuration, `DIR/output/` the simulation's own, `DIR/stdout` and `DIR/stderr` what it said.
-A wrapper of a few lines of POSIX shell stands over every simulation, and decides what a crash of the orchestrator
-can't lose: `DIR/claim`, made by the one wrapper that may start the simulation, and `DIR/exit`, its exit code.
+`DIR/config.yaml` is the configuration, `DIR/output/` belongs to the simulation, `DIR/stdout` and `DIR/stderr` are its
+output streams. A few lines of POSIX shell wrap every simulation and record what a crash of the orchestrator must not
+lose: `DIR/claim`, created by the one wrapper that may start the simulation, and `DIR/exit`, its exit code.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from ems_worker.settings import inherited
 
 _ADOPTED_POLL_SECONDS = 0.05
 
-_NOBODY = "0 "
-# The claim is a symbolic link: made atomically, by one wrapper only, and its target says which process made it. A
-# process id alone could be somebody else's by now; with the time it was started (in /proc counted from the boot) it
-# can't. TERM is trapped so that the wrapper outlives the simulation and can tell how it ended; the shell gives
-# the simulation itself the usual TERM.
+_NO_PROCESS = "0 "
+# The claim is a symbolic link: only one wrapper can create it, and its target identifies that wrapper. A process id
+# alone may have been reused; together with the time at which the process started (in /proc counted from the boot) it is
+# unique. TERM is trapped so that the wrapper outlives the simulation and can record its exit code; the simulation
+# itself gets the default handling of TERM.
 _WRAPPER = r"""
 dir=$1; shift
 field() { shift 19; started=$1; }
@@ -50,7 +50,7 @@ _BRACED = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """The simulator's command line, with `{config}`, `{seed}`, `{simulation_id}` and `{output_dir}` to be filled in."""
+    """The command line of the simulator, with the placeholders {config}, {seed}, {simulation_id} and {output_dir}."""
 
     words: tuple[str, ...]
 
@@ -58,29 +58,29 @@ class Command:
     def parse(cls, text: str) -> "Command":
         """Splits a command line as a shell does.
 
-        Raises ValueError where it is empty, has an open quote, or a misspelt placeholder: other braces may mean
-        something to the simulator.
+        Raises ValueError if it is empty or has an open quote or a misspelt placeholder. Other braces are left to the
+        simulator.
         """
         words = tuple(shlex.split(text))
         if not words:
             raise ValueError("it is empty")
         for name in _BRACED.findall(text):
-            meant = difflib.get_close_matches(name, PLACEHOLDERS, n=1, cutoff=0.75)
-            if name not in PLACEHOLDERS and meant:
-                raise ValueError(f"there is no {{{name}}}; did you mean {{{meant[0]}}}?")
+            matches = difflib.get_close_matches(name, PLACEHOLDERS, n=1, cutoff=0.75)
+            if name not in PLACEHOLDERS and matches:
+                raise ValueError(f"there is no {{{name}}}; did you mean {{{matches[0]}}}?")
         return cls(words)
 
     @classmethod
     def default(cls) -> "Command":
-        """The small fish simulator of this package.
+        """The built-in fish simulator.
 
-        Run by its path, not as a module: that imports none of this package, which would take longer than the
-        simulation. -P keeps this directory off its path, where `platform.py` would stand before the standard library's.
+        It is run by its path, not as a module: importing this package would take longer than the simulation. -P keeps
+        its directory off the module path, where `platform.py` would hide the module of the standard library.
         """
         return cls((sys.executable, "-P", str(Path(__file__).parents[1] / "simulator.py")))
 
     def filled(self, values: dict[str, str]) -> list[str]:
-        """The words with every `{name}` of `values` replaced; other braces stay as they are."""
+        """The arguments with every `{name}` in `values` replaced. Other braces are unchanged."""
         words = list(self.words)
         for name, value in values.items():
             words = [word.replace("{" + name + "}", value) for word in words]
@@ -89,19 +89,19 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The process that started (or starts) the simulation; also the id of its process group."""
+    """The wrapper that started or is starting the simulation. Its process id is also that of the process group."""
 
     pid: int
     identity: str
     made_ns: int
 
     def alive(self) -> bool:
-        """Whether this very process is there still."""
+        """Whether that process still exists."""
         return bool(self.identity) and process.identity(self.pid) == self.identity
 
 
 class Simulation:
-    """One run's processes, started by this orchestrator or by one before it."""
+    """The processes of one run, started by this orchestrator or an earlier one."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -109,13 +109,13 @@ class Simulation:
         self._wrapper: subprocess.Popen[bytes] | None = None
 
     def launch(self, command: Command, order: model.Order) -> None:
-        """Starts the wrapper, which starts the simulation unless another wrapper has claimed this directory.
+        """Starts the wrapper, which starts the simulation unless another wrapper has claimed the directory.
 
-        Raises OSError where the directory can't be written or no process can be made.
+        Raises OSError if the directory can't be written or no process can be created.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         config = self.directory / "config.yaml"
-        # Replaced as a whole: the simulation of a quicker wrapper may be reading it.
+        # Replaced atomically: a simulation that another wrapper has started may be reading the file.
         fresh = self.directory / "config.new"
         fresh.write_bytes(order.config)
         fresh.replace(config)
@@ -142,7 +142,7 @@ class Simulation:
             )
 
     def claim(self) -> Claim | None:
-        """Who started the simulation; None where nobody did."""
+        """The claim of the wrapper that started the simulation; None if it was not started."""
         link = self.directory / "claim"
         try:
             pid, _, identity = os.readlink(link).partition(" ")
@@ -151,50 +151,50 @@ class Simulation:
             return None
 
     def forbid(self) -> bool:
-        """Takes the claim, so that no wrapper can start the simulation any more; False where one was quicker."""
+        """Takes the claim so that no wrapper can start the simulation. False if a wrapper has it already."""
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
-            (self.directory / "claim").symlink_to(_NOBODY)
+            (self.directory / "claim").symlink_to(_NO_PROCESS)
         except FileExistsError:
             return False
         return True
 
     async def ended(self) -> None:
-        """Returns once the simulation and all that it left in its process group are gone."""
+        """Waits until the simulation and every process in its process group are gone."""
         own = 0
         if self._wrapper is not None:
             own = self._wrapper.pid
             await _exit_of(self._wrapper)
-            # The group's id stays taken until the wrapper is reaped: this can't hit a stranger.
+            # The id of the group can't be reused before the wrapper is reaped, so this hits no other process.
             _signal_group(own, signal.SIGKILL)
             self._wrapper.wait()
             self._wrapper = None
         claim = self.claim()
-        # Another wrapper's claim: of the orchestrator before us, or of one of its wrappers that was quicker than ours.
+        # The claim of a wrapper that an earlier orchestrator started.
         if claim is not None and claim.pid != own and claim.alive():
-            while claim.alive():  # noqa: ASYNC110 - nobody tells us when a process ends that isn't our child
+            while claim.alive():  # noqa: ASYNC110 - the end of a process that isn't our child is not reported
                 await asyncio.sleep(_ADOPTED_POLL_SECONDS)
             _signal_group(claim.pid, signal.SIGKILL)
 
     def exit_code(self) -> int | None:
-        """The simulation's exit code as a shell tells it; None where nobody saw its end."""
+        """The exit code of the simulation as a shell reports it; None if its wrapper didn't record one."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             return int((self.directory / "exit").read_text())
         return None
 
     def finished_ns(self) -> int:
-        """When it ended, nanoseconds since the Unix epoch; now, where nobody saw its end."""
+        """When the simulation ended, in nanoseconds since the Unix epoch; the present time if that was not recorded."""
         with contextlib.suppress(FileNotFoundError):
             return (self.directory / "exit").stat().st_mtime_ns
         return time.time_ns()
 
-    def outcome(self) -> model.Outcome:
-        """How it ended, from what it left in its directory."""
+    def end(self) -> model.RunEnd:
+        """How the simulation ended, judged by the files in its directory."""
         exit_code = self.exit_code()
         if exit_code is None:
-            words = _tail(self.directory / "wrapper.log").decode(errors="replace").strip()
-            message = f"its processes vanished without an exit code; {words}".rstrip("; ")
-            return model.Outcome(model.ErrorKind.INFRASTRUCTURE, message=message)
+            log = _tail(self.directory / "wrapper.log").decode(errors="replace").strip()
+            message = f"its processes vanished without an exit code; {log}".rstrip("; ")
+            return model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
         try:
             with (self.output / "result.json").open("rb") as file:
                 written: bytes | None = file.read(result.RESULT_LIMIT_BYTES + 1)
@@ -204,7 +204,7 @@ class Simulation:
         return result.judge(exit_code, stdout, written, stderr, self.output.resolve())
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to everything in the simulation's process group; nothing happens where it is gone."""
+        """Sends a signal to the process group of the simulation, if it still exists."""
         if self._wrapper is not None:
             _signal_group(self._wrapper.pid, number)
         claim = self.claim()
@@ -212,7 +212,7 @@ class Simulation:
             _signal_group(claim.pid, number)
 
     def forget(self) -> None:
-        """Removes everything but the simulation's own output."""
+        """Deletes everything except the output of the simulation."""
         for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", "config.yaml", "config.new"):
             (self.directory / name).unlink(missing_ok=True)
         if not any(self.output.glob("*")):
@@ -220,7 +220,7 @@ class Simulation:
 
 
 def end_strays(runs: Path) -> None:
-    """Ends simulations that no orchestrator watches any more; the next one finds that they vanished."""
+    """Kills simulations that their orchestrator left behind. The next orchestrator reports that they vanished."""
     for directory in runs.iterdir() if runs.exists() else ():
         claim = Simulation(directory).claim()
         if claim is not None and claim.alive():
@@ -228,9 +228,9 @@ def end_strays(runs: Path) -> None:
 
 
 async def _exit_of(wrapper: "subprocess.Popen[bytes]") -> None:
-    """Waits for the end of a child, where the system can do so without reaping it."""
+    """Waits for the end of a child, if possible without reaping it."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # kernels before 5.3, and sandboxes, have no pidfd: poll then
+        with contextlib.suppress(OSError):  # kernels before 5.3 and sandboxes have no pidfd; then we poll
             descriptor = os.pidfd_open(wrapper.pid)
             loop = asyncio.get_running_loop()
             gone = asyncio.Event()
@@ -241,12 +241,12 @@ async def _exit_of(wrapper: "subprocess.Popen[bytes]") -> None:
                 loop.remove_reader(descriptor)
                 os.close(descriptor)
             return
-    while wrapper.poll() is None:  # noqa: ASYNC110 - this system tells of a child's end only in a signal
+    while wrapper.poll() is None:  # noqa: ASYNC110 - this system reports the end of a child only by a signal
         await asyncio.sleep(_ADOPTED_POLL_SECONDS)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, when all are zombies
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, if all are zombies
         os.killpg(group, number)
 
 

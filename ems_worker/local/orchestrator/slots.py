@@ -1,4 +1,4 @@
-"""What runs now: gives free slots to queued runs, in the order of arrival, and sees every run through to its end."""
+"""Gives free slots to queued runs, in the order of arrival, and carries every run through to its end."""
 
 import asyncio
 import collections
@@ -10,22 +10,23 @@ from pathlib import Path
 
 import structlog
 
-from ems_worker.local.orchestrator import events, model, simulation, store
+from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator.store import Store
 
 log = structlog.get_logger()
 
 
 @dataclasses.dataclass(slots=True)
 class _Live:
-    """A run in a slot. `cause` is set before we end its processes ourselves: their exit code says nothing then."""
+    """A run in a slot. `cause` is set before its processes are ended; it then replaces the meaning of the exit code."""
 
     processes: simulation.Simulation
-    cause: model.Outcome | None = None
+    cause: model.RunEnd | None = None
     ended: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
 
 
-STOPPED = model.Outcome(model.ErrorKind.STOPPED, message="stopped by STOP", retryable=False)
-SHUT_DOWN = model.Outcome(
+STOPPED = model.RunEnd(model.ErrorKind.STOPPED, message="stopped by STOP", retryable=False)
+SHUT_DOWN = model.RunEnd(
     model.ErrorKind.INFRASTRUCTURE, message="the orchestrator was shut down while this ran", retryable=True
 )
 
@@ -35,7 +36,7 @@ class Slots:
 
     def __init__(
         self,
-        memory: store.Store,
+        store: Store,
         *,
         count: int,
         directory: Path,
@@ -44,7 +45,7 @@ class Slots:
         stop_grace_seconds: float,
         on_event: Callable[[], None],
     ) -> None:
-        self._memory = memory
+        self._store = store
         self._count = count
         self._directory = directory
         self._command = command
@@ -58,29 +59,29 @@ class Slots:
 
     @property
     def capacity(self) -> model.Capacity:
-        """How full the slots are now."""
+        """The capacity now."""
         return model.Capacity(self._count, len(self._live), len(self._queue))
 
     async def capacity_after(self, seen: model.Capacity) -> model.Capacity:
-        """The capacity once it isn't `seen` any more."""
+        """Waits until the capacity differs from `seen`; returns it."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.capacity != seen)
             return self.capacity
 
     async def enqueue(self, simulation_ids: Iterable[str]) -> None:
-        """These runs are queued in the store and wait for a slot."""
+        """Adds runs to the queue; they are stored as queued already."""
         self._queue.extend(simulation_ids)
         await self._notify()
 
     async def run(self) -> None:
-        """Goes on with what an earlier orchestrator left, then fills slots as they become free, until `close`."""
+        """Continues the runs of an earlier orchestrator, then fills slots as they become free, until `close`."""
         async with asyncio.TaskGroup() as group:
-            for run in await self._memory.open_runs():
+            for run in await self._store.open_runs():
                 if run.state is model.State.QUEUED:
                     self._queue.append(run.simulation_id)
                 else:
                     live = self._occupy(run.simulation_id)
-                    group.create_task(self._see_through(live, run))
+                    group.create_task(self._carry_through(live, run))
                     if run.stop_requested:
                         group.create_task(self._end(live, STOPPED))
             await self._notify()
@@ -93,40 +94,40 @@ class Slots:
                     await self._changed.wait_for(lambda: not self._open or self._startable)
 
     async def close(self) -> None:
-        """Starts nothing more and ends what runs; queued runs stay queued for the next orchestrator."""
+        """Ends all running runs and starts no others. Queued runs stay queued for the next orchestrator."""
         self._open = False
         await self._notify()
         await asyncio.gather(*(self._end(live, SHUT_DOWN) for live in list(self._live.values())))
 
     async def stop(self, simulation_id: str) -> None:
-        """Ends a run as stopped; returns once its processes are gone and its end is stored."""
+        """Stops a run; returns when its processes are gone and its end is stored."""
         live = self._live.get(simulation_id)
         if live is not None and live.processes.exit_code() is not None:
-            await live.ended.wait()  # it ended by itself: that stands
+            await live.ended.wait()  # the simulation has ended on its own: that result stands
             return
-        if not await self._memory.request_stop(simulation_id):
+        if not await self._store.request_stop(simulation_id):
             return
         live = self._live.get(simulation_id)
         if live is not None:
             await self._end(live, STOPPED)
         elif simulation_id in self._queue:
             self._queue.remove(simulation_id)
-            for run in (await self._memory.get([simulation_id])).values():
+            for run in (await self._store.get([simulation_id])).values():
                 await self._finish(run, STOPPED, time.time_ns())
             await self._notify()
 
     async def pause(self, simulation_id: str) -> bool:
-        """Holds a running run's processes; it keeps its slot. False where it isn't running."""
+        """Suspends the processes of a run, which keeps its slot. False if the run isn't running."""
         live = self._live.get(simulation_id)
-        if live is None or not await self._memory.pause(simulation_id):
+        if live is None or not await self._store.pause(simulation_id):
             return False
         live.processes.signal(signal.SIGSTOP)
         return True
 
     async def resume(self, simulation_id: str) -> bool:
-        """Lets a held run go on. False where it isn't held."""
+        """Resumes the processes of a paused run. False if the run isn't paused."""
         live = self._live.get(simulation_id)
-        if live is None or not await self._memory.resume(simulation_id):
+        if live is None or not await self._store.resume(simulation_id):
             return False
         live.processes.signal(signal.SIGCONT)
         return True
@@ -141,66 +142,66 @@ class Slots:
         return live
 
     async def _begin(self, live: _Live, simulation_id: str) -> None:
-        run = await self._memory.begin(simulation_id)
+        run = await self._store.begin(simulation_id)
         if run is not None:
-            await self._see_through(live, run)
+            await self._carry_through(live, run)
 
-    async def _see_through(self, live: _Live, run: model.Run) -> None:
-        """From wherever the run is to its stored end, and out of the slot."""
-        failed = None
+    async def _carry_through(self, live: _Live, run: model.LocalRun) -> None:
+        """Takes the run from its present state to its stored end, and frees the slot."""
+        not_started = None
         if run.state is model.State.STARTING:
-            order = await self._memory.order(run.simulation_id)
+            order = await self._store.order(run.simulation_id)
             if run.stop_requested and live.cause is None:
                 live.cause = STOPPED
-            failed = self._launch(live, order)
-            if failed is None:
+            not_started = self._launch(live, order)
+            if not_started is None:
                 run = await self._started(live, run)
         elif live.processes.forbid():
             log.warning("run.vanished", simulation_id=run.simulation_id)
         await live.processes.ended()
-        await self._finish(run, live.cause or failed or live.processes.outcome(), live.processes.finished_ns())
+        await self._finish(run, live.cause or not_started or live.processes.end(), live.processes.finished_ns())
         del self._live[run.simulation_id]
         live.ended.set()
         await self._notify()
 
-    def _launch(self, live: _Live, order: model.Order) -> model.Outcome | None:
-        """Starts the simulation. What it failed with where that isn't possible, or isn't wanted any more."""
+    def _launch(self, live: _Live, order: model.Order) -> model.RunEnd | None:
+        """Starts the simulation. Returns how the run ends if it can't be started or is no longer to be."""
         if live.cause is None:
             try:
                 live.processes.launch(self._command, order)
             except OSError as failed:
                 message = f"the simulation can't be started: {failed}"
-                return model.Outcome(model.ErrorKind.INFRASTRUCTURE, message=message)
+                return model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
             return None
-        # A wrapper of the orchestrator before us may be about to start it: then it has started, and is being ended.
+        # A wrapper of an earlier orchestrator may have claimed the directory: then the run has started, and is ended
+        # like any other.
         return live.cause if live.processes.forbid() else None
 
-    async def _started(self, live: _Live, run: model.Run) -> model.Run:
-        claim = live.processes.claim()  # an older one where an earlier orchestrator's wrapper was quicker
+    async def _started(self, live: _Live, run: model.LocalRun) -> model.LocalRun:
+        claim = live.processes.claim()  # may be that of a wrapper of an earlier orchestrator
         started_ns = claim.made_ns if claim is not None else time.time_ns()
         run = dataclasses.replace(
             run, state=model.State.RUNNING, started_ns=started_ns, model_version=self._model_version
         )
-        await self._memory.started(run, events.started(run))
+        await self._store.started(run, events.started(run))
         self._on_event()
         return run
 
-    async def _finish(self, run: model.Run, outcome: model.Outcome, finished_ns: int) -> None:
-        # File times come from a coarser clock than ours: no run ends before it started.
-        run = dataclasses.replace(
-            run, state=outcome.state, outcome=outcome, finished_ns=max(finished_ns, run.started_ns)
-        )
-        await self._memory.end(run, events.ended(run))
+    async def _finish(self, run: model.LocalRun, end: model.RunEnd, finished_ns: int) -> None:
+        # The clock of file times is coarser than ours; max() keeps a run from ending before it started.
+        run = dataclasses.replace(run, state=end.state, end=end, finished_ns=max(finished_ns, run.started_ns))
+        await self._store.end(run, events.ended(run))
         self._on_event()
-        if outcome.error_kind is not None:
-            said = {"error_kind": outcome.error_kind.value, "message": outcome.message}
-            log.info("run.failed", simulation_id=run.simulation_id, **said)
+        if end.error_kind is not None:
+            log.info(
+                "run.failed", simulation_id=run.simulation_id, error_kind=end.error_kind.value, message=end.message
+            )
 
-    async def _end(self, live: _Live, cause: model.Outcome) -> None:
-        """Ends a run's processes, first asking; returns once its end is stored."""
+    async def _end(self, live: _Live, cause: model.RunEnd) -> None:
+        """Ends the processes of a run by SIGTERM, then by SIGKILL; returns when the end of the run is stored."""
         live.cause = live.cause or cause
         live.processes.signal(signal.SIGTERM)
-        live.processes.signal(signal.SIGCONT)  # a held process gets no TERM
+        live.processes.signal(signal.SIGCONT)  # a suspended process doesn't handle SIGTERM
         try:
             async with asyncio.timeout(self._grace):
                 await live.ended.wait()

@@ -1,6 +1,6 @@
-"""The orchestrator's durable memory: SQLite, owned by one thread that commits many changes at a time.
+"""The durable state of the orchestrator: SQLite, owned by one thread that commits changes in batches.
 
-Every method returns only after its change is on disk (WAL, synchronous=FULL).
+Every method returns after its change is on disk (WAL, synchronous=FULL).
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def _queries() -> dict[str, str]:
 
 
 class Store:
-    """Runs and the events that they owe the bus. Use it from one event loop, between `open` and `close`."""
+    """Runs, and their events that aren't published yet. Use it from one event loop, between `open` and `close`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,9 +43,9 @@ class Store:
         self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
-        """Opens or creates the database. Raises PlatformFailed where the file is damaged or can't be used."""
+        """Opens or creates the database. Raises PlatformFailed if the file is damaged or can't be used."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # daemon: a process that dies of an error elsewhere must not hang on its exit; what was told is committed.
+        # A daemon thread doesn't delay the exit of a process that fails elsewhere. Every reported change is committed.
         self._thread = threading.Thread(target=self._work, args=(opened,), name="store", daemon=True)
         self._thread.start()
         try:
@@ -57,37 +57,37 @@ class Store:
             ) from failed
 
     async def close(self) -> None:
-        """Commits what is under way and closes the database. Harmless twice."""
+        """Commits the pending changes and closes the database. Calling it again does nothing."""
         if self._thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
     async def admit(self, orders: Sequence[model.Order]) -> list[model.Admission]:
-        """Takes on what is new; says of each order what became of it."""
+        """Stores new orders as queued runs; returns the answer to each order."""
 
         def change(db: sqlite3.Connection) -> list[model.Admission]:
             return [self._admit(db, order) for order in orders]
 
         return await self._do(change)
 
-    async def open_runs(self) -> list[model.Run]:
-        """All runs that haven't ended, in the order of arrival."""
+    async def open_runs(self) -> list[model.LocalRun]:
+        """All runs that have not ended, in the order of arrival."""
         return await self._do(lambda db: [_run(row) for row in db.execute(self._sql["open_runs"])])
 
-    async def get(self, simulation_ids: Iterable[str]) -> dict[str, model.Run]:
-        """Those of these runs that are known."""
+    async def get(self, simulation_ids: Iterable[str]) -> dict[str, model.LocalRun]:
+        """The runs with these ids, by id; unknown ids are omitted."""
 
-        def change(db: sqlite3.Connection) -> dict[str, model.Run]:
-            rows = (db.execute(self._sql["get"], {"simulation_id": one}).fetchone() for one in simulation_ids)
+        def change(db: sqlite3.Connection) -> dict[str, model.LocalRun]:
+            rows = (db.execute(self._sql["get"], {"simulation_id": name}).fetchone() for name in simulation_ids)
             return {row["simulation_id"]: _run(row) for row in rows if row is not None}
 
         return await self._do(change)
 
-    async def begin(self, simulation_id: str) -> model.Run | None:
-        """Gives a queued run its slot; None where it isn't queued any more."""
+    async def begin(self, simulation_id: str) -> model.LocalRun | None:
+        """Moves a queued run to `starting`; None if it is no longer queued."""
 
-        def change(db: sqlite3.Connection) -> model.Run | None:
+        def change(db: sqlite3.Connection) -> model.LocalRun | None:
             fields = {"simulation_id": simulation_id}
             if db.execute(self._sql["begin"], fields).rowcount == 0:
                 return None
@@ -96,7 +96,7 @@ class Store:
         return await self._do(change)
 
     async def order(self, simulation_id: str) -> model.Order:
-        """What it takes to start a run; it is kept until the run has started."""
+        """The order of a run. It is stored until the run has started."""
 
         def change(db: sqlite3.Connection) -> model.Order:
             row = db.execute(self._sql["get"], {"simulation_id": simulation_id}).fetchone()
@@ -104,8 +104,8 @@ class Store:
 
         return await self._do(change)
 
-    async def started(self, run: model.Run, event: model.Event) -> None:
-        """The run's process is there."""
+    async def started(self, run: model.LocalRun, event: model.Event) -> None:
+        """Records that the process of the run has started."""
         fields = {
             "simulation_id": run.simulation_id,
             "started_ns": run.started_ns,
@@ -113,30 +113,30 @@ class Store:
         }
         await self._do(lambda db: self._move(db, "started", fields, event))
 
-    async def end(self, run: model.Run, event: model.Event) -> None:
-        """The run has ended; its first end stands."""
+    async def end(self, run: model.LocalRun, event: model.Event) -> None:
+        """Records the end of the run. A run that has ended already is unchanged."""
         fields = {
             "simulation_id": run.simulation_id,
             "state": run.state,
             "finished_ns": run.finished_ns,
-            "metrics": json.dumps(run.outcome.metrics),
-            "artifacts": json.dumps(run.outcome.artifacts),
-            "error_kind": run.outcome.error_kind,
-            "message": run.outcome.message,
-            "retryable": run.outcome.retryable,
+            "metrics": json.dumps(run.end.metrics),
+            "artifacts": json.dumps(run.end.artifacts),
+            "error_kind": run.end.error_kind,
+            "message": run.end.message,
+            "retryable": run.end.retryable,
         }
         await self._do(lambda db: self._move(db, "end", fields, event))
 
     async def pause(self, simulation_id: str) -> bool:
-        """A running run is held; False where it wasn't running."""
+        """Moves a running run to `paused`; False if it wasn't running."""
         return await self._do(lambda db: self._move(db, "pause", {"simulation_id": simulation_id}))
 
     async def resume(self, simulation_id: str) -> bool:
-        """A held run goes on; False where it wasn't held."""
+        """Moves a paused run to `running`; False if it wasn't paused."""
         return await self._do(lambda db: self._move(db, "resume", {"simulation_id": simulation_id}))
 
     async def request_stop(self, simulation_id: str) -> bool:
-        """The run is to end as stopped; False where it has ended."""
+        """Records that the run is to be stopped; False if it has ended already."""
         return await self._do(lambda db: self._move(db, "request_stop", {"simulation_id": simulation_id}))
 
     async def unpublished(self, limit: int) -> list[model.StoredEvent]:
@@ -152,18 +152,18 @@ class Store:
         return await self._do(change)
 
     async def published(self, numbers: Iterable[int]) -> None:
-        """The broker has these events."""
+        """Deletes events that the broker has acknowledged."""
         rows = [{"number": number} for number in numbers]
         await self._do(lambda db: db.executemany(self._sql["published"], rows))
 
     async def expired(self, before_ns: int) -> list[str]:
-        """Some runs that ended before this time and whose events were all published."""
+        """The ids of some runs that ended before this time and whose events are all published."""
         fields = {"before_ns": before_ns, "limit": _FORGET_LIMIT}
         return await self._do(lambda db: [row["simulation_id"] for row in db.execute(self._sql["expired"], fields)])
 
     async def forget(self, simulation_ids: Iterable[str]) -> None:
-        """These ids are free again."""
-        rows = [{"simulation_id": one} for one in simulation_ids]
+        """Deletes runs, so that their ids may be used again."""
+        rows = [{"simulation_id": simulation_id} for simulation_id in simulation_ids]
         await self._do(lambda db: db.executemany(self._sql["forget"], rows))
 
     def _admit(self, db: sqlite3.Connection, order: model.Order) -> model.Admission:
@@ -183,7 +183,7 @@ class Store:
     def _move(
         self, db: sqlite3.Connection, query: str, fields: dict[str, Any], event: model.Event | None = None
     ) -> bool:
-        """A guarded change of one run; the event it owes is stored with it, or neither."""
+        """Changes one run if it is in the expected state, and stores its event in the same transaction."""
         if db.execute(self._sql[query], fields).rowcount == 0:
             return False
         if event is not None:
@@ -200,7 +200,7 @@ class Store:
         """Runs the change in the store's thread; returns after it is committed."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.put((change, done))
-        # shield: a cancelled caller doesn't take back what may be committed already.
+        # A cancelled caller must not cancel the future: the change may be committed already.
         result: T = await asyncio.shield(done)
         return result
 
@@ -225,7 +225,7 @@ class Store:
         db.close()
 
     def _next_batch(self) -> list[_Job | None]:
-        """Waits for a job and takes all that wait with it, up to a limit; a last None says that it is to close."""
+        """Waits for a job and takes all that are pending, up to a limit. None as the last one means to close."""
         batch = [self._jobs.get()]
         while batch[-1] is not None and len(batch) < _COMMIT_LIMIT:
             try:
@@ -236,18 +236,18 @@ class Store:
 
 
 def _commit(db: sqlite3.Connection, batch: Sequence[_Job]) -> list[_Answer]:
-    """All changes of the batch in one transaction; one that fails is undone alone, a failed commit fails all."""
+    """Makes all changes in one transaction. A change that fails is undone alone; a failed commit fails all of them."""
     answers: list[_Answer] = []
     try:
         db.execute("BEGIN IMMEDIATE")
         for change, done in batch:
-            db.execute("SAVEPOINT one")
+            db.execute("SAVEPOINT change")
             try:
                 answers.append((done, change(db), None))
             except sqlite3.Error as failed:
-                db.execute("ROLLBACK TO one")
+                db.execute("ROLLBACK TO change")
                 answers.append((done, None, failed))
-            db.execute("RELEASE one")
+            db.execute("RELEASE change")
         db.execute("COMMIT")
     except sqlite3.Error as failed:
         if db.in_transaction:
@@ -266,8 +266,8 @@ def _resolve(answers: list[_Answer]) -> None:
             done.set_result(result)
 
 
-def _run(row: sqlite3.Row) -> model.Run:
-    return model.Run(
+def _run(row: sqlite3.Row) -> model.LocalRun:
+    return model.LocalRun(
         simulation_id=row["simulation_id"],
         state=model.State(row["state"]),
         config_sha=row["config_sha"],
@@ -275,7 +275,7 @@ def _run(row: sqlite3.Row) -> model.Run:
         stop_requested=bool(row["stop_requested"]),
         started_ns=row["started_ns"],
         finished_ns=row["finished_ns"],
-        outcome=model.Outcome(
+        end=model.RunEnd(
             error_kind=model.ErrorKind(row["error_kind"]) if row["error_kind"] is not None else None,
             metrics=json.loads(row["metrics"]),
             artifacts=json.loads(row["artifacts"]),

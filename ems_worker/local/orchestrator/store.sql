@@ -1,5 +1,5 @@
 -- name: schema
--- Every run this orchestrator took on, and the events that haven't reached the broker yet.
+-- Every run that this orchestrator has accepted, and the events that the broker hasn't acknowledged.
 CREATE TABLE IF NOT EXISTS runs (
   number INTEGER PRIMARY KEY AUTOINCREMENT,   -- the order of arrival
   simulation_id TEXT NOT NULL UNIQUE,
@@ -32,17 +32,17 @@ CREATE TABLE IF NOT EXISTS outbox (
 ) STRICT;
 
 -- name: admit
--- Takes a run on, unless its id is known.
+-- Stores a run as queued, unless its id is known.
 INSERT INTO runs (simulation_id, config_sha, experiment_id, seed, config)
 VALUES (:simulation_id, :config_sha, :experiment_id, :seed, :config)
 ON CONFLICT (simulation_id) DO NOTHING;
 
 -- name: sha_of
--- The work that a known id stands for.
+-- The config_sha of a known id.
 SELECT config_sha FROM runs WHERE simulation_id = :simulation_id;
 
 -- name: open_runs
--- What a restart goes on with, in the order of arrival.
+-- The runs that a restart continues, in the order of arrival.
 SELECT * FROM runs WHERE finished_ns = 0 ORDER BY number;
 
 -- name: get
@@ -50,34 +50,34 @@ SELECT * FROM runs WHERE finished_ns = 0 ORDER BY number;
 SELECT * FROM runs WHERE simulation_id = :simulation_id;
 
 -- name: begin
--- A queued run gets its slot: recorded before anything is spawned.
+-- A queued run gets a slot. Recorded before its process is spawned.
 UPDATE runs SET state = 'starting' WHERE simulation_id = :simulation_id AND state = 'queued';
 
 -- name: started
--- The run's process is there; its configuration is in its directory.
+-- The process of the run has started; the configuration is in its directory.
 UPDATE runs SET state = 'running', started_ns = :started_ns, model_version = :model_version, config = NULL
 WHERE simulation_id = :simulation_id AND state = 'starting';
 
 -- name: pause
--- The run's processes are held.
+-- The processes of the run are suspended.
 UPDATE runs SET state = 'paused' WHERE simulation_id = :simulation_id AND state = 'running';
 
 -- name: resume
--- The run's processes go on.
+-- The processes of the run are resumed.
 UPDATE runs SET state = 'running' WHERE simulation_id = :simulation_id AND state = 'paused';
 
 -- name: request_stop
--- Whatever the run's process does from here on, the run was stopped.
+-- The run ends as stopped, whatever its processes do from now on.
 UPDATE runs SET stop_requested = 1 WHERE simulation_id = :simulation_id AND finished_ns = 0;
 
 -- name: end
--- A run's first end stands.
+-- The first end of a run is final.
 UPDATE runs SET state = :state, finished_ns = :finished_ns, metrics = :metrics, artifacts = :artifacts,
   error_kind = :error_kind, message = :message, retryable = :retryable, config = NULL
 WHERE simulation_id = :simulation_id AND finished_ns = 0;
 
 -- name: post
--- An event for the broker; a repeated one is the same one.
+-- Stores an event for the broker, unless it is stored already.
 INSERT INTO outbox (simulation_id, subject, message_id, body)
 VALUES (:simulation_id, :subject, :message_id, :body) ON CONFLICT (message_id) DO NOTHING;
 
@@ -86,14 +86,14 @@ VALUES (:simulation_id, :subject, :message_id, :body) ON CONFLICT (message_id) D
 SELECT * FROM outbox ORDER BY number LIMIT :limit;
 
 -- name: published
--- The broker has this event.
+-- The broker has acknowledged this event.
 DELETE FROM outbox WHERE number = :number;
 
 -- name: expired
--- Runs that ended so long ago that their ids may be forgotten.
+-- Runs that ended before the given time and whose events are all published.
 SELECT simulation_id FROM runs WHERE finished_ns > 0 AND finished_ns < :before_ns
   AND simulation_id NOT IN (SELECT simulation_id FROM outbox) LIMIT :limit;
 
 -- name: forget
--- The id is free again.
+-- Deletes a run, so that its id may be used again.
 DELETE FROM runs WHERE simulation_id = :simulation_id;

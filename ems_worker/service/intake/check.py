@@ -50,7 +50,7 @@ def refuse_base(path: str) -> bytes:
                 "base_config_file_path",
                 f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
                 "Send its content with the plan as base_config; ems-publish does",
-                place=("base_config_file_path",),
+                location=("base_config_file_path",),
             )
         ]
     )
@@ -124,7 +124,7 @@ def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
         return None
     runs = f"runs {reported!r}" if reported else "hasn't reported its version, so this is not checked"
     message = f"the plan is for model version {required!r}, and the orchestrator {runs}"
-    return Problem("model_version", "model_version", message, place=("model_version",))
+    return Problem("model_version", "model_version", message, location=("model_version",))
 
 
 def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,16 +135,16 @@ def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any
     except errors.PlanRejected as error:
         raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
     except errors.Unreadable as error:
-        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", place=(key,))]) from None
+        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
     return content
 
 
 def _in_file(one: Problem, key: str, path: str) -> Problem:
-    if one.place == (key,):
+    if one.location == (key,):
         return one
     at = f", line {one.line}, column {one.column}" if one.line is not None else ""
     where = f" ({one.path})" if one.path else ""
-    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
+    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, location=(key,))
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
