@@ -45,7 +45,7 @@ JOBS = 18
 def reef(deployment: commands.Deployment) -> commands.Deployment:
     """A deployment where the experiment `reef` has completed and `fails-too` has failed."""
     for plan in (PLAN, PLAN.replace("experiment_id: reef", "experiment_id: fails-too")):
-        ended = commands.run("ems-publish", "-", "--wait", env=deployment.env, given=plan)
+        ended = commands.run("ems-publish", "-", "--wait", env=deployment.env, stdin=plan)
         assert ended.code in (exits.Exit.OK, exits.Exit.FAILED), ended
     return deployment
 
@@ -215,13 +215,13 @@ def test_an_unknown_run_is_exit_code_1(reef: commands.Deployment, run: str) -> N
 
 def test_validate_needs_no_server(tmp_path: Path) -> None:
     """A valid plan gives its size, an invalid plan exit code 3 and its problems, and --json the decision document."""
-    ended = commands.run("ems", "validate", "-", given=PLAN)
+    ended = commands.run("ems", "validate", "-", stdin=PLAN)
     assert (ended.code, ended.out) == (exits.Exit.OK, "<stdin> is valid: 6 points with 3 replicates each: 18 jobs\n")
     (tmp_path / "bad.yaml").write_text(PLAN.replace("layer.food: [50", "layer.fod: [50"))
     ended = commands.run("ems", "validate", str(tmp_path / "bad.yaml"))
     assert ended.code == exits.Exit.INVALID_PLAN
     assert f"{tmp_path}/bad.yaml:13:3: error: parameter_space.layer.fod: " in ended.err
-    document = json.loads(commands.run("ems", "validate", "--json", "-", given=PLAN).out)
+    document = json.loads(commands.run("ems", "validate", "--json", "-", stdin=PLAN).out)
     assert (document["schema"], document["decision"], document["points"]) == ("ems.decision.v1", "accepted", 6)
     assert document["submission"] is None
 

@@ -181,10 +181,10 @@ def test_a_plan_from_standard_input_reads_its_base_file_from_the_working_directo
     """If the base file is not in the working directory, the plan is invalid."""
     text = Path(plan_of(tmp_path, "piped")).read_text()
     monkeypatch.chdir(tmp_path)
-    ended = commands.run("ems-publish", "-", "--dry-run", given=text)
+    ended = commands.run("ems-publish", "-", "--dry-run", stdin=text)
     assert ended.code == exits.Exit.OK
     monkeypatch.chdir("/")
-    ended = commands.run("ems-publish", "-", "--dry-run", given=text)
+    ended = commands.run("ems-publish", "-", "--dry-run", stdin=text)
     assert ended.code == exits.Exit.INVALID_PLAN
     assert "<stdin>:2:24: error: base_config_file_path: the base file 'base.yaml' can't be read" in ended.err
 
@@ -230,13 +230,13 @@ def test_a_plan_from_a_stranger_can_not_publish_other_files(deployment: commands
     before = experiments(deployment)
     for command in (["ems-publish"], ["ems-publish", "--dry-run"], ["ems", "validate"]):
         for argument, given in ((str(plan), ""), ("-", text.format(secret))):
-            ended = commands.run(*command, argument, env=deployment.env, given=given)
+            ended = commands.run(*command, argument, env=deployment.env, stdin=given)
             assert ended.code == exits.Exit.INVALID_PLAN, ended
             assert "--allow-files-from" in ended.err
             assert "hunter2" not in ended.out + ended.err
             allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
             if command != ["ems-publish"]:
-                ended = commands.run(*command, argument, *allowed, env=deployment.env, given=given)
+                ended = commands.run(*command, argument, *allowed, env=deployment.env, stdin=given)
                 assert ended.code == exits.Exit.OK, ended
     assert experiments(deployment) == before
 

@@ -93,7 +93,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_a_plan_runs_over_mutual_tls(platform: Platform) -> None:
     """Published by the context of the nats command; who has none is kept out, and told without delay."""
     flags = ("--context", "reef", "--publisher", "reef", "--wait")
-    ended = commands.run("ems-publish", "-", *flags, env=platform.env, given=PLAN)
+    ended = commands.run("ems-publish", "-", *flags, env=platform.env, stdin=PLAN)
     assert ended.code in (exits.Exit.OK, exits.Exit.FAILED), ended.err
     listed = commands.run("ems", "ls", "--context", "reef", "--json", env=platform.env)
     assert json.loads(listed.out)["progress"] == 1.0

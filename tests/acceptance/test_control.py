@@ -25,7 +25,7 @@ MISSING = "{name: welfare, from: event, timeout_seconds: 0.1}"
 
 
 def publish(deployment: commands.Deployment, name: str, metric: str = "population", *flags: str) -> commands.Ended:
-    return commands.run("ems-publish", "-", *flags, env=deployment.env, given=PLAN.format(name=name, metric=metric))
+    return commands.run("ems-publish", "-", *flags, env=deployment.env, stdin=PLAN.format(name=name, metric=metric))
 
 
 def document_of(deployment: commands.Deployment, *arguments: str) -> Any:

@@ -151,7 +151,7 @@ async def test_the_commands_of_its_user_get_in_without_being_asked(swept: Path) 
     """By its address alone: `ems`, `ems-publish`, `ems dlq`; `ems-worker config` says where from, and masks it."""
     here = await up(swept)
     env = commands.environment(NATS_URL=here.addresses["nats_url"])
-    published = await asyncio.to_thread(commands.run, "ems-publish", "-", "--wait", env=env, given=plan().decode())
+    published = await asyncio.to_thread(commands.run, "ems-publish", "-", "--wait", env=env, stdin=plan().decode())
     assert published.code == exits.Exit.OK, published.err
     for command in (("ls",), ("dlq", "ls"), ("show", "small")):
         ended = await asyncio.to_thread(commands.run, "ems", *command, env=env)
