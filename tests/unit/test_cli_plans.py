@@ -206,3 +206,14 @@ def test_only_new_warnings_are_shown_with_a_decision(capsys: pytest.CaptureFixtu
     assert printed.out == "x: accepted, 1 points, 1 jobs\n"
     assert printed.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
     assert "known" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("unknown key", "unknown key; did you mean x?"), ("unknown key; did you mean x?", "unknown key; did you mean x?")],
+)
+def test_a_suggestion_is_shown_once(message: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A suggestion follows the message unless the message contains it."""
+    problem = errors.Problem("unknown_key", "y", message, suggestion="did you mean x?")
+    problems.show([problem], plans.PlanFile("p.yaml", b"", Path()))
+    assert capsys.readouterr().err == f"p.yaml: error: y: {line} [unknown_key]\n"
