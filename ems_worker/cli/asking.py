@@ -1,4 +1,4 @@
-"""Commands that ask the worker over NATS: connect, ask, close."""
+"""Commands that send a request to the worker over NATS: connect, ask, close."""
 
 import asyncio
 import uuid
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 RequestId = Annotated[
     str | None,
-    typer.Option(metavar="ID", help="The same request twice is carried out once. Default: a new id."),
+    typer.Option(metavar="ID", help="Repeating a request with the same id has no further effect. Default: a new id."),
 ]
 
 
-def asked(
+def run(
     server: str | None, context: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]"
 ) -> exits.Exit:
-    """Connects, asks, and closes the connection."""
+    """Calls `ask` with a connected client and closes the connection."""
     from ems_worker import client
 
     access = shell.access(server, context)
@@ -35,25 +35,26 @@ def asked(
     return asyncio.run(connected())
 
 
-def changed(
+def change(
     verb: Literal["retry", "resume"],
     experiment_id: str,
+    *,
     request_id: str | None,
     json: bool,
     server: str | None,
     context: str | None,
 ) -> exits.Exit:
-    """Asks for a change and says what became of it."""
+    """Requests a change of an experiment and prints the outcome."""
     from ems_worker.cli import views
 
     request = request_id or str(uuid.uuid4())
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        change = ems.retry if verb == "retry" else ems.resume
+        request_change = ems.retry if verb == "retry" else ems.resume
         try:
-            document = await change(experiment_id, request_id=request)
+            document = await request_change(experiment_id, request_id=request)
         except errors.NoAnswer:
-            shell.say(f"it may be carried out all the same; to ask for it again: --request-id {request}")
+            shell.say(f"the worker may still carry it out; to repeat the request safely: --request-id {request}")
             raise
         if json:
             shell.out_json(document)
@@ -61,4 +62,4 @@ def changed(
             views.change(verb, document)
         return exits.Exit.OK
 
-    return asked(server, context, ask)
+    return run(server, context, ask)

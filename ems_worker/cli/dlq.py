@@ -1,4 +1,4 @@
-"""`ems dlq`: what the worker could not use, looked at, sent again or dropped."""
+"""`ems dlq`: lists, shows, replays and drops dead letters, the messages that the worker could not process."""
 
 import contextlib
 import dataclasses
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from ems_worker import client
     from ems_worker.client.dead_letters import DeadLetter
 
-app = shell.app("Dead letters: plans and events that could not be used.", no_args_is_help=True)
+app = shell.app("Dead letters: plans and events that could not be processed.", no_args_is_help=True)
 
-Numbers = Annotated[list[int] | None, typer.Argument(metavar="[SEQ]...", help="Numbers, as `ems dlq ls` shows them.")]
-Number = Annotated[int, typer.Argument(metavar="SEQ", help="Its number, as `ems dlq ls` shows it.")]
+Numbers = Annotated[list[int] | None, typer.Argument(metavar="SEQ", help="Numbers as `ems dlq ls` shows them.")]
+Number = Annotated[int, typer.Argument(metavar="SEQ", help="The number as `ems dlq ls` shows it.")]
 
 
 class Kind(StrEnum):
-    """What a dead letter is."""
+    """What a dead letter was sent as."""
 
     PLAN = "plan"
     EVENT = "event"
 
 
-KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only plans, or only events.")]
-All = Annotated[bool, typer.Option("--all", help="All of them (of --kind).")]
+KindOption = Annotated[Kind | None, typer.Option("--kind", help="Only dead letters of this kind.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters, or all of --kind.")]
 
 
 @app.command("ls")
@@ -37,32 +37,35 @@ All = Annotated[bool, typer.Option("--all", help="All of them (of --kind).")]
 def list_(
     kind: KindOption = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="How many, the oldest first.")
+        int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="List at most this many dead letters.")
     ] = 50,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Lists dead letters, the oldest first, with the reason of each."""
+    """List dead letters with their reasons, oldest first."""
     from ems_worker.cli import tables
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        rows = []
-        async with contextlib.aclosing(ems.dead_letters.list(kind)) as found:
-            async for one in found:
-                rows.append(one)
+        listed = []
+        async with contextlib.aclosing(ems.dead_letters.list(kind)) as letters:
+            async for letter in letters:
+                listed.append(letter)
                 if json:
-                    shell.out_json(_document(one))
-                if len(rows) == limit:
+                    shell.out_json(_document(letter))
+                if len(listed) == limit:
                     break
-        if not rows:
+        if not listed:
             shell.say("no dead letters")
         elif not json:
-            cells = [(str(one.seq), one.kind, _at(one), one.subject, f"{one.size:,}", one.reason) for one in rows]
-            tables.show(("seq", "kind", "at", "subject", "bytes", "reason"), cells, numbers=(0, 4))
+            rows = [
+                (str(letter.seq), letter.kind, _at(letter), letter.subject, f"{letter.size:,}", letter.reason)
+                for letter in listed
+            ]
+            tables.show(("seq", "kind", "at", "subject", "bytes", "reason"), rows, numbers=(0, 4))
         return exits.Exit.OK
 
-    return asking.asked(server, context, ask)
+    return asking.run(server, context, ask)
 
 
 @app.command()
@@ -70,23 +73,29 @@ def list_(
 def show(
     seq: Number, json: shell.Json = False, server: shell.Server = None, context: shell.Context = None
 ) -> exits.Exit:
-    """Shows why a dead letter is one, and prints its content to stdout."""
+    """Show a dead letter.
+
+    Prints its reason and origin on stderr and its content on stdout.
+    """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        one = await ems.dead_letters.get(seq)
+        letter = await ems.dead_letters.get(seq)
         if json:
-            content = None if one.data is None else one.data.decode(errors="backslashreplace")
-            shell.out_json({**_document(one), "data": content})
+            content = None if letter.data is None else letter.data.decode(errors="backslashreplace")
+            shell.out_json({**_document(letter), "data": content})
             return exits.Exit.OK
-        for name, value in _document(one).items():
+        for name, value in _document(letter).items():
             shell.say(f"{name}: {value}")
-        if one.data is None:
-            shell.say(f"too large to be kept here: message {one.original_seq} of stream {one.stream}")
+        if letter.data is None:
+            shell.say(
+                f"the content is too large to be kept here; it is message {letter.original_seq} of stream "
+                f"{letter.stream}"
+            )
         else:
-            streams.out_data(one.data)
+            streams.out_data(letter.data)
         return exits.Exit.OK
 
-    return asking.asked(server, context, ask)
+    return asking.run(server, context, ask)
 
 
 @app.command()
@@ -98,16 +107,18 @@ def replay(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Sends dead letters again to where they were sent first, and drops them.
+    """Send dead letters again and drop them.
 
-    A plan is a new submission then: a restored object, a larger limit or a newer worker may make it a good one.
-    Only plans and run events are sent, with the headers that say what the content is; a letter that says it is
-    anything else is refused, and the others are sent all the same.
+    Each goes to its original subject. A replayed plan is a new submission: it may succeed because an object was
+    restored, a limit raised or the worker upgraded.
+
+    Only plans and run events are sent, with no headers but those that describe the content. A letter of any other
+    origin is refused, and the command continues with the next letter.
     """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         code = exits.Exit.OK
-        for seq in await _chosen(ems, seqs, every, kind):
+        for seq in await _chosen(ems, seqs, every=every, kind=kind):
             try:
                 ack = await ems.dead_letters.replay(seq)
             except errors.RequestRefused as refused:
@@ -117,7 +128,7 @@ def replay(
                 shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
         return code
 
-    return asking.asked(server, context, ask)
+    return asking.run(server, context, ask)
 
 
 @app.command()
@@ -129,31 +140,31 @@ def drop(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Deletes dead letters for good."""
+    """Delete dead letters permanently."""
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        for seq in await _chosen(ems, seqs, every, kind):
+        for seq in await _chosen(ems, seqs, every=every, kind=kind):
             await ems.dead_letters.drop(seq)
             shell.out(f"{seq}: dropped")
         return exits.Exit.OK
 
-    return asking.asked(server, context, ask)
+    return asking.run(server, context, ask)
 
 
-async def _chosen(ems: "client.EmsClient", seqs: list[int] | None, every: bool, kind: Kind | None) -> list[int]:
-    """The numbers that were given, or all that are there now: not those that a replay brings back meanwhile."""
+async def _chosen(ems: "client.EmsClient", seqs: list[int] | None, *, every: bool, kind: Kind | None) -> list[int]:
+    """The given numbers, or all that exist now. Listed before the first replay, which may add letters."""
     if bool(seqs) == every:
         raise exits.Misused("give numbers, or --all")
     if seqs:
         return seqs
-    async with contextlib.aclosing(ems.dead_letters.list(kind)) as found:
-        return [one.seq async for one in found]
+    async with contextlib.aclosing(ems.dead_letters.list(kind)) as letters:
+        return [letter.seq async for letter in letters]
 
 
-def _document(one: "DeadLetter") -> dict[str, Any]:
-    fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one) if field.name != "data"}
-    return {**fields, "at": _at(one)}
+def _document(letter: "DeadLetter") -> dict[str, Any]:
+    fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter) if field.name != "data"}
+    return {**fields, "at": _at(letter)}
 
 
-def _at(one: "DeadLetter") -> str:
-    return "-" if one.at is None else f"{one.at:%Y-%m-%dT%H:%M:%SZ}"
+def _at(letter: "DeadLetter") -> str:
+    return "-" if letter.at is None else f"{letter.at:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,4 +1,4 @@
-"""What a plan would do, without doing it: how much, which configurations, which seeds."""
+"""What a plan would do, without doing it: its size, its first and last configurations, its seeds."""
 
 import collections
 import difflib
@@ -6,27 +6,27 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ems_worker.cli import follow, shell, tables
+from ems_worker.cli import shell, statuses, tables
 from ems_worker.core import ids
 from ems_worker.core.points import plan, render, space
 
-# Rows of the seed table, for plans with a seed for each job.
-_SEEDS = 12
-# Combinations that are tried to tell how many satisfy the constraints.
-_TRIED = 100_000
-# Stands in the names of runs for an id that the worker will give.
-_NO_ID_YET = "EXPERIMENT"
+# Rows of the seed table: a plan may have a seed for each job.
+_MAX_SEEDS = 12
+# Up to this many combinations, those that satisfy the constraints are counted exactly.
+_MAX_COUNTED = 100_000
+# Takes the place of the experiment's id in the ids of runs if the worker is to choose it.
+_UNKNOWN_ID = "EXPERIMENT"
 
 
-def show(parsed: plan.Plan, count: space.Count, guess: Mapping[str, Any] | None = None) -> None:
-    """Prints the size of the plan, the first and the last configuration as differences from the base, the seeds.
+def show(parsed: plan.Plan, count: space.Count, estimate: Mapping[str, Any] | None = None) -> None:
+    """Prints the plan's size, its first and last configurations as differences from the base, and its seeds.
 
-    `guess` is the worker's estimate of the time, where it has one.
+    `estimate` is the worker's estimate of the time, if it has one.
     """
-    count = _counted(parsed, count)
+    count = _exact_if_small(parsed, count)
     shell.out(size(count, parsed.replicates))
-    if guess is not None:
-        shell.out(estimated(guess))
+    if estimate is not None:
+        shell.out(estimated_time(estimate))
     if count.points == 0:
         return
     template = render.Template(parsed)
@@ -40,28 +40,28 @@ def show(parsed: plan.Plan, count: space.Count, guess: Mapping[str, Any] | None 
 
 
 def size(count: space.Count, replicates: int) -> str:
-    """Points and jobs, as a sentence."""
-    most = "" if count.exact else "at most "
+    """The numbers of points and jobs as a phrase."""
+    at_most = "" if count.exact else "at most "
     each = f" with {replicates} replicates each" if replicates > 1 else ""
-    return f"{most}{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
+    return f"{at_most}{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
 
 
-def estimated(guess: Mapping[str, Any]) -> str:
-    """The estimate of `ems.decision.v1`, as a sentence."""
-    each = f"{guess['mean_run_seconds']:.3g} s a run, from {_many(guess['runs'], 'earlier run')} of this model"
-    return f"estimated time: {follow.duration(guess['seconds'])} ({each}; {guess['slots']:,} at once)"
+def estimated_time(estimate: Mapping[str, Any]) -> str:
+    """The estimate of an `ems.decision.v1` as a line."""
+    each = f"{estimate['mean_run_seconds']:.3g} s a run, from {_many(estimate['runs'], 'earlier run')} of this model"
+    return f"estimated time: {statuses.duration(estimate['seconds'])} ({each}; {estimate['slots']:,} at once)"
 
 
-def _counted(parsed: plan.Plan, count: space.Count) -> space.Count:
-    """The exact count, where making all points to find out doesn't take long."""
-    if count.exact or count.points > _TRIED:
+def _exact_if_small(parsed: plan.Plan, count: space.Count) -> space.Count:
+    """Counts the points exactly unless generating all of them would take long."""
+    if count.exact or count.points > _MAX_COUNTED:
         return count
     points = sum(1 for _ in space.points(parsed))
     return space.Count(points, points * parsed.replicates)
 
 
 def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[space.Point, int]]:
-    """The first job and the last, as point and replicate; the last only where it is known which that is."""
+    """The first and the last job as (point, replicate). Without an exact count the last job is not known."""
     yield next(space.points(parsed)), 0
     if count.exact and count.jobs > 1:
         (last,) = collections.deque(space.points(parsed, count.points - 1), maxlen=1)
@@ -71,18 +71,18 @@ def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[spa
 def _difference(
     parsed: plan.Plan, template: render.Template, base: str, point: space.Point, replicate: int
 ) -> Iterator[str]:
-    """One run's configuration against the base, as a unified diff."""
-    run = ids.simulation_id(parsed.experiment_id or _NO_ID_YET, point.index, replicate, 1)
+    """A unified diff from the base configuration to a run's configuration."""
+    run = ids.simulation_id(parsed.experiment_id or _UNKNOWN_ID, point.index, replicate, 1)
     config = template.render(point.params, parsed.seeds.of(point.index, replicate), run).decode()
     lines = difflib.unified_diff(base.splitlines(), config.splitlines(), "base configuration", run, lineterm="")
-    return iter(list(lines) or [f"{run} gets the base configuration as it is"])
+    return iter(list(lines) or [f"{run} gets the base configuration unchanged"])
 
 
 def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
-    """The first seeds: one a replicate where all points share them, else one a job."""
+    """Prints the first seeds: of each replicate if all points share them, else of each job."""
     each_job = parsed.seeds.policy == "independent"
     total = count.jobs if each_job else parsed.replicates
-    jobs = itertools.islice(itertools.product(range(count.points), range(parsed.replicates)), min(total, _SEEDS))
+    jobs = itertools.islice(itertools.product(range(count.points), range(parsed.replicates)), min(total, _MAX_SEEDS))
     rows = [(str(p) if each_job else "all", str(r), str(parsed.seeds.of(p, r))) for p, r in jobs]
     tables.show(("point", "replicate", "seed"), rows, numbers=(0, 1, 2))
     if total > len(rows):

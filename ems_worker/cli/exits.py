@@ -1,4 +1,4 @@
-"""Exit codes of all commands: what scripts may rely on."""
+"""The exit codes of all commands. Scripts rely on them."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -22,23 +22,23 @@ class Exit(IntEnum):
 
 MEANING: Mapping[Exit, str] = MappingProxyType(
     {
-        Exit.OK: "done; with --wait: the experiment completed; ems-worker: stopped in order by SIGTERM or SIGINT",
-        Exit.FAILED: "the experiment failed or was cancelled; what was asked for does not exist or was refused",
-        Exit.USAGE: "wrong arguments or settings, or a file that can't be read or written",
+        Exit.OK: "success; with --wait: the experiment completed; ems-worker: orderly stop on SIGTERM or SIGINT",
+        Exit.FAILED: "the experiment failed or was cancelled, or what was requested does not exist or was refused",
+        Exit.USAGE: "invalid arguments or settings, or a file that can't be read or written",
         Exit.INVALID_PLAN: "the plan is invalid or was rejected; every problem is on stderr",
-        Exit.UNREACHABLE: "NATS, the worker or the orchestrator can't be reached, or NATS contradicts what is needed",
-        Exit.TIMED_OUT: "no answer in time; a stored plan that no worker answered runs when one starts",
+        Exit.UNREACHABLE: "NATS, the worker or the orchestrator can't be reached, or NATS is misconfigured",
+        Exit.TIMED_OUT: "no answer in time; a stored plan without an answer runs when a worker starts",
         Exit.MANIFEST: "ems-worker: the manifest is locked by another worker, damaged, or of a newer version",
-        Exit.INTERRUPTED: "interrupted with Ctrl-C; a published experiment goes on",
+        Exit.INTERRUPTED: "interrupted with Ctrl-C; a published experiment continues",
     }
 )
 
 
 class Misused(errors.EmsError):
-    """A command can't do what it was asked to for a reason on this side: a file that can't be read or written."""
+    """The command was called with arguments that it can't use, or with a file that it can't read or write."""
 
 
-# The first that fits; all others end as FAILED.
+# The first match counts; every other error is FAILED.
 _BY_ERROR: tuple[tuple[type[errors.EmsError], Exit], ...] = (
     (Misused, Exit.USAGE),
     (errors.SettingsError, Exit.USAGE),
@@ -56,10 +56,10 @@ _BY_ERROR: tuple[tuple[type[errors.EmsError], Exit], ...] = (
 
 
 def of(error: errors.EmsError) -> Exit:
-    """The exit code of a command that ends with this error."""
+    """The exit code for an error."""
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Exit.FAILED)
 
 
 def epilog() -> str:
-    """The codes as the last paragraph of a command's help."""
+    """The last paragraph of a command's help: the exit codes."""
     return "Exit codes: " + ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in Exit) + "."

@@ -1,4 +1,4 @@
-"""Why jobs did not complete, in a few lines: the same reason is told once, with a run that had it."""
+"""Why jobs did not complete, in a few lines: each reason once, with the number of its jobs and the id of one run."""
 
 import collections
 import contextlib
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _STATES = (Bucket.FAILED, Bucket.LOST, Bucket.INFEASIBLE)
-# Jobs that are looked at of each state, reasons that are told, letters of a reason: `ems export` has all of it.
-_JOBS = 500
-_REASONS = 5
-_LETTERS = 160
+# Limits of the summary: jobs read of each state, reasons printed, characters of a reason. `ems export` has everything.
+_MAX_JOBS = 500
+_MAX_REASONS = 5
+_MAX_LENGTH = 160
 
 
-async def tell(ems: "client.EmsClient", status: Document) -> None:
-    """Prints the most frequent reasons of jobs that failed, were lost or are infeasible, if there are any."""
+async def show(ems: "client.EmsClient", status: Document) -> None:
+    """Prints the most frequent reasons why jobs failed, were lost or are infeasible, if there are such jobs."""
     counted: collections.Counter[str] = collections.Counter()
     examples: dict[str, str] = {}
     for state in _STATES:
         if not status["counts"].get(state.value):
             continue
-        looked_at = 0
+        jobs_read = 0
         async with contextlib.aclosing(ems.jobs(status["experiment_id"], state=state.value)) as jobs:
             async for job in jobs:
                 reason = _reason(state, job["error"] or {})
                 counted[reason] += 1
                 examples.setdefault(reason, job["simulation_id"])
-                looked_at += 1
-                if looked_at == _JOBS:
+                jobs_read += 1
+                if jobs_read == _MAX_JOBS:
                     break
-    for reason, count in counted.most_common(_REASONS):
+    for reason, count in counted.most_common(_MAX_REASONS):
         shell.out(f"  {count:,} x {reason} ({examples[reason]})")
-    more = len(counted) - _REASONS
+    more = len(counted) - _MAX_REASONS
     if more > 0:
         noun = "reason" if more == 1 else "reasons"
         shell.out(f"  and {more:,} other {noun}: ems export {status['experiment_id']}")
 
 
 def _reason(state: Bucket, error: Document) -> str:
-    """The kind and the last line, which says most where a program's dying words are several."""
+    """The error's kind and the last line of its message, which is the most telling line of a traceback."""
     lines = [line.strip() for line in (error.get("message") or "").splitlines() if line.strip()]
-    words = lines[-1] if lines else "no reason given"
+    message = lines[-1] if lines else "no reason given"
     kind = error.get("kind")
     head = state.value if kind in (None, state.value) else f"{state.value}, {kind}"
-    return f"{head}: {words if len(words) <= _LETTERS else words[: _LETTERS - 3] + '...'}"
+    return f"{head}: {message if len(message) <= _MAX_LENGTH else message[: _MAX_LENGTH - 3] + '...'}"

@@ -1,4 +1,4 @@
-"""`ems-worker health`: asks a running worker how it is, for a container's health check."""
+"""`ems-worker health`: checks a running worker over HTTP, for a container's health check."""
 
 import http.client
 import json
@@ -8,18 +8,18 @@ from ems_worker import errors
 from ems_worker.cli import exits, shell
 
 _TIMEOUT_SECONDS = 4.0
-# Where a server that listens on every address can be asked.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nobody listens here
+# The address to connect to for a server that listens on every address.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 def ask(address: tuple[str, int] | None) -> exits.Exit:
-    """Says what is wrong with the worker that serves at `address`; FAILED where anything is.
+    """Returns OK if the worker at `address` is healthy; otherwise prints why not and returns FAILED.
 
-    Raises SettingsError where the address can't be known.
+    Raises SettingsError if the settings don't determine the address.
     """
     if address is None or address[1] == 0:
         raise errors.SettingsError(
-            "http: the worker can't be asked, as its port is off or of its own choice: set EMS_HTTP"
+            "http: the worker's HTTP port is disabled or chosen at its start; set EMS_HTTP to a fixed port"
         )
     host, port = _LOOPBACK.get(address[0], address[0]), address[1]
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
@@ -34,14 +34,14 @@ def ask(address: tuple[str, int] | None) -> exits.Exit:
         connection.close()
     if status == http.client.OK:
         return exits.Exit.OK
-    shell.say(f"the worker at {host}:{port} is not healthy: {_troubles(body) or status}")
+    shell.say(f"the worker at {host}:{port} is not healthy: {_problems(body) or status}")
     return exits.Exit.FAILED
 
 
-def _troubles(body: bytes) -> str:
-    """The troubles that the answer names; empty where something else than a worker answered."""
+def _problems(body: bytes) -> str:
+    """The problems in the response; empty if it is not a worker's."""
     try:
         document: Any = json.loads(body)
-        return "; ".join(f"{part}: {words}" for part, words in document["troubles"].items())
+        return "; ".join(f"{part}: {problem}" for part, problem in document["troubles"].items())
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""

@@ -1,4 +1,4 @@
-"""Plans on this side: read with their base files, checked by the worker's own rules, made into one message."""
+"""Plans on the publisher's side: reads files, checks them by the worker's rules, builds the message to publish."""
 
 import json
 import sys
@@ -19,7 +19,10 @@ _CONTENT_TYPES = {"yaml": "application/yaml", "json": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan as its author wrote it; its files are found from `folder`, and have to be below it or one of `allowed`."""
+    """A plan as its author wrote it.
+
+    Paths in it are relative to `folder`. The files have to be below `folder` or a directory of `allowed`.
+    """
 
     name: str
     data: bytes
@@ -29,7 +32,7 @@ class PlanFile:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published; `lines_stay` where the plan's own lines have the same numbers in it."""
+    """What is published. `lines_stay` is whether the plan's lines keep their numbers."""
 
     data: bytes
     content_type: str
@@ -37,15 +40,16 @@ class Message:
 
 
 def read(argument: str, allow_files_from: Sequence[Path] | None = None) -> PlanFile:
-    """The plan of this path, `-` for standard input, whose files are found from the working directory.
+    """Reads a plan from a path, or from standard input if the argument is `-`.
 
-    Raises exits.Misused where it can't be read, or where a directory that files are allowed from is none.
+    Files that a plan from standard input names are relative to the working directory. Raises exits.Misused if the plan
+    can't be read or `allow_files_from` names something that is not a directory.
     """
     path = Path(argument)
     allowed = tuple(allow_files_from or ())
-    for one in allowed:
-        if not one.is_dir():
-            raise exits.Misused(f"--allow-files-from {one}: there is no such directory")
+    for directory in allowed:
+        if not directory.is_dir():
+            raise exits.Misused(f"--allow-files-from {directory}: there is no such directory")
     try:
         if argument == _STDIN:
             return PlanFile("<stdin>", sys.stdin.buffer.read(), Path(), allowed)
@@ -71,10 +75,10 @@ def check(file: PlanFile) -> plan_check.Checked:
 
 
 def message(file: PlanFile, checked: plan_check.Checked) -> Message:
-    """The plan with the content of its base file beside it.
+    """Builds the message: the plan and the content of its base file.
 
-    A plan in block YAML keeps its own text, comments and line numbers, and gets a block at its end; where that would
-    say anything else than the plan and the content, both go as JSON.
+    A plan in block YAML keeps its text, comments and line numbers, and the content is appended as a block. If the
+    result would not parse as exactly the plan and the content, both are sent as JSON.
     """
     document = yaml_reader.read_plan(file.data)
     if canonical.BASE_KEY in document.data:
@@ -83,36 +87,36 @@ def message(file: PlanFile, checked: plan_check.Checked) -> Message:
     if document.format == "yaml":
         end = "" if document.text.endswith("\n") else "\n"
         data = f"{document.text}{end}{render.block({canonical.BASE_KEY: checked.base})}".encode()
-        if _says(data, whole):
+        if _means(data, whole):
             return Message(data, _CONTENT_TYPES["yaml"], lines_stay=True)
     data = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     return Message(data, _CONTENT_TYPES["json"], lines_stay=False)
 
 
-def _says(data: bytes, whole: Mapping[str, object]) -> bool:
+def _means(data: bytes, whole: Mapping[str, object]) -> bool:
     try:
-        said = yaml_reader.read_plan(data).data
+        parsed = yaml_reader.read_plan(data).data
     except (errors.PlanRejected, errors.Unreadable):
         return False
-    return canonical.canonical_json(said) == canonical.canonical_json(whole)
+    return canonical.canonical_json(parsed) == canonical.canonical_json(whole)
 
 
 def _read_base(file: PlanFile, path: str) -> bytes:
-    """A plan may come from anyone, and what its base file says is published: only files beside it are read."""
-    place = f"{file.folder}" if file.folder != Path() else "the working directory"
+    """Reads a base file in an allowed directory: a plan may come from anyone, and its base file is published."""
+    folder = f"{file.folder}" if file.folder != Path() else "the working directory"
     try:
-        return files.read_inside(file.folder / path, [one.resolve() for one in (file.folder, *file.allowed)])
+        return files.read_inside(file.folder / path, [root.resolve() for root in (file.folder, *file.allowed)])
     except files.OutsideError as outside:
-        words = (
-            f"the base file {path!r} is {outside.path}, outside {place}, where the plan's files have to be; "
+        message = (
+            f"the base file {path!r} is {outside.path}, which is outside {folder}, the directory of the plan; "
             "to allow it: --allow-files-from DIR"
         )
-        raise _unreadable(file, words) from outside
+        raise _unreadable(file, message) from outside
     except errors.FileUnreadable as failed:
-        raise _unreadable(file, f"the base file {path!r} {failed}; its path is taken from {place}") from failed
+        raise _unreadable(file, f"the base file {path!r} {failed}; its path is relative to {folder}") from failed
 
 
-def _unreadable(file: PlanFile, words: str) -> errors.PlanRejected:
+def _unreadable(file: PlanFile, message: str) -> errors.PlanRejected:
     data = yaml_reader.read_plan(file.data).data
     key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
-    return errors.PlanRejected([errors.Problem("base_not_readable", key, words, location=(key,))])
+    return errors.PlanRejected([errors.Problem("base_not_readable", key, message, location=(key,))])

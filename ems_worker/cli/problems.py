@@ -1,4 +1,4 @@
-"""What is wrong with a plan, the way compilers say it: file, line, column, and the line itself with a mark."""
+"""Prints the problems of a plan like compiler errors: file, line, column, and the line itself with a mark."""
 
 import re
 import sys
@@ -9,21 +9,24 @@ from ems_worker import errors
 from ems_worker.cli import plans
 from ems_worker.terminal import drawing
 
-_WIDTH = 110
+_MAX_WIDTH = 110
 _COLORS = {"error": "red", "warning": "yellow"}
-# Words, or words with a style.
+# A text, or a text with a style.
 Part = str | tuple[str, str]
 _TOKEN = re.compile(r"[\w.$/-]+|\S")
 
 
-def tell(
-    found: Iterable[errors.Problem], file: plans.PlanFile, *, kind: str = "error", show_lines: bool = True
+def show(
+    problems: Iterable[errors.Problem], file: plans.PlanFile, *, kind: str = "error", show_lines: bool = True
 ) -> None:
-    """Prints problems to stderr. Without `show_lines` their positions are of another text and left out."""
+    """Prints problems to stderr.
+
+    `show_lines` is False if their positions are not those of the file's text; then no positions are shown.
+    """
     lines = file.data.decode("utf-8-sig", errors="replace").splitlines() if show_lines else []
     style = f"bold {_COLORS[kind]}"
-    for one in sorted(found, key=lambda one: (one.line or 0, one.column or 0)):
-        for parts in _one(one, file.name, lines, kind, style):
+    for problem in sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0)):
+        for parts in _lines_of(problem, file.name, lines, kind=kind, style=style):
             drawing.show(sys.stderr, *parts)
 
 
@@ -31,35 +34,43 @@ def from_documents(documents: Iterable[Mapping[str, Any]]) -> list[errors.Proble
     """The `errors` or `warnings` of a decision."""
     return [
         errors.Problem(
-            one["code"], one["path"], one["message"], one.get("line"), one.get("column"), one.get("suggestion")
+            document["code"],
+            document["path"],
+            document["message"],
+            document.get("line"),
+            document.get("column"),
+            document.get("suggestion"),
         )
-        for one in documents
+        for document in documents
     ]
 
 
-def _one(one: errors.Problem, name: str, lines: list[str], kind: str, style: str) -> Iterator[Sequence[Part]]:
-    """The lines of one problem, each as words of which some have a style."""
-    placed = one.line is not None and one.column is not None and one.line <= len(lines)
-    place = f"{name}:{one.line}:{one.column}" if placed else name
-    path = f"{one.path}: " if one.path else ""
-    # Most messages end with it: did you mean ...?
-    hint = f"; {one.suggestion}" if one.suggestion and one.suggestion not in one.message else ""
-    yield f"{place}: ", (f"{kind}:", style), f" {path}{one.message}{hint} [{one.code}]"
-    if placed:
-        assert one.line is not None
-        assert one.column is not None
-        line, column = _window(lines[one.line - 1].replace("\t", " "), one.column - 1)
+def _lines_of(
+    problem: errors.Problem, name: str, lines: Sequence[str], *, kind: str, style: str
+) -> Iterator[Sequence[Part]]:
+    """The lines to print for a problem."""
+    has_position = problem.line is not None and problem.column is not None and problem.line <= len(lines)
+    position = f"{name}:{problem.line}:{problem.column}" if has_position else name
+    path = f"{problem.path}: " if problem.path else ""
+    # Most messages end with the suggestion already: did you mean ...?
+    in_message = not problem.suggestion or problem.suggestion in problem.message
+    hint = "" if in_message else f"; {problem.suggestion}"
+    yield f"{position}: ", (f"{kind}:", style), f" {path}{problem.message}{hint} [{problem.code}]"
+    if has_position:
+        assert problem.line is not None
+        assert problem.column is not None
+        line, column = _window(lines[problem.line - 1].replace("\t", " "), problem.column - 1)
         token = _TOKEN.match(line, column)
         mark = "^" * (token.end() - column if token else 1)
-        yield (f"{one.line:>5} | {line}",)
+        yield (f"{problem.line:>5} | {line}",)
         yield f"      | {' ' * column}", (mark, style)
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
-    """A part of a long line around the column (JSON is often one line), and the column in it."""
-    if len(line) <= _WIDTH:
+    """Cuts a long line (JSON often is a single line) around the column; the part and the column in it."""
+    if len(line) <= _MAX_WIDTH:
         return line, column
-    start = max(0, min(column - _WIDTH // 2, len(line) - _WIDTH))
+    start = max(0, min(column - _MAX_WIDTH // 2, len(line) - _MAX_WIDTH))
     before = "..." if start else ""
-    after = "..." if start + _WIDTH < len(line) else ""
-    return f"{before}{line[start : start + _WIDTH]}{after}", column - start + len(before)
+    after = "..." if start + _MAX_WIDTH < len(line) else ""
+    return f"{before}{line[start : start + _MAX_WIDTH]}{after}", column - start + len(before)

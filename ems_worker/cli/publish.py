@@ -1,8 +1,9 @@
-"""`ems-publish`: checks a plan here, sends it with its base configuration, says what became of it."""
+"""`ems-publish`: checks a plan, sends it with its base configuration, and prints the worker's decision."""
 
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,37 +15,53 @@ if TYPE_CHECKING:
     from ems_worker import settings
     from ems_worker.cli import plans
 
-app = shell.app("Publishes a plan of experiments.")
+app = shell.app("Publish a plan of experiments.")
 
-# How long the worker may take to decide, unless --timeout says otherwise.
+# How long to wait for the worker's decision unless --timeout is given.
 _DECISION_SECONDS = 30.0
-# How long a dry run waits for a server and a worker, which it can do without.
-_ASK_SECONDS = 2.0
+# How long a dry run waits for a server and a worker. It needs neither, but shows an estimate if there are both.
+_ESTIMATE_SECONDS = 2.0
 
-Plan = Annotated[str, typer.Argument(metavar="PLAN", help="The plan, YAML or JSON; - for standard input.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Stay until the experiment has ended, and show how it goes.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow the experiment until it ends.")]
 Publisher = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Who sends it: letters, digits, - and _. Limits a minute are by this name."),
+    typer.Option(
+        metavar="NAME",
+        help="Your name: letters, digits, - and _. The worker limits the plans per minute of each publisher.",
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Publish nothing: show points, jobs, seeds and what the runs would get.")
+    bool,
+    typer.Option("--dry-run", help="Publish nothing; show the numbers of points and jobs, configurations and seeds."),
 ]
 Timeout = Annotated[
     float | None,
     typer.Option(
         min=0.1,
         metavar="SECONDS",
-        help=f"Give up waiting after this long. Default: {_DECISION_SECONDS:g} for the worker's decision, "
-        "no limit for the end.",
+        help=f"Stop waiting after this time. Default: {_DECISION_SECONDS:g} for the worker's decision, "
+        "no limit for the experiment's end.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A checked plan, and how to publish it. `reported` are the warnings that have been printed already."""
+
+    file: "plans.PlanFile"
+    message: "plans.Message"
+    reported: Sequence[errors.Problem]
+    publisher: str | None
+    json: bool
+    wait: bool
+    timeout: float | None
 
 
 @app.command(epilog=exits.epilog())
 @shell.guarded
 def publish(
-    plan: Plan,
+    plan: shell.Plan,
     wait: Wait = False,
     dry_run: DryRun = False,
     json: shell.Json = False,
@@ -55,13 +72,13 @@ def publish(
     timeout: Timeout = None,
     version: shell.Version = False,
 ) -> exits.Exit:
-    """Publishes a plan.
+    """Publish a plan of experiments.
 
-    The plan is checked here first, by the worker's own rules; the content of its base file is sent with it. Prints the
-    worker's decision, and with --wait the experiment's end.
+    Checks the plan by the worker's rules, sends it together with the content of its base file, and prints the worker's
+    decision. With --wait, also follows the experiment until it ends.
 
-    A plan may come from anyone: only files below its own directory are read, the working directory for standard input,
-    and below those of --allow-files-from.
+    The plan may only name files below its own directory, or below the working directory if it is read from standard
+    input. Use --allow-files-from to allow others.
     """
     from ems_worker.cli import dry_run as dry_runs
     from ems_worker.cli import plans, validation
@@ -73,14 +90,15 @@ def publish(
     checked = validation.validated(file, json=json, consequence=": nothing was published")
     if checked is None:
         return exits.Exit.INVALID_PLAN
+    message = plans.message(file, checked)
     if not dry_run:
-        message = plans.message(file, checked)
-        return asyncio.run(_send(access, publisher, file, message, checked.plan.warnings, json, wait, timeout))
-    guess = asyncio.run(_estimate(access, plans.message(file, checked).data))
+        publication = Publication(file, message, checked.plan.warnings, publisher, json, wait, timeout)
+        return asyncio.run(_send(access, publication))
+    estimate = asyncio.run(_estimate(access, message.data))
     if json:
-        shell.out_json(validation.decision(checked) | {"estimate": guess})
+        shell.out_json(validation.decision(checked) | {"estimate": estimate})
     else:
-        dry_runs.show(checked.plan, checked.count, guess)
+        dry_runs.show(checked.plan, checked.count, estimate)
     return exits.Exit.OK
 
 
@@ -89,80 +107,74 @@ def _check_name(publisher: str) -> None:
 
     try:
         publishing.subject(publisher)
-    except errors.RequestRefused as wrong:
-        raise exits.Misused(str(wrong)) from wrong
+    except errors.RequestRefused as refused:
+        raise exits.Misused(str(refused)) from refused
 
 
 async def _estimate(access: "settings.Access", plan: bytes) -> dict[str, Any] | None:
-    """How long the worker thinks that the plan would take; None where nobody can tell: a dry run needs no server."""
+    """The worker's estimate of the time that the plan takes; None without a server, a worker or an estimate."""
     from ems_worker import client
 
     try:
-        async with client.EmsClient(access, connect_timeout=_ASK_SECONDS, request_timeout=_ASK_SECONDS) as ems:
-            found: dict[str, Any] | None = (await ems.validate(plan)).get("estimate")
-            return found
+        async with client.EmsClient(
+            access, connect_timeout=_ESTIMATE_SECONDS, request_timeout=_ESTIMATE_SECONDS
+        ) as ems:
+            estimate: dict[str, Any] | None = (await ems.validate(plan)).get("estimate")
+            return estimate
     except errors.EmsError:
         return None
 
 
-async def _send(
-    access: "settings.Access",
-    publisher: str | None,
-    file: "plans.PlanFile",
-    message: "plans.Message",
-    told: Sequence[errors.Problem],
-    json: bool,
-    wait: bool,
-    timeout: float | None,
-) -> exits.Exit:
-    """Publishes the message and follows what becomes of it; `timeout` is for all of it.
-
-    `told`: warnings that were told already.
-    """
+async def _send(access: "settings.Access", publication: Publication) -> exits.Exit:
+    """Publishes the plan, waits for the decision and, if asked to, for the end. The timeout is for all of it."""
     from ems_worker import client
 
+    timeout = publication.timeout
     began = time.monotonic()
-    async with client.EmsClient(access, notice=shell.say, publisher=publisher) as ems:
-        ack = await ems.publish(message.data, content_type=message.content_type)
+    async with client.EmsClient(access, notice=shell.say, publisher=publication.publisher) as ems:
+        ack = await ems.publish(publication.message.data, content_type=publication.message.content_type)
         try:
             decision = await ems.decision(ack.seq, timeout or _DECISION_SECONDS)
-        except (errors.NoAnswer, asyncio.CancelledError) as why:
-            stored = f"the plan is stored ({ack.stream} {ack.seq}) and no worker has answered"
-            within = f" within {timeout or _DECISION_SECONDS:g} s" if isinstance(why, errors.NoAnswer) else ""
-            shell.say(f"{stored}{within}: it runs when one starts")
-            if isinstance(why, asyncio.CancelledError):
+        except (errors.NoAnswer, asyncio.CancelledError) as cause:
+            within = f" within {timeout or _DECISION_SECONDS:g} s" if isinstance(cause, errors.NoAnswer) else ""
+            shell.say(
+                f"the plan is stored ({ack.stream} {ack.seq}), but no worker has answered{within}; "
+                "it will run when a worker starts"
+            )
+            if isinstance(cause, asyncio.CancelledError):
                 raise
             return exits.Exit.TIMED_OUT
-        if json:
+        if publication.json:
             shell.out_json(decision)
         else:
-            _tell(decision, file, message, told)
+            show_decision(decision, publication.file, publication.message, publication.reported)
         if decision["decision"] == "rejected":
             return exits.Exit.INVALID_PLAN
-        if not wait:
+        if not publication.wait:
             return exits.Exit.OK
         left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-        return await follow.to_the_end(ems, decision["experiment_id"], json=json, timeout=left)
+        return await follow.to_the_end(ems, decision["experiment_id"], json=publication.json, timeout=left)
 
 
-def _tell(
-    decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message", told: Sequence[errors.Problem]
+def show_decision(
+    decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message", reported: Sequence[errors.Problem]
 ) -> None:
+    """Prints an `ems.decision.v1` without the warnings that have been `reported` already."""
     from ems_worker.cli import problems
 
-    known = {(one.code, one.path) for one in told}
-    news = [one for one in problems.from_documents(decision["warnings"]) if (one.code, one.path) not in known]
-    problems.tell(news, file, kind="warning", show_lines=message.lines_stay)
-    name = decision["experiment_id"]
+    known = {(warning.code, warning.path) for warning in reported}
+    warnings = problems.from_documents(decision["warnings"])
+    new = [warning for warning in warnings if (warning.code, warning.path) not in known]
+    problems.show(new, file, kind="warning", show_lines=message.lines_stay)
+    experiment_id = decision["experiment_id"]
     match decision["decision"]:
         case "rejected":
-            found = problems.from_documents(decision["errors"])
-            problems.tell(found, file, show_lines=message.lines_stay)
+            problems.show(problems.from_documents(decision["errors"]), file, show_lines=message.lines_stay)
             shell.say(f"the worker rejected {file.name}")
         case "duplicate":
-            shell.out(f"{name}: this plan was accepted before, nothing new happens")
+            shell.out(f"{experiment_id}: this plan was accepted before; nothing new happens")
         case _:
-            shell.out(f"{name}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
+            shell.out(f"{experiment_id}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
 
 
 def main() -> None:

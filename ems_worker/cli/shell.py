@@ -1,4 +1,4 @@
-"""What all commands share: one way to end, to speak to people, and to name the server."""
+"""What all commands share: options, output, error handling, exit codes."""
 
 import errno
 import functools
@@ -19,36 +19,38 @@ if TYPE_CHECKING:
     from ems_worker import settings
 
 P = ParamSpec("P")
-# EBADF: an output that was closed before we began, see `streams.reopen`.
+# EBADF: the output was closed before the program started, see `streams.reopen`.
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 
+Plan = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's file, YAML or JSON; - for standard input.")]
 Server = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="NATS servers, separated by commas. Default: EMS_SERVER, NATS_URL, nats://127.0.0.1:4222."
+        metavar="URL",
+        help="NATS servers, separated by commas. Default: EMS_SERVER, NATS_URL or nats://127.0.0.1:4222.",
     ),
 ]
 Context = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Context of the nats command. Default: EMS_CONTEXT, NATS_CONTEXT, else the selected one.",
+        help="A context of the nats command. Default: EMS_CONTEXT, NATS_CONTEXT or the selected context.",
     ),
 ]
 AllowFilesFrom = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="DIR",
-        help="Files that the plan names may be below this directory too, not only below its own; may be given again.",
+        help="Let the plan name files below this directory, besides those below its own; repeatable.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON documents, one a line.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
 
 
-def app(words: str, **options: Any) -> typer.Typer:
-    """A typer application with our manners: plain help that reads well in a pipe, no decorated tracebacks."""
+def app(about: str, **options: Any) -> typer.Typer:
+    """Returns a typer application with plain help and plain tracebacks, which read well in a pipe."""
     return typer.Typer(
-        help=words,
+        help=about,
         epilog=exits.epilog(),
         add_completion=False,
         rich_markup_mode=None,
@@ -59,16 +61,16 @@ def app(words: str, **options: Any) -> typer.Typer:
 
 
 def run(application: typer.Typer) -> NoReturn:
-    """The entry point of a command."""
+    """Runs a program and exits with its exit code."""
     streams.reopen()
     streams.guard()
     try:
         try:
             application()
         finally:
-            # It ends by SystemExit; what --help and --version print is in no command's guard.
+            # The application raises SystemExit. The output of --help and --version passes no command's guard.
             sys.stdout.flush()
-    except KeyboardInterrupt:  # before the command's own guard was up
+    except KeyboardInterrupt:  # before the command's own guard began
         sys.exit(exits.Exit.INTERRUPTED)
     except OSError as failed:
         sys.exit(_unwritten(failed))
@@ -76,7 +78,7 @@ def run(application: typer.Typer) -> NoReturn:
 
 
 def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
-    """A command's body with its one way to end: its exit code, or the words and the code of our error."""
+    """Wraps a command: it exits with the code that it returns, or prints our error and exits with the error's code."""
 
     @functools.wraps(command)
     def guard(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -97,12 +99,12 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
 
 
 def _unwritten(failed: OSError) -> exits.Exit:
-    """How a command ends whose output can't be written; raises any other failure again."""
+    """Returns the exit code of a command whose output can't be written; re-raises any other failure."""
     if isinstance(failed, BrokenPipeError):
-        # The reader (head, less) has seen enough. What is left in the buffer must not fail at exit.
+        # The reader (head, less) has stopped reading. Flushing the rest of the buffer at exit must not fail.
         _silence_stdout()
         return exits.Exit.OK
-    # A full disk behind `>`. Our own modules turn what they can't read or write into our errors.
+    # A full disk behind `>`. Files that our modules can't read or write raise our own errors instead.
     if failed.errno not in _CANNOT_WRITE:
         raise failed
     _silence_stdout()
@@ -114,12 +116,12 @@ def _silence_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-# A line for people on stderr, one on stdout, and a JSON document as a line on stdout.
+# Print a line for people on stderr, a line on stdout, and a JSON document as a line on stdout.
 say, out, out_json = streams.say, streams.out, streams.out_json
 
 
 def access(server: str | None, context: str | None) -> "settings.Access":
-    """How to get into NATS, from the flags and the environment."""
+    """Returns the address and credentials of NATS, from the flags and the environment."""
     from ems_worker import settings
 
     return settings.access({"server": server, "context": context}, os.environ)

@@ -1,4 +1,4 @@
-"""Tables and numbers for people: columns that fit the terminal, plain aligned text anywhere else."""
+"""Tables and numbers for people: columns that fit the terminal, or plain aligned text without one."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,33 +10,33 @@ import rich.table
 
 from ems_worker.terminal import drawing, text
 
-# Off a terminal lines are as long as they are: a program or an editor reads them.
-_UNBOUNDED = 100_000
+# Without a terminal, lines are never broken: a program or an editor reads them.
+_UNLIMITED = 100_000
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
-    """Prints a table on stdout; the columns in `numbers` are aligned to the right.
+    """Prints a table on stdout. The columns in `numbers` are right-aligned.
 
-    On a narrow terminal cells are broken between words; where that isn't enough, lines are longer than the terminal:
-    an id in pieces can't be copied. The rule under the header is left out then.
+    On a narrow terminal, cells are wrapped between words. If that isn't enough, lines are longer than the terminal and
+    the header has no rule under it, as an id that is wrapped can't be copied.
     """
     terminal = sys.stdout.isatty()
     cells = [[text.line(cell) for cell in row] for row in (header, *rows)]
-    drawn = _drawn(cells, set(numbers), fitting=terminal)
+    drawn = _drawn(cells, set(numbers), fit=terminal)
     if terminal and any(word not in drawn for row in cells for cell in row for word in cell.split()):
-        drawn = _drawn(cells, set(numbers), fitting=False)
+        drawn = _drawn(cells, set(numbers), fit=False)
     for line in drawn.splitlines():
         drawing.emit(sys.stdout, line.rstrip())
 
 
-def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fitting: bool) -> str:
-    """The table as wide as the terminal and with a rule, or as wide as it is."""
+def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fit: bool) -> str:
+    """Draws the table: fitted to the terminal with a rule under the header, or at its full width without one."""
     header, *rows = cells
     table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD if fitting else None,
+        box=rich.box.SIMPLE_HEAD if fit else None,
         pad_edge=False,
         show_edge=False,
-        padding=(0, 1 if fitting else 2, 0, 0),
+        padding=(0, 1 if fit else 2, 0, 0),
     )
     for index, title in enumerate(header):
         justify: rich.console.JustifyMethod = "right" if index in right else "left"
@@ -44,35 +44,34 @@ def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fitting: bool) ->
         table.add_column(title, justify=justify, overflow="fold", no_wrap=one_word, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    console = drawing.Console(sys.stdout, None if fitting else _UNBOUNDED)
+    console = drawing.Console(sys.stdout, None if fit else _UNLIMITED)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
 
 
 def number(value: float | int | None) -> str:
-    """A number with six digits that matter; `-` where there is none."""
+    """A number with six significant digits; `-` for None."""
     return "-" if value is None else f"{value:.6g}"
 
 
 def moment(at: str) -> str:
-    """A time to the minute, as short as it stays clear: `2026-11-22T22:53Z`."""
+    """A time to the minute, such as `2026-11-22T22:53Z`."""
     return f"{at[:16]}Z"
 
 
-def value(given: Any) -> str:
-    """A parameter's value, in a width that a table can bear."""
-    if isinstance(given, bool) or given is None:
-        words = {True: "true", False: "false", None: "null"}[given]
-    elif isinstance(given, dict) and set(given) == {"sha256", "bytes"}:
-        words = f"<{given['bytes']} bytes>"
-    else:
-        words = str(given)
-    return words if len(words) <= 40 else f"{words[:37]}..."
+def value(parameter: Any) -> str:
+    """A parameter's value, shortened to fit a table."""
+    if isinstance(parameter, bool) or parameter is None:
+        return {True: "true", False: "false", None: "null"}[parameter]
+    if isinstance(parameter, dict) and set(parameter) == {"sha256", "bytes"}:
+        return f"<{parameter['bytes']} bytes>"
+    shown = str(parameter)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
 def mean(aggregate: Mapping[str, Any] | None) -> str:
-    """A metric over several runs: mean and, where there is one, standard deviation."""
+    """The mean of a metric, and its standard deviation if it has one; `-` without a mean."""
     if not aggregate or aggregate["mean"] is None:
         return "-"
     spread = "" if aggregate["std"] is None else f" ± {aggregate['std']:.3g}"
@@ -80,11 +79,11 @@ def mean(aggregate: Mapping[str, Any] | None) -> str:
 
 
 def short(paths: Sequence[str]) -> list[str]:
-    """Dotted paths by their last words, as few as tell them apart."""
-    shortest = []
+    """Shortens each dotted path to the fewest last segments that no other path ends with."""
+    shortened = []
     for path in paths:
-        steps = path.split(".")
-        ends = (".".join(steps[-length:]) for length in range(1, len(steps)))
-        unique = (end for end in ends if sum(f".{other}".endswith(f".{end}") for other in paths) == 1)
-        shortest.append(next(unique, path))
-    return shortest
+        segments = path.split(".")
+        suffixes = (".".join(segments[-length:]) for length in range(1, len(segments)))
+        unique = (suffix for suffix in suffixes if sum(f".{other}".endswith(f".{suffix}") for other in paths) == 1)
+        shortened.append(next(unique, path))
+    return shortened

@@ -18,11 +18,11 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
         if json:
             shell.out_json(documents.decision(Verdict.REJECTED, errors=rejected.problems))
         else:
-            problems.tell(rejected.problems, file)
+            problems.show(rejected.problems, file)
             number = len(rejected.problems)
             shell.say(f"{number} {'problem' if number == 1 else 'problems'} in {file.name}{consequence}")
         return None
-    problems.tell(checked.plan.warnings, file, kind="warning")
+    problems.show(checked.plan.warnings, file, kind="warning")
     return checked
 
 

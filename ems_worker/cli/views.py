@@ -1,67 +1,67 @@
-"""What `ems ls` and `ems show` print for people."""
+"""What `ems ls`, `ems show` and the changes print for people."""
 
 import contextlib
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.cli import follow, shell, tables
+from ems_worker.cli import shell, statuses, tables
 
 if TYPE_CHECKING:
     from ems_worker import client
 
 Document = dict[str, Any]
 
-# Points that are listed; `ems export` has them all.
-_POINTS = 50
+# The number of points listed; `ems export` has all of them.
+_MAX_POINTS = 50
 
 
-def experiments(found: list[Document]) -> None:
-    """Experiments as a table, in the order given."""
-    if not found:
+def experiments(listed: list[Document]) -> None:
+    """Prints experiments as a table, in the given order."""
+    if not listed:
         shell.say("no experiments")
         return
-    # Rare, and no trouble: a column of its own, where there is something in it.
-    waiting = any(follow.waiting(one) for one in found)
-    stalled = any(_stalled(one) for one in found)
+    # Both are rare, so that the column is left out where it would be empty.
+    any_waiting = any(statuses.waiting(status) for status in listed)
+    any_stalled = any(_stalled(status) for status in listed)
     header: tuple[str, ...] = (
         "id",
         "state",
         "ended",
         "jobs",
-        *(["waiting"] if waiting else []),
-        "trouble",
+        *(["waiting"] if any_waiting else []),
+        "problems",
         "group",
         "created",
         "name",
+        *(["reason"] if any_stalled else []),
     )
-    header += ("reason",) if stalled else ()
     rows = [
         (
-            one["experiment_id"],
-            one["state"],
-            f"{one['progress']:.0%}",
-            str(one["total"]),
-            *([follow.waiting(one) or "-"] if waiting else []),
-            follow.trouble(one) or "-",
-            one["group"] or "-",
-            tables.moment(one["created_at"]),
-            one["experiment_name"],
-            *([_stalled(one) or "-"] if stalled else []),
+            status["experiment_id"],
+            status["state"],
+            f"{status['progress']:.0%}",
+            str(status["total"]),
+            *([statuses.waiting(status) or "-"] if any_waiting else []),
+            statuses.problems(status) or "-",
+            status["group"] or "-",
+            tables.moment(status["created_at"]),
+            status["experiment_name"],
+            *([_stalled(status) or "-"] if any_stalled else []),
         )
-        for one in found
+        for status in listed
     ]
     tables.show(header, rows, numbers=(2, 3))
 
 
 def _stalled(status: Document) -> str | None:
-    """Why an open experiment doesn't get on; why it ended is in `ems show`."""
+    """Why an open experiment makes no progress. The reason for an experiment's end is left to `ems show`."""
     reason: str | None = status["reason"]
     return reason if status["finished_at"] is None else None
 
 
 def details_of(details: Document) -> None:
-    """What an experiment is and how it goes; `details` is its `ems.api.get` document."""
-    follow.summary(details)
+    """Prints an experiment's status and description; `details` is its `ems.api.get` document."""
+    statuses.show_summary(details)
     facts = {
         "name": details["experiment_name"],
         "about": details["description"],
@@ -74,24 +74,25 @@ def details_of(details: Document) -> None:
     }
     for name, value in facts.items():
         if value:
-            # Further lines stand further in: none of them passes for one of ours.
+            # Indented, so that a line of a description can't pose as one of our own.
             indented = str(value).replace("\n", "\n      ")
             shell.out(f"  {name}: {indented}")
 
 
 def change(verb: str, document: Document) -> None:
-    """What became of a change: its `ems.change.v1`."""
+    """Prints the outcome of a change; `document` is its `ems.change.v1`."""
     name, state = document["experiment_id"], document["state"]
     if not document["changed"]:
-        shell.out(f"{name}: nothing to {verb}, it is {state}")
+        shell.out(f"{name}: nothing to {verb}, the experiment is {state}")
     elif "retried" in document:
-        shell.out(f"{name}: {document['retried']:,} jobs are tried again, it is {state}")
+        count = document["retried"]
+        shell.out(f"{name}: retrying {count:,} {'job' if count == 1 else 'jobs'} (round {document['round']})")
     else:
         shell.out(f"{name} is {state}")
 
 
 async def points_of(ems: "client.EmsClient", details: Document) -> None:
-    """The first points; the best ones where there is a goal. No more are held than are shown."""
+    """Prints the first points, or the best points if a metric has a goal. Keeps only these in memory."""
     best = details["best"]
     sign = 0.0 if best is None else (1.0 if best["goal"] == "minimize" else -1.0)
     kept: list[tuple[float, int, Document]] = []
@@ -100,22 +101,21 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
         async for point in points:
             total += 1
             mean = None if best is None else (point["metrics"].get(best["metric"]) or {}).get("mean")
-            # As a heap whose first is the worst kept one.
-            rank = (-sign * mean if mean is not None else float("-inf"), -point["point"], point)
-            if len(kept) < _POINTS:
-                heapq.heappush(kept, rank)
+            # A heap whose first entry is the worst point kept.
+            entry = (-sign * mean if mean is not None else float("-inf"), -point["point"], point)
+            if len(kept) < _MAX_POINTS:
+                heapq.heappush(kept, entry)
             else:
-                heapq.heappushpop(kept, rank)
+                heapq.heappushpop(kept, entry)
     parameters, metrics = list(details["parameters"]), list(details["metrics"])
     shown = [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
-    # As in `ems ls`: a column where there is something in it.
-    trouble = any(follow.trouble(point) for point in shown)
-    header = ("point", "replicates", *(["trouble"] if trouble else []), *tables.short(parameters), *metrics)
+    any_problems = any(statuses.problems(point) for point in shown)
+    header = ("point", "replicates", *(["problems"] if any_problems else []), *tables.short(parameters), *metrics)
     rows = [
         (
             point["run_id_suffix"] or str(point["point"]),
-            f"{follow.ended(point)}/{sum(point['counts'].values())}",
-            *([follow.trouble(point) or "-"] if trouble else []),
+            f"{statuses.ended(point)}/{sum(point['counts'].values())}",
+            *([statuses.problems(point) or "-"] if any_problems else []),
             *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
             *(tables.mean(point["metrics"].get(name)) for name in metrics),
         )

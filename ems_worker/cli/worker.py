@@ -1,4 +1,4 @@
-"""`ems-worker`: runs the worker, asks how it is, or shows what it would run with."""
+"""`ems-worker`: runs the worker, checks its health, shows its settings, copies its manifest."""
 
 import functools
 import inspect
@@ -12,26 +12,29 @@ import typer
 from ems_worker import settings
 from ems_worker.cli import exits, shell
 
-# How long a NATS server may take to let us in.
+# How long connecting to NATS may take.
 _PROVISION_SECONDS = 10.0
 
-app = shell.app("The worker: plans in over NATS, runs out over gRPC, every one recorded.", no_args_is_help=True)
+_ABOUT = "The worker: receives plans over NATS, starts their runs over gRPC, records everything."
+
+app = shell.app(_ABOUT, no_args_is_help=True)
 
 File = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML, under the environment and flags.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="A TOML file of settings. The environment and flags override it."),
 ]
 
 
-@app.callback()
+@app.callback(help=_ABOUT)
 def worker(version: shell.Version = False) -> None:
-    """The worker: plans in over NATS, runs out over gRPC, every one recorded."""
+    """Handles the options that come before any command."""
 
 
 def _with_settings(command: Callable[..., exits.Exit | int]) -> Callable[..., exits.Exit | int]:
-    """Adds a flag for each setting; they come as keyword arguments, None where not given.
+    """Adds a flag for each setting. The command gets them as keyword arguments, None if not given.
 
-    Made from the settings themselves, so that a setting can't be without its flag; but for secrets: everybody on the
-    machine sees a process's flags.
+    The flags are derived from the settings, so that none can be forgotten. Secrets have no flag, as every user of the
+    machine can read a process's arguments.
     """
     flags = [_flag(setting) for setting in settings.describe() if not setting.is_secret]
 
@@ -39,11 +42,12 @@ def _with_settings(command: Callable[..., exits.Exit | int]) -> Callable[..., ex
     def wrapped(**given: Any) -> exits.Exit | int:
         return command(**given)
 
-    own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
-    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *flags]]
-    # What typer reads a command's options from.
-    wrapped.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # functions may have one
-    wrapped.__annotations__ = {one.name: one.annotation for one in every}
+    parameters = inspect.signature(command).parameters.values()
+    own = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *flags]]
+    # Typer reads a command's options from these.
+    wrapped.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # functions may have one
+    wrapped.__annotations__ = {option.name: option.annotation for option in options}
     return wrapped
 
 
@@ -62,10 +66,10 @@ def _flag(setting: settings.Description) -> inspect.Parameter:
 @shell.guarded
 @_with_settings
 def run(config: File = None, **flags: Any) -> exits.Exit | int:
-    """Runs the worker until SIGTERM or SIGINT."""
+    """Run the worker until SIGTERM or SIGINT."""
     loaded, _ = settings.load(flags, os.environ, config)
-    # Read by gRPC when it is imported: its core would write lines of its own into the log, which is JSON. What they say
-    # of connections, the errors of calls say.
+    # gRPC reads this when it is imported. Its core would write lines of text into the log, which is JSON; the errors of
+    # calls contain the same information.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ems_worker import daemon
 
@@ -76,39 +80,45 @@ def run(config: File = None, **flags: Any) -> exits.Exit | int:
 @shell.guarded
 @_with_settings
 def health(config: File = None, **flags: Any) -> exits.Exit:
-    """Asks the running worker whether it is healthy; 0: it is, 1: it isn't, or doesn't answer."""
-    loaded, _ = settings.load(flags, os.environ, config)
-    from ems_worker.cli import health as asking
+    """Check whether the running worker is healthy.
 
-    return asking.ask(loaded.http_address)
+    The exit code is 0 if it is, and 1 if it isn't or doesn't answer.
+    """
+    loaded, _ = settings.load(flags, os.environ, config)
+    from ems_worker.cli import health as probes
+
+    return probes.ask(loaded.http_address)
 
 
 @app.command("config")
 @shell.guarded
 @_with_settings
 def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
-    """Shows every setting, and where its value comes from."""
+    """Show every setting and the source of its value."""
     loaded, origins = settings.load(flags, os.environ, config)
-    rows = [(one, settings.shown(getattr(loaded, one.name)), origins[one.name]) for one in settings.describe()]
+    rows = [
+        (setting, settings.shown(getattr(loaded, setting.name)), origins[setting.name])
+        for setting in settings.describe()
+    ]
     if json:
-        for one, value, origin in rows:
+        for setting, value, origin in rows:
             shell.out_json(
                 {
-                    "name": one.name,
+                    "name": setting.name,
                     "value": value,
                     "source": origin,
-                    "env": one.env,
-                    "flag": one.flag,
-                    "default": one.default,
-                    "unit": one.unit,
-                    "constraint": one.constraint,
-                    "description": one.description,
+                    "env": setting.env,
+                    "flag": setting.flag,
+                    "default": setting.default,
+                    "unit": setting.unit,
+                    "constraint": setting.constraint,
+                    "description": setting.description,
                 }
             )
         return exits.Exit.OK
     from ems_worker.cli import tables
 
-    cells = [(one.name, value or "-", origin, one.env, _meaning(one)) for one, value, origin in rows]
+    cells = [(setting.name, value or "-", origin, setting.env, _meaning(setting)) for setting, value, origin in rows]
     tables.show(("setting", "value", "from", "variable", "meaning"), cells)
     return exits.Exit.OK
 
@@ -117,11 +127,14 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
 @shell.guarded
 @_with_settings
 def backup(
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to make; it must not exist.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to create; it must not exist.")],
     config: File = None,
     **flags: Any,
 ) -> exits.Exit:
-    """Copies the manifest, checked, while the worker runs or not."""
+    """Copy the manifest, whether or not the worker is running.
+
+    The copy is checked, and deleted if it is damaged.
+    """
     loaded, _ = settings.load(flags, os.environ, config)
     import asyncio
 
@@ -138,13 +151,13 @@ def backup(
 @shell.guarded
 @_with_settings
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="What `ems-worker backup` made.")],
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A copy made by `ems-worker backup`.")],
     config: File = None,
     **flags: Any,
 ) -> exits.Exit:
-    """Puts a backup in the manifest's place; the worker must not be running.
+    """Replace the manifest with a backup.
 
-    Its next start replays the streams from before the backup.
+    The worker must not be running. Its next start replays the streams from a time before the backup.
     """
     loaded, _ = settings.load(flags, os.environ, config)
     import asyncio
@@ -156,8 +169,10 @@ def restore(
     contents, aside = asyncio.run(copies.restore(loaded.manifest, source, at))
     shell.out(f"{loaded.manifest}: {contents.experiments} experiments, {contents.runs} runs")
     if aside is not None:
-        shell.say(f"what was there is now {aside}")
-    shell.say("the next start of the worker catches up with the streams; experiments that it can't vouch for are held")
+        shell.say(f"the previous manifest is now {aside}")
+    shell.say(
+        "the worker's next start catches up from the streams, and pauses experiments whose state it can't determine"
+    )
     return exits.Exit.OK
 
 
@@ -165,23 +180,23 @@ def restore(
 @shell.guarded
 @_with_settings
 def provision(config: File = None, **flags: Any) -> exits.Exit:
-    """Makes the streams and the object store that are missing, with an administrator's credentials.
+    """Create missing streams and the object store.
 
-    The worker itself needs no right to make streams then.
+    Run it with an administrator's credentials; the worker itself then needs no right to create streams.
     """
     loaded, _ = settings.load(flags, os.environ, config)
     import asyncio
 
     from ems_worker.adapters import jetstream
 
-    for name, made in asyncio.run(jetstream.provision(loaded.access, _PROVISION_SECONDS)).items():
-        shell.out(f"{name}: {'made' if made else 'there already'}")
+    for name, created in asyncio.run(jetstream.provision(loaded.access, _PROVISION_SECONDS)).items():
+        shell.out(f"{name}: {'created' if created else 'already exists'}")
     return exits.Exit.OK
 
 
-def _meaning(one: settings.Description) -> str:
-    bounds = f" ({one.constraint})" if one.constraint else ""
-    return f"{one.description}{bounds}"
+def _meaning(setting: settings.Description) -> str:
+    constraint = f" ({setting.constraint})" if setting.constraint else ""
+    return f"{setting.description}{constraint}"
 
 
 def main() -> None:

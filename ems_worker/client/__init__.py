@@ -1,15 +1,15 @@
-"""The client: publishes plans, follows experiments and asks what the worker knows, over NATS alone.
+"""The client: publishes plans, follows experiments and queries the worker. It needs only NATS.
 
     async with client.EmsClient("nats://127.0.0.1:4222") as ems:
         ack = await ems.publish(plan)
         decision = await ems.decision(ack.seq, timeout=30)
         final = await ems.wait(decision["experiment_id"])
 
-Other ways in than an open server on this machine are an `Access`: `EmsClient(Access(("tls://nats.example:4222",),
-creds=Path("engine.creds")))`, or what the environment and the contexts of the `nats` command say:
+For a server that needs credentials or certificates, pass an `Access`: `EmsClient(Access(("tls://nats.example:4222",),
+creds=Path("engine.creds")))`. `access` makes one from the environment and the contexts of the `nats` command:
 `EmsClient(access({"context": "prod"}, os.environ))`.
 
-Documents are the platform's (`ems.decision.v1`, `ems.status.v1`, ...), as plain dictionaries.
+Documents are those of the platform (`ems.decision.v1`, `ems.status.v1`, ...), as plain dictionaries.
 """
 
 from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig

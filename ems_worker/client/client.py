@@ -1,4 +1,4 @@
-"""What the Evolution Engine imports, and the command line uses: one object that talks to the worker."""
+"""`EmsClient`, which other programs import and the command line uses."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from ems_worker.settings import Access
 
 Document = dict[str, Any]
 
-# States of experiments that have ended.
+# The states of an experiment that has ended.
 TERMINAL: frozenset[str] = experiment.ENDED
 
 _DECISION = "ems.experiment.decision"
@@ -31,13 +31,13 @@ _STATUS = "ems.experiment.status"
 _STATUS_STREAM = "EMS_STATUS"
 _PLANS_STREAM = "EMS_PLANS"
 _API = "ems.api"
-# Documents in a page: the most that the worker gives, and a power of four, so that it divides down to one.
+# Documents per page: the worker's maximum. A power of four, so that repeated division by four ends at 1.
 _PAGE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """The configuration that a run gets. `config_sha` was recorded when it was submitted (None before)."""
+    """The configuration of a run. `config_sha` was recorded when the run was submitted; it is None before that."""
 
     simulation_id: str
     seed: int
@@ -47,10 +47,12 @@ class RunConfig:
 
 
 class EmsClient:
-    """Connected inside `async with`. Safe to use from several tasks. `dead_letters` is what the worker could not use.
+    """A client that is connected inside `async with`. Several tasks may share it.
 
-    Every call may raise errors.BrokerUnavailable; the queries also errors.WorkerUnavailable (nobody serves them),
-    errors.NoAnswer (nobody answered in time), errors.NotFound and errors.RequestRefused.
+    `dead_letters` are the messages that the worker could not process.
+
+    Every call may raise errors.BrokerUnavailable. Queries may also raise errors.WorkerUnavailable (no worker is
+    running), errors.NoAnswer (no answer in time), errors.NotFound and errors.RequestRefused.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class EmsClient:
         notice: Callable[[str], None] | None = None,
         publisher: str | None = None,
     ) -> None:
-        """`servers`: URLs, or with more than that `settings.access()`: contexts, credentials, certificates.
+        """Creates a client; entering it connects.
 
-        Timeouts are seconds. `notice` is told when the connection is lost and found again. `publisher` names the sender
-        of plans: one subject token. Raises errors.RequestRefused for what is none.
+        `servers` are URLs, or an `Access` with credentials or certificates. Timeouts are in seconds. `notice` is called
+        with a message when the connection is lost and when it is restored. `publisher` names the sender of plans; it is
+        a token of their subject. Raises errors.RequestRefused if it can't be.
         """
         publishing.subject(publisher)
         self._publisher = publisher
@@ -90,12 +93,12 @@ class EmsClient:
         publisher: str | None = None,
         traceparent: str | None = None,
     ) -> PubAck:
-        """Stores a plan where the worker finds it, now or when it starts; returns once it is stored, exactly once.
+        """Publishes a plan. Returns when the broker has stored it, exactly once.
 
-        It may be of any size: one that doesn't fit into a message is compressed, or put into the object store.
-        `publisher` is one subject token that names the sender, in place of the client's; `traceparent` goes on to its
-        runs and results. Raises errors.BrokerMisconfigured where nothing takes plans, errors.RequestRefused where that
-        is full.
+        A running worker processes it at once, otherwise the next worker that starts. A plan may have any size: if it
+        doesn't fit into a message, it is compressed, and if necessary put into the object store. `publisher` replaces
+        the client's; `traceparent` is passed to the plan's runs and results. Raises errors.BrokerMisconfigured if no
+        stream stores plans, and errors.RequestRefused if the stream is full.
         """
         headers = {"Content-Type": content_type, "traceparent": traceparent}
         return await publishing.store(
@@ -107,34 +110,37 @@ class EmsClient:
         )
 
     async def decision(self, seq: int, timeout: float) -> Document:
-        """The `ems.decision.v1` about the plan with this sequence number. Raises errors.NoAnswer after `timeout`."""
+        """Waits for the `ems.decision.v1` on the plan with this sequence number.
+
+        Raises errors.NoAnswer after `timeout` seconds.
+        """
         try:
             async with asyncio.timeout(timeout):
                 since = await self._plans_since()
-                found = latest.documents(
+                documents = latest.documents(
                     self._connection, f"{_DECISION}.{seq}", lambda document: _is_decision(document, seq), since
                 )
-                async with contextlib.aclosing(found) as decisions:
+                async with contextlib.aclosing(documents) as decisions:
                     async for document in decisions:
                         return document
         except TimeoutError as late:
-            raise errors.NoAnswer(f"no worker has decided about the plan in {timeout:g} s") from late
+            raise errors.NoAnswer(f"no worker decided on the plan within {timeout:g} s") from late
         raise AssertionError("the stream of decisions has no end")
 
     async def watch(self, experiment_id: str) -> AsyncGenerator[Document, None]:
-        """Its `ems.status.v1` documents: the last known one at once, then live ones, up to and with a terminal one.
+        """Yields the `ems.status.v1` documents of an experiment, from the current status to the terminal status.
 
-        Older revisions are dropped. Raises errors.NotFound for an experiment that nobody knows.
+        Outdated revisions are dropped. Raises errors.NotFound if there is no such experiment.
         """
         _check_id(experiment_id)
         subject = f"{_STATUS}.{experiment_id}"
         revision = -1
         if await self._connection.last(_STATUS_STREAM, subject) is None:
-            # Accepted this moment, its status not out yet; or unknown, which only the worker can tell.
+            # Either it was accepted a moment ago and has no status yet, or it does not exist. Only the worker knows.
             await self.get(experiment_id)
-        found = latest.documents(self._connection, subject, lambda document: _is_status(document, experiment_id))
-        async with contextlib.aclosing(found) as documents:
-            async for document in documents:
+        documents = latest.documents(self._connection, subject, lambda document: _is_status(document, experiment_id))
+        async with contextlib.aclosing(documents) as statuses:
+            async for document in statuses:
                 if document["revision"] > revision:
                     revision = document["revision"]
                     yield document
@@ -142,40 +148,49 @@ class EmsClient:
                         return
 
     async def wait(self, experiment_id: str) -> Document:
-        """The terminal `ems.status.v1` of an experiment, once there is one."""
-        async with contextlib.aclosing(self.watch(experiment_id)) as documents:
-            async for document in documents:
+        """Waits for the terminal `ems.status.v1` of an experiment."""
+        async with contextlib.aclosing(self.watch(experiment_id)) as statuses:
+            async for document in statuses:
                 if document["state"] in TERMINAL:
                     return document
         raise AssertionError("watch ends with a terminal status")
 
     async def validate(self, plan: bytes) -> Document:
-        """The `ems.decision.v1` that the worker would give; nothing is stored."""
-        data = await publishing.fitting(self._connection, plan)
+        """The `ems.decision.v1` that the worker would make on a plan. Nothing is stored."""
+        data = await publishing.compress_if_large(self._connection, plan)
         return await self._connection.ask(f"{_API}.validate", data, self._request_timeout)
 
     def experiments(self, *, group: str | None = None, state: str | None = None) -> AsyncGenerator[Document, None]:
-        """`ems.status.v1` of all experiments, the newest first."""
+        """Yields the `ems.status.v1` of every experiment, newest first."""
         return self._paged("list", "experiments", group=group, state=state)
 
     async def get(self, experiment_id: str) -> Document:
-        """`ems.status.v1` with `description`, `parameters` (name to path), `plan_sha` and `submission`."""
+        """The `ems.status.v1` of an experiment, with `description`, `parameters`, `plan_sha` and `submission`.
+
+        `parameters` maps names to paths.
+        """
         return await self._ask("get", experiment_id=_check_id(experiment_id))
 
     def jobs(
         self, experiment_id: str, *, state: str | None = None, attempts: bool = False
     ) -> AsyncGenerator[Document, None]:
-        """Jobs as `ems.result.v1`, open ones too, by point and replicate; with `attempts` all runs of each."""
+        """Yields jobs, including open ones, as `ems.result.v1`, in the order of point and replicate.
+
+        With `attempts`, yields every run of each job.
+        """
         return self._paged(
             "jobs", "jobs", experiment_id=_check_id(experiment_id), state=state, attempts=attempts or None
         )
 
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:
-        """`ems.point.v1` of all points, by number."""
+        """Yields the `ems.point.v1` of every point, in the order of their numbers."""
         return self._paged("points", "points", experiment_id=_check_id(experiment_id))
 
     async def results(self, experiment_id: str, *, after_seq: int = 0) -> AsyncGenerator[Document, None]:
-        """`ems.result.v1` of ended jobs in the order of their end, after a position in that order."""
+        """Yields the `ems.result.v1` of ended jobs in the order in which they ended.
+
+        `after_seq` is the `seq` after which to start.
+        """
         more = True
         while more:
             page = await self._page("results", experiment_id=_check_id(experiment_id), after_seq=after_seq)
@@ -184,7 +199,7 @@ class EmsClient:
             after_seq, more = page["after_seq"], page["more"]
 
     async def config(self, simulation_id: str) -> RunConfig:
-        """The configuration of one run, complete."""
+        """The complete configuration of a run."""
         parts: list[str] = []
         offset: int | None = 0
         while True:
@@ -195,17 +210,16 @@ class EmsClient:
                 return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
 
     async def retry(self, experiment_id: str, *, request_id: str | None = None) -> Document:
-        """Tries failed and lost jobs once more, and those that were cancelled since too many had failed.
+        """Retries failed and lost jobs, and jobs that were cancelled because too many failed.
 
-        The answer is `ems.change.v1`, with how many (`retried`).
-
-        An experiment that had ended opens again as a new round. Asked again under the same `request_id` (default: a new
-        one) nothing more happens, and the answer is the same.
+        Returns an `ems.change.v1` with the number of jobs (`retried`). An experiment that has ended reopens as a new
+        round. Repeating a request with the same `request_id` has no further effect and returns the same document. By
+        default each request has a new id.
         """
         return await self._change("retry", experiment_id, request_id)
 
     async def resume(self, experiment_id: str, *, request_id: str | None = None) -> Document:
-        """Goes on with an experiment that is held; `ems.change.v1`. `request_id` as in `retry`."""
+        """Resumes a paused experiment. Returns an `ems.change.v1`. For `request_id` see `retry`."""
         return await self._change("resume", experiment_id, request_id)
 
     async def _change(self, verb: str, experiment_id: str, request_id: str | None) -> Document:
@@ -216,12 +230,12 @@ class EmsClient:
         try:
             return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
         except connection.ReplyTooLarge as large:
-            if request.get("limit", 1) == 1:  # what was asked for can't be less
+            if request.get("limit", 1) == 1:  # there is no smaller request
                 raise self._connection.too_large("the worker's answer") from large
             raise
 
     async def _page(self, endpoint: str, **request: object) -> Document:
-        """One page, made smaller until it fits into a message."""
+        """Requests a page, and smaller pages until the reply fits into a message."""
         limit = _PAGE
         while True:
             try:
@@ -240,7 +254,7 @@ class EmsClient:
                 return
 
     async def _plans_since(self) -> datetime | None:
-        """When the stream of plans was made; None where that can't be told: then a decision counts whatever its age."""
+        """When the stream of plans was created. None if that is unknown; then decisions of any age are accepted."""
         try:
             with self._connection.translated():
                 return (await self._connection.client.jetstream().stream_info(_PLANS_STREAM)).created
@@ -258,7 +272,7 @@ def _is_status(document: Document, experiment_id: str) -> bool:
 
 
 def _check_id(experiment_id: str) -> str:
-    # Anything else would be several subject tokens, or a wildcard.
+    # Any other text could be several subject tokens, or a wildcard.
     if not ids.EXPERIMENT_ID.fullmatch(experiment_id):
         raise errors.NotFound(f"no experiment {experiment_id!r}: an id has letters, digits, '-' and '_' only")
     return experiment_id

@@ -1,4 +1,4 @@
-"""One NATS connection for a short-lived program, with nats-py's errors made ours."""
+"""A NATS connection for a short-lived program. It translates nats-py's errors into ours."""
 
 import asyncio
 import contextlib
@@ -22,24 +22,24 @@ from ems_worker.settings.ways import Access
 
 _CODE = "Nats-Service-Error-Code"
 _ERROR = "Nats-Service-Error"
-# With this many connection attempts a second a server that is just starting is met soon.
+# Short, so that a server that is just starting is reached soon.
 _RETRY_SECONDS = 0.25
-# So often every server may refuse before we give up: one may be starting this moment.
+# Every server may refuse this often before connecting fails: it may be just starting.
 _REFUSALS = 3
-# How long a server that hears us may take to say so.
+# How long a working server may take to answer a PING.
 _PONG_SECONDS = 1
-# OpenSSL's numbers for a certificate that is right but of a CA that we don't know.
+# OpenSSL's error numbers for a valid certificate of an unknown CA.
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
-# An idle connection whose server is gone is noticed after two of these.
+# A lost connection that is idle is noticed after two of these.
 _PING_SECONDS = 10
 
 
 class ReplyTooLarge(errors.RequestRefused):
-    """The reply doesn't fit into a message of this server; a smaller page may."""
+    """The reply doesn't fit into a message. A smaller page may."""
 
 
 class Connection:
-    """Connected between `open` and `close`; reconnects by itself in between, and says so through `notice`."""
+    """A connection between `open` and `close`. It reconnects automatically and reports that to `notice`."""
 
     def __init__(self, servers: str | Sequence[str] | Access, *, timeout: float, notice: Callable[[str], None]) -> None:
         self._access = ways.of(servers)
@@ -53,17 +53,20 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """nats-py's client; its errors are translated by `translated`."""
+        """nats-py's client. Use it inside `translated`."""
         return self._client
 
     @property
     def servers(self) -> str:
-        """The servers for messages, without passwords."""
+        """The servers as shown in messages, without passwords."""
         return masking.urls(self._access.servers)
 
     async def open(self) -> None:
-        """Connects. Raises BrokerUnavailable where no server lets us in within the timeout, SettingsError for settings
-        that no connection can be made with."""
+        """Connects.
+
+        Raises errors.BrokerUnavailable if no server accepts the connection within the timeout, and errors.SettingsError
+        if the settings don't allow a connection.
+        """
         self._access = running.joined(self._access, os.environ)
         options = nats_access.options(self._access)
         try:
@@ -81,17 +84,17 @@ class Connection:
                 )
         except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
             await self.close()
-            raise errors.BrokerUnavailable(_kept_out(self.servers, self._last_error or failed)) from failed
+            raise errors.BrokerUnavailable(_connect_error(self.servers, self._last_error or failed)) from failed
         self._opened = True
 
     async def close(self) -> None:
-        """Ends the connection. Harmless twice."""
+        """Closes the connection. Does nothing if it is closed."""
         self._opened = False
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._client.close()
 
     async def last(self, stream: str, subject: str) -> RawStreamMsg | None:
-        """The last message of a subject; None where there is none, or no such stream."""
+        """The last message of a subject; None if there is no message or no stream."""
         with self.translated():
             try:
                 return await self._client.jetstream().get_last_msg(stream, subject)
@@ -99,7 +102,10 @@ class Connection:
                 return None
 
     async def ask(self, subject: str, data: bytes, timeout: float) -> dict[str, Any]:
-        """One request to the worker's service. Raises NotFound, RequestRefused, WorkerUnavailable or NoAnswer."""
+        """Sends a request to the worker's service and returns the reply.
+
+        Raises errors.NotFound, errors.RequestRefused, errors.WorkerUnavailable or errors.NoAnswer.
+        """
         try:
             with self.translated():
                 reply = await self._client.request(subject, data, timeout=timeout)
@@ -108,31 +114,31 @@ class Connection:
                 f"no worker answers at {self.servers}; start one: ems-worker run"
             ) from nobody
         except errors.NoAnswer as late:
-            if not await self._hears():
+            if not await self._broker_responds():
                 raise
             raise errors.NoAnswer(
                 f"the worker did not answer within {timeout:g} s: it is busy or hangs; "
-                "look at `ems-worker health`, its /readyz and its log"
+                "check `ems-worker health`, its /readyz and its log"
             ) from late
         _check(reply)
         document: dict[str, Any] = json.loads(reply.data)
         return document
 
     def too_large(self, what: str) -> errors.RequestRefused:
-        """The error of a message that NATS doesn't take."""
+        """The error for a message that is larger than NATS accepts."""
         return errors.RequestRefused(
-            f"{what} is larger than the {self._client.max_payload:,} bytes that the NATS server takes: "
+            f"{what} is larger than the {self._client.max_payload:,} bytes that the NATS server accepts: "
             "raise max_payload in its configuration"
         )
 
     async def require_jetstream(self, timeout: float) -> None:
-        """Raises errors.BrokerMisconfigured where NATS has no JetStream, for us; returns where that can't be told."""
+        """Raises errors.BrokerMisconfigured if JetStream is known to be off, for all accounts or for ours."""
         try:
             async with asyncio.timeout(timeout):
                 await self._client.jetstream().account_info()
         except (nats.js.errors.ServiceUnavailableError, nats.js.errors.APIError) as off:
             raise errors.BrokerMisconfigured(
-                f"NATS at {self.servers} has JetStream off, for this account or altogether: nothing can be stored "
+                f"NATS at {self.servers} has JetStream off, for this account or for all: nothing can be stored "
                 "there. Turn it on (nats-server --jetstream, or jetstream in its configuration)"
             ) from off
         except (nats.errors.Error, TimeoutError):
@@ -140,7 +146,10 @@ class Connection:
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
-        """nats-py's errors as ours, but for those whose meaning depends on the question: nobody, or nothing there."""
+        """Translates nats-py's errors into ours.
+
+        Errors for a missing responder, stream or message pass through, as their meaning depends on the request.
+        """
         try:
             yield
         except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
@@ -148,7 +157,7 @@ class Connection:
         except nats.errors.MaxPayloadError as refused:
             raise self.too_large("the message") from refused
         except nats.js.errors.APIError as refused:
-            raise errors.RequestRefused(f"NATS refused it: {refused.description}") from refused
+            raise errors.RequestRefused(f"NATS refused the request: {refused.description}") from refused
         except (nats.errors.TimeoutError, TimeoutError) as late:
             if self._client.is_connected:
                 raise errors.NoAnswer(f"no answer from {self.servers} in time") from late
@@ -156,8 +165,8 @@ class Connection:
         except (nats.errors.Error, OSError) as failed:
             raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
 
-    async def _hears(self) -> bool:
-        """Whether NATS itself answers: then it is somebody behind it who doesn't."""
+    async def _broker_responds(self) -> bool:
+        """Whether NATS itself answers. If it does, the missing answer is the worker's."""
         try:
             await self._client.flush(timeout=_PONG_SECONDS)
         except (nats.errors.Error, OSError):
@@ -169,38 +178,41 @@ class Connection:
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1
             if self._refusals == _REFUSALS * len(self._access.servers):
-                # Nobody listens anywhere: there is nothing to wait for.
+                # No server is listening, so that waiting longer is pointless.
                 self._opening.reschedule(asyncio.get_running_loop().time())
 
     async def _on_disconnect(self) -> None:
         if self._opened:
-            self._notice("the connection to NATS is lost, trying again")
+            self._notice("the connection to NATS is lost; reconnecting")
 
     async def _on_reconnect(self) -> None:
-        self._notice("connected to NATS again")
+        self._notice("reconnected to NATS")
 
 
-def _kept_out(servers: str, error: Exception) -> str:
-    """Why there is no connection, and what to do about that: nobody is there, or somebody who doesn't let us in."""
-    why = _words(error)
+def _connect_error(servers: str, error: Exception) -> str:
+    """Explains why connecting failed, and what to do about it."""
+    why = _reason(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        remedy = "; EMS_NATS_CA names the file of its CA" if error.verify_code in _UNKNOWN_ISSUER else ""
+        remedy = "; set EMS_NATS_CA to the file of its CA" if error.verify_code in _UNKNOWN_ISSUER else ""
         return f"the certificate of NATS at {servers} isn't trusted ({why}){remedy}"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS with NATS at {servers} ({why}); EMS_NATS_CERT and EMS_NATS_KEY name a certificate of ours"
+        return (
+            f"the TLS handshake with NATS at {servers} failed ({why}); if the server requires a client certificate, "
+            "set EMS_NATS_CERT and EMS_NATS_KEY"
+        )
     if isinstance(error, nats_access.NotEncryptedError):
         return f"NATS at {servers}: {why}"
     if isinstance(error, nats.errors.Error) and "auth" in why.lower():
         return (
-            f"NATS at {servers} doesn't let us in ({why}): the credentials are missing or wrong; give them with "
+            f"NATS at {servers} refused the connection ({why}): the credentials are missing or wrong; give them with "
             "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY; "
-            "a platform of `ems up` says which context is its own"
+            "a platform of `ems up` prints the context to use"
         )
-    return f"no NATS server at {servers} ({why}); start one, or name another with --server or NATS_URL"
+    return f"no NATS server at {servers} ({why}); start one, or specify another with --server or NATS_URL"
 
 
-def _words(error: Exception) -> str:
-    """An error of the network in the words that people know it by."""
+def _reason(error: Exception) -> str:
+    """A network error in its usual wording."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ConnectionRefusedError):
@@ -215,9 +227,9 @@ def _check(reply: Msg) -> None:
     code = headers.get(_CODE)
     if code is None:
         return
-    said = headers.get(_ERROR) or "the worker refused the request"
+    message = headers.get(_ERROR) or "the worker refused the request"
     if code == "404":
-        raise errors.NotFound(said)
+        raise errors.NotFound(message)
     if code == "413":
-        raise ReplyTooLarge(said)
-    raise errors.RequestRefused(said if code != "500" else f"the worker failed to answer: {said}")
+        raise ReplyTooLarge(message)
+    raise errors.RequestRefused(message if code != "500" else f"the worker failed to answer: {message}")

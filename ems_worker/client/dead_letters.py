@@ -1,4 +1,4 @@
-"""What the worker could not use: listed, looked at, sent again, dropped. It needs no worker."""
+"""Lists, replays and drops dead letters, the messages that the worker could not process. It needs no worker."""
 
 import asyncio
 import dataclasses
@@ -22,9 +22,10 @@ _SUBJECT: Final = "ems.dlq"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that was put aside. `seq` is its number among dead letters; `data` is None where it was too large.
+    """A message that the worker could not process.
 
-    `stream`, `original_seq` and `subject` are where it came from, `delivered` how often it was tried, `size` in bytes.
+    `seq` is its number among the dead letters. `stream`, `original_seq` and `subject` are its origin. `delivered` is
+    how often the worker received it, `size` its length in bytes. `data` is None if it was too large to be copied.
     """
 
     seq: int
@@ -41,14 +42,14 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """Of one broker. Every method may raise errors.BrokerUnavailable and errors.NoAnswer."""
+    """The dead letters at a broker. Every method may raise errors.BrokerUnavailable and errors.NoAnswer."""
 
     def __init__(self, link: connection.Connection, timeout: float) -> None:
         self._link = link
         self._timeout = timeout
 
     async def list(self, kind: str | None = None) -> AsyncGenerator[DeadLetter, None]:
-        """All of them, or those of one kind, the oldest first."""
+        """Yields all dead letters, or those of a kind (`plan` or `event`), oldest first."""
         subject = f"{_SUBJECT}.{kind or '*'}"
         seq = 0
         while (message := await self._message(_STREAM, seq + 1, subject)) is not None:
@@ -56,23 +57,23 @@ class DeadLetters:
             yield _letter(message)
 
     async def get(self, seq: int) -> DeadLetter:
-        """One of them. Raises errors.NotFound."""
+        """The dead letter with this number. Raises errors.NotFound."""
         message = await self._message(_STREAM, seq)
         if message is None:
             raise errors.NotFound(f"there is no dead letter {seq}")
         return _letter(message)
 
     async def replay(self, seq: int) -> PubAck:
-        """Sends a plan or an event again to where it was sent first, then drops the dead letter.
+        """Sends a plan or an event to its original subject again, then drops the dead letter.
 
-        Of its headers only those that say what the content is go along. A repetition that follows at once is the same
-        message to the broker. Raises errors.NotFound where the letter, or what it refers to, is gone, and
-        errors.RequestRefused where it says that it was anything but a plan or an event: anyone who may publish to
-        `ems.dlq.*` can say so.
+        Only the headers that describe the content are sent. A second replay that follows immediately is a duplicate to
+        the broker. Raises errors.NotFound if the letter or the message that it refers to is gone. Raises
+        errors.RequestRefused if the letter claims to be anything but a plan or an event, as anyone who may publish to
+        `ems.dlq.*` can forge a letter.
         """
         letter = await self.get(seq)
-        if (why := dead_letters.refusal(letter.kind, letter.subject, letter.stream)) is not None:
-            raise errors.RequestRefused(f"dead letter {seq} is not sent again: {why}")
+        if (reason := dead_letters.refusal(letter.kind, letter.subject, letter.stream)) is not None:
+            raise errors.RequestRefused(f"dead letter {seq} is not sent again: {reason}")
         data, headers = await self._original(letter)
         headers["Nats-Msg-Id"] = f"replay-{letter.sha256[:16]}-{seq}"
         with self._link.translated():
@@ -85,35 +86,35 @@ class DeadLetters:
         return PubAck(ack.stream, ack.seq)
 
     async def drop(self, seq: int) -> None:
-        """Deletes one for good. Raises errors.NotFound."""
-        await self.get(seq)  # the refusal to delete what isn't there has the code of any failure
+        """Deletes a dead letter permanently. Raises errors.NotFound."""
+        await self.get(seq)  # deleting a missing message fails with the same code as any other failure
         with self._link.translated():
             await self._link.client.jetstream().delete_msg(_STREAM, seq)
 
     async def _original(self, letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
-        """The message as it was sent: from its stream, which has its headers, else from the letter."""
+        """The data and headers of the original message: from its stream if it is still there, else from the letter."""
         message = await self._message(letter.stream, letter.original_seq)
         if message is not None and message.subject != letter.subject:
             raise errors.RequestRefused(
-                f"dead letter {letter.seq} is not sent again: it says that it was sent to {letter.subject}, and "
-                f"message {letter.original_seq} of stream {letter.stream} was sent to {message.subject!r}"
+                f"dead letter {letter.seq} is not sent again: it claims the subject {letter.subject}, but message "
+                f"{letter.original_seq} of stream {letter.stream} has the subject {message.subject!r}"
             )
         if message is not None and hashlib.sha256(message.data or b"").hexdigest() == letter.sha256:
             return message.data or b"", dead_letters.headers(_headers(message))
         if letter.data is None:
             raise errors.NotFound(
-                f"dead letter {letter.seq} is too large to be kept whole, and message {letter.original_seq} of stream "
-                f"{letter.stream}, which it is about, is gone"
+                f"dead letter {letter.seq} does not contain its message, which was too large, and the original, "
+                f"message {letter.original_seq} of stream {letter.stream}, is gone"
             )
         if not letter.data:
             raise errors.NotFound(
-                f"dead letter {letter.seq} is empty, and message {letter.original_seq} of stream {letter.stream} is "
-                "gone, which may have said where its content is"
+                f"dead letter {letter.seq} is empty, and the original, message {letter.original_seq} of stream "
+                f"{letter.stream}, whose headers may have named an object with the content, is gone"
             )
         return letter.data, {}
 
     async def _message(self, stream: str, seq: int, subject: str | None = None) -> RawStreamMsg | None:
-        """The message of this number, or with a subject the first of it from this number on; None: there is none."""
+        """The message with this number, or the first one with `subject` from this number on. None if there is none."""
         with self._link.translated():
             try:
                 async with asyncio.timeout(self._timeout):
@@ -141,10 +142,10 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
 
 
 def _headers(message: RawStreamMsg) -> Mapping[str, str]:
-    """As text: where there are bytes beyond ASCII, the library gives something else."""
+    """The headers as text: nats-py returns values with non-ASCII bytes as another type."""
     return {name: str(value) for name, value in (message.headers or {}).items()}
 
 
 def _number(text: str | None) -> int:
-    # The server's numbers have 64 bits; anyone may have written these.
+    # The server's numbers have 64 bits, but anyone may have written these.
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else 0

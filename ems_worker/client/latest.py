@@ -1,4 +1,4 @@
-"""The latest document of a subject of EMS_STATUS, and those that follow it."""
+"""The latest document of a subject of EMS_STATUS, and the documents that follow it."""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -14,8 +14,8 @@ from ems_worker.client import connection
 Document = dict[str, Any]
 
 _STREAM = "EMS_STATUS"
-# Live messages are lost while the connection is: then the stored one is looked at again.
-_LOOK_AGAIN_SECONDS = 2.0
+# Messages that arrive while the connection is lost are missed, so the stored message is read again after this silence.
+_REREAD_SECONDS = 2.0
 
 
 async def documents(
@@ -24,13 +24,16 @@ async def documents(
     is_ours: Callable[[Document], bool],
     since: datetime | None = None,
 ) -> AsyncGenerator[Document, None]:
-    """The stored message of a subject and live ones, for ever; what was missed while disconnected is looked up.
+    """Yields the stored message of a subject and every later one, without end.
 
-    Subscribed before the look, so that nothing falls between them; a document may come twice. Stored before
-    `since`: about a namesake, of the time before the stream of plans was made anew, and counts from 1 again.
+    The subscription precedes the first read, so that no document is missed, but a document may come twice. While the
+    connection is lost, only the last document is kept.
 
-    Only the worker may publish here, but whoever may ask JetStream for something can have the broker put its answer
-    here. So only documents count that `is_ours` takes.
+    Documents stored before `since` are skipped: if the stream of plans was recreated, its sequence numbers started at 1
+    again, and the document is about an older plan with the same number.
+
+    Only the worker may publish to the subject, but anyone who may send requests to JetStream can direct the broker's
+    replies there. Therefore only documents that satisfy `is_ours` are yielded.
     """
     with link.translated():
         live = await link.client.subscribe(subject)
@@ -50,7 +53,7 @@ async def _stored(link: connection.Connection, subject: str, since: datetime | N
     try:
         message = await link.last(_STREAM, subject)
     except (errors.BrokerUnavailable, errors.NoAnswer):
-        return None  # connecting again: the next look tells
+        return None  # reconnecting: the next read will succeed
     if message is None or message.data is None:
         return None
     if since is not None and message.time is not None and message.time < since:
@@ -59,16 +62,16 @@ async def _stored(link: connection.Connection, subject: str, since: datetime | N
 
 
 async def _next(live: Subscription) -> Document | None:
-    """The next message; None if none came for a while."""
+    """The next message; None after a time of silence."""
     try:
-        message = await live.next_msg(timeout=_LOOK_AGAIN_SECONDS)
+        message = await live.next_msg(timeout=_REREAD_SECONDS)
     except nats.errors.TimeoutError:
         return None
     return _read(message.data)
 
 
 def _read(data: bytes) -> Document:
-    """Empty for what is no JSON object."""
+    """The document; empty if the data is not a JSON object."""
     try:
         document = json.loads(data)
     except ValueError:
@@ -80,4 +83,4 @@ async def _unsubscribe(live: Subscription) -> None:
     try:
         await live.unsubscribe()
     except nats.errors.Error:
-        return  # the connection has ended, and the subscription with it
+        return  # the connection is closed, and with it the subscription

@@ -1,5 +1,7 @@
-"""A plan on its way to the stream: as one message where it fits, compressed where that helps, else by way of the object
-store. The worker tells them apart by itself."""
+"""Publishes a plan: as a message, as a compressed message if it is large, or through the object store if it is larger.
+
+The worker distinguishes these forms by itself.
+"""
 
 import asyncio
 import base64
@@ -21,26 +23,26 @@ from ems_worker.core import digests
 SUBJECT = "ems.experiment.submit"
 BUCKET = "EMS_PLAN_OBJECTS"
 _PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# What subject, headers and protocol take of the server's limit; a message of just the limit would cost the connection.
+# Room for subject, headers and protocol, which count too: the server cuts a connection that exceeds its limit.
 _HEADROOM_BYTES = 4096
-# A piece of an object, as other clients of object stores make them; smaller where the server takes less.
+# The usual chunk size of object stores, unless the server accepts only smaller messages.
 _CHUNK_BYTES = 128 * 1024
-# One try of a publish; it is repeated under the same message id, so that it is stored once.
+# After this time a publish is repeated with the same message id, so that the plan is stored once.
 _TRY_SECONDS = 2.0
-# An object goes in acknowledged pieces: so much time for each megabyte, on top of a request's.
+# An object is sent in acknowledged chunks, which take more time than a request does.
 _SECONDS_A_MEGABYTE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class PubAck:
-    """What JetStream said about a stored plan; (`stream`, `seq`) names the submission."""
+    """JetStream's acknowledgement of a stored plan; (`stream`, `seq`) identifies the submission."""
 
     stream: str
     seq: int
 
 
 def subject(publisher: str | None) -> str:
-    """Where a publisher of this name sends its plans. Raises errors.RequestRefused for what can't be a name."""
+    """The subject for the plans of a publisher. Raises errors.RequestRefused if the name is invalid."""
     if publisher is None:
         return SUBJECT
     if not _PUBLISHER.fullmatch(publisher):
@@ -48,48 +50,49 @@ def subject(publisher: str | None) -> str:
     return f"{SUBJECT}.{publisher}"
 
 
-async def fitting(link: connection.Connection, plan: bytes) -> bytes:
-    """The plan, compressed if it would not fit into a message; it may still not fit then."""
+async def compress_if_large(link: connection.Connection, plan: bytes) -> bytes:
+    """Compresses the plan if it doesn't fit into a message. Even then it may not fit."""
     return plan if len(plan) <= _room(link) else await asyncio.to_thread(_compressed, plan)
 
 
 def _compressed(plan: bytes) -> bytes:
-    # Without the time: the worker recognises a plan that it has by its bytes.
+    # Without a timestamp, so that equal plans have equal bytes: the worker recognizes duplicates by them.
     return gzip.compress(plan, 6, mtime=0)
 
 
 async def store(
     link: connection.Connection, subject: str, plan: bytes, headers: Mapping[str, str], timeout: float
 ) -> PubAck:
-    """Returns once the plan is stored, exactly once. `timeout` in seconds, longer for large plans.
+    """Returns when the plan is stored, exactly once. `timeout` is in seconds and is extended for large plans.
 
-    Raises errors.BrokerMisconfigured where no stream, or no object store, takes plans, errors.RequestRefused where it
-    is full, errors.NoAnswer, errors.BrokerUnavailable.
+    Raises errors.BrokerMisconfigured if there is no stream or no object store for plans, errors.RequestRefused if it is
+    full, errors.NoAnswer and errors.BrokerUnavailable.
     """
-    data = await fitting(link, plan)
-    more = {"Nats-Msg-Id": uuid.uuid4().hex, **headers}
+    data = await compress_if_large(link, plan)
+    sent_headers = {"Nats-Msg-Id": uuid.uuid4().hex, **headers}
     if data is not plan:
-        more["Content-Encoding"] = "gzip"
+        sent_headers["Content-Encoding"] = "gzip"
     try:
         with link.translated():
             if len(data) > _room(link):
                 async with asyncio.timeout(timeout + _SECONDS_A_MEGABYTE * len(data) / 1e6):
-                    more |= await _put(link, data)
+                    sent_headers |= await _put(link, data)
                 data = b""
             async with asyncio.timeout(timeout):
-                return await _publish(link, subject, data, more)
+                return await _publish(link, subject, data, sent_headers)
     except nats.js.errors.NoStreamResponseError as nobody:
         await link.require_jetstream(_TRY_SECONDS)
         raise errors.BrokerMisconfigured(
             f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
-            "Start one (ems-worker run): it creates the stream EMS_PLANS"
+            "Start one (ems-worker run), which creates the stream EMS_PLANS"
         ) from nobody
 
 
 async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
-    """Puts the plan into the object store under a name of its own; the headers that say where it is.
+    """Puts the plan into the object store under a unique name. Returns the headers that refer to it.
 
-    By its own few messages: nats-py first asks for an object of this name, which takes the right to read everybody's.
+    It doesn't use nats-py's object store, which would first look up the name, and so needs the right to read the plans
+    of all publishers.
     """
     jetstream = link.client.jetstream()
     name, size = uuid.uuid4().hex, min(_CHUNK_BYTES, link.client.max_payload)
@@ -99,8 +102,8 @@ async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
             await jetstream.publish(f"$O.{BUCKET}.C.{name}", data[start : start + size])
     except nats.js.errors.NoStreamResponseError as missing:
         raise errors.BrokerMisconfigured(
-            f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} takes {link.client.max_payload:,} "
-            f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run): it creates it"
+            f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} accepts {link.client.max_payload:,} "
+            f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run), which creates it"
         ) from missing
     digest = digests.text(digests.of(data))
     info = {

@@ -1,4 +1,4 @@
-"""One deployment for all tests that need one."""
+"""A deployment that the tests share."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from tests.support import commands
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Deployment]:
-    """Runs of experiments whose id begins with `fails` fail; runs of `slow` ones outlast any test."""
+    """Runs of experiments whose ids begin with `fails` fail. Runs of those that begin with `slow-` never end."""
     flags = ["--fail", "fails*:simulation", "--hold", "slow-*"]
-    started = commands.Deployment(tmp_path_factory.mktemp("deployment"), orchestrator=flags)
+    shared = commands.Deployment(tmp_path_factory.mktemp("deployment"), orchestrator=flags)
     try:
-        started.start()
-        yield started
+        shared.start()
+        yield shared
     finally:
-        started.stop()
+        shared.stop()

@@ -1,4 +1,4 @@
-"""`ems dlq` as a process: what the worker could not use is seen, sent again and dropped."""
+"""`ems dlq` as a process: lists, replays and drops the messages that the worker could not process."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 from ems_worker.cli import exits
 from tests.support import commands, wait
 
-NONSENSE = b"\xff\xfe\x00 no plan"
+UNREADABLE = b"\xff\xfe\x00 not a plan"
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def letters(deployment: commands.Deployment, *flags: str) -> list[dict[str, Any]
 
 
 def send(deployment: commands.Deployment, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> int:
-    """Publishes it and waits until the worker has put it aside; its sequence number in its stream."""
+    """Publishes a message, waits until it is a dead letter, and returns its sequence number in its stream."""
 
-    async def work() -> int:
+    async def call() -> int:
         client = await nats.connect(deployment.nats.url)
         try:
             stream = client.jetstream()
@@ -47,11 +47,11 @@ def send(deployment: commands.Deployment, subject: str, data: bytes, headers: Ma
         finally:
             await client.close()
 
-    return asyncio.run(work())
+    return asyncio.run(call())
 
 
 def stored(deployment: commands.Deployment, seq: int) -> tuple[bytes, dict[str, str]]:
-    async def work() -> tuple[bytes, dict[str, str]]:
+    async def call() -> tuple[bytes, dict[str, str]]:
         client = await nats.connect(deployment.nats.url)
         try:
             message = await client.jetstream().get_msg("EMS_PLANS", seq)
@@ -59,16 +59,16 @@ def stored(deployment: commands.Deployment, seq: int) -> tuple[bytes, dict[str, 
         finally:
             await client.close()
 
-    return asyncio.run(work())
+    return asyncio.run(call())
 
 
-def test_what_cannot_be_read_is_listed_with_its_reason(empty: commands.Deployment) -> None:
-    """Plans and events, the oldest first; the content goes to stdout as it came."""
-    first = send(empty, "ems.experiment.submit.evolution", NONSENSE)
-    send(empty, "sim.run_completed", b"neither")
+def test_unreadable_messages_are_listed_with_their_reasons(empty: commands.Deployment) -> None:
+    """Plans and events are listed oldest first, and `show` prints their content unchanged on stdout."""
+    first = send(empty, "ems.experiment.submit.evolution", UNREADABLE)
+    send(empty, "sim.run_completed", b"not an event")
     plan, event = letters(empty)
     assert (plan["kind"], plan["subject"], plan["stream"]) == ("plan", "ems.experiment.submit.evolution", "EMS_PLANS")
-    assert (plan["original_seq"], plan["size"]) == (first, len(NONSENSE))
+    assert (plan["original_seq"], plan["size"]) == (first, len(UNREADABLE))
     assert "UTF-8" in plan["reason"]
     assert event["kind"] == "event"
     assert letters(empty, "--kind", "event") == [event]
@@ -77,36 +77,36 @@ def test_what_cannot_be_read_is_listed_with_its_reason(empty: commands.Deploymen
     assert header.split() == ["seq", "kind", "at", "subject", "bytes", "reason"]
     assert row.split()[:2] == [str(plan["seq"]), "plan"]
     shown = commands.run("ems", "dlq", "show", str(event["seq"]), env=empty.env)
-    assert shown.out == "neither"
+    assert shown.out == "not an event"
     assert f"reason: {event['reason']}" in shown.err
     document = json.loads(commands.run("ems", "dlq", "show", "--json", str(event["seq"]), env=empty.env).out)
-    assert document == {**event, "data": "neither"}
+    assert document == {**event, "data": "not an event"}
 
 
-def test_replay_sends_it_again_as_it_was_sent_first(empty: commands.Deployment) -> None:
-    """With its headers, as a new submission; what is still no plan is put aside anew, under another number."""
-    send(empty, "ems.experiment.submit.evolution", NONSENSE, {"Content-Type": "x/y", "Nats-Msg-Id": "once"})
+def test_replay_sends_the_original_message(empty: commands.Deployment) -> None:
+    """A replayed plan is a new submission, and if it is still unreadable a new dead letter."""
+    send(empty, "ems.experiment.submit.evolution", UNREADABLE, {"Content-Type": "x/y", "Nats-Msg-Id": "once"})
     [before] = letters(empty)
     ended = commands.run("ems", "dlq", "replay", str(before["seq"]), env=empty.env)
     assert ended.code == exits.Exit.OK, ended.err
     seq = int(ended.out.split()[-1])
     assert ended.out == f"{before['seq']}: sent again as EMS_PLANS {seq}\n"
     data, headers = stored(empty, seq)
-    assert (data, headers["Content-Type"]) == (NONSENSE, "x/y")
+    assert (data, headers["Content-Type"]) == (UNREADABLE, "x/y")
     assert headers["Nats-Msg-Id"] != "once"
 
-    async def anew() -> dict[str, Any] | None:
-        found = letters(empty)
-        return found[0] if found else None
+    async def replayed() -> dict[str, Any] | None:
+        listed = letters(empty)
+        return listed[0] if listed else None
 
-    after = asyncio.run(wait.until(anew, what="the second dead letter"))
+    after = asyncio.run(wait.until(replayed, what="the second dead letter"))
     assert after is not None
     assert after["seq"] > before["seq"]
     assert after["original_seq"] == seq
 
 
-def test_what_was_too_large_to_keep_is_taken_from_its_stream(empty: commands.Deployment) -> None:
-    """The letter only says where it is."""
+def test_a_large_message_is_replayed_from_its_stream(empty: commands.Deployment) -> None:
+    """The dead letter of a large message refers to the original, which is sent again."""
     large = b"\xff" * (1024 * 1024 - 300)
     send(empty, "ems.experiment.submit", large)
     [letter] = letters(empty)
@@ -117,25 +117,25 @@ def test_what_was_too_large_to_keep_is_taken_from_its_stream(empty: commands.Dep
     assert stored(empty, int(ended.out.split()[-1]))[0] == large
 
 
-def test_drop_is_for_good(empty: commands.Deployment) -> None:
-    """One, or all; a number that isn't there, or none at all, is told."""
+def test_drop_deletes_permanently(empty: commands.Deployment) -> None:
+    """A dropped letter can't be shown, replayed or dropped again, and `drop` without a number drops nothing."""
     for _ in range(2):
-        send(empty, "sim.run_completed", b"neither")
-    one, _ = letters(empty)
-    assert commands.run("ems", "dlq", "drop", str(one["seq"]), env=empty.env).out == f"{one['seq']}: dropped\n"
-    gone = commands.run("ems", "dlq", "drop", str(one["seq"]), env=empty.env)
-    assert (gone.code, gone.err) == (exits.Exit.FAILED, f"error: there is no dead letter {one['seq']}\n")
-    assert commands.run("ems", "dlq", "show", str(one["seq"]), env=empty.env).code == exits.Exit.FAILED
-    assert commands.run("ems", "dlq", "replay", str(one["seq"]), env=empty.env).code == exits.Exit.FAILED
+        send(empty, "sim.run_completed", b"not an event")
+    letter, _ = letters(empty)
+    assert commands.run("ems", "dlq", "drop", str(letter["seq"]), env=empty.env).out == f"{letter['seq']}: dropped\n"
+    gone = commands.run("ems", "dlq", "drop", str(letter["seq"]), env=empty.env)
+    assert (gone.code, gone.err) == (exits.Exit.FAILED, f"error: there is no dead letter {letter['seq']}\n")
+    assert commands.run("ems", "dlq", "show", str(letter["seq"]), env=empty.env).code == exits.Exit.FAILED
+    assert commands.run("ems", "dlq", "replay", str(letter["seq"]), env=empty.env).code == exits.Exit.FAILED
     assert commands.run("ems", "dlq", "drop", env=empty.env).code == exits.Exit.USAGE
     assert commands.run("ems", "dlq", "drop", "--all", env=empty.env).code == exits.Exit.OK
     assert commands.run("ems", "dlq", "ls", env=empty.env).err == "no dead letters\n"
 
 
 def forge(deployment: commands.Deployment, kind: str, subject: str, stream: str, seq: int, *flags: str) -> None:
-    """Publishes a dead letter that no worker has written."""
+    """Publishes a dead letter that no worker wrote."""
 
-    async def work() -> None:
+    async def call() -> None:
         client = await nats.connect(deployment.nats.url)
         try:
             headers = {"Ems-Subject": subject, "Ems-Stream": stream, "Ems-Sequence": str(seq), "Ems-Reason": "none"}
@@ -144,28 +144,28 @@ def forge(deployment: commands.Deployment, kind: str, subject: str, stream: str,
         finally:
             await client.close()
 
-    asyncio.run(work())
+    asyncio.run(call())
 
 
 def streams(deployment: commands.Deployment) -> set[str]:
-    async def work() -> set[str]:
+    async def call() -> set[str]:
         client = await nats.connect(deployment.nats.url)
         try:
-            return {str(one.config.name) for one in await client.jetstream().streams_info()}
+            return {str(info.config.name) for info in await client.jetstream().streams_info()}
         finally:
             await client.close()
 
-    return asyncio.run(work())
+    return asyncio.run(call())
 
 
-def test_a_forged_letter_commands_nothing(empty: commands.Deployment) -> None:
-    """Its subject is refused by name, with exit code 1, while the letters after it are sent again."""
+def test_forged_letters_are_not_replayed(empty: commands.Deployment) -> None:
+    """A forged letter is refused with its subject or stream and exit code 1, and the next letter is still replayed."""
     before = streams(empty)
     forge(empty, "event", "$JS.API.STREAM.DELETE.EMS_RESULTS", "SIM_EVENTS", 1)
     forge(empty, "plan", "ems.experiment.submit", "EMS_STATUS", 1, "Ems-By-Reference")
-    decided = send(empty, "ems.experiment.submit.evolution", NONSENSE)
+    decided = send(empty, "ems.experiment.submit.evolution", UNREADABLE)
     forge(empty, "event", "sim.run_completed", "EMS_PLANS", decided, "Ems-By-Reference")
-    first, second, good, last = (one["seq"] for one in letters(empty))
+    first, second, good, last = (letter["seq"] for letter in letters(empty))
     ended = commands.run("ems", "dlq", "replay", "--all", env=empty.env)
     assert ended.code == exits.Exit.FAILED
     assert ended.out.startswith(f"{good}: sent again as EMS_PLANS")
@@ -180,11 +180,21 @@ def test_a_forged_letter_commands_nothing(empty: commands.Deployment) -> None:
     assert streams(empty) == before
 
 
-def test_replay_takes_along_no_header_that_commands(empty: commands.Deployment) -> None:
-    """A rollup would delete plans, and a reply would go to whom the letter names."""
-    sent = {"Content-Type": "x/y", "Ems-Reply-To": "_INBOX.somebody", "X-Other": "1"}
-    send(empty, "ems.experiment.submit.evolution", NONSENSE, sent)
+def test_replay_sends_only_headers_that_describe_the_content(empty: commands.Deployment) -> None:
+    """Headers that could delete messages or direct a reply are not sent again."""
+    sent = {"Content-Type": "x/y", "Ems-Reply-To": "_INBOX.stranger", "X-Other": "1"}
+    send(empty, "ems.experiment.submit.evolution", UNREADABLE, sent)
     [letter] = letters(empty)
     ended = commands.run("ems", "dlq", "replay", str(letter["seq"]), env=empty.env)
     _, headers = stored(empty, int(ended.out.split()[-1]))
     assert set(headers) == {"Content-Type", "Nats-Msg-Id"}
+
+
+def test_an_empty_letter_without_its_original_is_not_replayed(empty: commands.Deployment) -> None:
+    """An empty message may have named its content in a header, so that the letter alone can't replace it."""
+    forge(empty, "plan", "ems.experiment.submit", "EMS_PLANS", 999_999)
+    [letter] = letters(empty)
+    ended = commands.run("ems", "dlq", "replay", str(letter["seq"]), env=empty.env)
+    assert (ended.code, ended.out) == (exits.Exit.FAILED, "")
+    assert f"dead letter {letter['seq']} is empty" in ended.err
+    assert letters(empty) == [letter]

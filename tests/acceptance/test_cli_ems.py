@@ -1,4 +1,4 @@
-"""`ems` as a process: looking at experiments and bringing their results out, over NATS alone."""
+"""`ems` as a process: lists, shows and exports experiments over NATS."""
 
 import contextlib
 import csv
@@ -43,9 +43,9 @@ JOBS = 18
 
 @pytest.fixture(scope="module")
 def reef(deployment: commands.Deployment) -> commands.Deployment:
-    """A deployment on which the experiment `reef` has completed."""
+    """A deployment where the experiment `reef` has completed and `fails-too` has failed."""
     for plan in (PLAN, PLAN.replace("experiment_id: reef", "experiment_id: fails-too")):
-        ended = commands.run("ems-publish", "-", "--wait", env=deployment.env, given=plan)
+        ended = commands.run("ems-publish", "-", "--wait", env=deployment.env, stdin=plan)
         assert ended.code in (exits.Exit.OK, exits.Exit.FAILED), ended
     return deployment
 
@@ -55,9 +55,9 @@ def population(point: int, replicate: int) -> float:
 
 
 def test_ls_lists_the_newest_first(reef: commands.Deployment) -> None:
-    """Aligned columns with a header; filters; documents with --json."""
+    """The list has a header and aligned columns, can be filtered and limited, and with --json is documents."""
     header, first, second = commands.run("ems", "ls", "--group", "heat", env=reef.env).out.splitlines()
-    assert header.split() == ["id", "state", "ended", "jobs", "trouble", "group", "created", "name"]
+    assert header.split() == ["id", "state", "ended", "jobs", "problems", "group", "created", "name"]
     assert first.split()[:7] == ["fails-too", "failed", "100%", "18", "18", "failed", "heat"]
     assert second.split()[:6] == ["reef", "completed", "100%", "18", "-", "heat"]
     flags = ("--group", "heat", "--state", "completed", "--json")
@@ -68,7 +68,7 @@ def test_ls_lists_the_newest_first(reef: commands.Deployment) -> None:
 
 
 def test_show_has_the_points_with_their_means_best_first(reef: commands.Deployment) -> None:
-    """The means are those of the replicates; a dotted path is told by its last word."""
+    """Points are in the order of their means over replicates, and a parameter is named by its path's last segment."""
     lines = commands.run("ems", "show", "reef", env=reef.env).out.splitlines()
     assert lines[0] == f"reef completed: {JOBS} of {JOBS} jobs ended (100%)"
     assert "  about: three temperatures" in lines
@@ -82,20 +82,20 @@ def test_show_has_the_points_with_their_means_best_first(reef: commands.Deployme
         assert (heat, food) == (str((26, 28, 30)[int(point) // 2]), str((50, 100)[int(point) % 2]))
 
 
-def test_the_reasons_of_failures_are_told(reef: commands.Deployment) -> None:
-    """What went wrong stands under the outcome, the same reason once, with a run that it can be looked up by."""
+def test_failures_are_shown_with_their_reasons(reef: commands.Deployment) -> None:
+    """Each reason is shown once under the outcome, with the number of its jobs and the id of a run that has it."""
     for command in ("show", "watch"):
         lines = commands.run("ems", command, "fails-too", env=reef.env).out.splitlines()
         [reason] = [line for line in lines if line.startswith("  18 x failed, simulation: ")]
         assert "(fails-too-p" in reason
     table = [line.split() for line in commands.run("ems", "show", "fails-too", env=reef.env).out.splitlines()]
     header = next(row for row in table if row[:1] == ["point"])
-    assert header[:3] == ["point", "replicates", "trouble"]
+    assert header[:3] == ["point", "replicates", "problems"]
     assert " x " not in commands.run("ems", "show", "reef", env=reef.env).out
 
 
 def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
-    """What a command shows on a terminal of this width."""
+    """Runs a command on a terminal of this width and returns what it shows."""
     master, slave = pty.openpty()
     with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -104,7 +104,7 @@ def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
         with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=slave, env=env) as process:
             os.close(slave)
             shown = b""
-            with contextlib.suppress(OSError):  # how a terminal says that its other side is closed
+            with contextlib.suppress(OSError):  # how a terminal reports that its other side is closed
                 while piece := terminal.read(65536):
                     shown += piece
         assert process.returncode == 0
@@ -113,7 +113,7 @@ def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
-    """Where not everything fits, ids, states and times can still be read and copied; no rule is wider than it."""
+    """Ids, states and times are not wrapped if the table doesn't fit, and no rule is wider than the terminal."""
     lines = on_terminal(columns, reef.env, "ls").splitlines()
     first = next(line for line in lines if line.startswith("fails-too"))
     assert first.split()[:2] == ["fails-too", "failed"]
@@ -122,16 +122,16 @@ def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment, colum
 
 
 @pytest.mark.parametrize("columns", [24, 40, 70])
-def test_the_count_is_seen_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
-    """How many jobs have ended of how many, whatever else fits beside it."""
+def test_the_count_is_shown_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
+    """The bar's line has the numbers of ended jobs and of all jobs, whatever else fits."""
     shown = on_terminal(columns, reef.env, "watch", "reef")
     assert f"{JOBS}/{JOBS}" in shown
     assert f"reef completed: {JOBS} of {JOBS} jobs ended (100%)" in shown
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
-def test_a_full_disk_is_told(reef: commands.Deployment) -> None:
-    """Output that can't be written ends with words and exit code 2, not with a traceback."""
+def test_a_full_disk_is_exit_code_2(reef: commands.Deployment) -> None:
+    """Output that can't be written ends the command with a message and without a traceback."""
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [commands.SCRIPTS / "ems", "ls"], stdout=full, stderr=subprocess.PIPE, env=reef.env, text=True, check=False
@@ -139,8 +139,8 @@ def test_a_full_disk_is_told(reef: commands.Deployment) -> None:
     assert (ended.returncode, ended.stderr) == (2, "error: the output can't be written: No space left on device\n")
 
 
-def test_export_has_one_line_a_job(reef: commands.Deployment, tmp_path: Path) -> None:
-    """To a file or stdout, CSV or JSON lines: the same values."""
+def test_export_writes_one_line_per_job(reef: commands.Deployment, tmp_path: Path) -> None:
+    """The values are the same in CSV and in JSON lines, in a file and on stdout."""
     file = tmp_path / "reef.csv"
     ended = commands.run("ems", "export", "reef", "-o", str(file), env=reef.env)
     assert (ended.code, ended.out, ended.err) == (exits.Exit.OK, "", f"18 jobs in {file}\n")
@@ -154,8 +154,8 @@ def test_export_has_one_line_a_job(reef: commands.Deployment, tmp_path: Path) ->
     assert [json.loads(line)["param.heat"] for line in lines[::6]] == [26, 28, 30]
 
 
-def test_export_to_a_link_to_stdout_is_export_to_stdout(reef: commands.Deployment, tmp_path: Path) -> None:
-    """As /dev/stdout is one: nothing is put in the link's place, nor in that of the file that the shell opened."""
+def test_export_to_a_link_to_stdout_writes_to_stdout(reef: commands.Deployment, tmp_path: Path) -> None:
+    """Neither the link, such as /dev/stdout, nor the file that the shell opened is replaced by a new file."""
     link, file = tmp_path / "link", tmp_path / "out"
     link.symlink_to("/proc/self/fd/1" if Path("/proc/self/fd").exists() else "/dev/fd/1")
     for mode in ("pipe", "file"):
@@ -173,8 +173,8 @@ def test_export_to_a_link_to_stdout_is_export_to_stdout(reef: commands.Deploymen
         assert link.is_symlink()
 
 
-def test_a_reader_that_has_enough_ends_the_export_quietly(reef: commands.Deployment) -> None:
-    """As `ems export reef | head -1` does."""
+def test_a_reader_that_stops_reading_ends_the_export_quietly(reef: commands.Deployment) -> None:
+    """A closed pipe, as in `ems export reef | head -1`, is exit code 0 without a message."""
     with commands.start("ems", "export", "reef", "--format", "jsonl", env=reef.env) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -182,8 +182,8 @@ def test_a_reader_that_has_enough_ends_the_export_quietly(reef: commands.Deploym
         assert (process.wait(timeout=60), process.stderr.read()) == (exits.Exit.OK, "")
 
 
-def test_config_is_exactly_what_the_run_got(reef: commands.Deployment) -> None:
-    """YAML of the run's own parameters and seed; its digest was checked."""
+def test_config_prints_the_configuration_of_a_run(reef: commands.Deployment) -> None:
+    """The configuration is YAML with the run's own parameters and seed."""
     ended = commands.run("ems", "config", "reef-p000003-r002-a1", env=reef.env)
     assert ended.code == exits.Exit.OK
     rows = commands.run("ems", "export", "reef", "--format", "jsonl", env=reef.env).out.splitlines()
@@ -192,7 +192,7 @@ def test_config_is_exactly_what_the_run_got(reef: commands.Deployment) -> None:
 
 
 def test_watch_of_an_ended_experiment_ends_at_once(reef: commands.Deployment) -> None:
-    """The exit code is the experiment's; --json prints the status."""
+    """The exit code is the experiment's, and --json prints the terminal status."""
     assert commands.run("ems", "watch", "reef", env=reef.env).code == exits.Exit.OK
     ended = commands.run("ems", "watch", "fails-too", "--json", env=reef.env)
     assert ended.code == exits.Exit.FAILED
@@ -201,33 +201,33 @@ def test_watch_of_an_ended_experiment_ends_at_once(reef: commands.Deployment) ->
 
 @pytest.mark.parametrize("command", ["show", "watch", "export"])
 def test_an_unknown_experiment_is_exit_code_1(reef: commands.Deployment, command: str) -> None:
-    """In words, whatever was asked."""
+    """Every command that takes an experiment's id reports that there is no such experiment."""
     ended = commands.run("ems", command, "nobody", env=reef.env)
     assert (ended.code, ended.out, ended.err) == (exits.Exit.FAILED, "", "error: there is no experiment nobody\n")
 
 
 @pytest.mark.parametrize("run", ["reef", "reef-p000099-r000-a1", "reef-p000000-r000-a2", "no.such run"])
 def test_an_unknown_run_is_exit_code_1(reef: commands.Deployment, run: str) -> None:
-    """A run that never was has no configuration."""
+    """Neither an id that no run has nor a text that is not an id has a configuration."""
     ended = commands.run("ems", "config", run, env=reef.env)
     assert (ended.code, ended.out, ended.err) == (exits.Exit.FAILED, "", f"error: there is no run {run}\n")
 
 
 def test_validate_needs_no_server(tmp_path: Path) -> None:
-    """Valid: exit code 0 and the size; not: exit code 3 and every problem; --json: the decision document."""
-    ended = commands.run("ems", "validate", "-", given=PLAN)
+    """A valid plan gives its size, an invalid plan exit code 3 and its problems, and --json the decision document."""
+    ended = commands.run("ems", "validate", "-", stdin=PLAN)
     assert (ended.code, ended.out) == (exits.Exit.OK, "<stdin> is valid: 6 points with 3 replicates each: 18 jobs\n")
     (tmp_path / "bad.yaml").write_text(PLAN.replace("layer.food: [50", "layer.fod: [50"))
     ended = commands.run("ems", "validate", str(tmp_path / "bad.yaml"))
     assert ended.code == exits.Exit.INVALID_PLAN
     assert f"{tmp_path}/bad.yaml:13:3: error: parameter_space.layer.fod: " in ended.err
-    document = json.loads(commands.run("ems", "validate", "--json", "-", given=PLAN).out)
+    document = json.loads(commands.run("ems", "validate", "--json", "-", stdin=PLAN).out)
     assert (document["schema"], document["decision"], document["points"]) == ("ems.decision.v1", "accepted", 6)
     assert document["submission"] is None
 
 
 async def test_without_server_or_worker_it_is_exit_code_4(tmp_path: Path) -> None:
-    """The words tell one from the other."""
+    """The message says whether the NATS server or the worker is missing."""
     ended = commands.run("ems", "ls", "--server", f"127.0.0.1:{ports.free_port()}")
     assert (ended.code, "no NATS server" in ended.err) == (exits.Exit.UNREACHABLE, True)
     async with servers.NatsServer(tmp_path / "nats") as server:
@@ -236,7 +236,7 @@ async def test_without_server_or_worker_it_is_exit_code_4(tmp_path: Path) -> Non
 
 
 def test_help_and_version_are_plain() -> None:
-    """Every command is listed with its exit codes; no escape codes in a pipe."""
+    """The help of every program lists the exit codes, and in a pipe it has no escape codes."""
     for name in ("ems", "ems-publish", "ems-worker"):
         ended = commands.run(name, "--help")
         assert ended.code == exits.Exit.OK
@@ -246,14 +246,14 @@ def test_help_and_version_are_plain() -> None:
 
 
 @pytest.mark.parametrize("command", ["ls", "up", "watch", "export", "dlq ls"])
-def test_help_names_what_an_option_takes_in_words(command: str) -> None:
-    """NUMBER, NAME, SECONDS: no types of Python's."""
-    words = commands.run("ems", *command.split(), "--help").out
-    assert re.findall(r"--[a-z-]+ <(?:str|int|float|path)\b.*", words) == []
+def test_help_describes_option_values_in_words(command: str) -> None:
+    """An option's value is called NUMBER, NAME or SECONDS rather than by its Python type."""
+    text = commands.run("ems", *command.split(), "--help").out
+    assert re.findall(r"--[a-z-]+ <(?:str|int|float|path)\b.*", text) == []
 
 
-def test_the_module_form_is_the_command() -> None:
-    """Where the scripts aren't on PATH."""
+def test_the_module_can_be_run_as_the_command() -> None:
+    """`python -m ems_worker.cli.ems` is `ems`, for environments without the scripts on PATH."""
     done = subprocess.run(
         [sys.executable, "-m", "ems_worker.cli.ems", "validate", "-"],
         input=PLAN, env=commands.environment(), capture_output=True, text=True, check=True,

@@ -1,4 +1,4 @@
-"""`ems-publish` as a process: what a publisher at a terminal, or a script, relies on."""
+"""`ems-publish` as a process: the output and exit codes that people and scripts rely on."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import pty
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ BASE = "layer:\n  food: 100   # a comment\n  heat: 26.5\n"
 
 
 def plan_of(folder: Path, name: str, *, jobs: int = 4, extra: str = "") -> str:
-    """Writes a plan and its base file; the plan's path."""
+    """Writes a plan and its base file; returns the plan's path."""
     (folder / "base.yaml").write_text(BASE)
     path = folder / f"{name}.yaml"
     path.write_text(
@@ -34,14 +33,14 @@ def plan_of(folder: Path, name: str, *, jobs: int = 4, extra: str = "") -> str:
     return str(path)
 
 
-def submissions(deployment: commands.Deployment) -> int:
-    """How many plans the deployment's decisions speak of: the number of the last one."""
-    ended = commands.run("ems", "ls", "--json", env=deployment.env)
+def experiments(deployment: commands.Deployment) -> int:
+    """The number of experiments that the worker lists."""
+    ended = commands.run("ems", "ls", "--json", "-n", "10000", env=deployment.env)
     return len(ended.out.splitlines())
 
 
-def test_wait_stays_to_the_end(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """Exit code 0; the decision and the summary on stdout, plain progress lines on stderr."""
+def test_wait_follows_the_experiment_to_its_end(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """With --wait the decision and the summary are on stdout, progress is on stderr, and the exit code is 0."""
     ended = commands.run("ems-publish", plan_of(tmp_path, "waits"), "--wait", env=deployment.env)
     assert ended.code == exits.Exit.OK, ended
     first, second, *_ = ended.out.splitlines()
@@ -52,7 +51,7 @@ def test_wait_stays_to_the_end(deployment: commands.Deployment, tmp_path: Path) 
 
 
 def test_json_prints_the_decision_and_the_terminal_status(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """One document a line, nothing else on stdout."""
+    """With --json stdout has exactly these two documents, one per line."""
     ended = commands.run("ems-publish", plan_of(tmp_path, "documents"), "--wait", "--json", env=deployment.env)
     decision, status = map(json.loads, ended.out.splitlines())
     assert (decision["schema"], decision["decision"], decision["jobs"]) == ("ems.decision.v1", "accepted", 4)
@@ -61,19 +60,19 @@ def test_json_prints_the_decision_and_the_terminal_status(deployment: commands.D
 
 
 def test_an_experiment_that_fails_is_exit_code_1(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """And the summary says how many failed."""
+    """The summary has the number of failed jobs."""
     ended = commands.run("ems-publish", plan_of(tmp_path, "fails"), "--wait", env=deployment.env)
     assert ended.code == exits.Exit.FAILED
     assert "fails failed: 4 of 4 jobs ended (100%), 4 failed" in ended.out
 
 
-def test_a_misspelt_path_is_told_with_its_place_and_the_nearest_name(
+def test_a_misspelt_path_is_reported_with_its_position_and_a_suggestion(
     deployment: commands.Deployment, tmp_path: Path
 ) -> None:
-    """Exit code 3; path, line, column, the line itself, all problems at once; nothing was published."""
+    """All problems are reported at once with line and column, nothing is published, and the exit code is 3."""
     path = plan_of(tmp_path, "typo", extra="limts: {}\n")
     Path(path).write_text(Path(path).read_text().replace("layer.food", "layer.fod"))
-    before = submissions(deployment)
+    before = experiments(deployment)
     ended = commands.run("ems-publish", path, env=deployment.env)
     assert ended.code == exits.Exit.INVALID_PLAN
     assert ended.out == ""
@@ -85,29 +84,27 @@ def test_a_misspelt_path_is_told_with_its_place_and_the_nearest_name(
     assert lines[3].startswith(f"{path}:7:1: error: limts: ")
     assert "did you mean limits?" in lines[3]
     assert lines[-1] == f"2 problems in {path}: nothing was published"
-    assert submissions(deployment) == before
+    assert experiments(deployment) == before
 
     ended = commands.run("ems-publish", path, "--json", env=deployment.env)
     assert ended.code == exits.Exit.INVALID_PLAN
     decision = json.loads(ended.out)
-    assert [(one["code"], one["line"], one["column"]) for one in decision["errors"]] == [
+    assert [(error["code"], error["line"], error["column"]) for error in decision["errors"]] == [
         ("unknown_path", 4, 3),
         ("unknown_key", 7, 1),
     ]
 
 
-def test_without_a_server_it_is_exit_code_4_within_5_seconds(tmp_path: Path) -> None:
-    """With the address and the remedy."""
+def test_without_a_server_it_is_exit_code_4(tmp_path: Path) -> None:
+    """The message has the address and the reason."""
     path, address = plan_of(tmp_path, "nowhere"), f"127.0.0.1:{ports.free_port()}"
-    began = time.monotonic()
     ended = commands.run("ems-publish", path, "--server", f"nats://{address}")
     assert ended.code == exits.Exit.UNREACHABLE
-    assert time.monotonic() - began < 5
     assert f"no NATS server at nats://{address} (connection refused)" in ended.err
 
 
 async def test_a_stored_plan_without_a_worker_is_exit_code_5(tmp_path: Path) -> None:
-    """It says that the plan is stored and runs later; without the stream nothing could be stored: exit code 4."""
+    """A message says that the plan is stored; without the stream, which stores it, the exit code is 4."""
     path = plan_of(tmp_path, "later")
     async with servers.NatsServer(tmp_path / "nats") as server:
         flags = ("ems-publish", path, "--timeout", "0.5", "--server", server.url)
@@ -119,19 +116,19 @@ async def test_a_stored_plan_without_a_worker_is_exit_code_5(tmp_path: Path) -> 
         ended = commands.run(*flags)
     assert ended.code == exits.Exit.TIMED_OUT
     assert ended.err == (
-        "the plan is stored (EMS_PLANS 1) and no worker has answered within 0.5 s: it runs when one starts\n"
+        "the plan is stored (EMS_PLANS 1), but no worker has answered within 0.5 s; it will run when a worker starts\n"
     )
 
 
-def test_the_same_plan_again_is_a_duplicate_and_another_one_a_conflict(
+def test_the_same_plan_is_a_duplicate_and_a_different_plan_a_conflict(
     deployment: commands.Deployment, tmp_path: Path
 ) -> None:
-    """The conflict names the paths that differ, and leaves the experiment alone: exit code 3."""
+    """A duplicate is exit code 0. A conflict is exit code 3 and names the paths that differ."""
     path = plan_of(tmp_path, "again")
     assert commands.run("ems-publish", path, env=deployment.env).code == exits.Exit.OK
     ended = commands.run("ems-publish", path, "--wait", env=deployment.env)
     assert ended.code == exits.Exit.OK
-    assert "again: this plan was accepted before" in ended.out
+    assert "again: this plan was accepted before; nothing new happens" in ended.out
     (tmp_path / "base.yaml").write_text(BASE.replace("26.5", "27.5"))
     ended = commands.run("ems-publish", path, env=deployment.env)
     assert ended.code == exits.Exit.INVALID_PLAN
@@ -139,8 +136,10 @@ def test_the_same_plan_again_is_a_duplicate_and_another_one_a_conflict(
     assert "the worker rejected" in ended.err
 
 
-def test_dry_run_publishes_nothing_and_shows_what_would_be(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """Points, jobs, the first and the last configuration against the base, the seeds; no server is asked."""
+def test_a_dry_run_publishes_nothing_and_shows_what_the_runs_would_get(
+    deployment: commands.Deployment, tmp_path: Path
+) -> None:
+    """It shows the size, the first and last configurations as differences, and the seeds, without a server."""
     path = plan_of(tmp_path, "dry")
     ended = commands.run("ems-publish", path, "--dry-run", "--server", f"127.0.0.1:{ports.free_port()}")
     assert ended.code == exits.Exit.OK
@@ -153,14 +152,14 @@ def test_dry_run_publishes_nothing_and_shows_what_would_be(deployment: commands.
     assert "-  food: 100" in lines
     assert "+  food: 10" in lines
     assert "+  food: 20" in lines
-    seeds = [line.split() for line in lines[lines.index(next(one for one in lines if "seed" in one)) + 1 :]]
+    seeds = [line.split() for line in lines[lines.index(next(line for line in lines if "seed" in line)) + 1 :]]
     assert [(point, replicate) for point, replicate, _ in seeds] == [("all", "0"), ("all", "1")]
     listed = commands.run("ems", "show", "dry", env=deployment.env)
     assert (listed.code, listed.err) == (exits.Exit.FAILED, "error: there is no experiment dry\n")
 
 
-def test_dry_run_tells_the_time_where_earlier_runs_tell_it(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """The worker is asked; with --json it is in the decision, and null where no server is."""
+def test_a_dry_run_estimates_the_time_from_earlier_runs(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """The estimate is the worker's. With --json it is part of the decision, and null without a server."""
     commands.run("ems-publish", plan_of(tmp_path, "earlier"), "--wait", env=deployment.env)
     path = plan_of(tmp_path, "later")
     second = commands.run("ems-publish", path, "--dry-run", env=deployment.env).out.splitlines()[1]
@@ -176,14 +175,16 @@ def test_dry_run_tells_the_time_where_earlier_runs_tell_it(deployment: commands.
     assert offline == document | {"estimate": None}
 
 
-def test_a_plan_from_standard_input_finds_its_base_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-` reads the plan; its base file is taken from the working directory."""
+def test_a_plan_from_standard_input_reads_its_base_file_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the base file is not in the working directory, the plan is invalid."""
     text = Path(plan_of(tmp_path, "piped")).read_text()
     monkeypatch.chdir(tmp_path)
-    ended = commands.run("ems-publish", "-", "--dry-run", given=text)
+    ended = commands.run("ems-publish", "-", "--dry-run", stdin=text)
     assert ended.code == exits.Exit.OK
     monkeypatch.chdir("/")
-    ended = commands.run("ems-publish", "-", "--dry-run", given=text)
+    ended = commands.run("ems-publish", "-", "--dry-run", stdin=text)
     assert ended.code == exits.Exit.INVALID_PLAN
     assert "<stdin>:2:24: error: base_config_file_path: the base file 'base.yaml' can't be read" in ended.err
 
@@ -191,33 +192,33 @@ def test_a_plan_from_standard_input_finds_its_base_file_here(tmp_path: Path, mon
 @pytest.mark.parametrize(
     "arguments", [("--nonsense",), (), ("absent.yaml",), ("x", "--server", "http://h"), ("x", "--publisher", "a b")]
 )
-def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
-    """With words, and without a traceback."""
+def test_invalid_arguments_are_exit_code_2(arguments: tuple[str, ...]) -> None:
+    """Invalid arguments are explained on stderr without a traceback."""
     ended = commands.run("ems-publish", *arguments)
     assert ended.code == exits.Exit.USAGE
     assert ended.err
 
 
 def test_interrupted_while_waiting_is_exit_code_130(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """The experiment goes on, and it says how to follow it."""
+    """The experiment continues, and a message says how to follow it."""
     path = plan_of(tmp_path, "slow-one")
     ended = commands.interrupted("ems-publish", path, "--wait", after="0 of 4 jobs", env=deployment.env)
     assert ended.code == exits.Exit.INTERRUPTED
-    assert "slow-one goes on; follow it with: ems watch slow-one" in ended.err
+    assert "slow-one: the experiment continues; follow it with: ems watch slow-one" in ended.err
     status = json.loads(commands.run("ems", "show", "slow-one", "--json", env=deployment.env).out)
     assert status["state"] in ("accepted", "running")
 
 
-def test_waiting_ends_at_the_timeout_with_exit_code_5(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """The experiment goes on."""
+def test_waiting_stops_at_the_timeout_with_exit_code_5(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """A message says that the experiment did not end in time."""
     path = plan_of(tmp_path, "slow-two")
     ended = commands.run("ems-publish", path, "--wait", "--timeout", "1.5", env=deployment.env)
     assert ended.code == exits.Exit.TIMED_OUT
-    assert "slow-two has not ended in time" in ended.err
+    assert "slow-two did not end in time" in ended.err
 
 
-def test_a_strangers_plan_publishes_no_file_of_ours(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """By no command that reads plans, from a file or from standard input; where the user allows it, it is read."""
+def test_a_plan_from_a_stranger_can_not_publish_other_files(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """No command that reads a plan reads a file outside its directory unless the user allows that directory."""
     secret = tmp_path / "secrets" / "prod.yaml"
     secret.parent.mkdir()
     secret.write_text("layer: {food: 1, password: hunter2}\n")
@@ -226,22 +227,22 @@ def test_a_strangers_plan_publishes_no_file_of_ours(deployment: commands.Deploym
     plan = folder / "plan.yaml"
     text = "experiment_id: stranger\nbase_config_file_path: {}\nparameter_space: {{layer.food: [1, 2]}}\n"
     plan.write_text(text.format("../secrets/prod.yaml"))
-    before = submissions(deployment)
+    before = experiments(deployment)
     for command in (["ems-publish"], ["ems-publish", "--dry-run"], ["ems", "validate"]):
         for argument, given in ((str(plan), ""), ("-", text.format(secret))):
-            ended = commands.run(*command, argument, env=deployment.env, given=given)
+            ended = commands.run(*command, argument, env=deployment.env, stdin=given)
             assert ended.code == exits.Exit.INVALID_PLAN, ended
             assert "--allow-files-from" in ended.err
             assert "hunter2" not in ended.out + ended.err
             allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
             if command != ["ems-publish"]:
-                ended = commands.run(*command, argument, *allowed, env=deployment.env, given=given)
+                ended = commands.run(*command, argument, *allowed, env=deployment.env, stdin=given)
                 assert ended.code == exits.Exit.OK, ended
-    assert submissions(deployment) == before
+    assert experiments(deployment) == before
 
 
-def test_on_a_terminal_it_shows_a_bar(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """And ends as it does anywhere else."""
+def test_a_terminal_shows_a_progress_bar(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """On a terminal a progress bar is drawn, and the summary and exit code are the usual."""
     main, terminal = pty.openpty()
     env = {**deployment.env, "TERM": "xterm"}
     command = [str(Path(sys.executable).parent / "ems-publish"), plan_of(tmp_path, "drawn"), "--wait"]
@@ -251,7 +252,7 @@ def test_on_a_terminal_it_shows_a_bar(deployment: commands.Deployment, tmp_path:
         try:
             while chunk := os.read(main, 4096):
                 shown += chunk
-        except OSError:  # what Linux says at the end of a terminal
+        except OSError:  # how Linux reports the end of a terminal
             pass
         assert process.wait(timeout=60) == exits.Exit.OK
     os.close(main)
@@ -261,8 +262,8 @@ def test_on_a_terminal_it_shows_a_bar(deployment: commands.Deployment, tmp_path:
 
 
 @pytest.mark.parametrize("module", ["ems", "publish"])
-def test_help_does_not_load_what_it_does_not_need(module: str) -> None:
-    """The first thing that anybody does with a command has to be quick."""
+def test_help_does_not_import_slow_modules(module: str) -> None:
+    """Importing a command's module, which is all that its help needs, imports none of the large libraries."""
     script = (
         f"import sys; from ems_worker.cli import {module}; "
         "print([name for name in ('nats', 'rich.progress', 'grpc', 'yaml', 'structlog') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""The whole platform as processes over mutual TLS, each let in by its own credentials; no log has any of them."""
+"""The whole platform as processes over mutual TLS, each with its own credentials, none of which is logged."""
 
 import asyncio
 import json
@@ -15,13 +15,13 @@ from ems_worker.cli import exits
 from ems_worker.local import ports
 from tests.support import commands, security, servers, wait
 
-OF_WORKER, OF_ORCHESTRATOR = "w0rker-word", "0rch-word"
+WORKER_PASSWORD, ORCHESTRATOR_PASSWORD = "w0rker-word", "0rch-word"
 PLAN = "experiment_id: secured\nbase_config: {a: 1}\nparameter_space: {a: [1, 2, 3]}\n"
 
 
 @dataclass(frozen=True)
 class Platform:
-    """The environment of commands that may enter, and the logs of all processes."""
+    """The environment of commands with valid credentials, and the logs of all processes."""
 
     env: dict[str, str]
     logs: list[Path]
@@ -30,29 +30,37 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     directory = tmp_path_factory.mktemp("secured")
-    made = security.certificates(directory)
+    certificates = security.certificates(directory)
     users = ", ".join(
-        f'{{ user: {name}, password: "{word}" }}' for name, word in (("w", OF_WORKER), ("o", OF_ORCHESTRATOR))
+        f'{{ user: {name}, password: "{password}" }}'
+        for name, password in (("w", WORKER_PASSWORD), ("o", ORCHESTRATOR_PASSWORD))
     )
-    config = security.server_tls(made, verify=True) + f"authorization {{ users: [ {users} ] }}\n"
+    config = security.server_tls(certificates, verify=True) + f"authorization {{ users: [ {users} ] }}\n"
     broker = servers.run_sync(servers.NatsServer(directory / "nats", more=config))
     url = broker.url.replace("nats://", "tls://")
     contexts = directory / ".config" / "nats" / "context"
     contexts.mkdir(parents=True)
-    files = {"ca": str(made.ca), "cert": str(made.client_cert), "key": str(made.client_key)}
-    context = {"url": url, "user": "w", "password": OF_WORKER, **files}
+    files = {"ca": str(certificates.ca), "cert": str(certificates.client_cert), "key": str(certificates.client_key)}
+    context = {"url": url, "user": "w", "password": WORKER_PASSWORD, **files}
     security.private(contexts / "reef.json", json.dumps(context).encode())
 
     target, http = (f"{ports.LOOPBACK}:{ports.free_port()}" for _ in range(2))
     flags = ["--listen", target, "--server", url, "--data-dir", str(directory / "orchestrator"), "--slots", "2"]
-    tls = ["--tls-cert", str(made.cert), "--tls-key", str(made.key), "--tls-client-ca", str(made.ca)]
+    tls = [
+        "--tls-cert",
+        str(certificates.cert),
+        "--tls-key",
+        str(certificates.key),
+        "--tls-client-ca",
+        str(certificates.ca),
+    ]
     module = [sys.executable, "-m", "ems_worker.local.orchestrator"]
-    of_nats = {"NATS_CA": files["ca"], "NATS_CERT": files["cert"], "NATS_KEY": files["key"]}
+    nats_files = {"NATS_CA": files["ca"], "NATS_CERT": files["cert"], "NATS_KEY": files["key"]}
     orchestrator = servers.Program(
         "orchestrator",
         [*module, *flags, *tls, "--simulator", "sh -c 'exit 0'"],
         log=directory / "orchestrator.log",
-        env={**of_nats, "NATS_USER": "o", "NATS_PASSWORD": OF_ORCHESTRATOR},
+        env={**nats_files, "NATS_USER": "o", "NATS_PASSWORD": ORCHESTRATOR_PASSWORD},
     )
     worker = servers.Program(
         "worker",
@@ -91,16 +99,16 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def test_a_plan_runs_over_mutual_tls(platform: Platform) -> None:
-    """Published by the context of the nats command; who has none is kept out, and told without delay."""
+    """A plan published with a context of the nats command runs, and an unknown context is refused."""
     flags = ("--context", "reef", "--publisher", "reef", "--wait")
-    ended = commands.run("ems-publish", "-", *flags, env=platform.env, given=PLAN)
+    ended = commands.run("ems-publish", "-", *flags, env=platform.env, stdin=PLAN)
     assert ended.code in (exits.Exit.OK, exits.Exit.FAILED), ended.err
     listed = commands.run("ems", "ls", "--context", "reef", "--json", env=platform.env)
     assert json.loads(listed.out)["progress"] == 1.0
     assert "eof_received" not in ended.err + listed.err
     for log in platform.logs:
-        assert OF_WORKER not in log.read_text()
-        assert OF_ORCHESTRATOR not in log.read_text()
+        assert WORKER_PASSWORD not in log.read_text()
+        assert ORCHESTRATOR_PASSWORD not in log.read_text()
     absent = commands.run("ems", "ls", "--context", "none", env=platform.env)
     assert absent.code == exits.Exit.USAGE
     assert "available: reef" in absent.err

@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed, or can't be written: words and an exit code, never a traceback."""
+"""Commands whose standard streams are closed or can't be written end with a message and an exit code."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ FULL = Path("/dev/full")
 
 
 def shell(line: str) -> commands.Ended:
-    """A line as a shell runs it; its commands are ours."""
+    """Runs a line in a shell with our commands on PATH."""
     env = {**commands.environment(), "PATH": f"{commands.SCRIPTS}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, timeout=60, check=False)
     return commands.Ended(done.returncode, done.stdout, done.stderr)
@@ -24,8 +24,8 @@ def shell(line: str) -> commands.Ended:
 @pytest.mark.parametrize(
     "line", ["ems --help", "ems --version", "ems-publish --help", "ems-worker config --help", "ems-worker config"]
 )
-def test_a_full_disk_is_told_by_every_output(line: str) -> None:
-    """Help and version are output like any other."""
+def test_a_full_disk_is_exit_code_2(line: str) -> None:
+    """Any output that can't be written is reported, including help and version."""
     ended = shell(f"{line} > {FULL}")
     assert (ended.code, ended.err) == (
         exits.Exit.USAGE,
@@ -34,14 +34,14 @@ def test_a_full_disk_is_told_by_every_output(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["ems schema plan", "ems --version", "ems-worker config --json"])
-def test_a_closed_stdout_is_told(line: str) -> None:
-    """Whoever asked for output hears that there is none."""
+def test_a_closed_stdout_is_exit_code_2(line: str) -> None:
+    """A command that has output reports that stdout is closed."""
     ended = shell(f"{line} >&-")
     assert (ended.code, ended.err) == (exits.Exit.USAGE, "error: the output can't be written: Bad file descriptor\n")
 
 
-def test_a_closed_stdout_is_no_hindrance_where_nothing_is_printed(tmp_path: Path) -> None:
-    """Exit code and stderr say it all."""
+def test_a_closed_stdout_does_not_matter_without_output(tmp_path: Path) -> None:
+    """A command without output has its usual exit code and stderr."""
     ended = shell(f"ems validate {tmp_path}/none.yaml >&-")
     assert (ended.code, ended.err) == (
         exits.Exit.USAGE,
@@ -50,8 +50,8 @@ def test_a_closed_stdout_is_no_hindrance_where_nothing_is_printed(tmp_path: Path
 
 
 @pytest.mark.parametrize("line", ["ems-publish -", "ems validate -"])
-def test_a_closed_stdin_is_told(line: str) -> None:
-    """A plan that is to come from it can't be read."""
+def test_a_closed_stdin_is_exit_code_2(line: str) -> None:
+    """A command that reads the plan from standard input reports that it can't."""
     ended = shell(f"{line} <&-")
     assert (ended.code, ended.err) == (
         exits.Exit.USAGE,
@@ -59,8 +59,8 @@ def test_a_closed_stdin_is_told(line: str) -> None:
     )
 
 
-def test_what_is_for_a_closed_stderr_does_not_get_into_the_output(tmp_path: Path) -> None:
-    """Words for people are lost, data is as it was."""
+def test_messages_for_a_closed_stderr_are_not_written_to_stdout(tmp_path: Path) -> None:
+    """Without stderr the messages are lost, and stdout has the usual output."""
     plan = tmp_path / "plan.yaml"
     plan.write_text(PLAN)
     assert shell(f"ems validate {plan} 2>&-").out == f"{plan} is valid: 3 points: 3 jobs\n"

@@ -1,4 +1,4 @@
-"""Every command on a terminal, fed with hostile words: they are shown, and there is nothing that a terminal obeys."""
+"""Every command on a terminal shows hostile text without any control sequence that the terminal would obey."""
 
 import asyncio
 import csv
@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import sys
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,10 @@ import pytest
 import typer.main
 
 from ems_worker.cli import ems, publish, worker
-from ems_worker.conformance import cli as conformance
 from tests.support import commands, hostile_words, servers, untrusted_worker
 
 H = hostile_words.ALL
-# In names of files: without the slash of an address.
+# For file names: without the slash of an address.
 NAME = f"{hostile_words.CLIPBOARD}{hostile_words.BIDI}\r{hostile_words.COLOR}"
 REJECTED = {"experiment_id": H, H: H, "base_config": {H: H}, "parameter_space": {H: [H]}, "metrics_to_track": [H]}
 GOOD = {
@@ -30,8 +30,8 @@ GOOD = {
     "base_config": {"layer": {"word": H, "food": 1}},
     "parameter_space": {"layer.word": [H, "a"], "layer.food": [1, 2]},
 }
-# What each command is given: its words, `PLAN` and `GOOD` being files with the plans above.
-FED: Mapping[str, Sequence[Sequence[str]]] = {
+# The arguments of each command. Arguments in capitals stand for files, see the fixture `path_of`.
+ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems ls": [[], ["--json"]],
     "ems show": [["reef"], ["reef", "--json"]],
     "ems watch": [["reef"], ["reef", "--json"]],
@@ -65,35 +65,36 @@ FED: Mapping[str, Sequence[Sequence[str]]] = {
 
 
 def subcommands(name: str, command: Any) -> Iterator[str]:
-    """The full names of a command, or of those below it."""
-    below = getattr(command, "commands", None)
-    if below is None:
+    """Yields the full names of a group's commands, or the name of a command."""
+    members = getattr(command, "commands", None)
+    if members is None:
         yield name
     else:
-        for word, one in below.items():
-            yield from subcommands(f"{name} {word}", one)
+        for member_name, member in members.items():
+            yield from subcommands(f"{name} {member_name}", member)
 
 
-def test_no_command_is_forgotten() -> None:
-    """Each one that is installed, with each of its subcommands, is fed below."""
+def test_every_command_is_tested() -> None:
+    """Each installed command and subcommand has arguments for the test below."""
     apps = {"ems": ems.app, "ems-publish": publish.app, "ems-worker": worker.app}
-    found = {one for name, app in apps.items() for one in subcommands(name, typer.main.get_command(app))}
-    found |= {f"ems-conformance {what}" for what in conformance._SUITES}
-    assert set(FED) == found
+    known = {command for name, app in apps.items() for command in subcommands(name, typer.main.get_command(app))}
+    suites = re.findall(r"^    (\w+) ", commands.run("ems-conformance", "--help").out, re.MULTILINE)
+    known |= {f"ems-conformance {suite}" for suite in suites}
+    assert set(ARGUMENTS) == known
     installed = importlib.metadata.distribution("ems-worker").entry_points.select(group="console_scripts")
-    assert {one.name for one in installed} == {*apps, "ems-conformance"}
+    assert {script.name for script in installed} == {*apps, "ems-conformance"}
 
 
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
-    """A broker with a worker that can't be trusted."""
+    """A broker with a worker that sends hostile text."""
     async with servers.NatsServer(tmp_path / "nats") as server, untrusted_worker.working(server.url):
         yield server.url
 
 
 @pytest.fixture
 async def health() -> AsyncIterator[str]:
-    """Where something answers that isn't well, in hostile words."""
+    """The address of a worker that reports problems in hostile text."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -109,8 +110,8 @@ async def health() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Callable[[str], str]:
-    """Makes the files that stand for words in capitals."""
+def path_of(tmp_path: Path) -> Callable[[str], str]:
+    """Creates the files that arguments in capitals stand for, and returns a function that replaces these arguments."""
     (tmp_path / "plan.json").write_text(json.dumps(REJECTED, indent=1))
     (tmp_path / "good.json").write_text(json.dumps(GOOD))
     (tmp_path / f"{NAME}.yaml").write_text(f"{H}: [\n", encoding="utf-8")
@@ -118,29 +119,29 @@ def place(tmp_path: Path) -> Callable[[str], str]:
     simulator.write_text(f"#!{sys.executable}\nimport sys\nsys.stderr.write({H!r})\nsys.exit(1)\n", encoding="utf-8")
     simulator.chmod(0o755)
     files = {"PLAN": "plan.json", "GOOD": "good.json", "NAMED": f"{NAME}.yaml", "SIMULATOR": "simulator", "TARGET": "t"}
-    return lambda word: str(tmp_path / files[word]) if word in files else word
+    return lambda argument: str(tmp_path / files[argument]) if argument in files else argument
 
 
 async def on_terminal(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> str:
-    """All that a terminal gets which such a command is started on; it changes nothing about the bytes."""
+    """Runs a command on a raw terminal and returns everything that the terminal receives."""
     main, terminal = pty.openpty()
     tty.setraw(terminal)
     process = await asyncio.create_subprocess_exec(
         "setsid", "--ctty", *command, stdin=terminal, stdout=terminal, stderr=terminal, env=dict(env), cwd=cwd
     )
     os.close(terminal)
-    reading = asyncio.get_running_loop().run_in_executor(None, _all, main)
+    reading = asyncio.get_running_loop().run_in_executor(None, _read_all, main)
     async with asyncio.timeout(60):
         await process.wait()
         return (await reading).decode()
 
 
-def _all(main: int) -> bytes:
+def _read_all(main: int) -> bytes:
     shown = b""
     try:
         while piece := os.read(main, 65536):
             shown += piece
-    except OSError:  # how a terminal says that its other side is closed
+    except OSError:  # how a terminal reports that its other side is closed
         pass
     os.close(main)
     return shown
@@ -148,25 +149,25 @@ def _all(main: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [(command, words) for command, ways in FED.items() for words in ways],
+    [(command, arguments) for command, calls in ARGUMENTS.items() for arguments in calls],
     ids=lambda part: ascii(part)[:40],
 )
 async def test_nothing_hostile_reaches_a_terminal(
-    command: str, arguments: Sequence[str], url: str, health: str, place: Callable[[str], str], tmp_path: Path
+    command: str, arguments: Sequence[str], url: str, health: str, path_of: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """The words are there to be read, without any control character but line ends and our own styles."""
-    program, *below = command.split()
+    """The text is shown without any control character except line ends and our own styles."""
+    program, *subcommand = command.split()
     env = commands.environment(NATS_URL=url, EMS_HTTP=health, TERM="xterm-256color", LANG="C.UTF-8")
-    words = [str(commands.SCRIPTS / program), *below, *(place(word) for word in arguments)]
-    shown = await on_terminal(words, env, tmp_path)
+    command_line = [str(commands.SCRIPTS / program), *subcommand, *map(path_of, arguments)]
+    shown = await on_terminal(command_line, env, tmp_path)
     assert hostile_words.WITNESS in shown
     assert "Traceback" not in shown
     assert not hostile_words.dangerous_characters(hostile_words.without_ours(shown))
 
 
-async def piped(url: str, *words: str) -> bytes:
-    """What a command writes into a pipe."""
-    command = [str(commands.SCRIPTS / "ems"), *words]
+async def piped(url: str, *arguments: str) -> bytes:
+    """Runs `ems` and returns what it writes into a pipe."""
+    command = [str(commands.SCRIPTS / "ems"), *arguments]
     env = commands.environment(NATS_URL=url)
     process = await asyncio.create_subprocess_exec(
         *command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -175,15 +176,15 @@ async def piped(url: str, *words: str) -> bytes:
     return out
 
 
-async def test_data_in_a_pipe_is_left_as_it_is(url: str) -> None:
-    """Byte for byte; what is for people is clean there too, as the pipe may end in a terminal."""
+async def test_data_in_a_pipe_is_unchanged(url: str) -> None:
+    """Data is written byte for byte, and text for people is cleaned, as the pipe may end at a terminal."""
     assert await piped(url, "dlq", "show", "1") == H.encode()
     assert (await piped(url, "config", "reef-p000000-r000-a1")).decode() == f"food: {H}\n"
     line = json.loads(await piped(url, "export", "reef", "--format", "jsonl"))
     assert line["param." + H] == H
     [row] = csv.DictReader(io.StringIO((await piped(url, "export", "reef")).decode(), newline=""))
     assert row["param." + H] == H
-    for words in (["ls"], ["show", "reef"], ["ls", "--json"], ["dlq", "ls"]):
-        shown = (await piped(url, *words)).decode()
+    for arguments in (["ls"], ["show", "reef"], ["ls", "--json"], ["dlq", "ls"]):
+        shown = (await piped(url, *arguments)).decode()
         assert hostile_words.WITNESS in shown
         assert not hostile_words.dangerous_characters(shown)

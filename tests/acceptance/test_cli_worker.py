@@ -1,4 +1,4 @@
-"""`ems-worker` as a process: its settings, and how it ends."""
+"""`ems-worker` as a process: its settings and its exit codes."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from tests.support import broker, commands, servers
 
 
 def test_config_lists_every_setting_with_its_source(tmp_path: Path) -> None:
-    """As columns, or documents with --json; passwords are left out."""
+    """The settings are a table, or with --json documents, and passwords are hidden."""
     file = tmp_path / "ems.toml"
     file.write_text("max_jobs = 5\n")
     env = commands.environment(EMS_CONFIG=str(file), EMS_SERVER="nats://u:secret@h:4222")
@@ -24,21 +24,19 @@ def test_config_lists_every_setting_with_its_source(tmp_path: Path) -> None:
     assert lines["manifest_export"] == ["false", "--manifest-export", "EMS_MANIFEST_EXPORT"]
     assert "secret" not in ended.out
     documents = [json.loads(line) for line in commands.run("ems-worker", "config", "--json", env=env).out.splitlines()]
-    assert [one["name"] for one in documents] == list(settings.Settings.model_fields)
+    assert [document["name"] for document in documents] == list(settings.Settings.model_fields)
 
 
 def test_every_setting_has_a_flag() -> None:
-    """With what it means and its default; but for secrets, which everybody could read among the processes."""
-    words = " ".join(commands.run("ems-worker", "run", "--help").out.split())
-    for one in settings.describe():
-        assert (f" {one.flag} " in words) is not one.is_secret
-        if one.is_secret:
-            continue
-        assert one.description in words
+    """The help describes each flag. Secrets have none, as every user of the machine can read a process's arguments."""
+    text = " ".join(commands.run("ems-worker", "run", "--help").out.split())
+    for setting in settings.describe():
+        assert (f" {setting.flag} " in text) is not setting.is_secret
+        assert setting.is_secret or setting.description in text
 
 
-def test_settings_that_cannot_work_are_exit_code_2() -> None:
-    """All of them at once, with their origin."""
+def test_invalid_settings_are_exit_code_2() -> None:
+    """All invalid settings are reported at once with their sources."""
     env = commands.environment(EMS_SERVR="x", EMS_RPC_WINDOW="many")
     ended = commands.run("ems-worker", "run", env=env)
     assert ended.code == exits.Exit.USAGE
@@ -47,23 +45,23 @@ def test_settings_that_cannot_work_are_exit_code_2() -> None:
 
 
 def test_a_second_worker_on_the_same_manifest_is_exit_code_6(deployment: commands.Deployment) -> None:
-    """Its words name the lock; the first one is not disturbed."""
+    """The message names the manifest, and the first worker still answers."""
     ended = commands.run("ems-worker", "run", env=deployment.worker_settings)
     assert ended.code == exits.Exit.MANIFEST
     assert "manifest.db" in ended.err
     assert commands.run("ems", "ls", env=deployment.env).code == exits.Exit.OK
 
 
-def test_no_directory_of_base_files_is_exit_code_2(tmp_path: Path) -> None:
-    """At the start, not at the first plan that names a base file."""
+def test_a_missing_directory_of_base_files_is_exit_code_2(tmp_path: Path) -> None:
+    """It is reported at the start, not at the first plan that names a base file."""
     env = commands.environment(EMS_BASE_CONFIG_ROOT=str(tmp_path / "absent"), EMS_DATA_DIR=str(tmp_path / "data"))
     ended = commands.run("ems-worker", "run", env=env)
     assert ended.code == exits.Exit.USAGE
     assert "absent is not a directory" in ended.err
 
 
-def test_a_data_directory_that_cannot_be_made_is_exit_code_2(tmp_path: Path) -> None:
-    """A file is in its place: nothing that a restart would mend."""
+def test_a_data_directory_that_can_not_be_created_is_exit_code_2(tmp_path: Path) -> None:
+    """A file in place of the directory is reported by every command, as a restart would not help."""
     (tmp_path / "file").touch()
     env = commands.environment(EMS_DATA_DIR=str(tmp_path / "file"), EMS_HTTP="")
     for arguments in (["run"], ["restore", str(tmp_path)], ["backup", str(tmp_path / "copy.db")]):
@@ -73,8 +71,8 @@ def test_a_data_directory_that_cannot_be_made_is_exit_code_2(tmp_path: Path) -> 
         assert "Exception" not in ended.err
 
 
-async def test_a_broker_that_contradicts_what_is_needed_is_exit_code_4(tmp_path: Path) -> None:
-    """The words name the stream and the difference."""
+async def test_a_misconfigured_broker_is_exit_code_4(tmp_path: Path) -> None:
+    """The message names the stream whose configuration is wrong."""
     async with servers.NatsServer(tmp_path / "nats") as server:
         async with broker.plain(server) as (_, jetstream):
             await jetstream.add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit"], retention="workqueue")
@@ -84,16 +82,16 @@ async def test_a_broker_that_contradicts_what_is_needed_is_exit_code_4(tmp_path:
     assert "EMS_PLANS" in ended.err
 
 
-async def test_told_to_stop_it_ends_in_order_with_exit_code_0(tmp_path: Path) -> None:
-    """By SIGTERM or SIGINT, whether or not its broker and orchestrator were ever there."""
+async def test_a_signal_stops_the_worker_with_exit_code_0(tmp_path: Path) -> None:
+    """SIGTERM and SIGINT stop the worker in order even if it never reached its broker and orchestrator."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        settings_of = {
+        env = {
             "EMS_SERVER": f"127.0.0.1:{ports.free_port()}",
             "EMS_ORCHESTRATOR": f"127.0.0.1:{ports.free_port()}",
             "EMS_DATA_DIR": str(tmp_path / number.name),
             "EMS_HTTP": "",
         }
-        with commands.start("ems-worker", "run", env=commands.environment(**settings_of)) as process:
+        with commands.start("ems-worker", "run", env=commands.environment(**env)) as process:
             assert process.stderr is not None
             while "worker.starting" not in (line := process.stderr.readline()):
                 assert line, "it ended before it started"

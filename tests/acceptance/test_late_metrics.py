@@ -1,4 +1,4 @@
-"""Metrics that the analysis layer computes after a run: jobs wait for them, give up, and wait again."""
+"""Metrics that the analysis layer computes after a run: jobs wait for them, time out, and can wait again."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def plan(name: str, timeout_seconds: float) -> bytes:
 
 
 async def measure(site: Site, simulation_id: str, **metrics: float) -> None:
-    """What the analysis layer publishes: plain JSON, with nothing of this project."""
+    """Publishes metrics as the analysis layer does, in plain JSON."""
     connection = await nats.connect(site.nats.url)
     event = {"simulation_id": simulation_id, "metrics": metrics, "source": "analysis"}
     await connection.jetstream().publish("sim.run_metrics", json.dumps(event).encode())
@@ -44,18 +44,18 @@ async def measure(site: Site, simulation_id: str, **metrics: float) -> None:
 
 
 async def counts(ems: client.EmsClient, name: str, state: str, **wanted: int) -> client.Document:
-    """The status of the experiment once its state and its counts are so."""
+    """Waits until an experiment has this state and these counts; returns its status."""
 
     async def look() -> client.Document:
         status = await ems.get(name)
-        there = status["state"] == state and all(status["counts"][key] == value for key, value in wanted.items())
-        return status if there else {}
+        reached = status["state"] == state and all(status["counts"][key] == value for key, value in wanted.items())
+        return status if reached else {}
 
     return await wait.until(look, timeout=20, what=f"{name} to have {wanted}")
 
 
 async def test_a_job_waits_for_its_metrics_and_ends_when_they_come(site: Site) -> None:
-    """Also over a restart of the worker; the result has the run's metrics and the later ones."""
+    """A job waits even while the worker restarts, and its result has the run's metrics and the late metrics."""
     async with client.EmsClient(site.nats.url) as ems:
         async with site.worker() as worker:
             await site.ready()
@@ -76,8 +76,8 @@ async def test_a_job_waits_for_its_metrics_and_ends_when_they_come(site: Site) -
             assert [set(result["metrics"]) for result in results] == [{"population", "score", "diversity"}] * 2
 
 
-async def test_metrics_that_do_not_come_fail_the_job_and_a_retry_waits_again_without_a_new_run(site: Site) -> None:
-    """Kind metrics_missing; the retry is a new round of the experiment with the same runs."""
+async def test_missing_metrics_fail_the_job_and_a_retry_waits_again_without_a_new_run(site: Site) -> None:
+    """The error is of kind metrics_missing, and the retry is a new round of the experiment with the same runs."""
     async with client.EmsClient(site.nats.url) as ems, site.worker():
         await site.ready()
         ack = await ems.publish(plan("late", 0.2))
@@ -98,14 +98,14 @@ async def test_metrics_that_do_not_come_fail_the_job_and_a_retry_waits_again_wit
 
 
 async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
-    """And the experiment ends anew: completed, if they go well this time."""
+    """If the new attempts complete, the experiment's second round is completed, and there is nothing left to retry."""
     async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems, site.worker():
         await site.ready()
         body = {"experiment_id": "fails", "base_config": {"x": 0}, "parameter_space": {"x": [1, 2, 3]}}
         ack = await ems.publish(json.dumps(body).encode())
         await ems.decision(ack.seq, timeout=20)
         assert (await ems.wait("fails"))["state"] == "failed"
-        answer = await sites.changed(site, "retry", {"request_id": "once more", "experiment_id": "fails"})
+        answer = await sites.changed(site, "retry", {"request_id": "again", "experiment_id": "fails"})
         assert answer["retried"] == 3
         status = await counts(ems, "fails", "completed", completed=3)
         assert status["round"] == 2
@@ -113,11 +113,11 @@ async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
         assert (again["changed"], again["retried"]) == (False, 0)
 
 
-async def test_a_retry_that_the_manifest_refuses_ends_the_worker_and_goes_well_with_the_next(tmp_path: Path) -> None:
-    """What is in memory can't be trusted then, and whoever asked may be the only one who hears of it."""
+async def test_a_retry_that_can_not_be_recorded_ends_the_worker_and_succeeds_with_the_next(tmp_path: Path) -> None:
+    """If the manifest refuses the change, the worker exits, and the same request succeeds after its restart."""
     async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems:
         body = {"experiment_id": "fails", "base_config": {"x": 0}, "limits": {"max_attempts": 1}}
-        request = {"request_id": "once more", "experiment_id": "fails"}
+        request = {"request_id": "again", "experiment_id": "fails"}
         async with site.worker() as worker:
             await site.ready()
             ack = await ems.publish(json.dumps(body).encode())

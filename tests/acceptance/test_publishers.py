@@ -1,4 +1,4 @@
-"""What a flood of plans costs the others, with a real broker and a real worker."""
+"""Limits on publishers and a deleted manifest, with a real broker and a real worker."""
 
 import json
 import urllib.error
@@ -13,24 +13,24 @@ NAMES = 60
 
 
 def unready(worker: whole.Worker) -> dict[str, str]:
-    """What /readyz says is wrong."""
+    """The problems that /readyz reports."""
     try:
         urllib.request.urlopen(f"http://{worker.http}/readyz", timeout=5).close()
     except urllib.error.HTTPError as error:
         with error:
-            found: dict[str, str] = json.load(error)["troubles"]
-            return found
+            problems: dict[str, str] = json.load(error)["troubles"]
+            return problems
     return {}
 
 
-def put_aside(directory: Path) -> tuple[Path, Path]:
-    """The manifest, moved away: where it was, and where it is."""
+def move_manifest(directory: Path) -> tuple[Path, Path]:
+    """Moves the manifest; returns its old and its new path."""
     [file] = directory.rglob("manifest.db")
     return file, file.rename(file.with_name("aside"))
 
 
-async def test_names_that_are_made_up_do_not_get_past_the_limit(tmp_path: Path) -> None:
-    """All that are over it are told so; a plan that is known gets its decision all the same."""
+async def test_invented_publishers_do_not_evade_the_total_limit(tmp_path: Path) -> None:
+    """Plans above the limit are rejected whatever publisher they name, and a known plan is still a duplicate."""
     async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE_TOTAL=str(LIMIT)) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -43,27 +43,27 @@ async def test_names_that_are_made_up_do_not_get_past_the_limit(tmp_path: Path) 
 
             async def decided() -> bool:
                 info = await jetstream.streams_info()
-                return any(one.config.name == "EMS_STATUS" and one.state.messages > NAMES + 1 for one in info)
+                return any(stream.config.name == "EMS_STATUS" and stream.state.messages > NAMES + 1 for stream in info)
 
             await wait.until(decided, what="all decisions")
-            found: Counter[str] = Counter()
+            codes: Counter[str] = Counter()
             for ack in acks:
                 message = await jetstream.get_last_msg("EMS_STATUS", f"ems.experiment.decision.{ack.seq}")
-                found[json.loads(message.data or b"")["errors"][0]["code"]] += 1
+                codes[json.loads(message.data or b"")["errors"][0]["code"]] += 1
             message = await jetstream.get_last_msg("EMS_STATUS", f"ems.experiment.decision.{last.seq}")
             assert json.loads(message.data or b"")["decision"] == "duplicate"
-        assert found["429"] == NAMES - (LIMIT - 1)
+        assert codes["429"] == NAMES - (LIMIT - 1)
         await theatre.ended()
         await theatre.stop()
 
 
-async def test_a_manifest_that_is_deleted_is_said(tmp_path: Path) -> None:
-    """By the probe of a worker that runs, and no longer once it is back."""
+async def test_a_deleted_manifest_is_reported(tmp_path: Path) -> None:
+    """While the manifest's file is missing, /readyz reports it as deleted."""
     async with stage.Stage(tmp_path, "--slots", "8") as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
-        file, aside = put_aside(tmp_path)
-        await wait.until(lambda: "deleted" in unready(theatre.worker).get("manifest", ""), what="the trouble")
+        file, aside = move_manifest(tmp_path)
+        await wait.until(lambda: "deleted" in unready(theatre.worker).get("manifest", ""), what="the problem")
         aside.rename(file)
-        await wait.until(lambda: unready(theatre.worker) == {}, what="its end")
+        await wait.until(lambda: unready(theatre.worker) == {}, what="the end of the problem")
         await theatre.stop()

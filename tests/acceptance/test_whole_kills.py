@@ -1,4 +1,4 @@
-"""kill -9 in mid-experiment: every job ends exactly once, nothing is started twice, every result is told once."""
+"""kill -9 during an experiment: every job ends exactly once, no run starts twice, every result is published once."""
 
 import json
 import shutil
@@ -16,24 +16,24 @@ JOBS = 240
 
 
 async def check(server: str, worker: whole.Worker, experiment_id: str, jobs: int) -> None:
-    """What has to be so after any crash."""
+    """Asserts that all jobs completed in their first run, each with one result, and that the worker logged no error."""
     status = await whole.ended(server, experiment_id)
     assert (status["state"], status["counts"]["completed"], status["total"]) == ("completed", jobs, jobs)
     manifest = worker.data_dir / "manifest.db"
-    found = whole.rows(manifest, "SELECT state, attempts, job_revision FROM v_jobs")
-    assert Counter(found) == {("completed", 1, 1): jobs}
+    recorded = whole.rows(manifest, "SELECT state, attempts, job_revision FROM v_jobs")
+    assert Counter(recorded) == {("completed", 1, 1): jobs}
     results = await whole.stored(server, f"ems.experiment.result.{experiment_id}")
-    assert {(one["point"], one["replicate"], one["job_revision"]) for one in results} == {
+    assert {(result["point"], result["replicate"], result["job_revision"]) for result in results} == {
         (point, 0, 1) for point in range(jobs)
     }
-    seqs = {one["seq"] for one in results}
+    seqs = {result["seq"] for result in results}
     assert seqs == set(range(1, jobs + 1))
     assert [line for line in worker.lines() if line["event"] in ("worker.fatal", "ledger.not_recorded")] == []
 
 
 @pytest.mark.parametrize("victim", ["worker", "orchestrator", "broker"])
-async def test_killed_and_started_again_everything_ends_once(tmp_path: Path, victim: str) -> None:
-    """Three times in one experiment, at a quarter, a half, and three quarters of it."""
+async def test_every_job_ends_once_when_a_part_is_killed_repeatedly(tmp_path: Path, victim: str) -> None:
+    """Each part may be killed after a quarter, a half and three quarters of an experiment."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--slots", "20", "--delay", "0.05") as oracle,
@@ -45,8 +45,8 @@ async def test_killed_and_started_again_everything_ends_once(tmp_path: Path, vic
             "orchestrator": lambda: oracle.restart(crash=True),
             "broker": lambda: broker.restart(crash=True),
         }
-        for part in (JOBS // 4, JOBS // 2, 3 * JOBS // 4):
-            await begun(oracle, part)
+        for started in (JOBS // 4, JOBS // 2, 3 * JOBS // 4):
+            await runs_started(oracle, started)
             assert len(oracle.accepted()) < JOBS
             await kill[victim]()
         await check(broker.url, worker, "reef", JOBS)
@@ -55,17 +55,19 @@ async def test_killed_and_started_again_everything_ends_once(tmp_path: Path, vic
         assert set(accepted.values()) == {1}
 
 
-async def begun(oracle: whole.Oracle, runs: int) -> None:
+async def runs_started(oracle: whole.Oracle, runs: int) -> None:
+    """Waits until the orchestrator has accepted this number of runs."""
     await wait.until(lambda: len(oracle.accepted()) >= runs, timeout=30, what=f"{runs} starts")
 
 
 async def restart(worker: whole.Worker) -> None:
+    """Kills a worker and starts it again."""
     await worker.kill()
     worker.start()
 
 
-async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path: Path) -> None:
-    """Each simulation leaves a line in a file when it starts; those that died with it are tried again as attempt 2."""
+async def test_a_killed_orchestrator_starts_no_simulation_twice(tmp_path: Path) -> None:
+    """Simulations that died with the local orchestrator are retried as attempt 2, and none starts twice."""
     journal = tmp_path / "journal"
     simulator = f"sh -c 'echo $0 >> {journal}; sleep 0.2' {{simulation_id}}"
     async with (
@@ -86,8 +88,8 @@ async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path:
         assert known.state in (pb.SIMULATION_STATE_COMPLETED, pb.SIMULATION_STATE_FAILED)
 
 
-async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> None:
-    """Not by mistake: a worker with another data directory doesn't start until the consumers are deleted."""
+async def test_a_lost_manifest_is_recreated_from_the_streams(tmp_path: Path) -> None:
+    """A worker with an empty data directory refuses to start until its consumers are deleted."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--slots", "20", "--delay", "0.1") as oracle,
@@ -96,19 +98,20 @@ async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> 
         await whole.publish(broker.url, whole.plan("over", 30))
         await whole.ended(broker.url, "over")
         await whole.publish(broker.url, whole.plan("half", 120))
-        await begun(oracle, 90)
+        await runs_started(oracle, 90)
         await worker.kill()
         shutil.rmtree(worker.data_dir)
         worker.start()
         assert await worker.wait(30) == 4
         assert "belongs to another manifest" in worker.lines()[-1]["reason"]
 
-        async with whole.client(broker.url) as one:
-            await one.jetstream().delete_consumer("EMS_PLANS", "ems-worker-plans")
-            await one.jetstream().delete_consumer("SIM_EVENTS", "ems-worker-events")
-            # As after a long run: readers drop what has a lower revision.
+        async with whole.client(broker.url) as connection:
+            jetstream = connection.jetstream()
+            await jetstream.delete_consumer("EMS_PLANS", "ems-worker-plans")
+            await jetstream.delete_consumer("SIM_EVENTS", "ems-worker-events")
+            # A high revision, as after a long run. Readers drop statuses with a lower revision.
             last = {**(await whole.status(broker.url, "half") or {}), "revision": 300}
-            await one.jetstream().publish("ems.experiment.status.half", json.dumps(last).encode())
+            await jetstream.publish("ems.experiment.status.half", json.dumps(last).encode())
         worker.start()
         end = await whole.ended(broker.url, "half")
         assert end["counts"]["completed"] == 120
@@ -119,8 +122,8 @@ async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> 
         assert (len(accepted), set(accepted.values())) == (150, {1})
 
 
-async def test_a_plan_at_a_lost_plans_sequence_is_decided(tmp_path: Path) -> None:
-    """A power failure may take the end of a stream: the broker then gives its sequences to other plans."""
+async def test_a_plan_with_the_sequence_of_a_lost_plan_is_decided(tmp_path: Path) -> None:
+    """If a power failure truncates the stream of plans, the broker reuses sequence numbers for other plans."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url) as oracle,
@@ -144,16 +147,16 @@ async def test_a_plan_at_a_lost_plans_sequence_is_decided(tmp_path: Path) -> Non
         assert whole.rows(worker.data_dir / "manifest.db", query) == [(1, "kept"), (2, "lost"), (2, "next")]
 
 
-async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:
-    """Within ten seconds, with exit code 0; the next one goes on."""
+async def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
+    """On SIGTERM the worker exits with code 0 within ten seconds, and the next worker continues."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--slots", "50", "--delay", "0.02") as oracle,
         whole.Worker(tmp_path, broker.url, oracle.target) as worker,
     ):
         await whole.publish(broker.url, whole.plan("reef", 1200))
-        for part in (200, 600):
-            await begun(oracle, part)
+        for started in (200, 600):
+            await runs_started(oracle, started)
             worker.signal(signal.SIGTERM)
             assert await worker.wait(10) == 0
             assert worker.lines()[-1]["event"] == "worker.stopped"

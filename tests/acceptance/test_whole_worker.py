@@ -1,4 +1,4 @@
-"""The worker as the rest of the platform sees it: by NATS alone, by its probes, by its exit codes."""
+"""The worker as the rest of the platform sees it: its messages on NATS, its probes and its exit codes."""
 
 import json
 import os
@@ -16,7 +16,10 @@ from tests.support import processes, servers, wait, whole
 
 @pytest.fixture
 async def platform(tmp_path: Path) -> AsyncIterator[tuple[str, whole.Worker, whole.Oracle]]:
-    """A broker's address, a worker, and an orchestrator whose runs of `slow-*` go on until they are stopped."""
+    """A broker's address, a worker and an orchestrator.
+
+    Runs of `slow-*` run until they are stopped, and runs of `bad-*` fail.
+    """
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--hold", "slow-*", "--fail", "bad-*:simulation") as oracle,
@@ -25,47 +28,48 @@ async def platform(tmp_path: Path) -> AsyncIterator[tuple[str, whole.Worker, who
         yield broker.url, worker, oracle
 
 
-async def test_a_publisher_that_knows_nothing_of_this_project_gets_its_experiment_run(
+async def test_a_plain_nats_client_can_run_an_experiment(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """A subscriber follows it to its end; one that comes later gets the last status at once; both see the results."""
+    """A subscriber receives every status up to the last, which is also stored, and the results are complete."""
     server, worker, _ = platform
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
-    async def hear(message: Msg) -> None:
-        heard.append(json.loads(message.data))
+    async def receive(message: Msg) -> None:
+        received.append(json.loads(message.data))
 
-    async with whole.client(server) as one:
-        await one.subscribe("ems.experiment.status.*", cb=hear)
-        await one.flush()
+    async with whole.client(server) as connection:
+        await connection.subscribe("ems.experiment.status.*", cb=receive)
+        await connection.flush()
         await whole.publish(server, whole.plan("reef", 20, replicates=2))
-        await wait.until(lambda: heard and heard[-1]["state"] == "completed", timeout=20)
-        late = await one.jetstream().get_last_msg("EMS_STATUS", "ems.experiment.status.reef", direct=True)
-        assert json.loads(late.data or b"") == heard[-1]
-    assert {status["experiment_id"] for status in heard} == {"reef"}
-    revisions = [status["revision"] for status in heard]
+        await wait.until(lambda: received and received[-1]["state"] == "completed", timeout=20)
+        jetstream = connection.jetstream()
+        stored = await jetstream.get_last_msg("EMS_STATUS", "ems.experiment.status.reef", direct=True)
+        assert json.loads(stored.data or b"") == received[-1]
+    assert {status["experiment_id"] for status in received} == {"reef"}
+    revisions = [status["revision"] for status in received]
     assert revisions == sorted(set(revisions))
-    progress = [status["progress"] for status in heard]
+    progress = [status["progress"] for status in received]
     assert progress == sorted(progress)
-    assert heard[-1]["counts"] == {**dict.fromkeys(heard[-1]["counts"], 0), "completed": 40}
+    assert received[-1]["counts"] == {**dict.fromkeys(received[-1]["counts"], 0), "completed": 40}
     results = await whole.stored(server, "ems.experiment.result.reef")
     assert len(results) == 40
     points = await whole.stored(server, "ems.experiment.point.reef")
     assert sorted(point["point"] for point in points) == list(range(20))
-    mean = sum(one["metrics"]["population"] for one in results) / 40
-    assert heard[-1]["metrics"]["population"]["mean"] == pytest.approx(mean)
-    left = worker.data_dir / "reef.manifest.jsonl"
-    assert len(left.read_text().splitlines()) == 40
-    assert oct(left.stat().st_mode & 0o777) == "0o600"
+    mean = sum(result["metrics"]["population"] for result in results) / 40
+    assert received[-1]["metrics"]["population"]["mean"] == pytest.approx(mean)
+    export = worker.data_dir / "reef.manifest.jsonl"
+    assert len(export.read_text().splitlines()) == 40
+    assert oct(export.stat().st_mode & 0o777) == "0o600"
 
 
-async def test_a_decision_is_where_the_publishers_acknowledgement_says(
+async def test_a_decision_has_the_sequence_of_the_publishers_acknowledgement(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """By the sequence of the submission; a plan that can't be read is in the dead letters."""
+    """The decision's subject and `submission` have the sequence, and an unreadable plan becomes a dead letter."""
     server, _, _ = platform
-    async with whole.client(server) as one:
-        stream = one.jetstream()
+    async with whole.client(server) as connection:
+        stream = connection.jetstream()
         wrong = await stream.publish("ems.experiment.submit.tester", b'{"experiment_id": "x", "base_confg": {}}')
         await stream.publish("ems.experiment.submit", b"\xff\xff")
 
@@ -74,52 +78,53 @@ async def test_a_decision_is_where_the_publishers_acknowledgement_says(
                 message = await stream.get_last_msg("EMS_STATUS", f"ems.experiment.decision.{wrong.seq}")
             except nats.js.errors.NotFoundError:
                 return None
-            found: dict[str, Any] = json.loads(message.data or b"")
-            return found
+            document: dict[str, Any] = json.loads(message.data or b"")
+            return document
 
         decision = await wait.until(decided)
         assert decision is not None
         assert decision["decision"] == "rejected"
         assert decision["submission"] == {"stream": "EMS_PLANS", "seq": wrong.seq}
         assert any("base_config" in str(problem.get("suggestion")) for problem in decision["errors"])
-        dead = await wait.until(lambda: letters(server))
-        assert "UTF-8" in dead["Ems-Reason"]
+        headers = await wait.until(lambda: last_dead_letter(server))
+        assert "UTF-8" in headers["Ems-Reason"]
 
 
 async def test_a_plan_for_another_version_of_the_model_is_rejected(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """With the place of the key; one for the orchestrator's own is run, and its results have the version."""
-    server, _, starts = platform
-    async with whole.client(server) as one:
+    """The problem has the position of the key. A plan for the right version runs, and its results have the version."""
+    server, _, oracle = platform
+    async with whole.client(server) as connection:
         await whole.publish(server, whole.plan("mine", 2, model_version="oracle-1"))
         await whole.ended(server, "mine")
-        assert {one["model_version"] for one in await whole.stored(server, "ems.experiment.result.mine")} == {
+        assert {result["model_version"] for result in await whole.stored(server, "ems.experiment.result.mine")} == {
             "oracle-1"
         }
-        heard = await one.subscribe("ems.experiment.decision.*")
-        await one.flush()
+        decisions = await connection.subscribe("ems.experiment.decision.*")
+        await connection.flush()
         await whole.publish(server, whole.plan("other", 2, model_version="oracle-2"))
-        decision = json.loads((await heard.next_msg(timeout=10)).data)
+        decision = json.loads((await decisions.next_msg(timeout=10)).data)
         assert decision["decision"] == "rejected"
         [problem] = decision["errors"]
         assert (problem["code"], problem["path"], problem["line"]) == ("model_version", "model_version", 1)
         assert "'oracle-1'" in problem["message"]
-    assert sorted(starts.accepted()) == ["mine-p000000-r000-a1", "mine-p000001-r000-a1"]
+    assert sorted(oracle.accepted()) == ["mine-p000000-r000-a1", "mine-p000001-r000-a1"]
 
 
-async def letters(server: str) -> dict[str, str]:
-    async with whole.client(server) as one:
-        info = await one.jetstream().stream_info("EMS_DLQ")
+async def last_dead_letter(server: str) -> dict[str, str]:
+    """The headers of the last dead letter; empty if there is none."""
+    async with whole.client(server) as connection:
+        info = await connection.jetstream().stream_info("EMS_DLQ")
         if not info.state.messages:
             return {}
-        return dict((await one.jetstream().get_msg("EMS_DLQ", info.state.last_seq)).headers or {})
+        return dict((await connection.jetstream().get_msg("EMS_DLQ", info.state.last_seq)).headers or {})
 
 
-async def test_its_probes_and_metrics_tell_how_it_is(
+async def test_probes_and_metrics_reflect_the_workers_state(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """Not ready while the orchestrator is away, healthy all the time, ready again by itself."""
+    """While the orchestrator is away the worker is healthy but not ready, and then becomes ready again by itself."""
     server, worker, oracle = platform
     await whole.publish(server, whole.plan("slow-reef", 3))
 
@@ -146,7 +151,7 @@ async def test_its_probes_and_metrics_tell_how_it_is(
 async def test_failures_over_the_limit_fail_the_experiment(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """Fast where the plan says so: what runs is stopped, what waits is cancelled."""
+    """With fail_fast running jobs are stopped and waiting jobs are cancelled as soon as too many jobs failed."""
     server, _, _ = platform
     fast = whole.plan("bad-reef", 5, limits={"max_attempts": 1, "fail_fast": True, "max_concurrent": 1})
     await whole.publish(server, fast)
@@ -156,10 +161,10 @@ async def test_failures_over_the_limit_fail_the_experiment(
     assert status["counts"]["failed"] + status["counts"]["cancelled"] == 5
 
 
-async def test_a_run_over_its_limit_is_stopped_and_tried_again(
+async def test_a_run_over_its_time_limit_is_stopped_and_retried(
     platform: tuple[str, whole.Worker, whole.Oracle],
 ) -> None:
-    """As often as the plan allows."""
+    """Every attempt that the plan allows fails with the kind timeout."""
     server, worker, _ = platform
     await whole.publish(server, whole.plan("slow-reef", 1, limits={"max_attempts": 2, "run_timeout_seconds": 0.5}))
     status = await whole.ended(server, "slow-reef")
@@ -168,8 +173,8 @@ async def test_a_run_over_its_limit_is_stopped_and_tried_again(
     assert runs == [(1, "failed", "timeout"), (2, "failed", "timeout")]
 
 
-async def test_a_data_directory_that_can_not_be_made_is_told_in_a_line(tmp_path: Path) -> None:
-    """With exit code 2, and no traceback."""
+async def test_a_data_directory_that_can_not_be_created_is_logged(tmp_path: Path) -> None:
+    """The log has the reason without a traceback, and the exit code is 2."""
     (tmp_path / "data").write_text("a file is in the way")
     worker = whole.Worker(tmp_path, "nats://127.0.0.1:1", "127.0.0.1:1")
     worker.start()
@@ -177,8 +182,8 @@ async def test_a_data_directory_that_can_not_be_made_is_told_in_a_line(tmp_path:
     assert "can't be" in worker.lines()[-1]["reason"]
 
 
-async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_end(tmp_path: Path) -> None:
-    """It is told in the log, and the experiment's end all the same."""
+async def test_an_experiment_ends_even_if_its_manifest_file_can_not_be_written(tmp_path: Path) -> None:
+    """The failure is logged, and the terminal status is published."""
     (tmp_path / "export").write_text("a file is in the way")
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
@@ -191,8 +196,8 @@ async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_e
         assert worker.running
 
 
-async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_on(tmp_path: Path) -> None:
-    """A worker without the extra that a plan needed starts, names it in its probe, and leaves it to one that has it."""
+async def test_an_accepted_plan_that_can_not_be_loaded_does_not_affect_other_experiments(tmp_path: Path) -> None:
+    """A worker without the extra that a plan needs reports the experiment and leaves it to a worker that has it."""
     shadow = tmp_path / "without" / "scipy"
     shadow.mkdir(parents=True)
     (shadow / "__init__.py").write_text("raise ImportError")
@@ -211,16 +216,16 @@ async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_o
         worker = whole.Worker(tmp_path, broker.url, oracle.target, **without)
         worker.start()
 
-        async def told() -> dict[str, str] | None:
+        async def reported() -> dict[str, str] | None:
             assert worker.running, f"the worker ended with {worker.exit_code}: {worker.last_words()}"
             code, body = await worker.ask("/readyz")
-            troubles: dict[str, str] = json.loads(body)["troubles"] if code == 503 else {}
-            return troubles if {*troubles} == {"experiments"} else None
+            problems: dict[str, str] = json.loads(body)["troubles"] if code == 503 else {}
+            return problems if {*problems} == {"experiments"} else None
 
         try:
-            troubles = await wait.until(told, timeout=20, what="the trouble to be told")
-            assert troubles is not None
-            assert "slow-sampled" in troubles["experiments"]
+            problems = await wait.until(reported, timeout=20, what="the problem to be reported")
+            assert problems is not None
+            assert "slow-sampled" in problems["experiments"]
             await whole.publish(broker.url, whole.plan("other", 2))
             assert (await whole.ended(broker.url, "other"))["state"] == "completed"
             [line] = [line for line in worker.lines() if line["event"] == "experiment.left_out"]
@@ -228,16 +233,16 @@ async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_o
         finally:
             await worker.stop(15)
         async with whole.Worker(tmp_path, broker.url, oracle.target):
-            async with whole.client(broker.url) as one:
+            async with whole.client(broker.url) as connection:
                 for point in range(3):
                     event = {"simulation_id": f"slow-sampled-p{point:06d}-r000-a1", "metrics": {"population": 1}}
-                    await one.publish("sim.run_completed", json.dumps(event).encode())
-                await one.flush()
+                    await connection.publish("sim.run_completed", json.dumps(event).encode())
+                await connection.flush()
             assert (await whole.ended(broker.url, "slow-sampled"))["state"] == "completed"
 
 
-async def test_told_to_end_it_does_not_wait_for_a_broker_that_is_stuck(tmp_path: Path) -> None:
-    """A server that takes connections and says nothing; what is left undone the next start recovers."""
+async def test_a_stop_does_not_wait_for_a_broker_that_hangs(tmp_path: Path) -> None:
+    """If the broker accepts connections without answering, the worker exits within its shutdown time."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--hold", "slow-*") as oracle,

@@ -1,4 +1,4 @@
-"""A plan that makes documents larger than a message: what becomes of it is told, and of its neighbours too."""
+"""A plan whose documents are larger than a message is published, and doesn't delay other experiments."""
 
 import gzip
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support import schema_checks, stage, whole
 
-# Each value is under 4 KB and the start command under 4 MiB; the result is over the megabyte of a message.
+# Each value is below 4 KB and the start command below 4 MiB, but the result is above the 1 MiB of a message.
 PARAMS = {f"p{i}": "x" * 3900 for i in range(300)}
 PLAN = {
     "experiment_id": "wide",
@@ -17,8 +17,8 @@ PLAN = {
 }
 
 
-async def test_an_experiment_with_documents_above_a_message_is_told_to_its_end(tmp_path: Path) -> None:
-    """Result, point and status go out shortened and say so; one beside it is told as ever, and the end is in order."""
+async def test_documents_larger_than_a_message_are_shortened(tmp_path: Path) -> None:
+    """Result, point and status name what was shortened, and another experiment's documents are complete."""
     async with stage.Stage(tmp_path) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()

@@ -150,7 +150,7 @@ async def test_the_commands_of_its_user_get_in_without_being_asked(swept: Path) 
     """By its address alone: `ems`, `ems-publish`, `ems dlq`; `ems-worker config` says where from, and masks it."""
     here = await up(swept)
     env = commands.environment(NATS_URL=here.addresses["nats_url"])
-    published = await asyncio.to_thread(commands.run, "ems-publish", "-", "--wait", env=env, given=plan().decode())
+    published = await asyncio.to_thread(commands.run, "ems-publish", "-", "--wait", env=env, stdin=plan().decode())
     assert published.code == exits.Exit.OK, published.err
     for command in (("ls",), ("dlq", "ls"), ("show", "small")):
         ended = await asyncio.to_thread(commands.run, "ems", *command, env=env)
@@ -166,7 +166,7 @@ async def test_the_commands_of_its_user_get_in_without_being_asked(swept: Path) 
     assert context_of(here)["password"] not in shown.out
     stranger = await asyncio.to_thread(commands.run, "ems", "ls", env={**env, "XDG_RUNTIME_DIR": "", "HOME": ""})
     assert stranger.code == exits.Exit.UNREACHABLE
-    assert "doesn't let us in" in stranger.err
+    assert "refused the connection" in stranger.err
     await here.program.stop(grace=30)
     after = await asyncio.to_thread(commands.run, "ems", "ls", env=env)
     assert "no NATS server" in after.err
@@ -183,7 +183,7 @@ async def test_a_program_that_stays_gets_into_the_next_platform_too(swept: Path)
         await here.program.stop(grace=30)
         here = await up(swept, nats_port=port)
         assert context_of(here)["password"] != before["password"]
-        await wait.until(lambda: "connected to NATS again" in said, timeout=20, what="the client to be back")
+        await wait.until(lambda: "reconnected to NATS" in said, timeout=20, what="the client to be back")
         assert [one async for one in ems.experiments()] == []
     await here.program.stop(grace=30)
 

@@ -1,4 +1,4 @@
-"""Programs in Node meet the worker and the conformance kit: an orchestrator of all calls, of one call, a publisher."""
+"""Programs in Node: an orchestrator with all calls or only StartSimulation, and a publisher."""
 
 import asyncio
 import contextlib
@@ -37,13 +37,13 @@ async def node_orchestrator(
     script = other_languages.EXAMPLES / "orchestrator-node" / "orchestrator.mjs"
     command = [str(other_languages.node()), str(script), "--listen", "{address}", "--server", broker.url, *flags]
     options = ["--data-dir", str(directory / "orchestrator"), "--simulator", simulator]
-    async with other_languages.Orchestrator([*command, *options], log=directory / "orchestrator.log") as one:
-        await one.ready()
-        yield one
+    async with other_languages.Orchestrator([*command, *options], log=directory / "orchestrator.log") as started:
+        await started.ready()
+        yield started
 
 
 async def publish(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """examples/publish.mjs: its exit code, and the documents that it printed."""
+    """Runs examples/publish.mjs; returns its exit code and the documents that it printed."""
     script = other_languages.EXAMPLES / "publish.mjs"
     process = await asyncio.create_subprocess_exec(other_languages.node(), script, *arguments, stdout=subprocess.PIPE)
     out, _ = await asyncio.wait_for(process.communicate(), 60)
@@ -53,22 +53,16 @@ async def publish(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
 
 @ALL_AND_ONE
 async def test_an_orchestrator_in_node_conforms(broker: servers.NatsServer, tmp_path: Path, flags: list[str]) -> None:
-    """With all calls it passes every check; with StartSimulation alone those of the other calls are skipped."""
-
-    async def outage() -> None:
-        await broker.kill()
-        await asyncio.sleep(0.3)
-        await broker.start()
-
-    async with node_orchestrator(broker, tmp_path, 'sh "$SIMULATION_CONFIG"', flags) as one:
+    """The orchestrator passes every check; with only StartSimulation, the checks of other calls are skipped."""
+    async with node_orchestrator(broker, tmp_path, 'sh "$SIMULATION_CONFIG"', flags) as started:
         options = kit.Options(
-            one.address,
+            started.address,
             broker.url,
             short=SHELL_SHORT,
             long=SHELL_LONG,
             timeout=20,
-            restart=one.restart,
-            restart_broker=outage,
+            restart=started.restart,
+            restart_broker=lambda: broker.restart(crash=True),
         )
         results = [result async for result in orchestrator.run(options)]
     assert [(one.name, one.words) for one in results if one.outcome is check.Outcome.FAILED] == []
@@ -80,10 +74,10 @@ async def test_an_orchestrator_in_node_conforms(broker: servers.NatsServer, tmp_
 async def test_the_worker_runs_a_plan_with_programs_in_node(
     broker: servers.NatsServer, tmp_path: Path, flags: list[str]
 ) -> None:
-    """A publisher with only a NATS client sees its plan accepted, run by an orchestrator in Node, and completed."""
+    """A publisher that uses only a NATS client has its plan accepted, run by an orchestrator in Node, and completed."""
     simulator = """echo '{"metrics": {"population": '$(wc -l < "$SIMULATION_CONFIG")'}}'"""
-    async with node_orchestrator(broker, tmp_path, simulator, flags) as one:
-        async with whole.Worker(tmp_path, broker.url, one.address):
+    async with node_orchestrator(broker, tmp_path, simulator, flags) as started:
+        async with whole.Worker(tmp_path, broker.url, started.address):
             code, (decision, status) = await publish("--server", broker.url)
             assert (decision["decision"], decision["points"], decision["jobs"]) == ("accepted", 2, 4)
             assert (status["state"], status["counts"]["completed"], status["progress"]) == ("completed", 4, 1.0)
@@ -92,22 +86,22 @@ async def test_the_worker_runs_a_plan_with_programs_in_node(
             plan.write_text("experiment_name: typo\nbase_config: {a: 1}\nparameter_spice: {a: [1, 2]}\n")
             code, (decision,) = await publish("--server", broker.url, str(plan))
             assert (code, decision["decision"]) == (1, "rejected")
-    started = [path.name for path in (tmp_path / "orchestrator").iterdir() if path.is_dir()]
-    assert sorted(started) == [
+    simulations = [path.name for path in (tmp_path / "orchestrator").iterdir() if path.is_dir()]
+    assert sorted(simulations) == [
         f"{status['experiment_id']}-p{point:06d}-r{n:03d}-a1" for point in (0, 1) for n in (0, 1)
     ]
 
 
-async def test_a_publisher_in_node_gets_into_a_platform(swept: Path) -> None:
-    """By the file that `ems up` names, a context of the nats command."""
-    here = await local_platform.up(swept)
-    code, (decision, status) = await publish("--context", here.addresses["context"])
+async def test_a_publisher_in_node_connects_to_a_local_platform(swept: Path) -> None:
+    """The publisher uses the credentials in the nats context that `ems up` writes."""
+    platform = await local_platform.up(swept)
+    code, (decision, status) = await publish("--context", platform.addresses["context"])
     assert (code, decision["decision"], status["state"]) == (0, "accepted", "completed")
-    await here.program.stop(grace=30)
+    await platform.program.stop(grace=30)
 
 
 def test_no_registry_is_named() -> None:
-    """The lock file says which packages, by their digests, and not where they come from."""
+    """The lock file identifies packages by their digests and names no registry."""
     lock = (other_languages.EXAMPLES / "package-lock.json").read_text()
     packages = json.loads(lock)["packages"]
     assert "://" not in lock

@@ -132,9 +132,9 @@ async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> 
         await stream.delete_stream("EMS_RESULTS")
         await stream.delete_stream("SIM_EVENTS")
         await stream.add_stream(name="BUS", subjects=["sim.>"])
-    said = "EMS_PLANS: there already\nBUS: there already\nEMS_STATUS: there already\nEMS_RESULTS: {}\n"
-    said += "EMS_DLQ: there already\nOBJ_EMS_PLAN_OBJECTS: there already\n"
-    for word in ("made", "there already"):
+    said = "EMS_PLANS: already exists\nBUS: already exists\nEMS_STATUS: already exists\nEMS_RESULTS: {}\n"
+    said += "EMS_DLQ: already exists\nOBJ_EMS_PLAN_OBJECTS: already exists\n"
+    for word in ("created", "already exists"):
         done = commands.run("ems-worker", "provision", env=_env(site, "admin"))
         assert (done.code, done.out, done.err) == (0, said.format(word), "")
 

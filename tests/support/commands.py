@@ -1,4 +1,4 @@
-"""The real commands as processes, and a deployment for them to talk to."""
+"""Runs the installed commands as processes, and a deployment that they connect to."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ SCRIPTS = Path(sys.executable).parent
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A command that has ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -27,13 +27,13 @@ class Ended:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Ours, without any setting of this project but the given ones."""
+    """The environment of this process with only the given settings of this project."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EMS_") and name != "NATS_URL"}
     return {**kept, "PYTHONPATH": str(servers.ROOT), "PYTHONWARNINGS": "error", "COLUMNS": "100", **settings}
 
 
 def start(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts one of the installed commands; its two outputs are pipes."""
+    """Starts an installed command; its standard streams are pipes."""
     return subprocess.Popen(
         [SCRIPTS / name, *arguments],
         stdin=subprocess.PIPE,
@@ -44,11 +44,11 @@ def start(name: str, *arguments: str, env: Mapping[str, str] | None = None) -> s
     )
 
 
-def run(name: str, *arguments: str, env: Mapping[str, str] | None = None, given: str = "") -> Ended:
-    """Runs a command to its end; `given` is its standard input."""
+def run(name: str, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Ended:
+    """Runs a command to its end with this standard input."""
     with start(name, *arguments, env=env) as process:
         try:
-            out, err = process.communicate(given, timeout=60)
+            out, err = process.communicate(stdin, timeout=60)
         except BaseException:
             process.kill()
             raise
@@ -57,7 +57,7 @@ def run(name: str, *arguments: str, env: Mapping[str, str] | None = None, given:
 
 
 def ready(http: str) -> bool:
-    """Whether a worker's /readyz at this address says so."""
+    """Whether /readyz of the worker at this address reports that it is ready."""
     try:
         with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -75,7 +75,7 @@ def interrupted(name: str, *arguments: str, after: str, env: Mapping[str, str]) 
         seen = ""
         while after not in seen:
             line = process.stderr.readline()
-            assert line, f"{name} ended before it said {after!r}: {seen}"
+            assert line, f"{name} ended before it printed {after!r}: {seen}"
             seen += line
         process.send_signal(signal.SIGINT)
         try:
@@ -88,10 +88,10 @@ def interrupted(name: str, *arguments: str, after: str, env: Mapping[str, str]) 
 
 
 class Deployment:
-    """A nats-server, the no-op orchestrator and a worker, each a process. For plain tests, outside any event loop."""
+    """A nats-server, the no-op orchestrator and a worker, each a process. For tests without an event loop."""
 
     def __init__(self, directory: Path, *, orchestrator: Sequence[str] = ()) -> None:
-        """`orchestrator` are flags of `tests.support.oracle`: which runs fail, how long they take."""
+        """`orchestrator` are flags of `tests.support.oracle`, such as which runs fail and how long runs take."""
         self._directory = directory
         self.nats = servers.NatsServer(directory / "nats")
         self._orchestrator_flags = orchestrator
@@ -100,7 +100,7 @@ class Deployment:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of commands that talk to it."""
+        """The environment of commands that connect to it."""
         return environment(NATS_URL=self.nats.url)
 
     @property
@@ -115,9 +115,11 @@ class Deployment:
         )
 
     def start(self) -> None:
+        """Starts all parts and waits until the worker is ready."""
         asyncio.run(self._start())
 
     def stop(self) -> None:
+        """Stops all parts that were started."""
         asyncio.run(self._stop())
 
     async def _start(self) -> None:

@@ -1,4 +1,4 @@
-"""What a test of crashes left behind, read from the outside: the manifest, the oracle's log, the streams."""
+"""What is left after a crash test, read from the outside: the manifest, the oracle's log, the streams."""
 
 import json
 import sqlite3
@@ -25,7 +25,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """`calls`: the oracle's lines as words, in order. `acked`: plans whose publish was acknowledged, by sequence."""
+    """`calls` are the lines of the oracle's log, split into words. `acked` are the acknowledged plans by sequence."""
 
     experiments: Sequence[Row]
     plans: Mapping[str, tuple[bytes, bytes]]
@@ -41,14 +41,14 @@ class Evidence:
     dead: Sequence[Stored] = ()
 
     def of(self, experiment_id: str) -> list[Row]:
-        """All attempts of an experiment, in order."""
+        """All runs of an experiment, in the order of point, replicate and attempt."""
         return [row for row in self.runs if row["experiment_id"] == experiment_id]
 
 
 def local(manifest: Path, log: Path, acked: Mapping[int, Mapping[str, Any]] | None = None) -> Evidence:
-    """What is on this machine's disk: all there is while a server is down.
+    """Reads the files, which are all that is available while the server is down.
 
-    The log is read first, the manifest as one snapshot: what the log has must have been in the manifest before.
+    The log is read first and the manifest as one snapshot: whatever is in the log must be in the manifest already.
     """
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     connection = sqlite3.connect(f"file:{manifest}?mode=ro", uri=True)
@@ -77,41 +77,46 @@ def local(manifest: Path, log: Path, acked: Mapping[int, Mapping[str, Any]] | No
         connection.close()
 
 
-async def whole(jetstream: JetStreamContext, found: Evidence) -> Evidence:
-    """With what the streams hold."""
+async def whole(jetstream: JetStreamContext, files: Evidence) -> Evidence:
+    """Adds the contents of the streams."""
     status = await stored(jetstream, "EMS_STATUS")
     results = await stored(jetstream, "EMS_RESULTS")
     return replace(
-        found,
-        decisions={int(one.subject.rpartition(".")[2]): one.document for one in status if ".decision." in one.subject},
-        last_status={one.subject.rpartition(".")[2]: one.document for one in status if ".status." in one.subject},
-        results=[one.document for one in results if ".result." in one.subject],
-        points=[one.document for one in results if ".point." in one.subject],
+        files,
+        decisions={int(token): document for token, document in _by_last_token(status, ".decision.")},
+        last_status=dict(_by_last_token(status, ".status.")),
+        results=[message.document for message in results if ".result." in message.subject],
+        points=[message.document for message in results if ".point." in message.subject],
         dead=await stored(jetstream, "EMS_DLQ"),
     )
 
 
 async def stored(jetstream: JetStreamContext, stream: str) -> list[Stored]:
-    """Every message of a stream, in order; a body that isn't JSON is an empty document."""
+    """Every message of a stream, in order. A body that isn't a JSON object is an empty document."""
     state = (await jetstream.stream_info(stream)).state
     if not state.messages:
         return []
     config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, inactive_threshold=60)
     reader = await jetstream.pull_subscribe("", stream=stream, config=config)
-    found: list[Stored] = []
-    while not found or found[-1].seq < state.last_seq:
+    messages: list[Stored] = []
+    while not messages or messages[-1].seq < state.last_seq:
         for message in await reader.fetch(500, timeout=2):
             seq, headers = message.metadata.sequence.stream, message.headers or {}
-            found.append(Stored(seq, message.subject, _document(message.data), headers))
+            messages.append(Stored(seq, message.subject, _document(message.data), headers))
         if not (await reader.consumer_info()).num_pending:
             break
     await reader.unsubscribe()
-    return found
+    return messages
+
+
+def _by_last_token(messages: Sequence[Stored], kind: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The documents of a kind, each with the last token of its subject."""
+    return [(message.subject.rpartition(".")[2], message.document) for message in messages if kind in message.subject]
 
 
 def _document(data: bytes) -> Mapping[str, Any]:
     try:
-        found = json.loads(data)
+        document = json.loads(data)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}

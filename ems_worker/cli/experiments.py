@@ -1,0 +1,118 @@
+"""`ems ls`, `show`, `watch`, `retry`, `resume`: experiments as the worker knows them, and changes of them."""
+
+import contextlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ems_worker.cli import asking, exits, follow, shell
+from ems_worker.core.lifecycle.experiment import ExperimentState
+
+if TYPE_CHECKING:
+    from ems_worker import client
+
+Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's id.")]
+
+
+@shell.guarded
+def list_(
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="Only experiments of this group.")] = None,
+    state: Annotated[ExperimentState | None, typer.Option(help="Only experiments in this state.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="List at most this many experiments.")
+    ] = 50,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """List experiments, newest first."""
+    from ems_worker.cli import views
+
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        statuses = []
+        async with contextlib.aclosing(ems.experiments(group=group, state=state)) as listed:
+            async for status in listed:
+                if json:
+                    shell.out_json(status)
+                statuses.append(status)
+                if len(statuses) == limit:
+                    break
+        if not json:
+            views.experiments(statuses)
+        return exits.Exit.OK
+
+    return asking.run(server, context, ask)
+
+
+@shell.guarded
+def show(
+    experiment_id: Experiment, json: shell.Json = False, server: shell.Server = None, context: shell.Context = None
+) -> exits.Exit:
+    """Show an experiment and its points.
+
+    If a tracked metric has a goal, the best points come first.
+    """
+    from ems_worker.cli import failures, views
+
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        details = await ems.get(experiment_id)
+        if json:
+            shell.out_json(details)
+            return exits.Exit.OK
+        views.details_of(details)
+        await failures.show(ems, details)
+        await views.points_of(ems, details)
+        return exits.Exit.OK
+
+    return asking.run(server, context, ask)
+
+
+@shell.guarded
+def watch(
+    experiment_id: Experiment,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Stop after this time. Default: no limit."),
+    ] = None,
+) -> exits.Exit:
+    """Follow an experiment until it ends.
+
+    The exit code is 0 if the experiment completed and 1 if it failed or was cancelled. With --json, every status is
+    printed as it arrives.
+    """
+
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)
+
+    return asking.run(server, context, ask)
+
+
+@shell.guarded
+def retry(
+    experiment_id: Experiment,
+    request_id: asking.RequestId = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """Retry an experiment's failed and lost jobs.
+
+    Jobs that were cancelled because too many failed are retried too. An experiment that has ended reopens as a new
+    round. Jobs that lack only metrics wait for them again, without a new run. Infeasible jobs are not retried.
+    """
+    return asking.change("retry", experiment_id, request_id=request_id, json=json, server=server, context=context)
+
+
+@shell.guarded
+def resume(
+    experiment_id: Experiment,
+    request_id: asking.RequestId = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """Resume a paused experiment."""
+    return asking.change("resume", experiment_id, request_id=request_id, json=json, server=server, context=context)

@@ -1,0 +1,47 @@
+"""Commands in a directory of Python files, such as a researcher's project."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from ems_worker.cli import exits
+from ems_worker.local import ports
+from tests.support import commands
+
+# Above this size a plan is read in a process of its own.
+LARGE = "x" * 300_000
+PLAN = f"# {LARGE}\nexperiment_id: large\nbase_config: {{a: 1}}\nparameter_space: {{a: [1, 2]}}\n"
+# Modules of Python that every part imports, and that a project may use as names for its own files.
+MODULES = ("asyncio", "json", "random", "signal", "socket", "struct")
+
+
+def test_files_in_the_working_directory_do_not_replace_pythons_modules(swept: Path) -> None:
+    """A whole platform runs a plan in a directory whose files have the names of Python's modules."""
+    folder = swept / "project"
+    folder.mkdir()
+    for module in MODULES:
+        (folder / f"{module}.py").write_text("raise SystemExit('imported from the working directory')\n")
+    flags = ["--json", "--data-dir", str(swept / "data"), "--slots", "1"]
+    chosen = ["--nats-port", str(ports.free_port()), "--http-port", str(ports.free_port())]
+    with (
+        (swept / "log").open("w") as log,
+        subprocess.Popen(
+            [commands.SCRIPTS / "ems", "up", *flags, *chosen],
+            cwd=folder,
+            env=commands.environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as platform,
+    ):
+        try:
+            assert platform.stdout is not None
+            line = platform.stdout.readline()
+            assert line, (swept / "log").read_text()
+            context = json.loads(line)["context"]
+            ended = commands.run("ems-publish", "-", "--wait", "--context", context, stdin=PLAN)
+            assert ended.code == exits.Exit.OK, ended.err
+            platform.terminate()
+            assert platform.wait(timeout=30) == exits.Exit.OK
+        finally:
+            platform.kill()

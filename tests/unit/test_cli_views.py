@@ -1,0 +1,149 @@
+"""What `ems show`, `ems config` and the changes print, with a client that returns fixed documents."""
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Self
+
+import pytest
+import typer
+
+from ems_worker import client, errors
+from ems_worker.cli import asking, exits, results, views
+
+DETAILS = {"experiment_id": "reef", "parameters": {"layer.food": "layer.food"}, "metrics": {"population": {}}}
+
+
+def point(number: int, mean: float | None, failed: int = 0) -> dict[str, Any]:
+    aggregate = {"n": 1, "mean": mean, "std": None, "missing": 0}
+    counts = {"completed": 1 - failed, "failed": failed}
+    params = {"layer.food": 10 * number}
+    return {
+        "point": number,
+        "run_id_suffix": None,
+        "counts": counts,
+        "params": params,
+        "metrics": {"population": aggregate},
+    }
+
+
+class _Points(client.EmsClient):
+    """A client of an experiment with these points."""
+
+    def __init__(self, points: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._points = points
+
+    async def points(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        for document in self._points:
+            yield document
+
+
+async def shown_points(
+    capsys: pytest.CaptureFixture[str], points: list[dict[str, Any]], goal: str | None
+) -> tuple[list[str], list[int], str]:
+    """The header, the numbers of the points that are listed, and the last line."""
+    best = None if goal is None else {"metric": "population", "goal": goal}
+    await views.points_of(_Points(points), {**DETAILS, "best": best})
+    _, header, *rows = capsys.readouterr().out.splitlines()
+    return header.split(), [int(row.split()[0]) for row in rows if not row.startswith("...")], rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("goal", "expected"),
+    [("maximize", list(range(59, 9, -1))), ("minimize", list(range(50))), (None, list(range(50)))],
+)
+async def test_the_best_50_points_are_shown(
+    capsys: pytest.CaptureFixture[str], goal: str | None, expected: list[int]
+) -> None:
+    """With a goal the best points come first, without one the first points, and the others are counted."""
+    points = [point(number, float(number)) for number in range(60)]
+    header, numbers, last_line = await shown_points(capsys, points, goal)
+    assert header == ["point", "replicates", "food", "population"]
+    assert numbers == expected
+    assert last_line == "... and 10 more points: ems export reef"
+
+
+@pytest.mark.parametrize("goal", ["maximize", "minimize"])
+async def test_points_without_a_mean_come_last(capsys: pytest.CaptureFixture[str], goal: str) -> None:
+    """A point without a result is never among the best, and equal points are in the order of their numbers."""
+    _, numbers, _ = await shown_points(capsys, [point(0, None), point(1, 5.0), point(2, 5.0)], goal)
+    assert numbers == [1, 2, 0]
+
+
+async def test_points_have_a_column_of_problems_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    """The column counts the jobs that did not complete."""
+    header, _, last_line = await shown_points(capsys, [point(0, 1.0), point(1, None, failed=1)], None)
+    assert header[:3] == ["point", "replicates", "problems"]
+    assert last_line.split() == ["1", "1/1", "1", "failed", "10", "-"]
+
+
+@pytest.fixture
+def replace_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes commands use a client with these methods."""
+
+    def replace(**methods: Any) -> None:
+        class Fake:
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                """Connects to nothing."""
+
+            async def __aenter__(self) -> Self:
+                return self
+
+            async def __aexit__(self, *exception: object) -> None:
+                """Has nothing to close."""
+
+        for name, method in methods.items():
+            setattr(Fake, name, staticmethod(method))
+        monkeypatch.setattr(client, "EmsClient", Fake)
+
+    return replace
+
+
+def exit_code(command: Callable[..., None], *arguments: str) -> exits.Exit:
+    with pytest.raises(typer.Exit) as caught:
+        command(*arguments)
+    return exits.Exit(caught.value.exit_code)
+
+
+@pytest.mark.parametrize(
+    ("config_sha", "code", "out", "err"),
+    [
+        ("same", exits.Exit.OK, "a: 1\n", ""),
+        (None, exits.Exit.OK, "a: 1\n", "run-1 has not been submitted yet"),
+        ("other", exits.Exit.FAILED, "", "error: this is not the configuration that run-1 got"),
+    ],
+)
+def test_a_configuration_is_checked_against_the_recorded_digest(
+    replace_client: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    config_sha: str | None,
+    code: exits.Exit,
+    out: str,
+    err: str,
+) -> None:
+    """A configuration with another digest is not printed, and before the submission there is no digest to check."""
+
+    async def config(simulation_id: str) -> client.RunConfig:
+        return client.RunConfig(simulation_id, 1, config_sha, "same", "a: 1\n")
+
+    replace_client(config=config)
+    assert exit_code(results.config, "run-1") is code
+    printed = capsys.readouterr()
+    assert printed.out == out
+    assert printed.err.startswith(err)
+    assert bool(printed.err) is bool(err)
+
+
+def test_a_change_without_an_answer_can_be_repeated(
+    replace_client: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message has the id under which the request can be repeated safely."""
+    requests: list[str] = []
+
+    async def retry(experiment_id: str, *, request_id: str) -> client.Document:
+        requests.append(request_id)
+        raise errors.NoAnswer("no answer")
+
+    replace_client(retry=retry)
+    with pytest.raises(errors.NoAnswer):
+        asking.change("retry", "reef", request_id=None, json=False, server=None, context=None)
+    assert f"--request-id {requests[0]}" in capsys.readouterr().err
