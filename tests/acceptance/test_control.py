@@ -9,7 +9,7 @@ import pytest
 
 from ems_worker.cli import exits
 from ems_worker.core.documents import schemas
-from tests.support import commands, wait
+from tests.support import commands, schema_checks, wait
 
 PLAN = """\
 experiment_id: {name}
