@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-# Tests mostly wait for servers, so that there may be more of them than cores.
-TEST_PROCESSES ?= 3
+# Tests mostly wait for servers, so there may be more processes than cores.
+TEST_PROCESSES ?= 4
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,12 +23,16 @@ venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
 demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-test: venv  ## tests against real servers; those of containers where an engine answers
-	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term --ignore tests/containers
-	$(BIN)/python -m pytest tests/containers
+# Compiled modules are kept, even where the environment asks Python not to: tests start hundreds of processes.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
 
-test-long: venv  ## the tests that take long: every hostile plan, every attack, fuzzing
-	$(BIN)/python -m pytest -m long -n 2 --ignore tests/containers
+test: venv  ## the quick tests: pure code with its coverage, then real servers and commands
+	$(BIN)/python -m pytest -m 'not long' -n 2 --cov --cov-report=term tests/unit
+	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/unit --ignore tests/containers
+
+test-long: venv  ## what takes long: large plans, kills, attacks, fuzzing, many examples; containers where an engine answers
+	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long -n $(TEST_PROCESSES) --ignore tests/containers
+	$(BIN)/python -m pytest tests/containers
 
 lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -258,7 +258,6 @@ METADATA = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(metadata=METADATA)
 def test_no_metadata_raises_anything_but_an_error_of_ours(metadata: bytes) -> None:
     """Bytes, JSON of any shape, and mappings with the right keys and any values: parsed or refused."""
