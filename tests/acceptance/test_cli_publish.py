@@ -6,7 +6,6 @@ import pty
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -96,13 +95,11 @@ def test_a_misspelt_path_is_told_with_its_place_and_the_nearest_name(
     ]
 
 
-def test_without_a_server_it_is_exit_code_4_within_5_seconds(tmp_path: Path) -> None:
+def test_without_a_server_it_is_exit_code_4(tmp_path: Path) -> None:
     """With the address and the remedy."""
     path, address = plan_of(tmp_path, "nowhere"), f"127.0.0.1:{ports.free_port()}"
-    began = time.monotonic()
     ended = commands.run("ems-publish", path, "--server", f"nats://{address}")
     assert ended.code == exits.Exit.UNREACHABLE
-    assert time.monotonic() - began < 5
     assert f"no NATS server at nats://{address} (connection refused)" in ended.err
 
 

@@ -45,6 +45,7 @@ def expanded(site: Site) -> int:
         return int(row[0])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_million_jobs_are_expanded_in_chunks_over_a_crash_while_others_go_on(site: Site) -> None:
     """Memory grows by less than 100 MB, kill -9 in the middle loses nothing and repeats nothing."""

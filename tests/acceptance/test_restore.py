@@ -76,6 +76,7 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert (await ems.get("held-1"))["state"] == "running"
 
 
+@pytest.mark.long
 async def test_an_older_copy_in_the_manifests_place_catches_up_too(site: Site) -> None:
     """As from a snapshot of the disk: nobody told the worker that it is one."""
     data, copy = site.directory / "data", site.directory / "snapshot"

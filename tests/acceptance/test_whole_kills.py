@@ -31,7 +31,10 @@ async def check(server: str, worker: whole.Worker, experiment_id: str, jobs: int
     assert [line for line in worker.lines() if line["event"] in ("worker.fatal", "ledger.not_recorded")] == []
 
 
-@pytest.mark.parametrize("victim", ["worker", "orchestrator", "broker"])
+@pytest.mark.parametrize(
+    "victim",
+    ["worker", pytest.param("orchestrator", marks=pytest.mark.long), pytest.param("broker", marks=pytest.mark.long)],
+)
 async def test_killed_and_started_again_everything_ends_once(tmp_path: Path, victim: str) -> None:
     """Three times in one experiment, at a quarter, a half, and three quarters of it."""
     async with (
@@ -64,6 +67,7 @@ async def restart(worker: whole.Worker) -> None:
     worker.start()
 
 
+@pytest.mark.long
 async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path: Path) -> None:
     """Each simulation leaves a line in a file when it starts; those that died with it are tried again as attempt 2."""
     journal = tmp_path / "journal"
@@ -86,6 +90,7 @@ async def test_the_real_orchestrator_killed_starts_no_simulation_twice(tmp_path:
         assert known.state in (pb.SIMULATION_STATE_COMPLETED, pb.SIMULATION_STATE_FAILED)
 
 
+@pytest.mark.long
 async def test_a_lost_manifest_is_made_anew_from_the_streams(tmp_path: Path) -> None:
     """Not by mistake: a worker with another data directory doesn't start until the consumers are deleted."""
     async with (
@@ -144,19 +149,20 @@ async def test_a_plan_at_a_lost_plans_sequence_is_decided(tmp_path: Path) -> Non
         assert whole.rows(worker.data_dir / "manifest.db", query) == [(1, "kept"), (2, "lost"), (2, "next")]
 
 
-async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [400, pytest.param(1200, marks=pytest.mark.long)])
+async def test_told_to_end_under_load_it_loses_nothing(tmp_path: Path, jobs: int) -> None:
     """Within ten seconds, with exit code 0; the next one goes on."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--slots", "50", "--delay", "0.02") as oracle,
         whole.Worker(tmp_path, broker.url, oracle.target) as worker,
     ):
-        await whole.publish(broker.url, whole.plan("reef", 1200))
-        for part in (200, 600):
+        await whole.publish(broker.url, whole.plan("reef", jobs))
+        for part in (jobs // 6, jobs // 2):
             await begun(oracle, part)
             worker.signal(signal.SIGTERM)
             assert await worker.wait(10) == 0
             assert worker.lines()[-1]["event"] == "worker.stopped"
             worker.start()
-        await check(broker.url, worker, "reef", 1200)
+        await check(broker.url, worker, "reef", jobs)
         assert set(oracle.accepted().values()) == {1}

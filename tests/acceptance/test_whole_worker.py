@@ -191,6 +191,7 @@ async def test_a_file_that_can_not_be_left_behind_keeps_no_experiment_from_its_e
         assert worker.running
 
 
+@pytest.mark.long
 async def test_one_plan_that_is_not_read_as_accepted_keeps_no_other_from_going_on(tmp_path: Path) -> None:
     """A worker without the extra that a plan needed starts, names it in its probe, and leaves it to one that has it."""
     shadow = tmp_path / "without" / "scipy"

@@ -48,11 +48,10 @@ async def test_a_message_arrives_with_all_that_is_known_of_it(broker: Broker, se
     assert before_ms <= message.published_ms <= time.time_ns() // 1_000_000
 
 
-async def test_idle_fetches_end_empty_within_a_second(broker: Broker) -> None:
-    """Nothing there is an answer too, and not a late one."""
-    before = time.monotonic()
-    assert list(await broker.plans()) == []
-    assert time.monotonic() - before < 1.5
+async def test_idle_fetches_end_empty(broker: Broker) -> None:
+    """A fetch from an empty stream returns; it doesn't wait for a message."""
+    async with asyncio.timeout(20):
+        assert list(await broker.plans()) == []
 
 
 async def test_everything_comes_once_and_in_order(broker: Broker, server: servers.NatsServer) -> None:
@@ -76,31 +75,28 @@ async def test_everything_comes_once_and_in_order(broker: Broker, server: server
 
 
 async def test_an_event_is_delivered_at_once(broker: Broker) -> None:
-    """Whoever waits for events has one within 20 ms of its publishing, also when it waited before."""
+    """A fetch that waits ends with the event, not at its own end: these fetches would take a minute."""
     assert list(await broker.events()) == []
-    delays = []
-    for number in range(15):
-        waiting = asyncio.create_task(_events(broker, 1))
-        await asyncio.sleep(0)
-        before = time.monotonic()
-        await broker.publish([("sim.run_started", b"{}", f"n{number}")])
-        await broker.ack(await waiting)
-        delays.append(time.monotonic() - before)
-    # The median: other programs of a busy machine delay single ones.
-    assert sorted(delays)[7] < 0.02
+    async with asyncio.timeout(30):
+        for number in range(15):
+            waiting = asyncio.create_task(broker.events(60.0))
+            await asyncio.sleep(0)
+            await broker.publish([("sim.run_started", b"{}", f"n{number}")])
+            await broker.ack(await waiting)
 
 
 async def test_later_means_later(broker: Broker) -> None:
-    """A message that is put off comes again after the delay, not before, and says that it did."""
+    """A message that is put off comes again after the delay, behind one that came meanwhile, and has a higher count."""
     await broker.publish([("sim.run_failed", b"x", "1")])
     (first,) = await _events(broker, 1)
-    before = time.monotonic()
-    await broker.later([first], 0.5)
+    await broker.later([first], 2)
+    await broker.publish([("sim.run_failed", b"y", "2")])
 
-    (second,) = await _events(broker, 1)
+    (other,) = await _events(broker, 1)
+    (again,) = await _events(broker, 1)
 
-    assert time.monotonic() - before >= 0.45
-    assert (second.seq, second.delivered) == (first.seq, 2)
+    assert (other.seq, other.delivered) == (first.seq + 1, 1)
+    assert (again.seq, again.delivered) == (first.seq, 2)
 
 
 async def test_large_plans_come_through(broker: Broker, server: servers.NatsServer) -> None:
@@ -131,9 +127,8 @@ async def test_what_was_not_fetched_is_given_back_at_the_end(server: servers.Nat
 
             await wait.until(delivered, what="delivery to the first")
     async with support.connected(server.url) as second:
-        before = time.monotonic()
-        assert [message.data for message in await _events(second, 1)] == [b"kept"]
-        assert time.monotonic() - before < 5
+        async with asyncio.timeout(20):
+            assert [message.data for message in await _events(second, 1)] == [b"kept"]
 
 
 async def test_a_message_id_is_stored_once(broker: Broker, server: servers.NatsServer) -> None:

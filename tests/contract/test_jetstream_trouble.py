@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,12 @@ async def test_fetching_waits_while_the_server_is_away(server: servers.NatsServe
     async with support.connected(server.url) as broker:
         await server.kill()
         await wait.until(lambda: not broker.connected, what="the loss")
-        before = time.monotonic()
-        assert list(await broker.events()) == []
-        assert 0.5 < time.monotonic() - before < 2
+        fetching = asyncio.ensure_future(broker.events())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not fetching.done()
+        async with asyncio.timeout(20):
+            assert list(await fetching) == []
 
 
 @pytest.mark.parametrize("kind", ["events", "streams"])
@@ -212,14 +214,12 @@ async def test_a_half_open_connection_is_noticed(server: servers.NatsServer, mon
 
 
 async def test_without_a_server_connecting_fails_soon(server: servers.NatsServer) -> None:
-    """With a timeout, every server is tried and the failure says where, without the password."""
+    """With a timeout every server is tried once; the error says where, without the password."""
     await server.stop()
-    before = time.monotonic()
     url = f"nats://user:secret@127.0.0.1:{server.port}"
     with pytest.raises(errors.BrokerUnavailable) as caught:
-        async with Broker.connect([url], name="test", timeout=5):
+        async with asyncio.timeout(60), Broker.connect([url], name="test", timeout=600):
             pytest.fail("connected to nobody")
-    assert time.monotonic() - before < 5
     assert f"127.0.0.1:{server.port}" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -256,16 +256,15 @@ async def test_without_a_timeout_connecting_waits_for_the_server(server: servers
     assert await asyncio.wait_for(waiting, 10)
 
 
-async def test_closing_is_quick_whatever_the_server_does(server: servers.NatsServer) -> None:
-    """Without a server, and with fetches under way, the end comes within two seconds."""
+async def test_closing_waits_for_no_server(server: servers.NatsServer) -> None:
+    """Without a server, and with fetches under way, closing doesn't wait for what will never be sent (30 s)."""
     async with contextlib.AsyncExitStack() as stack:
         broker = await stack.enter_async_context(support.connected(server.url))
         fetches = [asyncio.create_task(broker.events()), asyncio.create_task(broker.plans())]
         await asyncio.sleep(0)
         await server.kill()
-        before = time.monotonic()
-        await stack.aclose()
-        assert time.monotonic() - before < 2
+        async with asyncio.timeout(20):
+            await stack.aclose()
         await asyncio.gather(*fetches)
 
 

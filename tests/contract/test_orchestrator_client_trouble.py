@@ -1,7 +1,6 @@
 """The orchestrator's client when the orchestrator is away, hangs, or can't be reached any more."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,13 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_an_orchestrator_that_is_away_is_unknown_at_once(log: Path) -> None:
     """No exception, no wait for the deadline: it may come back, so commands are sent again later."""
-    async with support.pair(log) as (program, client):
+    async with support.pair(log, deadline=600.0) as (program, client):
         await program.kill()
         await wait.until(lambda: not client.ready(), what="the loss")
-        before = time.monotonic()
         answers = await support.answers(client, [support.start("a"), support.start("b")])
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "UNAVAILABLE")}
         assert await client.stop("a") == "UNAVAILABLE"
         assert await client.status(["a"]) == {}
-        assert time.monotonic() - before < 5
 
 
 async def test_a_call_that_hangs_ends_at_the_deadline(log: Path) -> None:
