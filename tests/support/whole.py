@@ -116,15 +116,11 @@ async def status(server: str, experiment_id: str) -> dict[str, Any] | None:
     """The last status that is stored; None where there is none, or the server is away."""
     try:
         async with client(server) as one:
-            return await _status(one, experiment_id)
+            message = await one.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
+            found: dict[str, Any] = json.loads(message.data or b"")
+            return found
     except (nats.errors.Error, OSError):
         return None
-
-
-async def _status(one: Client, experiment_id: str) -> dict[str, Any]:
-    message = await one.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
-    found: dict[str, Any] = json.loads(message.data or b"")
-    return found
 
 
 async def ended(server: str, experiment_id: str, timeout: float = 60) -> dict[str, Any]:
