@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Tests mostly wait for servers, so there can be more processes than cores.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -23,12 +23,8 @@ venv: $(VENV)/ready  ## create the virtual environment .venv with everything ins
 demo: venv  ## run examples/reef_heat.yaml on a complete platform on this machine
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-test: venv  ## run the tests against real servers; container tests run if an engine is available
-	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --cov --cov-report=term --ignore tests/containers
-	$(BIN)/python -m pytest tests/containers
-
-test-long: venv  ## run the long tests: every hostile plan, every attack, fuzzing
-	$(BIN)/python -m pytest -m long -n 2 --ignore tests/containers
+# Tests mostly wait for servers, so there can be more processes than cores.
+TEST_PROCESSES ?= 4
 
 lint: venv  ## run ruff and mypy; check imports, protos, generated files and the Dockerfile
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from testcontainers.core.network import Network
 
@@ -11,6 +12,12 @@ from tests.support import containers
 
 # Started in the background of a script, we would hand down that SIGINT is ignored to every program that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine makes single examples slow, which says nothing about the code. `make test` tries few examples, always
+# the same; `make test-long` runs every property again with `--hypothesis-profile long`: many examples, drawn anew.
+hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, max_examples=20, derandomize=True)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=300)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

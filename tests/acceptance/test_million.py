@@ -46,6 +46,7 @@ def expanded(site: Site) -> int:
         return int(row[0])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_million_jobs_are_expanded_exactly_once_while_other_experiments_run(site: Site) -> None:
     """A kill during the expansion loses and repeats nothing, and memory grows by less than 100 MB."""

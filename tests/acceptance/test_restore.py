@@ -76,6 +76,7 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert (await ems.get("slow-reef"))["state"] == "running"
 
 
+@pytest.mark.long
 async def test_an_older_copy_of_the_manifest_catches_up(site: Site) -> None:
     """A snapshot of the disk is recognized as outdated without `ems-worker restore`, and only once."""
     data, copy = site.directory / "data", site.directory / "snapshot"

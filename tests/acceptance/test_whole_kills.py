@@ -31,7 +31,10 @@ async def check(server: str, worker: whole.Worker, experiment_id: str, jobs: int
     assert [line for line in worker.lines() if line["event"] in ("worker.fatal", "ledger.not_recorded")] == []
 
 
-@pytest.mark.parametrize("victim", ["worker", "orchestrator", "broker"])
+@pytest.mark.parametrize(
+    "victim",
+    ["worker", pytest.param("orchestrator", marks=pytest.mark.long), pytest.param("broker", marks=pytest.mark.long)],
+)
 async def test_every_job_ends_once_when_a_part_is_killed_repeatedly(tmp_path: Path, victim: str) -> None:
     """Each part may be killed after a quarter, a half and three quarters of an experiment."""
     async with (
@@ -66,6 +69,7 @@ async def restart(worker: whole.Worker) -> None:
     worker.start()
 
 
+@pytest.mark.long
 async def test_a_killed_orchestrator_starts_no_simulation_twice(tmp_path: Path) -> None:
     """Simulations that died with the local orchestrator are retried as attempt 2, and none starts twice."""
     journal = tmp_path / "journal"
@@ -88,6 +92,7 @@ async def test_a_killed_orchestrator_starts_no_simulation_twice(tmp_path: Path) 
         assert known.state in (pb.SIMULATION_STATE_COMPLETED, pb.SIMULATION_STATE_FAILED)
 
 
+@pytest.mark.long
 async def test_a_lost_manifest_is_recreated_from_the_streams(tmp_path: Path) -> None:
     """A worker with an empty data directory refuses to start until its consumers are deleted."""
     async with (
@@ -147,19 +152,20 @@ async def test_a_plan_with_the_sequence_of_a_lost_plan_is_decided(tmp_path: Path
         assert whole.rows(worker.data_dir / "manifest.db", query) == [(1, "kept"), (2, "lost"), (2, "next")]
 
 
-async def test_a_stop_under_load_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [400, pytest.param(1200, marks=pytest.mark.long)])
+async def test_a_stop_under_load_loses_nothing(tmp_path: Path, jobs: int) -> None:
     """On SIGTERM the worker exits with code 0 within ten seconds, and the next worker continues."""
     async with (
         servers.NatsServer(tmp_path / "nats") as broker,
         whole.Oracle(tmp_path, broker.url, "--slots", "50", "--delay", "0.02") as oracle,
         whole.Worker(tmp_path, broker.url, oracle.target) as worker,
     ):
-        await whole.publish(broker.url, whole.plan("reef", 1200))
-        for started in (200, 600):
+        await whole.publish(broker.url, whole.plan("reef", jobs))
+        for started in (jobs // 6, jobs // 2):
             await runs_started(oracle, started)
             worker.signal(signal.SIGTERM)
             assert await worker.wait(10) == 0
             assert worker.lines()[-1]["event"] == "worker.stopped"
             worker.start()
-        await check(broker.url, worker, "reef", 1200)
+        await check(broker.url, worker, "reef", jobs)
         assert set(oracle.accepted().values()) == {1}

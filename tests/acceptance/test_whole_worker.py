@@ -196,6 +196,7 @@ async def test_an_experiment_ends_even_if_its_manifest_file_can_not_be_written(t
         assert worker.running
 
 
+@pytest.mark.long
 async def test_an_accepted_plan_that_can_not_be_loaded_does_not_affect_other_experiments(tmp_path: Path) -> None:
     """A worker without the extra that a plan needs reports the experiment and leaves it to a worker that has it."""
     shadow = tmp_path / "without" / "scipy"

@@ -1,7 +1,6 @@
 """Trouble with the broker that isn't a crash: half-open connections, streams deleted or made anew."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,12 @@ async def half_open(directory: Path) -> None:
         await theatre.worker.ready()
         await theatre.publish(whole.plan("half", 400))
         await wait.until(lambda: len(theatre.oracle.accepted()) > 50, what="some runs")
-        before = time.monotonic()
         theatre.to_broker.up.drop()
         theatre.to_broker.down.drop()
         # New connections work at once, the old ones never again.
         theatre.to_broker.heal()
         old = theatre.to_broker.made
         await wait.until(lambda: theatre.to_broker.made > old, timeout=NOTICED_SECONDS, what="another connection")
-        assert time.monotonic() - before < NOTICED_SECONDS
         await theatre.ended(30)
         await theatre.stop()
         await theatre.check()
@@ -109,6 +106,7 @@ async def deleted_and_made_again(directory: Path) -> None:
         await theatre.check()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 async def test_what_takes_half_a_minute_is_noticed(tmp_path: Path) -> None:
     """A half-open connection within 30 seconds; a stream that is gone, or made anew, by the next look at them."""
@@ -120,7 +118,7 @@ async def test_what_takes_half_a_minute_is_noticed(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("stream", ["EMS_PLANS", "SIM_EVENTS"])
+@pytest.mark.parametrize("stream", ["EMS_PLANS", pytest.param("SIM_EVENTS", marks=pytest.mark.long)])
 async def test_a_deleted_stream_is_an_alarm_and_is_not_made_again(tmp_path: Path, stream: str) -> None:
     """The worker isn't ready, says what to do, and goes on with what it can."""
     async with stage.Stage(tmp_path) as theatre:

@@ -54,7 +54,13 @@ def plan(place: str) -> dict[str, Any]:
     return whole.plan(name(place), 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
 
 
-@pytest.mark.parametrize("deaths", DEATHS)
+# Each death is a worker's start: two of the five stories are told by the quick tests.
+QUICK = ("on a plan's way in", "while somebody asks for a retry")
+
+
+@pytest.mark.parametrize(
+    "deaths", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in DEATHS]
+)
 async def test_deaths_at_every_point_change_nothing(tmp_path: Path, deaths: str) -> None:
     """At each death the rules hold as far as they can, and in the end all of them, for every experiment."""
     flags = [flag for pattern in FAILURES for flag in ("--fail", pattern)]

@@ -21,8 +21,15 @@ async def acked(theatre: stage.Stage) -> int:
         return int(info.ack_floor.stream_seq)
 
 
-@pytest.mark.parametrize("room", ["for the log", "for nothing"])
-async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path, room: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "jobs"),
+    [
+        ("for nothing", 600),
+        pytest.param("for nothing", 3000, marks=pytest.mark.long),
+        pytest.param("for the log", 3000, marks=pytest.mark.long),
+    ],
+)
+async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path, room: str, jobs: int) -> None:
     """Not ready, no acks, no new work announced; once there is room it goes on without a restart."""
     async with stage.Stage(tmp_path, "--slots", "50", "--delay", "0.02") as theatre:
         theatre.worker.start()
@@ -32,7 +39,7 @@ async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path,
         pid = theatre.worker.pid
         log_size = theatre.worker.log.stat().st_size
         limit_files(theatre, max(200_000, log_size + 100_000) if room == "for the log" else log_size)
-        await theatre.publish(whole.plan("large", 3000))
+        await theatre.publish(whole.plan("large", jobs))
 
         async def held() -> bool:
             code, body = await theatre.worker.ask("/readyz")

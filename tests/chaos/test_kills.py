@@ -106,6 +106,7 @@ def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_whatever_happens_everything_ends_as_it_should(tmp_path: Path) -> None:
     """The rules hold at every death of the worker, and all of them within a bound after the last fault."""
@@ -126,6 +127,7 @@ async def begun(theatre: stage.Stage, runs: int) -> None:
     await wait.until(lambda: len(theatre.oracle.accepted()) > runs, timeout=30, what=f"{runs} starts")
 
 
+@pytest.mark.long
 async def test_an_orderly_end_under_full_load_loses_nothing(tmp_path: Path) -> None:
     """SIGTERM in the midst of thousands of jobs: within ten seconds, exit code 0, and the next worker goes on."""
     jobs = 2000

@@ -9,6 +9,10 @@ import pytest
 
 from tests.support import invariants, stage, wait, whole
 
+BATCHES_AND_SINGLE_CALLS = pytest.mark.parametrize(
+    "able", [[], pytest.param(["--no-batch"], marks=pytest.mark.long)], ids=["batches", "single calls"]
+)
+
 
 async def gauge(theatre: stage.Stage, name: str) -> float:
     """A metric of the worker's."""
@@ -16,7 +20,7 @@ async def gauge(theatre: stage.Stage, name: str) -> float:
     return float(next(line.split(" ")[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
 
-@pytest.mark.parametrize("able", [[], ["--no-batch"]], ids=["batches", "single calls"])
+@BATCHES_AND_SINGLE_CALLS
 async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, able: list[str]) -> None:
     """Every other start call is turned away: the window of calls shrinks, each job ends at its first attempt."""
     async with stage.Stage(tmp_path, "--slots", "40", "--busy", "2", *able) as theatre:
@@ -61,7 +65,13 @@ async def status(theatre: stage.Stage, experiment_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("able", "window"), [(["--no-batch"], "64"), (["--no-batch"], "4"), ([], "64")], ids=["single", "narrow", "batches"]
+    ("able", "window"),
+    [
+        (["--no-batch"], "64"),
+        pytest.param(["--no-batch"], "4", marks=pytest.mark.long),
+        pytest.param([], "64", marks=pytest.mark.long),
+    ],
+    ids=["single", "narrow", "batches"],
 )
 async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: list[str], window: str) -> None:
     """Two of a hundred: all others complete while these hang; the experiment says what it waits for."""
@@ -89,7 +99,7 @@ async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: l
         await theatre.stop()
 
 
-@pytest.mark.parametrize("able", [[], ["--no-batch"]], ids=["batches", "single calls"])
+@BATCHES_AND_SINGLE_CALLS
 async def test_answers_that_come_too_late_cost_nothing_but_a_word(tmp_path: Path, able: list[str]) -> None:
     """Every call takes longer than its deadline, and the runs do start: all complete, at their first attempts."""
     settings: dict[str, Any] = {"EMS_RPC_DEADLINE_SECONDS": "1", "EMS_RUN_WINDOW": "50"}
@@ -134,7 +144,7 @@ async def _ready(theatre: stage.Stage) -> bool:
     return (await theatre.worker.ask("/readyz"))[0] == 200
 
 
-@pytest.mark.parametrize("turn", range(5))
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.long) for turn in range(1, 5))])
 async def test_the_orderly_end_amid_single_starts_is_one(tmp_path: Path, turn: int) -> None:
     """Exit code 0 and no traceback, while calls are open and others wait for their places."""
     settings: dict[str, Any] = {"EMS_RPC_WINDOW": str(2**turn)}

@@ -24,6 +24,7 @@ async def fetched_in_vain(theatre: stage.Stage, stream: str, consumer: str, time
         await reader.unsubscribe()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["event", "plan"])
 async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, kind: str) -> None:
     """After it outlived the worker three times alone; healthy messages of as many deliveries are worked on."""

@@ -8,7 +8,7 @@ import pytest
 from tests.support import containers, servers
 
 
-@pytest.fixture(params=["process", "container"])
+@pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.long)])
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[servers.NatsServer]:
     """A nats-server of the test's own."""
     made = (

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -264,7 +264,6 @@ METADATA = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(metadata=METADATA)
 def test_any_metadata_is_parsed_or_refused(metadata: bytes) -> None:
     """Neither arbitrary bytes nor JSON of any shape raise anything but RequestRefused, and its message is short."""

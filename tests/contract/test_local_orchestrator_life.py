@@ -203,14 +203,15 @@ async def test_a_crash_loses_and_doubles_nothing(
     assert sorted(starts(tmp_path)) == ["crash-ends", "crash-queued", "crash-runs"]
 
 
+@pytest.mark.parametrize(("runs", "crashes"), [(15, 2), pytest.param(40, 5, marks=pytest.mark.long)])
 async def test_crashes_at_any_moment_start_every_run_once(
-    fresh: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path
+    fresh: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path, runs: int, crashes: int
 ) -> None:
     """Killed again and again while it starts and ends runs, it starts each exactly once and tells of each end."""
-    names = [f"often-{number:02d}" for number in range(40)]
+    names = [f"often-{number:02d}" for number in range(runs)]
     commands = [local_orchestrator.command(name, counted(tmp_path, RESULT)) for name in names]
     await fresh.calls.StartSimulations(pb.StartSimulationsRequest(commands=commands), timeout=10)
-    for crash in range(1, 6):
+    for crash in range(1, crashes + 1):
         await wait.until(functools.partial(started_at_least, tmp_path, 5 * crash), what="more runs to start")
         await fresh.restart(crash=True)
     for name in names:

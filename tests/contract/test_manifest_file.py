@@ -272,11 +272,12 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_a_killed_worker_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.long)])
+async def test_a_killed_worker_loses_nothing_that_it_was_told_is_written(tmp_path: Path, kills: int) -> None:
     """kill -9 in mid-write, again and again: every acknowledged write is there and the file is whole."""
     path = tmp_path / "manifest.db"
     acknowledged = dict.fromkeys(range(8), 0)
-    for lines in itertools.islice(itertools.cycle([40, 111, 307]), 5):
+    for lines in itertools.islice(itertools.cycle([40, 111, 307]), kills):
         writer = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _WRITER, str(path), stdout=asyncio.subprocess.PIPE, env={"PYTHONPATH": str(ROOT)}
         )

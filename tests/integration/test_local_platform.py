@@ -102,6 +102,7 @@ async def test_a_part_that_cannot_start_is_told_with_its_words(swept: Path) -> N
     assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_two_that_start_at_once_share_nothing(swept: Path) -> None:
     """The usual ports go to one of two platforms, the other takes ports of its own: a plan for it runs there."""
     for name in ("a", "b"):
@@ -175,6 +176,7 @@ async def run_demo(directory: Path, *arguments: str) -> tuple[int | None, str]:
     return ended, program.log.read_text()
 
 
+@pytest.mark.long
 async def test_the_demo_shows_the_manifests_means_twice_in_a_row(swept: Path) -> None:
     """The demo runs a plan, prints its points best first with the manifest's means, and stops everything; again too."""
     (swept / "base.yaml").write_text(BASE.replace("max_ticks: 700", "max_ticks: 60"))

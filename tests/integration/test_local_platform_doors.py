@@ -172,6 +172,7 @@ async def test_the_commands_of_its_user_get_in_without_being_asked(swept: Path) 
     assert "no NATS server" in after.err
 
 
+@pytest.mark.long
 async def test_a_program_that_stays_gets_into_the_next_platform_too(swept: Path) -> None:
     """Each start has new credentials; a client that was connected takes them by itself."""
     port = ports.free_port()
@@ -215,6 +216,7 @@ async def test_what_a_killed_platform_left_is_not_used(swept: Path) -> None:
     assert not any(b"pass" in one for one in heard)
 
 
+@pytest.mark.long
 async def test_the_orchestrator_has_a_socket_wherever_the_data_is(street: Path, swept: Path) -> None:
     """In the data; in the runtime directory where that has too long a path; else a port with a token."""
     runtime = Path(os.environ["XDG_RUNTIME_DIR"])

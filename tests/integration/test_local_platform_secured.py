@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support import commands, processes
 from tests.support.local_platform import plan, up
 
 
+@pytest.mark.long
 async def test_commands_and_a_plan_need_no_more_than_the_roles_have(swept: Path) -> None:
     """A plan that goes by way of the object store runs to its end; the broker has refused nobody anything."""
     here = await up(swept, secured=True)

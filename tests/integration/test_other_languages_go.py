@@ -22,6 +22,7 @@ def broker(tmp_path: Path) -> Iterator[servers.NatsServer]:
     asyncio.run(server.stop())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(bool(other_languages.without_go()), reason=other_languages.without_go() or "Go is here")
 async def test_the_skeleton_in_go_conforms(broker: servers.NatsServer, tmp_path: Path) -> None:
     """Built with the system's Go, the skeleton passes every check, and the checks of optional calls are skipped."""

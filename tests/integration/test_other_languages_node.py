@@ -16,7 +16,9 @@ from tests.support import local_platform, other_languages, servers, whole
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
 SHELL_LONG = b"""sleep 5; echo '{"metrics": {"population": 12}}'\n"""
 OPTIONAL = {"partial-batch", "stop-unknown", "stop-running", "status", "capacity"}
-ALL_AND_ONE = pytest.mark.parametrize("flags", [[], ["--only-start"]], ids=["all", "only-start"])
+ALL_AND_ONE = pytest.mark.parametrize(
+    "flags", [pytest.param([], marks=pytest.mark.long), ["--only-start"]], ids=["all", "only-start"]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -52,9 +52,8 @@ def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     path.unlink()
 
 
-# One of each kind, for every run of the tests; the others take a quarter of an hour.
+# For every run of the tests; the others take a quarter of an hour.
 QUICK = (
-    "a hundred thousand named points",
     "4,000 keys and 40 misspelt paths",
     "16 KB of gzip around 16 MB",
     "many yaml values",

@@ -24,9 +24,7 @@ from tests.support import desk as desks
 from tests.support.desk import Desk
 
 PLAN = json.dumps(desks.plan()).encode()
-FUZZ = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @dataclass

@@ -8,7 +8,8 @@ from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.01
+_FIRST_POLL_SECONDS = 0.01
+_LONGEST_POLL_SECONDS = 0.05
 
 
 @overload
@@ -16,11 +17,12 @@ async def until(probe: Callable[[], Awaitable[T]], *, timeout: float = ..., what
 @overload
 async def until(probe: Callable[[], T], *, timeout: float = ..., what: str = ...) -> T: ...
 async def until(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 15.0, what: str = "") -> T:
-    """Calls `probe` (plain or async) again and again until it gives something true, and gives that back.
+    """Calls `probe` (plain or async), less and less often, until it returns something true, and returns that.
 
     Raises AssertionError after `timeout` seconds, with `what` was awaited and what the probe gave last.
     """
     deadline = time.monotonic() + timeout
+    pause = _FIRST_POLL_SECONDS
     while True:
         given = probe()
         value = cast("T", await given if inspect.isawaitable(given) else given)
@@ -28,4 +30,5 @@ async def until(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 15.0,
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"waited {timeout} s for {what or probe}, the last look gave {value!r}")
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(pause)
+        pause = min(1.2 * pause, _LONGEST_POLL_SECONDS)

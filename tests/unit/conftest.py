@@ -3,12 +3,7 @@
 import sys
 from collections.abc import Iterator
 
-import hypothesis
 import pytest
-
-# A busy machine makes single examples slow, which says nothing about the code.
-hypothesis.settings.register_profile("ems", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("ems")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import errors
@@ -97,7 +97,6 @@ configs = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
 @given(base=configs)
 def test_any_configuration_arrives_unchanged(tmp_path_factory: pytest.TempPathFactory, base: dict[str, object]) -> None:
     """Numbers, strings that look like numbers, empty collections and text in any script arrive unchanged."""

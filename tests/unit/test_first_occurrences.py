@@ -45,7 +45,7 @@ def test_a_range_tells_all_apart() -> None:
 @pytest.mark.usefixtures("untraced")
 def test_little_is_kept_of_many_entries() -> None:
     """Less than 20 bytes an entry, and 1 in the end; in steps that are short."""
-    size = 40_000
+    size = 10_000
     column = samples.Column(samples.columns("random", ["a"], size, 7)[0], samples.Int(0, 1_000_000))
     tracemalloc.start()
     try:

@@ -87,6 +87,14 @@ def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
     assert largest.over(one, "e", most + envelope - 1) is not None
 
 
+def test_a_plan_none_of_whose_runs_fits_is_refused_for_its_first_point() -> None:
+    """What all of its runs have in common is too large already: no point is measured."""
+    large = parsed({"experiment_id": "e", "base_config": {"a": 0, "text": "x" * 500}, "parameter_space": {"a": [1, 2]}})
+    found = largest.over(large, "e", 100)
+    assert found is not None
+    assert found.code == "configuration_too_large"
+
+
 def test_measured_values_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded; the answer is the same."""
     monkeypatch.setattr(largest, "_KEPT", 2)

@@ -3,8 +3,8 @@
 import pytest
 
 from ems_worker import errors
+from ems_worker.core.points import grid, space
 from ems_worker.core.points import plan as plans
-from ems_worker.core.points import space
 
 BASE: dict[str, object] = {"a": 0, "b": 0, "c": 0, "d": 0}
 
@@ -27,6 +27,15 @@ def numbers(count: int) -> dict[str, object]:
     return {"range": {"start": 1, "stop": count, "num": count}}
 
 
+@pytest.fixture(params=[40, pytest.param(400, marks=pytest.mark.long)])
+def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many values of an axis that not all combinations are tried at once; a tenth has a hundredth of the budget."""
+    count: int = request.param
+    for name in ("_BUDGET", "_TRIED_STEPS"):
+        monkeypatch.setattr(grid, name, getattr(grid, name) * count**2 // 400**2)
+    return count
+
+
 def test_a_derived_value_is_tried_at_every_combination() -> None:
     """In steps; one that fails at the very last is found."""
     assert settled({"a": numbers(60), "b": numbers(60), "c": {"expr": "a * b"}}) == (3600, [])
@@ -34,9 +43,9 @@ def test_a_derived_value_is_tried_at_every_combination() -> None:
     assert settled(failing) == (0, ["expression_fails"])
 
 
-def test_a_constraint_that_leaves_nothing_is_found_when_all_was_tried() -> None:
+def test_a_constraint_that_leaves_nothing_is_found_when_all_was_tried(side: int) -> None:
     """Where there were too many combinations to know it at once."""
-    assert settled({"a": numbers(400), "b": numbers(400)}, "a + b < 0") == (0, ["no_points"])
+    assert settled({"a": numbers(side), "b": numbers(side)}, "a + b < 0") == (0, ["no_points"])
 
 
 @pytest.mark.parametrize(
@@ -61,15 +70,16 @@ def test_a_combination_that_no_point_reaches_is_looked_for_everywhere() -> None:
     assert settled(axes, "a < b") == (15, [])
 
 
-def test_a_derived_value_is_told_beside_a_constraint_that_has_no_value() -> None:
+def test_a_derived_value_is_told_beside_a_constraint_that_has_no_value(side: int) -> None:
     """Points are looked for past combinations at which the constraint can't be worked out."""
-    axes = {"b": numbers(400), "a": numbers(400), "c": {"expr": "1 / (b - 150)"}}
-    assert "expression_fails" in settled(axes, "a + 1 / (b - 150) > 0")[1]
+    at = side * 3 // 8
+    axes = {"b": numbers(side), "a": numbers(side), "c": {"expr": f"1 / (b - {at})"}}
+    assert "expression_fails" in settled(axes, f"a + 1 / (b - {at}) > 0")[1]
 
 
-def test_a_constraint_without_a_value_leaves_nothing_to_derive_from() -> None:
+def test_a_constraint_without_a_value_leaves_nothing_to_derive_from(side: int) -> None:
     """It is the constraint that is told, at its place."""
-    axes = {"a": numbers(400), "b": numbers(400), "c": {"expr": "1 / (a - 3)"}}
+    axes = {"a": numbers(side), "b": numbers(side), "c": {"expr": "1 / (a - 3)"}}
     assert "expression_fails" in settled(axes, "1 / (a - b) < 2")[1]
 
 

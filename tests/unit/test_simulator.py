@@ -62,7 +62,7 @@ def test_extinction_ends_the_run() -> None:
 
 
 @given(seed=st.integers(min_value=0, max_value=2**64 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=settings().max_examples // 10)  # each simulates twice
 def test_the_same_seed_gives_the_same_run(seed: int) -> None:
     """The same configuration and seed give exactly the same time series."""
     config = simulator.parse(document(max_ticks=30))

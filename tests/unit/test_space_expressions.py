@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import errors
@@ -87,7 +87,6 @@ def _all_tried(order: list[str], when: str | None, derived: str, constraints: li
     return list(found.values())
 
 
-@settings(max_examples=300)
 @given(
     order=st.permutations(["a", "b", "c", "d"]),
     when=st.sampled_from([None, *(text for text in PARTIAL + GUARDS if not {*"de"} & {*text.replace("or", "")})]),
