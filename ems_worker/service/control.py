@@ -1,4 +1,7 @@
-"""Changes that people ask for: each has an id, is recorded before its answer, and asked again gives the same one."""
+"""Changes that people request, by verb.
+
+Each request has an id and is recorded before its reply. A repeated request gets the same reply.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,8 +25,8 @@ from ems_worker.service.queries import Handler, read
 
 log = structlog.get_logger()
 
+# Jobs that a retry reopens in one transaction.
 _CHUNK = 500
-_NOT_YET = ("pause", "cancel", "extend", "close", "set")
 
 
 class _Change(pydantic.BaseModel):
@@ -34,30 +37,27 @@ class _Change(pydantic.BaseModel):
 
 
 class Control:
-    """The handlers of changes, by verb."""
+    """Carries out change requests, one after another: each depends on what the one before changed."""
 
     def __init__(self, ledger: Ledger, manifest: Manifest, clock: Clock) -> None:
         self._ledger = ledger
         self._manifest = manifest
         self._clock = clock
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     def handlers(self) -> Mapping[str, Handler]:
-        async def not_yet(_: bytes) -> bytes:
-            raise errors.RequestRefused(f"not supported yet: {', '.join(_NOT_YET)}")
-
+        """The handlers by verb. Each raises errors.NotFound or errors.RequestRefused for a request it can't carry out."""
         verbs = {"resume": self._resume, "retry": self._retry}
-        changes = {verb: self._handler(verb, carry_out) for verb, carry_out in verbs.items()}
-        return {**changes, **dict.fromkeys(_NOT_YET, not_yet)}
+        return {verb: self._handler(verb, carry_out) for verb, carry_out in verbs.items()}
 
     async def finish(self) -> None:
-        """Carries out what was recorded before a crash and not finished."""
+        """Carries out the requests that an earlier worker recorded and did not finish."""
         for live in self._ledger.experiments():
             for request in await self._manifest.open_requests(live.key):
                 await self._carry_out_retry(live, request)
 
     async def _resume(self, live: Live, change: _Change) -> bytes:
-        """Goes on with an experiment that is held."""
+        """Resumes a paused experiment."""
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.RESUME]
         answer = self._answer(live, change, changed=to is not None, state=to or live.record.state)
         await self._ledger.records.request(live, self._request(live, "resume", change, answer), to)
@@ -65,7 +65,7 @@ class Control:
         return answer
 
     async def _retry(self, live: Live, change: _Change) -> bytes:
-        """Tries failed, lost and dropped jobs of an experiment once more, waits again for metrics that did not come."""
+        """Retries the experiment's failed, lost and dropped jobs, and waits again for metrics that did not arrive."""
         if not await self._manifest.to_retry(live.key, (-1, -1), 1):
             answer = self._answer(live, change, changed=False, state=live.record.state, retried=0)
             await self._ledger.records.request(live, self._request(live, "retry", change, answer), None)
@@ -96,26 +96,26 @@ class Control:
     def _handler(self, verb: str, carry_out: Callable[[Live, _Change], Awaitable[bytes]]) -> Handler:
         async def handle(data: bytes) -> bytes:
             change = read(_Change, data)
-            # One after another: each decides by what the one before left.
-            async with self._one_at_a_time, self._ledger.pinned(change.experiment_id) as live:
+            async with self._lock, self._ledger.pinned(change.experiment_id) as live:
                 if live is None:
                     raise errors.NotFound(f"there is no experiment {change.experiment_id}")
-                known = await self._known(verb, change)
-                return await carry_out(live, change) if known is None else known
+                recorded = await self._recorded(verb, change)
+                if recorded is None:
+                    return await carry_out(live, change)
+                if recorded.answer is None:
+                    # Carrying it out failed. Only a retry is recorded before its answer.
+                    return await self._carry_out_retry(live, recorded)
+                return recorded.answer.encode()
 
         return handle
 
-    async def _known(self, verb: str, change: _Change) -> bytes | None:
-        """The answer if this was asked before."""
-        known = await self._manifest.request(change.request_id)
-        if known is None:
-            return None
-        if (known.verb, known.body) != (verb, change.model_dump_json()):
-            words = f"request_id {change.request_id} was used for another change; each change needs one of its own"
-            raise errors.RequestRefused(words)
-        if known.answer is None:
-            raise errors.RequestRefused(f"request {change.request_id} is being carried out")
-        return known.answer.encode()
+    async def _recorded(self, verb: str, change: _Change) -> ChangeRequest | None:
+        """The request as recorded when it first arrived; None if it is new."""
+        recorded = await self._manifest.request(change.request_id)
+        if recorded is not None and (recorded.verb, recorded.body) != (verb, change.model_dump_json()):
+            message = f"request_id {change.request_id} was used for another change: use a new id for each change"
+            raise errors.RequestRefused(message)
+        return recorded
 
     def _request(self, live: Live, verb: str, change: _Change, answer: bytes | None) -> ChangeRequest:
         return ChangeRequest(

@@ -1,4 +1,4 @@
-"""Changes that people ask for, driven step by step: what a crash or another step in between makes of them."""
+"""Change requests, step by step: their effect after a crash, or with another step in between."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.support.desk import Clock, Desk, plan
 
 
 class Died(Exception):
-    """The worker ended here."""
+    """Stands for the death of the worker."""
 
 
 def control(desk: Desk) -> Control:
@@ -33,7 +33,7 @@ async def retry(desk: Desk, request_id: str = "r-1", handlers: Mapping[str, Hand
 
 
 async def failed(desk: Desk) -> Live:
-    """An experiment of two jobs, one of which failed; told, and let go."""
+    """An experiment of two jobs, one of which failed; its end is published, and it is unloaded."""
     live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
     first, second = await desk.launch(live)
     await desk.hear("failed", first, error_kind="simulation")
@@ -44,7 +44,7 @@ async def failed(desk: Desk) -> Live:
 
 
 async def finish(desk: Desk) -> None:
-    """The second attempt at the first job completes."""
+    """Completes the second attempt at the first job, and checks that this ends the second round."""
     live = desk.ledger.live("reef")
     assert live is not None
     assert await desk.launch(live) == ["reef-p000000-r000-a2"]
@@ -56,7 +56,7 @@ async def finish(desk: Desk) -> None:
 async def test_a_retry_that_was_recorded_is_carried_out_after_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new round doesn't end before its jobs are there, although all the old ones have ended."""
+    """The new round doesn't end before it has its jobs, although all earlier attempts have ended."""
 
     async def die(*_: object) -> int:
         raise Died
@@ -76,10 +76,32 @@ async def test_a_retry_that_was_recorded_is_carried_out_after_a_crash(
         await finish(desk)
 
 
+async def test_a_repeated_request_is_carried_out_if_the_first_one_failed_after_it_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client that got an error sends the request again, and gets the reply that the first one would have had."""
+    async with Desk.open(tmp_path) as desk:
+        await failed(desk)
+        carry_out, failures = desk.ledger.retry, [errors.ManifestUnusable("disk full")]
+
+        async def fail_once(*given: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await carry_out(*given)
+
+        monkeypatch.setattr(desk.ledger, "retry", fail_once)
+        with pytest.raises(errors.ManifestUnusable):
+            await retry(desk)
+        answer = await retry(desk)
+        assert (answer["changed"], answer["retried"], answer["round"]) == (True, 1, 2)
+        assert await retry(desk) == answer
+        await finish(desk)
+
+
 async def test_a_retry_that_was_half_carried_out_is_finished_after_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its jobs are there and its answer isn't: nothing is tried twice."""
+    """If its jobs are recorded and its reply is not, no job is retried twice."""
 
     async def die(*_: object) -> None:
         raise Died
@@ -96,23 +118,23 @@ async def test_a_retry_that_was_half_carried_out_is_finished_after_a_crash(
         await finish(desk)
 
 
-async def test_an_experiment_is_not_let_go_while_it_is_reopened(tmp_path: Path) -> None:
-    """The report of its end may finish between the question and the change."""
+async def test_an_experiment_is_not_unloaded_while_it_is_reopened(tmp_path: Path) -> None:
+    """A report that finishes between a request and its change leaves the experiment in memory."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
         first, second = await desk.launch(live)
         await desk.hear("failed", first, error_kind="simulation")
         await desk.hear("completed", second, metrics={"population": 1})
-        told = asyncio.create_task(desk.report("reef"))
+        report = asyncio.create_task(desk.report("reef"))
         handlers = control(desk).handlers()
         answers = await asyncio.gather(*(retry(desk, f"r-{number}", handlers) for number in range(20)))
-        await told
-        assert [one["retried"] for one in answers] == [1] + 19 * [0]
+        await report
+        assert [answer["retried"] for answer in answers] == [1] + 19 * [0]
         await finish(desk)
 
 
-async def test_a_retry_takes_what_was_dropped_when_too_many_had_failed(tmp_path: Path) -> None:
-    """Whatever had waited, and whatever was stopped: all of it is run in the new round, as new attempts."""
+async def test_a_retry_includes_jobs_that_were_cancelled_because_too_many_failed(tmp_path: Path) -> None:
+    """Jobs that were pending and jobs that were stopped get new attempts in the new round."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=10, limits={"max_attempts": 1, "fail_fast": True}))
         first, stopped = await desk.launch(live, 2)
@@ -130,12 +152,12 @@ async def test_a_retry_takes_what_was_dropped_when_too_many_had_failed(tmp_path:
             await desk.hear("completed", name, metrics={"population": 1})
         status = await desk.report("reef")
         assert (status["state"], status["counts"]["completed"], status["reason"]) == ("completed", 10, None)
-        results = [(one["state"], one["job_revision"]) for one in desk.broker.of("result")]
+        results = [(document["state"], document["job_revision"]) for document in desk.broker.of("result")]
         assert results[10:] == [("completed", 2)] * 10
 
 
-async def test_a_retry_that_comes_while_jobs_are_dropped_stops_that(tmp_path: Path) -> None:
-    """What it takes up again isn't dropped by the work that was under way."""
+async def test_a_retry_stops_the_cancelling_of_pending_jobs(tmp_path: Path) -> None:
+    """Pending jobs of an experiment that fails fast are cancelled in parts; none is cancelled after a retry."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=5, limits={"max_attempts": 1, "fail_fast": True}))
         [first] = await desk.launch(live, 1)
@@ -146,10 +168,10 @@ async def test_a_retry_that_comes_while_jobs_are_dropped_stops_that(tmp_path: Pa
         assert len(await desk.launch(live)) == 5
 
 
-async def test_an_event_that_comes_while_a_retry_looks_for_its_jobs_contradicts_nothing(
+async def test_memory_and_manifest_agree_after_an_event_during_a_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lost run that is about to be tried again has completed after all: memory and disk agree on it."""
+    """A lost run may turn out to have completed while a retry reads the jobs to retry, this one among them."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
         late, other = await desk.launch(live)
@@ -158,11 +180,11 @@ async def test_an_event_that_comes_while_a_retry_looks_for_its_jobs_contradicts_
         hearing: list[asyncio.Task[None]] = []
 
         async def overtaken(key: int, after: tuple[int, int], limit: int) -> Any:
-            found = await to_retry(key, after, limit)
+            jobs = await to_retry(key, after, limit)
             if limit > 1 and not hearing:
                 hearing.append(asyncio.create_task(desk.hear("completed", late, metrics={"population": 1})))
                 await asyncio.wait(hearing, timeout=0.2)
-            return found
+            return jobs
 
         monkeypatch.setattr(desk.manifest, "to_retry", overtaken)
         assert (await retry(desk))["changed"] is True
@@ -176,7 +198,7 @@ async def test_an_event_that_comes_while_a_retry_looks_for_its_jobs_contradicts_
 async def test_a_change_that_can_not_be_recorded_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asked gets an error; what the ledger has in memory is wrong from then on."""
+    """The client gets the error, and so does the worker, because memory no longer agrees with the manifest."""
 
     async def refuse(*_: object) -> None:
         raise errors.ManifestConflict("it moved on")
@@ -191,8 +213,8 @@ async def test_a_change_that_can_not_be_recorded_ends_the_worker(
             await desk.ledger.until_broken()
 
 
-async def test_an_experiment_is_let_go_though_it_was_held_when_it_was_told(tmp_path: Path) -> None:
-    """Whoever held it sees to that: the report of its end could not."""
+async def test_an_experiment_that_was_pinned_during_its_last_report_is_unloaded_later(tmp_path: Path) -> None:
+    """Unpinning announces the experiment once more, so that another report unloads it."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         [name] = await desk.launch(live)
@@ -204,8 +226,8 @@ async def test_an_experiment_is_let_go_though_it_was_held_when_it_was_told(tmp_p
         assert desk.ledger.live("reef") is None
 
 
-async def test_an_ended_experiment_is_let_go_after_a_retry_of_nothing(tmp_path: Path) -> None:
-    """It is taken up for the question only."""
+async def test_an_ended_experiment_is_unloaded_after_a_retry_without_jobs(tmp_path: Path) -> None:
+    """A retry loads the experiment, and unloads it if there is nothing to retry."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         [name] = await desk.launch(live)
