@@ -16,7 +16,7 @@ from ems_worker.cli import exits, health
 @contextmanager
 def _serving(problems: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[int]:
     """Serves the worker's HTTP endpoints, which report these problems; yields the port."""
-    with http.HttpServer(host, 0, CollectorRegistry(), lambda: problems, dict) as server:
+    with http.HttpServer(host, 0, CollectorRegistry(), unhealthy=lambda: problems, unready=dict) as server:
         yield int(server.address.rpartition(":")[2])
 
 
