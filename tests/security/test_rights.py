@@ -103,15 +103,15 @@ SUBSCRIBE: Mapping[str, frozenset[str]] = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[roles.Site]:
-    one = roles.Site.new(tmp_path_factory.mktemp("rights"))
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[roles.SecuredBroker]:
+    one = roles.SecuredBroker.new(tmp_path_factory.mktemp("rights"))
     asyncio.run(one.start())
     yield one
     asyncio.run(one.server.stop())
 
 
 @pytest.mark.parametrize("role", roles.ROLES)
-async def test_a_role_publishes_to_its_own_subjects_and_to_no_other(site: roles.Site, role: str) -> None:
+async def test_a_role_publishes_to_its_own_subjects_and_to_no_other(site: roles.SecuredBroker, role: str) -> None:
     """Each denial is the broker's, and said."""
     async with site.user(role) as user:
         allowed = {subject for subject in PUBLISH if await user.publishes(subject)}
@@ -119,7 +119,7 @@ async def test_a_role_publishes_to_its_own_subjects_and_to_no_other(site: roles.
 
 
 @pytest.mark.parametrize("role", roles.ROLES)
-async def test_a_role_hears_its_own_subjects_and_no_other(site: roles.Site, role: str) -> None:
+async def test_a_role_hears_its_own_subjects_and_no_other(site: roles.SecuredBroker, role: str) -> None:
     """Nobody but the worker hears plans, and nobody hears another's replies."""
     async with site.user(role) as user:
         allowed = {subject for subject in SUBSCRIBE if await user.subscribes(subject)}
@@ -127,7 +127,7 @@ async def test_a_role_hears_its_own_subjects_and_no_other(site: roles.Site, role
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE - {"worker", "admin"}))
-async def test_nobody_has_a_stream_delivered_where_he_may_not_publish(site: roles.Site, role: str) -> None:
+async def test_nobody_has_a_stream_delivered_where_he_may_not_publish(site: roles.SecuredBroker, role: str) -> None:
     """By a push consumer, or a pull that names its own reply subject."""
     consumer = {"deliver_subject": "ems.experiment.submit", "ack_policy": "none", "name": "mine"}
     create = json.dumps({"stream_name": "SIM_EVENTS", "config": consumer}).encode()
@@ -140,7 +140,7 @@ async def test_nobody_has_a_stream_delivered_where_he_may_not_publish(site: role
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE - {"worker", "admin"}))
-async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.Site, role: str) -> None:
+async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.SecuredBroker, role: str) -> None:
     """An object that is a run event, fetched with the stream of events as the reply subject, would be one."""
     forged = b'{"simulation_id": "reef-p000000-r000-a1", "metrics": {}}'
     request = json.dumps({"last_by_subj": "$O.EMS_PLAN_OBJECTS.C.forged"}).encode()
@@ -154,7 +154,7 @@ async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE))
-async def test_nobody_forges_an_acknowledgement_by_a_reply_subject(site: roles.Site, role: str) -> None:
+async def test_nobody_forges_an_acknowledgement_by_a_reply_subject(site: roles.SecuredBroker, role: str) -> None:
     """The broker keeps these subjects from being replied to at all."""
     ack = "$JS.ACK.EMS_PLANS.ems-worker-plans.1.1.1.1.0"
     subject = next(subject for subject, who in PUBLISH.items() if role in who)
@@ -164,7 +164,7 @@ async def test_nobody_forges_an_acknowledgement_by_a_reply_subject(site: roles.S
 
 
 @pytest.mark.parametrize("api", ["PURGE.EMS_RESULTS", "DELETE.EMS_RESULTS", "UPDATE.EMS_RESULTS"])
-async def test_the_brokers_own_acknowledgement_changes_no_stream(site: roles.Site, api: str) -> None:
+async def test_the_brokers_own_acknowledgement_changes_no_stream(site: roles.SecuredBroker, api: str) -> None:
     """A publisher may have it sent to any subject, and it is JSON; JetStream takes no request from it."""
     async with site.user("admin") as admin, site.user("publisher") as publisher, site.user("worker") as worker:
         assert await worker.publishes("ems.experiment.result.reef")

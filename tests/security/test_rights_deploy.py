@@ -17,7 +17,7 @@ DEPLOY = servers.ROOT / "deploy"
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[roles.Site]:
+async def site(tmp_path: Path) -> AsyncIterator[roles.SecuredBroker]:
     """A broker whose configuration is that of deploy/nats, but for its place, its port and its store."""
     port = ports.free_port()
     url = f"tls://{ports.LOOPBACK}:{port}"
@@ -29,7 +29,7 @@ async def site(tmp_path: Path) -> AsyncIterator[roles.Site]:
     text = (DEPLOY / "nats" / "nats-server.conf").read_text().replace("/etc/nats", str(tmp_path))
     own = re.sub(r"^listen:.*$|^jetstream \{[^}]*\}$", "", text, flags=re.M)
     (tmp_path / "rights.conf").write_text((DEPLOY / "nats" / "rights.conf").read_text())
-    one = roles.Site(keys.Keys(tmp_path / "keys", url), servers.NatsServer(tmp_path, port=port, more=own))
+    one = roles.SecuredBroker(keys.Keys(tmp_path / "keys", url), servers.NatsServer(tmp_path, port=port, more=own))
     await one.start()
     yield one
     await one.server.stop()
@@ -40,7 +40,7 @@ def _make(directory: Path, url: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=servers.ROOT)
 
 
-async def test_each_user_is_let_in_with_its_rights(site: roles.Site) -> None:
+async def test_each_user_is_let_in_with_its_rights(site: roles.SecuredBroker) -> None:
     """By its own key, over TLS."""
     for role in roles.ROLES:
         async with site.user(role) as user:

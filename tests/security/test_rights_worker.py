@@ -21,18 +21,18 @@ PLAN_BYTES = 3_000_000
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[roles.Site]:
-    one = roles.Site.new(tmp_path)
+async def site(tmp_path: Path) -> AsyncIterator[roles.SecuredBroker]:
+    one = roles.SecuredBroker.new(tmp_path)
     await one.start()
     yield one
     await one.server.stop()
 
 
-def _env(site: roles.Site, role: str, **settings: str) -> dict[str, str]:
+def _env(site: roles.SecuredBroker, role: str, **settings: str) -> dict[str, str]:
     return commands.environment(EMS_CONTEXT=str(site.keys.context(role)), **settings)
 
 
-async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
+async def test_the_worker_needs_no_other_right(site: roles.SecuredBroker) -> None:
     """It makes its consumers, reads, acknowledges, publishes, answers and rewinds, and is refused nothing."""
     heard = support.Heard()
     worker = site.keys.access("worker")
@@ -74,7 +74,7 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
     assert heard.errors == []
 
 
-async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site: roles.Site) -> None:
+async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site: roles.SecuredBroker) -> None:
     """No permission keeps a stored status from being sent to any subject: there it is no event, plan or status."""
     document = {"schema": "ems.status.v1", "experiment_id": "reef", "experiment_name": "reef", "state": "running"}
     status = json.dumps({**document, "revision": 9}).encode()
@@ -105,7 +105,7 @@ async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site:
         "$JS.API.CONSUMER.DELETE.EMS_PLANS.ems-worker-plans",
     ],
 )
-async def test_no_answer_about_nothing_deletes_anything(site: roles.Site, role: str, target: str) -> None:
+async def test_no_answer_about_nothing_deletes_anything(site: roles.SecuredBroker, role: str, target: str) -> None:
     """A direct get that finds nothing has an empty answer, which is all that these calls ask for: nobody may make one.
 
     What the other get answers is JSON, which they refuse.
@@ -125,7 +125,7 @@ async def test_no_answer_about_nothing_deletes_anything(site: roles.Site, role: 
             assert await stream.consumer_info("EMS_PLANS", "ems-worker-plans")
 
 
-async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> None:
+async def test_provision_makes_what_is_missing_and_says_so(site: roles.SecuredBroker) -> None:
     """The second time everything is there; a stream of another name that holds run events is used as it is."""
     async with site.user("admin") as admin:
         stream = admin.client.jetstream()
@@ -139,7 +139,7 @@ async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> 
         assert (done.code, done.out, done.err) == (0, said.format(word), "")
 
 
-async def test_provision_refuses_what_contradicts(site: roles.Site) -> None:
+async def test_provision_refuses_what_contradicts(site: roles.SecuredBroker) -> None:
     """Exit code 4, with the stream and the remedy."""
     async with site.user("admin") as admin:
         stream = admin.client.jetstream()
@@ -151,7 +151,7 @@ async def test_provision_refuses_what_contradicts(site: roles.Site) -> None:
     assert "Remedy" in done.err
 
 
-async def test_provision_without_the_rights_names_the_subject(site: roles.Site) -> None:
+async def test_provision_without_the_rights_names_the_subject(site: roles.SecuredBroker) -> None:
     """Exit code 4; no traceback."""
     done = commands.run("ems-worker", "provision", env=_env(site, "dashboard"))
     assert done.code == 4
