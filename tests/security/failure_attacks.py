@@ -1,4 +1,4 @@
-"""Attacks by failures of everything around a worker: each function carries out one and returns what was observed."""
+"""Attacks by failures around a worker: each function carries out one attack and describes its failure."""
 
 import json
 import os

@@ -83,10 +83,10 @@ async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> 
             await wait.until(lambda: serves(broker.url), timeout=60, what="the worker to serve")
             pid, streams = worker.pid, await _streams(broker.url)
             began = time.monotonic()
-            await _send(broker, worker, figures, began + seconds, messages)
+            await _send(broker, worker, figures, deadline=began + seconds, messages=messages)
             figures.seconds = time.monotonic() - began
             honest.touch()
-            await _judge(broker, worker, figures, pid, streams)
+            await _check(broker, worker, figures, pid=pid, streams=streams)
             await worker.stop(grace=15)
             if worker.exit_code != 0:
                 figures.problems.append(f"the worker ended with {worker.exit_code} at SIGTERM")
@@ -98,7 +98,7 @@ async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> 
 
 
 async def _send(
-    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, deadline: float, messages: int
+    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, *, deadline: float, messages: int
 ) -> None:
     chance = random.Random(figures.seed)
     sent: Counter[str] = Counter()
@@ -144,8 +144,8 @@ async def send_raw(port: int, lines: list[bytes]) -> None:
         writer.close()
 
 
-async def _judge(
-    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, pid: int, streams: dict[str, Any]
+async def _check(
+    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, *, pid: int, streams: dict[str, Any]
 ) -> None:
     if not worker.running:
         figures.problems.append(f"the worker ended with {worker.exit_code}: {worker.last_words()}")

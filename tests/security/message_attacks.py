@@ -1,4 +1,4 @@
-"""Attacks by messages on the broker: each function carries out one attack and returns a description of its failure."""
+"""Attacks by messages to the broker: each function carries out one attack and describes its failure."""
 
 import asyncio
 import base64
