@@ -35,6 +35,7 @@ All = Annotated[bool, typer.Option("--all", help="All dead letters, or all of --
 @app.command("ls")
 @shell.guarded
 def list_(
+    *,
     kind: KindOption = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, metavar="NUMBER", help="List at most this many dead letters.")
@@ -102,6 +103,7 @@ def show(
 @shell.guarded
 def replay(
     seqs: Numbers = None,
+    *,
     every: All = False,
     kind: KindOption = None,
     server: shell.Server = None,
@@ -135,6 +137,7 @@ def replay(
 @shell.guarded
 def drop(
     seqs: Numbers = None,
+    *,
     every: All = False,
     kind: KindOption = None,
     server: shell.Server = None,

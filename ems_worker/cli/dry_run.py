@@ -33,7 +33,7 @@ def show(parsed: plan.Plan, count: space.Count, estimate: Mapping[str, Any] | No
     base = render.block(parsed.base)
     for point, replicate in _first_and_last(parsed, count):
         shell.out("")
-        for line in _difference(parsed, template, base, point, replicate):
+        for line in _difference(parsed, template, base, point=point, replicate=replicate):
             shell.out(line)
     shell.out("")
     _seed_table(parsed, count)
@@ -69,7 +69,7 @@ def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[spa
 
 
 def _difference(
-    parsed: plan.Plan, template: render.Template, base: str, point: space.Point, replicate: int
+    parsed: plan.Plan, template: render.Template, base: str, *, point: space.Point, replicate: int
 ) -> Iterator[str]:
     """A unified diff from the base configuration to a run's configuration."""
     run = ids.simulation_id(parsed.experiment_id or _UNKNOWN_ID, point.index, replicate, 1)

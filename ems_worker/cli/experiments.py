@@ -16,6 +16,7 @@ Experiment = Annotated[str, typer.Argument(metavar="ID", help="The experiment's 
 
 @shell.guarded
 def list_(
+    *,
     group: Annotated[str | None, typer.Option(metavar="NAME", help="Only experiments of this group.")] = None,
     state: Annotated[ExperimentState | None, typer.Option(help="Only experiments in this state.")] = None,
     limit: Annotated[
@@ -70,6 +71,7 @@ def show(
 @shell.guarded
 def watch(
     experiment_id: Experiment,
+    *,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
@@ -93,6 +95,7 @@ def watch(
 @shell.guarded
 def retry(
     experiment_id: Experiment,
+    *,
     request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,
@@ -109,6 +112,7 @@ def retry(
 @shell.guarded
 def resume(
     experiment_id: Experiment,
+    *,
     request_id: asking.RequestId = None,
     json: shell.Json = False,
     server: shell.Server = None,

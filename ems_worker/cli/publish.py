@@ -62,6 +62,7 @@ class Publication:
 @shell.guarded
 def publish(
     plan: shell.Plan,
+    *,
     wait: Wait = False,
     dry_run: DryRun = False,
     json: shell.Json = False,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @shell.guarded
 def export(
     experiment_id: Experiment,
+    *,
     kind: Annotated[Format, typer.Option("--format", help="The output format.")] = Format.CSV,
     attempts: Annotated[
         bool, typer.Option("--attempts", help="Write every attempt, not only the one that counts for its job.")

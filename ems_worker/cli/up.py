@@ -17,6 +17,7 @@ def _port(default: str) -> typer.models.OptionInfo:
 
 @shell.guarded
 def up(
+    *,
     data_dir: Annotated[
         str, typer.Option(metavar="DIR", help="Directory of the broker's store, the manifest and the logs.")
     ] = "ems-data",

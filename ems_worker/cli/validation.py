@@ -1,4 +1,4 @@
-"""The check that every command makes before it does anything with a plan, and what it says about it."""
+"""Checks a plan before a command uses it, and prints its problems and warnings."""
 
 from ems_worker import errors
 from ems_worker.cli import plans, problems, shell
@@ -8,9 +8,9 @@ from ems_worker.service.intake import check as plan_check
 
 
 def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> plan_check.Checked | None:
-    """The valid plan, its warnings told; None if it is not valid, which was told with all its problems.
+    """Prints the plan's warnings and returns the checked plan; prints all problems of an invalid plan and returns None.
 
-    With `json` an invalid plan is told as its `ems.decision.v1`.
+    With `json`, an invalid plan is printed as its `ems.decision.v1`. `consequence` ends the message for people.
     """
     try:
         checked = plans.check(file)
@@ -27,7 +27,7 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
 
 
 def decision(checked: plan_check.Checked) -> documents.Document:
-    """The `ems.decision.v1` of a valid plan that was not sent."""
+    """The `ems.decision.v1` for a valid plan that is not published."""
     return documents.decision(
         Verdict.ACCEPTED,
         experiment_id=checked.plan.experiment_id,

@@ -20,7 +20,7 @@ def experiments(listed: list[Document]) -> None:
     if not listed:
         shell.say("no experiments")
         return
-    # Both are rare, so that the column is left out where it would be empty.
+    # Both are rare: a column is left out if it would be empty.
     any_waiting = any(statuses.waiting(status) for status in listed)
     any_stalled = any(_stalled(status) for status in listed)
     header: tuple[str, ...] = (

@@ -105,8 +105,8 @@ class EmsClient:
             self._connection,
             publishing.subject(publisher or self._publisher),
             plan,
-            {name: value for name, value in headers.items() if value is not None},
-            self._request_timeout,
+            headers={name: value for name, value in headers.items() if value is not None},
+            timeout=self._request_timeout,
         )
 
     async def decision(self, seq: int, timeout: float) -> Document:

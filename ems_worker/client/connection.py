@@ -178,7 +178,7 @@ class Connection:
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1
             if self._refusals == _REFUSALS * len(self._access.servers):
-                # No server is listening, so that waiting longer is pointless.
+                # No server is listening: waiting longer is pointless.
                 self._opening.reschedule(asyncio.get_running_loop().time())
 
     async def _on_disconnect(self) -> None:

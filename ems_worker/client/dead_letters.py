@@ -81,7 +81,7 @@ class DeadLetters:
                 async with asyncio.timeout(self._timeout):
                     ack = await self._link.client.jetstream().publish(letter.subject, data, headers=headers)
             except nats.js.errors.NoStreamResponseError as nobody:
-                raise errors.BrokerMisconfigured(f"no stream takes {letter.subject}") from nobody
+                raise errors.BrokerMisconfigured(f"no stream stores {letter.subject}") from nobody
         await self.drop(seq)
         return PubAck(ack.stream, ack.seq)
 

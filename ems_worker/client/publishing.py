@@ -61,7 +61,7 @@ def _compressed(plan: bytes) -> bytes:
 
 
 async def store(
-    link: connection.Connection, subject: str, plan: bytes, headers: Mapping[str, str], timeout: float
+    link: connection.Connection, subject: str, plan: bytes, *, headers: Mapping[str, str], timeout: float
 ) -> PubAck:
     """Returns when the plan is stored, exactly once. `timeout` is in seconds and is extended for large plans.
 

@@ -107,7 +107,7 @@ async def _up(options: platform.Options, preferred: PreferredPorts, json_output:
 def _check_simulator(command: str) -> None:
     """Raises SettingsError for a command line with which every run would fail."""
     try:
-        program = simulation.Command.parse(command).words[0]
+        program = simulation.Command.parse(command).arguments[0]
     except ValueError as error:
         raise errors.SettingsError(f"--simulator {command!r}: {error}") from error
     if "{" not in program and shutil.which(program) is None:

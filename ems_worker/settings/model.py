@@ -87,7 +87,7 @@ class Settings(pydantic.BaseModel):
         default=None, description="Directory of the base files that plans may name. Empty: plans may name none."
     )
     create_streams: bool = Field(
-        default=True, description="Create missing streams at startup. If false, the worker exits where one is missing."
+        default=True, description="Create missing streams at startup. If false, a missing stream is an error."
     )
     rpc_window: Annotated[int, fields.Number, Ge(1), Le(4096), Unit("calls")] = Field(
         default=64,

@@ -132,8 +132,9 @@ def test_drop_deletes_permanently(empty: commands.Deployment) -> None:
     assert commands.run("ems", "dlq", "ls", env=empty.env).err == "no dead letters\n"
 
 
-def forge(deployment: commands.Deployment, kind: str, subject: str, stream: str, seq: int, *flags: str) -> None:
-    """Publishes a dead letter that no worker wrote."""
+def forge(deployment: commands.Deployment, kind: str, subject: str, origin: tuple[str, int], *flags: str) -> None:
+    """Publishes a dead letter that no worker wrote. `origin` is the stream and sequence that it claims."""
+    stream, seq = origin
 
     async def call() -> None:
         client = await nats.connect(deployment.nats.url)
@@ -161,10 +162,10 @@ def streams(deployment: commands.Deployment) -> set[str]:
 def test_forged_letters_are_not_replayed(empty: commands.Deployment) -> None:
     """A forged letter is refused with its subject or stream and exit code 1, and the next letter is still replayed."""
     before = streams(empty)
-    forge(empty, "event", "$JS.API.STREAM.DELETE.EMS_RESULTS", "SIM_EVENTS", 1)
-    forge(empty, "plan", "ems.experiment.submit", "EMS_STATUS", 1, "Ems-By-Reference")
+    forge(empty, "event", "$JS.API.STREAM.DELETE.EMS_RESULTS", ("SIM_EVENTS", 1))
+    forge(empty, "plan", "ems.experiment.submit", ("EMS_STATUS", 1), "Ems-By-Reference")
     decided = send(empty, "ems.experiment.submit.evolution", UNREADABLE)
-    forge(empty, "event", "sim.run_completed", "EMS_PLANS", decided, "Ems-By-Reference")
+    forge(empty, "event", "sim.run_completed", ("EMS_PLANS", decided), "Ems-By-Reference")
     first, second, good, last = (letter["seq"] for letter in letters(empty))
     ended = commands.run("ems", "dlq", "replay", "--all", env=empty.env)
     assert ended.code == exits.Exit.FAILED
@@ -191,8 +192,8 @@ def test_replay_sends_only_headers_that_describe_the_content(empty: commands.Dep
 
 
 def test_an_empty_letter_without_its_original_is_not_replayed(empty: commands.Deployment) -> None:
-    """An empty message may have named its content in a header, so that the letter alone can't replace it."""
-    forge(empty, "plan", "ems.experiment.submit", "EMS_PLANS", 999_999)
+    """An empty message may have named its content in a header, which the letter doesn't have."""
+    forge(empty, "plan", "ems.experiment.submit", ("EMS_PLANS", 999_999))
     [letter] = letters(empty)
     ended = commands.run("ems", "dlq", "replay", str(letter["seq"]), env=empty.env)
     assert (ended.code, ended.out) == (exits.Exit.FAILED, "")

@@ -104,7 +104,7 @@ def test_without_a_server_it_is_exit_code_4(tmp_path: Path) -> None:
 
 
 async def test_a_stored_plan_without_a_worker_is_exit_code_5(tmp_path: Path) -> None:
-    """A message says that the plan is stored; without the stream, which stores it, the exit code is 4."""
+    """A message says that the plan is stored. Without a stream to store it, the exit code is 4."""
     path = plan_of(tmp_path, "later")
     async with servers.NatsServer(tmp_path / "nats") as server:
         flags = ("ems-publish", path, "--timeout", "0.5", "--server", server.url)

@@ -1,4 +1,4 @@
-"""The image: who it runs as, what it may write, how it is asked and stopped, what isn't in it."""
+"""The image: its user, its read-only file system, its health check, its shutdown, and its contents."""
 
 import json
 from collections.abc import Iterator
@@ -16,11 +16,13 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def image() -> str:
+    """The name of the image."""
     return compose.worker_image()
 
 
 @pytest.fixture
 def client(image: str) -> Iterator[docker.DockerClient]:
+    """A client of the engine that has the image."""
     client = docker.from_env()
     yield client
     client.close()
@@ -28,7 +30,7 @@ def client(image: str) -> Iterator[docker.DockerClient]:
 
 @pytest.fixture
 def worker(client: docker.DockerClient, image: str) -> Iterator[Any]:
-    """A worker without network, on a root filesystem that it can't write to; its health is asked every second."""
+    """A worker without a network and with a read-only root file system; its health is checked every second."""
     container = client.containers.run(
         image,
         detach=True,
@@ -42,8 +44,8 @@ def worker(client: docker.DockerClient, image: str) -> Iterator[Any]:
     container.remove(force=True, v=True)
 
 
-async def test_a_worker_becomes_healthy_and_stops_when_told(worker: Any) -> None:
-    """Also while there is no broker; SIGTERM reaches it as the container's first process, and it ends in order."""
+async def test_a_worker_becomes_healthy_and_stops_on_sigterm(worker: Any) -> None:
+    """It is healthy without a broker, and as the first process of the container it receives SIGTERM and stops."""
 
     def health() -> bool:
         worker.reload()
@@ -52,13 +54,13 @@ async def test_a_worker_becomes_healthy_and_stops_when_told(worker: Any) -> None
     await wait.until(health, timeout=60, what="the health check")
     worker.stop(timeout=30)
     assert worker.wait()["StatusCode"] == 0
-    said = [json.loads(line)["event"] for line in worker.logs().decode().splitlines()]
-    assert said[0] == "worker.starting"
-    assert said[-1] == "worker.stopped"
+    events = [json.loads(line)["event"] for line in worker.logs().decode().splitlines()]
+    assert events[0] == "worker.starting"
+    assert events[-1] == "worker.stopped"
 
 
-def test_an_unhealthy_worker_is_told_from_a_healthy_one(client: docker.DockerClient, image: str) -> None:
-    """The health check fails where no worker serves."""
+def test_the_health_check_fails_without_a_worker(client: docker.DockerClient, image: str) -> None:
+    """If no worker answers, the command exits with 1 and names the address."""
     with pytest.raises(docker.errors.ContainerError) as failed:
         client.containers.run(image, ["health"], network_mode="none", remove=True)
     assert failed.value.exit_status == 1
@@ -66,7 +68,7 @@ def test_an_unhealthy_worker_is_told_from_a_healthy_one(client: docker.DockerCli
 
 
 def test_the_image_runs_as_a_numeric_user_in_exec_form(client: docker.DockerClient, image: str) -> None:
-    """Kubernetes' runAsNonRoot can check a number only; a shell as the first process would swallow signals."""
+    """Kubernetes can check runAsNonRoot only for a number, and a shell as the first process would swallow signals."""
     config = client.images.get(image).attrs["Config"]
     user, group = config["User"].split(":")
     assert int(user) > 0
@@ -77,8 +79,8 @@ def test_the_image_runs_as_a_numeric_user_in_exec_form(client: docker.DockerClie
     assert list(config["Volumes"]) == ["/data"]
 
 
-def test_the_settings_of_the_image_are_settings(client: docker.DockerClient, image: str) -> None:
-    """Its environment names only what the worker knows."""
+def test_the_environment_of_the_image_has_only_known_settings(client: docker.DockerClient, image: str) -> None:
+    """The worker accepts the environment and takes its HTTP address and data directory from it."""
     config = client.images.get(image).attrs["Config"]
     env = dict(line.split("=", 1) for line in config["Env"])
     loaded, _ = settings.load({}, env)
@@ -86,17 +88,17 @@ def test_the_settings_of_the_image_are_settings(client: docker.DockerClient, ima
     assert str(loaded.data_dir) == "/data"
 
 
-def test_nothing_of_the_build_is_in_the_image(client: docker.DockerClient, image: str) -> None:
-    """No pip, no source, no secret: neither in the files nor in the history."""
-    look = (
+def test_the_image_has_no_traces_of_the_build(client: docker.DockerClient, image: str) -> None:
+    """Neither the files nor the history contain pip, sources or secrets."""
+    inspection = (
         "import importlib.util, os;"
         "print([name for name in ('pip', 'setuptools', 'pytest') if importlib.util.find_spec(name)],"
         "[path for path in ('/src', '/etc/pip.conf', '/run/secrets', '/opt/build') if os.path.exists(path)])"
     )
-    said = client.containers.run(
-        image, ["-c", look], entrypoint="/opt/venv/bin/python", network_mode="none", remove=True
+    output = client.containers.run(
+        image, ["-c", inspection], entrypoint="/opt/venv/bin/python", network_mode="none", remove=True
     )
-    assert said.decode().split() == ["[]", "[]"]
+    assert output.decode().split() == ["[]", "[]"]
     history = json.dumps(client.images.get(image).history())
     assert "secret" not in history
     assert "pip" not in history

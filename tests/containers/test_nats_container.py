@@ -1,4 +1,4 @@
-"""What only a container can show: a broker that is cut off the network while it runs."""
+"""A broker in a container: cut off the network while it runs, and restarted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,38 +13,43 @@ from tests.support import containers, wait
 
 @pytest.fixture
 async def server(network: Network) -> AsyncIterator[containers.NatsServer]:
-    async with containers.NatsServer(network) as one:
-        yield one
+    """A nats-server in a container."""
+    async with containers.NatsServer(network) as server:
+        yield server
 
 
-async def _event(broker: Broker) -> bytes:
-    async def some() -> bytes:
+async def _next_event(broker: Broker) -> bytes:
+    """Waits for an event and acknowledges it; returns its content."""
+
+    async def fetched() -> bytes:
         for message in await broker.events():
             await broker.ack([message])
             return message.data
         return b""
 
-    return await wait.until(some, what="an event")
+    return await wait.until(fetched, what="an event")
 
 
-async def test_a_network_cut_is_survived(server: containers.NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it lasts, those who fetch wait and those who publish try again; after it each message is there once."""
-    monkeypatch.setattr(connection, "PING_SECONDS", 0.3)
+async def test_an_outage_of_the_network_loses_no_message(
+    server: containers.NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During the outage a fetch waits and a publish is retried; afterwards each message has arrived exactly once."""
+    monkeypatch.setattr(connection, "_PING_SECONDS", 0.3)
     heard = support.Heard()
     async with support.connected(server.url, heard) as broker:
         await broker.publish([("sim.run_started", b"before", "1")])
-        assert await _event(broker) == b"before"
+        assert await _next_event(broker) == b"before"
 
-        await server.cut()
+        await server.disconnect()
         await wait.until(lambda: not broker.connected, what="the loss to be noticed")
         assert server.running
-        fetching = asyncio.create_task(_event(broker))
+        fetching = asyncio.create_task(_next_event(broker))
         publishing = asyncio.create_task(broker.publish([("sim.run_started", b"during", "2")]))
         assert list(await broker.plans()) == []
         assert not fetching.done()
         assert not publishing.done()
 
-        await server.mend()
+        await server.reconnect()
         await publishing
         assert await fetching == b"during"
         assert heard.reconnected == 1
@@ -53,12 +58,12 @@ async def test_a_network_cut_is_survived(server: containers.NatsServer, monkeypa
 
 
 @pytest.mark.parametrize("crash", [False, True])
-async def test_a_restarted_container_has_its_streams(server: containers.NatsServer, crash: bool) -> None:
-    """Stopped or killed and started again, at the same port and with everything that was stored."""
+async def test_a_restarted_container_keeps_its_port_and_streams(server: containers.NatsServer, crash: bool) -> None:
+    """After a stop or a crash, the client reconnects and finds the same streams and messages."""
     async with support.connected(server.url) as broker:
         await broker.publish([("sim.run_started", b"kept", "1")])
         before = await broker.streams()
         await server.restart(crash=crash)
         await wait.until(lambda: broker.connected, what="reconnection")
         assert await broker.streams() == before
-        assert await _event(broker) == b"kept"
+        assert await _next_event(broker) == b"kept"

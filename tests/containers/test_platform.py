@@ -1,4 +1,4 @@
-"""A whole platform in containers, as deploy/compose.yaml says: an experiment runs through it, whatever is restarted."""
+"""An experiment completes on the platform of deploy/compose.yaml, although every container is restarted."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import commands, compose, servers, wait
 
-# Building the image is part of the first test.
+# The first test includes the build of the image.
 pytestmark = pytest.mark.timeout(600)
 
 _EXAMPLE = servers.ROOT / "examples" / "reef_heat.yaml"
@@ -19,13 +19,14 @@ _JOBS = 96
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[compose.Platform]:
-    with compose.Platform() as one:
-        yield one
+    """The running deployment."""
+    with compose.Platform() as platform:
+        yield platform
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    """The example, with twice the work."""
+    """The example plan with twice as many replicates."""
     base = _EXAMPLE.with_name("reef_base.yaml")
     (tmp_path / base.name).write_bytes(base.read_bytes())
     text = _EXAMPLE.read_text()
@@ -36,18 +37,18 @@ def plan(tmp_path: Path) -> Path:
     return path
 
 
-async def _more(platform: compose.Platform, experiment: str, ended: int) -> int:
-    """How many jobs have ended, once it is more than `ended`."""
+async def _more_ended(platform: compose.Platform, experiment: str, before: int) -> int:
+    """Waits until more jobs have ended than `before`; returns their number."""
 
     def more() -> int:
         now = _ended(platform, experiment)
-        return now if now > ended else 0
+        return now if now > before else 0
 
     return await wait.until(more, timeout=60, what="jobs to end")
 
 
 def _ended(platform: compose.Platform, experiment: str) -> int:
-    """How many jobs have ended, as the worker tells; 0 while nobody answers."""
+    """The number of jobs that have ended; 0 while the worker doesn't answer."""
     shown = commands.run("ems", "show", experiment, "--json", env=platform.env)
     if shown.code:
         return 0
@@ -57,8 +58,8 @@ def _ended(platform: compose.Platform, experiment: str) -> int:
     )
 
 
-async def test_every_part_is_stopped_and_started_in_mid_experiment(platform: compose.Platform, plan: Path) -> None:
-    """Broker, orchestrator and worker go away and come back while runs are under way: every job ends exactly once."""
+async def test_every_part_can_be_restarted_during_an_experiment(platform: compose.Platform, plan: Path) -> None:
+    """Broker, orchestrator and worker are restarted while runs are executing, and every job completes exactly once."""
     await wait.until(lambda: platform.ready, timeout=60, what="the worker to be ready")
     published = commands.run("ems-publish", str(plan), "--json", env=platform.env)
     assert published.code == 0, published.err
@@ -66,20 +67,21 @@ async def test_every_part_is_stopped_and_started_in_mid_experiment(platform: com
 
     ended = 0
     for service in ("worker", "orchestrator", "broker"):
-        ended = await _more(platform, experiment, ended)
+        ended = await _more_ended(platform, experiment, ended)
         assert ended < _JOBS, "the experiment ended before everything was restarted"
         platform.restart(service)
 
     watched = commands.run("ems", "watch", experiment, "--timeout", "120", env=platform.env)
     assert watched.code == 0, (watched.err, platform.logs()[-5000:])
     attempts = _exported(platform, experiment, "--attempts")
-    completed = Counter((one["point"], one["replicate"]) for one in attempts if one["state"] == "completed")
+    completed = Counter((run["point"], run["replicate"]) for run in attempts if run["state"] == "completed")
     assert len(completed) == _JOBS
     assert set(completed.values()) == {1}
     assert len(_exported(platform, experiment)) == _JOBS
 
 
 def _exported(platform: compose.Platform, experiment: str, *flags: str) -> list[dict[str, Any]]:
+    """The rows of the exported experiment."""
     done = commands.run("ems", "export", experiment, "--format", "jsonl", *flags, env=platform.env)
     assert done.code == 0, done.err
     return [json.loads(line) for line in done.out.splitlines()]

@@ -69,7 +69,7 @@ async def test_a_silent_port_is_not_a_server() -> None:
 
 
 async def test_publishing_without_a_stream_fails_with_the_remedy(ems: client.EmsClient) -> None:
-    """A plan that no stream stores would be lost, so that publishing it is an error."""
+    """A plan that no stream stores would be lost, so publishing it is an error."""
     with pytest.raises(errors.BrokerMisconfigured, match=r"no worker has ever run there.*EMS_PLANS"):
         await ems.publish(b"plan")
 

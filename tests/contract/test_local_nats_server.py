@@ -1,4 +1,4 @@
-"""The platform's nats-server, as its clients see it."""
+"""The nats-server of the platform, as its clients see it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support import servers
 
 @pytest.mark.parametrize("crash", [False, True])
 async def test_messages_and_port_survive_a_restart(tmp_path: Path, crash: bool) -> None:
-    """A client finds the restarted server where it was, with what was stored before."""
+    """After a stop or a crash, a client finds the restarted server at the same address, with the stored messages."""
     async with servers.NatsServer(tmp_path) as server:
         url = server.url
         client = await nats.connect(url)
@@ -28,8 +28,8 @@ async def test_messages_and_port_survive_a_restart(tmp_path: Path, crash: bool) 
     assert not server.running
 
 
-async def test_a_taken_port_is_said(tmp_path: Path) -> None:
-    """A given port that somebody else listens on is refused with its number; the other server stays untouched."""
+async def test_a_given_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
+    """The error names the port, and the server that has the port keeps running."""
     async with servers.NatsServer(tmp_path / "first") as first:
         second = nats_server.NatsServer(tmp_path / "second", port=first.port)
         with pytest.raises(process.PlatformFailed, match=f"port {first.port} is taken"):
@@ -37,14 +37,14 @@ async def test_a_taken_port_is_said(tmp_path: Path) -> None:
         assert first.running
 
 
-async def test_a_server_without_path_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nothing on PATH the executable of this Python's environment is found."""
+async def test_the_executable_is_found_without_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an empty PATH, that of this Python environment is used."""
     monkeypatch.setenv("PATH", "")
     assert nats_server.find_executable().name == "nats-server"
 
 
-async def test_a_broken_start_shows_the_servers_own_words(tmp_path: Path) -> None:
-    """A store directory that can't be used fails the start with the log's last lines, and leaves no process."""
+async def test_the_error_of_a_failed_start_has_the_end_of_the_log(tmp_path: Path) -> None:
+    """An unusable store directory fails the start with the last lines of the log, and no process is left."""
     (tmp_path / "jetstream").write_text("a file where the store's directory should be")
     server = nats_server.NatsServer(tmp_path)
     with pytest.raises(process.PlatformFailed, match=r"did not become ready(.|\n)*not a directory"):

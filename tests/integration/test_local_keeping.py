@@ -63,7 +63,15 @@ async def kept(directory: Path, code: str) -> AsyncIterator[tuple[process.Child,
     async def healthy() -> bool:
         return await keeping.answers(f"{ports.LOOPBACK}:{port}", "/healthz")
 
-    part = keeping.Part("part", child.log, lambda: child.pid, lambda: child.running, start, child.stop, healthy=healthy)
+    part = keeping.Part(
+        "part",
+        child.log,
+        pid=lambda: child.pid,
+        running=lambda: child.running,
+        start=start,
+        stop=child.stop,
+        healthy=healthy,
+    )
     messages: list[str] = []
     child.start()
     keeper = asyncio.create_task(keeping.keep(part, messages.append, hung_seconds=1.5, start_seconds=1.5))
@@ -105,7 +113,7 @@ async def test_a_part_that_fails_single_probes_is_not_restarted(tmp_path: Path) 
     async def never(*_: object) -> None:
         raise AssertionError("the part was started or stopped")
 
-    part = keeping.Part("part", tmp_path, lambda: 1, lambda: True, never, never, healthy=healthy)
+    part = keeping.Part("part", tmp_path, pid=lambda: 1, running=lambda: True, start=never, stop=never, healthy=healthy)
     keeper = asyncio.create_task(keeping.keep(part, print, hung_seconds=2.0, start_seconds=2.0))
     await wait.until(lambda: len(probes) >= 6, what="six probes")
     assert not keeper.done()
@@ -128,7 +136,9 @@ async def test_a_part_that_is_starting_gets_more_time(tmp_path: Path) -> None:
     async def stop(_: float) -> None:
         stopped.set()
 
-    part = keeping.Part("part", tmp_path, lambda: 1, lambda: not stopped.is_set(), start, stop, healthy=healthy)
+    part = keeping.Part(
+        "part", tmp_path, pid=lambda: 1, running=lambda: not stopped.is_set(), start=start, stop=stop, healthy=healthy
+    )
     keeper = asyncio.create_task(keeping.keep(part, print, hung_seconds=2.0, start_seconds=60.0))
     await wait.until(lambda: len(probes) >= 5, what="five probes")
     assert not stopped.is_set()

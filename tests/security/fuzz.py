@@ -1,8 +1,8 @@
-"""Hostile messages on every way into a real worker: python -m tests.security.fuzz [--minutes 30] [--seed 0] [--json]
+"""Sends hostile messages to every input of a real worker: python -m tests.security.fuzz [--minutes 30] [--seed 0]
 
-The worker is the installed command, its broker a real nats-server, its orchestrator one that answers anything at all.
-Afterwards the worker has to be the same process, ready, within its memory, with every stream as it was, and an ordinary
-plan has to complete. Exits with 1 where one of these doesn't hold, and says which.
+The worker is the installed command, its broker a real nats-server, and its orchestrator answers at random. Afterwards
+the worker must be the same process, ready, and within its memory limit, every stream must be unchanged, and an ordinary
+plan must complete. Prints figures as JSON; the exit code is 1 if one of these conditions fails.
 """
 
 import argparse
@@ -24,15 +24,15 @@ from nats.aio.client import Client
 from tests.security import payloads
 from tests.support import servers, wait, whole
 
-MOST_MEGABYTES = 200
+MAX_MEGABYTES = 200
 _BURST = 100
-# Messages that the worker hasn't fetched yet, at most: what waits in the broker tries nothing.
-_BACKLOG = 2000
+# The maximum number of messages that the worker hasn't fetched: messages that wait in the broker test nothing.
+_MAX_BACKLOG = 2000
 
 
 @dataclass
 class Figures:
-    """What was sent, and what became of the worker."""
+    """The messages that were sent, their effect on the worker, and the conditions that failed."""
 
     seed: int
     seconds: float = 0.0
@@ -41,14 +41,14 @@ class Figures:
     megabytes: float = 0.0
     restarts: int = 0
     log: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def megabytes(pid: int) -> float:
-    """Resident memory of a process and of those that it started."""
+    """Resident memory of a process and its descendants."""
     total = 0
     family = {pid}
-    entries = sorted(int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit())
+    entries = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     for number in entries:
         try:
             stat = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
@@ -61,7 +61,7 @@ def megabytes(pid: int) -> float:
 
 
 async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> Figures:
-    """Sends until so many seconds have passed, or so many messages were sent, whichever comes first."""
+    """Sends messages until the time or the number of messages is reached, then checks all conditions."""
     figures = Figures(seed)
     honest = directory / "honest"
     async with servers.NatsServer(directory / "nats") as broker:
@@ -79,26 +79,26 @@ async def fuzz(directory: Path, *, seconds: float, messages: int, seed: int) -> 
                 EMS_PARKED_SECONDS="30",
             )
             worker.start()
-            # Not until it is ready: a lying orchestrator may keep it from that for as long as it likes.
+            # The random answers of the orchestrator may keep the worker from becoming ready, so we don't wait for that.
             await wait.until(lambda: serves(broker.url), timeout=60, what="the worker to serve")
             pid, streams = worker.pid, await _streams(broker.url)
             began = time.monotonic()
-            await _send(broker, worker, figures, began + seconds, messages)
+            await _send(broker, worker, figures, deadline=began + seconds, messages=messages)
             figures.seconds = time.monotonic() - began
             honest.touch()
-            await _judge(broker, worker, figures, pid, streams)
+            await _check(broker, worker, figures, pid=pid, streams=streams)
             await worker.stop(grace=15)
             if worker.exit_code != 0:
-                figures.wrong.append(f"it ended with {worker.exit_code} at SIGTERM")
+                figures.problems.append(f"the worker ended with {worker.exit_code} at SIGTERM")
             try:
                 figures.log = dict(Counter(line["event"] for line in worker.lines()))
             except AssertionError as error:
-                figures.wrong.append(f"its log: {error}")
+                figures.problems.append(f"the log of the worker: {error}")
     return figures
 
 
 async def _send(
-    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, deadline: float, messages: int
+    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, *, deadline: float, messages: int
 ) -> None:
     chance = random.Random(figures.seed)
     sent: Counter[str] = Counter()
@@ -107,13 +107,14 @@ async def _send(
         while time.monotonic() < deadline and sent.total() < messages:
             raw: list[bytes] = []
             for _ in range(_BURST):
-                one = payloads.draw(chance)
-                sent[one.way] += 1
-                if one.raw:
-                    raw.append(one.raw)
+                hostile = payloads.draw(chance)
+                sent[hostile.way] += 1
+                if hostile.raw:
+                    raw.append(hostile.raw)
                     continue
+                headers = dict(hostile.headers) or None
                 try:
-                    await client.publish(one.subject, one.data, reply=one.reply, headers=dict(one.headers) or None)
+                    await client.publish(hostile.subject, hostile.data, reply=hostile.reply, headers=headers)
                 except (nats.errors.Error, ValueError):
                     figures.refused_by_client += 1
             await client.flush(30)
@@ -123,14 +124,14 @@ async def _send(
             if not worker.running:
                 break
     except AssertionError as error:
-        figures.wrong.append(str(error))
+        figures.problems.append(str(error))
     finally:
         figures.sent = dict(sorted(sent.items()))
         await client.close()
 
 
 async def send_raw(port: int, lines: list[bytes]) -> None:
-    """Each on a connection of its own: the server ends those whose control lines it can't read."""
+    """Sends each line on its own connection, since the server closes connections with invalid control lines."""
     for line in lines:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await reader.readline()
@@ -143,32 +144,33 @@ async def send_raw(port: int, lines: list[bytes]) -> None:
         writer.close()
 
 
-async def _judge(
-    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, pid: int, streams: dict[str, Any]
+async def _check(
+    broker: servers.NatsServer, worker: whole.Worker, figures: Figures, *, pid: int, streams: dict[str, Any]
 ) -> None:
     if not worker.running:
-        figures.wrong.append(f"the worker ended with {worker.exit_code}: {worker.last_words()}")
+        figures.problems.append(f"the worker ended with {worker.exit_code}: {worker.last_words()}")
         return
     try:
         async with whole.client(broker.url) as client:
-            await wait.until(lambda: _backlog(client, 1), timeout=300, what="the worker to read all")
+            await wait.until(lambda: _backlog_below(client, 1), timeout=300, what="the worker to read all")
         await worker.ready(timeout=120)
         await whole.publish(broker.url, whole.plan("after-all", points=3))
         ended = await whole.ended(broker.url, "after-all", timeout=120)
         if ended["state"] != "completed":
-            figures.wrong.append(f"an ordinary plan ended as {ended['state']}")
+            figures.problems.append(f"an ordinary plan ended as {ended['state']}")
     except AssertionError as error:
-        figures.wrong.append(f"{error}; /readyz: {await worker.ask('/readyz')}")
+        figures.problems.append(f"{error}; /readyz: {await worker.ask('/readyz')}")
     figures.megabytes = max(figures.megabytes, megabytes(worker.pid))
     if worker.pid != pid:
-        figures.wrong.append("the worker is another process")
+        figures.problems.append("the worker is another process")
     if await _streams(broker.url) != streams:
-        figures.wrong.append("a stream was deleted or made anew")
-    if figures.megabytes >= MOST_MEGABYTES:
-        figures.wrong.append(f"it took {figures.megabytes:.0f} MB")
+        figures.problems.append("a stream was deleted or recreated")
+    if figures.megabytes >= MAX_MEGABYTES:
+        figures.problems.append(f"the worker used {figures.megabytes:.0f} MB")
 
 
 async def serves(url: str) -> bool:
+    """Whether a worker answers queries."""
     async with whole.client(url) as client:
         try:
             await client.request("$SRV.PING.ems", timeout=1)
@@ -183,25 +185,26 @@ async def _streams(url: str) -> dict[str, Any]:
 
 
 async def _keeps_up(worker: whole.Worker, client: Client) -> bool:
-    return not worker.running or await _backlog(client, _BACKLOG)
+    return not worker.running or await _backlog_below(client, _MAX_BACKLOG)
 
 
-async def _backlog(client: Client, most: int) -> bool:
-    """Whether fewer plans and events wait than that."""
+async def _backlog_below(client: Client, limit: int) -> bool:
+    """Whether fewer plans and events than `limit` wait in the broker."""
     jetstream = client.jetstream()
     waiting = [
         (await jetstream.consumer_info(stream, f"ems-worker-{kind}")).num_pending or 0
         for stream, kind in (("EMS_PLANS", "plans"), ("SIM_EVENTS", "events"))
     ]
-    return sum(waiting) < most
+    return sum(waiting) < limit
 
 
 def main() -> int:
+    """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--messages", type=int, default=10**9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="directory for the logs")
+    parser.add_argument("--keep", type=Path, help="keep the logs in this directory")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         directory = given.keep or Path(scratch)
@@ -209,7 +212,7 @@ def main() -> int:
         figures = asyncio.run(fuzz(directory, seconds=60 * given.minutes, messages=given.messages, seed=given.seed))
     json.dump(asdict(figures), sys.stdout, indent=2)
     print()
-    return 1 if figures.wrong else 0
+    return 1 if figures.problems else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""An orchestrator that answers anything at all: python -m tests.security.liar --listen HOST:PORT --server nats://...
+"""An orchestrator that answers at random: python -m tests.security.liar --listen HOST:PORT --server nats://...
 
-Once the file `--honest` is there it keeps the contract: it starts what it is asked to, and each run completes at once.
+Once the file `--honest` exists it follows the contract: it accepts every start, and each run completes at once.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_WORDS = (
+_MESSAGES = (
     "",
     "no",
     "x" * 20_000,
@@ -39,6 +39,8 @@ _NUMBERS = (0, 1, -1, 2**31 - 1, -(2**31), 100)
 
 
 class Liar(pb_grpc.OrchestratorClientServiceServicer):
+    """The gRPC service. Its answers are drawn from a seed."""
+
     def __init__(self, client: Client, honest: Path, seed: int) -> None:
         self._client = client
         self._honest = honest
@@ -46,6 +48,7 @@ class Liar(pb_grpc.OrchestratorClientServiceServicer):
 
     @property
     def honest(self) -> bool:
+        """Whether it follows the contract from now on."""
         return self._honest.exists()
 
     async def StartSimulation(  # noqa: N802 - the protocol's names
@@ -74,16 +77,16 @@ class Liar(pb_grpc.OrchestratorClientServiceServicer):
     ) -> pb.GetSimulationStatusResponse:
         if self.honest:
             missing = pb.SIMULATION_STATE_NOT_FOUND
-            found = [pb.SimulationStatus(simulation_id=name, state=missing) for name in request.simulation_ids]
-            return pb.GetSimulationStatusResponse(statuses=found)
+            statuses = [pb.SimulationStatus(simulation_id=name, state=missing) for name in request.simulation_ids]
+            return pb.GetSimulationStatusResponse(statuses=statuses)
         await self._spoil(context)
         return pb.GetSimulationStatusResponse(
             statuses=[
                 pb.SimulationStatus(
                     simulation_id=self._chance.choice([name, "other", ""]),
-                    state=self._chance.randrange(8),  # type: ignore[arg-type] # states that are none, too
-                    message=self._chance.choice(_WORDS),
-                    model_version=self._chance.choice(_WORDS),
+                    state=self._chance.randrange(8),  # type: ignore[arg-type] # including undefined states
+                    message=self._chance.choice(_MESSAGES),
+                    model_version=self._chance.choice(_MESSAGES),
                     metrics={"population": float("nan"), "x" * 300: 1.0} if self._chance.random() < 0.1 else {},
                 )
                 for name in request.simulation_ids
@@ -98,7 +101,9 @@ class Liar(pb_grpc.OrchestratorClientServiceServicer):
             if self._chance.random() < 0.1:
                 await self._spoil(context)
             slots, bytes_ = self._chance.choice(_NUMBERS), self._chance.choice(_NUMBERS)
-            yield pb.Capacity(slots=slots, max_message_bytes=bytes_, model_version=self._chance.choice(_WORDS)[:4000])
+            yield pb.Capacity(
+                slots=slots, max_message_bytes=bytes_, model_version=self._chance.choice(_MESSAGES)[:4000]
+            )
             await asyncio.sleep(0.5)
         yield pb.Capacity(slots=100)
         await asyncio.Event().wait()
@@ -109,28 +114,31 @@ class Liar(pb_grpc.OrchestratorClientServiceServicer):
                 event = {"simulation_id": command.simulation_id, "metrics": {"population": 1.0}}
                 await self._client.publish("sim.run_completed", json.dumps(event).encode())
             accepted = pb.START_OUTCOME_ACCEPTED
-            return [pb.StartSimulationResponse(simulation_id=one.simulation_id, outcome=accepted) for one in commands]
+            return [
+                pb.StartSimulationResponse(simulation_id=command.simulation_id, outcome=accepted)
+                for command in commands
+            ]
         chance = self._chance
         return [
             pb.StartSimulationResponse(
-                simulation_id=chance.choice([one.simulation_id] * 8 + ["other", ""]),
-                outcome=chance.randrange(6),  # type: ignore[arg-type] # outcomes that are none, too
+                simulation_id=chance.choice([command.simulation_id] * 8 + ["other", ""]),
+                outcome=chance.randrange(6),  # type: ignore[arg-type] # including undefined outcomes
                 status_code=chance.choice([0, 3, 8, 14, 99, -1]),
-                message=chance.choice(_WORDS),
+                message=chance.choice(_MESSAGES),
             )
-            for one in commands
+            for command in commands
             if chance.random() < 0.95
         ]
 
     async def _spoil(self, context: Context) -> None:
-        """Sometimes ends the call with any status and any words, or never."""
+        """Sometimes delays the call, or ends it with a random status and message."""
         if self._chance.random() < 0.02:
             await asyncio.sleep(30)
         if self._chance.random() < 0.3:
             await self._abort(context)
 
     async def _abort(self, context: Context) -> NoReturn:
-        await context.abort(self._chance.choice(_CODES), self._chance.choice(_WORDS)[:4000])
+        await context.abort(self._chance.choice(_CODES), self._chance.choice(_MESSAGES)[:4000])
         raise AssertionError
 
 

@@ -1,4 +1,4 @@
-"""What each role may do on a real broker: this table says it in full, and everything else is denied."""
+"""The rights of each role on a real broker: this table lists all of them, and everything else is denied."""
 
 import asyncio
 import json
@@ -103,50 +103,52 @@ SUBSCRIBE: Mapping[str, frozenset[str]] = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[roles.Site]:
-    one = roles.Site.new(tmp_path_factory.mktemp("rights"))
-    asyncio.run(one.start())
-    yield one
-    asyncio.run(one.server.stop())
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[roles.SecuredBroker]:
+    """A broker with one user per role."""
+    broker = roles.SecuredBroker.new(tmp_path_factory.mktemp("rights"))
+    asyncio.run(broker.start())
+    yield broker
+    asyncio.run(broker.server.stop())
 
 
 @pytest.mark.parametrize("role", roles.ROLES)
-async def test_a_role_publishes_to_its_own_subjects_and_to_no_other(site: roles.Site, role: str) -> None:
-    """Each denial is the broker's, and said."""
-    async with site.user(role) as user:
+async def test_a_role_can_publish_only_to_its_subjects(broker: roles.SecuredBroker, role: str) -> None:
+    """The broker accepts messages to exactly the subjects in the table, and reports every other as a violation."""
+    async with broker.user(role) as user:
         allowed = {subject for subject in PUBLISH if await user.publishes(subject)}
     assert allowed == {subject for subject, who in PUBLISH.items() if role in who}
 
 
 @pytest.mark.parametrize("role", roles.ROLES)
-async def test_a_role_hears_its_own_subjects_and_no_other(site: roles.Site, role: str) -> None:
-    """Nobody but the worker hears plans, and nobody hears another's replies."""
-    async with site.user(role) as user:
+async def test_a_role_can_subscribe_only_to_its_subjects(broker: roles.SecuredBroker, role: str) -> None:
+    """The broker permits exactly the subscriptions in the table; no role receives plans or the replies of others."""
+    async with broker.user(role) as user:
         allowed = {subject for subject in SUBSCRIBE if await user.subscribes(subject)}
     assert allowed == {subject for subject, who in SUBSCRIBE.items() if role in who}
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE - {"worker", "admin"}))
-async def test_nobody_has_a_stream_delivered_where_he_may_not_publish(site: roles.Site, role: str) -> None:
-    """By a push consumer, or a pull that names its own reply subject."""
+async def test_no_role_can_redirect_a_stream_to_another_subject(broker: roles.SecuredBroker, role: str) -> None:
+    """Neither a push consumer nor a pull request with a foreign reply subject is permitted."""
     consumer = {"deliver_subject": "ems.experiment.submit", "ack_policy": "none", "name": "mine"}
     create = json.dumps({"stream_name": "SIM_EVENTS", "config": consumer}).encode()
-    async with site.user(role) as user:
+    async with broker.user(role) as user:
         assert not await user.publishes("$JS.API.CONSUMER.CREATE.SIM_EVENTS.mine", create)
         assert not await user.publishes("$JS.API.CONSUMER.CREATE.SIM_EVENTS", create)
         assert not await user.publishes(f"$JS.API.{PLANS_NEXT}", b"", reply="sim.run_completed")
-    async with site.user("admin") as admin:
-        assert "mine" not in [one.name for one in await admin.client.jetstream().consumers_info("SIM_EVENTS")]
+    async with broker.user("admin") as admin:
+        consumers = await admin.client.jetstream().consumers_info("SIM_EVENTS")
+        assert "mine" not in [consumer.name for consumer in consumers]
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE - {"worker", "admin"}))
-async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.Site, role: str) -> None:
-    """An object that is a run event, fetched with the stream of events as the reply subject, would be one."""
+async def test_no_role_can_have_a_stored_object_sent_as_an_event(broker: roles.SecuredBroker, role: str) -> None:
+    """An object with the content of a run event can't be fetched with the subject of events as the reply subject."""
     forged = b'{"simulation_id": "reef-p000000-r000-a1", "metrics": {}}'
     request = json.dumps({"last_by_subj": "$O.EMS_PLAN_OBJECTS.C.forged"}).encode()
-    async with site.user("publisher") as publisher:
+    async with broker.user("publisher") as publisher:
         assert await publisher.publishes("$O.EMS_PLAN_OBJECTS.C.forged", forged)
-    async with site.user(role) as user:
+    async with broker.user(role) as user:
         assert not await user.publishes("$JS.API.DIRECT.GET.OBJ_EMS_PLAN_OBJECTS", request, reply="sim.run_completed")
         assert not await user.publishes(
             "$JS.API.STREAM.MSG.GET.OBJ_EMS_PLAN_OBJECTS", request, reply="sim.run_completed"
@@ -154,27 +156,27 @@ async def test_nobody_has_bytes_of_his_choice_read_back_as_an_event(site: roles.
 
 
 @pytest.mark.parametrize("role", sorted(EVERYONE))
-async def test_nobody_forges_an_acknowledgement_by_a_reply_subject(site: roles.Site, role: str) -> None:
-    """The broker keeps these subjects from being replied to at all."""
+async def test_no_role_can_forge_an_acknowledgement_by_a_reply_subject(broker: roles.SecuredBroker, role: str) -> None:
+    """The broker refuses messages whose reply subject is that of an acknowledgement."""
     ack = "$JS.ACK.EMS_PLANS.ems-worker-plans.1.1.1.1.0"
     subject = next(subject for subject, who in PUBLISH.items() if role in who)
-    async with site.user(role) as user:
+    async with broker.user(role) as user:
         assert not await user.publishes(subject, reply=ack)
         assert user.denied == [ack]
 
 
 @pytest.mark.parametrize("api", ["PURGE.EMS_RESULTS", "DELETE.EMS_RESULTS", "UPDATE.EMS_RESULTS"])
-async def test_the_brokers_own_acknowledgement_changes_no_stream(site: roles.Site, api: str) -> None:
-    """A publisher may have it sent to any subject, and it is JSON; JetStream takes no request from it."""
-    async with site.user("admin") as admin, site.user("publisher") as publisher, site.user("worker") as worker:
+async def test_an_acknowledgement_sent_to_the_api_changes_no_stream(broker: roles.SecuredBroker, api: str) -> None:
+    """A publisher can direct the acknowledgement of the broker to any subject, but JetStream refuses such a request."""
+    async with broker.user("admin") as admin, broker.user("publisher") as publisher, broker.user("worker") as worker:
         assert await worker.publishes("ems.experiment.result.reef")
         results = await _messages(admin, "EMS_RESULTS")
         assert await publisher.publishes("ems.experiment.submit", b"plan", reply=f"$JS.API.STREAM.{api}")
-        # Stored after it, so the acknowledgement of the first was sent before this one's.
+        # This message is stored later, so that the acknowledgement of the first has been sent by now.
         await publisher.client.jetstream().publish("ems.experiment.submit", b"plan")
         assert await _messages(admin, "EMS_RESULTS") == results
 
 
 async def _messages(admin: roles.User, stream: str) -> int:
-    found = await admin.client.jetstream().stream_info(stream)
-    return found.state.messages
+    info = await admin.client.jetstream().stream_info(stream)
+    return info.state.messages

@@ -1,4 +1,4 @@
-"""The worker's rights are enough for all that it does with the broker, and the command that makes its streams."""
+"""The rights of the worker suffice for its work with the broker, and those of the administrator to create streams."""
 
 import json
 import random
@@ -21,33 +21,35 @@ PLAN_BYTES = 3_000_000
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[roles.Site]:
-    one = roles.Site.new(tmp_path)
-    await one.start()
-    yield one
-    await one.server.stop()
+async def secured(tmp_path: Path) -> AsyncIterator[roles.SecuredBroker]:
+    """A broker with one user per role."""
+    broker = roles.SecuredBroker.new(tmp_path)
+    await broker.start()
+    yield broker
+    await broker.server.stop()
 
 
-def _env(site: roles.Site, role: str, **settings: str) -> dict[str, str]:
-    return commands.environment(EMS_CONTEXT=str(site.keys.context(role)), **settings)
+def _env(secured: roles.SecuredBroker, role: str, **settings: str) -> dict[str, str]:
+    """The environment of commands that connect as this role."""
+    return commands.environment(EMS_CONTEXT=str(secured.keys.context(role)), **settings)
 
 
-async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
-    """It makes its consumers, reads, acknowledges, publishes, answers and rewinds, and is refused nothing."""
+async def test_the_rights_of_the_worker_suffice(secured: roles.SecuredBroker) -> None:
+    """It creates consumers, reads, acknowledges, publishes, replies and rewinds without a violation."""
     heard = support.Heard()
-    worker = site.keys.access("worker")
+    worker = secured.keys.access("worker")
     async with (
         Broker.connect(worker, name="test", timeout=5, on_error=heard.errors.append) as broker,
-        client.EmsClient(site.keys.access("publisher"), publisher="publisher") as publisher,
+        client.EmsClient(secured.keys.access("publisher"), publisher="publisher") as publisher,
     ):
         await broker.ensure(support.OWNER, create=False)
 
-        async def found(_: bytes) -> bytes:
+        async def no_experiments(_: bytes) -> bytes:
             return b'{"experiments": [], "cursor": null}'
 
         replies = Replies(rights.REPLY_PREFIXES, broker.inbox, Metrics())
-        await broker.serve({"list": found}, version="1.2.3", allows=replies.allows)
-        assert [one async for one in publisher.experiments()] == []
+        await broker.serve({"list": no_experiments}, version="1.2.3", allows=replies.allows)
+        assert [experiment async for experiment in publisher.experiments()] == []
 
         ack = await publisher.publish(b"plan")
         [message] = await wait.until(broker.plans, what="the plan")
@@ -74,12 +76,12 @@ async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
     assert heard.errors == []
 
 
-async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site: roles.Site) -> None:
-    """No permission keeps a stored status from being sent to any subject: there it is no event, plan or status."""
+async def test_a_stored_status_sent_to_another_subject_has_no_effect(secured: roles.SecuredBroker) -> None:
+    """A reader can have a status sent to any subject, but it is read neither as an event nor as a plan or status."""
     document = {"schema": "ems.status.v1", "experiment_id": "reef", "experiment_name": "reef", "state": "running"}
     status = json.dumps({**document, "revision": 9}).encode()
-    worker = site.keys.access("worker")
-    async with Broker.connect(worker, name="test", timeout=5) as broker, site.user("dashboard") as dashboard:
+    worker = secured.keys.access("worker")
+    async with Broker.connect(worker, name="test", timeout=5) as broker, secured.user("dashboard") as dashboard:
         await broker.ensure(support.OWNER, create=False)
         assert await broker.publish_latest("ems.experiment.status.reef", status, 9)
         request = b'{"last_by_subj": "ems.experiment.status.reef"}'
@@ -105,18 +107,20 @@ async def test_what_a_reader_has_the_broker_send_elsewhere_changes_nothing(site:
         "$JS.API.CONSUMER.DELETE.EMS_PLANS.ems-worker-plans",
     ],
 )
-async def test_no_answer_about_nothing_deletes_anything(site: roles.Site, role: str, target: str) -> None:
-    """A direct get that finds nothing has an empty answer, which is all that these calls ask for: nobody may make one.
+async def test_no_role_can_have_an_empty_reply_sent_to_the_api(
+    secured: roles.SecuredBroker, role: str, target: str
+) -> None:
+    """A direct get of a missing message would send an empty reply, which is a valid request to delete: it is denied.
 
-    What the other get answers is JSON, which they refuse.
+    The other kind of get replies with JSON, which the API rejects.
     """
-    async with Broker.connect(site.keys.access("worker"), name="test", timeout=5) as broker:
+    async with Broker.connect(secured.keys.access("worker"), name="test", timeout=5) as broker:
         await broker.ensure(support.OWNER, create=False)
         await broker.publish_latest("ems.experiment.status.kept", b'{"revision": 1}', 1)
-        async with site.user(role) as user, site.user("admin") as admin:
-            nothing = "ems.experiment.status.nothere"
-            assert not await user.publishes(f"$JS.API.DIRECT.GET.EMS_STATUS.{nothing}", b"", reply=target)
-            request = json.dumps({"last_by_subj": nothing}).encode()
+        async with secured.user(role) as user, secured.user("admin") as admin:
+            missing = "ems.experiment.status.missing"
+            assert not await user.publishes(f"$JS.API.DIRECT.GET.EMS_STATUS.{missing}", b"", reply=target)
+            request = json.dumps({"last_by_subj": missing}).encode()
             assert await user.publishes("$JS.API.STREAM.MSG.GET.EMS_STATUS", request, reply=target)
             stream = admin.client.jetstream()
             names = {info.config.name for info in await stream.streams_info()}
@@ -125,35 +129,35 @@ async def test_no_answer_about_nothing_deletes_anything(site: roles.Site, role: 
             assert await stream.consumer_info("EMS_PLANS", "ems-worker-plans")
 
 
-async def test_provision_makes_what_is_missing_and_says_so(site: roles.Site) -> None:
-    """The second time everything is there; a stream of another name that holds run events is used as it is."""
-    async with site.user("admin") as admin:
+async def test_provision_creates_missing_streams_and_reports_them(secured: roles.SecuredBroker) -> None:
+    """A second run reports that all exist; a stream with another name that has the run events is used."""
+    async with secured.user("admin") as admin:
         stream = admin.client.jetstream()
         await stream.delete_stream("EMS_RESULTS")
         await stream.delete_stream("SIM_EVENTS")
         await stream.add_stream(name="BUS", subjects=["sim.>"])
-    said = "EMS_PLANS: already exists\nBUS: already exists\nEMS_STATUS: already exists\nEMS_RESULTS: {}\n"
-    said += "EMS_DLQ: already exists\nOBJ_EMS_PLAN_OBJECTS: already exists\n"
-    for word in ("created", "already exists"):
-        done = commands.run("ems-worker", "provision", env=_env(site, "admin"))
-        assert (done.code, done.out, done.err) == (0, said.format(word), "")
+    output = "EMS_PLANS: there already\nBUS: there already\nEMS_STATUS: there already\nEMS_RESULTS: {}\n"
+    output += "EMS_DLQ: there already\nOBJ_EMS_PLAN_OBJECTS: there already\n"
+    for result in ("made", "there already"):
+        done = commands.run("ems-worker", "provision", env=_env(secured, "admin"))
+        assert (done.code, done.out, done.err) == (0, output.format(result), "")
 
 
-async def test_provision_refuses_what_contradicts(site: roles.Site) -> None:
-    """Exit code 4, with the stream and the remedy."""
-    async with site.user("admin") as admin:
+async def test_provision_refuses_a_contradicting_stream(secured: roles.SecuredBroker) -> None:
+    """The command exits with 4, and its error names the stream, the difference and the remedy."""
+    async with secured.user("admin") as admin:
         stream = admin.client.jetstream()
         await stream.delete_stream("EMS_PLANS")
         await stream.add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit"])
-    done = commands.run("ems-worker", "provision", env=_env(site, "admin"))
+    done = commands.run("ems-worker", "provision", env=_env(secured, "admin"))
     assert done.code == 4
     assert "stream EMS_PLANS: subjects lack ems.experiment.submit.*" in done.err
     assert "Remedy" in done.err
 
 
-async def test_provision_without_the_rights_names_the_subject(site: roles.Site) -> None:
-    """Exit code 4; no traceback."""
-    done = commands.run("ems-worker", "provision", env=_env(site, "dashboard"))
+async def test_provision_without_the_rights_names_the_subject(secured: roles.SecuredBroker) -> None:
+    """The command exits with 4, and its error names the subject that the broker has denied."""
+    done = commands.run("ems-worker", "provision", env=_env(secured, "dashboard"))
     assert done.code == 4
     assert 'Permissions Violation for Publish to "$JS.API.STREAM.INFO.EMS_PLANS"' in done.err
     assert "Traceback" not in done.err

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml with images made here: broker, orchestrator and worker, each to be stopped and started."""
+"""Runs deploy/compose.yaml with images built here; broker, orchestrator and worker can be stopped and started."""
 
 import contextlib
 import functools
@@ -21,16 +21,16 @@ from tests.support import commands, containers, security, servers
 
 _FILE = servers.ROOT / "deploy" / "compose.yaml"
 _IMAGE = "ems-worker:test"
-# Where the official Python image can't be pulled: the one to build on (deploy/base-image makes one).
+# Names the base image if the official Python image can't be pulled; deploy/base-image builds one.
 _BASE_IMAGE = "BASE_IMAGE"
 
 
 @functools.cache
 def worker_image() -> str:
-    """The image of the Dockerfile, with the local orchestrator in it; built once a session."""
+    """The image of the Dockerfile, including the local orchestrator; built once per session."""
     containers.require_engine()
-    if _said(["docker", "build", "--help"], DOCKER_BUILDKIT="1") is None:
-        containers.miss("the docker client can't build with BuildKit (its buildx is missing)")
+    if _output(["docker", "build", "--help"], DOCKER_BUILDKIT="1") is None:
+        containers.skip_or_fail("the docker client can't build with BuildKit (its buildx is missing)")
     base = os.environ.get(_BASE_IMAGE)
     arguments = ["--tag", _IMAGE, "--build-arg", "EXTRAS=design,local"]
     arguments += ["--build-arg", f"BASE_IMAGE={base}"] if base else []
@@ -41,7 +41,7 @@ def worker_image() -> str:
 
 
 class Platform:
-    """`with Platform() as platform`: the deployment is up, its volumes new; afterwards nothing is left of it."""
+    """The deployment: running with new volumes in `with Platform() as platform`, and removed afterwards."""
 
     def __init__(self) -> None:
         self.url = f"tls://{ports.LOOPBACK}:{(nats_port := ports.free_port())}"
@@ -71,13 +71,13 @@ class Platform:
         self.down()
 
     def down(self) -> None:
-        """Ends the deployment and removes its volumes."""
+        """Stops the deployment and removes its volumes."""
         self._keys.close()
         self.compose("down", "--volumes", "--timeout", "5")
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The environment of commands that talk to it, as its operator."""
+        """The environment for commands that connect to it as the operator."""
         return self._env_of_operator
 
     def _operator(self, directory: Path) -> Mapping[str, str]:
@@ -94,7 +94,7 @@ class Platform:
 
     @property
     def ready(self) -> bool:
-        """Whether the worker says so."""
+        """Whether the worker reports that it is ready."""
         try:
             with urllib.request.urlopen(f"{self._http}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
@@ -105,16 +105,16 @@ class Platform:
             return False
 
     def restart(self, service: str) -> None:
-        """Stops a service in order, and starts it again."""
+        """Stops a service in an orderly way and starts it again."""
         self.compose("stop", service)
         self.compose("start", service)
 
     def logs(self) -> str:
-        """What all services have said."""
+        """The logs of all services."""
         return self.compose("logs", "--no-color")
 
     def compose(self, *arguments: str) -> str:
-        """What docker compose says to these arguments; a failed assertion where it fails."""
+        """Runs docker compose with these arguments; returns its output. Raises AssertionError if it fails."""
         done = subprocess.run(
             [*self._compose, *arguments], env={**os.environ, **self._env}, capture_output=True, text=True
         )
@@ -124,17 +124,17 @@ class Platform:
 
 @functools.cache
 def _compose_command() -> tuple[str, ...]:
-    """docker compose, as a part of docker's client or on its own."""
+    """The command docker compose, as a plugin of docker or as a program of its own."""
     containers.require_engine()
     for command in (("docker", "compose"), ("docker-compose",)):
-        if shutil.which(command[0]) and _said([*command, "version"]) is not None:
+        if shutil.which(command[0]) and _output([*command, "version"]) is not None:
             return command
-    containers.miss("there is no docker compose")
+    containers.skip_or_fail("there is no docker compose")
     raise AssertionError
 
 
-def _said(command: list[str], **env: str) -> str | None:
-    """What a command prints; None where it fails or isn't there."""
+def _output(command: list[str], **env: str) -> str | None:
+    """The output of a command; None if it fails or doesn't exist."""
     try:
         done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Containers for tests: is there an engine, a broker in a container, a link to it that can be cut.
+"""Containers for tests: whether there is an engine, and a broker in a container that can be cut off the network.
 
-Nothing is pulled: the broker's image is made of the nats-server that the other tests run as a process. Everything is
+No image is pulled: that of the broker is built from the nats-server that other tests run as a process. All ports are
 published on loopback only.
 """
 
@@ -23,11 +23,11 @@ from testcontainers.core.network import Network
 from ems_worker.local import nats_server, ports
 from tests.support import servers, wait
 
-# Where it is set, a missing engine is a failure.
+# If this variable is set, a missing engine is a failure.
 REQUIRED = "REQUIRE_CONTAINERS"
 
 _UNIX = "unix://"
-_USUAL_HOST = "unix:///var/run/docker.sock"
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
 _NATS_IMAGE = "ems-test-nats"
 _NATS_PORT = 4222
 _NATS_DOCKERFILE = """\
@@ -45,18 +45,18 @@ jetstream {
 }
 """
 
-# testcontainers' own reaper is an image that would have to be pulled; the fixtures end what they start.
+# The reaper of testcontainers is an image that would have to be pulled. The fixtures end their containers themselves.
 testcontainers_config.ryuk_disabled = True
 
 
 def require_engine() -> None:
-    """Skips the test with the reason where no engine answers; fails it where one has to be there."""
-    if why := _missing():
-        miss(f"no container engine answers (.ci/engine starts one): {why}")
+    """Skips the test with the reason if no engine answers, or fails it if containers are required."""
+    if reason := _missing():
+        skip_or_fail(f"no container engine answers (.ci/engine starts one): {reason}")
 
 
-def miss(reason: str) -> None:
-    """Skips the test, or fails it where containers are required."""
+def skip_or_fail(reason: str) -> None:
+    """Skips the test, or fails it if containers are required."""
     if os.environ.get(REQUIRED):
         pytest.fail(f"{reason} ({REQUIRED} is set)")
     pytest.skip(reason)
@@ -64,10 +64,10 @@ def miss(reason: str) -> None:
 
 @functools.cache
 def _missing() -> str:
-    """Why there is no engine; empty where there is one."""
-    host = os.environ.get("DOCKER_HOST", _USUAL_HOST)
+    """Why there is no engine; empty if there is one."""
+    host = os.environ.get("DOCKER_HOST", _DEFAULT_HOST)
     if host.startswith(_UNIX):
-        # Docker's client leaves its socket open where nobody listens, which is a warning, and so a failure here.
+        # If nothing listens, the docker client leaves its socket open, and that warning would fail the test.
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(host.removeprefix(_UNIX))
@@ -88,7 +88,7 @@ def _missing() -> str:
 
 @functools.cache
 def nats_image() -> str:
-    """The name of an image that has nothing but nats-server and a configuration that lets everybody in."""
+    """The name of an image that contains only nats-server and a configuration without users."""
     client = docker.from_env()
     try:
         with tempfile.TemporaryDirectory() as context:
@@ -102,12 +102,12 @@ def nats_image() -> str:
 
 
 def loopback_network() -> Network:
-    """A network whose containers publish their ports on loopback only; a context manager."""
+    """A network whose containers publish their ports on loopback only, as a context manager."""
     return Network(docker_network_kw={"options": {"com.docker.network.bridge.host_binding_ipv4": ports.LOOPBACK}})
 
 
 class NatsContainer(DockerContainer):
-    """nats-server with JetStream; its store lives as long as the container, over its restarts."""
+    """nats-server with JetStream; its store survives restarts of the container."""
 
     def __init__(self, network: Network, *, name: str, port: int) -> None:
         command = f"--config /etc/nats/nats-server.conf --server_name {name}"
@@ -116,7 +116,7 @@ class NatsContainer(DockerContainer):
 
 
 class NatsServer(servers.NatsServer):
-    """A `servers.NatsServer` in a container: the same life, the same tests."""
+    """A `servers.NatsServer` in a container, for the same tests as the one in a process."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(Path(os.devnull))
@@ -137,7 +137,7 @@ class NatsServer(servers.NatsServer):
             await asyncio.to_thread(self._container.stop)
 
     async def start(self) -> None:
-        """Starts the container, made at the first time, and returns when JetStream answers."""
+        """Starts the container, creating it the first time, and waits until JetStream is ready."""
         if self._container is None:
             self.port = ports.free_port()
             self._container = NatsContainer(self._network, name=self._name, port=self.port)
@@ -154,15 +154,15 @@ class NatsServer(servers.NatsServer):
         if self._container is not None:
             await asyncio.to_thread(self._container.get_wrapped_container().kill)
 
-    async def cut(self) -> None:
-        """Takes the container off its network. It runs on, and nobody is told."""
-        await asyncio.to_thread(self._wire("disconnect"))
+    async def disconnect(self) -> None:
+        """Takes the container off its network, without closing connections. The server keeps running."""
+        await asyncio.to_thread(self._on_network("disconnect"))
 
-    async def mend(self) -> None:
-        """Puts the container back on its network, at the port it had."""
-        await asyncio.to_thread(self._wire("connect"))
+    async def reconnect(self) -> None:
+        """Puts the container back on its network, at the same port."""
+        await asyncio.to_thread(self._on_network("connect"))
 
-    def _wire(self, verb: str) -> functools.partial[None]:
+    def _on_network(self, verb: str) -> functools.partial[None]:
         assert self._container is not None
         container = self._container.get_wrapped_container()
         network = container.client.networks.get(self._network.id)

@@ -1,8 +1,9 @@
-"""What reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
+"""Measures what reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
 
-In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
-way. Prints one line of JSON a plan: what became of it, the longest time that the event loop was held in milliseconds,
-and by how many bytes the peak of the reading process is above that for a small plan; 0 where there was none.
+It runs in its own process, like the worker: collecting the garbage of a test process would add to the times. For each
+plan it prints one line of JSON with the outcome, the longest time in milliseconds for which the event loop was blocked,
+and the number of bytes by which the peak memory of the reading process exceeds that for a small plan (0 if no process
+was needed).
 """
 
 import asyncio
@@ -25,46 +26,46 @@ _BEAT_SECONDS: Final = 0.002
 
 
 class Heartbeat:
-    """A task that wants its turn every other millisecond, as events and other plans do."""
+    """A task that runs every two milliseconds, as handlers of events and of other plans do."""
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.max_delay = 0.0
 
     async def run(self) -> None:
-        """For ever."""
-        delays = _delays()
+        """Measures the delay of each turn, until cancelled."""
+        waits = _processor_waits()
         while True:
             before = time.perf_counter()
             await asyncio.sleep(_BEAT_SECONDS)
-            waited = time.perf_counter() - before - _BEAT_SECONDS
-            earlier, delays = delays, _delays()
-            # A thread that waits for a processor while it holds the interpreter holds it because others are busy.
-            busy = sum(delay - earlier.get(thread, 0) for thread, delay in delays.items())
-            self.longest = max(self.longest, waited - busy / 1e9)
+            delay = time.perf_counter() - before - _BEAT_SECONDS
+            earlier, waits = waits, _processor_waits()
+            # Time in which our threads waited for a processor is the fault of other processes.
+            waited = sum(nanoseconds - earlier.get(thread, 0) for thread, nanoseconds in waits.items())
+            self.max_delay = max(self.max_delay, delay - waited / 1e9)
 
 
-def _delays() -> dict[str, int]:
-    """How long each thread of this process has waited for a processor, in nanoseconds; nothing where none tells."""
-    found: dict[str, int] = {}
+def _processor_waits() -> dict[str, int]:
+    """How long each thread of this process has waited for a processor, in nanoseconds; empty if that is unknown."""
+    waits: dict[str, int] = {}
     for thread in Path("/proc/self/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            found[str(thread)] = int(thread.read_text().split()[1])
-    return found
+        with contextlib.suppress(OSError):  # the thread has ended
+            waits[str(thread)] = int(thread.read_text().split()[1])
+    return waits
 
 
 @contextlib.asynccontextmanager
-async def held() -> AsyncIterator[Heartbeat]:
-    """Measures how long the loop was held meanwhile."""
+async def heartbeat() -> AsyncIterator[Heartbeat]:
+    """Measures for how long the event loop is blocked in the `async with` block."""
     heart = Heartbeat()
     async with background(heart.run()):
-        await asyncio.sleep(10 * _BEAT_SECONDS)  # what is measured is a heart that beats
-        heart.longest = 0.0
+        await asyncio.sleep(10 * _BEAT_SECONDS)  # the heart must beat before anything is measured
+        heart.max_delay = 0.0
         yield heart
         await asyncio.sleep(10 * _BEAT_SECONDS)
 
 
 async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any]:
-    """What becomes of a plan, and what that costs. It may name a base configuration in `bases`."""
+    """The outcome of a plan and its cost. The plan may name a base configuration in `bases`."""
     async with Desk.open(
         directory,
         max_plan_bytes=16 * 1024 * 1024,
@@ -74,40 +75,40 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
         before = _peak() or await _peak_of_a_small_plan(desk)
         message = desk.message("ems.experiment.submit", plan)
         validate = desk.services.queries.handlers()["validate"]
-        async with held() as heart:
+        async with heartbeat() as heart:
             if verb == "intake":
                 await desk.intake.take(message)
                 decisions = desk.broker.of("decision")
             else:
                 decisions = [json.loads(await validate(plan))]
     outcome = _outcome(decisions[-1]) if decisions else "dead"
-    return {"outcome": outcome, "held_ms": 1000 * heart.longest, "taken": _peak() - before}
+    return {"outcome": outcome, "held_ms": 1000 * heart.max_delay, "taken": _peak() - before}
 
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
-    """Of a process that examines one; by then all is imported that ever is."""
+    """The peak memory of a process that reads a small plan and thereby imports every module."""
     async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.services.examiner.bounds) as begun:
         await begun.call("outline")
     return _peak()
 
 
 def _peak() -> int:
-    """The most that any ended process of ours held, in bytes; C code included, which Python's own tracing isn't."""
+    """The peak memory of all child processes that have ended, in bytes, including that of C code."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def _outcome(decision: Mapping[str, Any]) -> str:
     if not decision["errors"]:
         return str(decision["decision"])
-    return next(str(one["code"]) for one in decision["errors"] if one["code"] != "too_many_problems")
+    return next(str(error["code"]) for error in decision["errors"] if error["code"] != "too_many_problems")
 
 
 def main(verb: str, bases: str, *plans: str) -> None:
-    """Prints what `measure` finds."""
+    """Prints the measurements of each plan."""
     for plan in plans:
         with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            found = runner.run(measure(verb, Path(plan).read_bytes(), Path(directory), Path(bases)))
-        print(json.dumps(found), flush=True)
+            measurements = runner.run(measure(verb, Path(plan).read_bytes(), Path(directory), Path(bases)))
+        print(json.dumps(measurements), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The local orchestrator as a process, its calls, and the events that it published."""
+"""The local orchestrator as a process, its calls, and the events that it publishes."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ PAYLOADS: dict[str, type[Payload]] = {
     "sim.run_failed": run_events_pb2.RunFailed,
 }
 SHELL = "sh {config}"
-"""A simulator whose configuration is the shell script that it runs."""
+"""A simulator that runs its configuration as a shell script."""
 
 
 class Orchestrator(servers.GrpcProgram):
-    """`async with Orchestrator(nats_url, tmp_path) as one:` is ready for calls; `restart` keeps port and data.
+    """The orchestrator: ready for calls in `async with Orchestrator(nats_url, tmp_path) as orchestrator:`.
 
-    With `shared` its process outlives the `async with`: many tests may use it one after the other, each with a channel
-    of its own, and `stop` ends it.
+    `restart` keeps its port and data. With `shared`, its process outlives the `async with`, so that several tests can
+    use it one after the other, each with its own channel; `stop` ends it.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Orchestrator(servers.GrpcProgram):
             "--slots": str(slots),
             "--simulator": simulator,
         }
-        # Tests run on machines where nobody else is.
-        arguments = ["--insecure", *(word for option in options.items() for word in option)]
+        # The machines that run tests have no other users.
+        arguments = ["--insecure", *(argument for option in options.items() for argument in option)]
         super().__init__("ems_worker.local.orchestrator", [*arguments, *more], log=directory / "orchestrator.log")
 
     async def __aenter__(self) -> Self:
@@ -69,16 +69,16 @@ class Orchestrator(servers.GrpcProgram):
             await super().__aexit__(*exception)
 
     async def begin(self, simulation_id: str, script: str, *, sha: str = "sha") -> pb.StartSimulationResponse:
-        """StartSimulation of a run whose configuration is this script."""
+        """Calls StartSimulation for a run whose configuration is this script."""
         return await self.calls.StartSimulation(command(simulation_id, script, sha=sha), timeout=10)
 
     async def control(self, simulation_id: str, action: pb.ControlAction.ValueType) -> pb.SimulationState.ValueType:
-        """ControlSimulation; the state that it replies."""
+        """Calls ControlSimulation; returns the state in the reply."""
         request = pb.ControlSimulationCommand(simulation_id=simulation_id, action=action)
         return (await self.calls.ControlSimulation(request, timeout=15)).state
 
     async def status(self, simulation_id: str) -> pb.SimulationStatus:
-        """GetSimulationStatus of one run."""
+        """Calls GetSimulationStatus for one run."""
         request = pb.GetSimulationStatusRequest(simulation_ids=[simulation_id])
         [status] = (await self.calls.GetSimulationStatus(request, timeout=10)).statuses
         return status
@@ -88,11 +88,11 @@ class Orchestrator(servers.GrpcProgram):
     ) -> pb.SimulationStatus:
         """Waits until the run is in one of these states."""
 
-        async def there() -> pb.SimulationStatus | None:
+        async def reached() -> pb.SimulationStatus | None:
             status = await self.status(simulation_id)
             return status if status.state in states else None
 
-        status = await wait.until(there, timeout=timeout, what=f"{simulation_id} to reach one of {states}")
+        status = await wait.until(reached, timeout=timeout, what=f"{simulation_id} to reach one of {states}")
         assert status is not None
         return status
 
@@ -103,7 +103,7 @@ class Orchestrator(servers.GrpcProgram):
 
 
 def command(simulation_id: str, script: str, *, sha: str = "sha", seed: int = 1) -> pb.StartSimulationCommand:
-    """A start of a run whose configuration is this script."""
+    """The command that starts a run whose configuration is this script."""
     return pb.StartSimulationCommand(
         simulation_id=simulation_id,
         config=script.encode(),
@@ -116,7 +116,7 @@ def command(simulation_id: str, script: str, *, sha: str = "sha", seed: int = 1)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message of SIM_EVENTS, unwrapped."""
+    """A message of SIM_EVENTS, decoded."""
 
     subject: str
     message_id: str
@@ -125,16 +125,20 @@ class Event:
 
 
 async def events(server: str, simulation_id: str | None = None) -> list[Event]:
-    """All stored events (of one run) in the stream's order."""
+    """All stored events, or those of one run, in the order of the stream."""
     client = await nats.connect(server, connect_timeout=5)
     try:
-        return [one async for one in _stored(client.jetstream()) if simulation_id in (None, one.envelope.simulation_id)]
+        return [
+            event
+            async for event in _stored(client.jetstream())
+            if simulation_id in (None, event.envelope.simulation_id)
+        ]
     finally:
         await client.close()
 
 
 async def event_count(server: str) -> int:
-    """How many events SIM_EVENTS holds; 0 where there is no such stream yet."""
+    """The number of events in SIM_EVENTS; 0 if the stream doesn't exist yet."""
     client = await nats.connect(server, connect_timeout=5)
     try:
         return (await client.jetstream().stream_info("SIM_EVENTS")).state.messages
@@ -159,10 +163,10 @@ async def _stored(stream: JetStreamContext) -> AsyncIterator[Event]:
 
 
 async def published(server: str, simulation_id: str, kind: str) -> list[Event]:
-    """Waits until the run's event of this kind (`completed`, ...) is stored; all events of the run."""
+    """Waits until an event of this kind (`completed`, ...) is stored for the run; returns all events of the run."""
 
-    async def there() -> list[Event]:
-        stored = await events(server, simulation_id)
-        return stored if f"sim.run_{kind}" in [one.subject for one in stored] else []
+    async def stored() -> list[Event]:
+        of_run = await events(server, simulation_id)
+        return of_run if f"sim.run_{kind}" in [event.subject for event in of_run] else []
 
-    return await wait.until(there, what=f"{simulation_id} {kind} in SIM_EVENTS")
+    return await wait.until(stored, what=f"{simulation_id} {kind} in SIM_EVENTS")

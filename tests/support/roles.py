@@ -1,4 +1,4 @@
-"""A real broker with one user a role, as deploy/nats and `ems up --secured` have it; and what it refuses."""
+"""A real broker with one user per role, configured as in deploy/nats and by `ems up --secured`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -15,8 +15,8 @@ from tests.support import servers
 ROLES = ("publisher", "worker", "orchestrator", "analysis", "dashboard", "operator", "admin")
 
 
-class Site:
-    """The broker, and its users' keys."""
+class SecuredBroker:
+    """The broker, and the keys of its users."""
 
     def __init__(self, made: keys.Keys, server: servers.NatsServer) -> None:
         self.keys = made
@@ -24,56 +24,57 @@ class Site:
 
     @classmethod
     def new(cls, directory: Path) -> Self:
-        """With keys of its own, and a port that is free."""
+        """A broker with new keys on a free port, not started yet."""
         port = ports.free_port()
         made = keys.make(directory / "keys", f"tls://{ports.LOOPBACK}:{port}")
         return cls(made, servers.NatsServer(directory / "nats", port=port, more=made.configuration()))
 
     async def start(self) -> None:
-        """With all streams, made by the administrator."""
+        """Starts the broker; the user `admin` then creates all streams."""
         await self.server.start()
         await provision(self.keys.access("admin"), 5)
 
     @contextlib.asynccontextmanager
     async def user(self, role: str) -> AsyncIterator["User"]:
-        """Somebody with this role's rights, by plain nats-py."""
+        """A connection as the user of this role, by plain nats-py."""
         access = self.keys.access(role)
-        one = User(nats_access.client(access))
-        await one.client.connect(**nats_access.options(access), error_cb=one.note, allow_reconnect=False)
+        user = User(nats_access.client(access))
+        await user.client.connect(**nats_access.options(access), error_cb=user.on_error, allow_reconnect=False)
         try:
-            yield one
+            yield user
         finally:
-            await one.client.close()
+            await user.client.close()
 
 
 class User:
-    """A connection, and the subjects that the broker denied it."""
+    """A connection, and the subjects that the broker has denied it."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.denied: list[str] = []
 
-    async def note(self, error: Exception) -> None:
+    async def on_error(self, error: Exception) -> None:
+        """Records the subject of a permissions violation."""
         if nats_access.is_violation(error):
             self.denied.append(str(error).split('"')[1])
 
-    async def _answered(self) -> None:
-        # Twice: nats-py's ping may overtake what waits to be sent, and only ensures that it is sent.
+    async def _flush(self) -> None:
+        # Twice: the first ping of nats-py may overtake pending messages, and only ensures that they are sent.
         await self.client.flush()
         await self.client.flush()
 
     async def publishes(self, subject: str, data: bytes = b"?", reply: str = "") -> bool:
-        """Whether the broker lets it: it says what it denies before it answers the ping of a flush."""
+        """Whether the user may publish this. The broker reports a violation before it answers the ping of a flush."""
         self.denied.clear()
         await self.client.publish(subject, data, reply=reply)
-        await self._answered()
+        await self._flush()
         return not self.denied
 
     async def subscribes(self, subject: str) -> bool:
-        """Whether the broker lets it."""
+        """Whether the user may subscribe to this subject."""
         self.denied.clear()
         subscription = await self.client.subscribe(subject)
-        await self._answered()
+        await self._flush()
         if self.denied:
             return False
         await subscription.unsubscribe()

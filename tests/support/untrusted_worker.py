@@ -1,4 +1,4 @@
-"""A worker that nobody should trust: it answers all questions of the commands, with hostile words wherever it can."""
+"""A hostile worker: it answers every query of the commands, with hostile text wherever a text is possible."""
 
 import contextlib
 import json
@@ -88,9 +88,9 @@ _LETTER = {
 
 @contextlib.asynccontextmanager
 async def working(url: str) -> AsyncIterator[None]:
-    """It accepts the plans whose publisher is `accepted`, rejects all others, and knows every experiment.
+    """Runs the worker. It accepts plans of the publisher `accepted`, rejects all others, and knows every experiment.
 
-    Dead letter 1 has text, dead letter 2 is kept by reference.
+    Dead letter 1 contains text, dead letter 2 is stored by reference.
     """
     client = await nats.connect(url)
     try:
@@ -135,7 +135,7 @@ def _decide(client: Client) -> Any:
             "errors": [] if accepted else [_PROBLEM],
             "warnings": [_PROBLEM],
         }
-        # Stored after the plan, whose time the client compares with.
+        # It is stored after the plan: the client compares the times of the two.
         await client.jetstream().publish(f"ems.experiment.decision.{count}", json.dumps(decision).encode())
 
     return decide

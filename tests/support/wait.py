@@ -1,4 +1,4 @@
-"""Waiting for a condition: the one place in the tests that polls."""
+"""Waits for a condition. This is the only code in the tests that polls."""
 
 import asyncio
 import inspect
@@ -17,18 +17,18 @@ async def until(probe: Callable[[], Awaitable[T]], *, timeout: float = ..., what
 @overload
 async def until(probe: Callable[[], T], *, timeout: float = ..., what: str = ...) -> T: ...
 async def until(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 15.0, what: str = "") -> T:
-    """Calls `probe` (plain or async), less and less often, until it returns something true, and returns that.
+    """Calls `probe`, plain or async, ever less often until its result is true; returns that result.
 
-    Raises AssertionError after `timeout` seconds, with `what` was awaited and what the probe gave last.
+    Raises AssertionError after `timeout` seconds; its message names `what` and the last result.
     """
     deadline = time.monotonic() + timeout
     pause = _FIRST_POLL_SECONDS
     while True:
-        given = probe()
-        value = cast("T", await given if inspect.isawaitable(given) else given)
+        result = probe()
+        value = cast("T", await result if inspect.isawaitable(result) else result)
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"waited {timeout} s for {what or probe}, the last look gave {value!r}")
+            raise AssertionError(f"waited {timeout} s for {what or probe}; the last result was {value!r}")
         await asyncio.sleep(pause)
         pause = min(1.2 * pause, _LONGEST_POLL_SECONDS)

@@ -66,7 +66,8 @@ def test_a_reason_stays_above_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.6, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7500, "2 h 05 min")]
+    ("seconds", "text"),
+    [(0.6, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1 h 30 min"), (7500, "2 h 05 min")],
 )
 def test_durations_are_rounded(seconds: float, text: str) -> None:
     """A duration is in seconds below 90 s, in minutes below 90 min, and in hours and minutes above."""

@@ -21,7 +21,7 @@ JSON = st.recursive(
 
 def judge(exit_code: int = 0, stdout: bytes = b"", *, file: bytes | None = None, stderr: bytes = b"") -> model.RunEnd:
     """How a simulation with this exit code and output ended."""
-    return result.judge(exit_code, stdout, file, stderr, OUTPUT)
+    return result.judge(exit_code, stdout=stdout, result_file=file, stderr=stderr, output_dir=OUTPUT)
 
 
 @settings(deadline=None)

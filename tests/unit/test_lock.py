@@ -60,7 +60,7 @@ def test_the_build_backend_is_pinned_to_an_allowed_version() -> None:
 
 @pytest.mark.parametrize("path", sorted(LOCK.glob("*.txt")), ids=lambda path: path.name)
 def test_every_version_has_hashes_and_no_address(path: Path) -> None:
-    """The hashes make any package index deliver the same files, so that none is named."""
+    """The hashes make any package index deliver the same files, so no index is named."""
     text = path.read_text()
     entries = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
     assert all("--hash=sha256:" in entry for entry in entries if entry.strip())

@@ -72,14 +72,14 @@ def test_all_problems_are_reported_at_once_with_their_origin(tmp_path: Path) -> 
     """An unknown name comes with a suggestion, an invalid value with the source that it was given in."""
     file = tmp_path / "ems.toml"
     file.write_text("rpc_windw = 1\nmax_jobs = true\n")
-    said = refused({"EMS_SERVR": "x", "EMS_RUN_WINDOW": "0", "EMS_CRASH_AT": "a point"}, {"http": "8080"}, file)
-    assert f"unknown setting rpc_windw in {file}; did you mean rpc_window?" in said
-    assert "unknown environment variable EMS_SERVR; did you mean EMS_SERVER?" in said
-    assert "run_window (from EMS_RUN_WINDOW): '0' should be greater than or equal to 1" in said
-    assert f"max_jobs (from {file}): 'true' should be a number" in said
-    assert "http (from --http): '8080' should look like 127.0.0.1:8080" in said
-    assert "CRASH_AT" not in said
-    assert len(said.splitlines()) == 5
+    message = refused({"EMS_SERVR": "x", "EMS_RUN_WINDOW": "0", "EMS_CRASH_AT": "a point"}, {"http": "8080"}, file)
+    assert f"unknown setting rpc_windw in {file}; did you mean rpc_window?" in message
+    assert "unknown environment variable EMS_SERVR; did you mean EMS_SERVER?" in message
+    assert "run_window (from EMS_RUN_WINDOW): '0' should be greater than or equal to 1" in message
+    assert f"max_jobs (from {file}): 'true' should be a number" in message
+    assert "http (from --http): '8080' should look like 127.0.0.1:8080" in message
+    assert "CRASH_AT" not in message
+    assert len(message.splitlines()) == 5
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_all_problems_are_reported_at_once_with_their_origin(tmp_path: Path) -> 
 )
 def test_an_invalid_value_is_refused_in_plain_english(variable: str, value: str) -> None:
     """The message names the variable and has none of the terms of the validation library."""
-    said = refused({variable: value})
-    assert variable in said
-    assert "alidation" not in said
-    assert "pattern" not in said
+    message = refused({variable: value})
+    assert variable in message
+    assert "alidation" not in message
+    assert "pattern" not in message
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

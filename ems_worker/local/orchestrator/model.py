@@ -73,7 +73,7 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A run as it is stored. Times are nanoseconds since the Unix epoch, 0 for events that lie ahead."""
+    """A run as it is stored. Times are in nanoseconds since the Unix epoch, and 0 until the event happens."""
 
     simulation_id: str
     state: State

@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 
 
 def judge(
-    exit_code: int, stdout: bytes, result_file: bytes | None, stderr: bytes, output_dir: pathlib.PurePath
+    exit_code: int, *, stdout: bytes, result_file: bytes | None, stderr: bytes, output_dir: pathlib.PurePath
 ) -> model.RunEnd:
     """How a simulation ended that was not stopped.
 

@@ -52,7 +52,7 @@ _BRACED = re.compile(r"\{(\w+)\}")
 class Command:
     """The command line of the simulator, with the placeholders {config}, {seed}, {simulation_id} and {output_dir}."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> "Command":
@@ -61,14 +61,14 @@ class Command:
         Raises ValueError if it is empty or has an open quote or a misspelt placeholder. Other braces are left to the
         simulator.
         """
-        words = tuple(shlex.split(text))
-        if not words:
+        arguments = tuple(shlex.split(text))
+        if not arguments:
             raise ValueError("it is empty")
         for name in _BRACED.findall(text):
             matches = difflib.get_close_matches(name, PLACEHOLDERS, n=1, cutoff=0.75)
             if name not in PLACEHOLDERS and matches:
                 raise ValueError(f"there is no {{{name}}}; did you mean {{{matches[0]}}}?")
-        return cls(words)
+        return cls(arguments)
 
     @classmethod
     def default(cls) -> "Command":
@@ -81,10 +81,10 @@ class Command:
 
     def filled(self, values: dict[str, str]) -> list[str]:
         """The arguments with every `{name}` in `values` replaced. Other braces are unchanged."""
-        words = list(self.words)
+        arguments = list(self.arguments)
         for name, value in values.items():
-            words = [word.replace("{" + name + "}", value) for word in words]
-        return words
+            arguments = [argument.replace("{" + name + "}", value) for argument in arguments]
+        return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +200,13 @@ class Simulation:
                 written: bytes | None = file.read(result.RESULT_LIMIT_BYTES + 1)
         except FileNotFoundError:
             written = None
-        stdout, stderr = _tail(self.directory / "stdout"), _tail(self.directory / "stderr")
-        return result.judge(exit_code, stdout, written, stderr, self.output.resolve())
+        return result.judge(
+            exit_code,
+            stdout=_tail(self.directory / "stdout"),
+            result_file=written,
+            stderr=_tail(self.directory / "stderr"),
+            output_dir=self.output.resolve(),
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process group of the simulation, if it still exists."""

@@ -1,6 +1,7 @@
-"""A wall clock that can be set: programs with this directory on PYTHONPATH add what the file TEST_CLOCK says.
+"""Adds an offset to the wall clock of programs that have this directory on PYTHONPATH.
 
-The file holds seconds. Only the wall clock moves, as it does when an operator or NTP sets it.
+The file named by TEST_CLOCK contains the offset in seconds. The monotonic clock is unchanged, as it is when an operator
+or NTP sets the wall clock.
 """
 
 import os
