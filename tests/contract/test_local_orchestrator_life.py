@@ -58,18 +58,19 @@ async def test_a_crash_neither_loses_nor_repeats_a_run(
     assert sorted(starts(tmp_path)) == ["crash-ends", "crash-queued", "crash-runs"]
 
 
+@pytest.mark.parametrize(("runs", "crashes"), [(15, 2), pytest.param(40, 5, marks=pytest.mark.long)])
 async def test_crashes_at_any_moment_start_every_run_once(
-    fresh: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path
+    fresh: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path, runs: int, crashes: int
 ) -> None:
     """Killed again and again while runs start and end, it starts each run exactly once and publishes each end."""
 
     def started(count: int) -> bool:
         return len(starts(tmp_path)) >= count
 
-    names = [f"often-{number:02d}" for number in range(40)]
+    names = [f"often-{number:02d}" for number in range(runs)]
     commands = [local_orchestrator.command(name, recorded(tmp_path, RESULT)) for name in names]
     await fresh.calls.StartSimulations(pb.StartSimulationsRequest(commands=commands), timeout=10)
-    for crash in range(1, 6):
+    for crash in range(1, crashes + 1):
         await wait.until(functools.partial(started, 5 * crash), what="more runs to start")
         await fresh.restart(crash=True)
     for name in names:
