@@ -1,4 +1,4 @@
-"""gRPC targets on this machine, the only ones that need no TLS, are told from all others."""
+"""gRPC targets on this machine, the only ones that need no TLS, are distinguished from all others."""
 
 import pytest
 
