@@ -58,7 +58,7 @@ async def keep(part: Part, say: Callable[[str], None], *, hung_seconds: float, s
 
 
 async def _wait_for_end(part: Part, say: Callable[[str], None], hung_seconds: float, start_seconds: float) -> str:
-    """Waits for the end of the part, ending it if it hangs; returns a phrase that tells which of the two happened."""
+    """Waits for the end of the part, ending it if it hangs; returns which of the two happened, as a phrase."""
     # The time is summed over the probes, since our own process may have been suspended in between.
     unhealthy_seconds = 0.0
     limit = start_seconds

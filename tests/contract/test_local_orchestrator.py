@@ -153,7 +153,7 @@ async def test_the_status_of_an_unknown_run_is_not_found(orchestrator: local_orc
 async def test_capacity_is_reported_at_once_and_after_every_change(
     fresh: local_orchestrator.Orchestrator, tmp_path: Path
 ) -> None:
-    """A watcher is told of idle slots, then of full slots and a queue, then of idle slots again."""
+    """A watcher receives idle slots, then full slots and a queue, then idle slots again."""
     watch = fresh.calls.WatchCapacity(pb.WatchCapacityRequest(), timeout=30)
     first = await anext(aiter(watch))
     assert (first.slots, first.in_use, first.queued) == (2, 0, 0)

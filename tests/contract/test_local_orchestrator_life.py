@@ -67,10 +67,10 @@ async def test_crashes_at_any_moment_start_every_run_once(
     def started(count: int) -> bool:
         return len(starts(tmp_path)) >= count
 
-    names = [f"often-{number:02d}" for number in range(40)]
+    names = [f"often-{number:02d}" for number in range(runs)]
     commands = [local_orchestrator.command(name, recorded(tmp_path, RESULT)) for name in names]
     await fresh.calls.StartSimulations(pb.StartSimulationsRequest(commands=commands), timeout=10)
-    for crash in range(1, 6):
+    for crash in range(1, crashes + 1):
         await wait.until(functools.partial(started, 5 * crash), what="more runs to start")
         await fresh.restart(crash=True)
     for name in names:

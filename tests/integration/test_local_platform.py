@@ -101,6 +101,7 @@ async def test_the_error_of_a_part_that_cannot_start_has_the_end_of_its_log(swep
     assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_two_platforms_that_start_at_the_same_time_share_nothing(swept: Path) -> None:
     """One of them gets the preferred ports; the other takes free ports, and runs its plans itself."""
     for name in ("a", "b"):
@@ -173,6 +174,7 @@ async def run_demo(directory: Path, *arguments: str) -> tuple[int | None, str]:
     return ended, program.log.read_text()
 
 
+@pytest.mark.long
 async def test_the_demo_shows_the_means_of_the_manifest(swept: Path) -> None:
     """The demo runs a plan, prints its points with their means, best first, and stops everything; twice in a row."""
     (swept / "base.yaml").write_text(BASE.replace("max_ticks: 700", "max_ticks: 60"))

@@ -178,6 +178,7 @@ async def test_the_commands_of_the_user_need_only_the_address(swept: Path) -> No
     assert "no NATS server" in after.err
 
 
+@pytest.mark.long
 async def test_a_connected_client_reconnects_to_the_next_platform(swept: Path) -> None:
     """Each start of a platform has new credentials, and a client that was connected rereads them."""
     port = ports.free_port()
@@ -221,6 +222,7 @@ async def test_the_credentials_of_a_killed_platform_are_not_used(swept: Path) ->
     assert not any(b"pass" in line for line in received)
 
 
+@pytest.mark.long
 async def test_the_orchestrator_listens_on_a_socket_if_a_path_is_short_enough(public: Path, swept: Path) -> None:
     """The socket is in the data directory or else in the runtime directory; otherwise a port with a token is used."""
     runtime = Path(os.environ["XDG_RUNTIME_DIR"])

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support import commands, processes
 from tests.support.local_platform import plan, up
 
 
+@pytest.mark.long
 async def test_the_rights_of_the_roles_suffice_for_commands_and_plans(swept: Path) -> None:
     """A plan completes, all commands succeed, and the broker logs no violation of permissions."""
     platform = await up(swept, secured=True)

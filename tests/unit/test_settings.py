@@ -112,7 +112,7 @@ def test_an_invalid_value_is_refused_in_plain_english(variable: str, value: str)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    """The error tells a missing file from one that is not TOML."""
+    """The error distinguishes a missing file from one that is not TOML."""
     assert "can't be read" in refused({"EMS_CONFIG": str(tmp_path / "absent")})
     file = tmp_path / "ems.toml"
     file.write_bytes(b"rpc_window 5\n")

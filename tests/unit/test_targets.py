@@ -1,4 +1,4 @@
-"""Which gRPC targets are on this machine: without TLS only those may be connected to."""
+"""gRPC targets on this machine, the only ones that need no TLS, are distinguished from all others."""
 
 import pytest
 
