@@ -1,12 +1,13 @@
-"""What an asyncio.CancelledError means that comes out of a library: our task is to end, or only a call was cut off."""
+"""Tells the cancellation of the current task from a call that a library cancelled."""
 
 import asyncio
 
 
 def of_task() -> bool:
-    """Whether the present task is being cancelled.
+    """Whether the current task is being cancelled.
 
-    If it isn't, grpc.aio closed a channel under a call, say. Taken for the task's own end that would end it in silence.
+    An asyncio.CancelledError can also come out of a library: grpc.aio raises it when a channel closes under a call.
+    Treating that as the end of the task would end the task silently.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

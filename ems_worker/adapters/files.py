@@ -83,7 +83,7 @@ def read_inside(path: Path, roots: Sequence[Path]) -> bytes:
 
 
 def _refused(words: str) -> errors.PlanRejected:
-    return errors.PlanRejected([Problem("base_not_readable", _PLACE[0], words, place=_PLACE)])
+    return errors.PlanRejected([Problem("base_not_readable", _PLACE[0], words, location=_PLACE)])
 
 
 async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:

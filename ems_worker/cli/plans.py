@@ -108,4 +108,4 @@ def _read_base(file: PlanFile, path: str) -> bytes:
 def _unreadable(file: PlanFile, words: str) -> errors.PlanRejected:
     data = yaml_reader.read_plan(file.data).data
     key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
-    return errors.PlanRejected([errors.Problem("base_not_readable", key, words, place=(key,))])
+    return errors.PlanRejected([errors.Problem("base_not_readable", key, words, location=(key,))])

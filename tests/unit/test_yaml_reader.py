@@ -262,9 +262,9 @@ def test_problems_get_their_places() -> None:
     """Wrong keys point at the key, wrong values at the value; what has a line keeps it."""
     document = yaml_reader.read_plan(b"a:\n  b: 1\n")
     found = [
-        errors.Problem("x", "a.b", "m", place=("a", "b")),
-        errors.Problem("x", "a.b", "m", place=("a", "b"), on_key=True),
-        errors.Problem("x", "a.b", "m", 7, 8, place=("a", "b")),
+        errors.Problem("x", "a.b", "m", location=("a", "b")),
+        errors.Problem("x", "a.b", "m", location=("a", "b"), on_key=True),
+        errors.Problem("x", "a.b", "m", 7, 8, location=("a", "b")),
     ]
     placed = yaml_reader.place(found, document)
     assert [(problem.line, problem.column) for problem in placed] == [(2, 3), (2, 6), (7, 8)]

@@ -71,12 +71,12 @@ def read_base(data: bytes) -> Document:
 
 def place(found: Sequence[errors.Problem], document: Document) -> tuple[errors.Problem, ...]:
     """The problems with line and column filled in, in the order of the text."""
-    keys = document.locate_all(problem.place for problem in found if problem.on_key)
-    values = document.locate_all((problem.place for problem in found if not problem.on_key), values=True)
+    keys = document.locate_all(problem.location for problem in found if problem.on_key)
+    values = document.locate_all((problem.location for problem in found if not problem.on_key), values=True)
     placed = []
     for problem in found:
         if problem.line is None:
-            line, column = (keys if problem.on_key else values)[problem.place]
+            line, column = (keys if problem.on_key else values)[problem.location]
             placed.append(dataclasses.replace(problem, line=line, column=column))
         else:
             placed.append(problem)

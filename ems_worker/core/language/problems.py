@@ -83,7 +83,7 @@ class Problems:
 
     def reported(self, code: str, place: Place) -> bool:
         """True if a problem of this code is among those found at this place."""
-        return any(problem.code == code and problem.place == place for problem in self._found)
+        return any(problem.code == code and problem.location == place for problem in self._found)
 
     def __len__(self) -> int:
         return len(self._found) + self._more

@@ -50,7 +50,7 @@ def refuse_base(path: str) -> bytes:
                 "base_config_file_path",
                 f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
                 "Send its content with the plan as base_config; ems-publish does",
-                place=("base_config_file_path",),
+                location=("base_config_file_path",),
             )
         ]
     )
@@ -100,7 +100,7 @@ def suited(checked: Checked, data: bytes, reader: Reader, told: str | None) -> C
         return checked
     runs = f"runs {told!r}" if told else "tells none now: this isn't checked"
     words = f"the plan is for model version {asked!r}, and the orchestrator {runs}"
-    one = Problem("model_version", "model_version", words, place=("model_version",))
+    one = Problem("model_version", "model_version", words, location=("model_version",))
     placed = reader.place([one], reader.read_plan(data))
     if told:
         raise errors.PlanRejected(placed)
@@ -115,16 +115,16 @@ def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any
     except errors.PlanRejected as error:
         raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
     except errors.Unreadable as error:
-        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", place=(key,))]) from None
+        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
     return content
 
 
 def _in_file(one: Problem, key: str, path: str) -> Problem:
-    if one.place == (key,):
+    if one.location == (key,):
         return one
     at = f", line {one.line}, column {one.column}" if one.line is not None else ""
     where = f" ({one.path})" if one.path else ""
-    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, place=(key,))
+    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, location=(key,))
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
