@@ -1,6 +1,6 @@
 """Writes what the documentation says of the code from the code: `make docs`. With --check it only tells what is old.
 
-Whole pages are replaced, as is deploy/nats/rights.conf; in docs/operations.md and docs/security.md what stands between
+Whole pages are replaced, as is deploy/nats/rights.conf; in the pages of `WITH_TABLES` what stands between
 `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
@@ -15,7 +15,7 @@ from ems_worker.core.language import schema
 
 HERE = Path(__file__).parent
 RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
-WITH_TABLES = (HERE / "operations.md", HERE / "security.md")
+WITH_TABLES = (HERE / "operations.md", HERE / "plan-language.md", HERE / "security.md")
 _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", re.S)
 
 

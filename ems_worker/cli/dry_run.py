@@ -18,7 +18,7 @@ _TRIED = 100_000
 _NO_ID_YET = "EXPERIMENT"
 
 
-def show(parsed: plan.Plan, count: space.Count, guess: Mapping[str, Any] | None = None) -> None:
+def show(parsed: plan.Plan, count: space.SpaceSize, guess: Mapping[str, Any] | None = None) -> None:
     """Prints the size of the plan, the first and the last configuration as differences from the base, the seeds.
 
     `guess` is the worker's estimate of the time, where it has one.
@@ -39,7 +39,7 @@ def show(parsed: plan.Plan, count: space.Count, guess: Mapping[str, Any] | None 
     _seed_table(parsed, count)
 
 
-def size(count: space.Count, replicates: int) -> str:
+def size(count: space.SpaceSize, replicates: int) -> str:
     """Points and jobs, as a sentence."""
     most = "" if count.exact else "at most "
     each = f" with {replicates} replicates each" if replicates > 1 else ""
@@ -52,15 +52,15 @@ def estimated(guess: Mapping[str, Any]) -> str:
     return f"estimated time: {follow.duration(guess['seconds'])} ({each}; {guess['slots']:,} at once)"
 
 
-def _counted(parsed: plan.Plan, count: space.Count) -> space.Count:
+def _counted(parsed: plan.Plan, count: space.SpaceSize) -> space.SpaceSize:
     """The exact count, where making all points to find out doesn't take long."""
     if count.exact or count.points > _TRIED:
         return count
     points = sum(1 for _ in space.points(parsed))
-    return space.Count(points, points * parsed.replicates)
+    return space.SpaceSize(points, points * parsed.replicates)
 
 
-def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[space.Point, int]]:
+def _first_and_last(parsed: plan.Plan, count: space.SpaceSize) -> Iterator[tuple[space.Point, int]]:
     """The first job and the last, as point and replicate; the last only where it is known which that is."""
     yield next(space.points(parsed)), 0
     if count.exact and count.jobs > 1:
@@ -78,7 +78,7 @@ def _difference(
     return iter(list(lines) or [f"{run} gets the base configuration as it is"])
 
 
-def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
+def _seed_table(parsed: plan.Plan, count: space.SpaceSize) -> None:
     """The first seeds: one a replicate where all points share them, else one a job."""
     each_job = parsed.seeds.policy == "independent"
     total = count.jobs if each_job else parsed.replicates

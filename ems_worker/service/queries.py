@@ -19,7 +19,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Reader
+from ems_worker.service.intake.check import PlanReader
 from ems_worker.service.intake.examination import Examiner
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.reasons import Reasons
@@ -78,7 +78,7 @@ class Queries:
         self,
         ledger: Ledger,
         manifest: Manifest,
-        reader: Reader,
+        reader: PlanReader,
         examiner: Examiner,
         clock: Clock,
         worker_id: str,

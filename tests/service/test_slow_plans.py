@@ -11,7 +11,8 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core.access.rate import PlanRate, Rates
-from ems_worker.core.points import evaluation, grid
+from ems_worker.core.points import evaluation, work_limits
+from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
@@ -34,7 +35,7 @@ SLOW = slow()
 @pytest.fixture
 def impatient() -> Iterator[None]:
     """Little is worked out while a plan is read, so that a small one is a slow one."""
-    with patch.object(grid, "_BUDGET", 1000), patch.object(grid, "_STEP", 200):
+    with patch.object(work_limits, "DEFAULT", WorkLimits(tree_steps=1000, combinations_per_yield=200)):
         yield
 
 
@@ -101,7 +102,7 @@ async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
     """Nothing is counted for it: its numbers are in the manifest."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
-        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             again = await desk.submit(SLOW)
         assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
 
@@ -111,11 +112,13 @@ async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None
     """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.told = "reef-1"
-        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [one["code"] for one in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
-        with patch.object(evaluation.Trials, "holds", autospec=True, side_effect=evaluation.Trials.holds) as tried:
+        with patch.object(
+            evaluation.Evaluator, "satisfied", autospec=True, side_effect=evaluation.Evaluator.satisfied
+        ) as tried:
             [problem] = (await desk.submit(many))["errors"]
         assert problem["code"] == "too_many_jobs"
         assert "EMS_MAX_JOBS" in problem["message"]

@@ -89,7 +89,7 @@ def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
 
 def test_measured_values_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded; the answer is the same."""
-    monkeypatch.setattr(largest, "_KEPT", 2)
+    monkeypatch.setattr(largest, "MAX_CACHED", 2)
     runs = [{"params_override": {"b": "x" * n}} for n in range(3000, 3010)]
     one = parsed({"experiment_id": "e", "base_config": {"b": "y" * 900}, "runs": runs})
     assert largest.over(one, "e", max(sizes(one)) + 512) is None

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.language import paths, problems
+from ems_worker.core.language import paths, quotes, suggestions
 from ems_worker.core.points import plan
 
 
@@ -72,25 +72,25 @@ def test_a_plan_has_one_budget_for_all_its_suggestions(searches: Searches) -> No
     found = _problems(base, wrong, constraints=constraints, design={"zip": [[*wrong]]})
     assert found[0].suggestion is not None
     assert found[-1].suggestion is None
-    assert searches.pairs <= problems._MOST_PAIRS
-    assert searches.pairs > problems._MOST_PAIRS // 2
+    assert searches.pairs <= suggestions.MAX_PAIRS
+    assert searches.pairs > suggestions.MAX_PAIRS // 2
 
 
 def test_no_suggestion_is_searched_for_what_is_too_long() -> None:
     """Likeness takes time by length, and a long word was no slip; nor is a long word ever suggested."""
-    budget = problems.Budget()
-    assert problems.nearest("x" * 201, ["x" * 200]) is None
-    assert problems.nearest("x" * 200, ["x" * 201]) is None
-    assert problems.nearest("x" * 200, ["X" * 200]) == "X" * 200
+    budget = suggestions.SearchBudget()
+    assert suggestions.nearest("x" * 201, ["x" * 200]) is None
+    assert suggestions.nearest("x" * 200, ["x" * 201]) is None
+    assert suggestions.nearest("x" * 200, ["X" * 200]) == "X" * 200
     assert paths.nearest({"x" * 300: 1}, ("x" * 301,), budget) is None
 
 
 def test_a_spent_budget_finds_nothing_and_likens_nothing() -> None:
     """However little is asked of it."""
-    budget = problems.Budget(10)
+    budget = suggestions.SearchBudget(10)
     assert budget.nearest("food", ["fod"]) is None
-    assert budget.likeness("food", "food") == 0.0
-    assert problems.Budget(100).likeness("food", "food") == 1.0
+    assert budget.similarity("food", "food") == 0.0
+    assert suggestions.SearchBudget(100).similarity("food", "food") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,5 @@ def test_a_spent_budget_finds_nothing_and_likens_nothing() -> None:
 )
 def test_a_message_quotes_the_beginning_of_a_value(value: object, shown: str) -> None:
     """And no more of a gigantic one is put into words than is shown."""
-    found = problems.brief(value)
+    found = quotes.brief(value)
     assert found == shown or (found[:57], len(found)) == (shown[:57], 60)

@@ -10,17 +10,17 @@ from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.points import plan, render, space
 from ems_worker.core.points.plan import Plan
-from ems_worker.core.points.space import Count
+from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
 
 
-class Reader(Protocol):
+class PlanReader(Protocol):
     """Turns bytes into data: `adapters.yaml_reader`."""
 
     def read_plan(self, data: bytes) -> Any: ...
     def read_base(self, data: bytes) -> Any: ...
-    def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
+    def with_positions(self, problems: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
 
 # Up to this size reading a plan holds up others for a few milliseconds at a time.
@@ -35,7 +35,7 @@ class Checked:
     """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
 
     plan: Plan
-    count: Count
+    count: SpaceSize
     plan_sha: str
     data: Mapping[str, Any]
     base: Mapping[str, Any]
@@ -56,7 +56,7 @@ def refuse_base(path: str) -> bytes:
     )
 
 
-def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
+def check(data: bytes, reader: PlanReader, read_base: ReadBase, max_jobs: int | None = None) -> Checked:
     """Reads and validates a plan, exactly as intake does, which may take half a minute.
 
     Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
@@ -66,7 +66,7 @@ def check(data: bytes, reader: Reader, read_base: ReadBase, max_jobs: int | None
     return replace(checked, count=count)
 
 
-def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
+def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
     """As `check`, all but what takes its time: `settling` is still to be done, and the count may be a bound."""
     document = reader.read_plan(data)
     try:
@@ -74,23 +74,23 @@ def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
         base = None if path is None else _base(path, reader, read_base, document.data)
         parsed = plan.parse(document.data, base)
     except errors.PlanRejected as error:
-        raise errors.PlanRejected(reader.place(error.problems, document)) from None
+        raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
     if parsed.warnings:
-        parsed = replace(parsed, warnings=reader.place(parsed.warnings, document))
+        parsed = replace(parsed, warnings=reader.with_positions(parsed.warnings, document))
     sha = canonical.plan_sha(document.data, parsed.base)
     return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
 
 
-def settling(checked: Checked, data: bytes, reader: Reader, max_jobs: int | None) -> Iterator[Count]:
-    """`core.space.settling` of a plan that was read, its problems in their places."""
+def settling(checked: Checked, data: bytes, reader: PlanReader, max_jobs: int | None) -> Iterator[SpaceSize]:
+    """`core.points.space.settle` of a plan that was read, its problems in their places."""
     try:
         # What is recorded has to be exact: points are numbered, and jobs are waited for.
-        yield from space.settling(checked.plan, max_jobs)
+        yield from space.settle(checked.plan, max_jobs)
     except errors.PlanRejected as error:
-        raise errors.PlanRejected(reader.place(error.problems, reader.read_plan(data))) from None
+        raise errors.PlanRejected(reader.with_positions(error.problems, reader.read_plan(data))) from None
 
 
-def suited(checked: Checked, data: bytes, reader: Reader, told: str | None) -> Checked:
+def suited(checked: Checked, data: bytes, reader: PlanReader, told: str | None) -> Checked:
     """A plan for the model that the orchestrator runs; with a warning where that isn't `told` (empty or None).
 
     Raises errors.PlanRejected where it runs another version.
@@ -101,13 +101,13 @@ def suited(checked: Checked, data: bytes, reader: Reader, told: str | None) -> C
     runs = f"runs {told!r}" if told else "tells none now: this isn't checked"
     words = f"the plan is for model version {asked!r}, and the orchestrator {runs}"
     one = Problem("model_version", "model_version", words, location=("model_version",))
-    placed = reader.place([one], reader.read_plan(data))
+    placed = reader.with_positions([one], reader.read_plan(data))
     if told:
         raise errors.PlanRejected(placed)
     return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *placed)))
 
 
-def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
+def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the base file; its problems are told at the key that names it, with their place in that file."""
     key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
     try:
@@ -135,7 +135,7 @@ def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAcc
     )
 
 
-def loaded(spec: NewExperiment, reader: Reader) -> tuple[Plan, Count, render.Template]:
+def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, render.Template]:
     """The plan of `stored`, to be kept, and its template; raises what that does. The text's data is gone by then."""
     large = len(spec.plan) + len(spec.base) > LARGE_BYTES
     with _uncollected() if large else contextlib.nullcontext():
@@ -161,7 +161,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def stored(spec: NewExperiment, reader: Reader) -> Checked:
+def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     """The plan of a recorded experiment, as it was accepted.
 
     Raises errors.PlanNotReadAsAccepted where it was accepted by a worker that read it differently, or had more.

@@ -13,11 +13,11 @@ from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
 from ems_worker.core.points import largest, plan
-from ems_worker.core.points.space import Count
+from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Checked, ReadBase, Reader
+from ems_worker.service.intake.check import Checked, PlanReader, ReadBase
 
 # How many of the paths in which two plans differ a conflict names.
 _MOST_NAMED = 10
@@ -37,7 +37,7 @@ class Outline:
     group: str | None
     tags: tuple[str, ...]
     plan_sha: str
-    count: Count
+    count: SpaceSize
     settled: bool
     replicates: int
     max_concurrent: int | None
@@ -54,7 +54,7 @@ class Outline:
 class Tools:
     """What plans are examined with. `unpack` takes off what publishers wrap around a plan, up to `most_bytes`."""
 
-    reader: Reader
+    reader: PlanReader
     read_base: ReadBase
     unpack: Callable[[bytes, int], bytes]
     most_bytes: int
@@ -72,7 +72,7 @@ class Examination:
         self._tools = tools
         self._plan = b""
         self._checked: Checked | None = None
-        self._settling: Iterator[Count] | None = None
+        self._settling: Iterator[SpaceSize] | None = None
 
     @property
     def checked(self) -> Checked:
@@ -112,7 +112,7 @@ class Examination:
         self._checked = check.suited(self.checked, self._plan, self._tools.reader, told)
         return self._checked.plan.warnings
 
-    def settle(self) -> Count | None:
+    def settle(self) -> SpaceSize | None:
         """A step of counting: the count so far, exact in the end; None after that."""
         if self._settling is None:
             self._settling = check.settling(self.checked, self._plan, self._tools.reader, self._tools.max_jobs)
@@ -166,9 +166,9 @@ class Examined:
         """The outline with the warnings of `Examination.suit`."""
         return replace(outline, warnings=await self._call("suit", told))
 
-    async def settle(self) -> Count | None:
+    async def settle(self) -> SpaceSize | None:
         """As `Examination.settle`."""
-        found: Count | None = await self._call("settle")
+        found: SpaceSize | None = await self._call("settle")
         return found
 
     async def fit(self, experiment_id: str, limit: int | None) -> None:
