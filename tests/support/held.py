@@ -92,8 +92,8 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
     """Of a process that examines one; by then all is imported that ever is."""
-    async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.examiner.bounds) as begun:
-        await begun.call("outline")
+    async with process.start(b"experiment_name: x\nbase_config: {a: 0}\n", desk.examiner.options) as started:
+        await started.call("outline")
     return _peak()
 
 
