@@ -1,6 +1,6 @@
 """Generates documentation from the code: `make docs`. With --check it only reports files that are out of date.
 
-Some pages, and deploy/nats/rights.conf, are replaced whole. In docs/operations.md and docs/security.md, only the text
+Some pages, and deploy/nats/rights.conf, are replaced whole. In the pages of `WITH_TABLES`, only the text
 between `<!-- generated: NAME -->` and `<!-- end -->` is replaced.
 """
 
@@ -15,7 +15,7 @@ from ems_worker.core.language import schema
 
 HERE = Path(__file__).parent
 RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
-WITH_TABLES = (HERE / "operations.md", HERE / "security.md")
+WITH_TABLES = (HERE / "operations.md", HERE / "plan-language.md", HERE / "security.md")
 _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", re.S)
 
 

@@ -6,6 +6,7 @@ from ems_worker import settings
 from ems_worker.adapters.jetstream import consumers, streams
 from ems_worker.cli import exits
 from ems_worker.core.access import rights
+from ems_worker.core.language import axis_kinds, distributions
 from ems_worker.service.base.metrics import Metrics
 
 _DAY_SECONDS = 24 * 3600
@@ -119,6 +120,24 @@ def rights_configuration() -> str:
     return f"# Generated from ems_worker/core/access/rights.py by `make docs`.\n{rights.variables()}"
 
 
+def all_axis_kinds() -> str:
+    """One row per form of an axis; the forms of `dist` have a table of their own."""
+    forms = [form for kind in axis_kinds.KINDS if kind.key != "dist" for form in kind.forms]
+    rows = [(f"`{form.grammar}`", form.description) for form in forms]
+    rows.append(("`{dist: ...}`", "samples of a distribution: see [Designs](#designs)"))
+    return table(("axis", "gives"), rows)
+
+
+def all_distributions() -> str:
+    """One row per distribution."""
+    rows = []
+    for each in distributions.FORMS:
+        positive = {key for key, schema in each.parameters.items() if "exclusiveMinimum" in schema}
+        keys = (f"`{key}`{' above 0' if key in positive else ''}" for key in each.parameters)
+        rows.append((f"`{each.name}`", ", ".join(keys), each.description))
+    return table(("`dist`", "keys", "gives"), rows)
+
+
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "settings": all_settings,
     "metrics": metrics,
@@ -126,4 +145,6 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "streams": all_streams,
     "consumers": all_consumers,
     "rights": all_rights,
+    "axis kinds": all_axis_kinds,
+    "distributions": all_distributions,
 }

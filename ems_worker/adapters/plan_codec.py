@@ -1,7 +1,7 @@
-"""The bytes of a plan's message to the plan's own text: what publishers wrap around it is taken off.
+"""Unwraps the text of a plan from the bytes of its message.
 
-Told apart in this order: gzip; a protobuf GenericEventRequest with the type key of plans; else it is the text itself,
-JSON or YAML. Each wrapping may be there once.
+The message may be compressed with gzip. The result may be a protobuf GenericEventRequest with the type key of plans;
+anything else is the text itself, in JSON or YAML. Each wrapping may occur once.
 """
 
 import zlib
@@ -14,47 +14,47 @@ from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEve
 TYPE_KEY = "ems.experiment.submit.v1"
 
 _GZIP_MAGIC = b"\x1f\x8b"
-# Expands to 8 MB at most: what is held at once beside what came out so far.
+# Such a piece expands to at most 8 MB, which are in memory beside the data so far.
 _STEP_BYTES = 8192
-# Block-wise compressors make one every 64 KB; each costs some microseconds, however little is in it.
-_MOST_MEMBERS = 1000
+# Block-wise compressors write a member every 64 KB. Each member takes some microseconds, even if it is empty.
+_MAX_MEMBERS = 1000
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
-# Of a type key that is shown to people.
-_LONGEST_KEY = 100
+# The part of a type key that messages show.
+_MAX_SHOWN_KEY = 100
 
 
-def unpack(data: bytes, most_bytes: int) -> bytes:
-    """The plan's text. Never holds much more than `most_bytes` of what a compressed plan expands to.
+def unpack(data: bytes, max_bytes: int) -> bytes:
+    """The text of a plan. Never holds much more than `max_bytes` of decompressed data.
 
-    Raises PlanRejected for a plan over `most_bytes`, Unreadable for a wrapping that is broken.
+    Raises PlanRejected if the plan is larger than `max_bytes`, and Unreadable if a wrapping is damaged.
     """
-    if len(data) > most_bytes:
-        raise _too_large(f"{len(data):,}", most_bytes)
+    if len(data) > max_bytes:
+        raise _too_large(f"{len(data):,}", max_bytes)
     if data.startswith(_GZIP_MAGIC):
-        data = _decompressed(data, most_bytes)
+        data = _decompressed(data, max_bytes)
         if data.startswith(_GZIP_MAGIC):
             raise errors.Unreadable("the plan is compressed twice")
     return _unwrapped(data)
 
 
-def _decompressed(data: bytes, most_bytes: int) -> bytes:
+def _decompressed(data: bytes, max_bytes: int) -> bytes:
     out = bytearray()
     at = members = 0
     # A gzip file is one or more members; `cat a.gz b.gz` is one.
     while at < len(data):
         members += 1
-        if members > _MOST_MEMBERS:
-            raise errors.Unreadable(f"gzip of more than {_MOST_MEMBERS:,} members")
+        if members > _MAX_MEMBERS:
+            raise errors.Unreadable(f"a gzip file of more than {_MAX_MEMBERS:,} members")
         stream = zlib.decompressobj(_GZIP_FORMAT)
         while not stream.eof:
             if at >= len(data):
-                raise errors.Unreadable("broken gzip: its end is missing")
+                raise errors.Unreadable("damaged gzip data: the end is missing")
             try:
-                out += stream.decompress(data[at : at + _STEP_BYTES], most_bytes + 1 - len(out))
+                out += stream.decompress(data[at : at + _STEP_BYTES], max_bytes + 1 - len(out))
             except zlib.error as error:
-                raise errors.Unreadable(f"broken gzip: {error}") from error
-            if len(out) > most_bytes:
-                raise _too_large(f"more than {most_bytes:,}", most_bytes)
+                raise errors.Unreadable(f"damaged gzip data: {error}") from error
+            if len(out) > max_bytes:
+                raise _too_large(f"more than {max_bytes:,}", max_bytes)
             at += _STEP_BYTES
         at = min(at, len(data)) - len(stream.unused_data)
         # Zeros after the last member are padding.
@@ -68,17 +68,17 @@ def _unwrapped(data: bytes) -> bytes:
         envelope = GenericEventRequest.FromString(data)
     except DecodeError:
         return data
-    # Text that happens to be protobuf has no type key: the tag of that field is a control character.
+    # Text can be valid protobuf, but has no type key: the tag of that field is a control character.
     key = envelope.event_type_key
     if not key:
         return data
     if key != TYPE_KEY:
         raise errors.Unreadable(
-            f"a GenericEventRequest with event_type_key {key[:_LONGEST_KEY]!r}; plans have {TYPE_KEY}"
+            f"a GenericEventRequest with event_type_key {key[:_MAX_SHOWN_KEY]!r}; that of plans is {TYPE_KEY}"
         )
     return envelope.event_payload
 
 
-def _too_large(size: str, most_bytes: int) -> errors.PlanRejected:
-    words = f"the plan has {size} bytes; this worker takes {most_bytes:,} at most, decompressed (EMS_MAX_PLAN_BYTES)"
-    return errors.PlanRejected([errors.Problem("plan_too_large", "", words)])
+def _too_large(size: str, max_bytes: int) -> errors.PlanRejected:
+    message = f"the plan has {size} bytes; this worker accepts at most {max_bytes:,}, decompressed (EMS_MAX_PLAN_BYTES)"
+    return errors.PlanRejected([errors.Problem("plan_too_large", "", message)])

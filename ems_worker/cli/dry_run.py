@@ -18,7 +18,7 @@ _MAX_COUNTED = 100_000
 _UNKNOWN_ID = "EXPERIMENT"
 
 
-def show(parsed: plan.Plan, count: space.Count, estimate: Mapping[str, Any] | None = None) -> None:
+def show(parsed: plan.Plan, count: space.SpaceSize, estimate: Mapping[str, Any] | None = None) -> None:
     """Prints the plan's size, its first and last configurations as differences from the base, and its seeds.
 
     `estimate` is the worker's estimate of the time, if it has one.
@@ -39,7 +39,7 @@ def show(parsed: plan.Plan, count: space.Count, estimate: Mapping[str, Any] | No
     _seed_table(parsed, count)
 
 
-def size(count: space.Count, replicates: int) -> str:
+def size(count: space.SpaceSize, replicates: int) -> str:
     """The numbers of points and jobs as a phrase."""
     at_most = "" if count.exact else "at most "
     each = f" with {replicates} replicates each" if replicates > 1 else ""
@@ -52,15 +52,15 @@ def estimated_time(estimate: Mapping[str, Any]) -> str:
     return f"estimated time: {statuses.duration(estimate['seconds'])} ({each}; {estimate['slots']:,} at once)"
 
 
-def _exact_if_small(parsed: plan.Plan, count: space.Count) -> space.Count:
+def _exact_if_small(parsed: plan.Plan, count: space.SpaceSize) -> space.SpaceSize:
     """Counts the points exactly unless generating all of them would take long."""
     if count.exact or count.points > _MAX_COUNTED:
         return count
     points = sum(1 for _ in space.points(parsed))
-    return space.Count(points, points * parsed.replicates)
+    return space.SpaceSize(points, points * parsed.replicates)
 
 
-def _first_and_last(parsed: plan.Plan, count: space.Count) -> Iterator[tuple[space.Point, int]]:
+def _first_and_last(parsed: plan.Plan, count: space.SpaceSize) -> Iterator[tuple[space.Point, int]]:
     """The first and the last job as (point, replicate). Without an exact count the last job is not known."""
     yield next(space.points(parsed)), 0
     if count.exact and count.jobs > 1:
@@ -78,7 +78,7 @@ def _difference(
     return iter(list(lines) or [f"{run} gets the base configuration unchanged"])
 
 
-def _seed_table(parsed: plan.Plan, count: space.Count) -> None:
+def _seed_table(parsed: plan.Plan, count: space.SpaceSize) -> None:
     """Prints the first seeds: of each replicate if all points share them, else of each job."""
     each_job = parsed.seeds.policy == "independent"
     total = count.jobs if each_job else parsed.replicates

@@ -1,4 +1,4 @@
-"""Names of experiments and runs. Both are pure functions of the accepted plan: a redelivery makes the same ones."""
+"""Ids of experiments and runs: pure functions of the accepted plan, so that a redelivery gets the same ids."""
 
 import hashlib
 import re
@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 EXPERIMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-# A group names a study in a subject and in a path, as an experiment does.
+# A group is part of subjects and paths, like an experiment's id.
 TOKEN: Final = EXPERIMENT_ID
-# Each number at its least width, so that one run has one name, and no wider than a run of ours can have (core.seeds):
-# others choose the names in events, and the manifest's integers have 64 bits.
+# Each number has its minimum width, so that a run has one id only, and at most the digits that a run can have
+# (core.seeds): other systems write the ids in events, and integers in the manifest have 64 bits.
 _SIMULATION_ID: Final = re.compile(
     r"(?P<experiment>[A-Za-z0-9][A-Za-z0-9_-]{0,63})"
     r"-p(?P<point>[0-9]{6}|[1-9][0-9]{6,9})-r(?P<replicate>[0-9]{3}|[1-9][0-9]{3,6})-a(?P<attempt>[1-9][0-9]{0,8})"
 )
-_LONGEST = 128
+_MAX_LENGTH: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationId:
-    """What a run's name says."""
+    """The parts of a simulation id."""
 
     experiment_id: str
     point: int
@@ -33,45 +33,45 @@ class SimulationId:
 
 
 def simulation_id(experiment_id: str, point: int, replicate: int, attempt: int) -> str:
-    """The name of one attempt (from 1) at the job of a point and a replicate (each from 0)."""
+    """The id of an attempt (from 1) at the job of a point and a replicate (each from 0)."""
     return f"{experiment_id}-p{point:06d}-r{replicate:03d}-a{attempt}"
 
 
 def parse_simulation_id(text: str) -> SimulationId | None:
-    """Reads the name from the right, unambiguous whatever the experiment is called; None if it is none of ours."""
-    found = _SIMULATION_ID.fullmatch(text) if len(text) <= _LONGEST else None
-    if found is None:
+    """Parses a simulation id from the right, which is unambiguous; None if the text is not one."""
+    match = _SIMULATION_ID.fullmatch(text) if len(text) <= _MAX_LENGTH else None
+    if match is None:
         return None
-    return SimulationId(found["experiment"], int(found["point"]), int(found["replicate"]), int(found["attempt"]))
+    return SimulationId(match["experiment"], int(match["point"]), int(match["replicate"]), int(match["attempt"]))
 
 
 def in_lower_case(experiment_ids: Iterable[str]) -> dict[str, str]:
-    """The ids by themselves in lower case, without those that are told apart by case alone."""
-    found: dict[str, str] = {}
-    twice = set()
+    """The ids by their lower-case form, without those that differ only in case."""
+    by_lower: dict[str, str] = {}
+    ambiguous = set()
     for name in experiment_ids:
-        if found.setdefault(name.lower(), name) != name:
-            twice.add(name.lower())
-    return {lower: name for lower, name in found.items() if lower not in twice}
+        if by_lower.setdefault(name.lower(), name) != name:
+            ambiguous.add(name.lower())
+    return {lower: name for lower, name in by_lower.items() if lower not in ambiguous}
 
 
 def in_other_case(text: str, experiments: Mapping[str, str]) -> SimulationId | None:
-    """The run of these experiments whose name differs from the text in upper and lower case alone, if there is one.
+    """The id of a run of these experiments that differs from the text only in case; None if there is none.
 
-    `experiments` is what `in_lower_case` gives.
+    `experiments` is a result of `in_lower_case`.
     """
-    found = parse_simulation_id(text.lower())
-    name = experiments.get(found.experiment_id) if found is not None else None
-    if found is None or name is None:
+    parsed = parse_simulation_id(text.lower())
+    name = experiments.get(parsed.experiment_id) if parsed is not None else None
+    if parsed is None or name is None:
         return None
-    meant = replace(found, experiment_id=name)
+    meant = replace(parsed, experiment_id=name)
     return meant if str(meant) != text else None
 
 
 def experiment_id(name: str, stream_created_ns: int, sequence: int) -> str:
-    """An id for a plan that has none: its name made a token, and a digest of the message that brought it.
+    """An id for a plan without one: its name as a token, and a digest of the message that contained it.
 
-    The stream's creation time keeps a stream made anew, which counts from 1 again, from giving an old id a second time.
+    A recreated stream counts from 1 again; its creation time keeps it from giving out an earlier id again.
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-").lower()[:48].strip("-")

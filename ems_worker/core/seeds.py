@@ -1,13 +1,13 @@
 """Random seeds of runs: pure functions of the plan's root, the point and the replicate.
 
-The pair (point, replicate) is a 52-bit number, `point << 20 | replicate`, and the seed is its image under a
-permutation of all 52-bit numbers chosen by the root. A permutation never sends two pairs to the same seed, so seeds
-within an experiment don't collide; and as each seed depends on its own pair alone, adding points, replicates or
-attempts changes none. 52 bits are exact in JSON and in JavaScript.
+The pair (point, replicate) is a 52-bit number, `point << 20 | replicate`. The root selects a permutation of all 52-bit
+numbers, and the seed is the image of the pair. A permutation never maps two pairs to the same seed, so that the seeds
+of an experiment don't collide. Each seed depends only on its own pair, so that adding points, replicates or attempts
+changes none. Numbers of 52 bits are exact in JSON and in JavaScript.
 
 The permutation is a balanced Feistel network of 6 rounds over two halves of 26 bits. The round function is the first
 four bytes (big-endian, their low 26 bits) of SHA-256 over the ASCII text `ems-seed-1:{root}:{round}:{half}`, numbers in
-decimal, rounds from 0, `half` the right one. `docs/plan-language.md` has test vectors.
+decimal, rounds from 0, `half` the right half. `docs/plan-language.md` has test vectors.
 """
 
 import functools
@@ -25,10 +25,10 @@ _MASK: Final = 2**_HALF - 1
 
 
 def seed(policy: Policy, root: int, point: int, replicate: int, values: Sequence[int] = ()) -> int:
-    """The seed of one job, 0 <= seed < 2**52 unless the plan lists its own.
+    """The seed of a job: 0 <= seed < 2**52, unless the plan lists its seeds.
 
-    `common` gives replicate r the same seed at every point, so that points pair; `independent` gives each job its own;
-    `list` takes replicate r's seed from `values`.
+    With `common`, replicate r has the same seed at every point, so that points can be compared in pairs. With
+    `independent`, each job has its own seed. With `list`, replicate r has the seed number r of `values`.
     """
     if policy == "list":
         return values[replicate]

@@ -1,4 +1,4 @@
-"""Trace context: the one header that lets a plan's trace go on through its runs and results (W3C Trace Context)."""
+"""Trace context (W3C): the header by which the trace of a plan continues through its runs and results."""
 
 import re
 
@@ -7,5 +7,5 @@ _FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{1
 
 
 def parent(text: str | None) -> str | None:
-    """The header's value as it is passed on; None for none, or something else: that is no reason to refuse a plan."""
+    """The header's value to pass on; None if it is missing or invalid, because a plan is accepted all the same."""
     return text if text is not None and _FORM.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""Chooses where a plan is read, by its unpacked size; moves to a process when more turns up than was expected."""
+"""Chooses where a plan is read by its unpacked size, and moves it to a process if it turns out larger than expected."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,13 @@ from typing import Any, Final
 from ems_worker import errors
 from ems_worker.core.records import NewExperiment
 from ems_worker.reading import process
+from ems_worker.reading.process import Options, Process
 from ems_worker.service.intake import check
 from ems_worker.service.intake.check import ReadBase
 from ems_worker.service.intake.examination import Examination, Examined
 
-# Each may take as much memory as `process.MOST_MEMORY`.
-_MOST_PROCESSES: Final = 2
+# Each process may use as much memory as `Options.max_memory_bytes`.
+_MAX_PROCESSES: Final = 2
 
 
 class _LargeError(Exception):
@@ -22,53 +23,56 @@ class _LargeError(Exception):
 
 
 class Examiner:
-    """Has plans examined (`service.examination.Examiner`). `read_base` has to be picklable."""
+    """Examines plans; implements `service.intake.examination.Examiner`. `read_base` must be picklable."""
 
-    def __init__(self, read_base: ReadBase, most_bytes: int, max_jobs: int | None) -> None:
-        self.bounds = process.Bounds(read_base, most_bytes, max_jobs)
-        self._processes = asyncio.Semaphore(_MOST_PROCESSES)
+    def __init__(self, read_base: ReadBase, max_bytes: int, max_jobs: int | None, **limits: int) -> None:
+        """`limits` are fields of `Options`: what a process may use."""
+        self.options = Options(read_base, max_bytes, max_jobs, **limits)
+        self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
     @contextlib.asynccontextmanager
     async def examine(self, data: bytes) -> AsyncIterator[Examined]:
-        """The examination of one message's bytes; what it holds and runs is gone afterwards."""
+        """The examination of a message. At the end its process is killed and its memory freed."""
         async with contextlib.AsyncExitStack() as stack:
-            yield Examined(_Caller(data, self.bounds, self._processes, stack).call)
+            yield Examined(_Caller(data, self.options, self._processes, stack).call)
 
 
 class _Caller:
+    """Calls the methods of an examination in a thread, or in a process if something is large."""
+
     def __init__(
-        self, data: bytes, bounds: process.Bounds, processes: asyncio.Semaphore, stack: contextlib.AsyncExitStack
+        self, data: bytes, options: Options, processes: asyncio.Semaphore, stack: contextlib.AsyncExitStack
     ) -> None:
         self._data = data
-        self._bounds = bounds
-        self._tools = bounds.tools()
+        self._options = options
+        self._tools = options.tools()
         self._processes = processes
         self._stack = stack
-        self._here: Examination | None = None
+        self._local: Examination | None = None
         if len(data) <= check.LARGE_BYTES:
-            self._here = Examination(data, replace(self._tools, unpack=self._unpack, read_base=self._read_base))
-        self._there: process.Process | None = None
+            self._local = Examination(data, replace(self._tools, unpack=self._unpack, read_base=self._read_base))
+        self._remote: Process | None = None
 
-    async def call(self, method: str, *given: Any) -> Any:
-        """The method of the examination, with these arguments."""
-        if self._here is not None:
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of the examination with these arguments."""
+        if self._local is not None:
             try:
-                self._refuse_large(given)
-                return await asyncio.to_thread(getattr(self._here, method), *given)
+                self._refuse_large(arguments)
+                return await asyncio.to_thread(getattr(self._local, method), *arguments)
             except _LargeError:
-                self._here = None
-        if self._there is None:
+                self._local = None
+        if self._remote is None:
             await self._stack.enter_async_context(self._processes)
-            self._there = await self._stack.enter_async_context(process.begin(self._data, self._bounds))
+            self._remote = await self._stack.enter_async_context(process.start(self._data, self._options))
             if method != "outline":
-                await self._there.call("outline")
-        return await self._there.call(method, *given)
+                await self._remote.call("outline")
+        return await self._remote.call(method, *arguments)
 
-    def _unpack(self, data: bytes, most_bytes: int) -> bytes:
+    def _unpack(self, data: bytes, max_bytes: int) -> bytes:
         try:
-            return self._tools.unpack(data, min(most_bytes, check.LARGE_BYTES))
+            return self._tools.unpack(data, min(max_bytes, check.LARGE_BYTES))
         except errors.PlanRejected as error:
-            if most_bytes > check.LARGE_BYTES:
+            if max_bytes > check.LARGE_BYTES:
                 raise _LargeError from error
             raise
 
@@ -78,7 +82,8 @@ class _Caller:
             raise _LargeError
         return base
 
-    def _refuse_large(self, given: tuple[Any, ...]) -> None:
-        for one in given:
-            if isinstance(one, NewExperiment) and len(one.plan) + len(one.base) > check.LARGE_BYTES:
+    def _refuse_large(self, arguments: tuple[Any, ...]) -> None:
+        """Raises _LargeError if an argument has a plan that is large."""
+        for argument in arguments:
+            if isinstance(argument, NewExperiment) and len(argument.plan) + len(argument.base) > check.LARGE_BYTES:
                 raise _LargeError

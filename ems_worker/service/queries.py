@@ -19,7 +19,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Platform, Reader
+from ems_worker.service.intake.check import PlanReader, Platform
 from ems_worker.service.intake.examination import Examiner
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.reasons import Reasons
@@ -79,7 +79,7 @@ class Queries:
         *,
         ledger: Ledger,
         manifest: Manifest,
-        reader: Reader,
+        reader: PlanReader,
         examiner: Examiner,
         clock: Clock,
         worker_id: str,

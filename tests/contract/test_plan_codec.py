@@ -1,4 +1,4 @@
-"""What publishers wrap around a plan is told apart and taken off; what is broken or a bomb is refused cheaply."""
+"""Plans are unwrapped whatever their wrapping; damaged wrappings and bombs are refused at a low cost."""
 
 import gzip
 import tracemalloc
@@ -20,7 +20,7 @@ JSON = b'{"experiment_name": "reef"}'
 
 
 def wrapped(payload: bytes, key: str = "ems.experiment.submit.v1") -> bytes:
-    """A GenericEventRequest as other teams make it."""
+    """A GenericEventRequest as other parts of the platform make it."""
     return GenericEventRequest(
         event_id="7", event_type_key=key, event_payload=payload, timestamp_ns=1, source_worker_id="evolution"
     ).SerializeToString()
@@ -51,44 +51,52 @@ def problem(data: bytes, most: int = MOST) -> errors.Problem:
     ],
     ids=["plain", "gzip", "protobuf", "gzip around protobuf", "two gzip members and padding"],
 )
-def test_the_text_comes_out_whatever_is_around_it(wrap, text: bytes) -> None:  # type: ignore[no-untyped-def]  # lambdas
-    """gzip first, then the platform's envelope; the rest is the plan itself."""
+def test_a_plan_is_unwrapped(wrap, text: bytes) -> None:  # type: ignore[no-untyped-def]  # lambdas
+    """A message may be compressed, then wrapped into the platform's envelope; otherwise it is the plan itself."""
     assert plan_codec.unpack(wrap(text), MOST) == text
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs"], include_characters="\n\t")))
-def test_no_text_passes_for_an_envelope(text: str) -> None:
-    """A YAML or JSON plan is never taken for protobuf: control characters can't be in one."""
+def test_text_is_never_taken_for_an_envelope(text: str) -> None:
+    """A YAML or JSON plan has no control characters, and an envelope begins with one."""
     assert plan_codec.unpack(text.encode(), MOST) == text.encode()
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (wrapped(JSON, "sim.run_completed.v1"), "'sim.run_completed.v1'; plans have ems.experiment.submit.v1"),
+        (wrapped(JSON, "sim.run_completed.v1"), "'sim.run_completed.v1'; that of plans is ems.experiment.submit.v1"),
         (gzip.compress(gzip.compress(JSON)), "compressed twice"),
-        (gzip.compress(JSON)[:-3], "its end is missing"),
+        (gzip.compress(JSON)[:-3], "the end is missing"),
         (gzip.compress(JSON)[:-8] + b"\0" * 8, "incorrect data check"),
         (gzip.compress(JSON) + b"rest", "incorrect header check"),
         (gzip.compress(b"a") * 1001, "more than 1,000 members"),
-        (b"\x1f\x8b", "its end is missing"),
+        (b"\x1f\x8b", "the end is missing"),
     ],
-    # gzip has the time in it, so the bytes are no names.
-    ids=["another event", "twice", "cut", "wrong sum", "more behind it", "many members", "only a beginning"],
+    # The output of gzip contains the time, so it can't name the cases.
+    ids=[
+        "another event",
+        "compressed twice",
+        "truncated",
+        "wrong checksum",
+        "trailing data",
+        "many members",
+        "magic only",
+    ],
 )
-def test_a_broken_wrapping_is_unreadable_with_its_reason(data: bytes, reason: str) -> None:
-    """It belongs in the dead letters."""
+def test_a_damaged_wrapping_is_unreadable(data: bytes, reason: str) -> None:
+    """The error, which goes to the dead letters, gives the reason."""
     with pytest.raises(errors.Unreadable, match=reason):
         plan_codec.unpack(data, MOST)
 
 
-def test_the_size_that_counts_is_the_decompressed_one() -> None:
-    """Just the limit passes, a byte more is rejected with the setting's name, compressed or not."""
+def test_the_limit_applies_to_the_decompressed_size() -> None:
+    """A plan of exactly the limit is accepted; with one more byte it is rejected, and the problem names the setting."""
     assert len(plan_codec.unpack(gzip.compress(b"a" * MOST), MOST)) == MOST
     for data in (gzip.compress(b"a" * (MOST + 1)), b"a" * (MOST + 1), gzip.compress(b"a" * MOST) + gzip.compress(b"a")):
-        found = problem(data)
-        assert found.code == "plan_too_large"
-        assert "EMS_MAX_PLAN_BYTES" in found.message
+        rejected = problem(data)
+        assert rejected.code == "plan_too_large"
+        assert "EMS_MAX_PLAN_BYTES" in rejected.message
 
 
 def _refused(bomb: bytes) -> None:

@@ -8,7 +8,8 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.points import evaluation, grid
+from ems_worker.core.points import evaluation, work_limits
+from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
 from tests.support import steps, wait
 from tests.support.desk import Clock, Desk, background, plan
@@ -31,7 +32,7 @@ SLOW = slow()
 @pytest.fixture
 def impatient() -> Iterator[None]:
     """Little is worked out while a plan is read, so that a small one is a slow one."""
-    with patch.object(grid, "_BUDGET", 1000), patch.object(grid, "_STEP", 200):
+    with patch.object(work_limits, "DEFAULT", WorkLimits(tree_steps=1000, combinations_per_yield=200)):
         yield
 
 
@@ -81,7 +82,7 @@ async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
     """Nothing is counted for it: its numbers are in the manifest."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
-        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             again = await desk.submit(SLOW)
         assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
 
@@ -91,11 +92,13 @@ async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None
     """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.told = "reef-1"
-        with patch("ems_worker.core.points.grid.Grid.trying", side_effect=AssertionError):
+        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [one["code"] for one in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
-        with patch.object(evaluation.Trials, "holds", autospec=True, side_effect=evaluation.Trials.holds) as tried:
+        with patch.object(
+            evaluation.Evaluator, "satisfied", autospec=True, side_effect=evaluation.Evaluator.satisfied
+        ) as tried:
             [problem] = (await desk.submit(many))["errors"]
         assert problem["code"] == "too_many_jobs"
         assert "EMS_MAX_JOBS" in problem["message"]
@@ -125,13 +128,15 @@ async def test_the_broker_hears_that_a_slow_plan_is_worked_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("side", "budget"), [(100, 1000), pytest.param(300, grid._BUDGET, marks=pytest.mark.long)], ids=["small", "large"]
+    ("side", "limits"),
+    [(100, WorkLimits(tree_steps=1000)), pytest.param(300, WorkLimits(), marks=pytest.mark.long)],
+    ids=["small", "large"],
 )
 async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, budget: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, limits: WorkLimits
 ) -> None:
     """The loop turns at least once in fifty thousand function calls, a few hundredths of a second."""
-    monkeypatch.setattr(grid, "_BUDGET", budget)
+    monkeypatch.setattr(work_limits, "DEFAULT", limits)
     async with Desk.open(tmp_path) as desk, intake(desk), steps.between_turns() as longest:
         desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", slow(side))])
         await wait.until(lambda: desk.broker.of("decision"), timeout=90)

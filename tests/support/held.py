@@ -87,8 +87,8 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
     """The peak memory of a process that reads a small plan and thereby imports every module."""
-    async with process.begin(b"experiment_name: x\nbase_config: {a: 0}\n", desk.services.examiner.bounds) as begun:
-        await begun.call("outline")
+    async with process.start(b"experiment_name: x\nbase_config: {a: 0}\n", desk.services.examiner.options) as started:
+        await started.call("outline")
     return _peak()
 
 

@@ -1,4 +1,4 @@
-"""Expressions: what they come to, and what they may not have."""
+"""Expressions: their values, and the syntax and values that they must not have."""
 
 import pytest
 from hypothesis import given
@@ -59,36 +59,36 @@ JSON = canonical.JSON
         ("  1\n+\t1 ", 2),
     ],
 )
-def test_an_expression_comes_to_what_it_says(text: str, expected: object) -> None:
-    """Arithmetic, comparisons, logic, membership, choices and functions."""
-    value = expressions.read(text).value(())
+def test_an_expression_has_a_value(text: str, expected: object) -> None:
+    """It may contain arithmetic, comparisons, logic, membership, choices and functions."""
+    value = expressions.read(text).evaluate(())
     assert value == expected
     assert type(value) is type(expected)
 
 
 def test_a_dotted_path_is_one_name() -> None:
-    """Elements of lists included; each name is there once, in the order of its first use."""
+    """A path may lead to a list element; names are distinct, in the order of their first use."""
     expression = expressions.read("species.0.speed * fish.count + fish.count > a_1 and true")
     assert expression.names == ("species.0.speed", "fish.count", "a_1")
     assert expression.holds((2.0, 3, 8.5))
     assert not expression.holds((2.0, 3, 9))
 
 
-def test_lists_are_values_too() -> None:
-    """A parameter may be a list: it has a length, a sum, members."""
+def test_a_parameter_may_be_a_list() -> None:
+    """Expressions can use its length, its sum and its elements."""
     values: list[JSON] = [[1, 2, 3]]
-    assert expressions.read("sum(w) / len(w)").value(values) == 2.0
-    assert expressions.read("2 in w").value(values) is True
+    assert expressions.read("sum(w) / len(w)").evaluate(values) == 2.0
+    assert expressions.read("2 in w").evaluate(values) is True
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
-        ("", "no complete"),
-        ("1 +", "no complete"),
-        ("(1", "no complete"),
-        ("a b", "no complete"),
-        ("1 if 2", "no complete"),
+        ("", "not a complete"),
+        ("1 +", "not a complete"),
+        ("(1", "not a complete"),
+        ("a b", "not a complete"),
+        ("1 if 2", "not a complete"),
         ("a = 1", "=="),
         ("a & b", "'and'"),
         ("a | b", "'or'"),
@@ -101,8 +101,8 @@ def test_lists_are_values_too() -> None:
         ("abs(*a)", "no starred"),
         ("(abs)(1)(2)", "only functions"),
         ("'a'(1)", "only functions"),
-        ("[a]", "lists have"),
-        ("1, a", "lists have"),
+        ("[a]", "a list contains"),
+        ("1, a", "a list contains"),
         ("{1: 2}", "have no"),
         ("1_000", "have no"),
         ("0x10", "have no"),
@@ -114,19 +114,19 @@ def test_lists_are_values_too() -> None:
         ("9" * 100, "too large"),
         ("-" * 50 + "1", "nested"),
         ("1 + " * 300 + "1", "at most 1000"),
-        ("lambda x", "no complete"),
+        ("lambda x", "not a complete"),
         ("a.__class__()", "no function"),
-        ("(" * 400 + "1" + ")" * 400, "no complete"),
+        ("(" * 400 + "1" + ")" * 400, "not a complete"),
     ],
 )
-def test_what_is_no_expression_is_refused(text: str, says: str) -> None:
-    """Before anything is evaluated, with words that help."""
-    with pytest.raises(expressions.ExpressionError, match=says):
+def test_invalid_syntax_is_refused(text: str, message: str) -> None:
+    """Reading an expression never evaluates any part of it, and the message helps to correct it."""
+    with pytest.raises(expressions.ExpressionError, match=message):
         expressions.read(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("1 / 0", "division by zero"),
         ("1 % 0", "modulo"),
@@ -139,18 +139,18 @@ def test_what_is_no_expression_is_refused(text: str, says: str) -> None:
         ("9 ** 9 ** 9 ** 9", "too large"),
         ("2 ** 70", "64 bits"),
         ("0 - 2 ** 63 - 1", "64 bits"),
-        ("'a' * 3", "no calculation"),
-        ("1 + true", "no calculation"),
-        ("-'a'", "no calculation"),
-        ("+'a'", "no calculation"),
-        ("'a' + 1", "no calculation"),
+        ("'a' * 3", "can't be calculated"),
+        ("1 + true", "can't be calculated"),
+        ("-'a'", "can't be calculated"),
+        ("+'a'", "can't be calculated"),
+        ("'a' + 1", "can't be calculated"),
         ("1 < 'a'", "not supported"),
-        ("[1, 2]", "comes to a list"),
+        ("[1, 2]", "value is a list"),
         ("sqrt('a')", "must be real"),
         ("int('x')", "invalid literal"),
         ("len(5)", "no len"),
-        ("1 in 5", "nothing is in"),
-        ("1 not in 5", "nothing is in"),
+        ("1 in 5", "needs a list or a text"),
+        ("1 not in 5", "needs a list or a text"),
         ("str([1])", "no text"),
         ("abs(1, 2)", "one argument"),
         ("float('nan')", "not finite"),
@@ -169,26 +169,26 @@ def test_what_is_no_expression_is_refused(text: str, says: str) -> None:
         ("2 ** 200 * 2 ** 200 > 1", "too large"),
         (
             "'" + "a" * 600 + "' + '" + "b" * 300 + "' + str('" + "c" * 20 + "') + 'd' + '" + "e" * 20 + "' * 2",
-            "no calculation",
+            "can't be calculated",
         ),
     ],
 )
-def test_what_has_no_value_says_why(text: str, says: str) -> None:
-    """Calculations without a real, finite, bounded result are errors of the expression, never of the worker."""
-    with pytest.raises(expressions.ExpressionError, match=says):
-        expressions.read(text).value(())
+def test_an_expression_without_a_value_is_an_error_with_the_reason(text: str, message: str) -> None:
+    """The value must be real, finite and limited in size; no expression makes the worker fail."""
+    with pytest.raises(expressions.ExpressionError, match=message):
+        expressions.read(text).evaluate(())
 
 
-def test_texts_don_t_grow() -> None:
-    """Adding texts ends at a thousand letters."""
+def test_a_text_has_at_most_1000_characters() -> None:
+    """Adding texts can't make a longer one."""
     with pytest.raises(expressions.ExpressionError, match="too long"):
-        expressions.read("a + a").value(("x" * 501,))
-    assert expressions.read("a + a").value(("x" * 500,)) == "x" * 1000
+        expressions.read("a + a").evaluate(("x" * 501,))
+    assert expressions.read("a + a").evaluate(("x" * 500,)) == "x" * 1000
 
 
 def test_a_condition_is_true_or_false() -> None:
-    """Numbers are not truths: `a` where `a > 0` was meant is an error."""
-    with pytest.raises(expressions.ExpressionError, match="true or false"):
+    """A number is not a condition: writing `a` instead of `a > 0` is an error."""
+    with pytest.raises(expressions.ExpressionError, match="must be true or false"):
         expressions.read("a").holds((1,))
     assert expressions.read("a").holds((True,))
 
@@ -219,8 +219,8 @@ def test_a_condition_is_true_or_false() -> None:
         "...",
     ],
 )
-def test_expressions_don_t_escape(text: str) -> None:
-    """What reaches into Python is refused, or is a name of nothing."""
+def test_an_expression_never_reaches_python(text: str) -> None:
+    """Such syntax is refused, or is only the name of a parameter."""
     try:
         names = expressions.read(text).names
     except expressions.ExpressionError:
@@ -235,7 +235,7 @@ def test_any_text_is_an_expression_or_refused_in_few_steps(text: str) -> None:
     def attempt() -> None:
         try:
             expression = expressions.read(text)
-            expression.value([3] * len(expression.names))
+            expression.evaluate([3] * len(expression.names))
         except expressions.ExpressionError:
             pass
 

@@ -97,7 +97,7 @@ def test_a_plan_none_of_whose_runs_fits_is_refused_for_its_first_point() -> None
 
 def test_measured_values_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays bounded; the answer is the same."""
-    monkeypatch.setattr(largest, "_KEPT", 2)
+    monkeypatch.setattr(largest, "MAX_CACHED", 2)
     runs = [{"params_override": {"b": "x" * n}} for n in range(3000, 3010)]
     one = parsed({"experiment_id": "e", "base_config": {"b": "y" * 900}, "runs": runs})
     assert largest.over(one, "e", max(sizes(one)) + 512) is None

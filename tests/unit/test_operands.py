@@ -88,6 +88,6 @@ def test_what_is_not_named_may_be_long(constraint: str, data: dict[str, object])
 
 def test_taking_lists_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many names that lead into the many values of one axis would be looked up in each of them."""
-    monkeypatch.setattr(operands, "_MOST_TAKEN_APART", 5)
+    monkeypatch.setattr(operands, "MAX_UNPACKED", 5)
     assert refused("b.0 > 0", **_axis("b", *([n] for n in range(1, 6)))) == []
     assert refused("b.0 > 0", **_axis("b", *([n] for n in range(1, 7)))) == [("out_of_range", "constraints.0")]

@@ -1,4 +1,4 @@
-"""A plan's parts: what is read, what its defaults are, and how errors are gathered."""
+"""The parts of a plan: their meaning, their defaults, and the problems that parsing reports."""
 
 from fractions import Fraction
 
@@ -7,7 +7,7 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical
-from ems_worker.core.language import design, expressions, options, paths, problems, samples
+from ems_worker.core.language import design, expressions, options, paths, problems, quotes, samples
 from ems_worker.core.points import plan, space
 
 JSON = canonical.JSON
@@ -24,29 +24,29 @@ def parsed(text: str, base: dict[str, JSON] = BASE) -> plan.Plan:
 
 
 def refused(text: str) -> list[tuple[str, str]]:
-    """Code and path of everything that is wrong."""
+    """The code and path of each problem."""
     with pytest.raises(errors.PlanRejected) as rejected:
         parsed(text)
     return [(problem.code, problem.path) for problem in rejected.value.problems]
 
 
-def test_defaults() -> None:
-    """What a plan doesn't say is as the contract has it."""
+def test_a_plan_without_options_has_the_defaults_of_the_contract() -> None:
+    """Only a name and a base configuration are required."""
     small = parsed("description: the smallest plan")
     assert (small.experiment_id, small.experiment_name, small.description) == (None, "reef", "the smallest plan")
     assert small.replicates == 1
     assert small.seeds == plan.Seeds("common", 0)
     assert small.inject == plan.Inject(None, None)
     assert small.metrics == ()
-    assert small.limits == plan.Limits(None, None, 3, frozenset({"infrastructure", "timeout", "lost"}))
+    assert small.limits == plan.ExperimentLimits(None, None, 3, frozenset({"infrastructure", "timeout", "lost"}))
     assert small.limits.max_failed.allowed(1000) == 0
     assert not small.limits.fail_fast
     assert (small.group, small.tags, small.labels, small.warnings, small.parameters) == (None, (), {}, (), ())
     assert small.base == BASE
 
 
-def test_everything_that_a_plan_says_is_kept() -> None:
-    """Each key once."""
+def test_a_parsed_plan_has_the_values_of_all_keys() -> None:
+    """Each key of a plan sets the field of its name."""
     text = """
     $schema: plan.json
     experiment_id: reef-7
@@ -78,7 +78,7 @@ def test_everything_that_a_plan_says_is_kept() -> None:
         plan.TrackedMetric("energy", "minimize"),
         plan.TrackedMetric("age"),
     )
-    assert full.limits == plan.Limits(
+    assert full.limits == plan.ExperimentLimits(
         5,
         1.5,
         7,
@@ -101,26 +101,26 @@ def test_everything_that_a_plan_says_is_kept() -> None:
 
 @pytest.mark.parametrize(("percent", "jobs", "allowed"), [("64.1", 1000, 641), ("1.1", 1000, 11), ("0.07", 9999, 6)])
 def test_percentages_are_exact(percent: str, jobs: int, allowed: int) -> None:
-    """64.1 % of 1000 jobs are 641, though 64.1 as a float is a little less; parts of a job are none."""
+    """64.1 % of 1,000 jobs are 641, although the float 64.1 is slightly less; fractions of a job are rounded down."""
     assert parsed(f"limits: {{max_failed: {percent}%}}").limits.max_failed.allowed(jobs) == allowed
 
 
-def test_metrics_may_come_after_the_run() -> None:
-    """From an event of the analysis layer, waited for as long as the plan says."""
+def test_a_metric_may_arrive_after_the_run() -> None:
+    """A plan can set how long the worker waits for the event of a metric."""
     text = "metrics_to_track: [{name: late, from: event, timeout_seconds: 90}, {name: other, from: event}]"
     late, other = parsed(text).metrics
     assert (late.source, late.timeout_seconds) == ("event", 90.0)
     assert other.timeout_seconds == options.DEFAULT_METRIC_TIMEOUT_SECONDS
 
 
-def test_seeds_may_be_listed() -> None:
-    """Replicate r has the r-th of the plan's own seeds at every point."""
+def test_a_plan_may_list_its_seeds() -> None:
+    """Replicate r has the seed number r of the list at every point."""
     listed = parsed("{num_replicates_per_run: 2, seeds: {policy: list, values: [7, 9, 11]}}")
     assert [listed.seeds.of(point, replicate) for point in (0, 5) for replicate in (0, 1)] == [7, 9, 7, 9]
 
 
-def test_the_base_configuration_comes_in_three_forms() -> None:
-    """By either path, or inline; content wins over a path, which then only says where it was from."""
+def test_the_base_configuration_may_be_a_path_or_inline() -> None:
+    """Two keys name a path; if the plan has the content as well, the content counts."""
     assert plan.base_reference({"base_config_file_path": "a.yaml"}) == "a.yaml"
     assert plan.base_reference({"base_config_path": "b.yaml"}) == "b.yaml"
     assert plan.base_reference({"base_config_path": "b.yaml", "base_config": {}}) is None
@@ -135,7 +135,7 @@ def test_the_base_configuration_comes_in_three_forms() -> None:
 
 
 def test_paths_lead_through_lists_and_keys_with_dots() -> None:
-    """Elements by number, nested or dotted; a key that has dots itself is found."""
+    """List elements are numbers, paths may be nested or dotted, and a key may contain dots itself."""
     text = """
     parameter_space:
       layers.0: [5]
@@ -147,12 +147,12 @@ def test_paths_lead_through_lists_and_keys_with_dots() -> None:
         ("layers", 2, "deep"),
         ("dotted.key", "in.side"),
     ]
-    run = "runs: [{params_override: {layers.1: 5, 'dotted.key.in.side': 7}}]"
-    assert [parameter.path for parameter in parsed(run).parameters] == [("layers", 1), ("dotted.key", "in.side")]
+    runs = "runs: [{params_override: {layers.1: 5, 'dotted.key.in.side': 7}}]"
+    assert [parameter.path for parameter in parsed(runs).parameters] == [("layers", 1), ("dotted.key", "in.side")]
 
 
-def test_new_paths_are_permitted_by_the_plan() -> None:
-    """Where nothing, null or a single value is in the way; lists don't grow."""
+def test_allow_new_paths_permits_new_paths() -> None:
+    """A mapping may replace null or a scalar; lists don't get new elements."""
     text = "{allow_new_paths: true, parameter_space: {fish.age: [1], note.deep: [2], new.er: [3], fish.count.x: [4]}}"
     assert [axis.path for axis in parsed(text).parameters] == [
         ("fish", "age"),
@@ -165,23 +165,23 @@ def test_new_paths_are_permitted_by_the_plan() -> None:
     ]
 
 
-def test_mappings_as_values_are_checked_to_their_leaves() -> None:
-    """A value that is a mapping merges into the base's, so that what it names must be there."""
+def test_the_paths_in_a_value_that_is_a_mapping_must_exist() -> None:
+    """The value merges into a mapping of the base configuration."""
     base: dict[str, JSON] = {"a": {"b": {"c": 1, "d": 2}, "e": 3}}
     assert parsed("parameter_space: {a: [{b: {c: 5}}, {e: 4, b: {d: 1}}]}", base).parameters[0].path == ("a",)
-    for text, place in [
+    for text, path in [
         ("parameter_space: {a: [{b: {c: 5}}, {b: {x: 1}}]}", "parameter_space.a.1.b.x"),
         ("{parameter_space: {a: [{e: 5}, {x: 1}], a.b: {values: []}}}", "parameter_space.a.1.x"),
     ]:
         with pytest.raises(errors.PlanRejected) as rejected:
             parsed(text, base)
-        assert ("unknown_path", place) in [(problem.code, problem.path) for problem in rejected.value.problems]
+        assert ("unknown_path", path) in [(problem.code, problem.path) for problem in rejected.value.problems]
     new = "{allow_new_paths: true, parameter_space: {note: {values: [{a: 1}, {b: 2}]}, n: {value: {c: 1}}}}"
     assert space.count(parsed(new)).points == 2
 
 
-def test_each_wrong_part_is_reported_once() -> None:
-    """What is broken already brings no errors in what relies on it."""
+def test_an_invalid_axis_is_reported_once() -> None:
+    """Zip groups and constraints that use it are not reported as well."""
     text = """
     parameter_space:
       fish.count: {values: [], as: n}
@@ -200,17 +200,17 @@ def test_each_wrong_part_is_reported_once() -> None:
     ]
 
 
-def test_so_many_expressions_are_allowed() -> None:
-    """Five hundred conditions and derived values: reading them takes time."""
+def test_a_plan_has_at_most_500_conditions_and_derived_values() -> None:
+    """More of them would take long to read."""
     base: dict[str, JSON] = {f"p{number}": 0 for number in range(501)}
     axes = ", ".join(f"p{number}: {{expr: '1'}}" for number in range(500))
     assert space.count(parsed(f"parameter_space: {{{axes}}}", base)).points == 1
-    with pytest.raises(errors.PlanRejected, match="500 are allowed"):
+    with pytest.raises(errors.PlanRejected, match="at most 500 conditions"):
         parsed(f"parameter_space: {{{axes}, p500: {{expr: '1'}}}}", base)
 
 
-def test_what_is_odd_is_a_warning() -> None:
-    """It is accepted, and said."""
+def test_a_plan_with_likely_mistakes_is_accepted_with_warnings() -> None:
+    """Duplicate values, lists of single values and unbalanced samples cause a warning each."""
     text = """
     parameter_space:
       fish.count: [1, 1, 2]
@@ -218,22 +218,22 @@ def test_what_is_odd_is_a_warning() -> None:
       fish.speed: {dist: uniform, low: 0, high: 1}
     design: {sampler: sobol, samples: 12}
     """
-    odd = parsed(text)
-    assert [(problem.code, problem.path) for problem in odd.warnings] == [
+    accepted = parsed(text)
+    assert [(problem.code, problem.path) for problem in accepted.warnings] == [
         ("list_of_values", "parameter_space.layers"),
         ("sobol_samples", "design.samples"),
         ("duplicate_value", "parameter_space.fish.count.1"),
     ]
-    assert "8 or 16 are" in odd.warnings[1].message
-    assert space.count(odd).points == 2 * 2 * 12
+    assert "8 and 16 are" in accepted.warnings[1].message
+    assert space.count(accepted).points == 2 * 2 * 12
 
 
-def warnings(text: str, base: dict[str, JSON] = BASE) -> list[tuple[str, str]]:
-    """Path and words of what is told of values of another kind than the base's."""
+def type_warnings(text: str, base: dict[str, JSON] = BASE) -> list[tuple[str, str]]:
+    """The path and message of each warning about the type of a value."""
     return [(problem.path, problem.message) for problem in parsed(text, base).warnings if problem.code == "other_kind"]
 
 
-KINDS: dict[str, JSON] = {
+TYPES: dict[str, JSON] = {
     "on": False,
     "count": 10,
     "speed": 1.5,
@@ -245,7 +245,7 @@ KINDS: dict[str, JSON] = {
 
 
 @pytest.mark.parametrize(
-    ("axis", "place", "words"),
+    ("axis", "location", "message"),
     [
         ("on: [yes, no]", "on.0", "has false here, and this is the text 'yes': write true or false (and 1 more)"),
         ("on: [true, 1]", "on.1", "has false here, and this is the number 1: write true or false"),
@@ -258,21 +258,21 @@ KINDS: dict[str, JSON] = {
         ("count: {logrange: {start: 1, stop: 10, num: 3}}", "count.logrange", "the whole number 10 here, and"),
         ("count: {dist: normal, mean: 0, std: 1}", "count.dist", "the whole number 10 here, and this gives"),
         ("speed: {dist: choice, values: [fast]}", "speed.values.0", "the number 1.5 here, and this is the text 'fast'"),
-        ("on: {dist: int, low: 0, high: 1}", "on.dist", "has false here, and this gives the number 1: see whether"),
+        ("on: {dist: int, low: 0, high: 1}", "on.dist", "has false here, and this gives the number 1: check that"),
         ("count: {expr: speed * 2}", "count.expr", "the whole number 10 here, and this gives the number 3.0"),
         ("name: [cod, 5]", "name.1", "the text 'cod' here, and this is the number 5: if text is meant, put it"),
     ],
 )  # fmt: skip
-def test_values_of_another_kind_than_the_base_s_are_a_warning(axis: str, place: str, words: str) -> None:
-    """One an axis, at the first such value, with what is there and what to write."""
+def test_a_value_of_another_type_than_the_base_s_causes_a_warning(axis: str, location: str, message: str) -> None:
+    """An axis has one such warning, at its first value of another type, with the remedy."""
     design = "design: {samples: 2}" if "dist" in axis else ""
-    [(path, message)] = warnings(f"parameter_space: {{{axis}}}\n{design}", KINDS)
-    assert path == f"parameter_space.{place}"
-    assert words in message
+    [(path, warning)] = type_warnings(f"parameter_space: {{{axis}}}\n{design}", TYPES)
+    assert path == f"parameter_space.{location}"
+    assert message in warning
 
 
-def test_values_of_the_base_s_kind_are_fine() -> None:
-    """Whole numbers are numbers; null is of no kind, on either side; neither are lists, mappings and new paths."""
+def test_a_value_of_the_base_s_type_causes_no_warning() -> None:
+    """A float accepts whole numbers, and every value accepts null; null, lists, mappings and new paths accept all."""
     text = """
     allow_new_paths: true
     parameter_space:
@@ -286,14 +286,14 @@ def test_values_of_the_base_s_kind_are_fine() -> None:
       map.b: {expr: "'x'"}
     design: {samples: 2}
     """
-    assert warnings(text, KINDS) == []
+    assert type_warnings(text, TYPES) == []
     left_out = "parameter_space: {on: {value: false}, count: {expr: speed, when: on}}"
-    assert warnings(left_out, KINDS) == []
+    assert type_warnings(left_out, TYPES) == []
 
 
 @pytest.mark.parametrize("word", ["true", "None", "in", "not", "else", "And", "max", "trueish"])
-def test_a_name_is_no_word_of_expressions(word: str) -> None:
-    """What expressions read as something else can't name a parameter; names of functions are told apart."""
+def test_a_keyword_of_expressions_is_not_a_name(word: str) -> None:
+    """All other words are names, including those of functions."""
     text = f"parameter_space: {{fish.count: {{values: [1, 2], as: '{word}'}}}}"
     if _is_name(word):
         assert [point.params[word] for point in space.points(parsed(f"{text}\nconstraints: ['{word} < 2']"))] == [1]
@@ -308,16 +308,16 @@ def _is_name(word: str) -> bool:
         return False
 
 
-def test_entries_of_runs_are_warned_of_once_a_parameter() -> None:
-    """At the first entry that gives a value of another kind."""
+def test_runs_have_one_type_warning_per_parameter() -> None:
+    """The warning is at the first entry with a value of another type."""
     entries = ["{speed: 1}", "{speed: x, count: 1.5}", "{speed: y}"]
     text = f"runs: [{', '.join(f'{{params_override: {entry}}}' for entry in entries)}]"
-    paths_of = [path for path, _ in warnings(text, KINDS)]
-    assert paths_of == ["runs.1.params_override.speed", "runs.1.params_override.count"]
+    locations = [path for path, _ in type_warnings(text, TYPES)]
+    assert locations == ["runs.1.params_override.speed", "runs.1.params_override.count"]
 
 
-def test_an_axis_may_be_a_mapping_of_the_base() -> None:
-    """Whole mappings vary with name and condition; the base's own keys are paths still, and axis words never new."""
+def test_an_axis_may_vary_a_mapping_of_the_base() -> None:
+    """Keys of the base configuration remain paths, and the key of an axis is never a new path."""
     base: dict[str, JSON] = {"light": {"day": 12, "night": 12}, "sensor": {"range": 5, "low": 1}, "on": True}
     for spec in ("{light: {values: [{day: 8}], as: regime, when: on}}", "{light: {dist: choice, values: [{day: 8}]}}"):
         design = "{samples: 1}" if "dist" in spec else "{}"
@@ -329,48 +329,51 @@ def test_an_axis_may_be_a_mapping_of_the_base() -> None:
     assert [parameter.path for parameter in whole.parameters] == [("sensor",)]
     for new in ("", "allow_new_paths: true\n"):
         with pytest.raises(
-            errors.PlanRejected, match="'light' has no 'values', and an axis has no other keys"
+            errors.PlanRejected, match="'light' has no 'values', and the keys of an axis are only"
         ) as rejected:
             parsed(f"{new}parameter_space: {{light: {{day: [5], values: [4]}}}}", base)
-        assert ("written dotted: light.values" in str(rejected.value)) == bool(new)
+        assert ("dotted: light.values" in str(rejected.value)) == bool(new)
     assert (
         parsed("allow_new_paths: true\nparameter_space: {light.values: [4]}", base).parameters[0].name == "light.values"
     )
 
 
-def test_a_mapping_takes_the_place_of_a_null_in_runs() -> None:
-    """As it does in a parameter_space; where new paths are allowed its keys are paths of their own."""
+def test_a_mapping_in_runs_replaces_a_null() -> None:
+    """With allow_new_paths, the keys of the mapping are new paths instead."""
     text = "runs: [{params_override: {note: {text: {deep: 1}}}}]"
     assert next(space.points(parsed(text))).params == {"note": {"text": {"deep": 1}}}
     assert next(space.points(parsed(f"allow_new_paths: true\n{text}"))).params == {"note.text.deep": 1}
 
 
-def test_a_path_that_may_be_new_is_told_how() -> None:
-    """Unless it looks misspelt, or a list would have to grow; the way to a path is no suggestion for it."""
+def test_the_problem_of_an_unknown_path_mentions_allow_new_paths() -> None:
+    """It does not if the path is probably misspelt, or would be a new list element.
+
+    A path above the unknown one is not a suggestion for it.
+    """
     with pytest.raises(errors.PlanRejected) as rejected:
         parsed("parameter_space: {fish.age: [1], fish.cuont: [1], layers.3: [1], note.text: [1]}")
-    told = [("allow_new_paths" in problem.message, problem.suggestion) for problem in rejected.value.problems]
-    assert told == [(True, "fish.speed"), (False, "fish.count"), (False, "layers.2"), (True, None)]
+    hints = [("allow_new_paths" in problem.message, problem.suggestion) for problem in rejected.value.problems]
+    assert hints == [(True, "fish.speed"), (False, "fish.count"), (False, "layers.2"), (True, None)]
 
 
 @pytest.mark.parametrize(
-    ("inject", "words"),
+    ("inject", "message"),
     [
-        ("{seed: fish.count.seed}", "'fish.count' is the number 10, and would give way to a mapping"),
-        ("{simulation_id: fish}", "this is a mapping in the base configuration, and would be lost"),
-        ("{seed: layers}", "this is a list in the base configuration"),
+        ("{seed: fish.count.seed}", "'fish.count' is the number 10, which a mapping would replace"),
+        ("{simulation_id: fish}", "has a mapping here, which would be lost"),
+        ("{seed: layers}", "has a list here, which would be lost"),
     ],
 )
-def test_inject_takes_nothing_away(inject: str, words: str) -> None:
-    """Where it would, a path of its own is asked for."""
-    with pytest.raises(errors.PlanRejected, match=f"{words}.*such as run.seed"):
+def test_an_injected_value_never_replaces_a_mapping_or_list(inject: str, message: str) -> None:
+    """The problem asks for a separate path."""
+    with pytest.raises(errors.PlanRejected, match=f"{message}.*such as run.seed"):
         parsed(f"inject: {inject}")
     fine = parsed("inject: {seed: note.seed, simulation_id: layers.0}")
     assert fine.inject == plan.Inject(("note", "seed"), ("layers", 0))
 
 
-def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without scipy the random sampler still works."""
+def test_a_sampler_without_its_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sampler `random` works without scipy."""
     text = "{parameter_space: {fish.speed: {dist: uniform, low: 0, high: 1}}, design: {sampler: halton, samples: 4}}"
     monkeypatch.setitem(__import__("sys").modules, "scipy.stats", None)
     with pytest.raises(errors.PlanRejected, match=r"pip install 'ems-worker\[design\]'"):
@@ -378,38 +381,38 @@ def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch
     assert space.count(parsed(text.replace("halton", "random"))).points == 4
 
 
-def test_many_problems_are_counted_not_listed() -> None:
-    """A decision has to fit into one message, and to search what was meant a thousand times takes too long."""
+def test_only_the_first_hundred_problems_are_listed() -> None:
+    """The others are counted, because a decision has to fit into one message."""
     text = "runs:\n" + "".join(
         f"  - {{params_override: {{fish.cuont{number}: 1}}, lables: {{}}}}\n" for number in range(400)
     )
     with pytest.raises(errors.PlanRejected) as rejected:
         parsed(text + "zzz: 1\n")
-    found = rejected.value.problems
-    assert len(found) == problems.MOST + 1
-    assert found[-1].code == "too_many_problems"
-    assert "701 more" in found[-1].message
+    listed = rejected.value.problems
+    assert len(listed) == problems.MAX_PROBLEMS + 1
+    assert listed[-1].code == "too_many_problems"
+    assert "701 more" in listed[-1].message
 
 
 _VALUES: list[JSON] = [None, True, 5, 1.5, "x", {}, []]
 
 
-def test_values_are_named_in_a_plan_writer_s_words() -> None:
-    """Not in Python's."""
-    words = [problems.kind(value) for value in _VALUES]
-    assert words == ["null", "true", "the number 5", "the number 1.5", "the text 'x'", "a mapping", "a list"]
-    assert problems.brief(10**100) == "a number of many digits"
-    assert problems.brief("x" * 100).endswith("...")
+def test_messages_describe_values_in_the_words_of_plans() -> None:
+    """They use neither the names nor the notation of Python's types."""
+    described = [quotes.describe(value) for value in _VALUES]
+    assert described == ["null", "true", "the number 5", "the number 1.5", "the text 'x'", "a mapping", "a list"]
+    assert quotes.brief(10**100) == "a number of many digits"
+    assert quotes.brief("x" * 100).endswith("...")
 
 
-def test_a_problem_says_its_place() -> None:
-    """Line and column where they are known, the path, the words, the code."""
+def test_the_text_of_a_problem_has_its_position_path_message_and_code() -> None:
+    """Publishers see this text."""
     problem = errors.Problem("unknown_key", "limits.x", "unknown key 'x'", 3, 5)
     assert str(problem) == "line 3, column 5: limits.x: unknown key 'x' [unknown_key]"
 
 
-def test_paths_are_read_and_taken_out() -> None:
-    """What has no value is told apart from null; lists keep their numbering."""
+def test_values_are_read_and_removed_by_path() -> None:
+    """A missing value differs from null, and the elements of a list keep their indexes."""
     config: dict[str, JSON] = {"a": [1, {"b": None}], "c": {"d": 5}}
     assert paths.has(config, ("a", 1, "b"))
     assert not paths.has(config, ("a", 5))
@@ -422,8 +425,8 @@ def test_paths_are_read_and_taken_out() -> None:
     assert paths.resolve(config, ()) == ()
 
 
-def test_parts_are_frozen_values() -> None:
-    """They compare by what they say."""
+def test_equal_parts_of_plans_compare_equal() -> None:
+    """Parts of plans are values."""
     assert design.Design() == parsed("description: x").design
-    assert options.Limits() == plan.Limits()
+    assert options.ExperimentLimits() == plan.ExperimentLimits()
     assert samples.Uniform(0, 1) == samples.Uniform(0, 1)

@@ -23,7 +23,7 @@ def refusal(data: bytes, base: dict[str, canonical.JSON] = BASE) -> tuple[errors
     reference = plan.base_reference(document.data)
     with pytest.raises(errors.PlanRejected) as refused:
         plan.parse(document.data, None if reference is None else base)
-    return yaml_reader.place(refused.value.problems, document)
+    return yaml_reader.with_positions(refused.value.problems, document)
 
 
 def test_the_corpus_is_large() -> None:

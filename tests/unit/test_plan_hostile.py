@@ -97,7 +97,7 @@ def _decide(text: str) -> str | None:
     try:
         space.count(plan.parse(document.data))
     except errors.PlanRejected as rejected:
-        found = yaml_reader.place(rejected.problems, document)
+        found = yaml_reader.with_positions(rejected.problems, document)
         return found[1 if found[0].code == "too_many_problems" else 0].code
     return None
 

@@ -93,7 +93,7 @@ def test_a_run_differs_from_the_base_in_what_it_overrides_and_in_nothing_else(da
     if inject:
         assert config.pop("ems") == {"injected": {"seed": 7, "id": ID}}
     assert template.config_sha(params, 7) == canonical.digest({"config": config, "seed": 7})
-    expected: object = paths.fresh(base)
+    expected: object = paths.copied(base)
     for path in chosen:
         expected = paths.put(expected, path, overrides[".".join(map(str, path))])
     assert [*canonical.differences(config, expected)] == []
@@ -171,7 +171,7 @@ def test_many_sets_of_paths_don_t_pile_up() -> None:
         (key,) = point.params
         assert template.config(point.params, 0, ID) == {**base, key: 1}
         assert f"{key}: 1\n".encode() in template.render(point.params, 0, ID)
-    assert len(template._forms) <= 64
+    assert template.texts <= render.MAX_TEXTS
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -1,18 +1,19 @@
-"""Points: how many there are, which, and in which order."""
+"""The points of a plan: their number, their parameters and their order."""
 
 import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.points import grid, plan, space
-from tests.support.small_plans import BASE, JSON, params, parsed
+from ems_worker.core.points import plan, space
+from ems_worker.core.points.work_limits import WorkLimits
+from tests.support import settled
+from tests.support.small_plans import BASE, JSON, NO_TREES, params, parsed
 
 REEF = """
 base_config: {fish: {count: 1}, env: {temp: 1.0}, shark: {present: false, speed: 0}, growth: 0.1}
@@ -28,13 +29,13 @@ num_replicates_per_run: 5
 """
 
 
-def test_the_plan_of_6720_jobs() -> None:
-    """32 combinations, 24 after conditions, 21 after the constraint, times 64 samples, times 5 replicates."""
+def test_a_mixed_design_has_6720_jobs() -> None:
+    """Of 32 combinations, conditions leave 24 and the constraint 21; 64 samples and 5 replicates make 6,720 jobs."""
     reef = parsed(REEF)
-    assert space.count(reef) == space.Count(21 * 64, 6720, exact=True)
+    assert space.count(reef) == space.SpaceSize(21 * 64, 6720, exact=True)
     assert space.count(
         parsed(REEF.replace("constraints", "labels").replace('["fish.count * env.temp < 2400"]', "{}"))
-    ) == (space.Count(24 * 64, 24 * 64 * 5))
+    ) == (space.SpaceSize(24 * 64, 24 * 64 * 5))
     points = list(space.points(reef))
     cells = {canonical.text({k: v for k, v in point.params.items() if k != "growth"}) for point in points}
     assert len(cells) == 21
@@ -44,12 +45,12 @@ def test_the_plan_of_6720_jobs() -> None:
     for point in points:
         assert point.params["fish.count"] * point.params["env.temp"] < 2400  # type: ignore[operator]  # they are numbers
         assert ("shark.speed" in point.params) == point.params["shark.present"]
-    # The same samples in every cell of the grid, within it in the same order.
+    # Every cell of the grid has the same samples in the same order.
     assert [point.params["growth"] for point in points[:64]] == [point.params["growth"] for point in points[-64:]]
 
 
-def test_the_last_axis_is_the_fastest() -> None:
-    """Row-major in the plan's order, nested and dotted alike."""
+def test_the_last_axis_varies_fastest() -> None:
+    """Points are in row-major order of the plan's axes, whether their paths are nested or dotted."""
     assert params("parameter_space: {b: [1, 2], f: {g: [5]}, a: [3, 4]}") == [
         {"b": 1, "f.g": 5, "a": 3},
         {"b": 1, "f.g": 5, "a": 4},
@@ -58,8 +59,8 @@ def test_the_last_axis_is_the_fastest() -> None:
     ]
 
 
-def test_runs_are_points_of_their_own_times_the_grid() -> None:
-    """Entries of `runs` come first and are never merged; with a parameter_space each is run at every combination."""
+def test_each_entry_of_runs_is_combined_with_the_whole_grid() -> None:
+    """Entries of `runs` vary slowest, and equal entries are separate points."""
     text = """
     runs:
       - {run_id_suffix: x, labels: {k: v}, params_override: {f: {g: 1}, list: [9]}}
@@ -80,12 +81,12 @@ def test_runs_are_points_of_their_own_times_the_grid() -> None:
 
 
 def test_a_plan_without_parameters_is_one_point() -> None:
-    """The base configuration as it is."""
+    """The point has no parameters, so that its run gets the base configuration unchanged."""
     assert params("description: only the base") == [{}]
 
 
-def test_what_becomes_equal_by_a_condition_is_one_point() -> None:
-    """In zip groups too: entries that differ only in what is left out count once."""
+def test_combinations_that_a_condition_makes_equal_are_one_point() -> None:
+    """Rows of a zip group that differ only in parameters which are left out count once."""
     text = """
     parameter_space:
       on: [true, false]
@@ -94,8 +95,7 @@ def test_what_becomes_equal_by_a_condition_is_one_point() -> None:
       c: {values: [7, 7.5, 8], when: "on"}
     design: {zip: [[a, b, c]]}
     """
-    found = params(text)
-    assert found == [
+    assert params(text) == [
         {"on": True, "a": 1, "b": 5, "c": 7},
         {"on": True, "a": 2, "b": 5.0, "c": 7.5},
         {"on": True, "a": 3, "b": 5.5, "c": 8},
@@ -110,8 +110,11 @@ def test_what_becomes_equal_by_a_condition_is_one_point() -> None:
     assert params(only) == [{"on": True, "a": 1, "b": 1}, {"on": True, "a": 2, "b": 2}, {"on": False}]
 
 
-def test_derived_values_come_from_what_they_name() -> None:
-    """Parameters by path or name, the base configuration, entries of `runs`; left out where what they name is."""
+def test_a_derived_value_is_computed_from_the_values_that_it_names() -> None:
+    """It may name parameters by path or name, the base configuration and entries of `runs`.
+
+    Points that leave out one of these leave out the derived value as well.
+    """
     text = """
     allow_new_paths: true
     runs: [{params_override: {d: 10, list: [7]}}, {}]
@@ -132,8 +135,8 @@ def test_derived_values_come_from_what_they_name() -> None:
     ]
 
 
-def test_a_left_out_parameter_has_the_base_s_value_in_expressions() -> None:
-    """For that is what the run gets; without one, conditions don't hold and constraints don't apply."""
+def test_in_expressions_a_parameter_that_is_left_out_has_the_base_s_value() -> None:
+    """If the base configuration has no value either, conditions are false and constraints don't apply."""
     base_value = """
     parameter_space: {on: [true, false], a: {values: [5], when: on}}
     constraints: ["a == 0"]
@@ -147,8 +150,8 @@ def test_a_left_out_parameter_has_the_base_s_value_in_expressions() -> None:
     assert params(none) == [{"on": True, "x": 6, "a": 1}, {"on": False}]
 
 
-def test_constraints_hold_at_points_of_runs_too() -> None:
-    """What an entry overrides is what its constraints see, values inside of lists and mappings as well."""
+def test_constraints_apply_to_entries_of_runs() -> None:
+    """A constraint reads the values that an entry overrides, including values inside lists and mappings."""
     text = """
     runs:
       - {run_id_suffix: x, params_override: {a: 1, list: [1, 1]}}
@@ -165,28 +168,28 @@ def test_constraints_hold_at_points_of_runs_too() -> None:
     ]
 
 
-def test_a_value_that_a_list_does_not_have_is_missing() -> None:
-    """Where the values of an axis are of different shape, names inside of them may have none."""
+def test_a_name_inside_a_value_may_have_no_value_at_some_points() -> None:
+    """If the values of an axis differ in structure, points without the named part leave out derived values."""
     text = "{parameter_space: {f: [{g: 1}, {}, 5], b: {expr: 'f.g + 1'}}, allow_new_paths: true}"
     assert params(text) == [{"f": {"g": 1}, "b": 2}, {"f": {}}, {"f": 5}]
 
 
-def test_points_can_be_made_from_any_on() -> None:
-    """What was interrupted goes on where it stopped, whatever the plan has."""
+def test_points_can_be_made_from_any_number_on() -> None:
+    """An interrupted expansion continues with the same points, whatever features the plan uses."""
     reef = parsed(REEF)
     points = list(space.points(reef))
     for start in (0, 1, 63, 64, 500, 1343, 1344, 2000):
         assert list(space.points(reef, start)) == points[start:]
 
 
-def test_a_million_jobs_are_counted_and_reached_at_once() -> None:
-    """By arithmetic: nothing is expanded to count, and the last point is found without those before it."""
+def test_a_billion_points_are_counted_and_the_last_is_found_without_the_others() -> None:
+    """Counting and finding a point are arithmetic, so that this test ends at all."""
     text = """
     parameter_space: {a: {range: {start: 0, stop: 999999, step: 1}}, b: {range: {start: 0, stop: 1, num: 1000}}}
     num_replicates_per_run: 3
     """
     large = parsed(text)
-    assert space.count(large) == space.Count(10**9, 3 * 10**9)
+    assert space.count(large) == space.SpaceSize(10**9, 3 * 10**9)
     last = next(space.points(large, 10**9 - 1))
     assert (last.index, last.params) == (10**9 - 1, {"a": 999_999, "b": 1.0})
 
@@ -203,13 +206,13 @@ CONDITIONS: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 
 def _naively(whens: dict[str, str], constraints: list[str], order: list[str]) -> list[dict[str, JSON]]:
-    """All points the slow way: every combination, conditions one after another, equal ones once."""
+    """The points by brute force: all combinations, conditions one after another, equal points once."""
     found: dict[str, dict[str, JSON]] = {}
     for values in itertools.product(*(AXES[name] for name in order)):
         full = dict(zip(order, values, strict=True))
         seen = {**BASE}
         left: dict[str, JSON] = {}
-        for name in "abcd":  # conditions name only axes before their own in this order
+        for name in "abcd":  # a condition only names axes before its own in this order
             if name in full and (name not in whens or CONDITIONS[whens[name]](seen)):
                 seen[name] = left[name] = full[name]
         if all(CONDITIONS[constraint](seen) for constraint in constraints):
@@ -224,7 +227,7 @@ def _naively(whens: dict[str, str], constraints: list[str], order: list[str]) ->
     when_c=st.sampled_from([None, "b == 1", "a > 1"]),
     when_d=st.sampled_from([None, "a + c < 6", "b == 1"]),
     constraints=st.lists(st.sampled_from(list(CONDITIONS)), max_size=3),
-    patience=st.sampled_from([grid._BUDGET, 0, 40]),
+    limits=st.sampled_from([WorkLimits(), NO_TREES, WorkLimits(tree_steps=40)]),
 )
 def test_points_are_those_of_a_naive_expansion(
     order: list[str],
@@ -232,43 +235,42 @@ def test_points_are_those_of_a_naive_expansion(
     when_c: str | None,
     when_d: str | None,
     constraints: list[str],
-    patience: int,
+    limits: WorkLimits,
 ) -> None:
-    """The same points in the same order, however much of the counting is left undone; counts are exact or a bound."""
+    """Points and order are the same, however much work counting may do; a count is exact or an upper bound."""
     whens = {name: when for name, when in (("b", when_b), ("c", when_c), ("d", when_d)) if when is not None}
     axes: dict[str, object] = {name: {"values": AXES[name]} for name in order}
     axes |= {name: {"values": AXES[name], "when": when} for name, when in whens.items()}
     data = {"experiment_name": "x", "base_config": BASE, "parameter_space": axes, "constraints": constraints}
     expected = _naively(whens, constraints, order)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "_BUDGET", patience)
-        if not expected:
-            with contextlib.suppress(errors.PlanRejected):
-                assert not list(space.points(plan.parse(data)))
-            return
-        made = plan.parse(data)
+    if not expected:
+        with contextlib.suppress(errors.PlanRejected):
+            assert not list(space.points(plan.parse(data, limits=limits)))
+        return
+    made = plan.parse(data, limits=limits)
     count = space.count(made)
     points = list(space.points(made))
     assert [point.params for point in points] == expected
     assert [point.index for point in points] == list(range(len(points)))
     assert count.points == len(points) if count.exact else count.points >= len(points)
-    assert space.exact_count(made) == space.Count(len(points), len(points))
+    assert settled.size(made) == space.SpaceSize(len(points), len(points))
     for start in range(len(points) + 1):
         assert list(space.points(made, start)) == points[start:]
     for start in reversed(range(len(points) + 1)):
         assert list(itertools.islice(space.points(made, start), 2)) == points[start : start + 2]
 
 
-@pytest.mark.parametrize(("side", "points"), [(40, 4), pytest.param(400, 8, marks=pytest.mark.long)])
-def test_a_bound_says_that_it_is_one(side: int, points: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where too many axes are coupled to work all out, the count is marked, and points are found all the same."""
-    monkeypatch.setattr(grid, "_BUDGET", grid._BUDGET * side**2 // 400**2)
-    axis = f"{{range: {{start: 1, stop: {side}, num: {side}}}}}"
-    bounded = parsed(f"{{parameter_space: {{a: {axis}, b: {axis}}}, constraints: ['a * b == {side - 1}']}}")
-    assert space.count(bounded) == space.Count(side**2, side**2, exact=False)
-    assert space.exact_count(bounded) == space.Count(points, points)
+def test_a_count_that_is_an_upper_bound_is_marked() -> None:
+    """If a constraint connects too many combinations to count at once, points are still found, from any on."""
+    text = """
+    parameter_space: {a: {range: {start: 1, stop: 400, num: 400}}, b: {range: {start: 1, stop: 400, num: 400}}}
+    constraints: ["a * b == 399"]
+    """
+    bounded = parsed(text)
+    assert space.count(bounded) == space.SpaceSize(160_000, 160_000, exact=False)
+    assert settled.size(bounded) == space.SpaceSize(8, 8)
     first = next(space.points(bounded))
-    assert first.params == {"a": 1, "b": side - 1}
-    # The next chunk begins where the last one ended.
-    assert next(space.points(bounded, 1)).params == {"a": 3, "b": (side - 1) // 3}
-    assert next(space.points(bounded, 0)).params == {"a": 1, "b": side - 1}
+    assert first.params == {"a": 1, "b": 399}
+    # The next chunk continues after the previous one.
+    assert next(space.points(bounded, 1)).params == {"a": 3, "b": 133}
+    assert next(space.points(bounded, 0)).params == {"a": 1, "b": 399}

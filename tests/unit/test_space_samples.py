@@ -1,17 +1,18 @@
-"""Points that are sampled."""
+"""Sampled points."""
 
 import pytest
 
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.language import samples
-from ems_worker.core.points import grid, space
-from tests.support.small_plans import params, parsed, refused
+from ems_worker.core.points import space
+from ems_worker.core.points.work_limits import WorkLimits
+from tests.support.small_plans import NO_TREES, params, parsed, refused
 
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "halton", "lhs"])
 def test_samples_are_a_pure_function_of_the_plan(sampler: str) -> None:
-    """The same plan gives the same samples, another seed others; each is within its distribution."""
+    """The same plan has the same samples, another seed gives other samples, and all are within their distributions."""
     text = f"""
     parameter_space:
       a: {{dist: uniform, low: -1, high: 1}}
@@ -31,12 +32,12 @@ def test_samples_are_a_pure_function_of_the_plan(sampler: str) -> None:
     assert 9 < sum(columns["c"]) / 128 < 11  # type: ignore[arg-type]  # they are numbers
     assert set(map(canonical.text, columns["d"])) == {'"x"', '["y"]', "null"}
     assert 40 <= sum(value < 31.6 for value in columns["e"]) <= 88  # type: ignore[operator]  # they are numbers
-    if sampler != "lhs":  # the strata of a latin hypercube are as many as its samples
+    if sampler != "lhs":  # a latin hypercube has as many strata as samples
         assert params(text.replace("samples: 128", "samples: 130"))[:128] == found
 
 
-def test_random_samples_depend_on_their_own_parameter_alone() -> None:
-    """Another sampled parameter, or more samples, change none."""
+def test_random_samples_depend_only_on_their_own_parameter() -> None:
+    """Neither another sampled parameter nor more samples change them."""
     one = params("{parameter_space: {a: {dist: uniform, low: 0, high: 1}}, design: {samples: 5}}")
     axes = "{b: {dist: uniform, low: 0, high: 1}, a: {dist: uniform, low: 0, high: 1}}"
     two = params(f"{{parameter_space: {axes}, design: {{samples: 7}}}}")
@@ -44,30 +45,30 @@ def test_random_samples_depend_on_their_own_parameter_alone() -> None:
     assert [point["a"] for point in two] != [point["b"] for point in two]
 
 
-def test_samples_are_sequences() -> None:
-    """A slice of random coordinates is what its elements are."""
+def test_a_column_of_coordinates_is_a_sequence() -> None:
+    """A slice of it has the same elements as indexing."""
     (column,) = samples.columns("random", ["a"], 9, 7)
     assert column[2:6:2] == [column[2], column[4]]
     assert len(column) == 9
 
 
-def test_constraints_name_what_does_not_vary_too() -> None:
-    """Values of the base configuration are constants in them."""
+def test_constraints_may_name_values_that_do_not_vary() -> None:
+    """Values of the base configuration are constants in expressions."""
     assert params("{parameter_space: {a: [1, 2, 3]}, constraints: ['a + list.0 < 4', 'b == 0']}") == [
         {"a": 1},
         {"a": 2},
     ]
 
 
-def test_a_conditional_sample_is_one_point_where_it_is_left_out() -> None:
-    """Without it the samples don't differ."""
+def test_samples_that_are_left_out_are_one_point() -> None:
+    """Without the sampled parameter, the samples don't differ."""
     text = "{parameter_space: {on: [true, false], a: {dist: uniform, low: 0, high: 1, when: on}}, design: {samples: 8}}"
     assert len(params(text)) == 9
     assert params(text)[-1] == {"on": False}
 
 
-def test_left_out_samples_are_one_point_wherever_they_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too much to compare at once is compared in steps, and the points are the same, from any of them on."""
+def test_samples_are_compared_in_steps_if_they_are_too_many_at_once() -> None:
+    """The points are the same, from any of them on; too many comparisons are refused."""
     text = """
     parameter_space:
       on: [true, false]
@@ -78,24 +79,22 @@ def test_left_out_samples_are_one_point_wherever_they_are_found(monkeypatch: pyt
     """
     at_once = list(space.points(parsed(text)))
     assert 40 < len(at_once) <= 50
-    monkeypatch.setattr(grid, "_BUDGET", 200)
-    counts = list(space.settling(parsed(text)))
-    assert counts[-1] == space.Count(len(at_once), len(at_once))
+    limits = WorkLimits(tree_steps=200)
+    counts = list(space.settle(parsed(text, limits=limits)))
+    assert counts[-1] == space.SpaceSize(len(at_once), len(at_once))
     assert len(counts) > 256
-    assert list(space.points(parsed(text))) == at_once
-    assert list(space.points(parsed(text), 42)) == at_once[42:]
-    monkeypatch.setattr(grid, "_MOST_COMPARED", 30)
-    assert refused(text)[0][0] == "too_many_combinations"
+    assert list(space.points(parsed(text, limits=limits))) == at_once
+    assert list(space.points(parsed(text, limits=limits), 42)) == at_once[42:]
+    assert refused(text, WorkLimits(tree_steps=200, comparisons=30))[0][0] == "too_many_combinations"
 
 
-def test_costly_constraints_are_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step of them is as short, and fewer combinations are taken at all."""
-    monkeypatch.setattr(grid, "_BUDGET", 0)
+def test_costly_constraints_are_evaluated_at_fewer_combinations() -> None:
+    """Their steps are shorter, and fewer combinations are accepted."""
     axes = "a: {range: {start: 1, stop: 100, step: 1}}, b: {range: {start: 1, stop: 10, step: 1}}"
     text = f"{{parameter_space: {{{axes}}}, constraints: ['a * b + {'0 * a + ' * 30}0 > 0']}}"
-    assert len(list(space.settling(parsed(text)))) < 10
-    monkeypatch.setattr(grid, "_LONGEST_STEP", 5_000)
-    assert len(list(space.settling(parsed(text)))) > 40
-    monkeypatch.setattr(grid, "_MOST_TRYING", 100_000)
-    with pytest.raises(errors.PlanRejected, match=r"1,000 combinations would have to be tried, [0-9]{3} at most are"):
-        parsed(text)
+    assert len(list(space.settle(parsed(text, limits=NO_TREES)))) < 10
+    short = WorkLimits(tree_steps=0, steps_per_yield=5_000)
+    assert len(list(space.settle(parsed(text, limits=short)))) > 40
+    few = WorkLimits(tree_steps=0, combination_steps=100_000)
+    with pytest.raises(errors.PlanRejected, match=r"1,000 combinations .* evaluated; at most [0-9]{3} can be"):
+        parsed(text, limits=few)

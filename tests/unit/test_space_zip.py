@@ -1,4 +1,4 @@
-"""Axes that vary together, and values that come more than once."""
+"""Zip groups, whose axes vary together, and duplicate values."""
 
 import itertools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.support.small_plans import BASE, JSON, params, parsed, refused
 
 
 def test_zipped_axes_vary_together() -> None:
-    """At the place of the first of them; other axes cross the group."""
+    """A zip group has the position of its first axis, and is combined with all other axes."""
     assert params("{parameter_space: {a: [1, 2], b: [5, 6], c: {values: [8, 9], as: n}}, design: {zip: [[n, a]]}}") == [
         {"a": 1, "b": 5, "n": 8},
         {"a": 1, "b": 6, "n": 8},
@@ -28,14 +28,14 @@ def repeated(text: str) -> list[str]:
 
 
 def test_equal_rows_of_a_zip_group_are_one_point() -> None:
-    """Lists are zipped as they are written: values that come again make other rows, and only equal rows count once."""
+    """A value may occur in several rows of a group; only rows that are equal as a whole count once, with a warning."""
     table = "{parameter_space: {a: [1, 1, 2], b: [5, 6, 5]}, design: {zip: [[a, b]]}}"
     assert params(table) == [{"a": 1, "b": 5}, {"a": 1, "b": 6}, {"a": 2, "b": 5}]
     assert repeated(table) == []
     twice = "{parameter_space: {a: {values: [1, 2, 1, 1]}, b: [5, 5, 5, 6]}, design: {zip: [[b, a]]}}"
     assert params(twice) == [{"a": 1, "b": 5}, {"a": 2, "b": 5}, {"a": 1, "b": 6}]
     assert repeated(twice) == ["parameter_space.b.2"]
-    assert "b = 5, a = 1 is there twice" in parsed(twice).warnings[0].message
+    assert "b = 5, a = 1 is repeated" in parsed(twice).warnings[0].message
     with pytest.raises(errors.PlanRejected, match="a has 3, b has 2"):
         parsed("{parameter_space: {a: [1, 1, 2], b: [5, 6]}, design: {zip: [[a, b]]}}")
     assert params(
@@ -47,7 +47,7 @@ def test_equal_rows_of_a_zip_group_are_one_point() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "left", "told"),
+    ("axis", "distinct", "location"),
     [
         ("[3, 3.0, 3, 4]", [3, 3.0, 4], "parameter_space.a.2"),
         ("{range: {start: 1, stop: 1, num: 5}}", [1], "parameter_space.a.range"),
@@ -56,21 +56,21 @@ def test_equal_rows_of_a_zip_group_are_one_point() -> None:
         ("{logrange: {start: 5.0e-324, stop: 1.0e-323, num: 4}}", [5e-324, 1e-323], "parameter_space.a.logrange"),
     ],
 )  # fmt: skip
-def test_equal_values_of_an_axis_are_one_point(axis: str, left: list[JSON], told: str) -> None:
-    """Of lists and of ranges, with one warning where the plan says them."""
+def test_equal_values_of_an_axis_are_one_point(axis: str, distinct: list[JSON], location: str) -> None:
+    """Duplicates in lists and ranges get a warning at their location in the plan."""
     text = f"parameter_space: {{a: {axis}}}"
-    assert [canonical.text(point["a"]) for point in params(text)] == [canonical.text(value) for value in left]
-    assert repeated(text) == [told]
+    assert [canonical.text(point["a"]) for point in params(text)] == [canonical.text(value) for value in distinct]
+    assert repeated(text) == [location]
 
 
-def test_ranges_that_are_too_fine_are_refused() -> None:
-    """To find which of a million values are equal takes too long; zipped with a list they have as many as that."""
+def test_a_long_range_finer_than_floats_is_refused() -> None:
+    """Finding the equal ones among a million values takes too long; a short range is accepted with a warning."""
     fine = "{range: {start: 1, stop: 1.0000000000000004, num: 1000000}}"
-    [(code, words)] = refused(f"parameter_space: {{a: {fine}}}")
+    [(code, message)] = refused(f"parameter_space: {{a: {fine}}}")
     assert code == "out_of_range"
-    assert "100,000 of these at most" in words
+    assert "at most 100,000 values" in message
     group = f"{{parameter_space: {{a: {fine}, b: {fine}}}, design: {{zip: [[a, b]]}}}}"
-    with pytest.raises(errors.PlanRejected, match=r"design\.zip\.0: values closer"):
+    with pytest.raises(errors.PlanRejected, match=r"design\.zip\.0: the values are closer"):
         parsed(group)
     few = group.replace("1000000", "3").replace("0004", "0001")
     assert params(few) == [{"a": 1.0, "b": 1.0}]
@@ -79,7 +79,7 @@ def test_ranges_that_are_too_fine_are_refused() -> None:
 
 @given(st.data())
 def test_zip_groups_are_those_of_a_naive_expansion(data: st.DataObject) -> None:
-    """Lists with repeats, in groups and beside them, with conditions that leave values out."""
+    """Lists may have duplicates, inside and outside of groups, and conditions may leave out values."""
     size = data.draw(st.integers(2, 5))
     columns = {
         name: data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size), label=name)
@@ -97,7 +97,7 @@ def test_zip_groups_are_those_of_a_naive_expansion(data: st.DataObject) -> None:
     together = list(dict.fromkeys(zip(*(columns[name] for name in group), strict=True)))
     others = [name for name in columns if name not in group]
     expected: dict[str, dict[str, JSON]] = {}
-    # The group is at the place of its first axis, which is a.
+    # The group has the position of its first axis, a.
     for row, *rest in itertools.product(together, *(dict.fromkeys(columns[name]) for name in others)):
         full = dict(zip([*group, *others], [*row, *rest], strict=True))
         point: dict[str, JSON] = {name: full[name] for name in columns if name != "c" or holds(full["a"])}

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.language import paths, problems
+from ems_worker.core.language import paths, quotes, suggestions
 from ems_worker.core.points import plan
 
 # What the suggestions for one plan may cost together, in pairs of compared characters.
@@ -81,19 +81,19 @@ def test_a_plan_has_one_budget_for_all_its_suggestions(searches: Searches) -> No
 
 def test_words_of_more_than_200_characters_are_neither_searched_for_nor_suggested() -> None:
     """Comparing long words is slow, and a typo in a short word never makes a long one."""
-    budget = problems.Budget()
-    assert problems.nearest("x" * 201, ["x" * 200]) is None
-    assert problems.nearest("x" * 200, ["x" * 201]) is None
-    assert problems.nearest("x" * 200, ["X" * 200]) == "X" * 200
+    budget = suggestions.SearchBudget()
+    assert suggestions.nearest("x" * 201, ["x" * 200]) is None
+    assert suggestions.nearest("x" * 200, ["x" * 201]) is None
+    assert suggestions.nearest("x" * 200, ["X" * 200]) == "X" * 200
     assert paths.nearest({"x" * 300: 1}, ("x" * 301,), budget) is None
 
 
 def test_a_budget_that_is_too_small_gives_no_result() -> None:
     """Where a comparison costs more than what is left, nothing is suggested and the likeness is zero."""
-    budget = problems.Budget(10)
+    budget = suggestions.SearchBudget(10)
     assert budget.nearest("food", ["fod"]) is None
-    assert budget.likeness("food", "food") == 0.0
-    assert problems.Budget(100).likeness("food", "food") == 1.0
+    assert budget.similarity("food", "food") == 0.0
+    assert suggestions.SearchBudget(100).similarity("food", "food") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_a_budget_that_is_too_small_gives_no_result() -> None:
 )
 def test_a_message_quotes_the_beginning_of_a_value(value: object, shown: str) -> None:
     """At most 60 characters of a value are quoted, however large it is."""
-    assert problems.brief(value) == shown
+    assert quotes.brief(value) == shown

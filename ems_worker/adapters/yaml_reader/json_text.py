@@ -1,43 +1,44 @@
-"""JSON the fast way: the standard library's decoder, and checks of what it lets through."""
+"""Reads JSON with the standard library's decoder, and checks what the decoder accepts but a plan may not contain."""
 
 import json
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from ems_worker import errors
 from ems_worker.adapters.yaml_reader import limits
+from ems_worker.adapters.yaml_reader.positions import START, Position, Positions
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
+from ems_worker.core.language import problems, quotes
+from ems_worker.core.language.quotes import Location
 from ems_worker.core.points import scalars
 
 JSON = canonical.JSON
-Position = tuple[int, int]
 
-# Possessive: what may be given back later is kept meanwhile, a hundred bytes for each character of a long text.
+# The quantifiers are possessive: others keep state for backtracking, a hundred bytes per character of a long text.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++', re.DOTALL)
 _OPEN: Final = frozenset("[{")
 _BETWEEN: Final = frozenset(",:]}")
 
 
 class _DuplicateError(ValueError):
-    """A key is in one object twice."""
+    """An object has a key twice."""
 
 
 class _NotJsonError(Exception):
-    """The text is something else."""
+    """The text is not JSON."""
 
 
 def read(text: str, size: int) -> dict[str, JSON] | None:
-    """The object that a JSON text of `size` bytes says; None for text that is not JSON.
+    """The object of a JSON text that has `size` bytes; None if the text is not JSON.
 
     Raises PlanRejected with line and column.
     """
-    _refuse_many(text, limits.most_values(size))
+    _refuse_too_many(text, limits.max_values(size))
     data: Any = None
-    wrong = False
+    invalid = False
     try:
-        # The hooks have a second use: other threads get their turn in them, and nowhere else in a long text.
+        # The hooks also let other threads run, which nothing else does while a long text is decoded.
         data = _decode(
             text,
             object_pairs_hook=_object,
@@ -46,18 +47,18 @@ def read(text: str, size: int) -> dict[str, JSON] | None:
             parse_float=scalars.number,
         )
     except (_DuplicateError, scalars.NotFiniteError):
-        wrong = True  # what was made so far goes with the exception, before more is made
+        invalid = True  # after the handler, so that the exception frees the data decoded so far
     except _NotJsonError:
         return None
-    if wrong:
-        # It was seen on the way, perhaps before a place that isn't JSON at all: the walk needs a text that is.
+    if invalid:
+        # The rest of the text may not be JSON, and walking it requires JSON.
         try:
             _decode(text, object_pairs_hook=len, parse_constant=len, parse_int=len, parse_float=len)
         except _NotJsonError:
             return None
-        _refuse_found(text)
+        _refuse_invalid(text)
     if not isinstance(data, dict):
-        _refuse("wrong_type", "expected an object of keys to values, found a list", (1, 1))
+        _refuse("wrong_type", "expected an object of keys and values, found a list", START)
     _check(data, text)
     return data
 
@@ -66,7 +67,7 @@ def _decode(text: str, **hooks: Any) -> Any:
     try:
         return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
-        # What starts as JSON does and has a quoted key is meant as JSON, and YAML's words for it would mislead.
+        # A text that starts with a quoted key is meant as JSON, and the messages of the YAML parser would mislead.
         if not re.match(r'\s*\{\s*["}]', text):
             raise _NotJsonError from error
         _refuse("syntax", f"this is not JSON: {error.msg}", (error.lineno, error.colno), cause=error)
@@ -74,65 +75,59 @@ def _decode(text: str, **hooks: Any) -> Any:
         _refuse_deep(text)
 
 
-def positions(
-    text: str,
-    wanted: Container[problems.Place],
-    keys: dict[problems.Place, Position],
-    values: dict[problems.Place, Position],
-) -> None:
-    """Fills in where the wanted places of a text that was read before are: their keys and what they hold."""
+def locate(text: str, positions: Positions) -> None:
+    """Adds the positions of the wanted locations, in a text that was read successfully before."""
     lines = _Lines(text)
-    for place, is_key, start, _ in _walk(text):
-        if place in wanted:
-            (keys if is_key else values).setdefault(place, lines.position(start))
-            keys.setdefault(place, lines.position(start))
+    for location, is_key, start, _ in _walk(text):
+        if location in positions.wanted:
+            (positions.add_key if is_key else positions.add_value)(location, lines.position(start))
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         raise _DuplicateError
-    return made
+    return mapping
 
 
 def _constant(text: str) -> NoReturn:
     raise scalars.NotFiniteError(text)
 
 
-def _refuse_many(text: str, most: int) -> None:
-    """Refuses more keys and values than there may be before any is made."""
-    if sum(map(text.count, ",:[{")) < most:
-        return  # some of these are in texts, perhaps
+def _refuse_too_many(text: str, max_values: int) -> None:
+    """Rejects a text with too many keys and values before any of them is decoded."""
+    if sum(map(text.count, ",:[{")) < max_values:
+        return  # the exact number, which excludes characters inside of texts, is not greater
     count = 0
-    for found in _TOKEN.finditer(text):
-        count += found[0] not in _BETWEEN
-        if count > most:
-            message = f"more than {most:,} keys and values; a document of this size has no more"
-            _refuse("too_large", message, _Lines(text).position(found.start()))
+    for token in _TOKEN.finditer(text):
+        count += token[0] not in _BETWEEN
+        if count > max_values:
+            message = f"a document of this size has at most {max_values:,} keys and values"
+            _refuse("too_large", message, _Lines(text).position(token.start()))
 
 
 def _check(data: dict[str, JSON], text: str) -> None:
-    """Depth, lengths of keys, and halves of surrogate pairs."""
-    open_ones: list[Iterator[JSON]] = [_inside(data, text)]
-    while open_ones:
-        for value in open_ones[-1]:
+    """Checks nesting, lengths of keys, and surrogates."""
+    open_values: list[Iterator[JSON]] = [_inside(data, text)]
+    while open_values:
+        for value in open_values[-1]:
             if isinstance(value, dict | list):
-                if len(open_ones) == limits.MOST_DEPTH:
+                if len(open_values) == limits.MAX_DEPTH:
                     _refuse_deep(text)
-                open_ones.append(_inside(value, text))
+                open_values.append(_inside(value, text))
                 break
             if isinstance(value, str) and not _encodable(value):
-                _refuse_found(text)
+                _refuse_invalid(text)
         else:
-            open_ones.pop()
+            open_values.pop()
 
 
 def _inside(value: dict[str, JSON] | list[JSON], text: str) -> Iterator[JSON]:
-    """What a list or an object holds; refuses keys that are none."""
+    """The values in a list or an object. Rejects invalid keys of an object."""
     if isinstance(value, list):
         return iter(value)
-    if not all(len(key) <= limits.LONGEST_KEY and _encodable(key) for key in value):
-        _refuse_found(text)
+    if not all(len(key) <= limits.MAX_KEY_LENGTH and _encodable(key) for key in value):
+        _refuse_invalid(text)
     return iter(value.values())
 
 
@@ -147,60 +142,61 @@ def _encodable(text: str) -> bool:
 
 
 def _refuse_deep(text: str) -> NoReturn:
-    message = f"values are nested more than {limits.MOST_DEPTH} deep"
+    message = f"values are nested more than {limits.MAX_DEPTH} deep"
     depth = 0
-    for lexeme in _TOKEN.finditer(text):
-        depth += (lexeme[0] in _OPEN) - (lexeme[0] in ("]", "}"))
-        if depth > limits.MOST_DEPTH:
-            _refuse("too_deep", message, _Lines(text).position(lexeme.start()))
-    raise AssertionError("a document refused as deep has a deep place")
+    for token in _TOKEN.finditer(text):
+        depth += (token[0] in _OPEN) - (token[0] in ("]", "}"))
+        if depth > limits.MAX_DEPTH:
+            _refuse("too_deep", message, _Lines(text).position(token.start()))
+    raise AssertionError("a text that nests too deep has a first such position")
 
 
-def _refuse_found(text: str) -> NoReturn:
-    """Walks the text for what the fast way saw somewhere in it, and says where."""
-    found: list[errors.Problem] = []
+def _refuse_invalid(text: str) -> NoReturn:
+    """Walks a text in which the decoder met something invalid, and rejects it with the positions."""
+    rejected: list[errors.Problem] = []
     lines = _Lines(text)
-    seen: set[int] = set()  # of places, by their hashes: a tenth of their size
-    for place, is_key, start, lexeme in _walk(text):
-        if len(place) > limits.MOST_DEPTH:
+    seen: set[int] = set()  # the hashes of the locations of keys, a tenth of their size
+    for location, is_key, start, lexeme in _walk(text):
+        if len(location) > limits.MAX_DEPTH:
             _refuse_deep(text)
-        problem = _wrong(place, lexeme, seen if is_key else None)
+        problem = _problem(location, lexeme, seen if is_key else None)
         if problem is not None:
+            code, message = problem
             line, column = lines.position(start)
-            found.append(errors.Problem(problem[0], problems.dotted(place), problem[1], line, column, None, place))
-        if len(found) >= problems.MOST:
+            rejected.append(errors.Problem(code, quotes.dotted(location), message, line, column, None, location))
+        if len(rejected) >= problems.MAX_PROBLEMS:
             break
-    raise errors.PlanRejected(found)
+    raise errors.PlanRejected(rejected)
 
 
-def _wrong(place: problems.Place, lexeme: str, seen: set[int] | None) -> tuple[str, str] | None:
-    """What is wrong with a value or, where the keys seen so far are given, with a key."""
+def _problem(location: Location, lexeme: str, seen: set[int] | None) -> tuple[str, str] | None:
+    """The code and message if a value is invalid, or a key if those seen so far are given."""
     if seen is not None:
-        if hash(place) in seen:
-            return "duplicate_key", f"key {problems.brief(place[-1])} is here twice"
-        seen.add(hash(place))
-        if len(str(place[-1])) > limits.LONGEST_KEY:
-            return "bad_key", f"a key has at most {limits.LONGEST_KEY} letters"
+        if hash(location) in seen:
+            return "duplicate_key", f"the key {quotes.brief(location[-1])} is repeated"
+        seen.add(hash(location))
+        if len(str(location[-1])) > limits.MAX_KEY_LENGTH:
+            return "bad_key", f"a key has at most {limits.MAX_KEY_LENGTH} characters"
     if lexeme.startswith('"'):
         if not _encodable(json.loads(lexeme, strict=False)):
-            return "bad_text", "half of a surrogate pair is no letter"
+            return "bad_text", "half of a surrogate pair is not a character"
         return None
     if lexeme in ("NaN", "Infinity", "-Infinity"):
         return "bad_number", f"{lexeme} is not a finite number"
     try:
         scalars.read(lexeme)
     except scalars.NotFiniteError:
-        return "bad_number", f"{problems.brief(lexeme)} is not a finite number, or does not fit 64 bits"
+        return "bad_number", f"{quotes.brief(lexeme)} is not a finite number, or does not fit 64 bits"
     return None
 
 
-def _walk(text: str) -> Iterator[tuple[problems.Place, bool, int, str]]:
-    """Each key and each value of a well-formed text: its place, whether it is the key, its start and first token."""
-    above: list[str | int] = []  # the key or number in each open object or list
+def _walk(text: str) -> Iterator[tuple[Location, bool, int, str]]:
+    """The keys and values of a JSON text: the location, whether it is the key, the offset, and the first token."""
+    above: list[str | int] = []  # the key or index in each open object or list
     objects: list[bool] = []
     key_next = False
-    for found in _TOKEN.finditer(text):
-        lexeme, start = found[0], found.start()
+    for match in _TOKEN.finditer(text):
+        lexeme, start = match[0], match.start()
         if lexeme in ("}", "]"):
             above.pop()
             objects.pop()
@@ -223,7 +219,7 @@ def _walk(text: str) -> Iterator[tuple[problems.Place, bool, int, str]]:
 
 
 class _Lines:
-    """Lines and columns of offsets that only grow."""
+    """The lines and columns of increasing offsets."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -1,21 +1,21 @@
-"""How large a document may be: bounds on what a hostile one costs, far above what an honest one needs."""
+"""The maximum size of documents: it limits the cost of a hostile document, and honest ones stay far below."""
 
 from typing import Final
 
-# Over this a message is no plan at all, whatever it says.
-MOST_BYTES: Final = 32 * 1024 * 1024
-# YAML is read a hundred times slower than JSON: a document of this size takes some four seconds.
-MOST_YAML_BYTES: Final = 4 * 1024 * 1024
-MOST_DEPTH: Final = 64
-MOST_YAML_NODES: Final = 100_000
-LONGEST_KEY: Final = 1000
+# A larger message is never a plan.
+MAX_BYTES: Final = 32 * 1024 * 1024
+# Reading YAML takes a hundred times as long as JSON: about four seconds for a document of this size.
+MAX_YAML_BYTES: Final = 4 * 1024 * 1024
+MAX_DEPTH: Final = 64
+MAX_YAML_NODES: Final = 100_000
+MAX_KEY_LENGTH: Final = 1000
 
-# Of JSON: what `[],` takes in memory is thirty times its text. Beyond 700,000 keys and values a document has at most
-# one more for every 16 bytes: enough for a hundred thousand listed points with labels.
-_MOST_VALUES: Final = 700_000
-_BYTES_A_VALUE: Final = 16
+# In memory, the JSON text `[],` takes thirty times its size. A document may therefore have 700,000 keys and values,
+# plus one for every 16 bytes: enough for a hundred thousand listed points with labels.
+_MIN_VALUES: Final = 700_000
+_BYTES_PER_VALUE: Final = 16
 
 
-def most_values(size: int) -> int:
-    """How many keys and values a JSON document of so many bytes has at most."""
-    return _MOST_VALUES + size // _BYTES_A_VALUE
+def max_values(size: int) -> int:
+    """The maximum number of keys and values in a JSON document of this size."""
+    return _MIN_VALUES + size // _BYTES_PER_VALUE

@@ -1,22 +1,23 @@
-"""YAML by its events: nothing is built before it is known to be harmless."""
+"""Reads YAML from the events of the parser, so that nothing is built before it is checked."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 import yaml
 
 from ems_worker import errors
 from ems_worker.adapters.yaml_reader import limits
+from ems_worker.adapters.yaml_reader.positions import START, Position, Positions
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
+from ems_worker.core.language import problems, quotes
+from ems_worker.core.language.quotes import Location
 from ems_worker.core.points import scalars
 
 JSON = canonical.JSON
-Position = tuple[int, int]
 
 # libyaml's parser is ten times as fast; its events are the same.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# What to do about the commonest slips, by how the parser's words for them begin.
+# What to do about the most common mistakes, by the beginning of the parser's message.
 _REMEDIES: Final = {
     "mapping values are not allowed": "a text with ': ' in it needs quotes, and a key a space after its colon",
     "found character that cannot start": "a text that begins like this needs quotes",
@@ -24,55 +25,42 @@ _REMEDIES: Final = {
 
 
 def read(text: str, size: int, *, anchors: bool) -> dict[str, JSON]:
-    """The mapping that a YAML text says. Raises PlanRejected with line and column."""
-    if size > limits.MOST_YAML_BYTES:
-        message = f"{size:,} bytes of YAML; at most {limits.MOST_YAML_BYTES:,} are read: send it as JSON"
-        _refuse("too_large", message, (1, 1))
+    """The mapping of a YAML text. Raises PlanRejected with line and column."""
+    if size > limits.MAX_YAML_BYTES:
+        message = f"{size:,} bytes of YAML; at most {limits.MAX_YAML_BYTES:,} are read; send larger plans as JSON"
+        _refuse("too_large", message, START)
     return _Builder(text, anchors=anchors).document()
 
 
-def positions(
-    text: str,
-    wanted: Container[problems.Place],
-    keys: dict[problems.Place, Position],
-    values: dict[problems.Place, Position],
-) -> None:
-    """Fills in where the wanted places of a text that was read before are: their keys and what they hold."""
+def locate(text: str, positions: Positions) -> None:
+    """Adds the positions of the wanted locations, in a text that was read successfully before."""
     events = _events(text)
     for event in events:
         if not isinstance(event, yaml.StreamStartEvent | yaml.DocumentStartEvent):
-            _find(event, events, (), wanted, keys, values)
+            _locate(event, events, (), positions)
             return
 
 
-def _find(
-    event: yaml.Event,
-    events: Iterator[yaml.Event],
-    place: problems.Place,
-    wanted: Container[problems.Place],
-    keys: dict[problems.Place, Position],
-    values: dict[problems.Place, Position],
-) -> None:
-    if place in wanted:
-        values[place] = _position(event)
-        keys.setdefault(place, values[place])
+def _locate(event: yaml.Event, events: Iterator[yaml.Event], location: Location, positions: Positions) -> None:
+    if location in positions.wanted:
+        positions.add_value(location, _position(event))
     if isinstance(event, yaml.MappingStartEvent):
         for key in events:
             if isinstance(key, yaml.MappingEndEvent):
                 return
-            here = (*place, getattr(key, "value", ""))
-            if here in wanted:
-                keys[here] = _position(key)
-            _find(next(events), events, here, wanted, keys, values)
+            here = (*location, getattr(key, "value", ""))
+            if here in positions.wanted:
+                positions.add_key(here, _position(key))
+            _locate(next(events), events, here, positions)
     elif isinstance(event, yaml.SequenceStartEvent):
         for index, item in enumerate(events):
             if isinstance(item, yaml.SequenceEndEvent):
                 return
-            _find(item, events, (*place, index), wanted, keys, values)
+            _locate(item, events, (*location, index), positions)
 
 
 class _Builder:
-    """Builds one document from its events, gathering what is wrong: only syntax and size end the reading."""
+    """Builds one document from its events and collects problems: only errors of syntax and size end the reading."""
 
     def __init__(self, text: str, *, anchors: bool) -> None:
         self._events = _events(text)
@@ -80,11 +68,11 @@ class _Builder:
         self._anchored: dict[str, JSON] = {}
         self._open: set[str] = set()
         self._nodes = 0
-        self._found: list[errors.Problem] = []
+        self._problems: list[errors.Problem] = []
 
     def document(self) -> dict[str, JSON]:
         value: JSON = None
-        place = (1, 1)
+        position = START
         documents = 0
         for event in self._events:
             if isinstance(event, yaml.StreamStartEvent | yaml.StreamEndEvent | yaml.DocumentEndEvent):
@@ -92,165 +80,167 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    _refuse("many_documents", "a second document starts here; there is to be one", _position(event))
+                    _refuse("many_documents", "a second document starts here; only one is allowed", _position(event))
                 continue
-            place = _position(event)
+            position = _position(event)
             value = self._value(event, (), 0)
-        if self._found:
-            raise errors.PlanRejected(self._found)
+        if self._problems:
+            raise errors.PlanRejected(self._problems)
         if not isinstance(value, dict):
-            what = problems.kind(value) if documents else "nothing"
-            _refuse("wrong_type", f"expected a mapping of keys to values, found {what}", place)
+            what = quotes.describe(value) if documents else "nothing"
+            _refuse("wrong_type", f"expected a mapping of keys to values, found {what}", position)
         return value
 
-    def _report(self, code: str, message: str, event: yaml.Event, place: problems.Place) -> None:
+    def _report(self, code: str, message: str, event: yaml.Event, location: Location) -> None:
         line, column = _position(event)
-        self._found.append(errors.Problem(code, problems.dotted(place), message, line, column, None, place))
-        if len(self._found) >= problems.MOST:
-            raise errors.PlanRejected(self._found)
+        self._problems.append(errors.Problem(code, quotes.dotted(location), message, line, column, None, location))
+        if len(self._problems) >= problems.MAX_PROBLEMS:
+            raise errors.PlanRejected(self._problems)
 
-    def _value(self, event: yaml.Event, place: problems.Place, depth: int) -> JSON:
+    def _value(self, event: yaml.Event, location: Location, depth: int) -> JSON:
         self._nodes += 1
-        if self._nodes > limits.MOST_YAML_NODES:
-            message = f"more than {limits.MOST_YAML_NODES:,} values; send it as JSON"
-            _refuse("too_large", message, _position(event), place)
+        if self._nodes > limits.MAX_YAML_NODES:
+            message = f"more than {limits.MAX_YAML_NODES:,} values; send larger plans as JSON"
+            _refuse("too_large", message, _position(event), location)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, place)
+            return self._alias(event, location)
         assert isinstance(event, yaml.NodeEvent)
         if event.anchor is not None and not self._anchors:
-            self._report("anchor", f"plans have no anchors: write the value out (&{event.anchor})", event, place)
+            self._report(
+                "anchor", f"anchors are not allowed in plans: write the value out (&{event.anchor})", event, location
+            )
         if event.anchor is not None:
             self._open.add(event.anchor)
         if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event, place)
+            value = self._scalar(event, location)
         else:
             assert isinstance(event, yaml.CollectionStartEvent)
-            value = self._collection(event, place, depth + 1)
+            value = self._collection(event, location, depth + 1)
         if event.anchor is not None:
             self._open.discard(event.anchor)
             self._anchored[event.anchor] = value
         return value
 
-    def _collection(self, event: yaml.CollectionStartEvent, place: problems.Place, depth: int) -> JSON:
-        if depth > limits.MOST_DEPTH:
-            message = f"values are nested more than {limits.MOST_DEPTH} deep"
-            _refuse("too_deep", message, _position(event), place[:8])
+    def _collection(self, event: yaml.CollectionStartEvent, location: Location, depth: int) -> JSON:
+        if depth > limits.MAX_DEPTH:
+            message = f"values are nested more than {limits.MAX_DEPTH} deep"
+            _refuse("too_deep", message, _position(event), location[:8])
         if event.tag is not None and not event.implicit:
-            self._report("tag", f"tags are not allowed ({problems.brief(event.tag)})", event, place)
+            self._report("tag", f"tags are not allowed ({quotes.brief(event.tag)})", event, location)
         if isinstance(event, yaml.MappingStartEvent):
-            return self._mapping(place, depth)
+            return self._mapping(location, depth)
         items: list[JSON] = []
         for inner in self._events:
             if isinstance(inner, yaml.SequenceEndEvent):
                 break
-            items.append(self._value(inner, (*place, len(items)), depth))
+            items.append(self._value(inner, (*location, len(items)), depth))
         return items
 
-    def _mapping(self, place: problems.Place, depth: int) -> dict[str, JSON]:
+    def _mapping(self, location: Location, depth: int) -> dict[str, JSON]:
         mapping: dict[str, JSON] = {}
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
-            key = self._key(event, place, depth)
+            key = self._key(event, location, depth)
             if key in mapping:
-                self._report("duplicate_key", f"key {problems.brief(key)} is here twice", event, (*place, key))
-            mapping[key] = self._value(next(self._events), (*place, key), depth)
+                self._report("duplicate_key", f"the key {quotes.brief(key)} is repeated", event, (*location, key))
+            mapping[key] = self._value(next(self._events), (*location, key), depth)
         return mapping
 
-    def _key(self, event: yaml.Event, place: problems.Place, depth: int) -> str:
+    def _key(self, event: yaml.Event, location: Location, depth: int) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            self._report("bad_key", "keys are words, not mappings, lists or aliases", event, place)
-            self._value(event, place, depth)
+            self._report("bad_key", "a key is text, not a mapping, list or alias", event, location)
+            self._value(event, location, depth)
             return f"\0{self._nodes}"
         plain = event.tag is None and not event.style
         if plain and event.value == "<<":
             self._report(
-                "merge_key", "merge keys are not allowed: write the keys out (or put << in quotes)", event, place
+                "merge_key", "merge keys are not allowed: write the keys out (or put << in quotes)", event, location
             )
         elif plain and not self._anchors and event.value.isdecimal() and str(int(event.value[:9])) == event.value:
-            return str(event.value)  # an element of a list, by number
+            return str(event.value)  # the index of a list element
         else:
-            value = self._value(event, (*place, event.value), depth)
+            value = self._value(event, (*location, event.value), depth)
             if not isinstance(value, str):
-                what = problems.kind(value)
-                self._report("bad_key", f"keys are text, and this is {what}: put it in quotes", event, place)
-        if len(event.value) > limits.LONGEST_KEY:
-            self._report("bad_key", f"a key has at most {limits.LONGEST_KEY} letters", event, place)
+                what = quotes.describe(value)
+                self._report("bad_key", f"a key is text, and this is {what}: put it in quotes", event, location)
+        if len(event.value) > limits.MAX_KEY_LENGTH:
+            self._report("bad_key", f"a key has at most {limits.MAX_KEY_LENGTH} characters", event, location)
         return str(event.value)
 
-    def _scalar(self, event: yaml.ScalarEvent, place: problems.Place) -> JSON:
+    def _scalar(self, event: yaml.ScalarEvent, location: Location) -> JSON:
         text: str = event.value
         if event.tag is not None:
-            self._report("tag", f"tags are not allowed ({problems.brief(event.tag)})", event, place)
+            self._report("tag", f"tags are not allowed ({quotes.brief(event.tag)})", event, location)
             return text
         if event.style:
             return text
         if self._anchors and not scalars.same_in_1_1(text):
-            message = f"YAML 1.1 and 1.2 read {problems.brief(text)} differently: put it in quotes if it is text"
-            self._report("ambiguous_scalar", f"{message}, or write it plainly (1000, 1.0e-3, true)", event, place)
+            message = f"YAML 1.1 and 1.2 read {quotes.brief(text)} differently: put it in quotes if it is text"
+            self._report("ambiguous_scalar", f"{message}, or write it plainly (1000, 1.0e-3, true)", event, location)
             return text
         try:
             return scalars.read(text)
         except scalars.NotFiniteError:
-            message = f"{problems.brief(text)} is not a finite number, or does not fit 64 bits"
-            self._report("bad_number", message, event, place)
+            message = f"{quotes.brief(text)} is not a finite number, or does not fit 64 bits"
+            self._report("bad_number", message, event, location)
             return text
 
-    def _alias(self, event: yaml.AliasEvent, place: problems.Place) -> JSON:
+    def _alias(self, event: yaml.AliasEvent, location: Location) -> JSON:
         name = event.anchor
         if not self._anchors:
-            self._report("anchor", f"plans have no aliases: write the value out (*{name})", event, place)
+            self._report("anchor", f"aliases are not allowed in plans: write the value out (*{name})", event, location)
             return None
         if name in self._open or name not in self._anchored:
-            which = "holds itself" if name in self._open else "is not known"
-            self._report("anchor", f"the alias *{name} {which}", event, place)
+            reason = "refers to a value that contains it" if name in self._open else "has no anchor before it"
+            self._report("anchor", f"the alias *{name} {reason}", event, location)
             return None
-        return self._copy(self._anchored[name], event, place)
+        return self._copy(self._anchored[name], event, location)
 
-    def _copy(self, value: JSON, event: yaml.Event, place: problems.Place) -> JSON:
-        """A copy of its own for each alias, counted like any value, so that aliases of aliases can't multiply."""
+    def _copy(self, value: JSON, event: yaml.Event, location: Location) -> JSON:
+        """A separate copy for each alias. Its values count, so that aliases of aliases can't multiply without limit."""
         self._nodes += 1
-        if self._nodes > limits.MOST_YAML_NODES or len(place) > 2 * limits.MOST_DEPTH:
-            _refuse("too_large", "aliases make this too large", _position(event), place[:8])
+        if self._nodes > limits.MAX_YAML_NODES or len(location) > 2 * limits.MAX_DEPTH:
+            _refuse("too_large", "the values of aliases make this too large", _position(event), location[:8])
         if isinstance(value, dict):
-            return {key: self._copy(inner, event, (*place, key)) for key, inner in value.items()}
+            return {key: self._copy(inner, event, (*location, key)) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self._copy(inner, event, (*place, index)) for index, inner in enumerate(value)]
+            return [self._copy(inner, event, (*location, index)) for index, inner in enumerate(value)]
         return value
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    """The events of a text; what the parser says of bad syntax becomes ours."""
+    """The events of a text. Raises PlanRejected for syntax errors."""
     try:
         yield from yaml.parse(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         context = f" {error.context}" if error.context else ""
-        assert mark is not None, "the parser marks what it refuses"
+        assert mark is not None, "syntax errors have a mark"
         rest = "\n".join(text.split("\n")[mark.line :])[mark.column :]
         problem = f"{error.problem}{context}"
         if rest.startswith("\t"):
             problem = "lines are indented with spaces, not with tabs"
         if error.context_mark is not None and not rest.strip():
-            mark = error.context_mark  # what was opened and never closed, rather than the end of the text
-        for words, remedy in _REMEDIES.items():
-            problem += f": {remedy}" if problem.startswith(words) else ""
+            mark = error.context_mark  # where the unclosed value starts, rather than the end of the text
+        for start, remedy in _REMEDIES.items():
+            problem += f": {remedy}" if problem.startswith(start) else ""
         _refuse("syntax", f"this is not YAML: {problem}", (mark.line + 1, mark.column + 1), cause=error)
     except yaml.reader.ReaderError as error:
-        # The position that the error gives is in bytes with one parser, in letters with the other.
+        # The position of the error is in bytes with one parser and in characters with the other.
         offset = text.index(chr(error.character))
-        place = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-        _refuse("syntax", f"this is not YAML: {error.reason} (U+{error.character:04X})", place, cause=error)
+        position = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+        _refuse("syntax", f"this is not YAML: {error.reason} (U+{error.character:04X})", position, cause=error)
 
 
 def _position(event: yaml.Event) -> Position:
     mark = event.start_mark
-    assert mark is not None, "events of a text are marked"
+    assert mark is not None, "the events of a text have marks"
     return mark.line + 1, mark.column + 1
 
 
 def _refuse(
-    code: str, message: str, position: Position, place: problems.Place = (), cause: Exception | None = None
+    code: str, message: str, position: Position, location: Location = (), cause: Exception | None = None
 ) -> NoReturn:
-    problem = errors.Problem(code, problems.dotted(place), message, *position, None, place)
+    problem = errors.Problem(code, quotes.dotted(location), message, *position, None, location)
     raise errors.PlanRejected([problem]) from cause

@@ -1,1 +1,1 @@
-"""What a plan may say, and how it is read: axes, options, designs, listed points, expressions, paths and problems."""
+"""The plan language: parsing axes, options, designs, listed points and expressions, and reporting problems."""

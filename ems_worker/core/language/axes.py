@@ -1,248 +1,208 @@
-"""`parameter_space`: which paths of the base configuration vary, and over which values."""
+"""`parameter_space`: the paths of the base configuration that vary, and their values."""
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, cast
+from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axis_values, expressions, paths, problems, ranges, samples, type_warnings
+from ems_worker.core.language import axis_kinds, checks, paths, quotes, ranges, type_warnings
+from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
+from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.quotes import Location
+from ems_worker.core.language.samples import Choice
 
 JSON = canonical.JSON
 
-# Words of expressions are no names.
+# Keywords of expressions can't be names.
 NAME: Final = re.compile(r"(?!(?:and|or|not|in|if|else|true|True|false|False|null|None)$)[A-Za-z_][A-Za-z0-9_]{0,63}")
-NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 64, and no word of expressions"
-# Longer paths than configurations are deep lead nowhere; longer texts only cost time.
-MOST_STEPS: Final = 64
-LONGEST_PATH: Final = 1000
-_MOST_EXPRESSIONS: Final = 500
+NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 64, and not a keyword of expressions"
+_MAX_EXPRESSIONS: Final = 500
 
-_KINDS: Final = ("values", "range", "logrange", "dist", "value", "expr")
-_OF_DISTRIBUTIONS: Final = ("low", "high", "mean", "std")
-KEYS: Final = (*_KINDS, "as", "when", *_OF_DISTRIBUTIONS)
+_KIND_KEYS: Final = tuple(kind.key for kind in axis_kinds.KINDS)
+# Keys that only axes of one kind have, with that kind.
+_KIND_OF: Final = {key: kind for kind in axis_kinds.KINDS for key in kind.more_keys if key not in _KIND_KEYS}
+KEYS: Final = (*_KIND_KEYS, "as", "when", *_KIND_OF)
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One parameter. `place` is where the plan says it.
+    """One parameter, at its location in the plan.
 
-    Of `values` a grid axis has one a point, a constant has one in all, a sampled one (with a `distribution`) has none
-    until its design is known, and a derived one (with an `expression`) none ever. `values_place` is where the plan
-    says them. It is left out of the points at which `when` does not hold. A `broken` one was reported, and is there
-    only so that its name is known; one that leads nowhere has no path.
+    Points at which `when` is false leave the parameter out. `source` is None if the axis is invalid: that was reported,
+    and only its name counts, so that expressions which use it are not reported as well. An axis whose path doesn't
+    exist has an empty path.
     """
 
     path: paths.Path
     name: str
-    place: problems.Place
-    values: Sequence[JSON] = ()
-    values_place: problems.Place = ()
-    constant: bool = False
-    distribution: samples.Distribution | None = None
-    expression: expressions.Expression | None = None
-    when: expressions.Expression | None = None
-    broken: bool = False
+    location: Location
+    source: AxisValues | None = None
+    when: Expression | None = None
 
     @property
     def dotted(self) -> str:
-        """The path as people write it."""
-        return problems.dotted(self.path)
+        """The path as plans write it."""
+        return quotes.dotted(self.path)
+
+    @property
+    def values(self) -> Sequence[JSON]:
+        """The values that points choose from; none for derived values, and for samples that are not drawn yet."""
+        return () if self.source is None else self.source.values
 
 
-class Reader:
-    """Reads `parameter_space` against a base configuration; what is wrong goes to `found`, what is odd to `odd`."""
+class AxisParser:
+    """Parses `parameter_space` into `axes`."""
 
-    def __init__(
-        self, base: dict[str, JSON], allow_new: bool, found: problems.Problems, odd: problems.Problems
-    ) -> None:
-        self._base = base
-        self._allow_new = allow_new
-        self._found = found
-        self._odd = odd
+    def __init__(self, config: ConfigPaths) -> None:
+        self._config = config
+        self._problems = config.problems
         self.axes: list[Axis] = []
         self._expressions = 0
 
-    def read(self, data: Mapping[str, object], place: problems.Place, above: tuple[str, ...] = ()) -> None:
-        """Adds the axes of this mapping, nested ones too, to `axes`."""
+    def parse(self, data: Mapping[str, object], location: Location, above: tuple[str, ...] = ()) -> None:
+        """Adds the axes of this mapping, and of the mappings in it, to `axes`. `above` is the path to the mapping."""
         for key, spec in data.items():
             parts = (*above, *paths.split(key))
-            here = (*place, key)
-            if above and key in KEYS and paths.resolve(self._base, parts) is None:
-                self._refuse_word(key, above, here)
+            here = (*location, key)
+            if above and key in KEYS and paths.resolve(self._config.base, parts) is None:
+                self._refuse_axis_key(key, above, here)
                 self._keep_names(data if key == "as" else spec, here)
                 continue
-            path = find(self._base, parts, self._allow_new, self._found, here)
+            path = self._config.find(parts, here)
             if path is None:
                 self._keep_names(spec, here)
                 continue
-            there = paths.get(self._base, path)
-            if isinstance(spec, Mapping) and isinstance(there, dict) and not _is_axis(spec, there):
-                self.read(spec, here, parts)
+            existing = paths.get(self._config.base, path)
+            if isinstance(spec, Mapping) and isinstance(existing, dict) and not _is_axis(spec, existing):
+                self.parse(spec, here, parts)
             else:
-                self._axis(spec, path, ".".join(parts), there, here)
+                self._add(spec, path, ".".join(parts), here)
 
-    def _refuse_word(self, key: str, above: tuple[str, ...], place: problems.Place) -> None:
-        """A word of axes is no new path: it would get into every run's configuration by a slip."""
-        within = ".".join(above)
-        message = f"{within!r} has no {key!r}, and an axis has no other keys than {', '.join(KEYS)}"
-        dotted = f"; a new path of this name is written dotted: {within}.{key}" if self._allow_new else ""
-        self._found.add("unknown_path", place, message + dotted, on_key=True)
+    def _refuse_axis_key(self, key: str, above: tuple[str, ...], location: Location) -> None:
+        """An axis key never names a new path: by mistake it would get into the configuration of every run."""
+        parent = ".".join(above)
+        message = f"{parent!r} has no {key!r}, and the keys of an axis are only {', '.join(KEYS)}"
+        dotted = f"; write a new path of this name dotted: {parent}.{key}" if self._config.allow_new else ""
+        self._problems.add("unknown_path", location, message + dotted, on_key=True)
 
-    def _keep_names(self, spec: object, place: problems.Place) -> None:
-        """Names of axes that lead nowhere: what goes by them is not wrong too."""
+    def _keep_names(self, spec: object, location: Location) -> None:
+        """Keeps the names of axes whose paths don't exist, so that expressions with these names are not reported."""
         if isinstance(spec, Mapping):
-            named = spec.get("as")
-            if isinstance(named, str):
-                self.axes.append(Axis((), named, place, broken=True))
+            name = spec.get("as")
+            if isinstance(name, str):
+                self.axes.append(Axis((), name, location))
             for key, inner in spec.items():
-                self._keep_names(inner, (*place, key))
+                self._keep_names(inner, (*location, key))
 
-    def _axis(self, spec: object, path: paths.Path, dotted: str, there: JSON, place: problems.Place) -> None:
-        axis: Axis | None = None
+    def _add(self, spec: object, path: paths.Path, name: str, location: Location) -> None:
+        axis = Axis(path, name, location)
         if isinstance(spec, list):
-            values = axis_values.listed(spec, place, self._found)
-            if isinstance(there, list) and not any(isinstance(value, list) for value in spec):
-                message = "these are single values, one a point, though the base configuration has a list here"
-                self._odd.add("list_of_values", place, f"{message}; for one constant list write {{value: [...]}}")
-            axis = Axis(path, dotted, place, values, place) if values is not None else None
+            axis = self._list(spec, axis)
         elif isinstance(spec, Mapping):
-            axis = self._spec(spec, Axis(path, dotted, place))
+            axis = self._mapping(spec, axis)
         else:
             message = "expected an axis: a list of values, or a mapping such as {values}, {range} or {value}"
-            hint = f"; for a constant write {{value: {problems.brief(spec)}}}"
-            self._found.add("not_an_axis", place, message + hint)
-        if axis is None:
-            named = spec.get("as") if isinstance(spec, Mapping) else None
-            axis = Axis(path, named if isinstance(named, str) else dotted, place, broken=True)
-        else:
-            values = _written(spec)
-            at = partial(_value_place, spec, place)
-            for index, value in enumerate(values if dict in set(map(type, values)) else ()):
-                if isinstance(value, dict):
-                    check_inside(self._base, there, value, path, self._allow_new, self._found, at(index))
-            type_warnings.judge(there, values, at, self._odd)
-            example, shown = _example(axis)
-            type_warnings.judge(there, example, type_warnings.at(shown), self._odd, listed=False)
+            hint = f"; for a constant write {{value: {quotes.brief(spec)}}}"
+            self._problems.add("not_an_axis", location, message + hint)
+        if axis.source is not None:
+            self._check_values(axis, axis.source)
         self.axes.append(axis)
 
-    def _spec(self, spec: Mapping[str, object], axis: Axis) -> Axis | None:
-        """The axis that a mapping describes, None if it says none that could be checked further."""
-        found, place = self._found, axis.place
-        found.keys(spec, place, KEYS)
-        if "as" in spec:
-            name = found.text(spec["as"], (*place, "as"), NAME, NAME_FORM)
-            axis = dataclasses.replace(axis, name=name or axis.name)
-        if "when" in spec:
-            axis = dataclasses.replace(axis, when=self._expression(spec["when"], (*place, "when")))
-        kinds = [key for key in _KINDS if key in spec]
-        if "dist" in kinds:
-            kinds = [key for key in kinds if key != "values"]  # they are the distribution's own
+    def _list(self, spec: list[JSON], axis: Axis) -> Axis:
+        values = checks.listed(spec, axis.location, self._problems)
+        existing = paths.get(self._config.base, axis.path)
+        if isinstance(existing, list) and not any(isinstance(value, list) for value in spec):
+            message = "these values are used one per point, although the base configuration has a list here"
+            remedy = "for a list that is the same at all points write {value: [...]}"
+            self._problems.warn("list_of_values", axis.location, f"{message}; {remedy}")
+        return axis if values is None else dataclasses.replace(axis, source=Varied(values, axis.location))
+
+    def _mapping(self, spec: Mapping[str, object], axis: Axis) -> Axis:
+        self._problems.keys(spec, axis.location, KEYS)
+        given = spec.get("as")
+        name = self._problems.text(given, (*axis.location, "as"), NAME, NAME_FORM) if "as" in spec else None
+        when = self._expression(spec["when"], (*axis.location, "when")) if "when" in spec else None
+        source = self._source(spec, axis.location)
+        if source is None and isinstance(given, str):
+            name = given
+        return dataclasses.replace(axis, name=name or axis.name, source=source, when=when)
+
+    def _source(self, spec: Mapping[str, object], location: Location) -> AxisValues | None:
+        problems = self._problems
+        kinds = _kinds(spec)
         if not kinds and not {*spec} <= {*KEYS}:
-            return None  # the unknown key was meant to say the values
+            return None  # the unknown key, which is reported, was meant to give the values
         if len(kinds) != 1:
-            which = f"has {' and '.join(kinds)}" if kinds else "says no values"
-            message = f"an axis has exactly one of {', '.join(_KINDS)}; this one {which}"
-            found.add("not_an_axis", place, message, on_key=True)
+            found = f"has {' and '.join(kind.key for kind in kinds)}" if kinds else "has none of them"
+            message = f"an axis has exactly one of {', '.join(_KIND_KEYS)}; this one {found}"
+            problems.add("not_an_axis", location, message, on_key=True)
             return None
-        kind, given, here = kinds[0], spec[kinds[0]], (*place, kinds[0])
-        if kind != "dist":
-            for key in _OF_DISTRIBUTIONS:
-                if key in spec:
-                    found.add("unknown_key", (*place, key), f"{key!r} is for axes with 'dist'", on_key=True)
-        if kind == "dist":
-            distribution = axis_values.distribution(spec, place, found, self._odd)
-            return None if distribution is None else dataclasses.replace(axis, distribution=distribution)
-        if kind == "expr":
-            expression = self._expression(given, here)
-            return None if expression is None else dataclasses.replace(axis, expression=expression)
-        if kind == "value":
-            return dataclasses.replace(axis, values=[cast("JSON", given)], constant=True)
-        values: Sequence[JSON] | None
-        if kind == "values":
-            values = axis_values.listed(given, here, found)
-        elif kind == "range":
-            values = axis_values.linear(given, here, found)
-        else:
-            values = axis_values.logarithmic(given, here, found)
-        return None if values is None else dataclasses.replace(axis, values=values, values_place=here)
+        [kind] = kinds
+        for key, owner in _KIND_OF.items():
+            if key in spec and owner is not kind:
+                problems.add("unknown_key", (*location, key), f"{key!r} is for axes with {owner.key!r}", on_key=True)
+        value, at = spec[kind.key], (*location, kind.key)
+        given = axis_kinds.Given(
+            axis=spec,
+            axis_location=location,
+            value=value,
+            location=at,
+            problems=problems,
+            read_expression=self._expression,
+        )
+        return kind.parse(given)
 
-    def _expression(self, given: object, place: problems.Place) -> expressions.Expression | None:
+    def _check_values(self, axis: Axis, source: AxisValues) -> None:
+        """Checks the values that the plan lists, or one value of those that it doesn't list, against the base."""
+        existing = paths.get(self._config.base, axis.path)
+        values, locate, listed = _checked_values(source)
+        if listed and dict in set(map(type, values)):
+            for index, value in enumerate(values):
+                if isinstance(value, dict):
+                    self._config.check_mapping(axis.path, value, locate(index))
+        type_warnings.judge(existing, values, locate, self._problems, listed=listed)
+
+    def _expression(self, data: object, location: Location) -> Expression | None:
         self._expressions += 1
-        if self._expressions > _MOST_EXPRESSIONS:
-            message = f"conditions and derived values end here: {_MOST_EXPRESSIONS} are allowed"
-            self._found.add("out_of_range", place, message)
+        if self._expressions > _MAX_EXPRESSIONS:
+            message = f"a plan has at most {_MAX_EXPRESSIONS} conditions and derived values"
+            self._problems.add("out_of_range", location, message)
             return None
-        return axis_values.expression(given, place, self._found)
+        return checks.expression(data, location, self._problems)
 
 
-def find(
-    base: dict[str, JSON],
-    parts: tuple[str, ...],
-    allow_new: bool,
-    found: problems.Problems,
-    place: problems.Place,
-) -> paths.Path | None:
-    """The path in the base configuration, else None and an `unknown_path` problem with the nearest right path."""
-    if len(parts) > MOST_STEPS or sum(map(len, parts)) > LONGEST_PATH:
-        found.add("bad_path", place, f"a path has at most {MOST_STEPS} parts and {LONGEST_PATH} letters", on_key=True)
-        return None
-    if not all(parts):
-        found.add("bad_path", place, "a part of this dotted path is empty", on_key=True)
-        return None
-    path = paths.resolve(base, parts, allow_new=allow_new)
-    if path is None:
-        if found.full:
-            found.add("unknown_path", place, "")
-        else:
-            wrong = paths.unknown(base, parts, found.budget)
-            may_be_new = not wrong.misspelt and paths.resolve(base, parts, allow_new=True) is not None
-            hint = " (allow_new_paths: true permits new paths)" if may_be_new else ""
-            found.add("unknown_path", place, wrong.message + hint, wrong.suggestion, on_key=True)
-    return path
+def _kinds(spec: Mapping[str, object]) -> list[axis_kinds.AxisKind]:
+    """The kinds that the keys of an axis name, without those whose key belongs to another kind here."""
+    kinds = [kind for kind in axis_kinds.KINDS if kind.key in spec]
+    more_keys = {key for kind in kinds for key in kind.more_keys}
+    return [kind for kind in kinds if kind.key not in more_keys]
 
 
-def check_inside(
-    base: dict[str, JSON],
-    there: JSON,
-    value: Mapping[str, JSON],
-    path: paths.Path,
-    allow_new: bool,
-    found: problems.Problems,
-    place: problems.Place,
-) -> None:
-    """Checks that what a mapping overrides exists where the base configuration has a mapping too."""
-    if not isinstance(there, dict):
-        return
-    for leaf, _ in paths.leaves(there, value):
-        steps = tuple(map(str, leaf))
-        if paths.resolve(there, steps, allow_new=allow_new) is None:
-            find(base, (*map(str, path), *steps), allow_new, found, (*place, *leaf))
+def _is_axis(spec: Mapping[str, object], existing: dict[str, JSON]) -> bool:
+    """Whether a mapping is an axis that varies the existing mapping as a whole, rather than paths inside it."""
+    return bool(spec) and {*spec} <= {*KEYS} and existing.keys().isdisjoint(spec)
 
 
-def _is_axis(spec: Mapping[str, object], there: dict[str, JSON]) -> bool:
-    """Whether a mapping says values for the mapping that is there, rather than paths into it."""
-    return bool(spec) and {*spec} <= {*KEYS} and there.keys().isdisjoint(spec)
+def _checked_values(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int], Location], bool]:
+    """The values of an axis to check, the location of each by its index, and whether the plan lists them.
 
-
-def _written(spec: object) -> Sequence[JSON]:
-    """The values that an axis lists, or its constant."""
-    given = spec.get("values", [spec["value"]] if "value" in spec else ()) if isinstance(spec, Mapping) else spec
-    return given if isinstance(given, list) else ()
-
-
-def _value_place(spec: object, place: problems.Place, index: int) -> problems.Place:
-    if isinstance(spec, Mapping):
-        return (*place, "values", index) if "values" in spec else (*place, "value")
-    return (*place, index)
-
-
-def _example(axis: Axis) -> tuple[Sequence[JSON], problems.Place]:
-    """One of the values that an axis gives without listing them, all of which are of one kind; and what gives it."""
-    if isinstance(axis.values, ranges.Spaced):
-        return [axis.values[axis.values.size // 2]], axis.values_place
-    if axis.distribution is None or isinstance(axis.distribution, samples.Choice):
-        return (), axis.place
-    return [axis.distribution(0.5)], (*axis.place, "dist")
+    All values of a range or a distribution have the same type, so that one of them is enough.
+    """
+    match source:
+        case Varied(values=ranges.Spaced() as values):
+            return [values[values.size // 2]], type_warnings.at(source.location), False
+        case Varied():
+            return source.values, lambda index: (*source.location, index), True
+        case Constant():
+            return source.values, type_warnings.at(source.location), True
+        case Sampled(distribution=Choice()):
+            return source.choices, lambda index: (*source.location, index), True
+        case Sampled():
+            return [source.distribution(0.5)], type_warnings.at(source.location), False
+        case Derived():  # checked at points
+            return (), type_warnings.at(()), False
+        case _:
+            assert_never(source)

@@ -1,54 +1,74 @@
-"""Keeping parameters apart: no value is set twice, no name means two things."""
+"""Conflicts between parameters: a value that is set twice, a name with two meanings."""
 
-from ems_worker.core import canonical
-from ems_worker.core.language import axes, listed, options, paths, problems
+from ems_worker.core.language import paths
+from ems_worker.core.language.axes import Axis
+from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language.listed import ListedPointParser
+from ems_worker.core.language.options import Inject
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
 
 
-def check(
-    base: dict[str, canonical.JSON],
-    space: list[axes.Axis],
-    runs: listed.Reader,
-    inject: options.Inject,
-    found: problems.Problems,
-) -> None:
-    """Reports two of axes, entries of `runs` and injected values that set the same value or go by the same name.
+def check(config: ConfigPaths, space: list[Axis], listed: ListedPointParser, inject: Inject) -> None:
+    """Reports axes, entries of `runs` and injected values that set the same value or have the same name.
 
-    The name of an axis may not be another path of the base configuration either: expressions would read the axis there.
+    The name of an axis must not be another path of the base configuration either, because expressions couldn't refer
+    to that path any more.
     """
-    taken: dict[paths.Path, str] = {}
-    above: dict[paths.Path, str] = {}
-    names: dict[str, str] = {}
-
-    def claim(path: paths.Path, who: str, place: problems.Place) -> None:
-        other = above.get(path) or next((taken[path[:n]] for n in range(1, len(path) + 1) if path[:n] in taken), None)
-        if other is not None:
-            found.add("overlapping_paths", place, f"{who} sets what {other} sets too", on_key=True)
-
-    def keep(path: paths.Path, who: str) -> None:
-        taken[path] = who
-        above.update((path[:n], who) for n in range(1, len(path)))
-
+    setters = _Setters(config.problems)
     for axis in space:
-        claim(axis.path, f"{axis.dotted!r}", axis.place)
-        keep(axis.path, f"axis {axis.dotted!r}")
-    for axis in space:
-        for label in dict.fromkeys((axis.name, axis.dotted)):
-            other = names.setdefault(label, axis.dotted)
-            if other != axis.dotted:
-                message = f"{label!r} is {other!r} too; give one of them another name with 'as'"
-                found.add("duplicate", axis.place, message, on_key=True)
-    told = {*runs.parameters, *(axis.dotted for axis in space)}
-    for axis in space:
-        if axis.name not in told and paths.resolve(base, paths.split(axis.name)) not in (None, axis.path):
-            message = f"the base configuration has another {axis.name!r}, which expressions could not name any more"
-            found.add("duplicate", (*axis.place, "as"), f"{message}; take another name")
-    for name, path in runs.parameters.items():
-        claim(path, f"{name!r}", runs.places[name])
+        setters.check(axis.path, f"{axis.dotted!r}", axis.location)
+        setters.add(axis.path, f"axis {axis.dotted!r}")
+    names = _check_names(config, space, listed)
+    for name, path in listed.parameters.items():
+        setters.check(path, f"{name!r}", listed.locations[name])
         if names.get(name, name) != name:
-            message = f"axis {names[name]!r} is called {name!r}; give it another name with 'as'"
-            found.add("duplicate", runs.places[name], message, on_key=True)
-    for name, path in runs.parameters.items():
-        keep(path, f"an entry of 'runs' with {name!r}")
+            message = f"axis {names[name]!r} has the name {name!r}; give it another name with 'as'"
+            config.problems.add("duplicate", listed.locations[name], message, on_key=True)
+    # Entries of `runs` may set the same value: each is a point of its own.
+    for name, path in listed.parameters.items():
+        setters.add(path, f"an entry of 'runs' with {name!r}")
     for key, target in (("seed", inject.seed), ("simulation_id", inject.simulation_id)):
         if target is not None:
-            claim(target, f"the injected {key}", ("inject", key))
+            setters.check(target, f"the injected {key}", ("inject", key))
+
+
+def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointParser) -> dict[str, str]:
+    """Reports names that stand for two parameters. The result has the path of the axis that each name stands for."""
+    names: dict[str, str] = {}
+    for axis in space:
+        for name in dict.fromkeys((axis.name, axis.dotted)):
+            other = names.setdefault(name, axis.dotted)
+            if other != axis.dotted:
+                message = f"{name!r} also stands for {other!r}; give one of them another name with 'as'"
+                config.problems.add("duplicate", axis.location, message, on_key=True)
+    reported = {*listed.parameters, *(axis.dotted for axis in space)}
+    for axis in space:
+        if axis.name not in reported and paths.resolve(config.base, paths.split(axis.name)) not in (None, axis.path):
+            message = f"the base configuration has another {axis.name!r}, which expressions couldn't refer to any more"
+            config.problems.add("duplicate", (*axis.location, "as"), f"{message}; choose another name")
+    return names
+
+
+class _Setters:
+    """What sets the value of each path, to find paths that are set twice."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._exact: dict[paths.Path, str] = {}
+        self._above: dict[paths.Path, str] = {}
+
+    def check(self, path: paths.Path, setter: str, location: Location) -> None:
+        """Reports a setter of a path that is set already, or that leads into or contains such a path."""
+        other = self._above.get(path)
+        if other is None:
+            prefixes = (path[:length] for length in range(1, len(path) + 1))
+            other = next((self._exact[prefix] for prefix in prefixes if prefix in self._exact), None)
+        if other is not None:
+            message = f"{setter} sets a value that {other} sets too"
+            self._problems.add("overlapping_paths", location, message, on_key=True)
+
+    def add(self, path: paths.Path, setter: str) -> None:
+        """Records a setter."""
+        self._exact[path] = setter
+        self._above.update((path[:length], setter) for length in range(1, len(path)))

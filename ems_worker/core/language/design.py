@@ -3,184 +3,192 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, assert_never, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axes, axis_values, duplicates, expressions, problems, ranges, samples
+from ems_worker.core.language import checks, duplicates, quotes, ranges, samples
+from ems_worker.core.language.axes import Axis
+from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
+from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
 
-_PLACE: Final = ("design",)
+_LOCATION: Final = ("design",)
+_ZIP: Final = (*_LOCATION, "zip")
 _KEYS: Final = ("sampler", "samples", "seed", "zip", "max_jobs")
 _SAMPLERS: Final = ("grid", *samples.SAMPLERS, "adaptive")
-MOST_CONSTRAINTS: Final = 100
+MAX_CONSTRAINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """How points are chosen. `zips` are groups of axis numbers that vary together; None is no limit of its own."""
+    """How points are chosen. `zips` are groups of axis numbers that vary together. None: no limit of the plan's own."""
 
     sampler: str = "grid"
     zips: tuple[tuple[int, ...], ...] = ()
     max_jobs: int | None = None
 
 
-def read(
-    data: object,
-    space: list[axes.Axis],
-    root: int,
-    found: problems.Problems,
-    odd: problems.Problems,
-) -> tuple[Design, list[axes.Axis]]:
-    """The `design` of a plan, and its axes: sampled ones with their values, others with each value, or row, once.
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """The samples that a design asks for."""
 
-    `root` seeds what has no seed.
+    sampler: samples.Sampler
+    count: int
+    seed: int
+
+
+def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -> tuple[Design, list[Axis]]:
+    """The design of a plan, and its axes with their samples drawn and duplicates removed.
+
+    `root_seed` is the seed of the samples if the design has none.
     """
-    spec = found.mapping(data, _PLACE) or {}
-    found.keys(spec, _PLACE, _KEYS)
-    sampler = found.choice(spec["sampler"], (*_PLACE, "sampler"), _SAMPLERS) if "sampler" in spec else None
+    spec = problems.mapping(data, _LOCATION) or {}
+    problems.keys(spec, _LOCATION, _KEYS)
+    sampler = problems.choice(spec["sampler"], (*_LOCATION, "sampler"), _SAMPLERS) if "sampler" in spec else None
     if sampler == "adaptive":
-        found.add("not_supported_yet", (*_PLACE, "sampler"), "sampler 'adaptive' is not supported yet")
+        problems.add("not_supported_yet", (*_LOCATION, "sampler"), "sampler 'adaptive' is not supported yet")
         return Design(), space
     count = None
     if "samples" in spec:
-        count = found.integer(spec["samples"], (*_PLACE, "samples"), 1, samples.MOST_SAMPLES)
-    seed = found.integer(spec["seed"], (*_PLACE, "seed"), 0, 2**63 - 1) if "seed" in spec else root
-    limit = None
+        count = problems.integer(spec["samples"], (*_LOCATION, "samples"), 1, samples.MAX_SAMPLES)
+    seed = problems.integer(spec["seed"], (*_LOCATION, "seed"), 0, 2**63 - 1) if "seed" in spec else root_seed
+    max_jobs = None
     if "max_jobs" in spec:
-        limit = found.integer(spec["max_jobs"], (*_PLACE, "max_jobs"), 1, 2**52)
-    zips = _zips(spec["zip"], space, found) if "zip" in spec else ()
+        max_jobs = problems.integer(spec["max_jobs"], (*_LOCATION, "max_jobs"), 1, 2**52)
+    zips = _Zips(space, problems).parse(spec["zip"]) if "zip" in spec else ()
     if "sampler" not in spec:
         sampler = "random" if "samples" in spec else "grid"
-    sampled = [number for number, axis in enumerate(space) if axis.distribution is not None]
+    sampled = [number for number, axis in enumerate(space) if isinstance(axis.source, Sampled)]
     if not sampled:
-        wanted = "samples" in spec or (sampler is not None and sampler != "grid")
-        if wanted and not any(axis.broken for axis in space):
+        needs_samples = "samples" in spec or (sampler is not None and sampler != "grid")
+        if needs_samples and all(axis.source is not None for axis in space):
             key = "samples" if "samples" in spec else "sampler"
-            found.add("nothing_to_sample", (*_PLACE, key), "no axis has a 'dist' to take samples of", on_key=True)
+            message = "no axis has a 'dist' to draw samples from"
+            problems.add("nothing_to_sample", (*_LOCATION, key), message, on_key=True)
     elif sampler == "grid":
         message = f"a grid has no samples of {space[sampled[0]].name!r}, which has a 'dist'"
-        place = (*_PLACE, "sampler") if "sampler" in spec else space[sampled[0]].place
-        found.add("needs_samples", place, f"{message}: say design: {{sampler: random, samples: ...}}")
+        location = (*_LOCATION, "sampler") if "sampler" in spec else space[sampled[0]].location
+        problems.add("needs_samples", location, f"{message}: write design: {{sampler: random, samples: ...}}")
     elif "samples" not in spec:
-        found.add("needs_samples", _PLACE, "design needs the number of 'samples' to take", on_key=True)
+        problems.add("needs_samples", _LOCATION, "a design with a sampler needs 'samples', their number", on_key=True)
     elif sampler is not None and count is not None and seed is not None:
-        space = _sampled(cast("samples.Sampler", sampler), space, sampled, count, seed, found, odd)
-    return Design(sampler or "grid", zips, limit), _distinct(space, zips, found, odd)
+        space = _drawn(_Draw(cast("samples.Sampler", sampler), count, seed), space, sampled, problems)
+    return Design(sampler or "grid", zips, max_jobs), _distinct(space, zips, problems)
 
 
-def read_constraints(data: object, found: problems.Problems) -> list[tuple[expressions.Expression, problems.Place]]:
-    """The `constraints` of a plan, each with its place."""
-    items = found.sequence(data, ("constraints",)) or ()
-    if len(items) > MOST_CONSTRAINTS:
-        found.add("out_of_range", ("constraints",), f"{len(items)} constraints; at most {MOST_CONSTRAINTS} are allowed")
+def parse_constraints(data: object, problems: Problems) -> list[tuple[Expression, Location]]:
+    """The constraints of a plan, each with its location."""
+    items = problems.sequence(data, ("constraints",)) or ()
+    if len(items) > MAX_CONSTRAINTS:
+        message = f"{len(items)} constraints; at most {MAX_CONSTRAINTS} are allowed"
+        problems.add("out_of_range", ("constraints",), message)
         return []
-    read_items = [
-        (axis_values.expression(item, ("constraints", at), found), ("constraints", at)) for at, item in enumerate(items)
-    ]
-    return [(expression, place) for expression, place in read_items if expression is not None]
+    located = [(item, ("constraints", index)) for index, item in enumerate(items)]
+    parsed = [(checks.expression(item, location, problems), location) for item, location in located]
+    return [(expression, location) for expression, location in parsed if expression is not None]
 
 
-def _sampled(
-    sampler: samples.Sampler,
-    space: list[axes.Axis],
-    sampled: list[int],
-    count: int,
-    seed: int,
-    found: problems.Problems,
-    odd: problems.Problems,
-) -> list[axes.Axis]:
-    place = (*_PLACE, "samples")
-    if sampler != "random" and count * len(sampled) > samples.MOST_NUMBERS:
-        message = (
-            f"{count:,} samples of {len(sampled)} parameters; {sampler} draws {samples.MOST_NUMBERS:,} numbers at most"
-        )
-        found.add("out_of_range", place, message)
+def _drawn(draw: _Draw, space: list[Axis], sampled: list[int], problems: Problems) -> list[Axis]:
+    """The axes with their samples."""
+    location = (*_LOCATION, "samples")
+    if draw.sampler != "random" and draw.count * len(sampled) > samples.MAX_NUMBERS:
+        drawn = f"{draw.count:,} samples of {len(sampled)} parameters"
+        message = f"{drawn}; {draw.sampler} draws at most {samples.MAX_NUMBERS:,} numbers"
+        problems.add("out_of_range", location, message)
         return space
-    if sampler == "sobol" and count & (count - 1):
-        message = f"sobol samples are balanced in powers of two, and {count} is none"
-        odd.add("sobol_samples", place, f"{message}: {1 << (count.bit_length() - 1)} or {1 << count.bit_length()} are")
+    if draw.sampler == "sobol" and draw.count & (draw.count - 1):
+        power = draw.count.bit_length()
+        message = f"sobol samples are balanced only if their number is a power of two, which {draw.count} is not"
+        problems.warn("sobol_samples", location, f"{message}; {1 << (power - 1)} and {1 << power} are")
     try:
-        columns = samples.columns(sampler, [space[number].dotted for number in sampled], count, seed)
+        columns = samples.columns(draw.sampler, [space[number].dotted for number in sampled], draw.count, draw.seed)
     except samples.MissingExtraError:
-        message = f"sampler {sampler!r} needs scipy on the worker's machine: pip install 'ems-worker[design]'"
-        found.add("missing_extra", (*_PLACE, "sampler"), message)
+        message = f"sampler {draw.sampler!r} needs scipy on the worker's machine: pip install 'ems-worker[design]'"
+        problems.add("missing_extra", (*_LOCATION, "sampler"), message)
         return space
     space = list(space)
     for number, column in zip(sampled, columns, strict=True):
-        distribution = space[number].distribution
-        assert distribution is not None
-        space[number] = dataclasses.replace(space[number], values=samples.Column(column, distribution))
+        source = space[number].source
+        assert isinstance(source, Sampled)
+        values = samples.Column(column, source.distribution)
+        space[number] = dataclasses.replace(space[number], source=dataclasses.replace(source, values=values))
     return space
 
 
-def _distinct(
-    space: list[axes.Axis],
-    zips: tuple[tuple[int, ...], ...],
-    found: problems.Problems,
-    odd: problems.Problems,
-) -> list[axes.Axis]:
-    """The axes without values, or rows of a zip group, that are there already: equal combinations are one point."""
+def _distinct(space: list[Axis], zips: tuple[tuple[int, ...], ...], problems: Problems) -> list[Axis]:
+    """The axes without repeated values, and zip groups without repeated rows: equal combinations are one point."""
     space = list(space)
     alone = sorted({*range(len(space))}.difference(*zips))
-    together: list[tuple[tuple[int, ...], problems.Place]] = [
-        *(((number,), space[number].values_place) for number in alone if space[number].values_place),
-        *((group, (*_PLACE, "zip", at)) for at, group in enumerate(zips)),
-    ]
-    for group, place in together:
-        columns = [duplicates.Column(axis.name, axis.values, axis.values_place) for axis in (space[n] for n in group)]
-        if len({ranges.size(column.values) for column in columns}) != 1:
-            continue  # it was reported
-        for number, values in zip(group, duplicates.without(columns, place, found, odd), strict=True):
-            space[number] = dataclasses.replace(space[number], values=values)
+    together: list[tuple[tuple[int, ...], Location]] = [((number,), ()) for number in alone]
+    together += [(group, (*_ZIP, index)) for index, group in enumerate(zips)]
+    for group, location in together:
+        sources = [source for source in (space[number].source for number in group) if isinstance(source, Varied)]
+        if len({ranges.size(source.values) for source in sources}) != 1 or len(sources) != len(group):
+            continue  # not values that vary, or reported already
+        columns = [
+            duplicates.Column(space[number].name, source.values, source.location)
+            for number, source in zip(group, sources, strict=True)
+        ]
+        distinct = duplicates.dropped(columns, location or columns[0].location, problems)
+        for number, source, values in zip(group, sources, distinct, strict=True):
+            space[number] = dataclasses.replace(space[number], source=dataclasses.replace(source, values=values))
     return space
 
 
-def _zips(data: object, space: Sequence[axes.Axis], found: problems.Problems) -> tuple[tuple[int, ...], ...]:
-    place = (*_PLACE, "zip")
-    by_name = {axis.dotted: number for number, axis in enumerate(space)}
-    by_name |= {axis.name: number for number, axis in enumerate(space)}
-    groups: list[tuple[int, ...]] = []
-    taken: set[int] = set()
-    for at, given in enumerate(found.sequence(data, place) or ()):
-        members: list[int] = []
-        for index, item in enumerate(found.sequence(given, (*place, at)) or ()):
-            number = _member(item, (*place, at, index), by_name, space, found)
-            if number is not None and number in taken:
-                message = f"{problems.brief(item)} is zipped already: an axis is in one group, once"
-                found.add("duplicate", (*place, at, index), message)
-            elif number is not None:
-                members.append(number)
-                taken.add(number)
-        sizes = [f"{space[number].name} has {ranges.size(space[number].values)}" for number in members]
-        if isinstance(given, list) and len(given) < 2:
-            found.add("zip_length", (*place, at), "a zip group has at least two axes")
-        elif len({ranges.size(space[number].values) for number in members}) > 1:
-            message = f"zipped axes need equally many values: {', '.join(sizes)}"
-            found.add("zip_length", (*place, at), message)
-        groups.append(tuple(members))
-    return tuple(groups)
+class _Zips:
+    """Parses `zip`: groups of axes that vary together, as axis numbers."""
 
+    def __init__(self, space: Sequence[Axis], problems: Problems) -> None:
+        self._space = space
+        self._problems = problems
+        self._by_name = {axis.dotted: number for number, axis in enumerate(space)}
+        self._by_name |= {axis.name: number for number, axis in enumerate(space)}
 
-def _member(
-    item: object,
-    place: problems.Place,
-    by_name: dict[str, int],
-    space: Sequence[axes.Axis],
-    found: problems.Problems,
-) -> int | None:
-    name = found.text(item, place)
-    if name is None:
-        return None
-    number = by_name.get(name)
-    if number is None:
-        suggestion = found.nearest(name, by_name)
-        found.add("unknown_name", place, f"{problems.brief(name)} is no axis of the parameter_space", suggestion)
-        return None
-    axis = space[number]
-    if axis.broken:
-        return None
-    if axis.constant or axis.distribution is not None or axis.expression is not None:
-        found.add("zip_form", place, f"{name!r} has no values to zip: lists and ranges have")
-        return None
-    return number
+    def parse(self, data: object) -> tuple[tuple[int, ...], ...]:
+        problems = self._problems
+        groups: list[tuple[int, ...]] = []
+        taken: set[int] = set()
+        for at, given in enumerate(problems.sequence(data, _ZIP) or ()):
+            members: list[int] = []
+            for index, item in enumerate(problems.sequence(given, (*_ZIP, at)) or ()):
+                number = self._member(item, (*_ZIP, at, index))
+                if number is not None and number in taken:
+                    message = f"{quotes.brief(item)} is zipped already: an axis is in one group, once"
+                    problems.add("duplicate", (*_ZIP, at, index), message)
+                elif number is not None:
+                    members.append(number)
+                    taken.add(number)
+            sizes = {number: ranges.size(self._space[number].values) for number in members}
+            if isinstance(given, list) and len(given) < 2:
+                problems.add("zip_length", (*_ZIP, at), "a zip group has at least two axes")
+            elif len({*sizes.values()}) > 1:
+                numbers = ", ".join(f"{self._space[number].name} has {size}" for number, size in sizes.items())
+                problems.add("zip_length", (*_ZIP, at), f"zipped axes need the same number of values: {numbers}")
+            groups.append(tuple(members))
+        return tuple(groups)
+
+    def _member(self, item: object, location: Location) -> int | None:
+        problems = self._problems
+        name = problems.text(item, location)
+        if name is None:
+            return None
+        number = self._by_name.get(name)
+        if number is None:
+            suggestion = problems.nearest(name, self._by_name)
+            message = f"{quotes.brief(name)} is not an axis of the parameter_space"
+            problems.add("unknown_name", location, message, suggestion)
+            return None
+        match source := self._space[number].source:
+            case None:
+                return None
+            case Varied():
+                return number
+            case Constant() | Sampled() | Derived():
+                message = f"{name!r} can't be zipped: only axes with a list or range of values can"
+                problems.add("zip_form", location, message)
+                return None
+            case _:
+                assert_never(source)

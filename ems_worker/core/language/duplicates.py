@@ -1,4 +1,4 @@
-"""Values that a plan says twice: what varies together counts once where all of it is equal, with a warning."""
+"""Duplicate values of axes: of values that vary together, equal rows count once, with a warning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,54 +6,55 @@ from itertools import compress
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import first_occurrences, problems, ranges
+from ems_worker.core.language import first_occurrences, quotes, ranges
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
 
-# Values of a range are worked out one by one to find those that are equal.
-_MOST_DENSE: Final = 100_000
+# To find the equal values of a range, all of them have to be computed.
+_MAX_DENSE: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The values of one axis, and where the plan says them."""
+    """The values of one axis, and the location of their list or range."""
 
     name: str
     values: Sequence[JSON]
-    place: problems.Place
+    location: Location
 
 
-def without(
-    columns: Sequence[Column], place: problems.Place, found: problems.Problems, odd: problems.Problems
-) -> list[Sequence[JSON]]:
-    """The values of axes that vary together, as many of each, without the rows that are there already.
+def dropped(columns: Sequence[Column], location: Location, problems: Problems) -> list[Sequence[JSON]]:
+    """The values of axes that vary together, equally many each, without repeated rows.
 
-    A row that is, is told where a list says it; of ranges all are told at once, at `place`. Ranges that would have to
-    be walked for too long go to `found`.
+    Repeated rows of lists get a warning each, at the first list; those of ranges get a single one, at `location`.
+    Ranges that would take too long to compare are a problem.
     """
-    as_they_are = [column.values for column in columns]
+    unchanged = [column.values for column in columns]
     spaced = [column.values for column in columns if isinstance(column.values, ranges.Spaced)]
     if not all(values.dense for values in spaced):
-        return as_they_are  # a column of which no two values are equal
-    written = [column for column in columns if not isinstance(column.values, ranges.Spaced)]
-    size = ranges.size(as_they_are[0])
-    if not written and size > _MOST_DENSE:
-        message = f"values closer to each other than numbers are exact; a range has {_MOST_DENSE:,} of these at most"
-        found.add("out_of_range", place, message)
-        return as_they_are
-    marks = first_occurrences.marks(as_they_are, size)
-    once = sum(marks)
-    if once == size:
-        return as_they_are
-    for index in (index for index, is_first in enumerate(marks) if written and not is_first):
-        row = [values[index] for values in as_they_are]
-        told = problems.brief(row[0]) if len(columns) == 1 else _combination(columns, row)
-        odd.add("duplicate_value", (*written[0].place, index), f"{told} is there twice and counts once")
-    if not written:
-        odd.add("duplicate_value", place, f"{size - once} of these {size} values equal others: each counts once")
-    return [list(compress(values, marks)) for values in as_they_are]
+        return unchanged  # the values of one column are all different
+    lists = [column for column in columns if not isinstance(column.values, ranges.Spaced)]
+    size = ranges.size(unchanged[0])
+    if not lists and size > _MAX_DENSE:
+        message = "the values are closer together than floating-point numbers"
+        problems.add("out_of_range", location, f"{message}; such a range has at most {_MAX_DENSE:,} values")
+        return unchanged
+    marks = first_occurrences.marks(unchanged, size)
+    distinct = sum(marks)
+    if distinct == size:
+        return unchanged
+    for index in (index for index, is_first in enumerate(marks) if lists and not is_first):
+        row = [values[index] for values in unchanged]
+        what = quotes.brief(row[0]) if len(columns) == 1 else _combination(columns, row)
+        problems.warn("duplicate_value", (*lists[0].location, index), f"{what} is repeated and counts once")
+    if not lists:
+        message = f"{size - distinct} of these {size} values equal earlier ones; each counts once"
+        problems.warn("duplicate_value", location, message)
+    return [list(compress(values, marks)) for values in unchanged]
 
 
 def _combination(columns: Sequence[Column], row: Sequence[JSON]) -> str:
     values = zip(columns, row, strict=True)
-    return f"the combination {', '.join(f'{column.name} = {problems.brief(value)}' for column, value in values)}"
+    return f"the combination {', '.join(f'{column.name} = {quotes.brief(value)}' for column, value in values)}"

@@ -1,8 +1,8 @@
-"""Expressions of plans: arithmetic and comparisons over parameters, and nothing else.
+"""Expressions of plans: arithmetic, comparisons and logic over parameters.
 
-They look like Python's and are never run by it. The text is taken apart here: a dotted path is one name, and what is
-neither a name, a literal, an operator nor a known function is refused before simpleeval walks what is left. Numbers,
-text and lists are bounded, so that no expression burns time or memory.
+They look like Python, but Python never runs them. The text is split into tokens here: a dotted path is one name, and
+anything that is not a name, a literal, an operator or a known function is an error before simpleeval evaluates the
+rest. Numbers, texts and lists have a maximum size, so that no expression takes much time or memory.
 """
 
 import ast
@@ -17,15 +17,15 @@ from typing import Any, Final
 import simpleeval
 
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
+from ems_worker.core.language import quotes, suggestions
 
 JSON = canonical.JSON
 
-LONGEST: Final = 1000
-_DEEPEST: Final = 40
-_LONGEST_TEXT: Final = 1000
-_MOST_BITS: Final = 256
-_MOST_DIGITS: Final = 15
+MAX_LENGTH: Final = 1000
+_MAX_DEPTH: Final = 40
+_MAX_TEXT: Final = 1000
+_MAX_BITS: Final = 256
+_MAX_DIGITS: Final = 15
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
@@ -36,14 +36,14 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _HINTS: Final = {
-    "=": "two values are compared with ==",
-    "&": "both conditions are joined with 'and'",
-    "|": "either condition is joined with 'or'",
-    "!": "the opposite of a condition is 'not ...'",
-    "^": "powers are written **",
+    "=": "compare two values with ==",
+    "&": "join two conditions with 'and'",
+    "|": "join two conditions with 'or'",
+    "!": "negate a condition with 'not'",
+    "^": "write powers with **",
 }
-_WORDS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
-_OPERATOR_WORDS: Final = frozenset({"and", "or", "not", "in", "if", "else"})
+_LITERALS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
+_KEYWORDS: Final = frozenset({"and", "or", "not", "in", "if", "else"})
 _NODES: Final = (
     ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow,
     ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In,
@@ -52,7 +52,7 @@ _NODES: Final = (
 
 
 class ExpressionError(ValueError):
-    """An expression that can't be read, or has no value for some parameters; the text says why."""
+    """An expression can't be read, or has no value for some parameters; the text gives the reason."""
 
     def __init__(self, message: str, suggestion: str | None = None) -> None:
         self.suggestion = suggestion
@@ -61,9 +61,9 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An expression that was read: its text and the names in it, each once, in their order, and how often each is used.
+    """An expression: its text, the distinct names in the order of their first use, and how often it uses each.
 
-    `size` is its work, but for what its functions and comparisons have to walk.
+    `size` is the work to evaluate it, apart from the elements that its functions and comparisons walk.
     """
 
     text: str
@@ -73,8 +73,8 @@ class Expression:
     _tree: ast.expr = field(repr=False, compare=False)
     _evaluator: simpleeval.SimpleEval = field(repr=False, compare=False)
 
-    def value(self, values: Sequence[JSON]) -> bool | int | float | str | None:
-        """What it comes to with these values for `names`. Raises ExpressionError where that is nothing."""
+    def evaluate(self, values: Sequence[JSON]) -> bool | int | float | str | None:
+        """Its value, given the values of `names`. Raises ExpressionError if it has none."""
         self._evaluator.names = dict(zip(map(_slot, range(len(values))), values, strict=True))
         try:
             result = self._evaluator.eval(self.text, previously_parsed=self._tree)
@@ -83,32 +83,32 @@ class Expression:
         except (TypeError, ValueError, simpleeval.InvalidExpression) as error:
             raise ExpressionError(str(error)) from error
         if isinstance(result, int) and not -(2**63) <= result < 2**64:
-            raise ExpressionError("it comes to a number that does not fit 64 bits")
+            raise ExpressionError("its value is a number that does not fit 64 bits")
         if not isinstance(result, bool | int | float | str | None):
-            raise ExpressionError(f"it comes to {problems.kind(result)}")
+            raise ExpressionError(f"its value is {quotes.describe(result)}")
         return result
 
     def holds(self, values: Sequence[JSON]) -> bool:
-        """Its value as a condition. Raises ExpressionError where it is neither true nor false."""
-        result = self.value(values)
+        """Its value as a condition. Raises ExpressionError unless that is true or false."""
+        result = self.evaluate(values)
         if isinstance(result, bool):
             return result
-        raise ExpressionError(f"a condition is true or false, and this comes to {problems.kind(result)}")
+        raise ExpressionError(f"a condition must be true or false, and this is {quotes.describe(result)}")
 
 
 def read(text: str) -> Expression:
-    """Reads an expression. Raises ExpressionError if it is none, or has more than expressions may."""
-    if len(text) > LONGEST:
-        raise ExpressionError(f"an expression has at most {LONGEST} letters")
+    """Reads an expression. Raises ExpressionError if it is incomplete or contains anything that is not allowed."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters")
     names: dict[str, str] = {}
     python = _rewritten(text, names)
     try:
         tree = ast.parse(python, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError("this is no complete expression") from error
+        raise ExpressionError("this is not a complete expression") from error
     _check(tree, 0)
-    evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=_BOUNDED, names={})
-    # Lists are there for `in` only, and have nothing but literals in them.
+    evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=_LIMITED, names={})
+    # Lists are allowed for `in`, and contain only literals.
     evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
     parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
     used = Counter(parts)
@@ -117,24 +117,24 @@ def read(text: str) -> Expression:
 
 
 def _rewritten(text: str, names: dict[str, str]) -> str:
-    """The expression with each dotted path made one plain name; `names` gets them."""
+    """The expression with each dotted path replaced by a plain name; adds the paths and their names to `names`."""
     out: list[str] = []
     at = 0
     while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
+        token = _TOKEN.match(text, at)
+        if token is None:
             hint = _HINTS.get(text[at], "")
             raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
-        at = found.end()
-        word = found[0]
-        if found.lastgroup != "name":
-            out.append(" " if found.lastgroup == "space" else word)
-        elif word in _WORDS or word in _OPERATOR_WORDS:
-            out.append(f" {_WORDS.get(word, word)} ")
+        at = token.end()
+        word = token[0]
+        if token.lastgroup != "name":
+            out.append(" " if token.lastgroup == "space" else word)
+        elif word in _LITERALS or word in _KEYWORDS:
+            out.append(f" {_LITERALS.get(word, word)} ")
         elif text[at:].lstrip().startswith("("):
             if word not in FUNCTIONS:
-                message = f"there is no function {word!r}; there are {', '.join(sorted(FUNCTIONS))}"
-                raise ExpressionError(message, problems.nearest(word, FUNCTIONS))
+                message = f"there is no function {word!r}; the functions are {', '.join(sorted(FUNCTIONS))}"
+                raise ExpressionError(message, suggestions.nearest(word, FUNCTIONS))
             out.append(word)
         else:
             out.append(names.setdefault(word, _slot(len(names))))
@@ -146,30 +146,30 @@ def _slot(number: int) -> str:
 
 
 def _check(node: ast.AST, depth: int) -> None:
-    """Refuses all of Python that is not arithmetic, comparison or logic."""
-    if depth > _DEEPEST:
-        raise ExpressionError(f"this is nested more than {_DEEPEST} deep")
+    """Raises ExpressionError for Python syntax other than arithmetic, comparisons and logic."""
+    if depth > _MAX_DEPTH:
+        raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
     if not isinstance(node, _NODES):
         raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
     if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS):
-        raise ExpressionError("only functions are called")
+        raise ExpressionError("only functions can be called")
     if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
-        raise ExpressionError("lists have numbers and texts in them, no expressions")
+        raise ExpressionError("a list contains numbers and texts, not expressions")
     if isinstance(node, ast.Constant):
-        _bounded(node.value)
+        _limited(node.value)
     for inner in ast.iter_child_nodes(node):
         _check(inner, depth + 1)
 
 
-def _bounded(value: Any) -> Any:
-    """The value, if it is one that may be calculated with."""
+def _limited(value: Any) -> Any:
+    """The value. Raises ExpressionError if it is not a real, finite number, or is too large."""
     if isinstance(value, complex):
         raise ExpressionError("it has no real value")
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
         raise ExpressionError("a number in it grows too large")
     if isinstance(value, float) and not math.isfinite(value):
         raise ExpressionError("a number in it is not finite")
-    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
         raise ExpressionError("a text in it grows too long")
     return value
 
@@ -177,27 +177,27 @@ def _bounded(value: Any) -> Any:
 def _arithmetic(calculate: Callable[[Any, Any], Any], sign: str) -> Callable[[Any, Any], Any]:
     def apply(a: object, b: object) -> object:
         if not (type(a) in (int, float) and type(b) in (int, float)):
-            raise ExpressionError(f"{problems.kind(a)} {sign} {problems.kind(b)} is no calculation")
-        return _bounded(calculate(a, b))
+            raise ExpressionError(f"{quotes.describe(a)} {sign} {quotes.describe(b)} can't be calculated")
+        return _limited(calculate(a, b))
 
     return apply
 
 
 def _add(a: Any, b: Any) -> Any:
     if isinstance(a, str) and isinstance(b, str):
-        return _bounded(a + b)
+        return _limited(a + b)
     return _plus(a, b)
 
 
 def _power(a: Any, b: Any) -> Any:
-    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * b > _MOST_BITS:
+    if isinstance(a, int) and isinstance(b, int) and a.bit_length() * b > _MAX_BITS:
         raise ExpressionError("a number in it grows too large")
     return a**b
 
 
 def _within(a: Any, b: Any) -> bool:
     if not isinstance(b, list | tuple | str):
-        raise ExpressionError(f"nothing is in {problems.kind(b)}")
+        raise ExpressionError(f"'in' needs a list or a text, not {quotes.describe(b)}")
     return a in b
 
 
@@ -225,7 +225,7 @@ _OPERATORS: Final = {
 
 
 def _function(calculate: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *given: _bounded(calculate(*given))
+    return lambda *given: _limited(calculate(*given))
 
 
 def _log(value: float, base: float = math.e) -> float:
@@ -235,9 +235,9 @@ def _log(value: float, base: float = math.e) -> float:
 def _round(value: Any, digits: int | None = None) -> Any:
     if digits is None:
         return round(value)
-    if type(digits) is not int or not -_MOST_DIGITS <= digits <= _MOST_DIGITS:
-        raise ExpressionError(f"round takes -{_MOST_DIGITS} to {_MOST_DIGITS} digits, not {problems.kind(digits)}")
-    return round(value, digits)  # a large number of digits is a power of ten that is worked out in one go
+    if type(digits) is not int or not -_MAX_DIGITS <= digits <= _MAX_DIGITS:
+        raise ExpressionError(f"round takes -{_MAX_DIGITS} to {_MAX_DIGITS} digits, not {quotes.describe(digits)}")
+    return round(value, digits)  # without the limit this would compute a huge power of ten
 
 
 def _sum(values: Any, start: Any = 0) -> Any:
@@ -248,7 +248,7 @@ def _sum(values: Any, start: Any = 0) -> Any:
 
 def _text(value: object) -> str:
     if isinstance(value, list | dict):
-        raise ExpressionError(f"{problems.kind(value)} has no text")
+        raise ExpressionError(f"{quotes.describe(value)} has no text")
     return canonical.text(value) if value is None or isinstance(value, bool) else str(value)
 
 
@@ -273,4 +273,4 @@ FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "sum": _sum,
     "tan": math.tan,
 }
-_BOUNDED: Final = {name: _function(calculate) for name, calculate in FUNCTIONS.items()}
+_LIMITED: Final = {name: _function(calculate) for name, calculate in FUNCTIONS.items()}

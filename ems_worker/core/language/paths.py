@@ -1,4 +1,4 @@
-"""Dotted paths into a base configuration: finding them, suggesting them, and taking nested overrides apart."""
+"""Dotted paths of a configuration: resolving them, suggesting similar ones, reading and writing the values there."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from itertools import islice
 from typing import TypeVar
 
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
+from ems_worker.core.language import quotes, suggestions
+from ems_worker.core.language.suggestions import SearchBudget
 
 JSON = canonical.JSON
 Path = tuple[str | int, ...]
@@ -15,12 +16,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A dotted path that the configuration does not have; `step` counts the parts up to the first wrong one.
+    """Why a dotted path doesn't exist, and the most similar path that does.
 
-    `misspelt`: the suggestion is as near as slips of the pen are.
+    The path is `misspelt` if each part of it that doesn't exist is similar to one that does.
     """
 
-    step: int
     message: str
     suggestion: str | None
     misspelt: bool
@@ -32,10 +32,10 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> Path | None:
-    """The path that these parts lead to, list elements by number; None if there is none.
+    """The path that these parts name, with numbers for list elements; None if it doesn't exist.
 
-    A key that has dots itself is found too. With `allow_new` a missing key of a mapping is a new path, and what is
-    not a mapping or list gives way to one; an element that a list doesn't have stays missing.
+    A key may contain dots itself. With `allow_new` a missing key of a mapping is a new path, and a mapping may replace
+    a scalar; lists don't get new elements.
     """
     if not parts:
         return ()
@@ -55,17 +55,17 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
 
 
 def at(base: JSON, path: Path) -> JSON:
-    """The value at an existing path. Raises LookupError where there is none."""
+    """The value at a path. Raises LookupError if the path doesn't exist."""
     for step in path:
         if isinstance(base, dict) or (isinstance(base, list) and isinstance(step, int)):
-            base = base[step]  # type: ignore[index]  # LookupError is what is promised
+            base = base[step]  # type: ignore[index]  # raises the documented LookupError
         else:
             raise LookupError(path)
     return base
 
 
 def has(base: JSON, path: Path) -> bool:
-    """True if there is a value, null or not, at this path."""
+    """True if the path exists; its value may be null."""
     try:
         at(base, path)
     except LookupError:
@@ -74,17 +74,17 @@ def has(base: JSON, path: Path) -> bool:
 
 
 def get(base: JSON, path: Path) -> JSON:
-    """The value at a path, None where there is none."""
+    """The value at a path; None if the path doesn't exist."""
     try:
         return at(base, path)
     except LookupError:
         return None
 
 
-def unknown(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> Unknown:
-    """Says where a path that does not resolve goes wrong, and which path was most likely meant."""
+def unknown(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> Unknown:
+    """Explains why a path doesn't exist: which part is the first that doesn't, and which path is most similar."""
     node, step = base, 0
-    while True:  # it does not resolve, so it goes wrong somewhere
+    while True:  # the path does not resolve, so this ends
         if isinstance(node, dict) and parts[step] in node:
             node = node[parts[step]]
         elif isinstance(node, list) and _is_index(parts[step]) and int(parts[step]) < len(node):
@@ -97,48 +97,48 @@ def unknown(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> Unkn
     if isinstance(node, list):
         message = f"{where} is a list of {len(node)} elements, numbered from 0; it has no {parts[step]!r}"
     elif isinstance(node, dict):
-        message = f"{where} has no {parts[step]!r}{problems.lookalikes(parts[step])}"
+        message = f"{where} has no {parts[step]!r}{quotes.non_ascii(parts[step])}"
     else:
-        message = f"{where} is {problems.kind(node)}, it has nothing inside"
+        message = f"{where} is {quotes.describe(node)}, which has no keys"
     repaired = _repair(base, parts, budget)
     suggestion = _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
-    return Unknown(step + 1, message, suggestion, repaired is not None)
+    return Unknown(message, suggestion, repaired is not None)
 
 
 def _is_index(part: str) -> bool:
     return part.isascii() and part.isdecimal()
 
 
-def nearest(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> str | None:
-    """The existing path that looks most like this one."""
+def nearest(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> str | None:
+    """The most similar path that exists."""
     repaired = _repair(base, parts, budget)
     return _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
 
 
-def _anywhere(base: JSON, parts: tuple[str, ...], budget: problems.Budget) -> str | None:
-    """The path most like this one of all, those first that end like it; None in a configuration of too many."""
+def _anywhere(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> str | None:
+    """The most similar of all paths, preferably with the same last key; None if the configuration has too many."""
     candidates: list[str] = []
-    last: list[str] = []
+    same_key: list[str] = []
     wanted = ".".join(parts)
-    for path in islice(walk(base), problems.MOST_CANDIDATES + 1):
+    for path in islice(walk(base), suggestions.MAX_CANDIDATES + 1):
         text = ".".join(map(str, path))
         candidates.append(text)
         if str(path[-1]) == parts[-1] and not wanted.startswith(f"{text}."):
-            last.append(text)
-    if len(candidates) > problems.MOST_CANDIDATES:
+            same_key.append(text)
+    if len(candidates) > suggestions.MAX_CANDIDATES:
         return None
-    # But not the way to what is wanted.
+    # A path above the wanted one is no suggestion for it.
     candidates = [text for text in candidates if not wanted.startswith(f"{text}.")]
-    return budget.nearest(wanted, last, 0.0) or budget.nearest(wanted, candidates)
+    return budget.nearest(wanted, same_key, 0.0) or budget.nearest(wanted, candidates)
 
 
-def _repair(node: JSON, parts: tuple[str, ...], budget: problems.Budget) -> tuple[str, ...] | None:
-    """The path with each part that is missing replaced by the sibling most like it."""
+def _repair(node: JSON, parts: tuple[str, ...], budget: SearchBudget) -> tuple[str, ...] | None:
+    """The path with each missing part replaced by its most similar sibling; None if a part has no similar sibling."""
     if not parts:
         return ()
     if isinstance(node, list):
-        there = _is_index(parts[0]) and int(parts[0]) < len(node)
-        part = parts[0] if there else budget.nearest(parts[0], map(str, range(len(node))))
+        exists = _is_index(parts[0]) and int(parts[0]) < len(node)
+        part = parts[0] if exists else budget.nearest(parts[0], map(str, range(len(node))))
         inner = None if part is None else node[int(part)]
     elif isinstance(node, dict):
         part = parts[0] if parts[0] in node else budget.nearest(parts[0], node)
@@ -150,7 +150,7 @@ def _repair(node: JSON, parts: tuple[str, ...], budget: problems.Budget) -> tupl
 
 
 def walk(base: JSON, path: Path = ()) -> Iterator[Path]:
-    """All paths of a configuration, mappings and lists themselves as well as what is in them, in its order."""
+    """All paths of a configuration in its order, those of mappings and lists included."""
     inside: Iterator[tuple[str | int, JSON]]
     if isinstance(base, dict):
         inside = iter(base.items())
@@ -164,20 +164,21 @@ def walk(base: JSON, path: Path = ()) -> Iterator[Path]:
 
 
 def leaves(base: dict[str, JSON], value: Mapping[str, JSON], path: Path = ()) -> Iterator[tuple[Path, JSON]]:
-    """A mapping as override, taken apart where the configuration has mappings too: they merge, all else replaces.
+    """The leaf paths that a mapping overrides, and their values.
 
-    `base` is the configuration's own value at `path`.
+    A mapping merges into a mapping of the configuration; all other values replace what is there. `base` is the
+    configuration's own value at `path`.
     """
     for key, inner in value.items():
-        there = base.get(key)
-        if isinstance(inner, dict) and isinstance(there, dict):
-            yield from leaves(there, inner, (*path, key))
+        existing = base.get(key)
+        if isinstance(inner, dict) and isinstance(existing, dict):
+            yield from leaves(existing, inner, (*path, key))
         else:
             yield (*path, key), inner
 
 
 def put(config: object, path: Path, value: object) -> object:
-    """Sets a value, in place where it can be; returns the configuration, which is a new mapping if it wasn't one."""
+    """Sets a value in place. Returns the configuration: a new mapping if it was neither a mapping nor a list."""
     if not path:
         return value
     step, rest = path[0], path[1:]
@@ -190,7 +191,7 @@ def put(config: object, path: Path, value: object) -> object:
 
 
 def drop(config: object, path: Path) -> None:
-    """Takes a value out, in place; an element of a list becomes null, for the others keep their numbers."""
+    """Removes a value in place. A list element becomes null instead, so that the others keep their indexes."""
     *above, last = path
     for step in above:
         if isinstance(config, list) and isinstance(step, int):
@@ -203,16 +204,16 @@ def drop(config: object, path: Path) -> None:
         config.pop(last, None)
 
 
-def fresh(value: T) -> T:
-    """A copy that shares nothing with the value, nor one part of it with another."""
+def copied(value: T) -> T:
+    """A deep copy; parts that the value shares are copied separately."""
     if isinstance(value, dict):
-        return {key: fresh(inner) for key, inner in value.items()}  # type: ignore[return-value]  # of the same shape
+        return {key: copied(inner) for key, inner in value.items()}  # type: ignore[return-value]  # the same type
     if isinstance(value, list):
-        return [fresh(inner) for inner in value]  # type: ignore[return-value]  # of the same shape
+        return [copied(inner) for inner in value]  # type: ignore[return-value]  # the same type
     return value
 
 
 def overlapping(first: Path, second: Path) -> bool:
-    """True if one path is the other or leads into it, so that setting both would set a value twice."""
+    """True if the paths are equal or one leads into the other: setting both would set a value twice."""
     shorter = min(len(first), len(second))
     return first[:shorter] == second[:shorter]

@@ -1,4 +1,4 @@
-"""Spaced values, worked out when they are asked for: a range of a million values costs nothing until it is walked."""
+"""Ranges of values that are computed on access, so that a range of a million values needs no memory."""
 
 import math
 import sys
@@ -9,27 +9,27 @@ from typing import Final, overload
 
 Number = int | float
 
-# Of ranges up to this size each value is worked out once only: grids ask for them again at every point.
-_KEPT: Final = 10_000
+# Ranges up to this size cache their values: a grid reads them again at every point.
+_MAX_CACHED: Final = 10_000
 _PRECISE: Final = Context(prec=40)
 _ROUNDED: Final = Context(prec=30)
-# Twice the largest distance of a float to the next, by its size.
-_FINEST: Final = Decimal(2) ** -51
+# Twice the largest distance from a float to the next, relative to the float.
+_MIN_RELATIVE_STEP: Final = Decimal(2) ** -51
 
 
 class Spaced(Sequence[Number]):
-    """`size` values, value i made from i. `size` may be more than `len` can say.
+    """`size` values that either increase or decrease; value i is computed from i. `size` may be too large for `len`.
 
-    They only grow, or only fall; `dense` ones may be closer to each other than floats are, so that some are equal.
+    The values of a `dense` range may be closer together than floats, so that some are equal.
     """
 
-    __slots__ = ("_kept", "_make", "dense", "size")
+    __slots__ = ("_cache", "_make", "dense", "size")
 
     def __init__(self, size: int, make: Callable[[int], Number], *, dense: bool) -> None:
         self.size = size
         self.dense = dense
         self._make = make
-        self._kept: dict[int, Number] = {}
+        self._cache: dict[int, Number] = {}
 
     def __len__(self) -> int:
         return self.size
@@ -41,37 +41,41 @@ class Spaced(Sequence[Number]):
     def __getitem__(self, index: int | slice) -> Number | Sequence[Number]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.size))]
-        value = self._kept.get(index)
+        value = self._cache.get(index)
         if value is None:
             if not 0 <= index < self.size:
                 raise IndexError(index)
             value = self._make(index)
-            if self.size <= _KEPT:
-                self._kept[index] = value
+            if self.size <= _MAX_CACHED:
+                self._cache[index] = value
         return value
 
 
 def size(values: Sequence[object]) -> int:
-    """How many values there are, where that is more than `len` can say too."""
+    """The number of values, also if it is too large for `len`."""
     return values.size if isinstance(values, Spaced) else len(values)
 
 
 def by_count(start: Number, stop: Number, num: int) -> Spaced:
-    """`num` values from `start` to `stop`, both included; whole if both ends and every step are."""
+    """`num` values from `start` to `stop`, both included; whole numbers if both ends and every step are."""
     step = (_exact(stop) - _exact(start)) / (num - 1) if num > 1 else Fraction(0)
     return _linear(start, step, num, isinstance(start, int) and isinstance(stop, int) and step.denominator == 1)
 
 
 def by_step(start: Number, stop: Number, step: Number) -> Spaced:
-    """Values from `start` in steps up to and with `stop`; none if the step leads away from it. `step` is not 0."""
+    """Values from `start` up to `stop`, which is included if a step meets it; none if steps lead away from it.
+
+    `step` is not 0.
+    """
     num = max(0, (_exact(stop) - _exact(start)) // _exact(step) + 1)
     return _linear(start, _exact(step), num, isinstance(start, int) and isinstance(step, int))
 
 
 def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
-    """`num` values from `start` to `stop`, both above 0 and included, each the same multiple of the one before.
+    """`num` values from `start` to `stop`, both positive and included, that grow by the same factor.
 
-    Worked out in decimals, so that every machine gets the same and powers of ten are exact. Whole if all of them are.
+    They are computed in decimals, so that all machines get the same values and powers of ten are exact. They are whole
+    numbers if all of them are.
     """
     first, last = (_PRECISE.ln(Decimal(repr(end))) for end in (start, stop))
     whole = isinstance(start, int) and isinstance(stop, int) and _whole_multiples(start, stop, num)
@@ -87,12 +91,12 @@ def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
         return int(value) if whole else float(value)
 
     width = abs(_PRECISE.subtract(last, first))
-    tiny = min(start, stop) < sys.float_info.min  # where floats are further apart than elsewhere
-    return Spaced(num, make, dense=num > 1 and (tiny or width <= (num - 1) * _FINEST))
+    tiny = min(start, stop) < sys.float_info.min  # there, floats are further apart
+    return Spaced(num, make, dense=num > 1 and (tiny or width <= (num - 1) * _MIN_RELATIVE_STEP))
 
 
 def _exact(number: Number) -> Fraction:
-    """The decimal as people write it: 0.1 is a tenth, and steps of it give 0.3, not 0.30000000000000004."""
+    """The number as its decimal: 0.1 is exactly a tenth, and three steps of it give 0.3, not 0.30000000000000004."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
@@ -108,11 +112,11 @@ def _linear(start: Number, step: Fraction, num: int, whole: bool) -> Spaced:
 
 
 def _whole_multiples(start: int, stop: int, num: int) -> bool:
-    """True if all values of a logarithmic range are whole: their ratio is rational, and its denominators cancel."""
+    """True if all values of a logarithmic range are whole: their ratio is rational, and its denominator divides out."""
     steps = num - 1
     if steps < 2 or start == stop:
         return True
-    if steps > 64:  # a ratio of 2 leaves 64 bits
+    if steps > 64:  # even a ratio of 2 would exceed 64 bits
         return False
     exponent = _PRECISE.divide(_PRECISE.ln(Decimal(stop) / Decimal(start)), Decimal(steps))
     ratio = Fraction(_PRECISE.exp(exponent)).limit_denominator(2**32)

@@ -1,4 +1,4 @@
-"""Sampled parameters: distributions, and the points of the unit cube that samplers put through them."""
+"""Sampled parameters: samplers draw points of the unit cube, and distributions map them to values."""
 
 import hashlib
 import math
@@ -14,19 +14,19 @@ JSON = canonical.JSON
 Sampler = Literal["random", "sobol", "halton", "lhs"]
 
 SAMPLERS: Final = ("random", "sobol", "halton", "lhs")
-MOST_SAMPLES: Final = 2**22
-# Samples times sampled parameters, where they are worked out all at once: 8 MB of numbers.
-MOST_NUMBERS: Final = 2**20
+MAX_SAMPLES: Final = 2**22
+# Samples times sampled parameters, for samplers that draw all of them at once: 8 MB of numbers.
+MAX_NUMBERS: Final = 2**20
 _UNIT: Final = 2.0**-53
 _INSIDE: Final = (2.0**-54, 1.0 - 2.0**-53)
 
 
 class MissingExtraError(Exception):
-    """The sampler is in a package that is not installed."""
+    """The package that the sampler needs is not installed."""
 
 
 class Column(Sequence[JSON]):
-    """The values of one sampled parameter: coordinates in [0, 1) and the distribution that they go through."""
+    """The values of one sampled parameter: coordinates in [0, 1), mapped by its distribution."""
 
     __slots__ = ("_coordinates", "_value")
 
@@ -60,7 +60,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class LogUniform:
-    """Numbers from `low` to `high`, both above 0, each order of magnitude as likely as another."""
+    """Numbers from `low` to `high`, both positive; each order of magnitude is equally likely."""
 
     low: float
     high: float
@@ -72,7 +72,7 @@ class LogUniform:
 
 @dataclass(frozen=True, slots=True)
 class Int:
-    """Whole numbers from `low` to `high`, both included, all as likely."""
+    """Whole numbers from `low` to `high`, both included, all equally likely."""
 
     low: int
     high: int
@@ -83,7 +83,7 @@ class Int:
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """Numbers around `mean` with the standard deviation `std`."""
+    """Normally distributed numbers with this mean and standard deviation."""
 
     mean: float
     std: float
@@ -94,7 +94,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the values, all as likely."""
+    """One of the values, all equally likely."""
 
     values: Sequence[JSON]
 
@@ -103,7 +103,7 @@ class Choice:
 
 
 def _rounded(value: float) -> float:
-    """12 significant digits: mathematical libraries differ in the 16th, and every machine is to draw the same."""
+    """12 significant digits: math libraries differ in the 16th, and all machines must draw the same values."""
     return float(f"{value:.12g}")
 
 
@@ -111,7 +111,7 @@ Distribution = Uniform | LogUniform | Int | Normal | Choice
 
 
 class _Hashed(Sequence[float]):
-    """Random coordinates: number i is 53 bits of SHA-256 over `ems-sample-1:{seed}:{i}:{name}`, as a fraction."""
+    """Random coordinates: coordinate i is the first 53 bits of SHA-256 over `ems-sample-1:{seed}:{i}:{name}`."""
 
     __slots__ = ("_count", "_name", "_seed")
 
@@ -135,9 +135,10 @@ class _Hashed(Sequence[float]):
 
 
 def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> Sequence[Sequence[float]]:
-    """`count` points of the unit cube, a column for each of the named parameters. Raises MissingExtraError.
+    """`count` points of the unit cube: one column per parameter name. Raises MissingExtraError.
 
-    The columns of `random` are each by the parameter's own name, so that other parameters and more samples change none.
+    With `random` a column depends only on the seed and the parameter's name, so that other parameters and more samples
+    don't change it.
     """
     if sampler == "random":
         return [_Hashed(seed, name, count) for name in names]
@@ -146,16 +147,16 @@ def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> Se
 
 def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> Sequence[Sequence[float]]:
     try:
-        import numpy as np  # only these samplers need them, and they take a second to load
+        import numpy as np  # loading these takes a second, and only these samplers need them
         from scipy.stats import qmc
     except ImportError as error:
         raise MissingExtraError(sampler) from error
-    # A generator of our own: what a bare seed means has changed between versions of scipy.
+    # An explicit generator: the meaning of a plain seed has changed between versions of scipy.
     rng = np.random.Generator(np.random.PCG64(seed))
     engine: qmc.QMCEngine
     if sampler == "sobol":
         engine = qmc.Sobol(dimensions, scramble=True, seed=rng)
-        # A whole power of two, of which the first are the same: scipy warns of others, and so do we, in our words.
+        # scipy warns unless it draws a power of two, of which the first samples are the same; the plan warns itself.
         points = engine.random(1 << (count - 1).bit_length())[:count]
     elif sampler == "halton":
         points = qmc.Halton(dimensions, scramble=True, seed=rng).random(count)

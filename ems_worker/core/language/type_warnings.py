@@ -1,17 +1,19 @@
-"""Values of another kind than the base configuration's: most often a slip of the pen, and so a warning."""
+"""Warnings for values of another type than the base configuration's: most of them are typing mistakes."""
 
 from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
+from ems_worker.core.language import quotes
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
 
-# By the type of what the base configuration has: which types are of its kind, and what to do about others. A null is of
-# no kind, on either side, nor are lists and mappings there.
-_OF_ITS_KIND: Final[dict[type, frozenset[type]]] = {
+# The types that are accepted without a warning, by the type of the base configuration's value. A null is accepted
+# everywhere, and a null, list or mapping of the base configuration accepts everything.
+_ACCEPTED: Final[dict[type, frozenset[type]]] = {
     bool: frozenset({bool, NoneType}),
     int: frozenset({int, NoneType}),
     float: frozenset({int, float, NoneType}),
@@ -25,35 +27,36 @@ _REMEDIES: Final = {
 }
 
 
-def at(place: problems.Place) -> Callable[[int], problems.Place]:
-    """For `judge`: all values come from there."""
-    return lambda _: place
+def at(location: Location) -> Callable[[int], Location]:
+    """The `locate` argument of `judge` if all values have the same location."""
+    return lambda _: location
 
 
 def judge(
-    there: JSON,
+    existing: JSON,
     values: Sequence[JSON],
-    place: Callable[[int], problems.Place],
-    odd: problems.Problems,
+    locate: Callable[[int], Location],
+    problems: Problems,
     *,
     listed: bool = True,
 ) -> bool:
-    """Warns of the first value that is of another kind than what the base configuration has there; whether one is.
+    """Warns about the first value whose type the base configuration's value doesn't accept; True if there is one.
 
-    `place` is where the plan has the value of that number. Values that are not `listed` in the plan are some of those
-    that it gives.
+    `locate` gives the location of a value by its index. Values that are not `listed` in the plan are examples of those
+    that an axis gives.
     """
-    fine = _OF_ITS_KIND.get(type(there))
-    if fine is None or fine.issuperset(map(type, values)):
+    accepted = _ACCEPTED.get(type(existing))
+    if accepted is None or accepted.issuperset(map(type, values)):
         return False
-    wrong = [index for index, value in enumerate(values) if type(value) not in fine]
+    wrong = [index for index, value in enumerate(values) if type(value) not in accepted]
     value = values[wrong[0]]
     more = f" (and {len(wrong) - 1} more)" if listed and len(wrong) > 1 else ""
-    is_this = f"this {'is' if listed else 'gives'} {problems.kind(value)}"
-    what, remedy = problems.kind(there), _REMEDIES[type(there)] if listed else "see whether the model takes that"
-    if type(there) is int and isinstance(value, float):
-        what = f"the whole number {problems.brief(there)}"
-        remedy = f"if fractions are meant, write {problems.brief(there)}.0 there"
-    message = f"the base configuration has {what} here, and {is_this}: {remedy}{more}"
-    odd.add("other_kind", place(wrong[0]), message)
+    is_this = f"this {'is' if listed else 'gives'} {quotes.describe(value)}"
+    expected = quotes.describe(existing)
+    remedy = _REMEDIES[type(existing)] if listed else "check that the model accepts that"
+    if type(existing) is int and isinstance(value, float):
+        expected = f"the whole number {quotes.brief(existing)}"
+        remedy = f"if fractions are meant, write {quotes.brief(existing)}.0 there"
+    message = f"the base configuration has {expected} here, and {is_this}: {remedy}{more}"
+    problems.warn("other_kind", locate(wrong[0]), message)
     return True

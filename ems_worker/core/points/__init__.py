@@ -1,1 +1,1 @@
-"""What a plan amounts to: its points, their number and order, and the configuration of each run."""
+"""The meaning of a plan: its points, their number and order, and the configuration of each run."""

@@ -1,24 +1,26 @@
-"""Derived values beside what the base configuration has where they go."""
+"""Warnings for derived values whose type differs from the base configuration's."""
 
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import problems, type_warnings
-from ems_worker.core.points import scope
+from ems_worker.core.language import type_warnings
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points.names import Missing, Names
 
 JSON = canonical.JSON
 
-# So many points are looked at.
-MOST: Final = 20
+# The number of points whose values are checked.
+MAX_POINTS: Final = 20
 
 
-def judge(names: scope.Names, points: Iterable[dict[str, JSON]], odd: problems.Problems) -> None:
-    """Warns of derived values of another kind than the base configuration's, by those of the first points."""
-    first = list(islice(points, MOST)) if names.derivations else []
+def judge(names: Names, points: Iterable[dict[str, JSON]], problems: Problems) -> None:
+    """Warns about derived values whose type the base configuration's value doesn't accept, at the first points."""
+    first = list(islice(points, MAX_POINTS)) if names.derivations else []
     for number in names.derivations:
-        axis, there = names.axes[number], names.bases[number]
-        if not isinstance(there, scope.Missing):
-            given = [params[axis.name] for params in first if axis.name in params]
-            type_warnings.judge(there, given, type_warnings.at((*axis.place, "expr")), odd, listed=False)
+        axis, existing = names.axes[number], names.bases[number]
+        if not isinstance(existing, Missing):
+            values = [params[axis.name] for params in first if axis.name in params]
+            locate = type_warnings.at((*axis.location, "expr"))
+            type_warnings.judge(existing, values, locate, problems, listed=False)

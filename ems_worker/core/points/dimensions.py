@@ -1,28 +1,30 @@
-"""What varies together, and what is tested of it."""
+"""Dimensions: what varies together. Combinations are numbers with one digit per dimension."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Final
+from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import listed, ranges
-from ems_worker.core.points import scope
+from ems_worker.core.language import ranges
+from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
+from ems_worker.core.language.listed import ListedPoint
+from ems_worker.core.points.names import Condition, Missing, Names
 
 JSON = canonical.JSON
 
-# Where an expression's names are plain axes or constants: the values of each, and the block whose digit chooses one
-# (None: the first).
+# For an expression whose names are plain axes or constants: the values of each name, and the dimension whose digit is
+# the index of the value (None: the first value).
 Reads = tuple[tuple[Sequence[JSON], int | None], ...]
 
-# What one evaluation costs, in steps of some half a microsecond.
+# The cost of an evaluation, in steps of about half a microsecond: a fixed part, and one per unit of work.
 _EVALUATION: Final = 8
-_EVALUATION_BY_SIZE: Final = 2
+_EVALUATION_PER_WORK: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """What varies together: `size` entries of the axes with these numbers; no axes are the entries of `runs`."""
+class Dimension:
+    """Values that vary together: `size` values for each of these axes. Without axes: the entries of `runs`."""
 
     axes: tuple[int, ...]
     size: int
@@ -30,129 +32,148 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """A test of digits, and the blocks whose digits it is about; a condition, or None: axes left out are at digit 0.
+    """A test of digits, and the dimensions whose digits it needs.
 
-    `cost` is what testing once takes, in steps.
+    With a condition: the condition must hold. Without: a digit of the first dimension is only valid if no earlier digit
+    gives the same values to those of its axes that are not left out. `cost` is the number of steps of one test.
     """
 
-    blocks: tuple[int, ...]
-    condition: scope.Condition | None
+    dimensions: tuple[int, ...]
+    condition: Condition | None
     cost: int
     reads: Reads | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
-    """The derived value of an axis: what its digits are of, how many combinations these have, the steps of one."""
+class Derivation:
+    """The derived value of an axis, the dimensions that it depends on, and the number of their combinations.
+
+    `cost` is the number of steps of one evaluation.
+    """
 
     axis: int
-    condition: scope.Condition
-    blocks: tuple[int, ...]
+    condition: Condition
+    dimensions: tuple[int, ...]
     combinations: int
     cost: int
     reads: Reads | None
 
 
-def make(names: scope.Names, zips: Sequence[Sequence[int]], runs: Sequence[listed.Run] | None) -> tuple[Block, ...]:
-    """The blocks in the order of points: entries of `runs`, axes and zip groups as the plan has them, samples last."""
+def arrange(names: Names, zips: Sequence[Sequence[int]], listed: Sequence[ListedPoint] | None) -> tuple[Dimension, ...]:
+    """The dimensions in the order of points: entries of `runs`, axes and zip groups in the plan's order, samples."""
     group_of = {axis: tuple(sorted(group)) for group in zips for axis in group}
-    made: dict[tuple[int, ...], Block] = {}
+    varied: dict[tuple[int, ...], Dimension] = {}
     sampled: list[int] = []
     for number, axis in enumerate(names.axes):
-        if axis.distribution is not None:
-            sampled.append(number)
-        elif axis.expression is None and not axis.constant:
-            group = group_of.get(number, (number,))
-            size = ranges.size(axis.values)
-            if size > 1:  # a single value is no digit
-                made.setdefault(group, Block(group, size))
-    ordered = [] if runs is None else [Block((), len(runs))]
-    ordered += made.values()
+        match axis.source:
+            case Sampled():
+                sampled.append(number)
+            case Varied():
+                group = group_of.get(number, (number,))
+                size = ranges.size(axis.values)
+                if size > 1:  # a single value needs no digit
+                    varied.setdefault(group, Dimension(group, size))
+            case Constant() | Derived() | None:
+                pass
+            case _:
+                assert_never(axis.source)
+    arranged = [] if listed is None else [Dimension((), len(listed))]
+    arranged += varied.values()
     if sampled:
-        ordered.append(Block(tuple(sampled), len(names.axes[sampled[0]].values)))
-    return tuple(ordered)
+        arranged.append(Dimension(tuple(sampled), len(names.axes[sampled[0]].values)))
+    return tuple(arranged)
 
 
-class Layout:
-    """Which block each axis is in, and what its rules are about."""
+class DimensionMap:
+    """The dimension of each axis, and which dimensions conditions and derived values depend on."""
 
-    def __init__(self, names: scope.Names, varying: Sequence[Block]) -> None:
+    def __init__(self, names: Names, dimensions: Sequence[Dimension]) -> None:
         self._names = names
-        self.blocks = varying
-        self.run_block = next((number for number, block in enumerate(varying) if not block.axes), None)
-        self.block_of = {axis: number for number, block in enumerate(varying) for axis in block.axes}
+        self.dimensions = dimensions
+        self.listed_dimension = next((number for number, each in enumerate(dimensions) if not each.axes), None)
+        self.dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
 
     def rules(self) -> list[Rule]:
-        """What combinations are tested by: constraints, and what conditions leave out."""
+        """The rules that combinations are tested by: constraints, and distinct values where axes are left out."""
         names = self._names
-        rules = [Rule(self._about(one), one, self._cost([one]), self._reads(one)) for one in names.constraints]
-        for number, block in enumerate(self.blocks):
-            conditions = [names.whens[axis] for axis in block.axes if axis in names.whens]
+        rules = [
+            Rule(self._dependencies(condition), condition, self._cost([condition]), self._reads(condition))
+            for condition in names.constraints
+        ]
+        for number, dimension in enumerate(self.dimensions):
+            conditions = [names.whens[axis] for axis in dimension.axes if axis in names.whens]
             if conditions:
-                about = {number, *(each for condition in conditions for each in self._about(condition))}
-                rules.append(Rule((number, *sorted(about - {number})), None, self._cost(conditions)))
+                others = {each for condition in conditions for each in self._dependencies(condition)} - {number}
+                rules.append(Rule((number, *sorted(others)), None, self._cost(conditions)))
         return rules
 
-    def rows(self, about: Sequence[int]) -> Iterator[list[int]]:
-        """All digits of these blocks, the others' at 0; each time the same list."""
-        row = [0] * len(self.blocks)
+    def rows(self, varying: Sequence[int]) -> Iterator[list[int]]:
+        """All digits of these dimensions, with 0 for the others. Every row is the same list."""
+        row = [0] * len(self.dimensions)
         while True:
             yield row
-            for block in reversed(about):
-                row[block] += 1
-                if row[block] < self.blocks[block].size:
+            for number in reversed(varying):
+                row[number] += 1
+                if row[number] < self.dimensions[number].size:
                     break
-                row[block] = 0
+                row[number] = 0
             else:
                 return
 
-    def derived(self, axis: int) -> Derived:
-        """A derived value, and what it is derived from."""
+    def derivation(self, axis: int) -> Derivation:
+        """The derived value of an axis, and what it depends on."""
         condition, when = self._names.derivations[axis], self._names.whens.get(axis)
-        about = set(self._about(condition)) | (set() if when is None else set(self._about(when)))
         conditions = [condition] if when is None else [condition, when]
-        reads = self._reads(condition) if when is None else None
-        combinations = prod(self.blocks[block].size for block in about)
-        return Derived(axis, condition, tuple(sorted(about)), combinations, self._cost(conditions), reads)
+        depends_on = sorted({number for each in conditions for number in self._dependencies(each)})
+        return Derivation(
+            axis,
+            condition,
+            dimensions=tuple(depends_on),
+            combinations=prod(self.dimensions[number].size for number in depends_on),
+            cost=self._cost(conditions),
+            reads=self._reads(condition) if when is None else None,
+        )
 
-    def _about(self, condition: scope.Condition) -> tuple[int, ...]:
-        about = {self.block_of[axis] for axis in self._names.dependencies(condition) if axis in self.block_of}
-        if self.run_block is not None and self._names.reads_runs(condition):
-            about.add(self.run_block)
-        return tuple(sorted(about))
+    def _dependencies(self, condition: Condition) -> tuple[int, ...]:
+        """The dimensions that a condition depends on."""
+        axes = self._names.dependencies(condition)
+        depends_on = {self.dimension_of[axis] for axis in axes if axis in self.dimension_of}
+        if self.listed_dimension is not None and self._names.reads_listed(condition):
+            depends_on.add(self.listed_dimension)
+        return tuple(sorted(depends_on))
 
-    def _reads(self, condition: scope.Condition) -> Reads | None:
-        """The plain sources of a condition, so that it is tested without working out a scope; None if one is not."""
+    def _reads(self, condition: Condition) -> Reads | None:
+        """The values of a condition's names, if they can be read without a scope; otherwise None."""
         reads: list[tuple[Sequence[JSON], int | None]] = []
         for source in condition.sources:
             if source.axis is None:
-                if source.runs or isinstance(source.base, scope.Missing):
+                if source.listed or isinstance(source.base, Missing):
                     return None
                 reads.append(([source.base], None))
             elif source.rest or source.axis in self._names.whens or source.axis in self._names.derivations:
                 return None
             else:
-                reads.append((self._names.axes[source.axis].values, self.block_of.get(source.axis)))
+                reads.append((self._names.values[source.axis], self.dimension_of.get(source.axis)))
         return tuple(reads)
 
-    def _cost(self, conditions: list[scope.Condition]) -> int:
+    def _cost(self, conditions: list[Condition]) -> int:
         names = self._names
-        reached = {axis for condition in conditions for axis in names.dependencies(condition)}
-        further = [each[axis] for axis in reached for each in (names.whens, names.derivations) if axis in each]
-        work = sum(condition.work for condition in (*conditions, *further))
-        return _EVALUATION + _EVALUATION_BY_SIZE * work
+        axes = {axis for condition in conditions for axis in names.dependencies(condition)}
+        indirect = [each[axis] for axis in axes for each in (names.whens, names.derivations) if axis in each]
+        work = sum(condition.work for condition in (*conditions, *indirect))
+        return _EVALUATION + _EVALUATION_PER_WORK * work
 
 
 def components(rules: list[Rule]) -> list[tuple[set[int], list[Rule]]]:
-    """The blocks that rules couple, with the rules."""
-    components: list[tuple[set[int], list[Rule]]] = []
+    """The sets of dimensions that rules connect, each with its rules."""
+    connected: list[tuple[set[int], list[Rule]]] = []
     for rule in rules:
-        together: tuple[set[int], list[Rule]] = (set(rule.blocks), [rule])
-        apart = []
-        for component in components:
-            if component[0] & together[0]:
-                together = (component[0] | together[0], component[1] + together[1])
+        component: tuple[set[int], list[Rule]] = (set(rule.dimensions), [rule])
+        separate = []
+        for other in connected:
+            if other[0] & component[0]:
+                component = (other[0] | component[0], other[1] + component[1])
             else:
-                apart.append(component)
-        components = [*apart, together]
-    return components
+                separate.append(other)
+        connected = [*separate, component]
+    return connected

@@ -1,16 +1,27 @@
-"""Rules and derived values tried at one combination: what its digits mean, and whether it holds."""
+"""Evaluates rules and derived values at single combinations."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from ems_worker.core.language import expressions, first_occurrences, listed, problems
-from ems_worker.core.points import dimensions, scope
+from ems_worker.core import canonical
+from ems_worker.core.language import first_occurrences
+from ems_worker.core.language.expressions import ExpressionError
+from ems_worker.core.language.listed import ListedPoint
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points.dimensions import Derivation, DimensionMap, Reads, Rule
+from ems_worker.core.points.names import Names
+from ems_worker.core.points.scope import Scope
 
-_NO_RUN: Final = listed.Run()
+JSON = canonical.JSON
+
+_NOT_LISTED: Final = ListedPoint()
 
 
-class UnreadyError(Exception):
-    """Something has to be worked out first: `steps` are to be walked, once, and compare so many `values`."""
+class PrecomputationNeeded(Exception):
+    """The evaluation needs a result that takes a while: run `steps` to the end, once, and evaluate again.
+
+    The steps compare this number of `values`.
+    """
 
     def __init__(self, steps: Iterator[None], values: int) -> None:
         super().__init__()
@@ -18,109 +29,115 @@ class UnreadyError(Exception):
         self.values = values
 
 
-class Trials:
-    """Tries rules at digits. What has no value is told once, and then counts as holding."""
+class Evaluator:
+    """Evaluates rules at combinations. A rule without a value is reported once, and counts as satisfied afterwards."""
 
-    def __init__(self, names: scope.Names, layout: dimensions.Layout, runs: Sequence[listed.Run]) -> None:
+    def __init__(self, names: Names, dimension_map: DimensionMap, listed: Sequence[ListedPoint]) -> None:
         self._names = names
-        self._layout = layout
-        self._runs = runs
-        self._firsts: dict[tuple[int, tuple[bool, ...]], bytearray] = {}
-        self._told: set[dimensions.Rule] = set()
+        self._map = dimension_map
+        self._listed = listed
+        self._first_occurrences: dict[tuple[int, tuple[bool, ...]], bytearray] = {}
+        self._reported: set[Rule] = set()
 
-    def run(self, digits: Sequence[int]) -> listed.Run:
-        """The entry of `runs`."""
-        block = self._layout.run_block
-        return _NO_RUN if block is None else self._runs[digits[block]]
+    def listed_point(self, digits: Sequence[int]) -> ListedPoint:
+        """The entry of `runs` that a combination belongs to; one without overrides if the plan has no `runs`."""
+        number = self._map.listed_dimension
+        return _NOT_LISTED if number is None else self._listed[digits[number]]
 
-    def scope(self, digits: Sequence[int], found: problems.Problems | None) -> scope.Scope:
-        """What names mean there."""
-        return scope.Scope(self._names, self._layout.block_of, digits, self.run(digits), found)
+    def scope(self, digits: Sequence[int], problems: Problems | None) -> Scope:
+        """The meaning of names at a combination."""
+        return Scope(self._names, self._map.dimension_of, digits, listed=self.listed_point(digits), problems=problems)
 
-    def has_value(self, one: dimensions.Derived, digits: Sequence[int]) -> bool:
-        """Whether a derived value can be worked out, or is left out."""
-        if one.reads is None:
-            odd = problems.Problems()
-            self.scope(digits, odd).parameter(one.axis)
-            return not len(odd)
+    def has_value(self, derivation: Derivation, digits: Sequence[int]) -> bool:
+        """Whether a derived value can be computed at a combination, or is left out there."""
+        if derivation.reads is None:
+            problems = Problems()
+            self.scope(digits, problems).parameter(derivation.axis)
+            return not len(problems)
         try:
-            one.condition.expression.value([known[0 if block is None else digits[block]] for known, block in one.reads])
-        except expressions.ExpressionError:
+            derivation.condition.expression.evaluate(_values(derivation.reads, digits))
+        except ExpressionError:
             return False
         return True
 
-    def holds(self, rules: Sequence[dimensions.Rule], digits: Sequence[int], found: problems.Problems | None) -> bool:
-        """Whether rules leave a combination.
+    def satisfied(self, rules: Sequence[Rule], digits: Sequence[int], problems: Problems | None) -> bool:
+        """Whether a combination satisfies rules. Raises PrecomputationNeeded.
 
-        Those that have no value there neither leave it nor leave it out: they are told if no other rule leaves it out.
-        Raises UnreadyError.
+        A rule that has no value is reported, unless another rule excludes the combination anyway. Without `problems`
+        the combination counts as excluded.
         """
-        failing = undecided(rules, lambda rule: self.verdict(rule, digits))
+        failing = failing_rules(rules, lambda rule: self.evaluate(rule, digits))
         if failing is None:
             return False
-        if found is None:
+        if problems is None:
             return not failing
         for rule in failing:
-            self.tell(rule, digits, found)
+            self.report(rule, digits, problems)
         return True
 
-    def verdict(self, rule: dimensions.Rule, digits: Sequence[int]) -> bool | None:
-        """Whether a rule leaves a combination; None where it has no value. Raises UnreadyError."""
-        if rule in self._told:
+    def evaluate(self, rule: Rule, digits: Sequence[int]) -> bool | None:
+        """Whether a combination satisfies a rule; None if the rule has no value. Raises PrecomputationNeeded."""
+        if rule in self._reported:
             return True
         if rule.condition is not None and rule.reads is not None:
-            values = [known[0 if block is None else digits[block]] for known, block in rule.reads]
             try:
-                return rule.condition.expression.holds(values)
-            except expressions.ExpressionError:
+                return rule.condition.expression.holds(_values(rule.reads, digits))
+            except ExpressionError:
                 return None
-        odd = problems.Problems()
-        there = self.scope(digits, odd)
+        problems = Problems()
+        scope = self.scope(digits, problems)
         if rule.condition is not None:
-            holds = there.holds(rule.condition, where_missing=True)
+            satisfied = scope.holds(rule.condition, if_missing=True)
         else:
-            number = rule.blocks[0]
-            shown = tuple([there.shows(axis) for axis in self._layout.blocks[number].axes])
-            holds = all(shown) or (self._is_first(number, shown, digits[number]) if any(shown) else not digits[number])
-        return None if len(odd) else holds
+            number = rule.dimensions[0]
+            shown = tuple([scope.shows(axis) for axis in self._map.dimensions[number].axes])
+            if all(shown):
+                satisfied = True
+            else:  # of the values that are equal now, the first counts
+                satisfied = self._is_first(number, shown, digits[number]) if any(shown) else not digits[number]
+        return None if len(problems) else satisfied
 
-    def tell(self, rule: dimensions.Rule, digits: Sequence[int], found: problems.Problems) -> None:
-        """Reports a rule that has no value at a combination, the first time."""
-        if rule in self._told:
+    def report(self, rule: Rule, digits: Sequence[int], problems: Problems) -> None:
+        """Reports a rule that has no value at a combination, once."""
+        if rule in self._reported:
             return
-        self._told.add(rule)
-        there = self.scope(digits, found)
+        self._reported.add(rule)
+        scope = self.scope(digits, problems)
         if rule.condition is not None:
-            there.holds(rule.condition, where_missing=True)
+            scope.holds(rule.condition, if_missing=True)
         else:
-            for axis in self._layout.blocks[rule.blocks[0]].axes:
-                there.shows(axis)
+            for axis in self._map.dimensions[rule.dimensions[0]].axes:
+                scope.shows(axis)
 
     def _is_first(self, number: int, shown: tuple[bool, ...], digit: int) -> bool:
-        """Whether an entry of a block is the first with its values of the axes that are not left out.
+        """Whether no earlier digit of a dimension gives the same values to the axes that are shown.
 
-        Raises UnreadyError the first time.
+        Raises PrecomputationNeeded the first time.
         """
         key = (number, shown)
-        if key not in self._firsts:
-            raise UnreadyError(self._find_firsts(number, shown), self._layout.blocks[number].size * sum(shown))
-        return not self._firsts[key] or bool(self._firsts[key][digit])
+        if key not in self._first_occurrences:
+            values = self._map.dimensions[number].size * sum(shown)
+            raise PrecomputationNeeded(self._find_first_occurrences(number, shown), values)
+        marks = self._first_occurrences[key]
+        return not marks or bool(marks[digit])
 
-    def _find_firsts(self, number: int, shown: tuple[bool, ...]) -> Iterator[None]:
-        axes = zip(self._layout.blocks[number].axes, shown, strict=True)
-        columns = [self._names.axes[axis].values for axis, show in axes if show]
-        self._firsts[number, shown] = yield from first_occurrences.find(columns, self._layout.blocks[number].size)
+    def _find_first_occurrences(self, number: int, shown: tuple[bool, ...]) -> Iterator[None]:
+        dimension = self._map.dimensions[number]
+        columns = [self._names.values[axis] for axis, show in zip(dimension.axes, shown, strict=True) if show]
+        self._first_occurrences[number, shown] = yield from first_occurrences.find(columns, dimension.size)
 
 
-def undecided(
-    rules: Iterable[dimensions.Rule], verdict: Callable[[dimensions.Rule], bool | None]
-) -> list[dimensions.Rule] | None:
-    """The rules that have no value at a combination; None if one of the others leaves it out."""
-    found: list[dimensions.Rule] = []
+def _values(reads: Reads, digits: Sequence[int]) -> list[JSON]:
+    return [values[0 if number is None else digits[number]] for values, number in reads]
+
+
+def failing_rules(rules: Iterable[Rule], evaluate: Callable[[Rule], bool | None]) -> list[Rule] | None:
+    """The rules that have no value at a combination; None if another rule excludes the combination."""
+    failing: list[Rule] = []
     for rule in rules:
-        holds = verdict(rule)
-        if holds is False:
+        satisfied = evaluate(rule)
+        if satisfied is False:
             return None
-        if holds is None:
-            found.append(rule)
-    return found
+        if satisfied is None:
+            failing.append(rule)
+    return failing

@@ -1,10 +1,10 @@
-"""The combinations of a plan: counted without making any, and each found by its number.
+"""The combinations of a plan: counted without making them, and each one found by its number.
 
-A block is what varies together: one axis, the axes of a zip group, all sampled axes, or the entries of `runs`. A
-combination has one digit a block. Conditions and constraints couple blocks into components. The combinations of each
-component are worked out once, as a tree of digits with counts, which gives the number of all points by multiplication
-and any point by its number; a component too large for that is open: its combinations are tried one by one when points
-are made, and the number of points is an upper bound.
+A dimension is what varies together: an axis, the axes of a zip group, all sampled axes, or the entries of `runs`. A
+combination has one digit per dimension. Conditions and constraints connect dimensions into components. The valid
+combinations of each component are computed once, as a tree of digits with counts. From the trees follow the number of
+all points, by multiplication, and any point by its number. A component that is too large for a tree is open: its
+combinations are evaluated one by one when points are made, and the number of points is an upper bound.
 """
 
 from bisect import bisect_right
@@ -15,272 +15,267 @@ from math import prod
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import listed, problems
-from ems_worker.core.points import dimensions, evaluation, scope, trees
+from ems_worker.core.language.listed import ListedPoint
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import dimensions
+from ems_worker.core.points.dimensions import Derivation, Dimension, DimensionMap, Rule
+from ems_worker.core.points.evaluation import Evaluator, PrecomputationNeeded
+from ems_worker.core.points.names import Missing, Names
+from ems_worker.core.points.trees import Node, TreeBuilder, WorkBudgetExceeded
+from ems_worker.core.points.work_limits import WorkLimits
 
 JSON = canonical.JSON
 
-# What working out all components may cost, in steps of some half a microsecond: one a digit tried, more an evaluation.
-_BUDGET: Final = 1_200_000
-# At how many combinations each derived value is worked out at once, and how many steps all of them may take.
-_TRIED: Final = 200
-_TRIED_STEPS: Final = 1_200_000
-# What may have to be tried one by one, at some 10 us each; fewer of what takes longer, by these steps.
-_MOST_TRIED: Final = 2_000_000
-_MOST_TRYING: Final = 400_000_000
-# What working out derived values everywhere may cost, in the same steps.
-MOST_DERIVED: Final = 100_000_000
-# How far is looked for a point at which an expression has no value: at once, and when there is time.
-_LOOKED: Final = 10_000
-_LOOKED_LONG: Final = 1_000_000
-# How many values are compared to find the first of equal entries, each time that others of them are left out.
-_MOST_COMPARED: Final = 40_000_000
-# How much is tried between two words of it: some 20 ms, in combinations and in steps.
-_STEP: Final = 2_000
-_LONGEST_STEP: Final = 100_000
-# How many steps count as another look at a combination.
-_LOOK: Final = 100
+# The number of steps that cost as much as looking at another combination.
+_STEPS_PER_LOOK: Final = 100
+_NO_MORE_DIGITS: Final = Node((0,), (), (1,))
 
 
 class Grid:
-    """All combinations of a plan's blocks that its conditions and constraints leave."""
+    """All combinations of a plan's dimensions that satisfy its conditions and constraints."""
 
     def __init__(
         self,
-        names: scope.Names,
-        varying: Sequence[dimensions.Block],
-        runs: Sequence[listed.Run],
-        found: problems.Problems,
+        names: Names,
+        varying: Sequence[Dimension],
+        listed: Sequence[ListedPoint],
+        *,
+        problems: Problems,
+        limits: WorkLimits,
     ) -> None:
         self._names = names
-        self._blocks = tuple(varying)
-        self._runs = runs
-        self._layout = layout = dimensions.Layout(names, self._blocks)
-        self._block_of = layout.block_of
-        self._trials = evaluation.Trials(names, layout, runs)
-        rules = layout.rules()
-        self._always = self._trials.holds([rule for rule in rules if not rule.blocks], [0] * len(varying), found)
+        self._dimensions = tuple(varying)
+        self._listed = listed
+        self._limits = limits
+        self._map = DimensionMap(names, self._dimensions)
+        self._evaluator = Evaluator(names, self._map, listed)
+        rules = self._map.rules()
+        constant = [rule for rule in rules if not rule.dimensions]
+        self._possible = self._evaluator.satisfied(constant, [0] * len(varying), problems)
         self._component_of: list[int | None] = [None] * len(varying)
-        self._roots: list[trees.Node] = []
-        self._together: list[list[int]] = []
-        self._open: list[dimensions.Rule] = []
-        self._work_out([rule for rule in rules if rule.blocks], found)
+        self._roots: list[Node] = []
+        self._components: list[list[int]] = []
+        self._open: list[Rule] = []
+        self._build_trees([rule for rule in rules if rule.dimensions], problems)
         self._cost = sum(rule.cost for rule in self._open)
-        free = prod(
-            block.size for block, component in zip(varying, self._component_of, strict=True) if component is None
-        )
-        self.total = free * prod(root.total for root in self._roots) if self._always else 0
-        self._derived = [layout.derived(axis) for axis in names.derivations]
-        self._looks = _LOOKED
-        # Whether all was tried that there is to try.
+        sizes = zip(varying, self._component_of, strict=True)
+        free = prod(dimension.size for dimension, component in sizes if component is None)
+        self.total = free * prod(root.total for root in self._roots) if self._possible else 0
+        self._derivations = [self._map.derivation(axis) for axis in names.derivations]
+        self._looks = limits.early_looks
+        # True once nothing is left to evaluate.
         self.settled = not self._open
-        if self.exact or self.total <= self.most_tried:
-            self._try_some(found)
+        if self.exact or self.total <= self.max_evaluated:
+            self._evaluate_early(problems)
+        # Without conditions and derived values, the values of each axis are read directly.
         self._plain = not names.whens and not names.derivations
+        self._columns = [
+            (axis.name, axis.values, self._map.dimension_of.get(number)) for number, axis in enumerate(names.axes)
+        ]
         self._latest = (0, 0)
 
     @property
     def exact(self) -> bool:
-        """True if `total` is the number of combinations, not only a bound of it."""
+        """True if `total` is the number of combinations; otherwise it is an upper bound."""
         return not self._open
 
     @property
-    def most_tried(self) -> int:
-        """How many combinations are tried one by one at most."""
-        return min(_MOST_TRIED, _MOST_TRYING // max(1, self._cost))
+    def max_evaluated(self) -> int:
+        """The largest number of combinations that may be evaluated one by one."""
+        return min(self._limits.combinations, self._limits.combination_steps // max(1, self._cost))
 
     @property
-    def work(self) -> int:
-        """What working out derived values everywhere costs, in steps."""
-        return sum(one.combinations * one.cost for one in self._derived)
+    def too_many_derivations(self) -> bool:
+        """True if derived values depend on too many combinations to evaluate them at all of them."""
+        steps = sum(derivation.combinations * derivation.cost for derivation in self._derivations)
+        return steps > self._limits.derivation_steps
 
-    def trying(self, found: problems.Problems) -> Iterator[int]:
-        """Tries, step by step, what is too much to work out at once; the number of combinations found so far.
+    def settle(self, problems: Problems) -> Iterator[int]:
+        """Evaluates, in steps, what was too much at once. Yields the number of combinations so far, at last of all.
 
-        The last is the number of all. It ends early where an expression has no value at one of them, told to `found`.
+        It ends early if an expression has no value at a combination, which is reported to `problems`.
         """
-        self._looks = _LOOKED_LONG
+        self._looks = self._limits.looks
         number = 0 if self._open else self.total
-        about = sorted({block for rule in self._open for block in rule.blocks})
-        each = self.total // prod(self._blocks[block].size for block in about)
-        pace, compared = _pace(self._cost), 0
-        for tried, digits in enumerate(self._layout.rows(about) if self._open else ()):
+        varying = sorted({each for rule in self._open for each in rule.dimensions})
+        weight = self.total // prod(self._dimensions[each].size for each in varying)
+        pace, compared = self._pace(self._cost), 0
+        for evaluated, digits in enumerate(self._map.rows(varying) if self._open else ()):
             while True:
                 try:
-                    number += each * self._trials.holds(self._open, digits, found)
+                    number += weight * self._evaluator.satisfied(self._open, digits, problems)
                     break
-                except evaluation.UnreadyError as unready:
-                    compared += unready.values
-                    if compared > _MOST_COMPARED:
+                except PrecomputationNeeded as needed:
+                    compared += needed.values
+                    if compared > self._limits.comparisons:
                         message = "parameters are left out in too many ways to find the combinations that become equal"
-                        found.add("too_many_combinations", ("parameter_space",), message, on_key=True)
+                        problems.add("too_many_combinations", ("parameter_space",), message, on_key=True)
                         return
-                    for _ in unready.steps:
+                    for _ in needed.steps:
                         yield number
-            if len(found):
+            if len(problems):
                 return
-            if tried % pace == 0:
+            if evaluated % pace == 0:
                 yield number
-        for one in self._derived:
-            for _ in self._try(one, found):
+        for derivation in self._derivations:
+            for _ in self._evaluate(derivation, problems):
                 yield number
-            if len(found):
+            if len(problems):
                 return
         yield number
 
-    def combinations(self, start: int, tries: int | None = None) -> Iterator[tuple[listed.Run, dict[str, JSON]]]:
+    def combinations(
+        self, start: int, max_evaluations: int | None = None
+    ) -> Iterator[tuple[ListedPoint, dict[str, JSON]]]:
         """The entry of `runs` and the parameters of each combination from number `start` on, in order.
 
-        Where combinations have to be tried, it ends after so many `tries`; going on from there is another call.
+        If combinations have to be evaluated, it ends after this many evaluations; another call continues from there.
         """
         if self.exact:
             for number in range(start, self.total):
-                yield self._at(self._digits(number))
+                yield self._combination(self._digits(number))
             return
-        # To go on where the last one stopped, the place of its number among those tried is remembered.
+        # The latest combination is remembered with its position among those evaluated, to continue from there.
         number, position = self._latest if self._latest[0] <= start else (0, 0)
-        end = self.total if tries is None else min(self.total, position + tries)
+        end = self.total if max_evaluations is None else min(self.total, position + max_evaluations)
         while position < end:
             digits = self._digits(position)
             position += 1
-            holds = self._holds(digits)
-            number += holds
+            satisfied = self._satisfied(digits)
+            number += satisfied
             self._latest = (number, position)
-            if holds and number > start:
-                yield self._at(digits)
+            if satisfied and number > start:
+                yield self._combination(digits)
 
-    def ingredients(self) -> tuple[Sequence[listed.Run], Sequence[tuple[str, Sequence[JSON]]]]:
-        """What all combinations are made of: the entries of `runs`, and the name and values of each axis.
+    def values(self) -> tuple[Sequence[ListedPoint], Sequence[tuple[str, Sequence[JSON]]]]:
+        """The values that combinations are made of: the entries of `runs`, and the name and values of each axis.
 
-        Derived values are none of them: they are single numbers, words or booleans.
+        Derived values are not among them: each of them is a number, a short text or a boolean.
         """
-        return self._runs, [(axis.name, axis.values) for axis in self._names.axes]
+        return self._listed, [(axis.name, axis.values) for axis in self._names.axes]
 
-    def _at(self, digits: Sequence[int]) -> tuple[listed.Run, dict[str, JSON]]:
-        run = self._trials.run(digits)
-        params = dict(run.overrides)
+    def _combination(self, digits: Sequence[int]) -> tuple[ListedPoint, dict[str, JSON]]:
+        point = self._evaluator.listed_point(digits)
+        params = dict(point.overrides)
         if self._plain:
-            for number, axis in enumerate(self._names.axes):
-                params[axis.name] = axis.values[digits[self._block_of[number]] if number in self._block_of else 0]
-            return run, params
-        there = self._trials.scope(digits, None)
+            for name, values, dimension in self._columns:
+                params[name] = values[0 if dimension is None else digits[dimension]]
+            return point, params
+        scope = self._evaluator.scope(digits, None)
         for number, axis in enumerate(self._names.axes):
-            value = there.parameter(number)
-            if not isinstance(value, scope.Missing):
+            value = scope.parameter(number)
+            if not isinstance(value, Missing):
                 params[axis.name] = value
-        return run, params
+        return point, params
 
     def _digits(self, number: int) -> list[int]:
-        """The digits of combination `number`, the first block's slowest."""
+        """The digits of a combination by its number; the first dimension varies slowest."""
         remaining = self.total
         nodes = list(self._roots)
         digits = []
-        for block, component in zip(self._blocks, self._component_of, strict=True):
+        for dimension, component in zip(self._dimensions, self._component_of, strict=True):
             if component is None:
-                remaining //= block.size
+                remaining //= dimension.size
                 digit, number = divmod(number, remaining)
                 digits.append(digit)
                 continue
             node = nodes[component]
             others = remaining // node.total
-            which = bisect_right(node.upto, number // others)
-            before = node.upto[which - 1] if which else 0
+            index = bisect_right(node.cumulative, number // others)
+            before = node.cumulative[index - 1] if index else 0
             number -= before * others
-            remaining = (node.upto[which] - before) * others
-            nodes[component] = node.below[which] if node.below else _DONE
-            digits.append(node.digits[which])
+            remaining = (node.cumulative[index] - before) * others
+            nodes[component] = node.children[index] if node.children else _NO_MORE_DIGITS
+            digits.append(node.digits[index])
         return digits
 
-    # Working out.
-
-    def _work_out(self, rules: list[dimensions.Rule], found: problems.Problems) -> None:
-        """Makes the tree of each component, or leaves it open."""
-        grower = trees.Grower(self._blocks, self._trials, _BUDGET, found)
-        for together, about in dimensions.components(rules):
+    def _build_trees(self, rules: list[Rule], problems: Problems) -> None:
+        """Builds the tree of each component, or leaves the component open."""
+        builder = TreeBuilder(self._dimensions, self._evaluator, self._limits.tree_steps, problems)
+        for component, its_rules in dimensions.components(rules):
             try:
-                root = grower.grow(sorted(together), about)
-            except trees.TooMuchError:
-                self._open += about
+                root = builder.build(sorted(component), its_rules)
+            except WorkBudgetExceeded:
+                self._open += its_rules
                 continue
-            for block in together:
-                self._component_of[block] = len(self._roots)
+            for number in component:
+                self._component_of[number] = len(self._roots)
             self._roots.append(root)
-            self._together.append(sorted(together))
+            self._components.append(sorted(component))
 
-    def _try_some(self, found: problems.Problems) -> None:
-        """Works derived values out at the first combinations of what they are derived from."""
-        steps = _TRIED_STEPS
-        for one in self._derived:
-            tries = min(_TRIED, steps // one.cost)
-            steps -= one.cost * min(tries, one.combinations)
-            self.settled = self.settled and one.combinations <= tries
-            deque(self._try(one, found, tries), maxlen=0)
+    def _evaluate_early(self, problems: Problems) -> None:
+        """Evaluates derived values at the first combinations of what they depend on."""
+        steps = self._limits.early_steps
+        for derivation in self._derivations:
+            evaluations = min(self._limits.early_evaluations, steps // derivation.cost)
+            steps -= derivation.cost * min(evaluations, derivation.combinations)
+            self.settled = self.settled and derivation.combinations <= evaluations
+            deque(self._evaluate(derivation, problems, evaluations), maxlen=0)
 
-    def _holds(self, digits: Sequence[int]) -> bool:
-        """Whether the open rules leave a combination; what has no value is told by whoever tries all."""
+    def _satisfied(self, digits: Sequence[int]) -> bool:
+        """Whether a combination satisfies the open rules. Rules without a value are left for `settle` to report."""
         while True:
             try:
-                return self._trials.holds(self._open, digits, None)
-            except evaluation.UnreadyError as unready:
-                deque(unready.steps, maxlen=0)
+                return self._evaluator.satisfied(self._open, digits, None)
+            except PrecomputationNeeded as needed:
+                deque(needed.steps, maxlen=0)
 
-    def _try(self, one: dimensions.Derived, found: problems.Problems, most: int | None = None) -> Iterator[None]:
-        """Works a derived value out at all combinations, or the first, of what it is derived from.
+    def _evaluate(
+        self, derivation: Derivation, problems: Problems, max_evaluations: int | None = None
+    ) -> Iterator[None]:
+        """Evaluates a derived value at all combinations of what it depends on, or at the first of them, in steps.
 
-        Tells of a point where it has none, and yields now and then. Within `most` it leaves open what can't be told.
+        Reports the first point at which it has no value. With `max_evaluations` it leaves open what takes too long.
         """
-        pace = _pace(one.cost)
-        for tried, row in enumerate(islice(self._layout.rows(one.blocks), most)):
-            if tried % pace == pace - 1:
+        pace = self._pace(derivation.cost)
+        for evaluated, row in enumerate(islice(self._map.rows(derivation.dimensions), max_evaluations)):
+            if evaluated % pace == pace - 1:
                 yield
-            if self._trials.has_value(one, row):
+            if self._evaluator.has_value(derivation, row):
                 continue
-            left = self._is_left(row, frozenset(one.blocks))
-            if left is None and most is not None:
+            is_point = self._has_point(row, frozenset(derivation.dimensions))
+            if is_point is None and max_evaluations is not None:
                 self.settled = False
                 return
-            if left is not False:
-                self._trials.scope(row, found).parameter(one.axis)
+            if is_point is not False:
+                self._evaluator.scope(row, problems).parameter(derivation.axis)
                 return
 
-    def _is_left(self, row: Sequence[int], fixed: frozenset[int]) -> bool | None:
-        """Whether any point has these digits at these blocks; None if that takes too long to find out."""
-        if not self._always:
+    def _has_point(self, row: Sequence[int], fixed: frozenset[int]) -> bool | None:
+        """Whether any point has these digits in the fixed dimensions; None if it takes too long to find out."""
+        if not self._possible:
             return False
         try:
-            for together, root in zip(self._together, self._roots, strict=True):
-                if not self._reaches(root, together, row, fixed):
+            for component, root in zip(self._components, self._roots, strict=True):
+                if not self._in_tree(root, component, row, fixed):
                     return False
-            others = sorted({block for rule in self._open for block in rule.blocks} - fixed)
-            for digits in self._layout.rows(others):
-                self._look(1 + self._cost // _LOOK)
-                whole = list(row)
-                for block in others:
-                    whole[block] = digits[block]
-                if self._trials.holds(self._open, whole, None):
+            others = sorted({number for rule in self._open for number in rule.dimensions} - fixed)
+            for digits in self._map.rows(others):
+                self._look(1 + self._cost // _STEPS_PER_LOOK)
+                combination = list(row)
+                for number in others:
+                    combination[number] = digits[number]
+                if self._evaluator.satisfied(self._open, combination, None):
                     return True
-        except (trees.TooMuchError, evaluation.UnreadyError):
+        except (WorkBudgetExceeded, PrecomputationNeeded):
             return None
         return False
 
-    def _reaches(self, node: trees.Node, together: Sequence[int], row: Sequence[int], fixed: frozenset[int]) -> bool:
+    def _in_tree(self, node: Node, component: Sequence[int], row: Sequence[int], fixed: frozenset[int]) -> bool:
+        """Whether a tree has a combination with these digits in the fixed dimensions."""
         self._look()
-        for which, digit in enumerate(node.digits):
-            if together[0] in fixed and digit != row[together[0]]:
+        for index, digit in enumerate(node.digits):
+            if component[0] in fixed and digit != row[component[0]]:
                 continue
-            if len(together) == 1 or self._reaches(node.below[which], together[1:], row, fixed):
+            if len(component) == 1 or self._in_tree(node.children[index], component[1:], row, fixed):
                 return True
         return False
 
     def _look(self, looks: int = 1) -> None:
         self._looks -= looks
         if self._looks < 0:
-            raise trees.TooMuchError
+            raise WorkBudgetExceeded
 
-
-def _pace(cost: int) -> int:
-    """How many combinations are tried in one step, where each takes so many."""
-    return max(1, min(_STEP, _LONGEST_STEP // max(1, cost)))
-
-
-_DONE: Final = trees.Node((0,), (), (1,))
+    def _pace(self, cost: int) -> int:
+        """The number of combinations to evaluate between two yields, given the cost of each in steps."""
+        return max(1, min(self._limits.combinations_per_yield, self._limits.steps_per_yield // max(1, cost)))

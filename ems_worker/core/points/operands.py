@@ -1,82 +1,94 @@
-"""How long the values that expressions name may be, and what it costs to walk them, as `sum` or `in` do."""
+"""The size of the values that expressions name: its limit, and what it costs functions such as `sum` to walk them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axes, listed, paths, samples
+from ems_worker.core.language import paths
+from ems_worker.core.language.axes import Axis
+from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
+from ems_worker.core.language.listed import ListedPoint
+from ems_worker.core.language.samples import Choice
 
 JSON = canonical.JSON
 
-# Of values inside a list or mapping, at any depth, and of letters in a text.
-MOST: Final = 1000
-# How many letters are compared in the time that one value takes.
-_LETTERS: Final = 1000
-# How many values are taken apart for names that lead into them: each such name asks for its part of every one.
-_MOST_TAKEN_APART: Final = 1_000_000
+# The number of values inside a list or mapping, at any depth, and of characters in a text.
+MAX_WEIGHT: Final = 1000
+# The number of characters that are compared in the time of one value.
+_CHARACTERS_PER_VALUE: Final = 1000
+# The number of values that names may lead into: each such name needs its part of every value of an axis.
+MAX_UNPACKED: Final = 1_000_000
 
 
 def weight(value: object) -> int | None:
-    """How many values are inside, long texts counting as some; None if expressions don't take so many."""
-    inside = letters = 0
+    """The number of values inside, with long texts counted as some; None if that is too many for an expression."""
+    inside = characters = 0
     waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            if len(one) > MOST:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if len(item) > MAX_WEIGHT:
                 return None
-            letters += len(one)
-        elif isinstance(one, list | dict):
-            inside += len(one)
-            if inside > MOST:
+            characters += len(item)
+        elif isinstance(item, list | dict):
+            inside += len(item)
+            if inside > MAX_WEIGHT:
                 return None
-            waiting += one
-            waiting += one.values() if isinstance(one, dict) else ()
-    return inside + letters // _LETTERS
+            waiting += item
+            waiting += item.values() if isinstance(item, dict) else ()
+    return inside + characters // _CHARACTERS_PER_VALUE
 
 
 class Weights:
-    """Weighs what names stand for: the heaviest of all values that one may have."""
+    """Weighs what names refer to: the largest weight of all values that a name can have."""
 
-    def __init__(self, space: Sequence[axes.Axis], runs: Sequence[listed.Run]) -> None:
+    def __init__(self, space: Sequence[Axis], listed: Sequence[ListedPoint]) -> None:
         self._space = space
-        self._runs = runs
-        self._by_run: dict[str, int | None] | None = None
-        self._taken_apart = 0
+        self._listed = listed
+        self._by_parameter: dict[str, int | None] | None = None
+        self._unpacked = 0
 
     def of_axis(self, number: int, rest: paths.Path) -> int | None:
-        """Of the values of an axis, or what `rest` leads to in them."""
-        distribution = self._space[number].distribution
-        if distribution is not None:
-            return self._heaviest(distribution.values if isinstance(distribution, samples.Choice) else (), rest)
-        values = self._space[number].values
+        """The weight of the values of an axis, or of what `rest` leads to in them."""
+        values: Sequence[JSON] = ()
+        match source := self._space[number].source:
+            case Sampled(distribution=Choice() as choice):
+                values = choice.values
+            case Varied() | Constant():
+                values = source.values
+            case Sampled() | Derived() | None:
+                pass  # numbers, and results of expressions, which are never lists or mappings
+            case _:
+                assert_never(source)
+        # The values of a range are numbers.
         return self._heaviest(values if isinstance(values, list) else (), rest)
 
-    def of_runs(self, name: str, rest: paths.Path) -> int | None:
-        """Of what entries of `runs` override a parameter with, or what `rest` leads to in that."""
+    def of_listed(self, name: str, rest: paths.Path) -> int | None:
+        """The weight of the values that entries of `runs` give a parameter, or of what `rest` leads to in them."""
         if rest:
-            return self._heaviest([run.overrides.get(name) for run in self._runs], rest)
-        if self._by_run is None:
-            self._by_run = {}
-            for run in self._runs:
-                for each, value in run.overrides.items():
-                    self._by_run[each] = heaviest((self._by_run.get(each, 0), weight(value)))
-        return self._by_run.get(name, 0)
+            return self._heaviest([point.overrides.get(name) for point in self._listed], rest)
+        if self._by_parameter is None:
+            self._by_parameter = {}
+            for point in self._listed:
+                for parameter, value in point.overrides.items():
+                    largest = heaviest((self._by_parameter.get(parameter, 0), weight(value)))
+                    self._by_parameter[parameter] = largest
+        return self._by_parameter.get(name, 0)
 
     def _heaviest(self, values: Sequence[JSON], rest: paths.Path) -> int | None:
         if not rest:
             return heaviest(map(weight, values))
-        self._taken_apart += len(values)
-        if self._taken_apart > _MOST_TAKEN_APART:
+        self._unpacked += len(values)
+        if self._unpacked > MAX_UNPACKED:
             return None
         return heaviest(weight(paths.get(value, rest)) for value in values)
 
 
 def heaviest(weights: Iterable[int | None]) -> int | None:
-    """The largest weight; None if one is."""
-    most = 0
+    """The largest weight; None if any of them is None."""
+    largest = 0
     for each in weights:
         if each is None:
             return None
-        most = max(most, each)
-    return most
+        largest = max(largest, each)
+    return largest

@@ -1,4 +1,4 @@
-"""A plan: what a publisher sent, checked against its base configuration. Everything that is wrong is told at once."""
+"""A plan, parsed and checked against its base configuration. All problems are reported at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,24 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical, ids, seeds
-from ems_worker.core.language import axes, conflicts, design, listed, options, paths, problems
-from ems_worker.core.points import derived, dimensions, grid, scope
+from ems_worker.core.language import conflicts, design, listed, options, paths, quotes
+from ems_worker.core.language.axes import Axis, AxisParser
+from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language.listed import ListedPointParser
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import derived, dimensions, names, work_limits
+from ems_worker.core.points.grid import Grid
+from ems_worker.core.points.names import Names
+from ems_worker.core.points.work_limits import WorkLimits
 
 JSON = canonical.JSON
 
-# The parts of a plan have modules of their own; users of plans find their types here.
+# The types of a plan's parts, for its users.
 Goal = options.Goal
 TrackedMetric = options.TrackedMetric
 Seeds = options.Seeds
 Inject = options.Inject
-Limits = options.Limits
+ExperimentLimits = options.ExperimentLimits
 MaxFailed = options.MaxFailed
 Design = design.Design
 
@@ -43,15 +50,16 @@ KEYS: Final = (
     "model_version",
     "allow_new_paths",
 )
-# Keys that only tell an editor which schema to check against.
-IGNORED: Final = ("$schema",)
-NOT_YET: Final = ("settle", "execution_sequence", "reuse_results", "keep_open")
-# More than any experiment has points: before conditions and constraints there may be more combinations than points.
-_MOST_COMBINATIONS: Final = 2**40
-_LONGEST_NAME: Final = 200
-_LONGEST_DESCRIPTION: Final = 10_000
-_LONGEST_TAG: Final = 64
-_MOST_TAGS: Final = 64
+# Keys that name the schema to editors.
+IGNORED_KEYS: Final = ("$schema",)
+UNSUPPORTED_KEYS: Final = ("settle", "execution_sequence", "reuse_results", "keep_open")
+_SPACE: Final = ("parameter_space",)
+# Conditions and constraints may leave out combinations, so that there may be more of them than points.
+_MAX_COMBINATIONS: Final = 2**40
+_MAX_NAME: Final = 200
+_MAX_DESCRIPTION: Final = 10_000
+_MAX_TAG: Final = 64
+_MAX_TAGS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +72,21 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An accepted plan, defaults filled in. `base` is the base configuration in its own order; nothing changes it."""
+    """A valid plan with its defaults. `base` is the base configuration in its original order; nothing modifies it."""
 
     experiment_id: str | None
     experiment_name: str | None
     description: str | None
     model_version: str | None
     base: dict[str, JSON]
-    grid: grid.Grid
+    grid: Grid
     design: Design
     parameters: tuple[Parameter, ...]
     replicates: int
     seeds: Seeds
     inject: Inject
     metrics: tuple[TrackedMetric, ...]
-    limits: Limits
+    limits: ExperimentLimits
     group: str | None
     tags: tuple[str, ...]
     labels: dict[str, str]
@@ -86,7 +94,7 @@ class Plan:
 
 
 def base_reference(data: Mapping[str, object]) -> str | None:
-    """The path of the base file that has to be read before the plan can be parsed; None if its content is there."""
+    """The path of the base file that parsing the plan needs; None if the plan contains the base configuration."""
     if canonical.BASE_KEY in data:
         return None
     for key in canonical.BASE_PATH_KEYS:
@@ -96,183 +104,188 @@ def base_reference(data: Mapping[str, object]) -> str | None:
     return None
 
 
-def parse(data: Mapping[str, object], base: Mapping[str, object] | None = None) -> Plan:
-    """The plan that this data is. `base` is the content of the base file, needed where `base_reference` names one.
+def parse(
+    data: Mapping[str, object], base: Mapping[str, object] | None = None, limits: WorkLimits | None = None
+) -> Plan:
+    """Parses a plan. `base` is the content of the base file, needed if `base_reference` names one.
 
-    Raises PlanRejected with every problem found.
+    Raises PlanRejected with all problems. `limits` are by default `work_limits.DEFAULT`.
     """
-    found, odd = problems.Problems(), problems.Problems()
-    _check_keys(data, found)
-    config = _base(data, base, found)
-    if config is None:  # no path can be checked without it, and to guess would bring errors that are none
-        raise errors.PlanRejected(found.found())
-    allow_new = bool(found.boolean(data.get("allow_new_paths", False), ("allow_new_paths",)))
+    problems = Problems()
+    _check_keys(data, problems)
+    content = _base(data, base, problems)
+    if content is None:  # paths can't be checked without the base configuration
+        raise errors.PlanRejected(problems.collected())
+    allow_new = bool(problems.boolean(data.get("allow_new_paths", False), ("allow_new_paths",)))
+    config = ConfigPaths(content, allow_new, problems)
 
-    replicates = _replicates(data, found)
-    seeding = options.read_seeds(data["seeds"], replicates, found) if "seeds" in data else Seeds()
-    reader = axes.Reader(config, allow_new, found, odd)
+    replicates = _replicates(data, problems)
+    seeding = options.parse_seeds(data["seeds"], replicates, problems) if "seeds" in data else Seeds()
+    axis_parser = AxisParser(config)
     if "parameter_space" in data:
-        reader.read(found.mapping(data["parameter_space"], ("parameter_space",)) or {}, ("parameter_space",))
-    runs = listed.Reader(config, allow_new, found, odd)
+        location = ("parameter_space",)
+        axis_parser.parse(problems.mapping(data["parameter_space"], location) or {}, location)
+    point_parser = ListedPointParser(config)
     if "runs" in data:
-        runs.read(data["runs"], ("runs",))
-    inject = options.read_inject(data["inject"], config, found) if "inject" in data else Inject()
-    conflicts.check(config, reader.axes, runs, inject, found)
-    chosen, space = design.read(data.get("design", {}), reader.axes, seeding.root, found, odd)
-    constraints = design.read_constraints(data["constraints"], found) if "constraints" in data else []
-    names = scope.resolve(space, constraints, runs, config, found)
+        point_parser.parse(data["runs"], ("runs",))
+    inject = options.parse_inject(data["inject"], content, problems) if "inject" in data else Inject()
+    conflicts.check(config, axis_parser.axes, point_parser, inject)
+    chosen, space = design.parse(data.get("design", {}), axis_parser.axes, seeding.root, problems)
+    constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
+    resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
     named = {
-        "experiment_id": _experiment_id(data, found),
-        "experiment_name": _line(data, "experiment_name", _LONGEST_NAME, found),
-        "description": _text(data, "description", _LONGEST_DESCRIPTION, found),
-        "model_version": _line(data, "model_version", _LONGEST_NAME, found),
-        "group": found.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
+        "experiment_id": _experiment_id(data, problems),
+        "experiment_name": _line(data, "experiment_name", _MAX_NAME, problems),
+        "description": _text(data, "description", _MAX_DESCRIPTION, problems),
+        "model_version": _line(data, "model_version", _MAX_NAME, problems),
+        "group": problems.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
     }
-    metrics = options.read_metrics(data["metrics_to_track"], found) if "metrics_to_track" in data else ()
-    limits = options.read_limits(data["limits"], found) if "limits" in data else Limits()
-    tags = _tags(data["tags"], found) if "tags" in data else ()
-    labels = listed.read_labels(data["labels"], ("labels",), found) if "labels" in data else {}
-    if len(found):  # combinations of what is wrong would only be wrong in turn
-        raise errors.PlanRejected(found.found())
-    combined = _grid(names, chosen, runs, replicates, found)
-    if len(found):
-        raise errors.PlanRejected(found.found())
-    derived.judge(names, (params for _, params in combined.combinations(0, derived.MOST)), odd)
+    metrics = options.parse_metrics(data["metrics_to_track"], problems) if "metrics_to_track" in data else ()
+    experiment_limits = options.parse_limits(data["limits"], problems) if "limits" in data else ExperimentLimits()
+    tags = _tags(data["tags"], problems) if "tags" in data else ()
+    labels = listed.parse_labels(data["labels"], ("labels",), problems) if "labels" in data else {}
+    if len(problems):  # combinations of invalid values would only cause more problems
+        raise errors.PlanRejected(problems.collected())
+    varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
+    _check_combinations(varying, problems)
+    grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits or work_limits.DEFAULT)
+    _check_size(grid, chosen, resolved, replicates, problems)
+    if len(problems):
+        raise errors.PlanRejected(problems.collected())
+    derived.judge(resolved, (params for _, params in grid.combinations(0, derived.MAX_POINTS)), problems)
     return Plan(
         **named,
-        base=config,
-        grid=combined,
+        base=content,
+        grid=grid,
         design=chosen,
-        parameters=_parameters(space, runs),
+        parameters=_parameters(space, point_parser),
         replicates=replicates,
         seeds=seeding,
         inject=inject,
         metrics=metrics,
-        limits=limits,
+        limits=experiment_limits,
         tags=tags,
         labels=labels,
-        warnings=odd.found(),
+        warnings=problems.warnings(),
     )
 
 
-def _replicates(data: Mapping[str, object], found: problems.Problems) -> int:
-    place = ("num_replicates_per_run",)
-    given = data.get(place[0], 1)
+def _replicates(data: Mapping[str, object], problems: Problems) -> int:
+    location = ("num_replicates_per_run",)
+    given = data.get(location[0], 1)
     if isinstance(given, Mapping):
-        found.add("not_supported_yet", place, "replicates 'until' a metric is known well are not supported yet")
+        problems.add("not_supported_yet", location, "replicates 'until' a metric is precise are not supported yet")
         return 1
-    return found.integer(given, place, 1, seeds.REPLICATES - 1) or 1
+    return problems.integer(given, location, 1, seeds.REPLICATES - 1) or 1
 
 
-def _grid(
-    names: scope.Names,
-    chosen: design.Design,
-    runs: listed.Reader,
-    replicates: int,
-    found: problems.Problems,
-) -> grid.Grid:
-    """The combinations, with a problem if there are none or too many."""
-    varying = dimensions.make(names, chosen.zips, runs.runs or None)
-    raw = prod(block.size for block in varying)
-    where = ("parameter_space",)
-    if raw >= _MOST_COMBINATIONS:
-        message = f"over {_MOST_COMBINATIONS:,} combinations; an experiment has fewer than {seeds.POINTS:,} points"
-        found.add("too_many_points", where, message, on_key=True)
-        raise errors.PlanRejected(found.found())
-    made = grid.Grid(names, varying, runs.runs, found)
-    jobs = made.total * replicates
-    bound = "" if made.exact else "up to "
-    if made.total >= seeds.POINTS:
-        message = f"{bound}{made.total:,} points; an experiment has fewer than {seeds.POINTS:,}"
-        found.add("too_many_points", where, message, on_key=True)
-    elif made.total == 0 and not len(found):
-        found.add("no_points", ("constraints",) if names.constraints else (), "no combination is left", on_key=True)
-    elif not made.exact and made.total > made.most_tried:
-        message = f"constraints and conditions couple too many axes: {made.total:,} combinations would have to be tried"
-        found.add("too_many_combinations", ("constraints",), f"{message}, {made.most_tried:,} at most are", on_key=True)
-    elif made.work > grid.MOST_DERIVED:
-        message = "derived values depend on too many combinations of what they name to be worked out at all of them"
-        found.add("too_many_combinations", where, message, on_key=True)
-    elif made.exact and chosen.max_jobs is not None and jobs > chosen.max_jobs:
-        message = f"{jobs:,} jobs, and this plan allows {chosen.max_jobs:,}"
-        found.add("too_many_jobs", ("design", "max_jobs"), message)
-    return made
+def _check_combinations(varying: tuple[dimensions.Dimension, ...], problems: Problems) -> None:
+    """Raises PlanRejected if there are too many combinations even to look at them."""
+    if prod(dimension.size for dimension in varying) >= _MAX_COMBINATIONS:
+        limit = f"an experiment has fewer than {seeds.POINTS:,} points"
+        message = f"the plan has more than {_MAX_COMBINATIONS:,} combinations; {limit}"
+        problems.add("too_many_points", _SPACE, message, on_key=True)
+        raise errors.PlanRejected(problems.collected())
 
 
-_ID_FORM: Final = "1 to 64 of letters, digits, _ and -, the first a letter or digit"
+def _check_size(grid: Grid, chosen: Design, resolved: Names, replicates: int, problems: Problems) -> None:
+    """Reports a grid without points, and one with too many points, jobs or combinations to evaluate."""
+    jobs = grid.total * replicates
+    if grid.total >= seeds.POINTS:
+        bound = "" if grid.exact else "up to "
+        message = f"{bound}{grid.total:,} points; an experiment has fewer than {seeds.POINTS:,}"
+        problems.add("too_many_points", _SPACE, message, on_key=True)
+    elif grid.total == 0 and not len(problems):
+        location = ("constraints",) if resolved.constraints else ()
+        problems.add("no_points", location, "no combination satisfies the constraints", on_key=True)
+    elif not grid.exact and grid.total > grid.max_evaluated:
+        message = (
+            f"constraints and conditions connect too many axes: {grid.total:,} combinations would have to be "
+            f"evaluated; at most {grid.max_evaluated:,} can be"
+        )
+        problems.add("too_many_combinations", ("constraints",), message, on_key=True)
+    elif grid.too_many_derivations:
+        message = "derived values depend on too many combinations of parameters to evaluate them at all of them"
+        problems.add("too_many_combinations", _SPACE, message, on_key=True)
+    elif grid.exact and chosen.max_jobs is not None and jobs > chosen.max_jobs:
+        message = f"the plan has {jobs:,} jobs, and its max_jobs is {chosen.max_jobs:,}"
+        problems.add("too_many_jobs", ("design", "max_jobs"), message)
 
 
-def _check_keys(data: Mapping[str, object], found: problems.Problems) -> None:
-    found.keys(data, (), (*KEYS, *NOT_YET, *IGNORED))
-    for key in NOT_YET:
+_ID_FORM: Final = "1 to 64 letters, digits, _ and -, starting with a letter or digit"
+
+
+def _check_keys(data: Mapping[str, object], problems: Problems) -> None:
+    problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS))
+    for key in UNSUPPORTED_KEYS:
         if key in data:
-            found.add("not_supported_yet", (key,), f"{key!r} is not supported yet", on_key=True)
+            problems.add("not_supported_yet", (key,), f"{key!r} is not supported yet", on_key=True)
     if "experiment_id" not in data and "experiment_name" not in data:
-        found.add("missing_key", (), "a plan needs an 'experiment_name' or an 'experiment_id'", on_key=True)
+        problems.add("missing_key", (), "a plan needs an 'experiment_name' or an 'experiment_id'", on_key=True)
 
 
-def _base(
-    data: Mapping[str, object], base: Mapping[str, object] | None, found: problems.Problems
-) -> dict[str, JSON] | None:
-    """The base configuration's content: inline, else as given; a path beside an inline one only says where it was."""
+def _base(data: Mapping[str, object], base: Mapping[str, object] | None, problems: Problems) -> dict[str, JSON] | None:
+    """The base configuration: the inline one, otherwise the given one. A path beside an inline one is informational."""
     given: list[str] = []
     for key in canonical.BASE_PATH_KEYS:
-        path = found.text(data[key], (key,)) if key in data else None
+        path = problems.text(data[key], (key,)) if key in data else None
         if path is not None:
             given.append(path)
     if len(set(given)) > 1:
-        message = "base_config_file_path and base_config_path are one key by two names; they name different files"
-        found.add("conflicting_keys", ("base_config_path",), message, on_key=True)
+        message = "base_config_file_path and base_config_path are two names of the same key; they name different files"
+        problems.add("conflicting_keys", ("base_config_path",), message, on_key=True)
     if canonical.BASE_KEY in data:
-        content: object = found.mapping(data[canonical.BASE_KEY], (canonical.BASE_KEY,))
+        content: object = problems.mapping(data[canonical.BASE_KEY], (canonical.BASE_KEY,))
     elif base is None:
         if given:
             message = f"the base configuration {given[0]!r} was not read; send its content as 'base_config'"
-            found.add("base_unavailable", (next(key for key in canonical.BASE_PATH_KEYS if key in data),), message)
+            key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+            problems.add("base_unavailable", (key,), message)
         elif not any(key in data for key in canonical.BASE_PATH_KEYS):
             message = "a plan needs a base configuration: 'base_config_file_path', or 'base_config' with its content"
-            found.add("missing_key", (), message, on_key=True)
+            problems.add("missing_key", (), message, on_key=True)
         return None
     else:
         content = base
     return content if isinstance(content, dict) else None
 
 
-def _parameters(space: list[axes.Axis], runs: listed.Reader) -> tuple[Parameter, ...]:
-    listed = [Parameter(path, name) for name, path in runs.parameters.items()]
+def _parameters(space: list[Axis], point_parser: ListedPointParser) -> tuple[Parameter, ...]:
+    listed = [Parameter(path, name) for name, path in point_parser.parameters.items()]
     return (*listed, *(Parameter(axis.path, axis.name) for axis in space))
 
 
-def _experiment_id(data: Mapping[str, object], found: problems.Problems) -> str | None:
+def _experiment_id(data: Mapping[str, object], problems: Problems) -> str | None:
     if "experiment_id" not in data:
         return None
-    return found.text(data["experiment_id"], ("experiment_id",), ids.EXPERIMENT_ID, _ID_FORM)
+    return problems.text(data["experiment_id"], ("experiment_id",), ids.EXPERIMENT_ID, _ID_FORM)
 
 
-def _text(data: Mapping[str, object], key: str, longest: int, found: problems.Problems) -> str | None:
-    text = found.text(data[key], (key,)) if key in data else None
-    if text is not None and len(text) > longest:
-        found.add("out_of_range", (key,), f"this has {len(text)} letters; at most {longest} are allowed")
+def _text(data: Mapping[str, object], key: str, max_length: int, problems: Problems) -> str | None:
+    text = problems.text(data[key], (key,)) if key in data else None
+    if text is not None and len(text) > max_length:
+        problems.add("out_of_range", (key,), f"this has {len(text)} characters; at most {max_length} are allowed")
     return text
 
 
-def _line(data: Mapping[str, object], key: str, longest: int, found: problems.Problems) -> str | None:
-    text = _text(data, key, longest, found)
+def _line(data: Mapping[str, object], key: str, max_length: int, problems: Problems) -> str | None:
+    text = _text(data, key, max_length, problems)
     if text is not None and (not text.strip() or not text.isprintable()):
-        found.add("bad_format", (key,), f"{problems.brief(text)} is not one line of visible text")
+        problems.add("bad_format", (key,), f"{quotes.brief(text)} is not one line of visible text")
     return text
 
 
-def _tags(data: object, found: problems.Problems) -> tuple[str, ...]:
+def _tags(data: object, problems: Problems) -> tuple[str, ...]:
     tags: dict[str, None] = {}
-    items = found.sequence(data, ("tags",)) or ()
-    if len(items) > _MOST_TAGS:
-        found.add("out_of_range", ("tags",), f"{len(items)} tags; at most {_MOST_TAGS} are allowed")
+    items = problems.sequence(data, ("tags",)) or ()
+    if len(items) > _MAX_TAGS:
+        problems.add("out_of_range", ("tags",), f"{len(items)} tags; at most {_MAX_TAGS} are allowed")
         return ()
     for index, item in enumerate(items):
-        text = found.text(item, ("tags", index))
-        if text is not None and not (0 < len(text) <= _LONGEST_TAG and text.isprintable()):
-            found.add("bad_format", ("tags", index), f"a tag is one line of at most {_LONGEST_TAG} letters")
+        text = problems.text(item, ("tags", index))
+        if text is not None and not (0 < len(text) <= _MAX_TAG and text.isprintable()):
+            message = f"a tag is one line of at most {_MAX_TAG} characters"
+            problems.add("bad_format", ("tags", index), message)
         elif text is not None:
             tags[text] = None
     return tuple(tags)

@@ -1,7 +1,7 @@
-"""One run's configuration from the base configuration and a point: complete block YAML, and its identity.
+"""Renders the configuration of a run from the base configuration and a point: complete block YAML, and its digest.
 
-A template is made once for each set of overridden paths: everything that no run changes is text already, and a run only
-fills the gaps. What is written means the same to readers of YAML 1.1 and 1.2.
+For each set of overridden paths, the text that no run changes is rendered once; a run only fills its gaps. Readers of
+YAML 1.1 and 1.2 load the result alike.
 """
 
 import hashlib
@@ -11,30 +11,30 @@ from typing import Final, cast
 
 from ems_worker.core import canonical
 from ems_worker.core.language import paths
-from ems_worker.core.points import plan as plans
 from ems_worker.core.points import scalars
+from ems_worker.core.points.plan import Plan
 
 JSON = canonical.JSON
 
-# How many sets of overridden paths are kept as templates: entries of `runs` may each have their own.
-_KEPT: Final = 64
-# A key longer than this is no longer a simple key to YAML, once it is escaped.
-_LONGEST_SIMPLE_KEY: Final = 1000
+# The number of texts in memory: each entry of `runs` may override its own set of paths.
+MAX_TEXTS: Final = 64
+# The maximum length of a simple key in YAML, escapes included.
+_MAX_SIMPLE_KEY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """Stands for a value that a run fills in, number `index` of the run's; its key or dash is at column `indent`."""
+    """The gap for a run's value number `index`; the key or dash before it is at column `indent`."""
 
     index: int
     indent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """A configuration as text with gaps: each piece goes before its gap, `last` after them all.
+class _Text:
+    """A configuration as text with gaps: each piece precedes its gap, and the last piece follows all gaps.
 
-    `yaml_bytes`: of all pieces together.
+    `yaml_bytes` is the size of all pieces.
     """
 
     yaml: tuple[tuple[str, _Gap], ...]
@@ -45,103 +45,108 @@ class _Form:
 
 
 class Template:
-    """Renders the configurations of one plan's runs. Not to be shared between threads."""
+    """Renders the configurations of one plan's runs. Not safe for use by several threads."""
 
-    def __init__(self, plan: plans.Plan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._base = plan.base
         self._paths = {parameter.name: parameter.path for parameter in plan.parameters}
         self._inject = plan.inject
-        self._forms: dict[tuple[str | paths.Path, ...], _Form] = {}
+        self._texts: dict[tuple[str | paths.Path, ...], _Text] = {}
+
+    @property
+    def texts(self) -> int:
+        """The number of texts with gaps in memory."""
+        return len(self._texts)
 
     def render(self, params: Mapping[str, JSON], seed: int, simulation_id: str) -> bytes:
-        """The complete configuration of one run, in the base's order. `params` are by name, as points have them."""
-        form, values = self._form(params)
+        """The complete configuration of one run, in the order of the base. `params` are those of a point, by name."""
+        text, values = self._text(params)
         values += (seed, simulation_id)
         out: list[str] = []
-        for piece, gap in form.yaml:
+        for piece, gap in text.yaml:
             out += (piece, _filled(values[gap.index], gap.indent))
-        return ("".join(out) + form.yaml_last).encode()
+        return ("".join(out) + text.yaml_last).encode()
 
     def size(
         self, params: Mapping[str, JSON], seed: int, simulation_id: str, measure: Callable[[JSON, int], int]
     ) -> int:
-        """The bytes that `render` would give. `measure` is `size`, or remembers what that said of long values."""
-        form, values = self._form(params)
+        """The size of what `render` returns, in bytes. `measure` is `size` or a cache of it."""
+        text, values = self._text(params)
         values += (seed, simulation_id)
-        return form.yaml_bytes + sum(measure(values[gap.index], gap.indent) for _, gap in form.yaml)
+        return text.yaml_bytes + sum(measure(values[gap.index], gap.indent) for _, gap in text.yaml)
 
     def config_sha(self, params: Mapping[str, JSON], seed: int) -> str:
-        """The identity of the work: SHA-256 of the canonical JSON of `{config, seed}`, without the injected paths."""
-        form, values = self._form(params)
+        """The identity of the work: SHA-256 of the canonical JSON of `{config, seed}` without the injected paths."""
+        text, values = self._text(params)
         out: list[str] = []
-        for piece, gap in form.canonical:
+        for piece, gap in text.canonical:
             out += (piece, _canonical(values[gap.index]))
-        text = f'{{"config":{"".join(out)}{form.canonical_last},"seed":{seed}}}'
-        return hashlib.sha256(text.encode()).hexdigest()
+        identity = f'{{"config":{"".join(out)}{text.canonical_last},"seed":{seed}}}'
+        return hashlib.sha256(identity.encode()).hexdigest()
 
     def config(self, params: Mapping[str, JSON], seed: int, simulation_id: str) -> dict[str, JSON]:
-        """The configuration as data, the caller's own copy."""
-        config: object = paths.fresh(self._base)
+        """The configuration as data: a copy that the caller may modify."""
+        config: object = paths.copied(self._base)
         for path, value in zip(*self._overrides(params), strict=True):
-            config = paths.put(config, path, paths.fresh(value))
+            config = paths.put(config, path, paths.copied(value))
         for target, injected in ((self._inject.seed, seed), (self._inject.simulation_id, simulation_id)):
             if target is not None:
                 config = paths.put(config, target, injected)
         return cast("dict[str, JSON]", config)
 
-    def _form(self, params: Mapping[str, JSON]) -> tuple[_Form, list[JSON]]:
-        """The form for these parameters, and the values of its gaps but for the two that are injected."""
+    def _text(self, params: Mapping[str, JSON]) -> tuple[_Text, list[JSON]]:
+        """The text for these parameters, and the values of its gaps without the injected ones."""
         if dict in map(type, params.values()):
             targets, values = self._overrides(params)
             key: tuple[str | paths.Path, ...] = targets
         else:
             key, values = tuple(params), list(params.values())
-        form = self._forms.get(key)
-        if form is None:
-            if len(self._forms) >= _KEPT:
-                self._forms.clear()
-            form = self._forms[key] = self._make(self._overrides(params)[0])
-        return form, values
+        text = self._texts.get(key)
+        if text is None:
+            if len(self._texts) >= MAX_TEXTS:
+                self._texts.clear()
+            text = self._texts[key] = self._make(self._overrides(params)[0])
+        return text, values
 
     def _overrides(self, params: Mapping[str, JSON]) -> tuple[tuple[paths.Path, ...], list[JSON]]:
-        """The leaf paths that these parameters set and their values: mappings merge into the base's."""
+        """The leaf paths that these parameters set, and their values: a mapping merges into a mapping of the base."""
         pairs: list[tuple[paths.Path, JSON]] = []
         for name, value in params.items():
             path = self._paths[name]
-            there = paths.get(self._base, path) if isinstance(value, dict) else None
-            if isinstance(value, dict) and isinstance(there, dict):
-                pairs.extend(((*path, *inner), leaf) for inner, leaf in paths.leaves(there, value))
+            existing = paths.get(self._base, path) if isinstance(value, dict) else None
+            if isinstance(value, dict) and isinstance(existing, dict):
+                pairs.extend(((*path, *inner), leaf) for inner, leaf in paths.leaves(existing, value))
             else:
                 pairs.append((path, value))
         return tuple(path for path, _ in pairs), [value for _, value in pairs]
 
-    def _make(self, targets: tuple[paths.Path, ...]) -> _Form:
-        config: object = paths.fresh(self._base)
+    def _make(self, targets: tuple[paths.Path, ...]) -> _Text:
+        config: object = paths.copied(self._base)
         for index, path in enumerate(targets):
             config = paths.put(config, path, _Gap(index))
-        identity = paths.fresh(config)
+        identity = paths.copied(config)
         for offset, target in enumerate((self._inject.seed, self._inject.simulation_id)):
             if target is not None:
                 paths.drop(identity, target)
                 config = paths.put(config, target, _Gap(len(targets) + offset))
         yaml = _entries(config, 0) if config else ["{}\n"]
-        pieces, last = _gathered(yaml)
-        fixed = len(last.encode()) + sum(len(piece.encode()) for piece, _ in pieces)
-        return _Form(pieces, last, *_gathered(_canonical_parts(identity)), fixed)
+        pieces, last = _split(yaml)
+        yaml_bytes = len(last.encode()) + sum(len(piece.encode()) for piece, _ in pieces)
+        return _Text(pieces, last, *_split(_canonical_parts(identity)), yaml_bytes)
 
 
 def block(mapping: Mapping[str, object]) -> str:
-    """A mapping of plain data as block YAML, from column 0; means the same to readers of YAML 1.1 and 1.2."""
+    """A mapping of plain data as block YAML at column 0, which readers of YAML 1.1 and 1.2 load alike."""
     return "".join(cast("Iterator[str]", _entries(mapping, 0))) if mapping else "{}\n"
 
 
 def size(value: JSON, indent: int) -> int:
-    """The bytes that a value takes after its key at column `indent`."""
+    """The size in bytes of a value after its key at column `indent`."""
     return len(_filled(value, indent).encode())
 
 
-def _gathered(parts: Iterable[str | _Gap]) -> tuple[tuple[tuple[str, _Gap], ...], str]:
-    """The text before each gap with the gap, and the text after the last."""
+def _split(parts: Iterable[str | _Gap]) -> tuple[tuple[tuple[str, _Gap], ...], str]:
+    """Each gap with the text before it, and the text after the last gap."""
     pieces: list[tuple[str, _Gap]] = []
     text: list[str] = []
     for part in parts:
@@ -154,13 +159,13 @@ def _gathered(parts: Iterable[str | _Gap]) -> tuple[tuple[tuple[str, _Gap], ...]
 
 
 def _filled(value: JSON, indent: int) -> str:
-    """What goes into a gap, from the space before the value to its line's end."""
-    if isinstance(value, list) and set(map(type, value)) == {float}:  # long vectors: genomes, time series
+    """The text of a gap, from the space before the value to the end of the line."""
+    if isinstance(value, list) and set(map(type, value)) == {float}:  # fast, for genomes and time series
         texts: Iterable[str] = map(repr, value)
         mark = f"\n{' ' * indent}  - "
         text = mark.join(texts)
         if "e" in text:
-            text = mark.join(map(scalars.write, value))  # type: ignore[arg-type]  # floats, as just seen
+            text = mark.join(map(scalars.write, value))  # type: ignore[arg-type]  # all are floats
         return f"{mark}{text}\n"
     return "".join(cast("Iterator[str]", _value(value, indent)))
 
@@ -177,13 +182,13 @@ def _value(value: object, indent: int) -> Iterator[str | _Gap]:
 
 
 def _entries(mapping: object, indent: int, *, begun: bool = False) -> Iterator[str | _Gap]:
-    """The lines of a mapping at column `indent`; the first line's indent is there already if it is `begun`."""
+    """The lines of a mapping at column `indent`; if `begun`, the first line has its indentation already."""
     assert isinstance(mapping, dict)
     for key, value in mapping.items():
         text = scalars.quoted(key)
         pad = "" if begun else " " * indent
         begun = False
-        if len(text) > _LONGEST_SIMPLE_KEY:
+        if len(text) > _MAX_SIMPLE_KEY:
             yield f"{pad}? {text}\n{' ' * indent}:"
         else:
             yield f"{pad}{text}:"
@@ -209,7 +214,7 @@ def _empty_or_scalar(value: object) -> str:
         return "{}"
     if isinstance(value, list):
         return "[]"
-    return scalars.write(value)  # type: ignore[arg-type]  # the reader gives plain data only
+    return scalars.write(value)  # type: ignore[arg-type]  # the reader returns plain data only
 
 
 def _canonical(value: object) -> str:
@@ -219,7 +224,7 @@ def _canonical(value: object) -> str:
 
 
 def _canonical_parts(value: object) -> Iterator[str | _Gap]:
-    """The value in canonical JSON, gaps left open."""
+    """The value in canonical JSON, with gaps."""
     if isinstance(value, _Gap):
         yield value
     elif isinstance(value, dict):

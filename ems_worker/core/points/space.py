@@ -1,8 +1,8 @@
-"""The points of a plan: how many there are, and each of them, one at a time and from any of them on.
+"""The points of a plan: their number, and the points themselves, from any of them on.
 
-The order is stable: entries of `runs` first, within each the grid of `parameter_space` in the plan's order (a zip group
-at its first axis), the last axis fastest, and samples within each cell of the grid. Point i is worked out from i alone,
-so that an interrupted expansion goes on where it stopped.
+The order is stable: entries of `runs` vary slowest, then the axes of `parameter_space` in the plan's order (a zip group
+has the position of its first axis); samples vary fastest. Point i follows from i alone, so that an interrupted
+expansion continues where it stopped.
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import problems
-from ems_worker.core.points import plan as plans
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points.plan import Plan
 
 JSON = canonical.JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How much a plan asks for. Unless `exact`, both numbers are upper bounds."""
+class SpaceSize:
+    """The number of points and jobs of a plan. Unless `exact`, both are upper bounds."""
 
     points: int
     jobs: int
@@ -27,7 +27,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point: its parameters by name, and what its entry of `runs` says; the plan's own labels are not repeated."""
+    """A point: its parameters by name, and the suffix and labels of its entry of `runs`, without the plan's labels."""
 
     index: int
     params: dict[str, JSON]
@@ -35,58 +35,51 @@ class Point:
     labels: dict[str, str]
 
 
-def count(plan: plans.Plan) -> Count:
-    """The number of points and jobs, without making any."""
-    return Count(plan.grid.total, plan.grid.total * plan.replicates, plan.grid.exact)
+def count(plan: Plan) -> SpaceSize:
+    """The number of points and jobs as far as it is known without making points."""
+    return SpaceSize(plan.grid.total, plan.grid.total * plan.replicates, plan.grid.exact)
 
 
-def settling(plan: plans.Plan, most_jobs: int | None = None) -> Iterator[Count]:
-    """What reading a plan left open, found out step by step: the count so far after each, in the end the exact one.
+def settle(plan: Plan, max_jobs: int | None = None) -> Iterator[SpaceSize]:
+    """Evaluates, step by step, what parsing left open. Yields the numbers so far, at last the exact ones.
 
-    That may take half a minute or more, in steps of some 20 ms. `most_jobs`: of whoever is to run it. Raises
-    PlanRejected where an expression has no value at some point, there are no points or too many jobs; as soon as that
-    is known.
+    It may take half a minute or more, in steps of about 20 ms. `max_jobs` is the worker's limit. Raises PlanRejected as
+    soon as an expression has no value at a point, or the plan has no points or too many jobs.
     """
     bound = count(plan)
-    _refuse_many(plan, most_jobs, bound if bound.exact else Count(0, 0), bound)
-    found = problems.Problems()
+    _refuse_too_many_jobs(plan, max_jobs, bound if bound.exact else SpaceSize(0, 0), bound)
+    problems = Problems()
     total = bound.points
-    for total in () if plan.grid.settled else plan.grid.trying(found):
-        so_far = Count(total, total * plan.replicates, exact=False)
-        _refuse_many(plan, most_jobs, so_far, bound)
+    for total in () if plan.grid.settled else plan.grid.settle(problems):
+        so_far = SpaceSize(total, total * plan.replicates, exact=False)
+        _refuse_too_many_jobs(plan, max_jobs, so_far, bound)
         yield so_far
-    if total == 0 and not len(found):
-        found.add("no_points", ("constraints",), "no combination is left", on_key=True)
-    if len(found):
-        raise errors.PlanRejected(found.found())
-    yield Count(total, total * plan.replicates)
+    if total == 0 and not len(problems):
+        problems.add("no_points", ("constraints",), "no combination satisfies the constraints", on_key=True)
+    if len(problems):
+        raise errors.PlanRejected(problems.collected())
+    yield SpaceSize(total, total * plan.replicates)
 
 
-def _refuse_many(plan: plans.Plan, most_jobs: int | None, so_far: Count, bound: Count) -> None:
-    """Raises PlanRejected if there are more jobs than the plan allows, or whoever is to run it."""
+def _refuse_too_many_jobs(plan: Plan, max_jobs: int | None, so_far: SpaceSize, bound: SpaceSize) -> None:
+    """Raises PlanRejected if there are more jobs than the plan or the worker allows."""
     jobs = f"{so_far.jobs:,} jobs" if bound.exact else f"{so_far.jobs:,} jobs or more ({bound.jobs:,} at most)"
-    found = problems.Problems()
+    problems = Problems()
     if plan.design.max_jobs is not None and so_far.jobs > plan.design.max_jobs:
-        message = f"{jobs}, and this plan allows {plan.design.max_jobs:,}"
-        found.add("too_many_jobs", ("design", "max_jobs"), message)
-    if most_jobs is not None and so_far.jobs > most_jobs:
-        message = f"the plan has {jobs}; this worker takes {most_jobs:,} at most (EMS_MAX_JOBS)"
-        found.add("too_many_jobs", (), message, on_key=True)
-    if len(found):
-        raise errors.PlanRejected(found.found())
+        message = f"the plan has {jobs}, and its max_jobs is {plan.design.max_jobs:,}"
+        problems.add("too_many_jobs", ("design", "max_jobs"), message)
+    if max_jobs is not None and so_far.jobs > max_jobs:
+        message = f"the plan has {jobs}; this worker accepts at most {max_jobs:,} (EMS_MAX_JOBS)"
+        problems.add("too_many_jobs", (), message, on_key=True)
+    if len(problems):
+        raise errors.PlanRejected(problems.collected())
 
 
-def exact_count(plan: plans.Plan) -> Count:
-    """As `count`, exact always; raises what `settling` does."""
-    *_, found = settling(plan)
-    return found
+def points(plan: Plan, start: int = 0, max_evaluations: int | None = None) -> Iterator[Point]:
+    """The points from number `start` on, in order. Starting in the middle costs no more than starting at 0.
 
-
-def points(plan: plans.Plan, start: int = 0, tries: int | None = None) -> Iterator[Point]:
-    """The points from number `start` on, in order. Beginning in the middle costs no more than at 0.
-
-    Where the count is a bound only, combinations are tried in turn, so many `tries` at most: going on after the last
-    one tried costs no more, beginning anywhere else costs what trying all before it does.
+    If the count is only an upper bound, combinations are evaluated one by one, at most `max_evaluations` of them:
+    continuing after the latest point costs no more, but starting at any other evaluates all combinations before it.
     """
-    for index, (run, params) in enumerate(plan.grid.combinations(start, tries), start):
-        yield Point(index, params, run.run_id_suffix, run.labels)
+    for index, (listed, params) in enumerate(plan.grid.combinations(start, max_evaluations), start):
+        yield Point(index, params, listed.run_id_suffix, listed.labels)

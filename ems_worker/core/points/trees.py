@@ -1,101 +1,107 @@
-"""The combinations of blocks that rules couple, as a tree of digits with counts: any is found by its number."""
+"""The combinations that satisfy rules, as a tree of digits with counts: finds any combination by its number."""
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ems_worker.core.language import problems
-from ems_worker.core.points import dimensions, evaluation
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import evaluation
+from ems_worker.core.points.dimensions import Dimension, Rule
+from ems_worker.core.points.evaluation import Evaluator, PrecomputationNeeded
 
-# How many steps it takes to compare a value.
+# The steps that comparing a value costs.
 _COMPARISON: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The digits that a component has at one of its blocks, what is below each, and how many combinations up to it."""
+    """The digits that occur in one dimension of a component, the node below each, and the cumulative counts.
+
+    `cumulative[i]` is the number of combinations with one of the first i + 1 digits.
+    """
 
     digits: tuple[int, ...]
-    below: tuple["Node", ...]
-    upto: tuple[int, ...]
+    children: tuple["Node", ...]
+    cumulative: tuple[int, ...]
 
     @property
     def total(self) -> int:
-        return self.upto[-1] if self.upto else 0
+        """The number of combinations."""
+        return self.cumulative[-1] if self.cumulative else 0
 
 
-class TooMuchError(Exception):
-    """It takes too long to be worked out at once."""
+class WorkBudgetExceeded(Exception):
+    """The result would take more steps than may be spent on it at once."""
 
 
-class Grower:
-    """Works trees out, with `budget` steps for all of them.
+class TreeBuilder:
+    """Builds trees, with a budget of steps for all of them.
 
-    A rule is tried as soon as all digits that it is about are known. One that has no value there waits: only where no
-    other rule leaves the combination out it goes to `found`, and then counts as holding.
+    A rule is evaluated as soon as all the digits that it needs are known. If it has no value there and no other rule
+    excludes the combination, it is reported and counts as satisfied.
     """
 
-    def __init__(
-        self, varying: Sequence[dimensions.Block], tried: evaluation.Trials, budget: int, found: problems.Problems
-    ) -> None:
-        self._blocks = varying
-        self._trials = tried
+    def __init__(self, dimensions: Sequence[Dimension], evaluator: Evaluator, budget: int, problems: Problems) -> None:
+        self._dimensions = dimensions
+        self._evaluator = evaluator
         self._budget = budget
-        self._found = found
-        self._known: dict[tuple[dimensions.Rule, tuple[int, ...]], bool | None] = {}
+        self._problems = problems
+        self._results: dict[tuple[Rule, tuple[int, ...]], bool | None] = {}
 
-    def grow(self, together: Sequence[int], rules: Sequence[dimensions.Rule]) -> Node:
-        """The tree of these blocks, without branches if nothing is left. Raises TooMuchError."""
-        self._known = {}
-        return self._below(together, 0, rules, [0] * len(self._blocks), ()) or Node((), (), ())
+    def build(self, component: Sequence[int], rules: Sequence[Rule]) -> Node:
+        """The tree of the dimensions in a component; without branches if no combination satisfies the rules.
+
+        Raises WorkBudgetExceeded.
+        """
+        self._results = {}
+        return self._below(component, rules, [0] * len(self._dimensions), failing=()) or Node((), (), ())
 
     def _below(
-        self,
-        together: Sequence[int],
-        depth: int,
-        rules: Sequence[dimensions.Rule],
-        digits: list[int],
-        above: tuple[dimensions.Rule, ...],
+        self, component: Sequence[int], rules: Sequence[Rule], digits: list[int], *, failing: tuple[Rule, ...]
     ) -> Node | None:
-        """The tree below the digits of the first `depth` blocks; None if nothing is there. `above` had no value."""
-        block = together[depth]
-        ready = [rule for rule in rules if max(rule.blocks) == block]
-        kept: list[int] = []
-        below: list[Node] = []
-        upto: list[int] = []
-        for digit in range(self._blocks[block].size):
-            self._spend(1 + len(ready))
-            digits[block] = digit
-            undecided = evaluation.undecided(ready, lambda rule: self._verdict(rule, digits))
-            if undecided is None:
-                continue
-            failing = (*above, *undecided)
-            if depth + 1 < len(together):
-                node = self._below(together, depth + 1, rules, digits, failing)
-                if node is None:
-                    continue
-                below.append(node)
-            for rule in () if depth + 1 < len(together) else failing:
-                self._trials.tell(rule, digits, self._found)
-            kept.append(digit)
-            upto.append((upto[-1] if upto else 0) + (below[-1].total if below else 1))
-        return Node(tuple(kept), tuple(below), tuple(upto)) if kept else None
+        """The tree of the dimensions in `component`, given the digits of those before; None if it is empty.
 
-    def _verdict(self, rule: dimensions.Rule, digits: Sequence[int]) -> bool | None:
-        """Remembered by the digits that the rule is about."""
-        key = (rule, tuple([digits[block] for block in rule.blocks]))
-        if key not in self._known:
+        `failing` are the rules that had no value at the digits before.
+        """
+        number, *rest = component
+        ready = [rule for rule in rules if max(rule.dimensions) == number]
+        kept: list[int] = []
+        children: list[Node] = []
+        cumulative: list[int] = []
+        for digit in range(self._dimensions[number].size):
+            self._spend(1 + len(ready))
+            digits[number] = digit
+            without_value = evaluation.failing_rules(ready, lambda rule: self._evaluate(rule, digits))
+            if without_value is None:
+                continue
+            all_failing = (*failing, *without_value)
+            if rest:
+                child = self._below(rest, rules, digits, failing=all_failing)
+                if child is None:
+                    continue
+                children.append(child)
+            else:
+                for rule in all_failing:
+                    self._evaluator.report(rule, digits, self._problems)
+            kept.append(digit)
+            cumulative.append((cumulative[-1] if cumulative else 0) + (children[-1].total if children else 1))
+        return Node(tuple(kept), tuple(children), tuple(cumulative)) if kept else None
+
+    def _evaluate(self, rule: Rule, digits: Sequence[int]) -> bool | None:
+        """The result of a rule, remembered by the digits that it needs."""
+        key = (rule, tuple([digits[number] for number in rule.dimensions]))
+        if key not in self._results:
             self._spend(rule.cost)
             try:
-                self._known[key] = self._trials.verdict(rule, digits)
-            except evaluation.UnreadyError as unready:
-                self._spend(unready.values * _COMPARISON)
-                deque(unready.steps, maxlen=0)
-                self._known[key] = self._trials.verdict(rule, digits)
-        return self._known[key]
+                self._results[key] = self._evaluator.evaluate(rule, digits)
+            except PrecomputationNeeded as needed:
+                self._spend(needed.values * _COMPARISON)
+                deque(needed.steps, maxlen=0)
+                self._results[key] = self._evaluator.evaluate(rule, digits)
+        return self._results[key]
 
     def _spend(self, steps: int) -> None:
         self._budget -= steps
         if self._budget < 0:
-            raise TooMuchError
+            raise WorkBudgetExceeded

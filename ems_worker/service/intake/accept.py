@@ -12,7 +12,7 @@ from ems_worker.core.access import quotas as publisher_quotas
 from ems_worker.core.access import rate
 from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import PlanRate, Rates
-from ems_worker.core.points.space import Count
+from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
@@ -229,7 +229,7 @@ class Intake:
                     plan, base = await examined.plan(), await examined.base()
                     new = submissions.experiment(experiment_id, plan, base, outline, received_ms, message)
                 elif existing.spec.plan_sha == outline.plan_sha:
-                    outline = replace(outline, count=Count(existing.spec.points, existing.spec.jobs))
+                    outline = replace(outline, count=SpaceSize(existing.spec.points, existing.spec.jobs))
                 else:
                     return submissions.rejected(blank, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:

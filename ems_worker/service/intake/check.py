@@ -10,17 +10,17 @@ from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.points import largest, plan, render, space
 from ems_worker.core.points.plan import Plan
-from ems_worker.core.points.space import Count
+from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
 
 
-class Reader(Protocol):
+class PlanReader(Protocol):
     """Turns bytes into data: `adapters.yaml_reader`."""
 
     def read_plan(self, data: bytes) -> Any: ...
     def read_base(self, data: bytes) -> Any: ...
-    def place(self, found: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
+    def with_positions(self, problems: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
 
 # Up to this size reading a plan holds up others for a few milliseconds at a time.
@@ -35,7 +35,7 @@ class Checked:
     """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
 
     plan: Plan
-    count: Count
+    count: SpaceSize
     plan_sha: str
     data: Mapping[str, Any]
     base: Mapping[str, Any]
@@ -56,7 +56,7 @@ def refuse_base(path: str) -> bytes:
     )
 
 
-def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
+def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
     """Reads and parses a plan; the count may be a bound, and `steps` are still to be done.
 
     Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
@@ -67,9 +67,9 @@ def read(data: bytes, reader: Reader, read_base: ReadBase) -> Checked:
         base = None if path is None else _base(path, reader, read_base, document.data)
         parsed = plan.parse(document.data, base)
     except errors.PlanRejected as error:
-        raise errors.PlanRejected(reader.place(error.problems, document)) from None
+        raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
     if parsed.warnings:
-        parsed = replace(parsed, warnings=reader.place(parsed.warnings, document))
+        parsed = replace(parsed, warnings=reader.with_positions(parsed.warnings, document))
     sha = canonical.plan_sha(document.data, parsed.base)
     return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
 
@@ -87,7 +87,9 @@ class Platform:
     message_limit: int | None = None
 
 
-def steps(checked: Checked, data: bytes, reader: Reader, platform: Platform, experiment_id: str) -> Iterator[Checked]:
+def steps(
+    checked: Checked, data: bytes, reader: PlanReader, platform: Platform, experiment_id: str
+) -> Iterator[Checked]:
     """Checks a plan that was read, a step of bounded time at a time; the last value has the exact count.
 
     Every check of a plan takes these steps: at intake, in `ems.api.validate`, and offline. The plan's experiment gets
@@ -95,7 +97,7 @@ def steps(checked: Checked, data: bytes, reader: Reader, platform: Platform, exp
     """
 
     def located(problem: Problem) -> tuple[Problem, ...]:
-        return reader.place([problem], reader.read_plan(data))
+        return reader.with_positions([problem], reader.read_plan(data))
 
     def warned(problem: Problem) -> Checked:
         return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *located(problem))))
@@ -106,11 +108,11 @@ def steps(checked: Checked, data: bytes, reader: Reader, platform: Platform, exp
         checked = warned(mismatch)
     try:
         # What is recorded has to be exact: points are numbered, and jobs are waited for.
-        for count in space.settling(checked.plan, platform.max_jobs):
+        for count in space.settle(checked.plan, platform.max_jobs):
             checked = replace(checked, count=count)
             yield checked
     except errors.PlanRejected as error:
-        raise errors.PlanRejected(reader.place(error.problems, reader.read_plan(data))) from None
+        raise errors.PlanRejected(reader.with_positions(error.problems, reader.read_plan(data))) from None
     limit = platform.message_limit
     if (oversize := largest.over(checked.plan, experiment_id, limit or largest.DEFAULT_LIMIT_BYTES)) is not None:
         if limit is not None:
@@ -127,7 +129,7 @@ def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
     return Problem("model_version", "model_version", message, location=("model_version",))
 
 
-def _base(path: str, reader: Reader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
+def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
     """The content of the base file; its problems are told at the key that names it, with their place in that file."""
     key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
     try:
@@ -155,7 +157,7 @@ def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAcc
     )
 
 
-def loaded(spec: NewExperiment, reader: Reader) -> tuple[Plan, Count, render.Template]:
+def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, render.Template]:
     """The plan of `stored`, to be kept, and its template; raises what that does. The text's data is gone by then."""
     large = len(spec.plan) + len(spec.base) > LARGE_BYTES
     with _uncollected() if large else contextlib.nullcontext():
@@ -181,7 +183,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def stored(spec: NewExperiment, reader: Reader) -> Checked:
+def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     """The plan of a recorded experiment, as it was accepted.
 
     Raises errors.PlanNotReadAsAccepted where it was accepted by a worker that read it differently, or had more.

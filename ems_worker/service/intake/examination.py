@@ -13,11 +13,11 @@ from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
 from ems_worker.core.points import plan
-from ems_worker.core.points.space import Count
+from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Checked, Platform, ReadBase, Reader
+from ems_worker.service.intake.check import Checked, PlanReader, Platform, ReadBase
 
 # How many of the paths in which two plans differ a conflict names.
 _MOST_NAMED = 10
@@ -37,7 +37,7 @@ class Outline:
     group: str | None
     tags: tuple[str, ...]
     plan_sha: str
-    count: Count
+    count: SpaceSize
     settled: bool
     replicates: int
     max_concurrent: int | None
@@ -54,7 +54,7 @@ class Outline:
 class Tools:
     """What plans are examined with. `unpack` takes off what publishers wrap around a plan, up to `most_bytes`."""
 
-    reader: Reader
+    reader: PlanReader
     read_base: ReadBase
     unpack: Callable[[bytes, int], bytes]
     most_bytes: int

@@ -13,7 +13,7 @@ from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.intake import check
-from ems_worker.service.intake.check import Reader
+from ems_worker.service.intake.check import PlanReader
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 _MOST_NAMED = 10
 
 
-async def read(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
+async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Live:
     """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows.
 
     Raises errors.PlanNotReadAsAccepted where this worker can't go on with that plan.
@@ -53,7 +53,7 @@ async def read(record: Experiment, manifest: Manifest, reader: Reader) -> Live:
     )
 
 
-async def recover(ledger: Ledger, manifest: Manifest, reader: Reader) -> Sequence[tuple[Live, Run]]:
+async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Sequence[tuple[Live, Run]]:
     """Takes up every unfinished experiment; the runs that were on their way to the orchestrator when the worker ended.
 
     Those may or may not have arrived: they are to be sent again under the same ids. An experiment whose plan can't be

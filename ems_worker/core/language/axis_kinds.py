@@ -1,0 +1,181 @@
+"""The kinds of axes: one entry of `KINDS` each. Parsing, the JSON Schema and the documentation are made from them.
+
+To add a kind, write its `_parse_...` function and its entry. The key that names a kind in a plan is unique to it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from ems_worker.core import canonical
+from ems_worker.core.language import distributions, expressions, ranges, schema_parts
+from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Varied
+from ems_worker.core.language.checks import Fields, listed
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
+from ems_worker.core.language.schema_parts import Schema
+
+JSON = canonical.JSON
+
+# Reads an expression of a plan at its location; reports a problem and returns None if that fails.
+ReadExpression = Callable[[object, Location], expressions.Expression | None]
+
+# No experiment has more points; a larger range is a mistake.
+MAX_VALUES: Final = 2**32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a plan gives for an axis: the mapping of the axis, and the value of the key that names its kind."""
+
+    axis: Mapping[str, object]
+    axis_location: Location
+    value: object
+    location: Location
+    problems: Problems
+    read_expression: ReadExpression
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to write an axis: its grammar, what it gives, and the schemas of its keys, all of which it needs."""
+
+    grammar: str
+    description: str
+    keys: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class AxisKind:
+    """A kind of axis, named by `key`. `parse` reports problems and returns None if it can't give the values."""
+
+    key: str
+    parse: Callable[[Given], AxisValues | None]
+    forms: tuple[Form, ...]
+    # Keys beside `key`, which other kinds don't have; a key that is a kind itself is part of this kind here.
+    more_keys: tuple[str, ...] = ()
+
+
+def _fields(given: Given, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Fields | None:
+    """The keys of a value that is a mapping."""
+    return Fields.read(given.value, given.location, given.problems, required=required, optional=optional)
+
+
+def _parse_values(given: Given) -> AxisValues | None:
+    values = listed(given.value, given.location, given.problems)
+    return None if values is None else Varied(values, given.location)
+
+
+def _parse_range(given: Given) -> AxisValues | None:
+    fields = Fields.read(
+        given.value, given.location, given.problems, required=("start", "stop"), optional=("num", "step")
+    )
+    if fields is None:
+        return None
+    if fields.has("num") == fields.has("step"):
+        given.problems.add("range_form", given.location, "a range has either 'num' or 'step'", on_key=True)
+        return None
+    start, stop = fields.number("start"), fields.number("stop")
+    if fields.has("num"):
+        num = fields.integer("num", 1, MAX_VALUES)
+        if start is None or stop is None or num is None:
+            return None
+        return Varied(ranges.by_count(start, stop, num), given.location)
+    step = fields.number("step")
+    if start is None or stop is None or step is None:
+        return None
+    if step == 0:
+        given.problems.add("out_of_range", fields.at("step"), "the step is 0")
+        return None
+    values = ranges.by_step(start, stop, step)
+    if values.size == 0:
+        message = f"steps of {step} lead away from {stop}, so the range has no values"
+        given.problems.add("empty", fields.at("step"), message)
+        return None
+    if values.size > MAX_VALUES:
+        given.problems.add("too_many_points", given.location, f"a range of more than {MAX_VALUES:,} values")
+        return None
+    return Varied(values, given.location)
+
+
+def _parse_logrange(given: Given) -> AxisValues | None:
+    fields = _fields(given, required=("start", "stop", "num"))
+    if fields is None:
+        return None
+    start, stop = fields.number("start"), fields.number("stop")
+    num = fields.integer("num", 1, MAX_VALUES)
+    if start is None or stop is None or num is None:
+        return None
+    if not (fields.positive("start", start) and fields.positive("stop", stop)):
+        return None
+    return Varied(ranges.by_magnitude(start, stop, num), given.location)
+
+
+def _parse_dist(given: Given) -> AxisValues | None:
+    fields = Fields(given.axis, given.axis_location, given.problems)
+    return distributions.parse(fields)
+
+
+def _parse_value(given: Given) -> AxisValues | None:
+    return Constant([cast("JSON", given.value)], given.location)
+
+
+def _parse_expr(given: Given) -> AxisValues | None:
+    expression = given.read_expression(given.value, given.location)
+    return None if expression is None else Derived(expression)
+
+
+_NUM: Final = schema_parts.integer("how many values", 1, MAX_VALUES)
+_RANGE: Final = schema_parts.mapping(
+    {
+        "start": schema_parts.number("the first value"),
+        "stop": schema_parts.number("the last value"),
+        "num": _NUM,
+        "step": {"type": "number", "description": "the difference from one value to the next", "not": {"const": 0}},
+    },
+    "evenly spaced values, both ends included; 'num' or 'step'",
+    ("start", "stop"),
+) | {"oneOf": [{"required": ["num"]}, {"required": ["step"]}]}
+_LOGRANGE: Final = schema_parts.mapping(
+    {
+        "start": schema_parts.number("the first value", above=0),
+        "stop": schema_parts.number("the last value", above=0),
+        "num": _NUM,
+    },
+    "values that grow by the same factor, both ends included",
+    ("start", "stop", "num"),
+)
+
+KINDS: Final[Sequence[AxisKind]] = (
+    AxisKind(
+        "values",
+        _parse_values,
+        (Form("{values: [value, ...]}", "the listed values", {"values": distributions.VALUES_SCHEMA}),),
+    ),
+    AxisKind(
+        "range",
+        _parse_range,
+        (Form("{range: {start, stop, num | step}}", "evenly spaced values", {"range": _RANGE}),),
+    ),
+    AxisKind(
+        "logrange",
+        _parse_logrange,
+        (Form("{logrange: {start, stop, num}}", "values that grow by the same factor", {"logrange": _LOGRANGE}),),
+    ),
+    AxisKind(
+        "dist",
+        _parse_dist,
+        tuple(Form(each.grammar, each.description, each.keys) for each in distributions.FORMS),
+        more_keys=distributions.KEYS,
+    ),
+    AxisKind(
+        "value",
+        _parse_value,
+        (Form("{value: value}", "a constant", {"value": {"description": "the constant, which may be a list"}}),),
+    ),
+    AxisKind(
+        "expr",
+        _parse_expr,
+        (Form("{expr: expression}", "a value derived from other parameters", {"expr": schema_parts.EXPRESSION}),),
+    ),
+)

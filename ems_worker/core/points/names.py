@@ -1,0 +1,226 @@
+"""The names in a plan's expressions, resolved: what each refers to, and what depends on what."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from ems_worker.core import canonical
+from ems_worker.core.language import paths
+from ems_worker.core.language.axes import Axis
+from ems_worker.core.language.axis_values import Derived
+from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.listed import ListedPointParser
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quotes import Location
+from ems_worker.core.language.suggestions import SearchBudget
+from ems_worker.core.points import operands
+
+JSON = canonical.JSON
+
+
+class Missing:
+    """The value of a parameter that is left out and that the base configuration doesn't have either."""
+
+
+MISSING: Final = Missing()
+# Derived values are computed by recursion.
+_MAX_CHAIN: Final = 50
+# The number of values inside a list that can be walked in the time of one unit of work.
+_WALKED_PER_WORK: Final = 5
+Value = JSON | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the value of a name comes from: an axis, else an entry of `runs`, else the base configuration.
+
+    `listed` has the parameters of `runs` that can override the value. `rest`, and the path beside each of these
+    parameters, lead into a value that is a list or mapping. `weight` is the largest number of values inside.
+    """
+
+    axis: int | None
+    rest: paths.Path
+    listed: tuple[tuple[str, paths.Path], ...]
+    base: Value
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An expression at its location in the plan, with the sources of its names."""
+
+    expression: Expression
+    sources: tuple[Source, ...]
+    location: Location
+
+    @property
+    def work(self) -> int:
+        """The work of an evaluation, from the size of the expression and of the values that it names."""
+        walked = sum(uses * source.weight for uses, source in zip(self.expression.uses, self.sources, strict=True))
+        return self.expression.size + walked // _WALKED_PER_WORK
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The parameters of a plan, and what their expressions depend on.
+
+    `values` and `bases` have an entry per axis: its values, and the base configuration's value at its path. `whens` and
+    `derivations` are by the number of the axis.
+    """
+
+    axes: tuple[Axis, ...]
+    values: tuple[Sequence[JSON], ...]
+    bases: tuple[Value, ...]
+    whens: Mapping[int, Condition]
+    derivations: Mapping[int, Condition]
+    constraints: tuple[Condition, ...]
+
+    def dependencies(self, condition: Condition) -> set[int]:
+        """The axes that a condition depends on, directly or through other conditions."""
+        reached: set[int] = set()
+        waiting: list[Condition | None] = [condition]
+        while waiting:
+            for source in _sources(waiting.pop()):
+                if source.axis is not None and source.axis not in reached:
+                    reached.add(source.axis)
+                    waiting += (self.whens.get(source.axis), self.derivations.get(source.axis))
+        return reached
+
+    def reads_listed(self, condition: Condition) -> bool:
+        """True if overrides of `runs` can change a condition, directly or through other conditions."""
+        reached = self.dependencies(condition)
+        indirect = [each.get(axis) for axis in reached for each in (self.whens, self.derivations)]
+        return any(source.listed for each in (condition, *indirect) for source in _sources(each))
+
+
+class _Resolver:
+    """Finds the source of each name in expressions. Reports unknown names and values that are too long."""
+
+    def __init__(
+        self, space: Sequence[Axis], listed: ListedPointParser, base: dict[str, JSON], problems: Problems
+    ) -> None:
+        self._space = space
+        self._listed = listed
+        self._base = base
+        self._problems = problems
+        self._by_name = {axis.dotted: number for number, axis in enumerate(space)}
+        self._by_name |= {axis.name: number for number, axis in enumerate(space)}
+        self._axis_at = {axis.path: number for number, axis in enumerate(space)}
+        self._listed_at = {path: name for name, path in listed.parameters.items()}
+        self._weights = operands.Weights(space, listed.points)
+        self._known: dict[str, Source | None] = {}
+        self._too_long: set[str] = set()
+
+    def condition(self, expression: Expression, location: Location) -> Condition | None:
+        sources = [self._source(name, location) for name in expression.names]
+        known = tuple(source for source in sources if source is not None)
+        return Condition(expression, known, location) if len(known) == len(sources) else None
+
+    def _source(self, name: str, location: Location) -> Source | None:
+        problems = self._problems
+        if name not in self._known:
+            self._known[name] = self._find(name)
+        if name in self._too_long:
+            limit = (
+                f"at most {operands.MAX_WEIGHT:,} values inside, and texts at most {operands.MAX_WEIGHT:,} characters"
+            )
+            problems.add("out_of_range", location, f"{name!r} is too long for an expression; its values have {limit}")
+        elif self._known[name] is None:
+            known = chain(self._by_name, self._listed.parameters)
+            suggestion = None if problems.full else _nearest(name, known, self._base, problems.budget)
+            message = f"{name!r} is neither a parameter nor in the base configuration"
+            problems.add("unknown_name", location, message, suggestion)
+        return self._known[name]
+
+    def _find(self, name: str) -> Source | None:
+        path = paths.resolve(self._base, paths.split(name))
+        axis = self._by_name.get(name)
+        rest: paths.Path = ()
+        listed: list[tuple[str, paths.Path]] = [(name, ())] if name in self._listed.parameters else []
+        for length in range(1, len(path) + 1) if path is not None else ():
+            assert path is not None
+            head, tail = path[:length], path[length:]
+            if axis is None and head in self._axis_at:
+                axis, rest = self._axis_at[head], tail
+            if self._listed_at.get(head, name) != name:
+                listed.append((self._listed_at[head], tail))
+        if axis is not None:
+            path = (*self._space[axis].path, *rest)
+        elif path is None and not listed:
+            return None
+        existing = MISSING if path is None or not paths.has(self._base, path) else paths.get(self._base, path)
+        of_axis = 0 if axis is None else self._weights.of_axis(axis, rest)
+        of_listed = (self._weights.of_listed(parameter, tail) for parameter, tail in listed)
+        weight = operands.heaviest((operands.weight(existing), of_axis, *of_listed))
+        if weight is None:
+            self._too_long.add(name)
+            return None
+        return Source(axis, rest, tuple(listed), existing, weight)
+
+
+def resolve(
+    space: Sequence[Axis],
+    constraints: Sequence[tuple[Expression, Location]],
+    *,
+    listed: ListedPointParser,
+    base: dict[str, JSON],
+    problems: Problems,
+) -> Names:
+    """Resolves the names in all expressions. Reports unknown names, values that are too long, and cycles."""
+    resolver = _Resolver(space, listed, base, problems)
+    whens: dict[int, Condition] = {}
+    derivations: dict[int, Condition] = {}
+    for number, axis in enumerate(space):
+        derived = axis.source.expression if isinstance(axis.source, Derived) else None
+        for key, expression, into in (("when", axis.when, whens), ("expr", derived, derivations)):
+            condition = resolver.condition(expression, (*axis.location, key)) if expression is not None else None
+            if condition is not None:
+                into[number] = condition
+    conditions = [resolver.condition(expression, location) for expression, location in constraints]
+    names = Names(
+        axes=tuple(space),
+        values=tuple(axis.values for axis in space),
+        bases=tuple(paths.get(base, axis.path) if paths.has(base, axis.path) else MISSING for axis in space),
+        whens=whens,
+        derivations=derivations,
+        constraints=tuple(condition for condition in conditions if condition is not None),
+    )
+    _refuse_cycles(names, problems)
+    return names
+
+
+def _nearest(name: str, known: Iterable[str], base: dict[str, JSON], budget: SearchBudget) -> str | None:
+    """The most similar parameter or path."""
+    near = [budget.nearest(name, known), paths.nearest(base, paths.split(name), budget)]
+    return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
+
+
+def _refuse_cycles(names: Names, problems: Problems) -> None:
+    """Reports each cycle once, with the names of its axes, and chains that are too long to evaluate."""
+    depths: dict[int, int] = {}
+
+    def depth(number: int, above: list[int]) -> int:
+        if number in above:
+            cycle = [names.axes[each].name for each in above[above.index(number) :]]
+            message = f"these depend on each other: {' -> '.join([*cycle, cycle[0]])}"
+            problems.add("cycle", names.axes[number].location, message, on_key=True)
+            return 0
+        if number not in depths:
+            depths[number] = 0  # so that a cycle is reported once
+            if len(above) <= _MAX_CHAIN:
+                inner = [*_sources(names.whens.get(number)), *_sources(names.derivations.get(number))]
+                below = [depth(source.axis, [*above, number]) for source in inner if source.axis is not None]
+                depths[number] = 1 + max(below, default=0)
+            if len(above) > _MAX_CHAIN or depths[number] > _MAX_CHAIN:
+                message = f"more than {_MAX_CHAIN} parameters depend on each other in a chain"
+                problems.add("too_deep", names.axes[number].location, message, on_key=True)
+                depths[number] = 0
+        return depths[number]
+
+    for number in range(len(names.axes)):
+        depth(number, [])
+
+
+def _sources(condition: Condition | None) -> tuple[Source, ...]:
+    return () if condition is None else condition.sources
