@@ -10,10 +10,11 @@ from nats.aio.subscription import Subscription
 
 from ems_worker import errors
 from ems_worker.client import connection
+from ems_worker.core.documents import subjects
 
 Document = dict[str, Any]
 
-_STREAM = "EMS_STATUS"
+_STREAM = subjects.STATUS_STREAM
 # Live messages are lost while the connection is: then the stored one is looked at again.
 _LOOK_AGAIN_SECONDS = 2.0
 

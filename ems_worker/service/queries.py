@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, Verdict
@@ -144,7 +144,7 @@ class Queries:
         rows = await self._manifest.statuses(request.group, request.state, before, request.limit)
         cursor = str(rows[-1][0]) if len(rows) == request.limit else None
         found = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
-        return documents.encode({"schema": "ems.list.v1", "experiments": found, "cursor": cursor})
+        return documents.encode({"schema": titles.LIST, "experiments": found, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
         request = read(_Get, data).experiment_id
@@ -167,7 +167,7 @@ class Queries:
         last = rows[-1].run if len(rows) == request.limit else None
         return documents.encode(
             {
-                "schema": "ems.jobs.v1",
+                "schema": titles.JOBS,
                 "jobs": [documents.result(request.experiment_id, row) for row in rows],
                 "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
             }
@@ -180,7 +180,7 @@ class Queries:
         rows = await self._manifest.points_page(record.key, after, request.limit)
         cursor = str(rows[-1].point.point) if len(rows) == request.limit else None
         found = [documents.point(request.experiment_id, row) for row in rows]
-        return documents.encode({"schema": "ems.points.v1", "points": found, "cursor": cursor})
+        return documents.encode({"schema": titles.POINTS, "points": found, "cursor": cursor})
 
     async def _results(self, data: bytes) -> bytes:
         request = read(_Results, data)
@@ -188,7 +188,7 @@ class Queries:
         rows = await self._manifest.results(record.key, request.after_seq, request.limit)
         return documents.encode(
             {
-                "schema": "ems.results.v1",
+                "schema": titles.RESULTS,
                 "results": [documents.result(request.experiment_id, row) for row in rows],
                 "after_seq": rows[-1].run.ended_seq if rows else request.after_seq,
                 "more": len(rows) == request.limit,
@@ -217,7 +217,7 @@ class Queries:
         end = request.offset + _CONFIG_PART
         return documents.encode(
             {
-                "schema": "ems.config.v1",
+                "schema": titles.CONFIG,
                 "simulation_id": request.simulation_id,
                 "seed": one.seed,
                 "config_sha": one.config_sha,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
@@ -174,7 +174,7 @@ class Reporter:
             for row in rows:
                 encoded = documents.encode(documents.result(live.experiment_id, row))
                 name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
-                items.append((f"ems.experiment.result.{live.experiment_id}", encoded, name))
+                items.append((f"{subjects.RESULT}.{live.experiment_id}", encoded, name))
                 size += len(encoded)
                 if size > _PAGE_BYTES:
                     break
@@ -185,7 +185,7 @@ class Reporter:
             for point in ended:
                 document = documents.point(live.experiment_id, point)
                 name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
-                items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
+                items.append((f"{subjects.POINT}.{live.experiment_id}", documents.encode(document), name))
             await self._broker.publish(items, live.record.spec.traceparent)
             crash.point("report.results")
             await self._manifest.results_published(live.key, last)
@@ -230,7 +230,7 @@ class Reporter:
         encoded = documents.encode(document)
         await self._manifest.record_status(live.key, revision, encoded)
         crash.point("report.composed")
-        subject = f"ems.experiment.status.{live.experiment_id}"
+        subject = f"{subjects.STATUS}.{live.experiment_id}"
         if not await self._broker.publish_latest(subject, encoded, revision):
             await self._go_above(live, subject, revision)
             return

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from ems_worker import errors
 from ems_worker.adapters.jetstream import api, connection, streams
 from ems_worker.adapters.jetstream.item import Item
+from ems_worker.core.documents import subjects
 
 _WINDOW = 1000
 _ACK_SECONDS = 5.0
@@ -215,7 +216,7 @@ class Publisher:
 
     async def has_decision(self, seq: int) -> bool:
         """Whether there is a decision about the plan of this sequence. Whatever else somebody had put there is none."""
-        message = await self._message(f"ems.experiment.decision.{seq}")
+        message = await self._message(f"{subjects.DECISION}.{seq}")
         document = None if message is None else api.read(base64.b64decode(message.get("data", "")))
         submission = None if document is None else document.get("submission")
         return isinstance(submission, dict) and submission.get("seq") == seq

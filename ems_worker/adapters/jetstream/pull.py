@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, metadata, streams
 from ems_worker.adapters.jetstream.metadata import Metadata
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import Message
 
 _NS = 1_000_000_000
@@ -63,7 +64,7 @@ class Pull:
     @property
     def _next(self) -> str:
         """The subject on which JetStream is asked for the next messages."""
-        return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        return f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
 
     def bind(self, stream: str, created_ns: int) -> None:
         """Which stream the consumer reads, and when that was created: another one of its name won't do."""

@@ -6,6 +6,8 @@ The connection is up all the while, so nothing else would show it.
 import asyncio
 import re
 
+from ems_worker.core.documents import subjects
+
 # NATS says once a message that it wasn't allowed. What the worker still tries comes again within this time: statuses
 # and results every some 20 s, messages that can't be acknowledged every 30 s.
 _DENIED_SECONDS = 90.0
@@ -14,7 +16,7 @@ _LONGEST = 300
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) (?:to|with reply of) \"([^\"]*)\"", re.I)
 # What the worker publishes to for its own work. Elsewhere it only replies, and a requester may choose an inbox that the
 # worker has no right to.
-_OURS = ("$JS.", "$O.", "ems.")
+_OURS = (f"{subjects.JETSTREAM}.", "$O.", subjects.PREFIX)
 
 
 class Refusals:
@@ -72,8 +74,8 @@ class Refusals:
 
 def _kind(subject: str) -> str:
     """A subject without what differs from message to message."""
-    if subject.startswith("$JS.ACK."):
+    if subject.startswith(f"{subjects.JETSTREAM_ACK}."):
         return ".".join(subject.split(".", 4)[:4])
-    if subject.startswith("ems.experiment."):
+    if subject.startswith(f"{subjects.EXPERIMENT}."):
         return ".".join(subject.split(".", 3)[:3])
     return subject[:_LONGEST]

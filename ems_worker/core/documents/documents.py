@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ems_worker.core import ids, text
+from ems_worker.core.documents import titles
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
@@ -76,7 +77,7 @@ def decision(
 ) -> Document:
     """`ems.decision.v1`. `submission` is null where the plan was only validated."""
     return {
-        "schema": "ems.decision.v1",
+        "schema": titles.DECISION,
         "decision": verdict.value,
         "experiment_id": experiment_id,
         "points": points,
@@ -150,7 +151,7 @@ def status(
     spec = record.spec
     ended = tally.ended
     return {
-        "schema": "ems.status.v1",
+        "schema": titles.STATUS,
         "experiment_id": spec.experiment_id,
         "experiment_name": spec.name,
         "group": spec.group,
@@ -215,7 +216,7 @@ def _point(point: PointRecord, whole: bool = False) -> Document:
 def point(experiment_id: str, row: PointRow) -> Document:
     """`ems.point.v1`: a point with counts and aggregates over its replicates; the highest `revision` stands."""
     return {
-        "schema": "ems.point.v1",
+        "schema": titles.POINT,
         "experiment_id": experiment_id,
         **_point(row.point),
         "counts": {name.value: row.counts.get(name, 0) for name in Bucket},
@@ -232,7 +233,7 @@ def result(experiment_id: str, row: JobRow, whole: bool = False) -> Document:
     """
     run = row.run
     return {
-        "schema": "ems.result.v1",
+        "schema": titles.RESULT,
         "experiment_id": experiment_id,
         "simulation_id": ids.simulation_id(experiment_id, run.point, run.replicate, run.attempt),
         "replicate": run.replicate,

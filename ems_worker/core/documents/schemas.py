@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ems_worker.core import ids
+from ems_worker.core.documents import titles
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind
@@ -108,7 +109,7 @@ _ESTIMATE: Final = _object(
     },
 )
 DECISION: Final = _document(
-    "ems.decision.v1",
+    titles.DECISION,
     "What became of a plan.",
     {
         "decision": _word("accepted; duplicate: accepted before; rejected: see errors", Verdict),
@@ -159,7 +160,7 @@ _BEST: Final = _object(
     },
 )
 STATUS: Final = _document(
-    "ems.status.v1",
+    titles.STATUS,
     "How an experiment goes. The highest revision stands.",
     {
         "experiment_id": _EXPERIMENT,
@@ -200,7 +201,7 @@ _POINT_FIELDS: Final[Schema] = {
     "params": _PARAMS,
 }
 POINT: Final = _document(
-    "ems.point.v1",
+    titles.POINT,
     "A point: all replicates of one combination of parameters. The highest revision stands.",
     {
         "experiment_id": _EXPERIMENT,
@@ -213,7 +214,7 @@ POINT: Final = _document(
     _SHORTENED,
 )
 RESULT: Final = _document(
-    "ems.result.v1",
+    titles.RESULT,
     "A job, by the attempt that stands for it. The highest job_revision stands.",
     {
         "experiment_id": _EXPERIMENT,
@@ -247,7 +248,7 @@ _MORE: Final[Schema] = {
     "more": {"type": "boolean", "description": "whether there may be another page"},
 }
 CONFIG: Final = _document(
-    "ems.config.v1",
+    titles.CONFIG,
     "A part of the configuration of a run.",
     {
         "simulation_id": _RUN,
@@ -259,7 +260,7 @@ CONFIG: Final = _document(
     },
 )
 CHANGE: Final = _document(
-    "ems.change.v1",
+    titles.CHANGE,
     "What became of a change that was asked for; the same request gets the same answer.",
     {
         "request_id": _text("the request's own id"),
@@ -279,10 +280,10 @@ DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
             STATUS,
             RESULT,
             POINT,
-            _page("ems.list.v1", "A page of experiments, the newest first.", "experiments", STATUS, _CURSOR),
-            _page("ems.jobs.v1", "A page of jobs, by point and replicate.", "jobs", RESULT, _CURSOR),
-            _page("ems.points.v1", "A page of points, by number.", "points", POINT, _CURSOR),
-            _page("ems.results.v1", "A page of ended jobs, in the order of their ends.", "results", RESULT, _MORE),
+            _page(titles.LIST, "A page of experiments, the newest first.", "experiments", STATUS, _CURSOR),
+            _page(titles.JOBS, "A page of jobs, by point and replicate.", "jobs", RESULT, _CURSOR),
+            _page(titles.POINTS, "A page of points, by number.", "points", POINT, _CURSOR),
+            _page(titles.RESULTS, "A page of ended jobs, in the order of their ends.", "results", RESULT, _MORE),
             CONFIG,
             CHANGE,
         )
@@ -294,12 +295,12 @@ def find(name: str) -> Schema | None:
     """By its whole name (`ems.status.v1`) or its word (`status`, `plan`); None: there is none."""
     if name == "plan":
         return schema.PLAN
-    return DOCUMENTS.get(name) or DOCUMENTS.get(f"ems.{name}.v1")
+    return DOCUMENTS.get(name) or DOCUMENTS.get(titles.full(name))
 
 
 def names() -> list[str]:
     """All that `find` knows, by their words."""
-    return ["plan", *(name.removeprefix("ems.").removesuffix(".v1") for name in DOCUMENTS)]
+    return ["plan", *(titles.word(name) for name in DOCUMENTS)]
 
 
 def text(one: Schema) -> str:

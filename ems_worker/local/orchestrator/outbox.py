@@ -12,10 +12,11 @@ import structlog
 
 from ems_worker import settings
 from ems_worker.adapters import nats_access
+from ems_worker.core.documents import subjects
 from ems_worker.local.orchestrator import model, store
 
-STREAM = "SIM_EVENTS"
-_KINDS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
+STREAM = subjects.EVENTS_STREAM
+_KINDS = subjects.RUN_EVENTS
 _MAX_AGE_SECONDS = 30 * 24 * 3600
 _BATCH = 512
 _IN_FLIGHT = 64

@@ -13,6 +13,7 @@ from ems_worker.core.access import quotas as publisher_quotas
 from ems_worker.core.access import rate
 from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import PlanRate, Rates
+from ems_worker.core.documents import subjects
 from ems_worker.core.points.space import Count
 from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
 from ems_worker.core.wire import Message
@@ -165,7 +166,7 @@ class Intake:
 
     async def _publish(self, submission: Submission) -> None:
         name = "decision-{}-{}-{}".format(*submission.identity)
-        subject = f"ems.experiment.decision.{submission.seq}"
+        subject = f"{subjects.DECISION}.{submission.seq}"
         await self._broker.publish([(subject, submission.document, name)])
         # Asked again: it may have been recorded under other settings.
         if submission.reply_to is not None and self._replies.allows(submission.reply_to, submission.subject):
@@ -187,7 +188,7 @@ class Intake:
     async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
         """Raises _TakesLongError for a plan that takes long, if it is to be `quick`."""
         received_ms = self._clock.now_ms()
-        reply_to = message.headers.get("Ems-Reply-To")
+        reply_to = message.headers.get(subjects.REPLY_TO_HEADER)
         blank = Submission(
             stream=message.stream,
             stream_created_ns=message.stream_created_ns,
