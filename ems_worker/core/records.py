@@ -9,7 +9,7 @@ from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentSt
 from ems_worker.core.lifecycle.run import Run
 
 
-class Verdict(StrEnum):
+class PlanDecision(StrEnum):
     """What became of a submission."""
 
     ACCEPTED = "accepted"
@@ -31,7 +31,7 @@ class Submission:
     stored_ms: int
     subject: str
     received_ms: int
-    verdict: Verdict
+    decision: PlanDecision
     document: bytes
     experiment_id: str | None = None
     plan_sha: str | None = None

@@ -14,7 +14,7 @@ from ems_worker.core import ids
 from ems_worker.core.documents import documents, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
-from ems_worker.core.records import Experiment, Verdict
+from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -125,7 +125,7 @@ class Queries:
         except errors.Unreadable as error:
             return self._refused([errors.Problem("unreadable", "", str(error))])
         document = documents.decision(
-            Verdict.ACCEPTED,
+            PlanDecision.ACCEPTED,
             experiment_id=outline.experiment_id,
             points=count.points,
             jobs=count.jobs,
@@ -136,7 +136,7 @@ class Queries:
         return documents.encode({**document, "estimate": estimate.estimate(past, count.jobs, slots)})
 
     def _refused(self, problems: Sequence[errors.Problem]) -> bytes:
-        return documents.encode({**documents.decision(Verdict.REJECTED, errors=problems), "estimate": None})
+        return documents.encode({**documents.decision(PlanDecision.REJECTED, errors=problems), "estimate": None})
 
     async def _list(self, data: bytes) -> bytes:
         request = read(_List, data)

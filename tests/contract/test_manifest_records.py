@@ -9,7 +9,7 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.records import ParkedEvent, PointRecord, Verdict
+from ems_worker.core.records import ParkedEvent, PlanDecision, PointRecord
 from tests.support import manifests
 
 
@@ -22,7 +22,12 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
 async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
     """Every field of a submission survives, found by the message's identity."""
     one = manifests.submission(
-        7, verdict=Verdict.DUPLICATE, experiment_id="reef", publisher="evolution", reply_to="_INBOX.x", plan_sha=None
+        7,
+        decision=PlanDecision.DUPLICATE,
+        experiment_id="reef",
+        publisher="evolution",
+        reply_to="_INBOX.x",
+        plan_sha=None,
     )
     await manifest.record_submission(one, None)
     assert await manifest.submission(one.identity) == one

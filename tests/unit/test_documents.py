@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 
 SPEC = NewExperiment(
@@ -71,7 +71,7 @@ def test_encoding_keeps_every_value(value: Any) -> None:
 def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
     """A suggestion only where there is one; a plan that was only validated has no submission."""
     problems = [Problem("unknown_key", "limit", "no such key", 3, 5, "limits"), Problem("too_many_jobs", "", "many")]
-    rejected = documents.decision(Verdict.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
+    rejected = documents.decision(PlanDecision.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
     assert rejected["submission"] == {"stream": "EMS_PLANS", "seq": 9}
     first, second = rejected["errors"]
     assert first == {
@@ -84,7 +84,7 @@ def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
     }
     assert "suggestion" not in second
     assert second["path"] == ""
-    accepted = documents.decision(Verdict.ACCEPTED, experiment_id="reef", points=2, jobs=4, plan_sha="ab")
+    accepted = documents.decision(PlanDecision.ACCEPTED, experiment_id="reef", points=2, jobs=4, plan_sha="ab")
     assert (accepted["submission"], accepted["decision"], accepted["errors"]) == (None, "accepted", [])
 
 
@@ -92,7 +92,7 @@ def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
 def test_a_decision_fits_into_a_message_whatever_the_plan_says(text: str, odd: str) -> None:
     """A hundred problems that quote it, with characters that UTF-8 can't hold or that JSON writes as six."""
     problems = [Problem("bad", odd + text, odd * 5000 + text, 1, 1, text)] * 101
-    assert len(documents.encode(documents.decision(Verdict.REJECTED, errors=problems))) < 1_500_000
+    assert len(documents.encode(documents.decision(PlanDecision.REJECTED, errors=problems))) < 1_500_000
 
 
 def test_the_usual_problem_is_not_cut() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ems_worker.core.documents import documents, truncate
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 from tests.support import schema_checks
 
@@ -95,7 +95,9 @@ def test_a_status_keeps_its_state_and_counts() -> None:
 def test_a_decision_tells_the_first_of_its_errors() -> None:
     """As many as there is room for."""
     problems = [Problem("bad", f"a.{i}", "\x01" * 1000, 1, 1) for i in range(101)]
-    short = fitted(documents.encode(documents.decision(Verdict.REJECTED, errors=problems, stream="S", seq=1)), 100_000)
+    short = fitted(
+        documents.encode(documents.decision(PlanDecision.REJECTED, errors=problems, stream="S", seq=1)), 100_000
+    )
     assert [one["path"] for one in short["errors"]] == [f"a.{i}" for i in range(len(short["errors"]))]
     assert 10 < len(short["errors"]) < 17
     assert short["submission"] == {"stream": "S", "seq": 1}

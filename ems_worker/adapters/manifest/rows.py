@@ -11,7 +11,15 @@ from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, bucket
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, StopReason, Waiting
-from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, PointRow, Submission, Verdict
+from ems_worker.core.records import (
+    Experiment,
+    NewExperiment,
+    ParkedEvent,
+    PlanDecision,
+    PointRecord,
+    PointRow,
+    Submission,
+)
 
 Row = tuple[Any, ...]
 
@@ -141,7 +149,7 @@ def point(row: Row) -> PointRecord:
 
 def submission(row: Row) -> Submission:
     stream, created, seq, stored, subject, received, verdict, document, *rest = row
-    return Submission(stream, created, seq, stored, subject, received, Verdict(verdict), document.encode(), *rest)
+    return Submission(stream, created, seq, stored, subject, received, PlanDecision(verdict), document.encode(), *rest)
 
 
 def new_submission(one: Submission) -> Row:
@@ -150,7 +158,7 @@ def new_submission(one: Submission) -> Row:
         one.stream,
         one.subject,
         one.received_ms,
-        one.verdict.value,
+        one.decision.value,
         one.document.decode(),
         one.experiment_id,
         one.plan_sha,

@@ -18,7 +18,7 @@ from ems_worker.core.documents import titles
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
-from ems_worker.core.records import Experiment, JobRow, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 
 Document = dict[str, Any]
@@ -64,7 +64,7 @@ def problem(one: Problem) -> Document:
 
 
 def decision(
-    verdict: Verdict,
+    decided: PlanDecision,
     *,
     experiment_id: str | None = None,
     points: int | None = None,
@@ -78,7 +78,7 @@ def decision(
     """`ems.decision.v1`. `submission` is null where the plan was only validated."""
     return {
         "schema": titles.DECISION,
-        "decision": verdict.value,
+        "decision": decided.value,
         "experiment_id": experiment_id,
         "points": points,
         "jobs": jobs,
@@ -92,7 +92,7 @@ def decision(
 def repeated(accepted: bytes, stream: str, seq: int) -> Document:
     """`ems.decision.v1` of a duplicate, from the document that accepted the plan."""
     submission = {"stream": stream, "seq": seq}
-    return {**json.loads(accepted), "decision": Verdict.DUPLICATE.value, "submission": submission}
+    return {**json.loads(accepted), "decision": PlanDecision.DUPLICATE.value, "submission": submission}
 
 
 def aggregate(one: Aggregate) -> Document:

@@ -14,7 +14,7 @@ from ems_worker.core.documents import titles
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind
-from ems_worker.core.records import Verdict
+from ems_worker.core.records import PlanDecision
 
 Schema = dict[str, Any]
 
@@ -112,7 +112,7 @@ DECISION: Final = _document(
     titles.DECISION,
     "What became of a plan.",
     {
-        "decision": _word("accepted; duplicate: accepted before; rejected: see errors", Verdict),
+        "decision": _word("accepted; duplicate: accepted before; rejected: see errors", PlanDecision),
         "experiment_id": _maybe(_EXPERIMENT),
         "points": _maybe(_count("points of the experiment")),
         "jobs": _maybe(_count("points times replicates")),

@@ -90,7 +90,7 @@ def decide(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: 
     stop: tuple[int, ...] = ()
     won = job.current.state is RunState.COMPLETED
     if after.state is RunState.COMPLETED and not won:
-        runs, stop = _crown(runs, attempt, now_ms)
+        runs, stop = _choose_winner(runs, attempt, now_ms)
     elif after.current and wanted and not before.ended and may_retry(after, policy):
         # A run that was lost, ended its job so, and turns out to have failed doesn't open the job again.
         due = now_ms + round(1000 * backoff_seconds(attempt, f"{after.point}/{after.replicate}/{after.seed}"))
@@ -125,7 +125,7 @@ def again(job: Job, now_ms: int) -> Job | None:
     return Job((*old, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
 
 
-def _crown(runs: list[Run], winner: int, now_ms: int) -> tuple[list[Run], tuple[int, ...]]:
+def _choose_winner(runs: list[Run], winner: int, now_ms: int) -> tuple[list[Run], tuple[int, ...]]:
     """The first completed attempt stands for the job; attempts never announced are dropped, open ones to be stopped."""
     revision = max(one.job_revision for one in runs)
     stop = []

@@ -15,7 +15,7 @@ from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import PlanRate, Rates
 from ems_worker.core.documents import subjects
 from ems_worker.core.points.space import Count
-from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
+from ems_worker.core.records import Experiment, NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service.base import crash
@@ -144,9 +144,9 @@ class Intake:
             crash.point("accept.decided")
             submission, new = await self._record(submission, new, message, quotas)
             crash.point("accept.recorded")
-            self._metrics.submissions.labels(submission.verdict.value).inc()
+            self._metrics.submissions.labels(submission.decision.value).inc()
             log.info(
-                f"plan.{submission.verdict}",
+                f"plan.{submission.decision}",
                 experiment_id=submission.experiment_id,
                 seq=message.seq,
                 jobs=new.jobs if new is not None else None,
@@ -196,7 +196,7 @@ class Intake:
             stored_ms=message.published_ms,
             subject=message.subject,
             received_ms=received_ms,
-            verdict=Verdict.REJECTED,
+            decision=PlanDecision.REJECTED,
             document=b"",
             publisher=rate.publisher(message.subject),
             reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
@@ -233,8 +233,8 @@ class Intake:
                     return submissions.rejected(blank, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:
             return submissions.rejected(blank, error.problems), None
-        verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
-        submission = submissions.decided(blank, verdict, experiment_id, outline)
+        decision = PlanDecision.ACCEPTED if existing is None else PlanDecision.DUPLICATE
+        submission = submissions.decided(blank, decision, experiment_id, outline)
         if new is not None and outline.by_itself:
             submission = replace(submission, digest=digest)
         return submission, new
