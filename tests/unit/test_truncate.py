@@ -105,7 +105,7 @@ def test_a_decision_tells_the_first_of_its_errors() -> None:
 
 @given(
     st.dictionaries(st.text(max_size=9), st.none() | st.integers() | st.text(max_size=400), max_size=30),
-    st.dictionaries(st.text(max_size=9), st.floats(allow_nan=False), max_size=30),
+    st.dictionaries(st.text(max_size=9), st.floats(allow_nan=False, allow_infinity=False), max_size=30),
     st.dictionaries(st.text(max_size=9), st.text(max_size=200), max_size=30),
     st.integers(900, 3000),
 )

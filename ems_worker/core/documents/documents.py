@@ -31,7 +31,10 @@ LONGEST_PROBLEM = 1000
 
 
 def encode(document: Any) -> bytes:
-    """Compact JSON. Integers of more than 64 bits are rare and take the slower way."""
+    """Compact JSON of a document whose numbers are finite, which `sanitize` and the reading of plans see to.
+
+    orjson takes no integers of more than 64 bits. Only parameters have them, rarely; the standard library is slower.
+    """
     try:
         return orjson.dumps(document)
     except TypeError:

@@ -11,6 +11,9 @@ JSON = canonical.JSON
 # No experiment has as many points; what is larger is a slip of the pen.
 LARGEST: Final = 2**32
 
+# No sample of a normal distribution is as many standard deviations from its mean (samples.Normal).
+_FURTHEST_DEVIATION: Final = 9.0
+
 DISTRIBUTIONS: Final = {
     "uniform": ("low", "high"),
     "loguniform": ("low", "high"),
@@ -102,7 +105,12 @@ def distribution(
     if first is None or second is None:
         return None
     if kind == "normal":
-        return samples.Normal(first, second) if _positive(second, (*place, "std"), found) else None
+        if not _positive(second, (*place, "std"), found):
+            return None
+        if abs(first) + _FURTHEST_DEVIATION * second == float("inf"):
+            found.add("out_of_range", (*place, "std"), "'mean' and 'std' are too large for a number to hold")
+            return None
+        return samples.Normal(first, second)
     if kind == "loguniform" and not _positive(first, (*place, "low"), found):
         return None
     if not _ordered(first, second, place, found):
