@@ -116,7 +116,7 @@ class Upkeep:
             self._metrics.rpc_window.set(self._orchestrator.rpc_window)
             self._metrics.experiments.set(len(self._ledger.experiments))
             self._metrics.broker_connected.set(self._broker.connected)
-            self._health.trouble("manifest", self._manifest.lost)
+            self._health.trouble("manifest", self._manifest.file_problem)
             self._health.trouble("breaker", self._dispatcher.paused)
             self._health.trouble("orchestrator", self._submitter.reach.trouble)
             self._reporter.look()

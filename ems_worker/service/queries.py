@@ -141,7 +141,9 @@ class Queries:
     async def _list(self, data: bytes) -> bytes:
         request = read(_List, data)
         before = None if request.cursor is None else _number(request.cursor)
-        rows = await self._manifest.statuses(request.group, request.state, before, request.limit)
+        rows = await self._manifest.statuses(
+            group=request.group, state=request.state, before_key=before, limit=request.limit
+        )
         cursor = str(rows[-1][0]) if len(rows) == request.limit else None
         found = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
         return documents.encode({"schema": titles.LIST, "experiments": found, "cursor": cursor})
@@ -163,7 +165,9 @@ class Queries:
         request = read(_Jobs, data)
         record = await self._record(request.experiment_id)
         after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
-        rows = await self._manifest.jobs_page(record.key, after, request.limit, request.attempts, request.state)
+        rows = await self._manifest.jobs_page(
+            record.key, after, request.limit, attempts=request.attempts, state=request.state
+        )
         last = rows[-1].run if len(rows) == request.limit else None
         return documents.encode(
             {

@@ -196,7 +196,7 @@ async def test_large_parked_events_are_capped_by_their_bytes(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest go; small ones don't make anybody add up."""
-    monkeypatch.setattr(store, "MOST_PARKED_BYTES", 1000)
+    monkeypatch.setattr(store, "MAX_PARKED_BYTES", 1000)
     events = [ParkedEvent(f"sim-{seq}", "sim.run_started", seq, 100, b"x" * 300) for seq in range(5)]
     assert await manifest.park(events, keep=10) == 2
     assert await manifest.parked() == events[2:]

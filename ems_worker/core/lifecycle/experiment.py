@@ -79,7 +79,7 @@ ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, B
 
 
 def bucket(run: Run) -> Bucket:
-    """Where a job is counted that this run stands for."""
+    """Where the job that this run stands for is counted; rules.sql has the same rule for queries."""
     if run.waiting is not None:
         return Bucket.AWAITING_METRICS if run.waiting is Waiting.AWAITING else Bucket.FAILED
     if run.state is RunState.FAILED and run.error_kind is ErrorKind.INFEASIBLE:

@@ -107,26 +107,37 @@ def _noted(verdict: Verdict, before: Job, after: Job) -> Decision:
     return Decision(verdict, after, ended=after.current.settled and after.current != before.current)
 
 
-def again(job: Job, now_ms: int) -> Job | None:
-    """The job once more: waiting for its metrics again where only those lack, else with a new attempt; None if neither.
+def retried(current: Run) -> bool:
+    """Whether a person's `retry` takes the job of this current run; rules.sql has the same rule for queries.
 
-    For a person's `retry`, so tries and kinds of failure don't matter. Jobs that were dropped since too many others had
-    failed are among them; what would be cancelled for another reason isn't.
+    It takes jobs that failed or were lost, whatever their number of attempts and kind of failure, except infeasible
+    ones. Of the cancelled jobs it takes those that were dropped because too many others had failed.
+    """
+    if current.state is RunState.FAILED:
+        return current.error_kind is not ErrorKind.INFEASIBLE
+    if current.state is RunState.CANCELLED:
+        return current.stop_reason is StopReason.UNWANTED
+    return current.state is RunState.LOST or current.waiting is Waiting.MISSING
+
+
+def again(job: Job, now_ms: int) -> Job | None:
+    """The job after a person's `retry`; None if that doesn't take it.
+
+    A job that only lacks metrics waits for them again, any other gets a new attempt.
     """
     last = job.current
+    if not retried(last):
+        return None
     if last.waiting is Waiting.MISSING:
         after = replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None)
         return Job(tuple(after if one is last else one for one in job.runs))
-    dropped = last.state is RunState.CANCELLED and last.stop_reason is StopReason.UNWANTED
-    if last.state not in (RunState.FAILED, RunState.LOST) and not dropped:
-        return None
     number = job.runs[-1].attempt + 1
     old = tuple(replace(one, current=False, ended_seq=None) if one is last else one for one in job.runs)
     return Job((*old, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
 
 
 def _choose_winner(runs: list[Run], winner: int, now_ms: int) -> tuple[list[Run], tuple[int, ...]]:
-    """The first completed attempt stands for the job; attempts never announced are dropped, open ones to be stopped."""
+    """The first completed attempt stands for the job. Pending attempts are dropped, open ones are to be stopped."""
     revision = max(one.job_revision for one in runs)
     stop = []
     for index, one in enumerate(runs):
