@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import documents, titles
+from ems_worker.core.documents import documents, results, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, PlanDecision
@@ -172,7 +172,7 @@ class Queries:
         return documents.encode(
             {
                 "schema": titles.JOBS,
-                "jobs": [documents.result(request.experiment_id, row) for row in rows],
+                "jobs": [results.result(request.experiment_id, row) for row in rows],
                 "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
             }
         )
@@ -193,7 +193,7 @@ class Queries:
         return documents.encode(
             {
                 "schema": titles.RESULTS,
-                "results": [documents.result(request.experiment_id, row) for row in rows],
+                "results": [results.result(request.experiment_id, row) for row in rows],
                 "after_seq": rows[-1].run.ended_seq if rows else request.after_seq,
                 "more": len(rows) == request.limit,
             }

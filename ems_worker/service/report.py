@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.documents import documents, subjects
+from ems_worker.core.documents import documents, results, subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
@@ -172,7 +172,7 @@ class Reporter:
                 return
             items, size = [], 0
             for row in rows:
-                encoded = documents.encode(documents.result(live.experiment_id, row))
+                encoded = documents.encode(results.result(live.experiment_id, row))
                 name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
                 items.append((f"{subjects.RESULT}.{live.experiment_id}", encoded, name))
                 size += len(encoded)

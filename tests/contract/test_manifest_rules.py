@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ems_worker.adapters.manifest import Manifest, migrate, queries, reads
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import results
 from ems_worker.core.lifecycle import experiment, job, run
 from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import TERMINAL, ErrorKind, Run, RunState, StopReason, Waiting
@@ -105,7 +105,7 @@ async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: 
     points = {row["point"]: row for row in select(manifest, "SELECT * FROM v_points")}
     records = await manifest.points_by_number(record.key, range(len(RUNS)))
     for one in RUNS:
-        result = documents.result("reef", JobRow(records[one.point], one))
+        result = results.result("reef", JobRow(records[one.point], one))
         assert jobs[one.point]["state"] == result["state"]
         assert jobs[one.point]["error_kind"] == (result["error"] or {}).get("kind")
         bucket = experiment.bucket(one)

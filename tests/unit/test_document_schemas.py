@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents, schemas
+from ems_worker.core.documents import documents, results, schemas
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState, Waiting
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
@@ -101,7 +101,7 @@ def sent(document: documents.Document) -> Any:
 @given(points, runs)
 def test_every_result_is_what_its_schema_says(point: PointRecord, one: Run) -> None:
     """Whatever the run went through."""
-    assert schema_checks.check(sent(documents.result("e-1", JobRow(point, one)))) == "ems.result.v1"
+    assert schema_checks.check(sent(results.result("e-1", JobRow(point, one)))) == "ems.result.v1"
 
 
 @given(rows)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents, truncate
+from ems_worker.core.documents import documents, results, truncate
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, RunState
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
@@ -21,7 +21,7 @@ MEGABYTE = 1_048_576
 def result(params: dict[str, Any], **run: Any) -> bytes:
     """A result as it would be published."""
     one = Run(0, 0, 1, 7, state=RunState.COMPLETED, job_revision=1, ended_seq=1, **run)
-    return documents.encode(documents.result("wide", JobRow(PointRecord(0, params, "a", {"who": "me"}), one)))
+    return documents.encode(results.result("wide", JobRow(PointRecord(0, params, "a", {"who": "me"}), one)))
 
 
 def fitted(data: bytes, most: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_an_error_is_cut_as_a_text() -> None:
     """Its kind stays."""
     words = "ü" * 4000
     one = Run(0, 0, 1, 7, RunState.FAILED, error_kind=ErrorKind.SIMULATION, error_message=words)
-    short = fitted(documents.encode(documents.result("wide", JobRow(PointRecord(0, {}), one))), 3000)
+    short = fitted(documents.encode(results.result("wide", JobRow(PointRecord(0, {}), one))), 3000)
     assert short["error"]["kind"] == "simulation"
     assert short["error"]["message"].startswith("üüü")
     assert short["error"]["message"].endswith("ü…")
