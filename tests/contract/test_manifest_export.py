@@ -94,16 +94,19 @@ async def record(manifest: Manifest) -> Experiment:
 
 
 def expected(manifest: Manifest) -> list[dict[str, Any]]:
-    """The rows of the export as SQL gives them: (column, value) for all that are not null."""
+    """The rows of the export as SQL gives them."""
     connection = sqlite3.connect(f"file:{manifest.path}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     plain = [column for field in results.FIELDS for column in field.columns]
     named = ", ".join(f"{SQL.get(column, column)} AS {column}" for column in plain)
+    # SQLite has no type for these.
+    flags = [field.name for field in results.FIELDS if "boolean" in field.schema["type"]]
     mappings = {field.prefix: field.name for field in results.FIELDS if field.prefix is not None}
     rows = connection.execute(f"SELECT {named}, {', '.join(mappings.values())} FROM v_jobs ORDER BY point, replicate")
     flat = []
     for row in rows:
         values = {column: row[column] for column in plain}
+        values |= {flag: bool(row[flag]) for flag in flags if row[flag] is not None}
         for prefix, name in mappings.items():
             values |= {f"{prefix}.{key}": value for key, value in json.loads(row[name] or "{}").items()}
         flat.append(values)
