@@ -181,11 +181,11 @@ async def test_the_window_is_the_orchestrators_slots(tmp_path: Path) -> None:
         await desk.begin(plan(points=20))
         await quiet(desk)
         assert desk.orchestrator.sent == []
-        desk.orchestrator.told.put_nowait(Capacity(2, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(2, 0, ""))
         await wait.until(lambda: len(desk.orchestrator.sent) == 2)
         await quiet(desk)
         assert len(desk.orchestrator.sent) == 2
-        desk.orchestrator.told.put_nowait(Capacity(5, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(5, 0, ""))
         await wait.until(lambda: len(desk.orchestrator.sent) == 5)
         assert desk.count("ems_run_window") == 5
 
@@ -204,7 +204,7 @@ async def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
 async def test_an_orchestrator_that_went_away_keeps_its_slots(tmp_path: Path) -> None:
     """Its return is not greeted by more runs than it has slots."""
     async with working(tmp_path, window=None) as desk:
-        desk.orchestrator.told.put_nowait(Capacity(2, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(2, 0, ""))
         await desk.begin(plan(points=20))
         await wait.until(lambda: len(desk.orchestrator.sent) == 2)
         desk.orchestrator.told.put_nowait(None)
@@ -233,7 +233,7 @@ async def test_slots_that_are_told_late_count(tmp_path: Path) -> None:
         desk.orchestrator.is_ready = False
         desk.orchestrator.told.put_nowait(None)
         live = await desk.begin(plan(points=9))
-        desk.orchestrator.told.put_nowait(Capacity(4, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(4, 0, ""))
         desk.orchestrator.is_ready = True
         await wait.until(lambda: live.open == 4)
         await asyncio.sleep(0.05)
@@ -243,7 +243,7 @@ async def test_slots_that_are_told_late_count(tmp_path: Path) -> None:
 async def test_a_window_that_was_set_stays(tmp_path: Path) -> None:
     """Whatever the orchestrator tells."""
     async with working(tmp_path, window=3) as desk:
-        desk.orchestrator.told.put_nowait(Capacity(100, 0, 0, 0, ""))
+        desk.orchestrator.told.put_nowait(Capacity(100, 0, ""))
         live = await desk.begin(plan(points=9))
         await wait.until(lambda: live.open == 3)
         await quiet(desk)

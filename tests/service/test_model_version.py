@@ -16,7 +16,7 @@ NEW = plan("new", model_version="reef-2")
 
 def told(version: str) -> Capacity:
     """What an orchestrator of this version says."""
-    return Capacity(100, 0, 0, 0, version)
+    return Capacity(100, 0, version)
 
 
 async def test_another_version_than_the_orchestrators_is_rejected_at_its_key(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def result(params: dict[str, Any], **run: Any) -> bytes:
 
 def fitted(data: bytes, most: int) -> dict[str, Any]:
     """The document that comes out, which is what its schema says."""
-    short = truncate.fitted(data, most)
+    short = truncate.truncated(data, most)
     assert short is not None
     assert len(short) <= most
     found: dict[str, Any] = json.loads(short)
@@ -37,7 +37,7 @@ def fitted(data: bytes, most: int) -> dict[str, Any]:
 def test_what_fits_goes_as_it_is() -> None:
     """Byte for byte, without a mark."""
     data = result({"food": 1})
-    assert truncate.fitted(data, len(data)) is data
+    assert truncate.truncated(data, len(data)) is data
 
 
 def test_many_values_that_are_short_alone_leave_as_their_digests() -> None:
@@ -123,7 +123,7 @@ def test_any_result_fits_and_is_a_result(
 @pytest.mark.parametrize("data", [b"x" * 50, b"[" + b"1," * 50 + b"1]", b"\xff" * 50, result({"food": 1})])
 def test_what_can_not_be_brought_to_a_size_is_said_to_be_so(data: bytes) -> None:
     """No document, or one whose bounded fields alone are too much."""
-    assert truncate.fitted(data, 20) is None
+    assert truncate.truncated(data, 20) is None
 
 
 def test_parameters_that_are_many_and_short_are_cut_too() -> None:

@@ -32,7 +32,7 @@ class Item:
             return self
         if self.instead is not None:
             return self.instead.within(most)
-        data = truncate.fitted(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
+        data = truncate.truncated(self.data, most - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
         return None if data is None else replace(self, data=data)
 
     async def fit(self, most: int) -> "Item | None":

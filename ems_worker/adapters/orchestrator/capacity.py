@@ -68,8 +68,6 @@ async def watch(
 def _read(message: pb.Capacity) -> Capacity:
     return Capacity(
         slots=message.slots,
-        in_use=message.in_use,
-        queued=message.queued,
         max_message_bytes=max(0, message.max_message_bytes),
         model_version=text.clip(message.model_version, text.MAX_NAME) or "",
     )
