@@ -2,7 +2,8 @@
 
 -- name: submission
 -- The decision about one message.
-SELECT {columns} FROM submissions WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
+SELECT {columns} FROM submissions
+WHERE stream_created_ns = :stream_created_ns AND seq = :seq AND stored_ms = :stored_ms;
 
 -- name: accepted
 -- The document of the decision that accepted a plan of exactly these bytes.
@@ -10,7 +11,8 @@ SELECT document FROM submissions WHERE digest = :digest LIMIT 1;
 
 -- name: quota_use
 -- How many experiments of a publisher have not ended, and how many jobs these have, ended ones included.
-SELECT count(*) AS experiments, coalesce(sum(jobs), 0) AS jobs FROM experiments CROSS JOIN submissions USING (experiment_id)
+SELECT count(*) AS experiments, coalesce(sum(jobs), 0) AS jobs
+FROM experiments CROSS JOIN submissions USING (experiment_id)
 WHERE finished_ms IS NULL AND verdict = 'accepted' AND publisher IS :publisher;
 
 -- name: last_plan
@@ -183,7 +185,8 @@ ORDER BY point, replicate, attempt LIMIT :limit;
 -- name: durations
 -- How long the last completed runs of the latest experiments took, newest first, and whether they share this base.
 WITH latest AS MATERIALIZED (
-  SELECT key, ended_seq, plans.base = :base AS same_base FROM experiments JOIN plans ON plans.experiment = experiments.key
+  SELECT key, ended_seq, plans.base = :base AS same_base
+  FROM experiments JOIN plans ON plans.experiment = experiments.key
   WHERE ended_seq > 0 ORDER BY key DESC LIMIT :experiments
 )
 SELECT same_base, model_version, (finished_ms - coalesce(started_ms, submitted_ms)) / 1000.0 AS seconds

@@ -4,7 +4,8 @@
 -- name: bucket
 -- What a status counts a job as by its current run: core.lifecycle.experiment.bucket.
 CASE
-  WHEN waiting IS NULL THEN CASE WHEN runs.state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE runs.state END
+  WHEN waiting IS NULL THEN
+    CASE WHEN runs.state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE runs.state END
   WHEN waiting = 'awaiting' THEN 'awaiting_metrics' ELSE 'failed' END;
 
 -- name: retried
