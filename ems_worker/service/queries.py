@@ -111,7 +111,7 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        """What intake would decide, as far as the plan alone determines it, with an estimate of a valid plan's duration."""
+        """What intake would decide, as far as the plan alone determines it; with an estimate of how long it takes."""
         try:
             async with self._examiner.examine(data) as examined:
                 outline = await examined.suit(await examined.outline(), self._versions.told)
