@@ -14,16 +14,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ems_worker import errors
 from ems_worker.core import text
-from ems_worker.core.documents import sanitize
+from ems_worker.core.documents import sanitize, subjects
 from ems_worker.core.lifecycle.run import Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
 
-STARTED = "sim.run_started"
-COMPLETED = "sim.run_completed"
-FAILED = "sim.run_failed"
-METRICS = "sim.run_metrics"
+STARTED = subjects.RUN_STARTED
+COMPLETED = subjects.RUN_COMPLETED
+FAILED = subjects.RUN_FAILED
+METRICS = subjects.RUN_METRICS
 _VERSION = ".v1"
 
 _JSON_TYPE = "application/json"

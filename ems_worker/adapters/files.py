@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ems_worker import errors
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, results
 from ems_worker.core.records import JobRow
 from ems_worker.errors import Problem
 
@@ -105,7 +105,7 @@ async def _write(target: Path, experiment_id: str, rows: AsyncIterator[JobRow]) 
     try:
         lines: list[bytes] = []
         async for row in rows:
-            lines.append(documents.encode(documents.line(documents.result(experiment_id, row, whole=True))) + b"\n")
+            lines.append(documents.encode(results.line(results.result(experiment_id, row, whole=True))) + b"\n")
             if len(lines) == _LINES_PER_WRITE:
                 await asyncio.to_thread(file.writelines, lines)
                 lines = []

@@ -9,9 +9,10 @@ import zlib
 from google.protobuf.message import DecodeError
 
 from ems_worker import errors
+from ems_worker.core.documents import subjects
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 
-TYPE_KEY = "ems.experiment.submit.v1"
+TYPE_KEY = f"{subjects.SUBMIT}.v1"
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # Such a piece expands to at most 8 MB, which are in memory beside the data so far.

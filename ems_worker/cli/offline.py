@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ems_worker.cli import exits, shell
+from ems_worker.core.documents import titles
 
 
 @shell.guarded
@@ -36,7 +37,8 @@ def schema(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="plan, decision, status, ..., or a full name such as ems.status.v1. Default: list all."
+            metavar="NAME",
+            help=f"plan, decision, status, ..., or a full name such as {titles.STATUS}. Default: list all.",
         ),
     ] = None,
 ) -> exits.Exit:

@@ -3,7 +3,7 @@
 from ems_worker import errors
 from ems_worker.cli import plans, problems, shell
 from ems_worker.core.documents import documents
-from ems_worker.core.records import Verdict
+from ems_worker.core.records import PlanDecision
 from ems_worker.service.intake import check as plan_check
 
 
@@ -16,7 +16,7 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
         checked = plans.check(file)
     except errors.PlanRejected as rejected:
         if json:
-            shell.out_json(documents.decision(Verdict.REJECTED, errors=rejected.problems))
+            shell.out_json(documents.decision(PlanDecision.REJECTED, errors=rejected.problems))
         else:
             problems.show(rejected.problems, file)
             number = len(rejected.problems)
@@ -29,7 +29,7 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
 def decision(checked: plan_check.Checked) -> documents.Document:
     """The `ems.decision.v1` for a valid plan that is not published."""
     return documents.decision(
-        Verdict.ACCEPTED,
+        PlanDecision.ACCEPTED,
         experiment_id=checked.plan.experiment_id,
         points=checked.count.points,
         jobs=checked.count.jobs,

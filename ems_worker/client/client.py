@@ -18,6 +18,7 @@ from ems_worker.client import connection, latest, publishing
 from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.core import ids
+from ems_worker.core.documents import subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.settings import Access
 
@@ -26,11 +27,11 @@ Document = dict[str, Any]
 # The states of an experiment that has ended.
 TERMINAL: frozenset[str] = experiment.ENDED
 
-_DECISION = "ems.experiment.decision"
-_STATUS = "ems.experiment.status"
-_STATUS_STREAM = "EMS_STATUS"
-_PLANS_STREAM = "EMS_PLANS"
-_API = "ems.api"
+_DECISION = subjects.DECISION
+_STATUS = subjects.STATUS
+_STATUS_STREAM = subjects.STATUS_STREAM
+_PLANS_STREAM = subjects.PLANS_STREAM
+_API = subjects.API
 # Documents per page: the worker's maximum. A power of four, so that repeated division by four ends at 1.
 _PAGE = 64
 

@@ -15,9 +15,10 @@ from ems_worker import errors
 from ems_worker.client import connection
 from ems_worker.client.publishing import PubAck
 from ems_worker.core.access import dead_letters
+from ems_worker.core.documents import subjects
 
-_STREAM: Final = "EMS_DLQ"
-_SUBJECT: Final = "ems.dlq"
+_STREAM: Final = subjects.DEAD_LETTER_STREAM
+_SUBJECT: Final = subjects.DEAD_LETTERS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,15 +130,15 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
     return DeadLetter(
         seq=message.seq or 0,
         kind=(message.subject or "").rpartition(".")[2],
-        reason=headers.get("Ems-Reason", ""),
-        subject=headers.get("Ems-Subject", ""),
-        stream=headers.get("Ems-Stream", ""),
-        original_seq=_number(headers.get("Ems-Sequence")),
-        delivered=_number(headers.get("Ems-Delivered")),
-        size=_number(headers.get("Ems-Bytes")),
-        sha256=headers.get("Ems-Sha256", ""),
+        reason=headers.get(subjects.REASON_HEADER, ""),
+        subject=headers.get(subjects.SUBJECT_HEADER, ""),
+        stream=headers.get(subjects.STREAM_HEADER, ""),
+        original_seq=_number(headers.get(subjects.SEQUENCE_HEADER)),
+        delivered=_number(headers.get(subjects.DELIVERED_HEADER)),
+        size=_number(headers.get(subjects.BYTES_HEADER)),
+        sha256=headers.get(subjects.SHA256_HEADER, ""),
         at=message.time,
-        data=None if "Ems-By-Reference" in headers else message.data or b"",
+        data=None if subjects.BY_REFERENCE_HEADER in headers else message.data or b"",
     )
 
 

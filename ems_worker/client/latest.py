@@ -10,10 +10,11 @@ from nats.aio.subscription import Subscription
 
 from ems_worker import errors
 from ems_worker.client import connection
+from ems_worker.core.documents import subjects
 
 Document = dict[str, Any]
 
-_STREAM = "EMS_STATUS"
+_STREAM = subjects.STATUS_STREAM
 # Messages that arrive while the connection is lost are missed, so the stored message is read again after this silence.
 _REREAD_SECONDS = 2.0
 

@@ -19,9 +19,10 @@ import nats.js.errors
 from ems_worker import errors
 from ems_worker.client import connection
 from ems_worker.core import digests
+from ems_worker.core.documents import subjects
 
-SUBJECT = "ems.experiment.submit"
-BUCKET = "EMS_PLAN_OBJECTS"
+SUBJECT = subjects.SUBMIT
+BUCKET = subjects.PLAN_BUCKET
 _PUBLISHER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Room for subject, headers and protocol, which count too: the server cuts a connection that exceeds its limit.
 _HEADROOM_BYTES = 4096
@@ -84,7 +85,7 @@ async def store(
         await link.require_jetstream(_TRY_SECONDS)
         raise errors.BrokerMisconfigured(
             f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
-            "Start one (ems-worker run), which creates the stream EMS_PLANS"
+            f"Start one (ems-worker run), which creates the stream {subjects.PLANS_STREAM}"
         ) from nobody
 
 
@@ -118,7 +119,7 @@ async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
     }
     subject = f"$O.{BUCKET}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
     await jetstream.publish(subject, json.dumps(info).encode(), headers={"Nats-Rollup": "sub"})
-    return {"Ems-Plan-Object": name, "Ems-Plan-Digest": digest}
+    return {subjects.PLAN_OBJECT_HEADER: name, subjects.PLAN_DIGEST_HEADER: digest}
 
 
 async def _publish(link: connection.Connection, subject: str, data: bytes, headers: dict[str, str]) -> PubAck:

@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg, RetentionPolicy, StorageType, StreamConfig
 
 from ems_worker import errors
-from ems_worker.conformance import messages
+from ems_worker.conformance import messages, subjects
 
-STREAM = "SIM_EVENTS"
+STREAM = subjects.EVENTS_STREAM
 _MAX_AGE_SECONDS = 30 * 24 * 3600
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 2.0
@@ -159,7 +159,7 @@ async def _stream(client: Client) -> tuple[str, int]:
     try:
         name = await stream.find_stream_name_by_subject(messages.COMPLETED)
     except nats.js.errors.NotFoundError:
-        kinds = (*messages.KINDS, "sim.run_metrics")
+        kinds = (*messages.KINDS, subjects.RUN_METRICS)
         config = StreamConfig(
             name=STREAM,
             subjects=[*kinds, *(f"{kind}.>" for kind in kinds)],

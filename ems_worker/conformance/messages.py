@@ -12,12 +12,13 @@ from typing import Any
 from google.protobuf import message as protobuf
 from google.protobuf import timestamp_pb2
 
+from ems_worker.conformance import subjects
 from ems_worker.pb.fes.common.events import generic_event_request_pb2 as envelope_pb2
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 
-STARTED = "sim.run_started"
-COMPLETED = "sim.run_completed"
-FAILED = "sim.run_failed"
+STARTED = subjects.RUN_STARTED
+COMPLETED = subjects.RUN_COMPLETED
+FAILED = subjects.RUN_FAILED
 KINDS = (STARTED, COMPLETED, FAILED)
 ERROR_KINDS = ("simulation", "infeasible", "infrastructure", "timeout", "stopped")
 _PROTOBUF_TYPES = ("application/x-protobuf", "application/protobuf")

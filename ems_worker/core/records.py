@@ -1,4 +1,4 @@
-"""What the manifest holds, as values. Times are milliseconds since the Unix epoch and end in `_ms`."""
+"""What the manifest holds, as values. Times are in milliseconds since the Unix epoch; their names end in `_ms`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentSt
 from ems_worker.core.lifecycle.run import Run
 
 
-class Verdict(StrEnum):
-    """What became of a submission."""
+class PlanDecision(StrEnum):
+    """The decision about a submission."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -19,10 +19,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One plan message and its decision. `identity` is the message's (`wire.Message.identity`).
+    """One plan message and the decision about it. `identity` is that of the message (`wire.Message.identity`).
 
-    `document` is the decision as published, JSON; `reply_to` also gets it. `digest`: SHA-256 of an accepted
-    plan's bytes as sent, where the same bytes are a duplicate of it, without being read.
+    `document` is the decision as published, in JSON; it is also sent to `reply_to`. `digest`: SHA-256 of an accepted
+    plan's bytes as sent, if the same bytes are a duplicate of it without being parsed.
     """
 
     stream: str
@@ -31,7 +31,7 @@ class Submission:
     stored_ms: int
     subject: str
     received_ms: int
-    verdict: Verdict
+    decision: PlanDecision
     document: bytes
     experiment_id: str | None = None
     plan_sha: str | None = None
@@ -46,10 +46,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class NewExperiment:
-    """An accepted plan, about to be recorded.
+    """An accepted plan that is about to be recorded.
 
-    `plan` is the plan's bytes as sent (after decompression); `base` the base configuration's content, JSON in the
-    base file's order. `parameters` maps the names under which points store their values to dotted paths.
+    `plan` has the plan's bytes as sent, after decompression. `base` is the content of the base configuration in JSON,
+    in the order of the base file. `parameters` maps the names under which points store their values to dotted paths.
     """
 
     experiment_id: str
@@ -66,20 +66,20 @@ class NewExperiment:
     description: str | None = None
     parameters: Mapping[str, str] | None = None
     metrics: tuple[str, ...] = ()
-    # The metric that ranks points, and whether less is better; None: points aren't ranked.
+    # The metric that ranks points, and which of its values are better; None: points aren't ranked.
     goal_metric: str | None = None
     goal: str | None = None
-    # Trace context of the plan's message.
+    # Trace context of the plan message.
     traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A recorded experiment. `key` is its row id; runs and points refer to it by it.
+    """A recorded experiment. `key` is its row id, by which runs and points refer to it.
 
-    `expanded_points`: points below this number are in the manifest. `revision`: of the last status that was composed;
-    `published_revision`: of the last that the broker acknowledged. `published_seq`: ends of jobs up to this position
-    were published; `ended_seq`: the last position given out.
+    `expanded_points`: points below this number are in the manifest. `revision` is that of the last status that was
+    composed, `published_revision` that of the last status that the broker acknowledged. `ended_seq` is the position of
+    the last end of a job; ends up to `published_seq` are published.
     """
 
     key: int
@@ -98,7 +98,7 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class PointRecord:
-    """A point's parameters, stored once for all its replicates; `params` maps names to plain JSON values."""
+    """A point's parameters, stored once for all its replicates. `params` maps names to plain JSON values."""
 
     point: int
     params: Mapping[str, Any]
@@ -108,7 +108,7 @@ class PointRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as readers see it: its point and the run that stands for it (or any attempt, where all are asked for)."""
+    """A job as readers see it: its point and its current run, or any attempt if all are asked for."""
 
     point: PointRecord
     run: Run
@@ -116,9 +116,9 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A point with the jobs of all its replicates: counts, aggregates of the tracked metrics over completed ones.
+    """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
-    `ended_seq`: position of the last end of a job of this point; None while one is open.
+    `ended_seq` is the position of the last end of a job of this point; None while a job is open.
     """
 
     point: PointRecord
@@ -129,7 +129,7 @@ class PointRow:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A change that somebody asked for, recorded before it is carried out; `answer` once it is. Both are JSON."""
+    """A requested change, recorded before it is carried out. `body` is JSON, and so is `answer`, None until then."""
 
     request_id: str
     experiment: int
@@ -141,7 +141,7 @@ class ChangeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
-    """An event of a run that this worker doesn't know (yet), as it came."""
+    """An event of a run that this worker doesn't know, or not yet, as it was received."""
 
     simulation_id: str
     subject: str

@@ -1,4 +1,4 @@
-"""What crosses the wire, as values: what the services and the adapters hand each other."""
+"""What crosses the wire, as the values that services and adapters exchange."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A stored message as delivered to a durable consumer. `token` is what settles it (ack, later, dead letter)."""
+    """A stored message as delivered to a durable consumer. It is settled (ack, later, dead letter) by its `token`."""
 
     stream: str
     stream_created_ns: int
@@ -21,16 +21,16 @@ class Message:
 
     @property
     def identity(self) -> tuple[int, int, int]:
-        """The same at every delivery, and no other message's.
+        """The same at every delivery, and unique.
 
-        With the time: a broker that lost its end (a power failure) gives its sequences to other messages.
+        The time is part of it because a stream that lost its last messages in a power failure reuses their sequences.
         """
         return self.stream_created_ns, self.seq, self.published_ms
 
 
 @dataclass(frozen=True, slots=True)
 class StreamIdentity:
-    """What tells a stream from another one of the same name, and a whole one from one that lost its end."""
+    """Distinguishes a stream from another of the same name, and shows whether it lost its last messages."""
 
     name: str
     created_ns: int
@@ -40,9 +40,9 @@ class StreamIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start command. `traceparent` goes beside it, as the trace context of the call.
+    """One start command. `traceparent` is the trace context of the call.
 
-    `alone`: not in a batch, since the last one that it was in had no answer: it may be what keeps it from having one.
+    `alone`: send it without a batch, because its last batch had no answer and this command may be the reason.
     """
 
     simulation_id: str
@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much the orchestrator can run; `max_message_bytes` is 0 where it doesn't tell."""
+    """How much the orchestrator can run. `max_message_bytes` is 0 if it doesn't report the limit."""
 
     slots: int
     max_message_bytes: int

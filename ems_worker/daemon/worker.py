@@ -58,7 +58,7 @@ class Worker:
                 log.info("worker.http", address=stack.enter_context(server).address)
             stack.enter_context(_cancelled_at_end(asyncio.create_task(self._beat())))
             manifest = await stack.enter_async_context(Manifest.open(settings.manifest))
-            health.watch("manifest", lambda: manifest.trouble)
+            health.watch("manifest", lambda: manifest.write_problem)
             manifest.counters.on_commit = self._committed
             orchestrator = await stack.enter_async_context(
                 Orchestrator.connect(

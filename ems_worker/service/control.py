@@ -12,7 +12,7 @@ import structlog
 from pydantic import Field
 
 from ems_worker import errors
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, titles
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
 from ems_worker.core.records import ChangeRequest
@@ -131,7 +131,7 @@ class Control:
         self, live: Live, change: _Change, *, changed: bool, state: ExperimentState, retried: int | None = None
     ) -> bytes:
         document: documents.Document = {
-            "schema": "ems.change.v1",
+            "schema": titles.CHANGE,
             "request_id": change.request_id,
             "experiment_id": change.experiment_id,
             "changed": changed,

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Gauge
 
 from ems_worker import errors
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
@@ -116,7 +117,7 @@ class Upkeep:
             self._metrics.rpc_window.set(self._orchestrator.rpc_window)
             self._metrics.experiments.set(len(self._ledger.experiments()))
             self._metrics.broker_connected.set(self._broker.connected)
-            self._health.trouble("manifest", self._manifest.lost)
+            self._health.trouble("manifest", self._manifest.file_problem)
             self._health.trouble("breaker", self._dispatcher.breaker_reason)
             self._health.trouble("orchestrator", self._submitter.reach.trouble)
             self._reporter.look()
@@ -137,7 +138,7 @@ class Upkeep:
 
     async def drop_submissions(self, streams: Mapping[str, StreamIdentity]) -> None:
         """Rejections and duplicates are kept as long as their messages, so that the manifest doesn't grow with them."""
-        if (plans := streams.get("EMS_PLANS")) is not None:
+        if (plans := streams.get(subjects.PLANS_STREAM)) is not None:
             before_ms = self._clock.now_ms() - _OTHER_STREAMS_MS
             await self._manifest.drop_submissions(plans.created_ns, plans.first_seq, before_ms)
 

@@ -1,4 +1,4 @@
-"""Questions answered: the NATS service `ems.api.*`. JSON in, JSON out; pages are capped and continued by a cursor."""
+"""Answers queries: the NATS service `ems.api.*`. JSON in, JSON out; pages are limited and continue at a cursor."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, results, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
-from ems_worker.core.records import Experiment, Verdict
+from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -26,44 +26,44 @@ from ems_worker.service.reasons import Reasons
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 
-# Characters of a configuration in one reply, well under the servers' usual megabyte.
+# Characters of a configuration in one reply, well below the usual message limit of a megabyte.
 _CONFIG_PART = 256 * 1024
 _PAGE = 100
-# pydantic's words for what goes wrong most often, in ours.
-_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+# Our own messages for the most frequent errors of pydantic, by type.
+_MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing"}
 
 
 class _Request(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class _List(_Request):
+class ListRequest(_Request):
     group: str | None = None
     state: ExperimentState | None = None
     limit: Annotated[int, Field(ge=1, le=_PAGE)] = 50
     cursor: str | None = None
 
 
-class _Get(_Request):
+class GetRequest(_Request):
     experiment_id: str
 
 
-class _Page(_Get):
+class PageRequest(GetRequest):
     limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
     cursor: str | None = None
 
 
-class _Jobs(_Page):
+class JobsRequest(PageRequest):
     state: Bucket | None = None
     attempts: bool = False
 
 
-class _Results(_Get):
+class ResultsRequest(GetRequest):
     after_seq: Annotated[int, Field(ge=0, lt=2**63)] = 0
     limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
 
 
-class _Config(_Request):
+class ConfigRequest(_Request):
     simulation_id: str
     offset: Annotated[int, Field(ge=0)] = 0
 
@@ -72,7 +72,7 @@ _AnyRequest = TypeVar("_AnyRequest", bound=pydantic.BaseModel)
 
 
 class Queries:
-    """The handlers, by verb; each raises errors.NotFound or errors.RequestRefused for what can't be answered."""
+    """The handlers of queries, by verb. Each raises errors.NotFound or errors.RequestRefused if it can't answer."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Queries:
         versions: Versions,
         reasons: Reasons,
     ) -> None:
-        """`slots`: runs that may be open at once, 0 while that isn't known."""
+        """`slots`: how many runs may be open at once, 0 while that is unknown."""
         self._ledger = ledger
         self._manifest = manifest
         self._reader = reader
@@ -112,7 +112,7 @@ class Queries:
         }
 
     async def _validate(self, data: bytes) -> bytes:
-        """What intake would decide, as far as that can be told from the plan alone; with a guess if it is valid."""
+        """What intake would decide, as far as the plan alone determines it; with an estimate of how long it takes."""
         try:
             async with self._examiner.examine(data) as examined:
                 outline = await examined.outline()
@@ -125,7 +125,7 @@ class Queries:
         except errors.Unreadable as error:
             return self._refused([errors.Problem("unreadable", "", str(error))])
         document = documents.decision(
-            Verdict.ACCEPTED,
+            PlanDecision.ACCEPTED,
             experiment_id=outline.experiment_id,
             points=outline.count.points,
             jobs=outline.count.jobs,
@@ -136,18 +136,20 @@ class Queries:
         return documents.encode({**document, "estimate": estimate.estimate(past, outline.count.jobs, slots)})
 
     def _refused(self, problems: Sequence[errors.Problem]) -> bytes:
-        return documents.encode({**documents.decision(Verdict.REJECTED, errors=problems), "estimate": None})
+        return documents.encode({**documents.decision(PlanDecision.REJECTED, errors=problems), "estimate": None})
 
     async def _list(self, data: bytes) -> bytes:
-        request = read(_List, data)
+        request = read(ListRequest, data)
         before = None if request.cursor is None else _number(request.cursor)
-        rows = await self._manifest.statuses(request.group, request.state, before, request.limit)
+        rows = await self._manifest.statuses(
+            group=request.group, state=request.state, before_key=before, limit=request.limit
+        )
         cursor = str(rows[-1][0]) if len(rows) == request.limit else None
-        found = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
-        return documents.encode({"schema": "ems.list.v1", "experiments": found, "cursor": cursor})
+        statuses = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
+        return documents.encode({"schema": titles.LIST, "experiments": statuses, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
-        request = read(_Get, data).experiment_id
+        request = read(GetRequest, data).experiment_id
         record = await self._record(request)
         details = {
             "description": record.spec.description,
@@ -160,68 +162,70 @@ class Queries:
         return documents.encode({**status, **details})
 
     async def _jobs(self, data: bytes) -> bytes:
-        request = read(_Jobs, data)
+        request = read(JobsRequest, data)
         record = await self._record(request.experiment_id)
         after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
-        rows = await self._manifest.jobs_page(record.key, after, request.limit, request.attempts, request.state)
+        rows = await self._manifest.jobs_page(
+            record.key, after, request.limit, attempts=request.attempts, state=request.state
+        )
         last = rows[-1].run if len(rows) == request.limit else None
         return documents.encode(
             {
-                "schema": "ems.jobs.v1",
-                "jobs": [documents.result(request.experiment_id, row) for row in rows],
+                "schema": titles.JOBS,
+                "jobs": [results.result(request.experiment_id, row) for row in rows],
                 "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
             }
         )
 
     async def _points(self, data: bytes) -> bytes:
-        request = read(_Page, data)
+        request = read(PageRequest, data)
         record = await self._record(request.experiment_id)
         after = -1 if request.cursor is None else _number(request.cursor)
         rows = await self._manifest.points_page(record.key, after, request.limit)
         cursor = str(rows[-1].point.point) if len(rows) == request.limit else None
-        found = [documents.point(request.experiment_id, row) for row in rows]
-        return documents.encode({"schema": "ems.points.v1", "points": found, "cursor": cursor})
+        points = [documents.point(request.experiment_id, row) for row in rows]
+        return documents.encode({"schema": titles.POINTS, "points": points, "cursor": cursor})
 
     async def _results(self, data: bytes) -> bytes:
-        request = read(_Results, data)
+        request = read(ResultsRequest, data)
         record = await self._record(request.experiment_id)
         rows = await self._manifest.results(record.key, request.after_seq, request.limit)
         return documents.encode(
             {
-                "schema": "ems.results.v1",
-                "results": [documents.result(request.experiment_id, row) for row in rows],
+                "schema": titles.RESULTS,
+                "results": [results.result(request.experiment_id, row) for row in rows],
                 "after_seq": rows[-1].run.ended_seq if rows else request.after_seq,
                 "more": len(rows) == request.limit,
             }
         )
 
     async def _config(self, data: bytes) -> bytes:
-        request = read(_Config, data)
+        request = read(ConfigRequest, data)
         parsed = ids.parse_simulation_id(request.simulation_id)
         record = None if parsed is None else await self._manifest.experiment(parsed.experiment_id)
         if parsed is None or record is None:
             raise errors.NotFound(f"there is no run {request.simulation_id}")
-        place = (record.key, parsed.point, parsed.replicate)
-        job = (await self._manifest.jobs([place])).get(place)
+        key = (record.key, parsed.point, parsed.replicate)
+        job = (await self._manifest.jobs([key])).get(key)
         if job is None or not 1 <= parsed.attempt <= len(job.runs):
             raise errors.NotFound(f"there is no run {request.simulation_id}")
-        one = job.attempt(parsed.attempt)
+        run = job.attempt(parsed.attempt)
         point = (await self._manifest.points_by_number(record.key, [parsed.point]))[parsed.point]
         live = self._ledger.live(parsed.experiment_id)
         if live is not None:
             template = live.template
         else:
-            # In a thread: a plan may take a second to read.
+            # In a thread, because reading a plan may take a second.
             _, _, template = await asyncio.to_thread(check.loaded, record.spec, self._reader)
-        text = template.render(point.params, one.seed, request.simulation_id).decode()
+        text = template.render(point.params, run.seed, request.simulation_id).decode()
         end = request.offset + _CONFIG_PART
         return documents.encode(
             {
-                "schema": "ems.config.v1",
+                "schema": titles.CONFIG,
                 "simulation_id": request.simulation_id,
-                "seed": one.seed,
-                "config_sha": one.config_sha,
-                "computed_sha": template.config_sha(point.params, one.seed),
+                "seed": run.seed,
+                "config_sha": run.config_sha,
+                "computed_sha": template.config_sha(point.params, run.seed),
                 "config": text[request.offset : end],
                 "next_offset": end if end < len(text) else None,
             }
@@ -234,7 +238,7 @@ class Queries:
         return record
 
     def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:
-        """As recorded last; of an experiment in work, as it is now."""
+        """The present status of an experiment in memory; of any other the last that was recorded."""
         live = self._ledger.live(experiment_id)
         if live is None:
             document: documents.Document = orjson.loads(stored or b"{}")
@@ -252,17 +256,17 @@ class Queries:
 
 
 def read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:
-    """A request's JSON as its model. Raises errors.RequestRefused, naming what is wrong."""
+    """A request's JSON as its model. Raises errors.RequestRefused, naming the problems."""
     try:
         return kind.model_validate_json(data or b"{}")
     except pydantic.ValidationError as error:
-        raise errors.RequestRefused("; ".join(map(_said, error.errors()))) from None
+        raise errors.RequestRefused("; ".join(map(_message, error.errors()))) from None
 
 
-def _said(error: ErrorDetails) -> str:
-    place = ".".join(map(str, error["loc"])) or "request"
-    words = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place}: {words}"
+def _message(error: ErrorDetails) -> str:
+    location = ".".join(map(str, error["loc"])) or "request"
+    message = _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{location}: {message}"
 
 
 def _number(cursor: str) -> int:
@@ -272,5 +276,5 @@ def _number(cursor: str) -> int:
 def _numbers(cursor: str) -> tuple[int, int, int]:
     parts = cursor.split(".")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
-        raise errors.RequestRefused(f"cursor: {cursor!r} is none of ours")
+        raise errors.RequestRefused(f"cursor: {cursor!r} is not a cursor of an earlier reply")
     return int(parts[0]), int(parts[1]), int(parts[2])

@@ -1,4 +1,4 @@
-"""Why an experiment is in its state, or doesn't get on: the one place where the `reason` of a status is chosen."""
+"""Chooses the `reason` of a status: why an experiment is in its state, or why it makes no progress."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,13 +8,13 @@ from ems_worker.core.records import Experiment
 from ems_worker.service.ledger.live import Live
 
 # Characters.
-LONGEST_REASON = 500
+MAX_REASON = 500
 
 
 class Reasons:
-    """Parts of the worker say what keeps an experiment from getting on; the first that was added comes first.
+    """Parts of the worker give reasons why an experiment makes no progress. The first reason wins.
 
-    The words must not change more often than is worth a status.
+    Each change of a reason is worth a status, so reasons must not change often.
     """
 
     def __init__(self, parts: Sequence[Callable[[Live], str | None]]) -> None:
@@ -22,12 +22,12 @@ class Reasons:
         self._parts = tuple(parts)
 
     def of(self, live: Live, record: Experiment | None = None) -> str | None:
-        """The reason for a status of this experiment now: what is recorded with its state, else the first part's.
+        """The reason for a status of this experiment: the one recorded with its state, else that of the first part.
 
-        `record`: as it is to be reported, if not as it is now.
+        `record` is the state to be reported, if it isn't the present one.
         """
         record = record or live.record
         if record.reason is not None or record.state in experiment.ENDED:
             return record.reason
-        said = (part(live) for part in self._parts)
-        return text.single_line(next((words for words in said if words is not None), None), LONGEST_REASON) or None
+        reasons = (part(live) for part in self._parts)
+        return text.single_line(next((reason for reason in reasons if reason is not None), None), MAX_REASON) or None

@@ -1,7 +1,7 @@
-"""Results and status out: what the manifest holds is published, and how far that has come is recorded.
+"""Publishes results and statuses from the manifest, and records how far publishing has come.
 
-Results go by a cursor over the ends of jobs, statuses by revision. Both are on disk before they are sent, so a crash
-repeats a message (the same one) and never loses one.
+Results follow a cursor over the ends of jobs, statuses have revisions. Both are on disk before they are sent, so a
+crash may repeat a message, unchanged, and never loses one.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import replace
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, results, subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.records import Experiment, PointRow
@@ -26,18 +26,18 @@ from ems_worker.service.reasons import Reasons
 log = structlog.get_logger()
 
 _PAGE = 500
-# A page ends with the result that goes beyond this.
+# A page ends with the result that exceeds this.
 _PAGE_BYTES = 16 * 1024 * 1024
-# Over what the throughput is measured, and how many samples it keeps.
+# The period over which throughput is measured, and the number of samples.
 _PACE_SECONDS = 30.0
 _PACE_SAMPLES = 60
 _BROKER_PAUSE_SECONDS = 1.0
-# From this size on an experiment's manifest file is written beside the reports.
+# The manifest file of an experiment with more jobs is written while reports continue.
 _LARGE_JOBS = 20_000
 
 
 class Reporter:
-    """Publishes, an experiment at a time, one document after another; the latest status only."""
+    """Publishes the documents of one experiment after another. Of statuses it publishes only the latest."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Reporter:
                 self.notify(live.key)
 
     async def run(self) -> None:
-        """For ever: reports on every experiment with news, then waits for more; at most one status an interval."""
+        """Reports on every experiment with news, then waits for more; publishes at most one status per interval."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -93,13 +93,13 @@ class Reporter:
                 if not await self._is_told(key):
                     self.notify(key)
                     pause = _BROKER_PAUSE_SECONDS
-            # News that come meanwhile share the next status.
+            # News that arrive meanwhile share the next status.
             await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
 
     async def flush(self) -> None:
-        """Reports on every experiment with news until there are none: before the worker ends.
+        """Reports on every experiment with news until there are none, before the worker ends.
 
-        One that can't be told is left to the next worker.
+        An experiment whose documents can't be published is left to the next worker.
         """
         left: set[int] = set()
         while news := self._news - left:
@@ -108,9 +108,9 @@ class Reporter:
                     left.add(key)
 
     async def _is_told(self, key: int) -> bool:
-        """Reports on an experiment, if it is still there; False if that has to wait.
+        """Reports on an experiment that is still in memory. False if that has to be retried.
 
-        One that can't be told (too large for the server, say) must not keep the others from being told.
+        A document that can't be published (too large for the server, say) must not block other experiments.
         """
         if (live := self._ledger.get(key)) is None:
             self._news.discard(key)
@@ -123,7 +123,7 @@ class Reporter:
         return True
 
     async def report_news(self, live: Live) -> None:
-        """Reports on an experiment. If that is cut short, or fails, the experiment has news still."""
+        """Reports on an experiment. If that is cancelled or fails, the experiment keeps its news."""
         self._news.discard(live.key)
         try:
             await self.report(live)
@@ -132,28 +132,28 @@ class Reporter:
             raise
 
     async def report(self, live: Live) -> None:
-        """Publishes the ends that are new, then the status; lets go of an experiment that has ended and is told."""
+        """Publishes new ends of jobs, then the status; unloads an experiment whose end is published."""
         if (leaving := self._leaving.get(live.key)) is not None:
             if not leaving.done():
                 return
             del self._leaving[live.key]
-            await leaving  # what went wrong is raised here, as with one whose file is written at once
+            await leaving  # raises if writing failed, like writing a smaller file does
         try:
             await self._results(live)
         except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
-            # A status can go out all the same, and says why; only the last one waits for the results.
+            # A status can be published nevertheless, with the reason; only the last status waits for the results.
             if not live.ended and self._broker.connected:
                 await self._status(live, live.record, live.recorded)
             raise
         record, tally = live.record, live.recorded
         if live.ended and record.published_seq < record.ended_seq:
-            # It ended just now: its last results go first.
+            # It ended just now, and its last results come first.
             self.notify(live.key)
             return
         if live.ended and live.exported_seq != record.ended_seq and self.write_manifest is not None:
             leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
             if record.spec.jobs > _LARGE_JOBS:
-                # Its file takes seconds; the others are told meanwhile, and its end when the file is there.
+                # Writing takes seconds. Other reports continue, and the end is published once the file exists.
                 self._leaving[live.key] = leaving
                 leaving.add_done_callback(lambda _: self.notify(live.key))
                 return
@@ -169,7 +169,7 @@ class Reporter:
         crash.point("report.file")
 
     async def _results(self, live: Live) -> None:
-        # Not further: a status has its turn also while jobs end faster than they are told.
+        # No further than this, so that a status gets its turn while jobs end faster than they are published.
         target = live.record.ended_seq
         while live.record.published_seq < target:
             rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
@@ -177,9 +177,9 @@ class Reporter:
                 return
             items, size = [], 0
             for row in rows:
-                encoded = documents.encode(documents.result(live.experiment_id, row))
+                encoded = documents.encode(results.result(live.experiment_id, row))
                 name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
-                items.append((f"ems.experiment.result.{live.experiment_id}", encoded, name))
+                items.append((f"{subjects.RESULT}.{live.experiment_id}", encoded, name))
                 size += len(encoded)
                 if size > _PAGE_BYTES:
                     break
@@ -190,7 +190,7 @@ class Reporter:
             for point in ended:
                 document = documents.point(live.experiment_id, point)
                 name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
-                items.append((f"ems.experiment.point.{live.experiment_id}", documents.encode(document), name))
+                items.append((f"{subjects.POINT}.{live.experiment_id}", documents.encode(document), name))
             await self._broker.publish(items, live.record.spec.traceparent)
             crash.point("report.results")
             await self._ledger.records.results_published(live, last)
@@ -199,8 +199,8 @@ class Reporter:
             await self._rank(live, ended)
 
     async def _ended_points(self, live: Live, numbers: list[int], last: int) -> list[PointRow]:
-        """Points all of whose jobs had ended, the last of them among the ends published now."""
-        # Asked for by number first: of a point that has an open job still, all the others need not be read.
+        """Points whose jobs have all ended, the last of them among the ends that are published now."""
+        # Numbers first: the jobs of a point that still has an open job need not be read.
         complete = await self._manifest.ended_points(live.key, numbers, last)
         rows = await self._manifest.points(live.key, complete) if complete else ()
         return [row for row in rows if row.ended_seq is not None and row.ended_seq <= last]
@@ -209,7 +209,7 @@ class Reporter:
         goal, metric = live.record.spec.goal, live.record.spec.goal_metric
         for row in ended:
             if live.best is not None and live.best.point.point == row.point.point:
-                # A late result changed the leader: others may be better now.
+                # A late result changed the leader, so another point may be better now.
                 live.best = await self._manifest.best_point(live.key)
             else:
                 live.best = documents.better(goal, metric, live.best, row)
@@ -233,7 +233,7 @@ class Reporter:
         encoded = documents.encode(document)
         await self._manifest.record_status(live.key, revision, encoded)
         crash.point("report.composed")
-        subject = f"ems.experiment.status.{live.experiment_id}"
+        subject = f"{subjects.STATUS}.{live.experiment_id}"
         if not await self._broker.publish_latest(subject, encoded, revision):
             await self._go_above(live, subject, revision)
             return
@@ -242,10 +242,10 @@ class Reporter:
         self._metrics.statuses.inc()
 
     async def _go_above(self, live: Live, subject: str, revision: int) -> None:
-        """More was told of the experiment than this manifest knows: it was made anew, or restored.
+        """A higher revision is published than this manifest knows, because it was recreated or restored.
 
-        Only the next status has a revision above what was told; until that is acknowledged, the manifest has one that
-        waits to be published.
+        The next status gets a revision above the published one. Until that status is acknowledged, the manifest has a
+        revision that waits to be published.
         """
         published = await self._broker.published_revision(subject)
         log.warning(

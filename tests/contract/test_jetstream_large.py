@@ -7,7 +7,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import Broker
-from ems_worker.core.documents import documents, truncate
+from ems_worker.core.documents import documents, results, truncate
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow, PointRecord
@@ -28,7 +28,7 @@ async def broker(server: servers.NatsServer) -> AsyncIterator[Broker]:
 def result(seq: int) -> bytes:
     """A result document; the one with sequence 2 is too large for the server."""
     run = Run(seq, 0, 1, 7, state=RunState.COMPLETED, metrics={"population": 1.0}, job_revision=1, ended_seq=seq)
-    return documents.encode(documents.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), run)))
+    return documents.encode(results.result("wide", JobRow(PointRecord(seq, WIDE if seq == 2 else {}), run)))
 
 
 def status(revision: int, state: str, values: int = 300) -> bytes:

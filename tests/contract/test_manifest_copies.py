@@ -57,7 +57,7 @@ async def test_nothing_is_left_of_a_copy_that_is_no_good(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("", "is no file"), ("absent.db", "there is no"), ("file/x", "can't be")]
+    ("source", "words"), [("", "is not a file"), ("absent.db", "does not exist"), ("file/x", "can't be")]
 )
 def test_what_is_no_file_is_not_taken_for_a_backup(tmp_path: Path, source: str, words: str) -> None:
     """No thread of SQLite's outlives the event loop, as it would to tell that it can't open it."""

@@ -224,7 +224,7 @@ async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE bookmarks (url)")
     connection.close()
-    with pytest.raises(errors.ManifestUnusable, match="another program's"):
+    with pytest.raises(errors.ManifestUnusable, match="of another program"):
         async with Manifest.open(path):
             pytest.fail("it was opened")
     assert _query(path, "SELECT name FROM sqlite_schema") == [("bookmarks",)]
@@ -323,7 +323,7 @@ async def test_a_file_that_is_gone_is_noticed(tmp_path: Path, name: str, replace
     async with Manifest.open(tmp_path / "manifest.db") as manifest:
 
         def lost() -> str | None:
-            return manifest.lost
+            return manifest.file_problem
 
         await manifests.running(manifest)
         assert lost() is None

@@ -69,7 +69,7 @@ async def test_a_pending_job_takes_less_than_a_hundred_bytes(tmp_path: Path) -> 
 
 
 # These are not made for batches; durations looks at the latest experiments only, any_parked at one row.
-RARE = {"standing", "best_point", "parked", "durations", "any_parked"}
+RARE = {"counted", "best_point", "parked", "durations", "any_parked"}
 
 
 @pytest.mark.parametrize("name", sorted(set(READS) - RARE))

@@ -9,7 +9,7 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.records import ParkedEvent, PointRecord, Verdict
+from ems_worker.core.records import ParkedEvent, PlanDecision, PointRecord
 from tests.support import manifests
 
 
@@ -22,7 +22,12 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
 async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
     """Every field of a submission survives, found by the message's identity."""
     one = manifests.submission(
-        7, verdict=Verdict.DUPLICATE, experiment_id="reef", publisher="evolution", reply_to="_INBOX.x", plan_sha=None
+        7,
+        decision=PlanDecision.DUPLICATE,
+        experiment_id="reef",
+        publisher="evolution",
+        reply_to="_INBOX.x",
+        plan_sha=None,
     )
     await manifest.record_submission(one, None)
     assert await manifest.submission(one.identity) == one
@@ -191,7 +196,7 @@ async def test_large_parked_events_are_capped_by_their_bytes(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest go; small ones don't make anybody add up."""
-    monkeypatch.setattr(store, "MOST_PARKED_BYTES", 1000)
+    monkeypatch.setattr(store, "MAX_PARKED_BYTES", 1000)
     events = [ParkedEvent(f"sim-{seq}", "sim.run_started", seq, 100, b"x" * 300) for seq in range(5)]
     assert await manifest.park(events, keep=10) == 2
     assert await manifest.parked() == events[2:]

@@ -13,7 +13,7 @@ import pytest
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core import ids
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, results
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.transitions import RunState
@@ -103,7 +103,7 @@ async def test_the_programs_of_the_page_ask_for_what_is_there(manifest: Manifest
     assert job["finished_at"]
 
     (duckdb,) = _blocks("duckdb")
-    lines = [documents.line(documents.result("reef", row)) async for row in manifest.export(reef.key)]
+    lines = [results.line(results.result("reef", row)) async for row in manifest.export(reef.key)]
     named = set(re.findall(r'"([\w.]+)"', duckdb)) | {"state"}
     assert named <= set().union(*lines)
 

@@ -113,13 +113,13 @@ async def test_a_full_disk_holds_writes_up_and_loses_none(manifest: Manifest) ->
             asyncio.create_task(manifest.save([(record.key, run, manifests.claimed(run))], {}))
             for run in (first, second)
         ]
-        await wait.until(lambda: manifest.trouble, what="the writer to notice")
+        await wait.until(lambda: manifest.write_problem, what="the writer to notice")
         assert await _states(manifest, record) == [RunState.PENDING] * 6
         assert not any(write.done() for write in writes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await asyncio.gather(*writes)
-    assert manifest.trouble is None
+    assert manifest.write_problem is None
     assert (await _states(manifest, record)).count(RunState.SUBMITTING) == 2
 
 
@@ -132,7 +132,7 @@ async def test_a_manifest_without_room_can_be_closed(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (manifest.path.with_name("manifest.db-wal").stat().st_size, hard))
         try:
             write = asyncio.create_task(manifest.save([(record.key, first, manifests.claimed(first))], {}))
-            await wait.until(lambda: manifest.trouble, what="the writer to notice")
+            await wait.until(lambda: manifest.write_problem, what="the writer to notice")
             await manifest.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ems_worker.service.reasons import LONGEST_REASON, Reasons
+from ems_worker.service.reasons import MAX_REASON, Reasons
 from tests.support.desk import Desk, plan
 
 
@@ -19,7 +19,7 @@ async def test_the_first_part_with_a_reason_is_heard(tmp_path: Path) -> None:
         words = reasons.of(live)
         assert words is not None
         assert words.startswith("no rights!")
-        assert len(words) == LONGEST_REASON
+        assert len(words) == MAX_REASON
         await desk.launch(live)
         await desk.hear("failed", "reef-p000000-r000-a1", error_kind="simulation")
         assert reasons.of(live) == live.record.reason

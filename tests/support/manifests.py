@@ -9,7 +9,7 @@ from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, NewExperiment, PointRecord, Submission, Verdict
+from ems_worker.core.records import Experiment, NewExperiment, PlanDecision, PointRecord, Submission
 
 NOW_MS = 1_760_000_000_123
 SHA = "ab" * 32
@@ -24,7 +24,7 @@ def submission(seq: int, experiment_id: str | None = None, **changes: Any) -> Su
         stored_ms=NOW_MS,
         subject="ems.experiment.submit",
         received_ms=NOW_MS,
-        verdict=Verdict.REJECTED if experiment_id is None else Verdict.ACCEPTED,
+        decision=PlanDecision.REJECTED if experiment_id is None else PlanDecision.ACCEPTED,
         document=b'{"schema":"ems.decision.v1"}',
         experiment_id=experiment_id,
         plan_sha=SHA,

@@ -23,12 +23,12 @@ API: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 SPECS = ("@asyncapi/specs", "6.11.1", "01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928")
 SCHEMA = "package/schemas/3.0.0-without-$id.json"
 REQUESTS: dict[str, type[pydantic.BaseModel]] = {
-    "listRequest": queries._List,
-    "getRequest": queries._Get,
-    "pageRequest": queries._Page,
-    "jobsRequest": queries._Jobs,
-    "resultsRequest": queries._Results,
-    "configRequest": queries._Config,
+    "listRequest": queries.ListRequest,
+    "getRequest": queries.GetRequest,
+    "pageRequest": queries.PageRequest,
+    "jobsRequest": queries.JobsRequest,
+    "resultsRequest": queries.ResultsRequest,
+    "configRequest": queries.ConfigRequest,
     "changeRequest": control._Change,
 }
 

@@ -13,7 +13,7 @@ from ems_worker.adapters import yaml_reader
 from ems_worker.cli import exits, plans, problems, publish
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.records import Verdict
+from ems_worker.core.records import PlanDecision
 
 BASE = "layer:\n  food: 1.0\n  name: 'no'\n  list: [1, {a: null}]\n  empty: {}\n"
 PLAN = """\
@@ -200,7 +200,7 @@ def test_only_new_warnings_are_shown_with_a_decision(capsys: pytest.CaptureFixtu
     file = plans.PlanFile("p.yaml", b"experiment_id: x\nmodel_version: v2\ndesign: {}\n", Path())
     known = errors.Problem("sobol_samples", "design.samples", "known", 3, 1)
     warnings = [known, errors.Problem("model_version", "model_version", "isn't checked", 2, 16)]
-    decision = documents.decision(Verdict.ACCEPTED, experiment_id="x", points=1, jobs=1, warnings=warnings)
+    decision = documents.decision(PlanDecision.ACCEPTED, experiment_id="x", points=1, jobs=1, warnings=warnings)
     publish.show_decision(decision, file, plans.Message(file.data, "application/yaml", lines_stay=True), [known])
     printed = capsys.readouterr()
     assert printed.out == "x: accepted, 1 points, 1 jobs\n"

@@ -10,7 +10,7 @@ import pytest
 from docs import generate, tables
 from ems_worker import daemon, errors
 from ems_worker.cli import exits
-from ems_worker.core.records import Verdict
+from ems_worker.core.records import PlanDecision
 from ems_worker.service import track
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ OPERATIONS = (ROOT / "docs/operations.md").read_text()
 LEVELS = ("debug", "info", "warning", "error")
 # Event names that are made of a part and a value, and what they can become.
 MADE = {
-    "plan.{}": [f"plan.{verdict}" for verdict in Verdict],
+    "plan.{}": [f"plan.{verdict}" for verdict in PlanDecision],
     "event.{}": [f"event.{verdict}" for verdict in track.PUT_ASIDE],
 }
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents, schemas
+from ems_worker.core.documents import documents, results, schemas
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 from tests.support import schema_checks
 
@@ -102,7 +102,7 @@ def sent(document: documents.Document) -> Any:
 @given(points, runs)
 def test_every_result_is_what_its_schema_says(point: PointRecord, one: Run) -> None:
     """Whatever the run went through."""
-    assert schema_checks.check(sent(documents.result("e-1", JobRow(point, one)))) == "ems.result.v1"
+    assert schema_checks.check(sent(results.result("e-1", JobRow(point, one)))) == "ems.result.v1"
 
 
 @given(rows)
@@ -138,21 +138,21 @@ def test_every_status_is_what_its_schema_says(
     assert schema_checks.check(sent(document)) == "ems.status.v1"
 
 
-@pytest.mark.parametrize("verdict", Verdict)
-def test_every_decision_is_what_its_schema_says(verdict: Verdict) -> None:
+@pytest.mark.parametrize("decision", PlanDecision)
+def test_every_decision_is_what_its_schema_says(decision: PlanDecision) -> None:
     """With all there can be, and with none of it."""
     wrong = [Problem("unknown_key", "a.b", "what", 1, 2, suggestion="c"), Problem("too_many_jobs", "", "what")]
     whole = documents.decision(
-        verdict, experiment_id="e", points=1, jobs=1, plan_sha=SHA, errors=wrong, warnings=wrong, stream="S", seq=1
+        decision, experiment_id="e", points=1, jobs=1, plan_sha=SHA, errors=wrong, warnings=wrong, stream="S", seq=1
     )
     assert (
-        schema_checks.check(sent(whole)) == schema_checks.check(sent(documents.decision(verdict))) == "ems.decision.v1"
+        schema_checks.check(sent(whole)) == schema_checks.check(sent(documents.decision(decision))) == "ems.decision.v1"
     )
 
 
 def test_a_document_that_is_something_else_is_refused() -> None:
     """A key too many, a key too few, another word: this test's own tool sees each."""
-    good = documents.decision(Verdict.REJECTED)
+    good = documents.decision(PlanDecision.REJECTED)
     for bad in (good | {"more": 1}, good | {"decision": "perhaps"}, {k: v for k, v in good.items() if k != "jobs"}):
         with pytest.raises(jsonschema.ValidationError):
             schema_checks.check(bad)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, results
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 
 SPEC = NewExperiment(
@@ -72,7 +72,7 @@ def test_encoding_keeps_every_value(value: Any) -> None:
 def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
     """A suggestion only where there is one; a plan that was only validated has no submission."""
     problems = [Problem("unknown_key", "limit", "no such key", 3, 5, "limits"), Problem("too_many_jobs", "", "many")]
-    rejected = documents.decision(Verdict.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
+    rejected = documents.decision(PlanDecision.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
     assert rejected["submission"] == {"stream": "EMS_PLANS", "seq": 9}
     first, second = rejected["errors"]
     assert first == {
@@ -85,7 +85,7 @@ def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
     }
     assert "suggestion" not in second
     assert second["path"] == ""
-    accepted = documents.decision(Verdict.ACCEPTED, experiment_id="reef", points=2, jobs=4, plan_sha="ab")
+    accepted = documents.decision(PlanDecision.ACCEPTED, experiment_id="reef", points=2, jobs=4, plan_sha="ab")
     assert (accepted["submission"], accepted["decision"], accepted["errors"]) == (None, "accepted", [])
 
 
@@ -93,12 +93,12 @@ def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
 def test_a_decision_fits_into_a_message_whatever_the_plan_says(text: str, odd: str) -> None:
     """A hundred problems that quote it, with characters that UTF-8 can't hold or that JSON writes as six."""
     problems = [Problem("bad", odd + text, odd * 5000 + text, 1, 1, text)] * 101
-    assert len(documents.encode(documents.decision(Verdict.REJECTED, errors=problems))) < 1_500_000
+    assert len(documents.encode(documents.decision(PlanDecision.REJECTED, errors=problems))) < 1_500_000
 
 
 def test_the_usual_problem_is_not_cut() -> None:
     """Words of a few lines are whole."""
-    words = "x" * documents.LONGEST_PROBLEM
+    words = "x" * documents.MAX_MESSAGE
     assert documents.problem(Problem("bad", "a.b", words))["message"] == words
 
 
@@ -210,12 +210,12 @@ RUN = Run(3, 1, 2, seed=42, state=RunState.COMPLETED, metrics={"population": 1.0
 
 def test_a_result_is_the_job_by_its_standing_run() -> None:
     """Long parameters shortened unless it is to be whole."""
-    result = documents.result("reef", JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}, ended_seq=4)))
+    result = results.result("reef", JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}, ended_seq=4)))
     assert result["simulation_id"] == "reef-p000003-r001-a2"
     assert (result["state"], result["seed"], result["seq"], result["error"]) == ("completed", 42, 4, None)
     assert set(result["params"]["genome"]) == {"sha256", "bytes"}
     assert (result["run_id_suffix"], result["labels"]) == ("a", {"who": "me"})
-    whole = documents.result("reef", JobRow(POINT, RUN), whole=True)
+    whole = results.result("reef", JobRow(POINT, RUN), whole=True)
     assert whole["params"]["genome"] == [0.5] * 2000
 
 
@@ -232,24 +232,24 @@ def test_a_result_tells_what_went_wrong(
     changes: dict[str, Any], state: str, error: tuple[str | None, str | None]
 ) -> None:
     """The kind and the words, as far as there are any."""
-    result = documents.result("reef", JobRow(POINT, replace(RUN, metrics=None, **changes)))
+    result = results.result("reef", JobRow(POINT, replace(RUN, metrics=None, **changes)))
     assert (result["state"], result["metrics"]) == (state, None)
     assert result["error"] == {"kind": error[0], "message": error[1]}
 
 
 def test_a_run_whose_metrics_did_not_come_has_failed_so() -> None:
     """Though the run itself completed."""
-    result = documents.result("reef", JobRow(POINT, replace(RUN, waiting=Waiting.MISSING)))
+    result = results.result("reef", JobRow(POINT, replace(RUN, waiting=Waiting.MISSING)))
     assert (result["state"], result["error"]["kind"]) == ("failed", "metrics_missing")
 
 
 def test_a_line_is_flat() -> None:
     """Every value under a name of its own, the error in two columns."""
     row = JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}))
-    line = documents.line(documents.result("reef", row))
+    line = results.line(results.result("reef", row))
     assert (line["param.food"], line["metric.population"], line["label.who"]) == (25, 1.0, "me")
     assert (line["artifact.csv"], line["error_kind"], line["error_message"]) == ("file:///a", None, None)
     assert not {"params", "metrics", "labels", "artifacts", "error", "schema"} & set(line)
     failed = replace(RUN, state=RunState.FAILED, metrics=None, error_kind=ErrorKind.TIMEOUT, error_message="late")
-    line = documents.line(documents.result("reef", JobRow(POINT, failed)))
+    line = results.line(results.result("reef", JobRow(POINT, failed)))
     assert (line["error_kind"], line["error_message"]) == ("timeout", "late")

@@ -146,15 +146,15 @@ def test_an_unknown_protobuf_kind_keeps_its_number() -> None:
         ("sim.run_started", b'{"a":' * 100_000, "not valid JSON"),
         ("sim.run_started", b"{}", "simulation_id is missing"),
         ("sim.run_started", b'{"simulation_id": 7}', "simulation_id is missing"),
-        ("sim.run_started", _json({"simulation_id": "x" * 201}), "200 is the limit"),
-        ("sim.run_completed", _json({"simulation_id": "a", "metrics": [1]}), "metrics isn't a mapping"),
+        ("sim.run_started", _json({"simulation_id": "x" * 201}), "the limit is 200"),
+        ("sim.run_completed", _json({"simulation_id": "a", "metrics": [1]}), "metrics is not a mapping"),
         (
             "sim.run_completed",
             _json({"simulation_id": "a", "metrics": {str(n): n for n in range(1001)}}),
             "1001 entries",
         ),
         ("sim.run_completed", _json({"simulation_id": "a", "metrics": {"": 1}}), "a name that is empty"),
-        ("sim.run_completed", _json({"simulation_id": "a", "artifacts": {"a": "x" * 2001}}), "2000 is the limit"),
+        ("sim.run_completed", _json({"simulation_id": "a", "artifacts": {"a": "x" * 2001}}), "the limit is 2000"),
         ("sim.run_started", GenericEventRequest(simulation_id="a").SerializeToString(), "an event_type_key"),
         (
             "sim.run_started",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle import job
-from ems_worker.core.records import Submission, Verdict
+from ems_worker.core.records import PlanDecision, Submission
 from ems_worker.core.wire import Message
 
 MESSAGE = Message("EMS_PLANS", 1, 7, "ems.experiment.submit", b"{}", {}, 1, 5, None)
@@ -27,7 +27,7 @@ def test_a_submission_has_the_identity_of_its_message() -> None:
         stored_ms=MESSAGE.published_ms,
         subject=MESSAGE.subject,
         received_ms=9,
-        verdict=Verdict.ACCEPTED,
+        decision=PlanDecision.ACCEPTED,
         document=b"{}",
     )
     assert submission.identity == MESSAGE.identity
@@ -35,7 +35,7 @@ def test_a_submission_has_the_identity_of_its_message() -> None:
 
 def test_the_decision_of_a_duplicate_repeats_the_accepted_one() -> None:
     """Its own are the verdict and the submission that it answers."""
-    accepted = documents.decision(Verdict.ACCEPTED, experiment_id="reef", points=3, jobs=6, stream="S", seq=1)
+    accepted = documents.decision(PlanDecision.ACCEPTED, experiment_id="reef", points=3, jobs=6, stream="S", seq=1)
     again = documents.repeated(json.dumps(accepted).encode(), "S", 2)
     assert again == {**accepted, "decision": "duplicate", "submission": {"stream": "S", "seq": 2}}
 

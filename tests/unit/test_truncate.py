@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents, truncate
+from ems_worker.core.documents import documents, results, truncate
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PointRecord, PointRow, Verdict
+from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 from tests.support import schema_checks
 
@@ -22,12 +22,12 @@ MEGABYTE = 1_048_576
 def result(params: dict[str, Any], **run: Any) -> bytes:
     """A result as it would be published."""
     one = Run(0, 0, 1, 7, state=RunState.COMPLETED, job_revision=1, ended_seq=1, **run)
-    return documents.encode(documents.result("wide", JobRow(PointRecord(0, params, "a", {"who": "me"}), one)))
+    return documents.encode(results.result("wide", JobRow(PointRecord(0, params, "a", {"who": "me"}), one)))
 
 
 def fitted(data: bytes, most: int) -> dict[str, Any]:
     """The document that comes out, which is what its schema says."""
-    short = truncate.fitted(data, most)
+    short = truncate.truncated(data, most)
     assert short is not None
     assert len(short) <= most
     found: dict[str, Any] = json.loads(short)
@@ -38,7 +38,7 @@ def fitted(data: bytes, most: int) -> dict[str, Any]:
 def test_what_fits_goes_as_it_is() -> None:
     """Byte for byte, without a mark."""
     data = result({"food": 1})
-    assert truncate.fitted(data, len(data)) is data
+    assert truncate.truncated(data, len(data)) is data
 
 
 def test_many_values_that_are_short_alone_leave_as_their_digests() -> None:
@@ -70,7 +70,7 @@ def test_an_error_is_cut_as_a_text() -> None:
     """Its kind stays."""
     words = "ü" * 4000
     one = Run(0, 0, 1, 7, RunState.FAILED, error_kind=ErrorKind.SIMULATION, error_message=words)
-    short = fitted(documents.encode(documents.result("wide", JobRow(PointRecord(0, {}), one))), 3000)
+    short = fitted(documents.encode(results.result("wide", JobRow(PointRecord(0, {}), one))), 3000)
     assert short["error"]["kind"] == "simulation"
     assert short["error"]["message"].startswith("üüü")
     assert short["error"]["message"].endswith("ü…")
@@ -96,7 +96,9 @@ def test_a_status_keeps_its_state_and_counts() -> None:
 def test_a_decision_tells_the_first_of_its_errors() -> None:
     """As many as there is room for."""
     problems = [Problem("bad", f"a.{i}", "\x01" * 1000, 1, 1) for i in range(101)]
-    short = fitted(documents.encode(documents.decision(Verdict.REJECTED, errors=problems, stream="S", seq=1)), 100_000)
+    short = fitted(
+        documents.encode(documents.decision(PlanDecision.REJECTED, errors=problems, stream="S", seq=1)), 100_000
+    )
     assert [one["path"] for one in short["errors"]] == [f"a.{i}" for i in range(len(short["errors"]))]
     assert 10 < len(short["errors"]) < 17
     assert short["submission"] == {"stream": "S", "seq": 1}
@@ -122,7 +124,7 @@ def test_any_result_fits_and_is_a_result(
 @pytest.mark.parametrize("data", [b"x" * 50, b"[" + b"1," * 50 + b"1]", b"\xff" * 50, result({"food": 1})])
 def test_what_can_not_be_brought_to_a_size_is_said_to_be_so(data: bytes) -> None:
     """No document, or one whose bounded fields alone are too much."""
-    assert truncate.fitted(data, 20) is None
+    assert truncate.truncated(data, 20) is None
 
 
 def test_parameters_that_are_many_and_short_are_cut_too() -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection
+from ems_worker.core.documents import subjects
 
 TIMEOUT_SECONDS = 5.0
 # The error codes of JetStream that we handle.
@@ -41,7 +42,7 @@ async def call(link: connection.Connection, verb: str, body: Mapping[str, Any] |
     """
     data = orjson.dumps(body) if body is not None else b""
     try:
-        reply = await link.request(f"$JS.API.{verb}", data, TIMEOUT_SECONDS)
+        reply = await link.request(f"{subjects.JETSTREAM_API}.{verb}", data, TIMEOUT_SECONDS)
     except connection.NoResponders as error:
         raise errors.BrokerUnavailable(
             f"the NATS server at {link.where} has no JetStream (or is still starting it); "

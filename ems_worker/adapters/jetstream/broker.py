@@ -13,6 +13,7 @@ from ems_worker.adapters.jetstream.latest import LatestPublisher
 from ems_worker.adapters.jetstream.publish import TTL, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import Message, StreamIdentity
 from ems_worker.settings import Access
 
@@ -28,7 +29,7 @@ _ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
 
 def _lifetime(subject: str) -> dict[str, str]:
     """Decisions are kept as long as plans; statuses, in the same stream, never expire."""
-    return {TTL: DECISION_TTL} if subject.startswith("ems.experiment.decision.") else {}
+    return {TTL: DECISION_TTL} if subject.startswith(f"{subjects.DECISION}.") else {}
 
 
 def _nothing(*_: object) -> None:
@@ -178,17 +179,17 @@ class Broker:
         """
         headers = {
             "Nats-Msg-Id": f"{message.stream}-{message.stream_created_ns}-{message.seq}",
-            "Ems-Reason": reason[:_MAX_REASON_CHARACTERS],
-            "Ems-Stream": message.stream,
-            "Ems-Sequence": str(message.seq),
-            "Ems-Subject": message.subject,
-            "Ems-Delivered": str(message.delivered),
-            "Ems-Sha256": hashlib.sha256(message.data).hexdigest(),
-            "Ems-Bytes": str(len(message.data)),
+            subjects.REASON_HEADER: reason[:_MAX_REASON_CHARACTERS],
+            subjects.STREAM_HEADER: message.stream,
+            subjects.SEQUENCE_HEADER: str(message.seq),
+            subjects.SUBJECT_HEADER: message.subject,
+            subjects.DELIVERED_HEADER: str(message.delivered),
+            subjects.SHA256_HEADER: hashlib.sha256(message.data).hexdigest(),
+            subjects.BYTES_HEADER: str(len(message.data)),
         }
-        subject = f"ems.dlq.{kind}"
+        subject = f"{subjects.DEAD_LETTERS}.{kind}"
         # The original stays in its stream. The headers say where, and identify it by its digest.
-        reference = Item(subject, b"", {**headers, "Ems-By-Reference": "true"})
+        reference = Item(subject, b"", {**headers, subjects.BY_REFERENCE_HEADER: "true"})
         await self._publisher.store([Item(subject, message.data, headers, instead=reference)])
         await self.ack([message])
 

@@ -32,7 +32,7 @@ class Item:
             return self
         if self.instead is not None:
             return self.instead.within(max_bytes)
-        data = truncate.fitted(self.data, max_bytes - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
+        data = truncate.truncated(self.data, max_bytes - _SLACK_BYTES - _HEADERS_BYTES) if self.document else None
         return None if data is None else replace(self, data=data)
 
     async def fit(self, max_bytes: int) -> "Item | None":

@@ -11,6 +11,7 @@ import orjson
 
 from ems_worker.adapters.jetstream import acks, api, connection, publish, streams
 from ems_worker.adapters.jetstream.item import Item
+from ems_worker.core.documents import subjects
 
 _MAX_REMEMBERED_SUBJECTS = 10_000
 # JSON holds integers exactly only up to here; a higher revision is not one of ours.
@@ -73,7 +74,7 @@ class LatestPublisher:
 
     async def has_decision(self, seq: int) -> bool:
         """Whether the decision on the plan with this sequence is stored; other content on its subject doesn't count."""
-        message = await self._message(f"ems.experiment.decision.{seq}")
+        message = await self._message(f"{subjects.DECISION}.{seq}")
         document = None if message is None else api.read(base64.b64decode(message.get("data", "")))
         submission = None if document is None else document.get("submission")
         return isinstance(submission, dict) and submission.get("seq") == seq

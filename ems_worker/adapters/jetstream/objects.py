@@ -14,9 +14,10 @@ from pydantic import Field
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import api, connection, streams
+from ems_worker.core.documents import subjects
 
-BUCKET = "EMS_PLAN_OBJECTS"
-STREAM = f"OBJ_{BUCKET}"
+BUCKET = subjects.PLAN_BUCKET
+STREAM = subjects.PLAN_OBJECTS_STREAM
 _SUBJECTS = [f"$O.{BUCKET}.C.>", f"$O.{BUCKET}.M.>"]
 _DIGEST = "SHA-256="
 _MAX_NAME_BYTES = 1024
@@ -139,7 +140,9 @@ async def _read_chunks(link: connection.Connection, info: ObjectInfo, name: str)
     seq = total = 0
     for _ in range(info.chunks):
         request = {"seq": seq + 1, "next_by_subj": f"$O.{BUCKET}.C.{info.nuid}"}
-        reply = await link.request(f"$JS.API.DIRECT.GET.{STREAM}", orjson.dumps(request), api.TIMEOUT_SECONDS)
+        reply = await link.request(
+            f"{subjects.JETSTREAM_API}.DIRECT.GET.{STREAM}", orjson.dumps(request), api.TIMEOUT_SECONDS
+        )
         sequence = (reply.headers or {}).get("Nats-Sequence")
         if sequence is None:
             raise errors.NotFound(f"a part of the object {name!r} is missing")

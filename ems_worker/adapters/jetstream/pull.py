@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection, consumers, metadata, streams
 from ems_worker.adapters.jetstream.metadata import Metadata
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import Message
 
 _NS = 1_000_000_000
@@ -64,7 +65,7 @@ class Pull:
     @property
     def _next(self) -> str:
         """The subject for requests to JetStream for the next messages."""
-        return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        return f"{subjects.JETSTREAM_API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
 
     def bind(self, stream: str, created_ns: int) -> None:
         """Sets the stream that the consumer reads. Its creation time tells it from a later stream of the same name."""

@@ -6,6 +6,8 @@ The connection stays up all the while, so nothing else would show it.
 import asyncio
 import re
 
+from ems_worker.core.documents import subjects
+
 # NATS reports every message that it denies. Whatever the worker still tries comes again within this time: statuses and
 # results about every 20 s, messages whose acknowledgement is denied every 30 s.
 DENIED_SECONDS = 90.0
@@ -14,7 +16,7 @@ _MAX_CHARACTERS = 300
 _VIOLATION = re.compile(r"permissions violation for (publish|subscription) (?:to|with reply of) \"([^\"]*)\"", re.I)
 # The subjects that the worker publishes to for its own work. Elsewhere it only replies, and a requester may choose an
 # inbox that the worker has no right to.
-_OWN_PREFIXES = ("$JS.", "$O.", "ems.")
+_OWN_PREFIXES = (f"{subjects.JETSTREAM}.", "$O.", subjects.PREFIX)
 
 
 class Refusals:
@@ -72,8 +74,8 @@ class Refusals:
 
 def _kind(subject: str) -> str:
     """The part of a subject that is the same for all messages of its kind."""
-    if subject.startswith("$JS.ACK."):
+    if subject.startswith(f"{subjects.JETSTREAM_ACK}."):
         return ".".join(subject.split(".", 4)[:4])
-    if subject.startswith("ems.experiment."):
+    if subject.startswith(f"{subjects.EXPERIMENT}."):
         return ".".join(subject.split(".", 3)[:3])
     return subject[:_MAX_CHARACTERS]

@@ -11,9 +11,10 @@ from nats.micro.request import Handler, Request, ServiceError
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import connection
+from ems_worker.core.documents import subjects
 
 NAME = "ems"
-PREFIX = "ems.api"
+PREFIX = subjects.API
 _DESCRIPTION = "Experiments on simulations: queries and control"
 _MAX_ERROR_CHARACTERS = 4000
 _SLACK_BYTES = 512

@@ -6,20 +6,20 @@ from typing import Any
 
 from ems_worker import errors
 from ems_worker.adapters.jetstream import api, connection
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import StreamIdentity
 
 _DAY_NS = 24 * 3600 * 1_000_000_000
 _MONTH = {"max_age": 30 * _DAY_NS}
 
-PLANS = "EMS_PLANS"
-EVENTS = "SIM_EVENTS"
-STATUS = "EMS_STATUS"
-RESULTS = "EMS_RESULTS"
-DEAD_LETTERS = "EMS_DLQ"
+PLANS = subjects.PLANS_STREAM
+EVENTS = subjects.EVENTS_STREAM
+STATUS = subjects.STATUS_STREAM
+RESULTS = subjects.RESULTS_STREAM
+DEAD_LETTERS = subjects.DEAD_LETTER_STREAM
 
-PLAN_SUBJECTS = ("ems.experiment.submit", "ems.experiment.submit.*")
-_RUN_SUBJECTS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
-EVENT_SUBJECTS = tuple(subject + suffix for subject in _RUN_SUBJECTS for suffix in ("", ".>"))
+PLAN_SUBJECTS = (subjects.SUBMIT, f"{subjects.SUBMIT}.*")
+EVENT_SUBJECTS = tuple(subject + suffix for subject in subjects.RUN_EVENTS for suffix in ("", ".>"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ SPECS = (
     Spec(EVENTS, EVENT_SUBJECTS, initial=_MONTH),
     Spec(
         STATUS,
-        ("ems.experiment.status.*", "ems.experiment.decision.*"),
+        (f"{subjects.STATUS}.*", f"{subjects.DECISION}.*"),
         initial={"max_msgs_per_subject": 1, "allow_direct": True, "allow_msg_ttl": True},
     ),
     Spec(
         RESULTS,
-        ("ems.experiment.result.*", "ems.experiment.point.*", "ems.experiment.settled.*"),
+        (f"{subjects.RESULT}.*", f"{subjects.POINT}.*", f"{subjects.SETTLED}.*"),
         initial=_MONTH,
     ),
-    Spec(DEAD_LETTERS, ("ems.dlq.plan", "ems.dlq.event"), initial=_MONTH),
+    Spec(DEAD_LETTERS, (subjects.DEAD_PLANS, subjects.DEAD_EVENTS), initial=_MONTH),
 )
 
 

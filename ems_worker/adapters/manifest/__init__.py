@@ -1,7 +1,8 @@
 """The manifest: one SQLite database that is the truth about every experiment, job and run.
 
-`store.Manifest` is what the services see. Writes go to one task that commits many in one transaction (writer.py),
-reads to connections of their own (reader.py); statements are in reads.sql and writes.sql, the schema in migrations/.
+`store.Manifest` is what the services see. One task writes, many requests in one transaction (writer.py); reads have
+connections of their own (reader.py). Statements are in reads.sql and writes.sql, the rules that queries share with the
+core in rules.sql, the schema in migrations/.
 """
 
 from ems_worker.adapters.manifest.store import Manifest

@@ -1,4 +1,4 @@
-"""Connections to SQLite that are closed whatever becomes of whoever asked for one."""
+"""Connections to SQLite that are closed even if their caller is cancelled while they open."""
 
 import asyncio
 from pathlib import Path
@@ -8,15 +8,15 @@ import aiosqlite
 
 
 async def connect(database: Path | str, **options: Any) -> aiosqlite.Connection:
-    """As aiosqlite.connect, but a caller that is cancelled meanwhile leaves no connection behind.
+    """Like aiosqlite.connect, but a caller that is cancelled meanwhile leaves no connection behind.
 
-    Its thread would tell of the opened database to an event loop that may be closed by then.
+    The connection's thread would hand it to an event loop that may be closed by then.
     """
 
-    async def opened() -> aiosqlite.Connection:
+    async def connected() -> aiosqlite.Connection:
         return await aiosqlite.connect(database, **options)
 
-    opening = asyncio.create_task(opened())
+    opening = asyncio.create_task(connected())
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Backups of a manifest and their return: copied while the worker runs, checked before they count as one."""
+"""Takes backups of a manifest while the worker runs, and restores them. Every copy is checked."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ import aiosqlite
 from ems_worker import errors
 from ems_worker.adapters.manifest import lock, migrate, opening
 
-# The fact that a restored manifest carries until a worker has caught up with what came after its backup.
+# A restored manifest remembers this fact until a worker has caught up with the messages since its backup.
 RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a manifest holds, to tell one copy from another."""
+    """How much a manifest holds, to distinguish copies."""
 
     experiments: int
     runs: int
@@ -27,10 +27,10 @@ class Contents:
 
 
 async def take(database: Path, target: Path) -> Contents:
-    """Copies the manifest to `target` while a worker may be running, and checks the copy.
+    """Copies the manifest to `target`, also while a worker is running, and checks the copy.
 
-    Raises errors.FileUnreadable where there is no manifest, errors.FileUnwritable where the target exists or can't be
-    made, errors.ManifestUnusable where the manifest is damaged or the copy is not whole; then nothing is left of it.
+    Raises errors.FileUnreadable if there is no manifest, errors.FileUnwritable if the target exists or can't be
+    created, errors.ManifestUnusable if the manifest or the copy is damaged. Nothing is left of a failed copy.
     """
     _check_readable(database)
     _check_free(target)
@@ -46,16 +46,16 @@ async def take(database: Path, target: Path) -> Contents:
 
 
 async def restore(database: Path, backup: Path, at: str) -> tuple[Contents, Path | None]:
-    """Puts a backup in the manifest's place; what was there is moved aside, and its new name returned.
+    """Replaces the manifest by a backup; the present one is moved aside, and its new path returned.
 
-    The next start of the worker replays the streams from before the backup. `at` names the moment, for the file that
-    is moved aside. Raises errors.ManifestUnusable while a worker runs, or where the backup is damaged or newer,
-    errors.FileUnreadable where it is no file, errors.FileUnwritable where nothing can be put there; then nothing has
-    changed.
+    The next start of the worker replays the streams from before the backup. `at` is the time, for the name of the file
+    that is moved aside. Raises errors.ManifestUnusable if a worker is running or the backup is damaged or newer than
+    this worker, errors.FileUnreadable if it is not a file, errors.FileUnwritable if the manifest can't be written. Then
+    nothing has changed.
     """
     _check_readable(backup)
     contents = await inspect(backup)
-    # On a new machine there is nothing yet, not even the directory.
+    # On a new machine not even the directory exists.
     opening.make_directory(database.parent)
     with lock.exclusive(database):
         fresh = database.with_name(f"{database.name}.restoring")
@@ -76,7 +76,7 @@ async def restore(database: Path, backup: Path, at: str) -> tuple[Contents, Path
 
 
 async def inspect(path: Path) -> Contents:
-    """Checks a file that is to be a manifest. Raises errors.ManifestUnusable with what is wrong."""
+    """Checks that a file is a whole manifest. Raises errors.ManifestUnusable, naming the problem."""
     try:
         async with aiosqlite.connect(f"file:{path}?mode=ro", uri=True) as connection:
             problems = [row[0] for row in await connection.execute_fetchall("PRAGMA quick_check(5)")]
@@ -85,9 +85,9 @@ async def inspect(path: Path) -> Contents:
             if problems != ["ok"]:
                 raise errors.ManifestUnusable(f"{path} is damaged: {'; '.join(problems)}")
             if owner != opening.APPLICATION_ID:
-                raise errors.ManifestUnusable(f"{path} is another program's database")
+                raise errors.ManifestUnusable(f"{path} is the database of another program")
             if version > len(migrate.steps()):
-                raise errors.ManifestUnusable(f"{path} is of schema version {version}: install the newer worker")
+                raise errors.ManifestUnusable(f"{path} has schema version {version}: install the newer worker")
             return Contents(
                 await migrate.scalar(connection, "SELECT count(*) FROM experiments"),
                 await migrate.scalar(connection, "SELECT count(*) FROM runs"),
@@ -98,36 +98,36 @@ async def inspect(path: Path) -> Contents:
 
 
 def _check_readable(path: Path) -> None:
-    """What SQLite says of a file that it can't open helps nobody, and its thread outlives the event loop then."""
+    """SQLite's own error for a file that it can't open is useless, and its thread then outlives the event loop."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise errors.FileUnreadable(f"{path} is no file")
+            raise errors.FileUnreadable(f"{path} is not a file")
         path.open("rb").close()
     except FileNotFoundError as error:
-        raise errors.FileUnreadable(f"there is no {path}") from error
+        raise errors.FileUnreadable(f"{path} does not exist") from error
     except OSError as error:
         raise errors.FileUnreadable(f"{path} can't be read: {error.strerror}") from error
 
 
 def _check_free(path: Path) -> None:
     if os.path.lexists(path):
-        raise errors.FileUnwritable(f"{path} exists; a backup never overwrites anything: name another file")
+        raise errors.FileUnwritable(f"{path} exists, and a backup never overwrites a file: name another")
 
 
 @contextlib.contextmanager
 def _whole_or_gone(copy: Path) -> Iterator[None]:
-    """Nothing is left of a copy that could not be completed."""
+    """Removes what there is of a copy that fails."""
     try:
         yield
     except BaseException:
         for part in (copy, copy.with_name(f"{copy.name}.part")):
-            with contextlib.suppress(OSError):  # it was never there, or nothing can be changed there
+            with contextlib.suppress(OSError):  # it was not created, or the directory is read-only
                 part.unlink()
         raise
 
 
 def _move_aside(database: Path, at: str) -> Path | None:
-    """The database with its log, which may hold commits that it doesn't have itself yet, under another name."""
+    """Renames the database and its log, which may hold commits that the database file doesn't have yet."""
     if not database.exists():
         return None
     aside = database.with_name(f"{database.name}.replaced-{at}")

@@ -1,4 +1,4 @@
-"""One worker a manifest: an exclusive lock on a file beside the database, dropped by the system with its holder."""
+"""One worker per manifest: an exclusive file lock beside the database, which the system drops when its holder ends."""
 
 import contextlib
 import fcntl
@@ -12,10 +12,11 @@ from ems_worker.settings import private
 
 @contextlib.contextmanager
 def exclusive(database: Path) -> Iterator[None]:
-    """Holds `{database}.lock`. Raises errors.ManifestUnusable, naming the holder, if another process has it, and
-    errors.FileUnwritable where no file can be made.
+    """Holds `{database}.lock` for the block.
 
-    The file stays when the lock is given up: removing it would let two processes lock two files of one name.
+    Raises errors.ManifestUnusable, naming the holder, if another process has it, and errors.FileUnwritable if the file
+    can't be created. The file stays when the lock is released: removing it would let two processes lock two files of
+    the same name.
     """
     path = Path(f"{database}.lock")
     try:
@@ -28,8 +29,7 @@ def exclusive(database: Path) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise errors.ManifestUnusable(
-                f"{database} is in use by another worker (process {holder}): stop that one, or "
-                "use another data directory"
+                f"{database} is in use by another worker (process {holder}): stop it, or use another data directory"
             ) from error
         except OSError as error:
             raise errors.ManifestUnusable(

@@ -1,4 +1,4 @@
-"""The schema's versions: `PRAGMA user_version` counts them; each step is one transaction, with a backup before it."""
+"""The schema's versions. `PRAGMA user_version` counts them; each step is one transaction, after a backup."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ems_worker import errors
 
 
 def steps() -> Sequence[str]:
-    """The migrations of this package in order; the first makes a new database."""
+    """The migrations of this package in order; the first creates a new database."""
     folder = resources.files(__package__).joinpath("migrations")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [file.read_text("utf-8") for file in files]
@@ -36,22 +36,22 @@ async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequ
         except aiosqlite.Error as error:
             await connection.rollback()
             raise errors.ManifestUnusable(
-                f"{path} could not be brought to schema version {number}, and is as it was: {error}"
+                f"{path} could not be migrated to schema version {number} and is unchanged: {error}"
             ) from error
 
 
 async def backup(source: aiosqlite.Connection, target: Path) -> None:
-    """Copies the database as it is now to `target`, which appears (or is replaced) only when the copy is complete."""
+    """Copies the database to `target`, which is created, or replaced, only when the copy is complete."""
     part = f"{target}.part"
     os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
     async with aiosqlite.connect(part) as copy:
         await source.backup(copy)
-        # A copy is one file: its log would be left behind when somebody moves it.
+        # A copy is one file: whoever moves it would leave its log behind.
         await copy.execute("PRAGMA journal_mode = DELETE")
     os.replace(part, target)
 
 
 async def scalar(connection: aiosqlite.Connection, query: str) -> Any:
-    """The one value that the query gives."""
+    """The single value of a query."""
     (row,) = await connection.execute_fetchall(query)
     return row[0]

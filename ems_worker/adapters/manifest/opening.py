@@ -1,4 +1,4 @@
-"""Opening the database: one worker, a file that is whole and ours, its settings, its schema."""
+"""Opens the database: makes sure of one worker and of a whole file that is ours, applies settings and migrations."""
 
 import contextlib
 import stat
@@ -12,14 +12,14 @@ from ems_worker.adapters.manifest import connecting, lock, migrate, place
 from ems_worker.settings import private
 
 APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
-# How long to wait for somebody who writes with another program.
+# How long to wait while another program writes.
 BUSY_SECONDS = 5.0
-# What a data directory of ours has in it: the database with what belongs to it, and exports.
+# What a data directory of ours contains: the database with its companions, and exports.
 _OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
 _MOUNTS = Path("/proc/self/mountinfo")
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
-# FULL: a commit is on disk before its request is answered. The log is cut back after a large expansion.
+# FULL: a commit is on disk before its request is answered. The log is truncated after a large expansion.
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA cache_size = -65536",
@@ -31,19 +31,20 @@ _SETTINGS = (
 
 
 def make_directory(path: Path) -> None:
-    """Makes the manifest's directory, where it is missing, for its owner only; one that holds nothing else becomes so.
+    """Creates the manifest's directory if it is missing, readable by its owner only.
 
-    Raises errors.FileUnwritable where that can't be.
+    An existing directory that holds nothing but our files is restricted to its owner too. Raises errors.FileUnwritable
+    if it can't be created.
     """
     private.data_directory(path, _OURS)
 
 
 @contextlib.asynccontextmanager
 async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
-    """The connection that writes, on a database that is locked, checked and of the present schema.
+    """The connection that writes, to a database that is locked, checked and migrated.
 
-    Raises errors.ManifestUnusable, with the remedy, where that can't be, and errors.FileUnwritable where no file can be
-    made or written there.
+    Raises errors.ManifestUnusable, with the remedy, if the database can't be used, and errors.FileUnwritable if the
+    file can't be created or written.
     """
     make_directory(path.parent)
     _check_disk(path)
@@ -57,7 +58,7 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
                 for setting in _SETTINGS:
                     await connection.execute(setting)
             except aiosqlite.Error as error:
-                # An error that sqlite3 itself raises has no code.
+                # Errors that sqlite3 raises by itself have no error name.
                 if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
                     raise _damaged(path, str(error)) from error
                 raise errors.ManifestUnusable(f"{path} can't be used: {error}") from error
@@ -70,7 +71,7 @@ def _check_disk(path: Path) -> None:
     try:
         mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
     except OSError:
-        return  # no Linux: SQLite itself refuses what it notices
+        return  # not Linux: SQLite refuses the file systems that it recognises
     kind = place.network(mounts, path.parent.resolve())
     if kind is not None:
         raise errors.ManifestUnusable(
@@ -80,16 +81,16 @@ def _check_disk(path: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """Makes the file if need be, so that it and its log, which inherits its mode, are the owner's only."""
+    """Creates the file if it is missing. It and its log, which inherits its mode, are readable by the owner only."""
     try:
         private.database(path)
         mode = path.stat().st_mode
     except OSError as error:
         raise errors.FileUnwritable(f"{path} can't be opened: {error.strerror}") from error
     if mode & stat.S_IWOTH:
-        # Our own is narrowed.
+        # The mode of a file of our own was corrected already.
         raise errors.ManifestUnusable(
-            f"{path} belongs to another user, and everybody may write to it (mode {stat.S_IMODE(mode):04o}): "
+            f"{path} belongs to another user and is writable by everybody (mode {stat.S_IMODE(mode):04o}): "
             f"chmod o-w {path}"
         )
 
@@ -101,14 +102,16 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
     tables = list(await connection.execute_fetchall("SELECT name FROM sqlite_schema LIMIT 1"))
     owner = await migrate.scalar(connection, "PRAGMA application_id")
     if tables and owner != APPLICATION_ID:
-        raise errors.ManifestUnusable(f"{path} is another program's database; name another file")
+        raise errors.ManifestUnusable(f"{path} is the database of another program; name another file")
     mode = await migrate.scalar(connection, "PRAGMA journal_mode = WAL")
     if mode != "wal":
-        raise errors.ManifestUnusable(f"{path} can't have a write-ahead log here; it needs a local file system")
+        raise errors.ManifestUnusable(
+            f"{path} can't have a write-ahead log here; the manifest needs a local file system"
+        )
 
 
 def _damaged(path: Path, what: str) -> errors.ManifestUnusable:
     return errors.ManifestUnusable(
-        f"{path} is damaged ({what}): restore a backup of it (ems-worker restore BACKUP), or move it away with "
-        f"{path.name}-wal and {path.name}-shm to begin with an empty manifest"
+        f"{path} is damaged ({what}): restore a backup of it (ems-worker restore BACKUP), or move it away together "
+        f"with {path.name}-wal and {path.name}-shm to begin with an empty manifest"
     )

@@ -4,8 +4,9 @@
     -- What it does, in a line or two.
     DELETE FROM ...;
 
-`key=N` says that the first N values of a row name the one row that it is about, see writer.py. `:rows` in a query
-stands for as many rows of values as there are.
+`key=N` says that the first N values of a row identify the row of the table that it is about, see writer.py. `:rows`
+stands for as many rows of values as there are, `{columns}` for the columns of the query's rows (reads.py), and the name
+of a rule in braces for its expression (rules.sql).
 """
 
 import functools
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
 
+from ems_worker.adapters.manifest import reads
+
 _HEADER = re.compile(r"^-- name: (?P<name>\w+)(?: key=(?P<key>\d+))?$", re.MULTILINE)
+_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{(?:(\w+)\.)?(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +44,36 @@ def _expanded(text: str, count: int, width: int) -> str:
 
 def load(file: str) -> Mapping[str, Query]:
     """The queries of a file of this package, by name."""
+    return MappingProxyType(
+        {
+            name: Query(name, _PLACEHOLDER.sub(functools.partial(_filled, name), body), key)
+            for name, (body, key) in _read(file).items()
+        }
+    )
+
+
+def _read(file: str) -> dict[str, tuple[str, int]]:
+    """The statements of a file as they are written there, each with its `key`."""
     text = resources.files(__package__).joinpath(file).read_text("utf-8")
     _, *parts = _HEADER.split(text)
-    found = {
-        name: Query(name, body.strip().rstrip(";"), int(key or 0))
+    return {
+        name: (body.strip().rstrip(";"), int(key or 0))
         for name, key, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     }
-    return MappingProxyType(found)
 
 
+def _filled(query: str, placeholder: re.Match[str]) -> str:
+    """What stands for a placeholder in this query; `{runs.columns}` are those columns of that table."""
+    table, name = placeholder.groups()
+    if name != "columns":
+        return RULES[name]
+    prefix = f"{table}." if table else ""
+    return ", ".join(f'{prefix}"{column}"' for column in reads.COLUMNS[query])
+
+
+# The rules of the core that queries need too, as expressions over a row of `runs`.
+RULES = MappingProxyType(
+    {name: _COMMENT.sub("", f"{body}\n").strip() for name, (body, _) in _read("rules.sql").items()}
+)
 READS = load("reads.sql")
 WRITES = load("writes.sql")

@@ -1,38 +1,48 @@
-"""Values of the core to rows of the manifest, and back. JSON is compact; digests are stored as 32 bytes."""
+"""Values of the core to rows of the manifest, and back. JSON is compact; digests are stored as 32 bytes.
+
+What is read comes with the names of its columns (reads.py). A row that is written has its values in the order in which
+its statement in writes.sql names them.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import orjson
 
+from ems_worker.adapters.manifest import reads
 from ems_worker.core.documents import documents
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, bucket
+from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, PointRow, Submission, Verdict
+from ems_worker.core.records import (
+    ChangeRequest,
+    Experiment,
+    NewExperiment,
+    ParkedEvent,
+    PlanDecision,
+    PointRecord,
+    PointRow,
+    Submission,
+)
 
 Row = tuple[Any, ...]
 
-# Calling an enumeration to look a member up is several times slower than a dictionary, and this is done for every row.
+# Looking a member up by calling its enumeration is several times slower than a dictionary, and happens for every row.
 _STATES = {state.value: state for state in RunState}
 _KINDS = {kind.value: kind for kind in ErrorKind}
 _STOPS = {reason.value: reason for reason in StopReason}
-# The core's rule, by what the columns say: state, kind of error, waiting.
-_BUCKETS = {
-    (state.value, kind and kind.value, waiting and waiting.value): bucket(
-        Run(0, 0, 1, 0, state, error_kind=kind, waiting=waiting)
-    )
-    for state in RunState
-    for kind in (None, *ErrorKind)
-    for waiting in (None, *Waiting)
-}
+_WAITING = {waiting.value: waiting for waiting in Waiting}
+_BUCKETS = {bucket.value: bucket for bucket in Bucket}
+
+_JOB = attrgetter("experiment", "point", "replicate")
 
 
 def _json(value: Any) -> str:
-    """Numbers that aren't finite become null."""
     return documents.encode(value).decode()
 
 
@@ -90,41 +100,40 @@ def _outcome(run: Run) -> Row:
     )
 
 
-def run(row: Row) -> Run:
-    """A run from `runs.*`."""
-    retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq, job_revision = row[15:]
+def run(row: reads.RunRow) -> Run:
     return Run(
-        point=row[1],
-        replicate=row[2],
-        attempt=row[3],
-        seed=row[4],
-        state=_STATES[row[5]],
-        current=bool(row[6]),
-        due_ms=row[7],
-        submitted_ms=row[8],
-        started_ms=row[9],
-        finished_ms=row[10],
-        elapsed_ms=row[11],
-        stop_reason=None if row[12] is None else _STOPS[row[12]],
-        error_kind=None if row[13] is None else _KINDS[row[13]],
-        error_message=row[14],
-        retryable=None if retryable is None else bool(retryable),
-        metrics=None if metrics is None else orjson.loads(metrics),
-        artifacts=None if artifacts is None else orjson.loads(artifacts),
-        waiting=None if waiting is None else Waiting(waiting),
-        model_version=model_version,
-        config_sha=None if config_sha is None else config_sha.hex(),
-        ended_seq=ended_seq,
-        job_revision=job_revision,
+        point=row.point,
+        replicate=row.replicate,
+        attempt=row.attempt,
+        seed=row.seed,
+        state=_STATES[row.state],
+        current=row.current == 1,
+        due_ms=row.due_ms,
+        submitted_ms=row.submitted_ms,
+        started_ms=row.started_ms,
+        finished_ms=row.finished_ms,
+        elapsed_ms=row.elapsed_ms,
+        stop_reason=None if row.stop_reason is None else _STOPS[row.stop_reason],
+        error_kind=None if row.error_kind is None else _KINDS[row.error_kind],
+        error_message=row.error_message,
+        retryable=None if row.retryable is None else row.retryable == 1,
+        metrics=None if row.metrics is None else orjson.loads(row.metrics),
+        artifacts=None if row.artifacts is None else orjson.loads(row.artifacts),
+        waiting=None if row.waiting is None else _WAITING[row.waiting],
+        model_version=row.model_version,
+        config_sha=None if row.config_sha is None else row.config_sha.hex(),
+        ended_seq=row.ended_seq,
+        job_revision=row.job_revision,
     )
 
 
-def jobs(rows: Sequence[Row]) -> dict[tuple[int, int, int], Job]:
-    """Jobs by (experiment key, point, replicate) from `runs.*`, each job's attempts beside each other and in order."""
-    return {key: Job(tuple(run(row) for row in group)) for key, group in groupby(rows, key=lambda row: row[:3])}
+def jobs(rows: Iterable[reads.RunRow]) -> dict[tuple[int, int, int], Job]:
+    """Jobs by (experiment key, point, replicate), from rows that have each job's attempts together and in order."""
+    return {key: Job(tuple([run(row) for row in group])) for key, group in groupby(rows, _JOB)}
 
 
 def new_point(key: int, point: PointRecord) -> Row:
+    """A row of insert_points."""
     return (
         key,
         point.point,
@@ -134,135 +143,177 @@ def new_point(key: int, point: PointRecord) -> Row:
     )
 
 
-def point(row: Row) -> PointRecord:
-    """The standard json reader, since orjson makes floats of large integers."""
-    number, params, suffix, labels = row
-    return PointRecord(number, json.loads(params), suffix, None if labels is None else json.loads(labels))
+def point(row: reads.PointRow) -> PointRecord:
+    """Read by the standard library: orjson turns large integers into floats."""
+    labels = None if row.labels is None else json.loads(row.labels)
+    return PointRecord(row.point, json.loads(row.params), row.run_id_suffix, labels)
 
 
-def submission(row: Row) -> Submission:
-    stream, created, seq, stored, subject, received, verdict, document, *rest = row
-    return Submission(stream, created, seq, stored, subject, received, Verdict(verdict), document.encode(), *rest)
-
-
-def new_submission(one: Submission) -> Row:
-    return (
-        *one.identity,
-        one.stream,
-        one.subject,
-        one.received_ms,
-        one.verdict.value,
-        one.document.decode(),
-        one.experiment_id,
-        one.plan_sha,
-        one.publisher,
-        one.reply_to,
-        one.digest,
+def submission(row: reads.SubmissionRow) -> Submission:
+    return Submission(
+        stream=row.stream,
+        stream_created_ns=row.stream_created_ns,
+        seq=row.seq,
+        stored_ms=row.stored_ms,
+        subject=row.subject,
+        received_ms=row.received_ms,
+        decision=PlanDecision(row.verdict),
+        document=row.document.encode(),
+        experiment_id=row.experiment_id,
+        plan_sha=row.plan_sha,
+        publisher=row.publisher,
+        reply_to=row.reply_to,
     )
 
 
-def new_experiment(one: NewExperiment) -> Row:
+def new_submission(submission: Submission) -> Row:
+    """A row of insert_submission."""
     return (
-        one.experiment_id,
-        one.name,
-        one.group,
-        one.plan_sha,
-        one.points,
-        one.jobs,
-        one.replicates,
-        _json(one.metrics),
-        one.goal_metric,
-        one.goal,
-        one.created_ms,
+        *submission.identity,
+        submission.stream,
+        submission.subject,
+        submission.received_ms,
+        submission.decision.value,
+        submission.document.decode(),
+        submission.experiment_id,
+        submission.plan_sha,
+        submission.publisher,
+        submission.reply_to,
+        submission.digest,
+    )
+
+
+def new_experiment(spec: NewExperiment) -> Row:
+    """A row of insert_experiment."""
+    return (
+        spec.experiment_id,
+        spec.name,
+        spec.group,
+        spec.plan_sha,
+        spec.points,
+        spec.jobs,
+        spec.replicates,
+        _json(spec.metrics),
+        spec.goal_metric,
+        spec.goal,
+        spec.created_ms,
         ExperimentState.ACCEPTED.value,
     )
 
 
-def new_plan(one: NewExperiment) -> Row:
+def new_plan(spec: NewExperiment) -> Row:
+    """A row of insert_plan."""
     return (
-        one.experiment_id,
-        one.description,
-        _json(one.tags),
-        None if one.parameters is None else _json(one.parameters),
-        one.traceparent,
-        one.plan,
-        one.base.decode(),
+        spec.experiment_id,
+        spec.description,
+        _json(spec.tags),
+        None if spec.parameters is None else _json(spec.parameters),
+        spec.traceparent,
+        spec.plan,
+        spec.base.decode(),
     )
 
 
-def experiment(row: Row) -> Experiment:
-    """An experiment from `experiments.*, plans.*`."""
-    key, experiment_id, name, group, plan_sha, points, jobs, replicates, metrics, goal_metric, goal, created_ms = row[
-        :12
-    ]
-    state, round_, revision, published_revision, _, ended_seq, published_seq, expanded, started, finished, reason = row[
-        12:23
-    ]
-    _, description, tags, parameters, traceparent, plan, base = row[23:]
+def experiment(row: reads.ExperimentRow) -> Experiment:
     spec = NewExperiment(
-        experiment_id=experiment_id,
-        name=name,
-        plan=plan,
-        base=base.encode(),
-        plan_sha=plan_sha,
-        points=points,
-        jobs=jobs,
-        replicates=replicates,
-        created_ms=created_ms,
-        group=group,
-        tags=tuple(json.loads(tags)),
-        description=description,
-        parameters=None if parameters is None else json.loads(parameters),
-        metrics=tuple(json.loads(metrics)),
-        goal_metric=goal_metric,
-        goal=goal,
-        traceparent=traceparent,
+        experiment_id=row.experiment_id,
+        name=row.name,
+        plan=row.plan,
+        base=row.base.encode(),
+        plan_sha=row.plan_sha,
+        points=row.points,
+        jobs=row.jobs,
+        replicates=row.replicates,
+        created_ms=row.created_ms,
+        group=row.group,
+        tags=tuple(json.loads(row.tags)),
+        description=row.description,
+        parameters=None if row.parameters is None else json.loads(row.parameters),
+        metrics=tuple(json.loads(row.metrics)),
+        goal_metric=row.goal_metric,
+        goal=row.goal,
+        traceparent=row.traceparent,
     )
     return Experiment(
-        key=key,
+        key=row.key,
         spec=spec,
-        state=ExperimentState(state),
-        round=round_,
-        revision=revision,
-        published_revision=published_revision,
-        ended_seq=ended_seq,
-        published_seq=published_seq,
-        expanded_points=expanded,
-        started_ms=started,
-        finished_ms=finished,
-        reason=reason,
+        state=ExperimentState(row.state),
+        round=row.round,
+        revision=row.revision,
+        published_revision=row.published_revision,
+        ended_seq=row.ended_seq,
+        published_seq=row.published_seq,
+        expanded_points=row.expanded_points,
+        started_ms=row.started_ms,
+        finished_ms=row.finished_ms,
+        reason=row.reason,
     )
 
 
-def new_parked(one: ParkedEvent) -> Row:
-    return one.simulation_id, one.subject, one.seq, one.received_ms, one.data
+def new_request(request: ChangeRequest) -> Row:
+    """A row of insert_request."""
+    return (
+        request.request_id,
+        request.experiment,
+        request.verb,
+        request.body,
+        request.received_ms,
+        request.answer,
+    )
 
 
-def parked(row: Row) -> ParkedEvent:
-    return ParkedEvent(*row)
+def request(row: reads.RequestRow) -> ChangeRequest:
+    return ChangeRequest(
+        request_id=row.request_id,
+        experiment=row.experiment,
+        verb=row.verb,
+        body=row.body,
+        received_ms=row.received_ms,
+        answer=row.answer,
+    )
 
 
-class Count:
-    """Counts jobs by bucket and aggregates the tracked metrics of completed ones, fed one standing run at a time."""
+def new_parked(event: ParkedEvent) -> Row:
+    """A row of park."""
+    return event.simulation_id, event.subject, event.seq, event.received_ms, event.data
+
+
+def parked(row: reads.ParkedRow) -> ParkedEvent:
+    return ParkedEvent(
+        simulation_id=row.simulation_id,
+        subject=row.subject,
+        seq=row.seq,
+        received_ms=row.received_ms,
+        data=row.data,
+    )
+
+
+def past(row: reads.DurationRow) -> Past:
+    return Past(row.same_base == 1, row.model_version, row.seconds)
+
+
+class StateCount:
+    """Counts jobs by bucket and aggregates the tracked metrics of completed jobs, one job at a time."""
 
     def __init__(self, tracked: Sequence[str]) -> None:
         self.counts: dict[Bucket, int] = {}
         self.metrics = {name: Aggregate() for name in tracked}
 
-    def add(self, state: str, error_kind: str | None, waiting: str | None, metrics: str | None) -> None:
-        name = _BUCKETS[state, error_kind, waiting]
-        self.counts[name] = self.counts.get(name, 0) + 1
-        if name is Bucket.COMPLETED and self.metrics:
-            values = {} if metrics is None else orjson.loads(metrics)
+    def add(self, row: reads.CountedRow | reads.PointJobRow) -> None:
+        bucket = _BUCKETS[row.bucket]
+        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        if bucket is Bucket.COMPLETED and self.metrics:
+            values = {} if row.metrics is None else orjson.loads(row.metrics)
             for metric, aggregate in self.metrics.items():
                 self.metrics[metric] = aggregate.add(values.get(metric))
 
 
-def point_row(record: PointRecord, standing: Sequence[Row], tracked: Sequence[str]) -> PointRow:
-    """A point with its jobs, from rows of standing_of_points."""
-    count = Count(tracked)
-    for _, state, error_kind, waiting, metrics, _ in standing:
-        count.add(state, error_kind, waiting, metrics)
-    ends = [row[5] for row in standing]
-    ended_seq = None if not ends or None in ends else max(ends)
-    return PointRow(record, count.counts, count.metrics, ended_seq)
+def point_row(record: PointRecord, jobs: Sequence[reads.PointJobRow], tracked: Sequence[str]) -> PointRow:
+    """A point with counts and aggregates over its jobs."""
+    count = StateCount(tracked)
+    ends = []
+    for row in jobs:
+        count.add(row)
+        ends.append(row.ended_seq)
+    last = None if not ends else max((end for end in ends if end is not None), default=None)
+    return PointRow(record, count.counts, count.metrics, None if None in ends else last)

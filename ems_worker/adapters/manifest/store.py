@@ -1,4 +1,4 @@
-"""The manifest as the services see it: what it writes. What it reads is in reports.py."""
+"""The manifest as the services see it. This module writes; what it reads is in reports.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -9,71 +9,78 @@ import aiosqlite
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import migrate, opening, rows
-from ems_worker.adapters.manifest.place import Place
+from ems_worker.adapters.manifest.place import OpenFiles
 from ems_worker.adapters.manifest.queries import WRITES
-from ems_worker.adapters.manifest.reader import Reader
+from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.adapters.manifest.reports import Reports
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import ChangeRequest, NewExperiment, ParkedEvent, PointRecord, Submission
 
-# Parked events have at most about twice as many bytes: those in large ones, and in small ones.
-MOST_PARKED_BYTES = 64 * 1024 * 1024
+# Parked events have at most about twice as many bytes in all, because small ones are not added up.
+MAX_PARKED_BYTES = 64 * 1024 * 1024
 
 
 class Manifest(Reports):
-    """Implements service.ports.Manifest. Made by `open`; every method may be called from several tasks.
+    """Implements service.base.ports.Manifest. Create it by `open`; every method may be called from several tasks.
 
-    A write is queued when its coroutine first runs, so writes are carried out in the order of the calls, and returns
-    when it is on disk. Writes raise errors.ManifestConflict where they were refused, and all methods
-    errors.ManifestUnusable where the database can't be used or is closed.
+    A write is queued when its coroutine first runs, so writes are carried out in the order of the calls. It returns
+    when it is on disk. Writes raise errors.ManifestConflict if they are refused, and all methods
+    errors.ManifestUnusable if the database can't be used or is closed.
     """
 
     def __init__(
-        self, path: Path, writer: Writer, hot: Reader, reports: Reader, counters: Counters, held: AsyncExitStack
+        self,
+        path: Path,
+        *,
+        writer: Writer,
+        hot: ReadConnection,
+        reports: ReadConnection,
+        counters: Counters,
+        resources: AsyncExitStack,
     ) -> None:
-        """`held` is what there is to let go of at the end."""
+        """`resources` is what `close` releases."""
         super().__init__(hot, reports)
         self.path = path
         self.counters = counters
         self._writer = writer
-        self._held = held
-        self._place = Place(path)
+        self._resources = resources
+        self._files = OpenFiles(path)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, *, migrations: Sequence[str] | None = None) -> "AsyncIterator[Manifest]":
-        """The manifest in the file `path`, made if it is not there; closed at the end of the block.
+        """The manifest in the file `path`, created if it is missing and closed at the end of the block.
 
-        Raises errors.ManifestUnusable, with the remedy, if another worker has it, or it is damaged, another
-        program's or of a newer version. `migrations` are the package's own unless a test brings others.
+        Raises errors.ManifestUnusable, with the remedy, if another worker has it or the file is damaged, of another
+        program or of a newer version. `migrations` are those of this package unless a test passes its own.
         """
         steps = migrate.steps() if migrations is None else migrations
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(opening.opened(path, steps))
             counters = Counters()
-            hot = await Reader.open(path)
+            hot = await ReadConnection.open(path, counters.reads)
             stack.push_async_callback(hot.close)
-            reports = await Reader.open(path)
+            reports = await ReadConnection.open(path, counters.reads)
             stack.push_async_callback(reports.close)
             writer = Writer(connection, counters)
             stack.push_async_callback(writer.close)
-            manifest = cls(path, writer, hot, reports, counters, stack.pop_all())
+            manifest = cls(path, writer=writer, hot=hot, reports=reports, counters=counters, resources=stack.pop_all())
         try:
             yield manifest
         finally:
             await manifest.close()
 
     async def close(self) -> None:
-        """Carries out the writes that were asked for, then lets go of file and lock. Harmless twice.
+        """Carries out the writes that are queued, then releases the file and its lock. Harmless twice.
 
-        A caller that is cancelled waits for the end all the same: a connection left open would keep the interpreter
-        from ending.
+        A caller that is cancelled waits for the end nevertheless: an open connection would keep the interpreter from
+        exiting.
         """
         if self._closing is None:
-            self._closing = asyncio.create_task(self._held.aclose(), name="manifest-close")
+            self._closing = asyncio.create_task(self._resources.aclose(), name="manifest-close")
         cancelled: asyncio.CancelledError | None = None
         while not self._closing.done():
             try:
@@ -84,21 +91,19 @@ class Manifest(Reports):
             raise cancelled
 
     @property
-    def trouble(self) -> str | None:
-        """Why nothing can be written at the moment (the disk is full), in words; None while all is well."""
-        return self._writer.trouble
+    def write_problem(self) -> str | None:
+        return self._writer.problem
 
     @property
-    def lost(self) -> str | None:
-        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
-        return self._place.lost
+    def file_problem(self) -> str | None:
+        return self._files.problem
 
     async def backup(self, target: Path) -> None:
-        """Copies the manifest as it is now to one file, while work goes on.
+        """Copies the manifest to a single file, while work continues.
 
-        Raises errors.ManifestUnusable if it can't be written there.
+        Raises errors.ManifestUnusable if the copy can't be written.
         """
-        source = await Reader.open(self.path)
+        source = await ReadConnection.open(self.path, self.counters.reads)
         try:
             await migrate.backup(source.connection, target)
         except (OSError, aiosqlite.Error) as error:
@@ -115,7 +120,7 @@ class Manifest(Reports):
         await self._writer.submit(*steps)
 
     async def decisions_published(self, submissions: Sequence[Submission]) -> None:
-        keys = {one.identity for one in submissions}
+        keys = {submission.identity for submission in submissions}
         await self._writer.submit(Step(WRITES["publish_submission"], list(keys)))
 
     async def drop_submissions(self, created_ns: int, first_seq: int, before_ms: int) -> int:
@@ -161,15 +166,7 @@ class Manifest(Reports):
     async def record_request(
         self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
     ) -> None:
-        row = (
-            request.request_id,
-            request.experiment,
-            request.verb,
-            request.body,
-            request.received_ms,
-            request.answer,
-        )
-        steps = [Step(WRITES["insert_request"], [row])]
+        steps = [Step(WRITES["insert_request"], [rows.new_request(request)])]
         if move is not None:
             expected, to = move
             moved = (request.experiment, expected.value, to.value, request.received_ms, None)
@@ -200,9 +197,9 @@ class Manifest(Reports):
             Step(WRITES["park"], [rows.new_parked(event) for event in events], guarded=False),
             Step(WRITES["drop_parked"], [(keep,)], guarded=False),
         ]
-        # Adding up all of them takes a while, and is for nothing where each is small.
-        if any(len(event.data) * keep > MOST_PARKED_BYTES for event in events):
-            steps.append(Step(WRITES["drop_parked_bytes"], [(MOST_PARKED_BYTES,)], guarded=False))
+        # Adding up their sizes takes time, and small events can't exceed the limit.
+        if any(len(event.data) * keep > MAX_PARKED_BYTES for event in events):
+            steps.append(Step(WRITES["drop_parked_bytes"], [(MAX_PARKED_BYTES,)], guarded=False))
         _, *dropped = await self._writer.submit(*steps)
         return sum(dropped)
 

@@ -1,12 +1,13 @@
-"""The one task that writes: it takes what has been asked for by then, and commits it in one transaction.
+"""The only task that writes: it takes all requests that are waiting and commits them in one transaction.
 
-A statement runs for hundreds of rows at once (`VALUES (...), (...), ...`), not for one after another (`executemany`),
-since sqlite3 gives up Python's global lock at every step of a statement: while the event loop is busy, its thread waits
-each time until it gets that back, and a batch of 500 updates was seen to last seconds.
+A statement runs for hundreds of rows at once (`VALUES (...), (...), ...`) instead of for one after another
+(`executemany`), because sqlite3 releases Python's global lock at every step of a statement. While the event loop is
+busy, its thread then waits each time to get the lock back; a batch of 500 updates took seconds.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,24 +21,24 @@ from ems_worker.adapters.manifest.queries import Query
 
 log = structlog.get_logger()
 
-# A transaction takes no further requests beyond this: those that wait should not wait for a long one.
-MOST_ROWS = 10_000
-# Rows to a statement, as far as that has no more values than MOST_VALUES (SQLite's own limit is 32,766). Few sizes, so
-# that the connection's cache has them all prepared.
+# A transaction of this size takes no further requests, so that none waits for a long transaction.
+MAX_ROWS = 10_000
+# Rows per statement, as long as it has no more values than MAX_VALUES (SQLite's own limit is 32,766). There are few
+# sizes, so that the connection's cache has all statements prepared.
 CHUNKS = (1024, 256, 64, 16, 4, 1)
-MOST_VALUES = 8192
+MAX_VALUES = 8192
 
-# What passes when there is room again: nothing was written, and nothing is wrong with the request.
+# Errors of a full disk: nothing was written, and the request succeeds once there is room.
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR")
 ROOM_PAUSE_SECONDS = 0.5
 
-# What SQLite answers, and what sqlite3 raises for a value that no column can hold.
+# Errors of SQLite, and what sqlite3 raises for a value that no column can hold.
 _REFUSED = (aiosqlite.Error, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A statement with its rows. Guarded: it must change one row of the database for each of its rows."""
+    """A statement with its rows of values. A guarded one must change exactly one row of the table for each of them."""
 
     query: Query
     rows: Sequence[tuple[Any, ...]]
@@ -46,17 +47,21 @@ class Step:
 
 @dataclass(slots=True)
 class Counters:
-    """What the writer has done; `on_commit` is called after each commit with its (seconds, requests, rows)."""
+    """What was written, and how often each query of reads.sql ran.
+
+    `on_commit` is called after each commit with its (seconds, requests, rows).
+    """
 
     commits: int = 0
     requests: int = 0
     rows: int = 0
     failures: int = 0
+    reads: Counter[str] = field(default_factory=Counter)
     on_commit: Callable[[float, int, int], None] | None = None
 
 
 class _MismatchError(Exception):
-    """A guarded statement changed another number of rows than it should have."""
+    """A guarded statement changed a different number of rows than it should have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +85,23 @@ class _Merged:
 
 
 class Writer:
-    """Owns the connection that writes. `submit` queues at once, in the order of the calls."""
+    """Owns the connection that writes. Requests are carried out in the order in which `submit` was called."""
 
     def __init__(self, connection: aiosqlite.Connection, counters: Counters) -> None:
         self._connection = connection
         self._counters = counters
         self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
         self._closed = False
-        # Why nothing can be written at the moment; None while all is well.
-        self.trouble: str | None = None
+        # Why nothing can be written at the moment; None if all is well.
+        self.problem: str | None = None
         self._task = asyncio.create_task(self._run(), name="manifest-writer")
 
     async def submit(self, *steps: Step) -> list[int]:
-        """Runs the steps in one transaction; returns how many rows each changed, once that is on disk.
+        """Runs the steps in one transaction. Returns how many rows each changed, once that is on disk.
 
-        A caller that is cancelled takes its request back, unless its transaction has begun: then it is carried out.
-        While the disk is full it waits for room, and so does everything that comes after it. Raises
-        errors.ManifestConflict if a guard or a constraint refused it, errors.ManifestUnusable if the database could not
-        write for another reason, or was closed meanwhile.
+        Cancelling the caller withdraws the request, unless its transaction has begun. While the disk is full, this
+        request and all after it wait. Raises errors.ManifestConflict if a guard or a constraint refuses it,
+        errors.ManifestUnusable if the database can't be written for another reason or was closed.
         """
         if self._closed or self._task.done():
             raise errors.ManifestUnusable("the manifest is closed")
@@ -109,7 +113,7 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Carries out what was asked for, and takes nothing more. Harmless twice."""
+        """Carries out the requests that are queued and takes no more. Harmless twice."""
         if not self._closed:
             self._closed = True
             self._queue.put_nowait(None)
@@ -120,7 +124,7 @@ class Writer:
             while (first := await self._queue.get()) is not None:
                 group = [first]
                 size = first.size
-                while size < MOST_ROWS and not self._queue.empty():
+                while size < MAX_ROWS and not self._queue.empty():
                     request = self._queue.get_nowait()
                     if request is None:
                         await self._commit(group)
@@ -135,13 +139,13 @@ class Writer:
                     request.future.set_exception(errors.ManifestUnusable("the manifest is closed"))
 
     async def _commit(self, group: Sequence[_Request]) -> None:
-        """One transaction for all; if that fails, one for each, so that only what is wrong fails."""
+        """One transaction for all requests; if that fails, one for each, so that only the faulty request fails."""
         group = [request for request in group if not request.future.done()]
         if not group:
             return
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            counts = await self._when_there_is_room(group)
+            counts = await self._retry_while_full(group)
         except (_MismatchError, *_REFUSED) as error:
             if len(group) > 1:
                 for request in group:
@@ -149,7 +153,7 @@ class Writer:
                 return
             self._counters.failures += 1
             if not group[0].future.done():
-                group[0].future.set_exception(_ours(error))
+                group[0].future.set_exception(_translated(error))
             return
         except BaseException:
             for request in group:
@@ -160,27 +164,27 @@ class Writer:
         self._counters.requests += len(group)
         self._counters.rows += rows
         if self._counters.on_commit is not None:
-            self._counters.on_commit(time.perf_counter() - began, len(group), rows)
+            self._counters.on_commit(time.perf_counter() - started, len(group), rows)
         for request, changed in zip(group, counts, strict=True):
             if not request.future.done():
                 request.future.set_result(changed)
 
-    async def _when_there_is_room(self, group: Sequence[_Request]) -> list[list[int]]:
-        """Tries again and again while the disk is full: whoever waits for the commit announces nothing meanwhile."""
+    async def _retry_while_full(self, group: Sequence[_Request]) -> list[list[int]]:
+        """Retries while the disk is full: callers announce nothing until their commit is done."""
         while True:
             try:
                 counts = await self._transact(group)
             except aiosqlite.OperationalError as error:
                 if self._closed or not getattr(error, "sqlite_errorname", "").startswith(_NO_ROOM):
                     raise
-                if self.trouble is None:
+                if self.problem is None:
                     log.error("manifest.no_room", reason=str(error))
-                self.trouble = f"the manifest can't be written: {error}"
+                self.problem = f"the manifest can't be written: {error}"
                 await asyncio.sleep(ROOM_PAUSE_SECONDS)
             else:
-                if self.trouble is not None:
+                if self.problem is not None:
                     log.info("manifest.room_again")
-                self.trouble = None
+                self.problem = None
                 return counts
 
     async def _transact(self, group: Sequence[_Request]) -> list[list[int]]:
@@ -198,7 +202,7 @@ class Writer:
                     changed[id(part)] = len(part.rows) if merged.guarded else count
             await self._connection.execute("COMMIT")
         except BaseException:
-            # A full disk may have rolled back already.
+            # On a full disk SQLite may have rolled back by itself.
             if self._connection.in_transaction:
                 await self._connection.execute("ROLLBACK")
             raise
@@ -207,7 +211,7 @@ class Writer:
     async def _execute(self, merged: _Merged) -> int:
         rows, width, done, changed = merged.rows, len(merged.rows[0]), 0, 0
         for size in CHUNKS:
-            while len(rows) - done >= size and size * width <= MOST_VALUES:
+            while len(rows) - done >= size and size * width <= MAX_VALUES:
                 values = tuple(chain.from_iterable(rows[done : done + size]))
                 cursor = await self._connection.execute(merged.query.for_rows(size, width), values)
                 changed += cursor.rowcount
@@ -216,10 +220,11 @@ class Writer:
 
 
 def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
-    """The steps with equal statements joined where that changes nothing: past others that are about other rows only.
+    """Joins steps of the same statement where that changes nothing, past steps that are only about other rows.
 
-    Within one statement a row must not come twice, as the second would not see what the first did. Rows of different
-    tables are taken to be independent; where they are not, the commit fails and its requests are carried out singly.
+    A statement must not have two rows of values for the same row of the table, because the second would not see what
+    the first did. Rows of different tables are taken to be independent; where they are not, the commit fails and its
+    requests are carried out one by one.
     """
     merged: list[tuple[_Merged, list[Step]]] = []
     for step in steps:
@@ -228,28 +233,28 @@ def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
             merged.append((_Merged(step.query, step.guarded, list(step.rows)), [step]))
             continue
         keys = {row[:key] for row in step.rows}
-        home = None
+        joined = None
         for candidate, parts in reversed(merged):
             if not candidate.keys or not candidate.keys.isdisjoint(keys):
                 break
             if candidate.query is step.query:
-                home = candidate, parts
+                joined = candidate, parts
                 break
-        if home is None:
-            home = _Merged(step.query, guarded=True), []
-            merged.append(home)
-        home[0].rows.extend(step.rows)
-        home[0].keys |= keys
-        home[1].append(step)
+        if joined is None:
+            joined = _Merged(step.query, guarded=True), []
+            merged.append(joined)
+        joined[0].rows.extend(step.rows)
+        joined[0].keys |= keys
+        joined[1].append(step)
     return merged
 
 
-def _ours(error: Exception) -> errors.EmsError:
-    """The error as ours, with the foreign one as its cause."""
-    ours: errors.EmsError
+def _translated(error: Exception) -> errors.EmsError:
+    """The error as one of our own, with the original as its cause."""
+    translated: errors.EmsError
     if isinstance(error, aiosqlite.Error) and not isinstance(error, aiosqlite.IntegrityError):
-        ours = errors.ManifestUnusable(f"the manifest could not be written: {error}")
+        translated = errors.ManifestUnusable(f"the manifest could not be written: {error}")
     else:
-        ours = errors.ManifestConflict(str(error))
-    ours.__cause__ = error
-    return ours
+        translated = errors.ManifestConflict(str(error))
+    translated.__cause__ = error
+    return translated

@@ -1,23 +1,21 @@
--- The statements of the writer. A guarded statement changes exactly one row for each row of values; otherwise its
--- request fails. Every statement begins with its verb: Python's sqlite3 doesn't count the rows that a statement with a
--- leading WITH changes.
+-- What the writer runs. A guarded statement changes exactly one row for each row of values, or its request fails.
+-- Each begins with its verb: Python's sqlite3 doesn't count the rows that a statement with a leading WITH changes.
 
 -- name: insert_submission key=3
 -- Records a decision.
 INSERT INTO submissions
-  (stream_created_ns, seq, stored_ms, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher, reply_to,
-   digest)
+  (stream_created_ns, seq, stored_ms, stream, subject, received_ms, verdict, document, experiment_id, plan_sha, publisher,
+   reply_to, digest)
 VALUES :rows;
 
 -- name: publish_submission key=3
--- Marks decisions as published. Repeating it changes nothing.
+-- Marks decisions as published; repeating it is harmless.
 UPDATE submissions SET published = 1 WHERE (stream_created_ns, seq, stored_ms) IN (VALUES :rows);
 
 -- name: drop_submissions
--- Deletes published decisions, other than acceptances, whose messages can't be delivered again. For the present
--- stream, which its creation time identifies, these are the decisions on messages before its first one. For other
--- streams, these are the decisions on messages received before a given time. The stream's newest decision stays,
--- because it records how far the stream was decided.
+-- Drops some published decisions that created no experiment and whose messages can't be delivered again: in the
+-- present stream, known by its creation time, those before the first message that it still has; in other streams, those
+-- received before a time. The stream's newest decision stays: it records up to which message there are decisions.
 DELETE FROM submissions WHERE rowid IN (
   WITH now (created_ns, first_seq, before_ms) AS (VALUES :rows)
   SELECT old.rowid FROM now CROSS JOIN submissions AS old
@@ -45,7 +43,7 @@ SELECT key, column2, column3, column4, column5, column6, column7
 FROM (VALUES :rows) JOIN experiments ON experiment_id = column1;
 
 -- name: move_experiment key=1
--- Changes the state, guarded by the expected one. Leaving a terminal state begins the next round.
+-- Guarded change of state. Leaving a terminal state begins the next round.
 UPDATE experiments SET
   state = new.state,
   reason = new.reason,
@@ -57,7 +55,7 @@ FROM (WITH new (key, expected, state, at_ms, reason) AS (VALUES :rows) SELECT * 
 WHERE experiments.key = new.key AND experiments.state = new.expected;
 
 -- name: advance_expansion key=1
--- Sets the number of expanded points, guarded by the old number.
+-- The new number of expanded points, guarded by the old one.
 UPDATE experiments SET expanded_points = new.expanded_points
 FROM (WITH new (key, expected, expanded_points) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key AND experiments.expanded_points = new.expected;
@@ -67,19 +65,19 @@ WHERE experiments.key = new.key AND experiments.expanded_points = new.expected;
 INSERT INTO points (experiment, point, params, run_id_suffix, labels) VALUES :rows;
 
 -- name: insert_pending key=4
--- Records new pending runs. All other columns have their defaults.
+-- First runs of jobs: the columns that aren't named have their defaults.
 INSERT INTO runs (experiment, point, replicate, attempt, seed, due_ms) VALUES :rows;
 
 -- name: insert_runs key=4
 -- Records further attempts.
 INSERT INTO runs
-  (experiment, point, replicate, attempt, seed, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
-   stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq,
-   job_revision)
+  (experiment, point, replicate, attempt, seed, state, current, due_ms, submitted_ms, started_ms, finished_ms,
+   elapsed_ms, stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha,
+   ended_seq, job_revision)
 VALUES :rows;
 
 -- name: update_runs key=4
--- Sets all columns of attempts that can change, guarded by the expected state of each.
+-- All columns of attempts that can change, guarded by the state that each was in.
 UPDATE runs SET
   state = new.state,
   current = new.current,
@@ -101,44 +99,45 @@ UPDATE runs SET
   job_revision = new.job_revision
 FROM (
   WITH new
-  (experiment, point, replicate, attempt, expected, state, current, due_ms, submitted_ms, started_ms, finished_ms, elapsed_ms,
-   stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha, ended_seq,
-   job_revision)
+  (experiment, point, replicate, attempt, expected, state, current, due_ms, submitted_ms, started_ms, finished_ms,
+   elapsed_ms, stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha,
+   ended_seq, job_revision)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
   AND runs.attempt = new.attempt AND runs.state = new.expected;
 
 -- name: give_seq key=1
--- Sets the last position that was assigned to the end of a job. It never decreases.
+-- The position of the last end of a job; it never decreases.
 UPDATE experiments SET ended_seq = max(experiments.ended_seq, new.ended_seq)
 FROM (WITH new (key, ended_seq) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
 -- name: compose_revision key=1
--- Sets the revision of the last composed status. It never decreases.
+-- The revision of the last status that was composed; it never decreases.
 UPDATE experiments SET revision = max(experiments.revision, new.revision)
 FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
 -- name: record_status key=1
--- Records the last composed status.
-INSERT INTO statuses (experiment, document) VALUES :rows ON CONFLICT (experiment) DO UPDATE SET document = excluded.document;
+-- The last status that was composed.
+INSERT INTO statuses (experiment, document) VALUES :rows
+ON CONFLICT (experiment) DO UPDATE SET document = excluded.document;
 
 -- name: publish_revision key=1
--- Sets the revision of the last status that the broker acknowledged. It never decreases.
+-- The revision of the last status that the broker acknowledged; it never decreases.
 UPDATE experiments SET published_revision = max(published_revision, new.revision)
 FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
 -- name: publish_seq key=1
--- Sets the position up to which ended jobs were published. It never decreases.
+-- Ends of jobs up to this position are published; it never decreases.
 UPDATE experiments SET published_seq = max(published_seq, new.seq)
 FROM (WITH new (key, seq) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
 -- name: hasten
--- Makes pending runs of open experiments due at a given time if they would be due later.
+-- Makes pending runs of unfinished experiments due at a time if they would be due later.
 UPDATE runs SET due_ms = latest.due_ms FROM (SELECT column1 AS due_ms FROM (VALUES :rows)) AS latest
 WHERE runs.experiment IN (SELECT key FROM experiments WHERE finished_ms IS NULL)
   AND runs.state = 'pending' AND runs.due_ms > latest.due_ms;
@@ -148,18 +147,18 @@ WHERE runs.experiment IN (SELECT key FROM experiments WHERE finished_ms IS NULL)
 INSERT OR IGNORE INTO parked_events (simulation_id, subject, seq, received_ms, data) VALUES :rows;
 
 -- name: drop_parked
--- Deletes all parked events except a given number of the newest.
+-- Drops all but the newest events, of which so many stay.
 DELETE FROM parked_events WHERE id <= (SELECT id FROM parked_events ORDER BY id DESC LIMIT 1 OFFSET :rows);
 
 -- name: drop_parked_bytes
--- Deletes the oldest parked events, until the rest has at most a given number of bytes.
+-- Drops all but the newest events, of which so many bytes stay.
 DELETE FROM parked_events WHERE id <= (
   SELECT id FROM (SELECT id, sum(length(data)) OVER (ORDER BY id DESC) AS bytes FROM parked_events)
   WHERE bytes > :rows ORDER BY id DESC LIMIT 1
 );
 
 -- name: unpark
--- Deletes parked events that were used.
+-- Drops events that were used.
 DELETE FROM parked_events WHERE (simulation_id, subject, seq) IN (VALUES :rows);
 
 -- name: expire_parked
@@ -167,19 +166,19 @@ DELETE FROM parked_events WHERE (simulation_id, subject, seq) IN (VALUES :rows);
 DELETE FROM parked_events WHERE received_ms < :rows;
 
 -- name: remember key=1
--- Remembers a value, in place of the one with the same name.
+-- Remembers a fact about the outside, replacing the one of the same name.
 INSERT INTO remembered (name, value) VALUES :rows ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: forget
--- Deletes a remembered value.
+-- Forgets a fact.
 DELETE FROM remembered WHERE name = :rows;
 
 -- name: insert_request key=1
--- Records a requested change.
+-- A change that was requested.
 INSERT INTO requests (request_id, experiment, verb, body, received_ms, answer) VALUES :rows;
 
 -- name: answer_request key=1
--- Records the answer to a change that was carried out.
+-- The change is carried out.
 UPDATE requests SET answer = new.answer
 FROM (WITH new (request_id, answer) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE requests.request_id = new.request_id;

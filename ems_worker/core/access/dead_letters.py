@@ -9,20 +9,28 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-PLANS_STREAM: Final = "EMS_PLANS"
+from ems_worker.core.documents import subjects
+
+PLANS_STREAM: Final = subjects.PLANS_STREAM
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 # A token of a subject has no white space, no dot and no wildcard.
 _WORD: Final = r"[^.*>\s]+"
 _SUBJECTS: Final[Mapping[str, re.Pattern[str]]] = {
-    "plan": re.compile(rf"ems\.experiment\.submit(\.{_WORD})?"),
-    "event": re.compile(rf"sim\.run_(started|completed|failed|metrics)(\.{_WORD})*"),
+    "plan": re.compile(rf"{re.escape(subjects.SUBMIT)}(\.{_WORD})?"),
+    "event": re.compile(rf"({'|'.join(map(re.escape, subjects.RUN_EVENTS))})(\.{_WORD})*"),
 }
 _LONGEST_SUBJECT: Final = 512
 _LONGEST_VALUE: Final = 1024
 # By their names in lower case. The message id isn't among them: it would make the replay a duplicate.
 _HEADERS: Final[Mapping[str, str]] = {
     name.lower(): name
-    for name in ("Content-Type", "Content-Encoding", "Ems-Plan-Object", "Ems-Plan-Digest", "traceparent")
+    for name in (
+        "Content-Type",
+        "Content-Encoding",
+        subjects.PLAN_OBJECT_HEADER,
+        subjects.PLAN_DIGEST_HEADER,
+        "traceparent",
+    )
 }
 
 

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from ems_worker.core.documents import subjects
 from ems_worker.errors import Problem
 
 _MINUTE_MS = 60_000
@@ -13,7 +14,7 @@ _MOST_PLANS = 100_000
 
 def publisher(subject: str) -> str | None:
     """The name that the broker's permissions bind, the token after ems.experiment.submit; None without one."""
-    return subject.removeprefix("ems.experiment.submit").removeprefix(".") or None
+    return subject.removeprefix(subjects.SUBMIT).removeprefix(".") or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,24 +13,33 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ems_worker.core.documents import subjects
+
 # The placeholder for the user's name in the subjects of a role.
 _NAME = "{name}"
 
 QUERIES = ("validate", "list", "get", "jobs", "points", "results", "config")
-STREAMS = ("EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ", "OBJ_EMS_PLAN_OBJECTS")
-CONSUMERS = (("EMS_PLANS", "ems-worker-plans"), ("SIM_EVENTS", "ems-worker-events"))
+STREAMS = (
+    subjects.PLANS_STREAM,
+    subjects.EVENTS_STREAM,
+    subjects.STATUS_STREAM,
+    subjects.RESULTS_STREAM,
+    subjects.DEAD_LETTER_STREAM,
+    subjects.PLAN_OBJECTS_STREAM,
+)
+CONSUMERS = ((subjects.PLANS_STREAM, "ems-worker-plans"), (subjects.EVENTS_STREAM, "ems-worker-events"))
 DOCUMENTS = ("decision", "status", "result", "point", "settled", "change")
 
-_API = "$JS.API"
-_OBJECTS = ("$O.EMS_PLAN_OBJECTS.C.*", "$O.EMS_PLAN_OBJECTS.M.*")
-_DOCUMENTS = tuple(f"ems.experiment.{kind}.*" for kind in DOCUMENTS)
+_API = subjects.JETSTREAM_API
+_OBJECTS = (f"$O.{subjects.PLAN_BUCKET}.C.*", f"$O.{subjects.PLAN_BUCKET}.M.*")
+_DOCUMENTS = tuple(f"{subjects.EXPERIMENT}.{kind}.*" for kind in DOCUMENTS)
 _DISCOVERY = tuple(f"$SRV.{verb}{end}" for end in ("", ".>") for verb in ("PING", "INFO", "STATS"))
 # Reads the last status and decision inside JetStream's own JSON. DIRECT.GET isn't allowed: if there is no message, it
 # answers with an empty body, and an empty body is a valid request to delete or purge a stream.
-_STORED = (f"{_API}.STREAM.MSG.GET.EMS_STATUS",)
-_QUERIES = tuple(f"ems.api.{verb}" for verb in QUERIES)
-_ENDS = tuple(f"sim.run_{kind}{end}" for end in ("", ".>") for kind in ("started", "completed", "failed"))
-_METRICS = ("sim.run_metrics", "sim.run_metrics.>")
+_STORED = (f"{_API}.STREAM.MSG.GET.{subjects.STATUS_STREAM}",)
+_QUERIES = tuple(f"{subjects.API}.{verb}" for verb in QUERIES)
+_ENDS = tuple(f"{subjects.RUN_PREFIX}{kind}{end}" for end in ("", ".>") for kind in ("started", "completed", "failed"))
+_METRICS = (subjects.RUN_METRICS, f"{subjects.RUN_METRICS}.>")
 # The roles whose requests the worker answers, and which may subscribe to what it publishes.
 _ASKING = ("publisher", "analysis", "dashboard", "operator")
 
@@ -63,10 +72,10 @@ ROLES = (
         "publisher",
         "submits plans under its own name and follows their experiments",
         (
-            "ems.experiment.submit",
-            f"ems.experiment.submit.{_NAME}",
+            subjects.SUBMIT,
+            f"{subjects.SUBMIT}.{_NAME}",
             *_OBJECTS,
-            f"{_API}.STREAM.INFO.EMS_PLANS",
+            f"{_API}.STREAM.INFO.{subjects.PLANS_STREAM}",
             *_STORED,
             *_QUERIES,
         ),
@@ -77,21 +86,21 @@ ROLES = (
         "reads plans and run events, publishes documents, answers requests",
         (
             *_DOCUMENTS,
-            "ems.dlq.plan",
-            "ems.dlq.event",
+            subjects.DEAD_PLANS,
+            subjects.DEAD_EVENTS,
             f"{_API}.STREAM.NAMES",
             *(f"{_API}.STREAM.INFO.{stream}" for stream in STREAMS),
-            *(f"{_API}.STREAM.MSG.GET.{stream}" for stream in ("EMS_STATUS", "OBJ_EMS_PLAN_OBJECTS")),
-            f"{_API}.DIRECT.GET.OBJ_EMS_PLAN_OBJECTS",
+            *(f"{_API}.STREAM.MSG.GET.{stream}" for stream in (subjects.STATUS_STREAM, subjects.PLAN_OBJECTS_STREAM)),
+            f"{_API}.DIRECT.GET.{subjects.PLAN_OBJECTS_STREAM}",
             *(
                 f"{_API}.CONSUMER.{verb}.{stream}.{consumer}"
                 for stream, consumer in CONSUMERS
                 for verb in ("INFO", "CREATE", "DELETE", "MSG.NEXT")
             ),
-            *(f"$JS.ACK.{stream}.{consumer}.>" for stream, consumer in CONSUMERS),
+            *(f"{subjects.JETSTREAM_ACK}.{stream}.{consumer}.>" for stream, consumer in CONSUMERS),
             *(f"{inbox_prefix(user)}.>" for user in _ASKING),
         ),
-        ("ems.api.*", *_DISCOVERY),
+        (f"{subjects.API}.*", *_DISCOVERY),
     ),
     Role(
         "orchestrator",
@@ -114,25 +123,28 @@ ROLES = (
         "operator",
         "everything that `ems` and `ems-publish` do: plans under any name, changes, dead letters",
         (
-            "ems.experiment.submit",
-            "ems.experiment.submit.*",
+            subjects.SUBMIT,
+            f"{subjects.SUBMIT}.*",
             *_OBJECTS,
             *_ENDS,
             *_METRICS,
-            "ems.api.*",
+            f"{subjects.API}.*",
             *_DISCOVERY,
             *_STORED,
-            f"{_API}.STREAM.INFO.EMS_PLANS",
-            *(f"{_API}.STREAM.MSG.GET.{stream}" for stream in ("EMS_PLANS", "SIM_EVENTS", "EMS_DLQ")),
-            f"{_API}.STREAM.MSG.DELETE.EMS_DLQ",
+            f"{_API}.STREAM.INFO.{subjects.PLANS_STREAM}",
+            *(
+                f"{_API}.STREAM.MSG.GET.{stream}"
+                for stream in (subjects.PLANS_STREAM, subjects.EVENTS_STREAM, subjects.DEAD_LETTER_STREAM)
+            ),
+            f"{_API}.STREAM.MSG.DELETE.{subjects.DEAD_LETTER_STREAM}",
         ),
         _DOCUMENTS,
     ),
     Role(
         "admin",
         "creates, changes and deletes streams and consumers: `ems-worker provision`, `nats stream`",
-        ("$JS.>",),
-        ("$JS.EVENT.>",),
+        (f"{subjects.JETSTREAM}.>",),
+        (f"{subjects.JETSTREAM}.EVENT.>",),
     ),
 )
 

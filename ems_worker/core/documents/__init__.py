@@ -1,1 +1,1 @@
-"""What enters and leaves the worker as documents: their content, schemas and limits of size."""
+"""The documents that enter and leave the worker: their content, schemas and size limits, and the names on NATS."""

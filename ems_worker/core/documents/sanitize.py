@@ -1,7 +1,7 @@
-"""What others say of a run, brought to a size and a shape that can be recorded.
+"""Sanitizes what other programs report about a run, so that it can be recorded.
 
-A value that isn't what it should be (a metric that isn't a number, a time that can't be read) becomes None: the rest of
-the event is true all the same. Only what exceeds the bounds as a whole is refused.
+An invalid value (a metric that isn't a number, a time that can't be parsed) becomes None, because the rest of the event
+is still true. An event is refused only if it exceeds the limits as a whole.
 """
 
 import math
@@ -12,8 +12,8 @@ from ems_worker import errors
 from ems_worker.core import text
 from ems_worker.core.lifecycle.run import ErrorKind
 
-MOST_METRICS = 1000
-MOST_ARTIFACTS = 200
+MAX_METRICS = 1000
+MAX_ARTIFACTS = 200
 # Characters.
 MAX_URI = 2000
 
@@ -28,21 +28,21 @@ _REPORTED_KINDS = frozenset(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-# The last millisecond of the year 9999: what RFC 3339 can say.
+# The last millisecond of the year 9999, the latest time of RFC 3339.
 _LAST_MS = 253_402_300_799_999
 
 
 def simulation_id(value: object) -> str:
-    """The name of the run that an event is about; raises Unreadable where it has none."""
+    """The id of the run that an event is about. Raises Unreadable if it has none."""
     if not isinstance(value, str) or not value:
-        raise errors.Unreadable("simulation_id is missing or isn't a text")
+        raise errors.Unreadable("simulation_id is missing or not a string")
     if len(value) > text.MAX_NAME:
-        raise errors.Unreadable(f"simulation_id has {len(value)} characters; {text.MAX_NAME} is the limit")
+        raise errors.Unreadable(f"simulation_id has {len(value)} characters; the limit is {text.MAX_NAME}")
     return text.encodable(value)
 
 
 def number(value: object) -> float | None:
-    """A finite number, else None."""
+    """The value if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -53,43 +53,46 @@ def number(value: object) -> float | None:
 
 
 def metrics(value: object) -> dict[str, float | None]:
-    """Name to finite number or None; raises Unreadable for what isn't a mapping, or too large a one."""
+    """Names to finite numbers or None. Raises Unreadable if the value isn't a mapping or has too many entries."""
     if value is None:
         return {}
-    found = _mapping("metrics", value, MOST_METRICS)
-    # In one order: protobuf maps have none, and an event that is heard twice leaves the same row.
-    named = {_name("metrics", name): number(content) for name, content in found.items()}
+    entries = _mapping("metrics", value, MAX_METRICS)
+    named = {_name("metrics", name): number(content) for name, content in entries.items()}
+    # Sorted, because protobuf maps have no order and a repeated event must leave the same row.
     return dict(sorted(named.items()))
 
 
 def artifacts(value: object) -> dict[str, str]:
-    """Name to URI, without what isn't a text; raises Unreadable as `metrics` does."""
+    """Names to URIs; values that aren't strings are left out. Raises Unreadable as `metrics` does."""
     if value is None:
         return {}
-    found = _mapping("artifacts", value, MOST_ARTIFACTS)
-    kept = {_name("artifacts", name): text.encodable(uri) for name, uri in found.items() if isinstance(uri, str)}
-    for name, uri in kept.items():
+    entries = _mapping("artifacts", value, MAX_ARTIFACTS)
+    uris = {_name("artifacts", name): text.encodable(uri) for name, uri in entries.items() if isinstance(uri, str)}
+    for name, uri in uris.items():
         if len(uri) > MAX_URI:
-            raise errors.Unreadable(f"artifact {name} has a URI of {len(uri)} characters; {MAX_URI} is the limit")
-    return dict(sorted(kept.items()))
+            raise errors.Unreadable(f"artifact {name} has a URI of {len(uri)} characters; the limit is {MAX_URI}")
+    return dict(sorted(uris.items()))
 
 
 def failure(kind: object, message: object) -> tuple[ErrorKind, str | None]:
-    """Kind and words of a failure. A kind that isn't known counts as `simulation` and is kept in the words:
-    what isn't said to be the platform's fault must not be repeated for ever at the platform's cost."""
-    said = text.clip(message)
+    """Kind and message of a failure.
+
+    An unknown kind counts as `simulation` and is named in the message: a failure is retried only if it is known to be
+    the platform's fault.
+    """
+    clipped = text.clip(message)
     name = kind.lower().removeprefix("error_kind_") if isinstance(kind, str) else ""
     for known in _REPORTED_KINDS:
         if name == known.value:
-            return known, said
+            return known, clipped
     if not name or name == "unspecified":
-        return ErrorKind.SIMULATION, said
+        return ErrorKind.SIMULATION, clipped
     unknown = f"error_kind {text.clip(kind, text.MAX_NAME)!r}"
-    return ErrorKind.SIMULATION, text.clip(f"{unknown}: {said}" if said else unknown)
+    return ErrorKind.SIMULATION, text.clip(f"{unknown}: {clipped}" if clipped else unknown)
 
 
 def milliseconds(value: object) -> int | None:
-    """A time in RFC 3339, with its offset, as milliseconds since the Unix epoch; None for what isn't one."""
+    """A time in RFC 3339, with an offset, as milliseconds since the Unix epoch; None if the value is no such time."""
     if not isinstance(value, str):
         return None
     try:
@@ -100,19 +103,19 @@ def milliseconds(value: object) -> int | None:
 
 
 def in_range(time_ms: int) -> int | None:
-    """The time, None where it is before 1970 or after 9999."""
+    """The time; None if it is before 1970 or after 9999."""
     return time_ms if 0 < time_ms <= _LAST_MS else None
 
 
-def _mapping(what: str, value: object, most: int) -> Mapping[object, object]:
+def _mapping(field: str, value: object, max_entries: int) -> Mapping[object, object]:
     if not isinstance(value, Mapping):
-        raise errors.Unreadable(f"{what} isn't a mapping of names")
-    if len(value) > most:
-        raise errors.Unreadable(f"{what} has {len(value)} entries; {most} is the limit")
+        raise errors.Unreadable(f"{field} is not a mapping of names")
+    if len(value) > max_entries:
+        raise errors.Unreadable(f"{field} has {len(value)} entries; the limit is {max_entries}")
     return value
 
 
-def _name(what: str, name: object) -> str:
+def _name(field: str, name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > text.MAX_NAME:
-        raise errors.Unreadable(f"{what} has a name that is empty or has over {text.MAX_NAME} characters")
+        raise errors.Unreadable(f"{field} has a name that is empty or longer than {text.MAX_NAME} characters")
     return text.encodable(name)

@@ -1,288 +1,186 @@
 """The JSON Schemas (2020-12) of the documents that leave the worker: what a reader may rely on.
 
-Every key that is described is there, null where nothing can be said; readers must tolerate further ones. The words are
-the code's own, and the tests hold real documents against this.
+Every key that is described is there, null if it has no value; readers must tolerate further keys. Names of states and
+kinds come from the code, and the tests hold real documents against the schemas. A result's schema is in results.py.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from ems_worker.core import ids
+from ems_worker.core.documents import results, shapes, titles
+from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
-from ems_worker.core.lifecycle.run import ErrorKind
-from ems_worker.core.records import Verdict
+from ems_worker.core.records import PlanDecision
 
-Schema = dict[str, Any]
+_CURSOR: Final[Schema] = {"cursor": shapes.maybe(shapes.text("send it to get the next page; null: this is the last"))}
 
-_SHA: Final = "^[0-9a-f]{64}$"
-
-
-def _object(description: str, properties: Schema, optional: Schema | None = None) -> Schema:
-    return {
-        "type": "object",
-        "description": description,
-        "properties": {**properties, **(optional or {})},
-        "required": list(properties),
-    }
-
-
-def _text(description: str, pattern: str | None = None) -> Schema:
-    made: Schema = {"type": "string", "description": description}
-    return made | ({"pattern": pattern} if pattern else {})
-
-
-def _word(description: str, words: Iterable[str]) -> Schema:
-    return {"type": "string", "description": description, "enum": [str(word) for word in words]}
-
-
-def _count(description: str, least: int = 0) -> Schema:
-    return {"type": "integer", "description": description, "minimum": least}
-
-
-def _number(description: str, **bounds: float) -> Schema:
-    return {"type": "number", "description": description, **bounds}
-
-
-def _list(description: str, items: Schema) -> Schema:
-    return {"type": "array", "description": description, "items": items}
-
-
-def _by_name(description: str, values: Schema) -> Schema:
-    return {"type": "object", "description": description, "additionalProperties": values}
-
-
-def _time(description: str) -> Schema:
-    return _text(f"{description}, UTC", r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
-
-
-def _maybe(one: Schema) -> Schema:
-    """The same, or null."""
-    kind = one["type"]
-    made = {**one, "type": [kind, "null"]}
-    return made | ({"enum": [*one["enum"], None]} if "enum" in one else {})
-
-
-def _document(name: str, description: str, properties: Schema, optional: Schema | None = None) -> Schema:
-    head: Schema = {"schema": {"const": name, "description": "what this is"}}
-    return {"$schema": schema.URL, "title": name, **_object(description, {**head, **properties}, optional)}
-
-
-def _page(name: str, description: str, key: str, items: Schema, position: Schema) -> Schema:
-    """A reply that carries other documents; theirs is told once, under $defs."""
-    item = {word: part for word, part in items.items() if word not in ("$schema", "$defs")}
-    whole = _document(name, description, {key: _list("the documents", {"$ref": "#/$defs/item"}), **position})
-    return {**whole, "$defs": {**items.get("$defs", {}), "item": item}}
-
-
-_EXPERIMENT: Final = _text("the experiment's id", f"^(?:{ids.EXPERIMENT_ID.pattern})$")
-_RUN: Final = _text("the run's id: experiment, point, replicate, attempt", r"^.+-p\d{6,}-r\d{3,}-a\d+$")
-_SHORTENED: Final[Schema] = {
-    "shortened": _list("fields that had to be cut, or it would be too large", _text("a field"))
-}
-_PLAN_SHA: Final = _text("SHA-256 of the plan's canonical JSON", _SHA)
-_CONFIG_SHA: Final = _text("SHA-256 of the run's configuration and seed, in canonical JSON", _SHA)
-_CURSOR: Final[Schema] = {"cursor": _maybe(_text("asks for the next page; null: there is none"))}
-_SEED: Final = _count("the random seed")
-
-_PROBLEM: Final = _object(
-    "what is wrong, and where",
+_PROBLEM: Final = shapes.mapping(
+    "a problem of the plan and where it is",
     {
-        "code": _text("a stable name for machines", "^[a-z0-9_]+$"),
-        "path": _text("the dotted place in the plan; empty: the whole plan"),
-        "line": _maybe(_count("of the plan as sent", 1)),
-        "column": _maybe(_count("of the plan as sent", 1)),
-        "message": _text("what is wrong, and the remedy"),
+        "code": shapes.text("a stable name for machines", "^[a-z0-9_]+$"),
+        "path": shapes.text("dotted path in the plan; empty: the whole plan"),
+        "line": shapes.maybe(shapes.count("line of the plan as sent", 1)),
+        "column": shapes.maybe(shapes.count("column of the plan as sent", 1)),
+        "message": shapes.text("the problem and its remedy"),
     },
-    {"suggestion": _text("what was probably meant")},
+    {"suggestion": shapes.text("what the author probably meant")},
 )
-_ESTIMATE: Final = _object(
-    "how long the plan would take, from earlier runs of the same model; only in answers of validate",
+_ESTIMATE: Final = shapes.mapping(
+    "how long the plan would take, estimated from earlier runs of the same model; only in replies to validate",
     {
-        "seconds": _number("from the first start to the last end, if nothing else runs", minimum=0),
-        "mean_run_seconds": _number("mean duration of those runs", minimum=0),
-        "runs": _count("how many runs that is known from", 1),
-        "slots": _count("runs at once", 1),
+        "seconds": shapes.number("time from the first start to the last end if nothing else runs", minimum=0),
+        "mean_run_seconds": shapes.number("mean duration of those runs", minimum=0),
+        "runs": shapes.count("number of runs behind the estimate", 1),
+        "slots": shapes.count("number of runs at once", 1),
     },
 )
-DECISION: Final = _document(
-    "ems.decision.v1",
-    "What became of a plan.",
+DECISION: Final = shapes.document(
+    titles.DECISION,
+    "The decision about a plan.",
     {
-        "decision": _word("accepted; duplicate: accepted before; rejected: see errors", Verdict),
-        "experiment_id": _maybe(_EXPERIMENT),
-        "points": _maybe(_count("points of the experiment")),
-        "jobs": _maybe(_count("points times replicates")),
-        "plan_sha": _maybe(_PLAN_SHA),
-        "errors": _list("everything that is wrong; empty unless rejected", _PROBLEM),
-        "warnings": _list("what is probably not meant", _PROBLEM),
-        "submission": _maybe(
-            _object(
-                "the stored message, as the publisher's PubAck named it; null where the plan was only validated",
-                {"stream": _text("its stream"), "seq": _count("its sequence in the stream", 1)},
+        "decision": shapes.choice("accepted; duplicate: accepted earlier; rejected: see errors", PlanDecision),
+        "experiment_id": shapes.maybe(shapes.EXPERIMENT_ID),
+        "points": shapes.maybe(shapes.count("number of points of the experiment")),
+        "jobs": shapes.maybe(shapes.count("number of points times replicates")),
+        "plan_sha": shapes.maybe(shapes.PLAN_SHA),
+        "errors": shapes.sequence("all problems of the plan; empty unless rejected", _PROBLEM),
+        "warnings": shapes.sequence("what is probably a mistake", _PROBLEM),
+        "submission": shapes.maybe(
+            shapes.mapping(
+                "the stored message as in the publisher's PubAck; null if the plan was only validated",
+                {
+                    "stream": shapes.text("the message's stream"),
+                    "seq": shapes.count("its sequence in the stream", 1),
+                },
             )
         ),
     },
-    {"estimate": _maybe(_ESTIMATE), **_SHORTENED},
+    {"estimate": shapes.maybe(_ESTIMATE), **shapes.SHORTENED},
 )
 
-_AGGREGATE: Final = _object(
-    "one metric over completed jobs",
+_AGGREGATE: Final = shapes.mapping(
+    "one metric, aggregated over completed jobs",
     {
-        "n": _count("jobs that have it"),
-        "mean": _maybe(_number("null where n is 0")),
-        "std": _maybe(_number("of the sample (n - 1); null where n is below 2", minimum=0)),
-        "min": _maybe(_number("the least value")),
-        "max": _maybe(_number("the largest value")),
-        "missing": _count("completed jobs that lack it"),
+        "n": shapes.count("number of jobs that have the metric"),
+        "mean": shapes.maybe(shapes.number("the mean; null if n is 0")),
+        "std": shapes.maybe(shapes.number("standard deviation of the sample (n - 1); null if n is below 2", minimum=0)),
+        "min": shapes.maybe(shapes.number("the lowest value")),
+        "max": shapes.maybe(shapes.number("the highest value")),
+        "missing": shapes.count("number of completed jobs that lack the metric"),
     },
 )
-_METRICS: Final = _by_name("the tracked metrics", _AGGREGATE)
-_COUNTS: Final = _object("jobs by state", {name.value: _count(f"jobs {name.value}") for name in Bucket})
-_PARAMS: Final = _by_name(
-    "parameters by their name or dotted path; a value over 4 KB of JSON is {sha256, bytes}",
-    {"description": "any JSON value"},
-)
-_GOAL: Final = _word("which values are better", ("minimize", "maximize"))
-_BEST: Final = _object(
+_METRICS: Final = shapes.by_name("the tracked metrics", _AGGREGATE)
+_COUNTS: Final = shapes.mapping("jobs by state", {name.value: shapes.count(f"jobs {name.value}") for name in Bucket})
+_GOAL: Final = shapes.choice("which values are better", ("minimize", "maximize"))
+_BEST: Final = shapes.mapping(
     "the point with the best mean of the first metric that has a goal",
     {
-        "point": _count("its number"),
-        "params": _PARAMS,
-        "metric": _text("the metric that ranks"),
+        "point": shapes.POINT,
+        "params": shapes.PARAMS,
+        "metric": shapes.text("the metric that ranks points"),
         "goal": _GOAL,
-        "mean": _number("its mean"),
-        "std": _maybe(_number("its deviation", minimum=0)),
-        "n": _count("jobs behind it", 1),
+        "mean": shapes.number("the metric's mean"),
+        "std": shapes.maybe(shapes.number("the metric's standard deviation", minimum=0)),
+        "n": shapes.count("number of jobs behind the mean", 1),
     },
 )
-STATUS: Final = _document(
-    "ems.status.v1",
-    "How an experiment goes. The highest revision stands.",
+STATUS: Final = shapes.document(
+    titles.STATUS,
+    "The state of an experiment. The highest revision is the valid one.",
     {
-        "experiment_id": _EXPERIMENT,
-        "experiment_name": _text("its name"),
-        "group": _maybe(_text("the study that it belongs to")),
-        "tags": _list("words of its author", _text("a word")),
-        "state": _word("completed, failed and cancelled are ends", ExperimentState),
-        "round": _count("1, and one more each time it is opened again", 1),
-        "revision": _count("readers drop lower ones"),
+        "experiment_id": shapes.EXPERIMENT_ID,
+        "experiment_name": shapes.text("the experiment's name"),
+        "group": shapes.maybe(shapes.text("the study that the experiment belongs to")),
+        "tags": shapes.sequence("the plan's tags", shapes.text("a tag")),
+        "state": shapes.choice("its state; completed, failed and cancelled experiments have ended", ExperimentState),
+        "round": shapes.count("1, plus 1 each time the experiment is reopened", 1),
+        "revision": shapes.count("revision of this document; readers ignore lower revisions"),
         "counts": _COUNTS,
-        "total": _count("all jobs"),
-        "progress": _number("ended jobs of all", minimum=0, maximum=1),
-        "throughput": _number("jobs ended a second, of late", minimum=0),
-        "eta_seconds": _maybe(_number("until the last job ends, at that rate", minimum=0)),
-        "created_at": _time("when its plan was accepted"),
-        "started_at": _maybe(_time("when it began")),
-        "finished_at": _maybe(_time("when it ended")),
-        "updated_at": _time("when this was composed"),
-        "worker_id": _text("the worker that says so"),
+        "total": shapes.count("number of jobs"),
+        "progress": shapes.number("share of the jobs that have ended", minimum=0, maximum=1),
+        "throughput": shapes.number("jobs that ended per second, recently", minimum=0),
+        "eta_seconds": shapes.maybe(shapes.number("time until the last job ends, at that rate", minimum=0)),
+        "created_at": shapes.time("when its plan was accepted"),
+        "started_at": shapes.maybe(shapes.time("when the experiment started")),
+        "finished_at": shapes.maybe(shapes.time("when the experiment ended")),
+        "updated_at": shapes.time("when this status was composed"),
+        "worker_id": shapes.text("the worker that published this"),
         "metrics": _METRICS,
-        "best": _maybe(_BEST),
-        "reason": _maybe(_text("why it is in this state, or why nothing of it is started")),
+        "best": shapes.maybe(_BEST),
+        "reason": shapes.maybe(shapes.text("why the experiment is in this state, or why none of its jobs start")),
     },
     {
-        "description": _maybe(_text("its author's words; this and the next only in answers of get")),
-        "parameters": _by_name("the dotted path of each parameter's name", _text("a dotted path")),
-        "plan_sha": _PLAN_SHA,
-        "points": _count("its points", 1),
-        "replicates": _count("replicates of each point", 1),
-        **_SHORTENED,
+        "description": shapes.maybe(shapes.text("the plan's own; this key and those below are only in replies to get")),
+        "parameters": shapes.by_name("name of each parameter to its dotted path", shapes.text("a dotted path")),
+        "plan_sha": shapes.PLAN_SHA,
+        "points": shapes.count("number of points", 1),
+        "replicates": shapes.count("number of replicates of each point", 1),
+        **shapes.SHORTENED,
     },
 )
 
-_POINT_FIELDS: Final[Schema] = {
-    "point": _count("its number"),
-    "run_id_suffix": _maybe(_text("the plan's own name of the point")),
-    "labels": _by_name("the plan's labels", _text("a short text")),
-    "params": _PARAMS,
-}
-POINT: Final = _document(
-    "ems.point.v1",
-    "A point: all replicates of one combination of parameters. The highest revision stands.",
+POINT: Final = shapes.document(
+    titles.POINT,
+    "A point: all replicates of one combination of parameters. The highest revision is the valid one.",
     {
-        "experiment_id": _EXPERIMENT,
-        **_POINT_FIELDS,
+        "experiment_id": shapes.EXPERIMENT_ID,
+        "point": shapes.POINT,
+        "run_id_suffix": shapes.RUN_ID_SUFFIX,
+        "labels": shapes.LABELS,
+        "params": shapes.PARAMS,
         "counts": _COUNTS,
         "metrics": _METRICS,
-        "ended": {"type": "boolean", "description": "whether all of its jobs have"},
-        "revision": _count("position of its last end; 0 while one is open"),
+        "ended": shapes.flag("whether all jobs of the point have ended"),
+        "revision": shapes.count("position of the point's last end of a job; 0 while a job is open"),
     },
-    _SHORTENED,
+    shapes.SHORTENED,
 )
-RESULT: Final = _document(
-    "ems.result.v1",
-    "A job, by the attempt that stands for it. The highest job_revision stands.",
-    {
-        "experiment_id": _EXPERIMENT,
-        "simulation_id": _RUN,
-        "replicate": _count("which repetition of the point"),
-        "attempt": _count("which try", 1),
-        **_POINT_FIELDS,
-        "seed": _SEED,
-        "state": _word("of the job", [name for name in Bucket if name is not Bucket.INFEASIBLE]),
-        "metrics": _maybe(_by_name("as they came; null: not finite", _maybe(_number("a value")))),
-        "artifacts": _by_name("what the run left behind", _text("a URI")),
-        "error": _maybe(
-            _object(
-                "why it did not complete",
-                {"kind": _maybe(_word("whose fault it was", ErrorKind)), "message": _maybe(_text("in words"))},
-            )
-        ),
-        "config_sha": _maybe(_CONFIG_SHA),
-        "model_version": _maybe(_text("of the model that computed it")),
-        "submitted_at": _maybe(_time("when the orchestrator had it")),
-        "started_at": _maybe(_time("when it began")),
-        "finished_at": _maybe(_time("when it ended")),
-        "job_revision": _count("one more each time that the job ends"),
-        "seq": _maybe(_count("position of its end in the experiment", 1)),
-    },
-    _SHORTENED,
-)
-
 _MORE: Final[Schema] = {
-    "after_seq": _count("the position of the last one; asks for the next page"),
-    "more": {"type": "boolean", "description": "whether there may be another page"},
+    "after_seq": shapes.count("position of the last result; send it to get the next page"),
+    "more": shapes.flag("whether there may be another page"),
 }
-CONFIG: Final = _document(
-    "ems.config.v1",
+CONFIG: Final = shapes.document(
+    titles.CONFIG,
     "A part of the configuration of a run.",
     {
-        "simulation_id": _RUN,
-        "seed": _SEED,
-        "config_sha": _maybe(_CONFIG_SHA) | {"description": "as recorded at the submission; null before"},
-        "computed_sha": _CONFIG_SHA | {"description": "of the configuration as it is made now"},
-        "config": _text("YAML, from the offset that was asked for"),
-        "next_offset": _maybe(_count("asks for the next part; null: this was the last", 1)),
+        "simulation_id": shapes.SIMULATION_ID,
+        "seed": shapes.SEED,
+        "config_sha": shapes.maybe(shapes.CONFIG_SHA) | {"description": "recorded at the submission; null before"},
+        "computed_sha": shapes.CONFIG_SHA | {"description": "of the configuration as the worker renders it now"},
+        "config": shapes.text("YAML, from the requested offset"),
+        "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
     },
 )
-CHANGE: Final = _document(
-    "ems.change.v1",
-    "What became of a change that was asked for; the same request gets the same answer.",
+CHANGE: Final = shapes.document(
+    titles.CHANGE,
+    "The outcome of a requested change. The same request always gets the same reply.",
     {
-        "request_id": _text("the request's own id"),
-        "experiment_id": _EXPERIMENT,
-        "changed": {"type": "boolean", "description": "whether there was anything to do"},
-        "state": _word("of the experiment after it", ExperimentState),
-        "round": _count("of the experiment after it", 1),
+        "request_id": shapes.text("the id of the request"),
+        "experiment_id": shapes.EXPERIMENT_ID,
+        "changed": shapes.flag("whether the request changed anything"),
+        "state": shapes.choice("of the experiment after the change", ExperimentState),
+        "round": shapes.count("of the experiment after the change", 1),
     },
-    {"retried": _count("jobs that are tried again, or wait again for metrics; answers of retry have it")},
+    {"retried": shapes.count("number of jobs that are retried or wait for metrics again; only in replies to retry")},
 )
 
 DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
     {
-        str(one["title"]): one
-        for one in (
+        str(document["title"]): document
+        for document in (
             DECISION,
             STATUS,
-            RESULT,
+            results.SCHEMA,
             POINT,
-            _page("ems.list.v1", "A page of experiments, the newest first.", "experiments", STATUS, _CURSOR),
-            _page("ems.jobs.v1", "A page of jobs, by point and replicate.", "jobs", RESULT, _CURSOR),
-            _page("ems.points.v1", "A page of points, by number.", "points", POINT, _CURSOR),
-            _page("ems.results.v1", "A page of ended jobs, in the order of their ends.", "results", RESULT, _MORE),
+            shapes.page(titles.LIST, "A page of experiments, the newest first.", "experiments", STATUS, _CURSOR),
+            shapes.page(titles.JOBS, "A page of jobs, by point and replicate.", "jobs", results.SCHEMA, _CURSOR),
+            shapes.page(titles.POINTS, "A page of points, by number.", "points", POINT, _CURSOR),
+            shapes.page(
+                titles.RESULTS, "A page of ended jobs, in order of their ends.", "results", results.SCHEMA, _MORE
+            ),
             CONFIG,
             CHANGE,
         )
@@ -291,17 +189,17 @@ DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
 
 
 def find(name: str) -> Schema | None:
-    """By its whole name (`ems.status.v1`) or its word (`status`, `plan`); None: there is none."""
+    """The schema of a whole name (`ems.status.v1`) or of its word (`status`, `plan`); None if there is none."""
     if name == "plan":
         return schema.PLAN
-    return DOCUMENTS.get(name) or DOCUMENTS.get(f"ems.{name}.v1")
+    return DOCUMENTS.get(name) or DOCUMENTS.get(titles.full(name))
 
 
 def names() -> list[str]:
-    """All that `find` knows, by their words."""
-    return ["plan", *(name.removeprefix("ems.").removesuffix(".v1") for name in DOCUMENTS)]
+    """The words of all schemas that `find` knows."""
+    return ["plan", *(titles.word(name) for name in DOCUMENTS)]
 
 
-def text(one: Schema) -> str:
+def text(shape: Schema) -> str:
     """A schema as it is printed and published."""
-    return json.dumps(one, indent=2)
+    return json.dumps(shape, indent=2)

@@ -1,6 +1,6 @@
-"""A document that the broker would not take whole, brought to a size that it takes: its experiment is told in any case.
+"""Shortens a document that is too large for a message of the broker: a short report is better than none.
 
-What is cut is named in the document itself; the manifest has all of it.
+The document itself names the fields that were cut; the manifest has all of them.
 """
 
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 from ems_worker.core.documents import documents
 
-# The field in which a document names those of its fields that are not whole.
+# The field in which a document names those of its fields that are not complete.
 MARK = "shortened"
 
 _Path = tuple[str, ...]
 
 _PARAMETERS: tuple[_Path, ...] = (("params",), ("best", "params"))
-# What may be long: mappings, lists and texts. All else has bounds of its own.
+# The mappings, lists and texts that may be long. All other fields are limited in size.
 _LONG: tuple[_Path, ...] = (
     *_PARAMETERS,
     ("metrics",),
@@ -29,18 +29,18 @@ _LONG: tuple[_Path, ...] = (
     ("reason",),
     ("experiment_name",),
 )
-_CUT = "…"
-# Longer than any digest with its size, so that what is one already stays what it is.
-_LONGEST_VALUE_BYTES = 128
+_ELLIPSIS = "…"
+# Longer than a digest with its size, so that values that are digests already are kept.
+_MAX_VALUE_BYTES = 128
 
 
-def fitted(data: bytes, most: int) -> bytes | None:
-    """The document within `most` bytes; None for what is no document, or can't be brought to that size.
+def truncated(data: bytes, max_bytes: int) -> bytes | None:
+    """The document in at most `max_bytes`; None if it can't be made that short or is no JSON object.
 
-    If it has to be shortened, parameters of over 128 bytes leave as their digests. If that isn't enough, the longest
-    fields lose what is at their ends.
+    First, parameters of over 128 bytes are replaced by their digests. If that isn't enough, the longest fields lose
+    their last entries or characters.
     """
-    if len(data) <= most:
+    if len(data) <= max_bytes:
         return data
     try:
         document = json.loads(data)
@@ -51,55 +51,55 @@ def fitted(data: bytes, most: int) -> bytes | None:
     marks: list[str] = []
     document[MARK] = marks
     for path in _PARAMETERS:
-        if isinstance(params := _at(document, path), dict):
-            short = documents.shortened(params, _LONGEST_VALUE_BYTES)
+        if isinstance(params := _get(document, path), dict):
+            short = documents.shortened(params, _MAX_VALUE_BYTES)
             if short != params:
                 marks.append(".".join(path))
-                _put(document, path, short)
+                _set(document, path, short)
     encoded = documents.encode(document)
     for path, size in _longest_first(document):
-        if len(encoded) <= most:
+        if len(encoded) <= max_bytes:
             break
         if (name := ".".join(path)) not in marks:
             marks.append(name)
-        over = len(documents.encode(document)) - most
-        _put(document, path, _beginning(_at(document, path), size - over))
+        excess = len(documents.encode(document)) - max_bytes
+        _set(document, path, _beginning(_get(document, path), size - excess))
         encoded = documents.encode(document)
-    return encoded if len(encoded) <= most else None
+    return encoded if len(encoded) <= max_bytes else None
 
 
 def _longest_first(document: documents.Document) -> list[tuple[_Path, int]]:
-    """The fields that can be cut, with their bytes."""
-    found = ((path, _at(document, path)) for path in _LONG)
-    sizes = [(path, len(documents.encode(value))) for path, value in found if value]
-    return sorted(sizes, key=lambda one: one[1], reverse=True)
+    """The fields that can be cut, with their sizes in bytes."""
+    values = ((path, _get(document, path)) for path in _LONG)
+    sizes = [(path, len(documents.encode(value))) for path, value in values if value]
+    return sorted(sizes, key=lambda field: field[1], reverse=True)
 
 
 def _beginning(value: Any, room: int) -> Any:
-    """As many of the first entries (or characters) as take no more than `room` bytes."""
+    """The first entries or characters of a value, as many as take at most `room` bytes."""
     if isinstance(value, str):
-        kept = _count((len(documents.encode(one)) - 2 for one in value), room - len(documents.encode(_CUT)))
-        return value[:kept] + _CUT
+        sizes = (len(documents.encode(character)) - 2 for character in value)
+        return value[: _count(sizes, room - len(documents.encode(_ELLIPSIS)))] + _ELLIPSIS
     if isinstance(value, list):
-        return value[: _count((len(documents.encode(one)) + 1 for one in value), room - 2)]
-    entries = (len(documents.encode({name: one})) - 1 for name, one in value.items())
-    return dict(islice(value.items(), _count(entries, room - 2)))
+        return value[: _count((len(documents.encode(entry)) + 1 for entry in value), room - 2)]
+    sizes = (len(documents.encode({name: entry})) - 1 for name, entry in value.items())
+    return dict(islice(value.items(), _count(sizes, room - 2)))
 
 
 def _count(sizes: Iterable[int], room: int) -> int:
-    """How many of the first there is room for."""
+    """How many of the first sizes there is room for."""
     return sum(1 for _ in takewhile(lambda total: total <= room, accumulate(sizes)))
 
 
-def _at(document: documents.Document, path: _Path) -> Any:
-    """The field's value; None where the document has none."""
-    found: Any = document
+def _get(document: documents.Document, path: _Path) -> Any:
+    """A field's value; None if the document doesn't have the field."""
+    value: Any = document
     for step in path:
-        found = found.get(step) if isinstance(found, dict) else None
-    return found
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
-def _put(document: documents.Document, path: _Path, value: Any) -> None:
+def _set(document: documents.Document, path: _Path, value: Any) -> None:
     for step in path[:-1]:
         document = document[step]
     document[path[-1]] = value

@@ -80,7 +80,7 @@ ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, B
 
 
 def bucket(run: Run) -> Bucket:
-    """The count to which a job belongs, by the run that represents it."""
+    """The count to which a job belongs, by the run that represents it; rules.sql has the same rule for queries."""
     if run.waiting is not None:
         return Bucket.AWAITING_METRICS if run.waiting is Waiting.AWAITING else Bucket.FAILED
     if run.state is RunState.FAILED and run.error_kind is ErrorKind.INFEASIBLE:

@@ -115,6 +115,19 @@ def _with_next_attempt(job: Job, failed: Run, now_ms: int) -> Job:
     return Job((*job.with_run(replace(failed, current=False, ended_seq=None)).runs, following))
 
 
+def retried(current: Run) -> bool:
+    """Whether a person's `retry` includes the job that this run represents; rules.sql has the same rule for queries.
+
+    It includes jobs that failed or were lost, whatever their number of attempts and kind of failure, except infeasible
+    ones. Of the cancelled jobs it includes those that were dropped because too many others had failed.
+    """
+    if current.state is RunState.FAILED:
+        return current.error_kind is not ErrorKind.INFEASIBLE
+    if current.state is RunState.CANCELLED:
+        return current.stop_reason is StopReason.UNWANTED
+    return current.state is RunState.LOST or current.waiting is Waiting.MISSING
+
+
 def again(job: Job, now_ms: int) -> Job | None:
     """The job after a person's `retry`: it waits for metrics again if only those are missing, else gets a new attempt.
 
@@ -122,11 +135,10 @@ def again(job: Job, now_ms: int) -> Job | None:
     others failed are included; jobs that were cancelled for another reason are not.
     """
     last = job.current
+    if not retried(last):
+        return None
     if last.waiting is Waiting.MISSING:
         return job.with_run(replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None))
-    dropped = last.state is RunState.CANCELLED and last.stop_reason is StopReason.UNWANTED
-    if last.state not in (RunState.FAILED, RunState.LOST) and not dropped:
-        return None
     number = job.runs[-1].attempt + 1
     earlier = job.with_run(replace(last, current=False, ended_seq=None)).runs
     return Job((*earlier, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))

@@ -2,13 +2,14 @@
 
 from google.protobuf import message, timestamp_pb2
 
+from ems_worker.core.documents import subjects
 from ems_worker.local.orchestrator import model
 from ems_worker.pb.fes.common.events import generic_event_request_pb2 as envelope_pb2
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 
-STARTED = "sim.run_started"
-COMPLETED = "sim.run_completed"
-FAILED = "sim.run_failed"
+STARTED = subjects.RUN_STARTED
+COMPLETED = subjects.RUN_COMPLETED
+FAILED = subjects.RUN_FAILED
 _SOURCE = "ems-local-orchestrator"
 _ERROR_KINDS = {
     model.ErrorKind.SIMULATION: run_events_pb2.ERROR_KIND_SIMULATION,
@@ -59,7 +60,7 @@ def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
 
 def _event(subject: str, run: model.LocalRun, at_ns: int, payload: message.Message) -> model.Event:
     # The id is the same at every publish: the stream drops duplicates within its window, and readers drop later ones.
-    message_id = f"{run.simulation_id}:{subject.removeprefix('sim.run_')}"
+    message_id = f"{run.simulation_id}:{subject.removeprefix(subjects.RUN_PREFIX)}"
     body = envelope_pb2.GenericEventRequest(
         event_id=message_id,
         event_type_key=f"{subject}.v1",

@@ -11,11 +11,12 @@ import nats.js.errors
 import structlog
 
 from ems_worker import nats_access, settings
+from ems_worker.core.documents import subjects
 from ems_worker.local.orchestrator import model
 from ems_worker.local.orchestrator.store import Store
 
-STREAM = "SIM_EVENTS"
-_SUBJECTS = ("sim.run_started", "sim.run_completed", "sim.run_failed", "sim.run_metrics")
+STREAM = subjects.EVENTS_STREAM
+_SUBJECTS = subjects.RUN_EVENTS
 _MAX_AGE_SECONDS = 30 * 24 * 3600
 _BATCH = 512
 _MAX_IN_FLIGHT = 64

@@ -35,12 +35,12 @@ class Manifest(Protocol):
     """The manifest. Conflicting guarded writes raise errors.ManifestConflict and write nothing."""
 
     @property
-    def trouble(self) -> str | None:
-        """Why writes wait at the moment (the disk is full), in words; None while all is well."""
+    def write_problem(self) -> str | None:
+        """Why writes wait at the moment (the disk is full); None if all is well."""
 
     @property
-    def lost(self) -> str | None:
-        """Why the next start won't find what is recorded (its file was deleted), in words; None while it will."""
+    def file_problem(self) -> str | None:
+        """Why the next start won't find what is recorded (the file was deleted), with the remedy; None if it will."""
 
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None: ...
@@ -87,8 +87,8 @@ class Manifest(Protocol):
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         """Jobs whose current run is pending and due, in order of (due, point, replicate), with all attempts."""
 
-    async def due_counts(self, keys: Sequence[int], now_ms: int, most: int) -> Mapping[int, int]:
-        """How many runs of each of these experiments are pending and due, counted no further than `most`."""
+    async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
+        """For each of these experiments, how many runs are pending and due; counting stops at `limit`."""
 
     async def next_due_ms(self, after_ms: int) -> int | None:
         """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""
@@ -116,7 +116,7 @@ class Manifest(Protocol):
         """The runs whose jobs wait for metrics."""
 
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
-        """Jobs that failed, were lost or dropped, in order, after a (point, replicate), but for infeasible ones."""
+        """Jobs after a (point, replicate) that a retry takes (core.lifecycle.job.retried), in order."""
 
     # Control.
     async def request(self, request_id: str) -> ChangeRequest | None: ...
@@ -138,7 +138,7 @@ class Manifest(Protocol):
         """Ended jobs in the order of their end."""
 
     async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]:
-        """With counts and aggregates, for which all their jobs are read."""
+        """With counts and aggregates over all their jobs, in order of their numbers; absent points are left out."""
 
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
         """Of these points, those all of whose jobs had ended by this position; quickly told."""
@@ -159,6 +159,7 @@ class Manifest(Protocol):
     # Queries.
     async def statuses(
         self,
+        *,
         group: str | None = None,
         state: ExperimentState | None = None,
         before_key: int | None = None,
@@ -167,9 +168,12 @@ class Manifest(Protocol):
         """Key, experiment_id and last recorded status of experiments, newest first; no status yet is None."""
 
     async def jobs_page(
-        self, key: int, after: tuple[int, int, int], limit: int, attempts: bool = False, state: str | None = None
+        self, key: int, after: tuple[int, int, int], limit: int, *, attempts: bool = False, state: str | None = None
     ) -> Sequence[JobRow]:
-        """By (point, replicate, attempt) after `after`; only current runs unless `attempts`."""
+        """By (point, replicate, attempt) after `after`; only current runs unless `attempts`.
+
+        `state` is a name that a status counts by (core.lifecycle.experiment.Bucket): infeasible jobs aren't failed.
+        """
 
     def export(self, key: int) -> AsyncIterator[JobRow]:
         """Every job once, in order of (point, replicate), without holding them all."""

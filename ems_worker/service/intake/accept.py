@@ -12,8 +12,9 @@ from ems_worker.core.access import quotas as publisher_quotas
 from ems_worker.core.access import rate
 from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import PlanRate, Rates
+from ems_worker.core.documents import subjects
 from ems_worker.core.points.space import SpaceSize
-from ems_worker.core.records import Experiment, NewExperiment, Submission, Verdict
+from ems_worker.core.records import Experiment, NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service.base import crash
@@ -145,9 +146,9 @@ class Intake:
             crash.point("accept.decided")
             submission, new = await self._record(submission, new, message, quotas)
             crash.point("accept.recorded")
-            self._metrics.submissions.labels(submission.verdict.value).inc()
+            self._metrics.submissions.labels(submission.decision.value).inc()
             log.info(
-                f"plan.{submission.verdict}",
+                f"plan.{submission.decision}",
                 experiment_id=submission.experiment_id,
                 seq=message.seq,
                 jobs=new.jobs if new is not None else None,
@@ -167,7 +168,7 @@ class Intake:
 
     async def _publish(self, submission: Submission) -> None:
         name = "decision-{}-{}-{}".format(*submission.identity)
-        subject = f"ems.experiment.decision.{submission.seq}"
+        subject = f"{subjects.DECISION}.{submission.seq}"
         await self._broker.publish([(subject, submission.document, name)])
         # Asked again: it may have been recorded under other settings.
         if submission.reply_to is not None and self._replies.allows(submission.reply_to, submission.subject):
@@ -189,7 +190,7 @@ class Intake:
     async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
         """Raises _TakesLongError for a plan that takes long, if it is to be `quick`."""
         received_ms = self._clock.now_ms()
-        reply_to = message.headers.get("Ems-Reply-To")
+        reply_to = message.headers.get(subjects.REPLY_TO_HEADER)
         blank = Submission(
             stream=message.stream,
             stream_created_ns=message.stream_created_ns,
@@ -197,7 +198,7 @@ class Intake:
             stored_ms=message.published_ms,
             subject=message.subject,
             received_ms=received_ms,
-            verdict=Verdict.REJECTED,
+            decision=PlanDecision.REJECTED,
             document=b"",
             publisher=rate.publisher(message.subject),
             reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
@@ -234,8 +235,8 @@ class Intake:
                     return submissions.rejected(blank, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:
             return submissions.rejected(blank, error.problems), None
-        verdict = Verdict.ACCEPTED if existing is None else Verdict.DUPLICATE
-        submission = submissions.decided(blank, verdict, experiment_id, outline)
+        decision = PlanDecision.ACCEPTED if existing is None else PlanDecision.DUPLICATE
+        submission = submissions.decided(blank, decision, experiment_id, outline)
         if new is not None and outline.by_itself:
             submission = replace(submission, digest=digest)
         return submission, new

@@ -4,12 +4,13 @@ import asyncio
 
 from ems_worker import errors
 from ems_worker.core import digests
+from ems_worker.core.documents import subjects
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service.base.ports import Broker
 
-OBJECT = "Ems-Plan-Object"
-DIGEST = "Ems-Plan-Digest"
+OBJECT = subjects.PLAN_OBJECT_HEADER
+DIGEST = subjects.PLAN_DIGEST_HEADER
 
 # From this delivery on an object that isn't there counts as one that never comes.
 OBJECT_TRIES = 5

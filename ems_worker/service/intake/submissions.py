@@ -5,16 +5,16 @@ from dataclasses import replace
 
 from ems_worker.core import trace
 from ems_worker.core.documents import documents
-from ems_worker.core.records import NewExperiment, Submission, Verdict
+from ems_worker.core.records import NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service.intake.examination import Outline
 
 
-def decided(blank: Submission, verdict: Verdict, experiment_id: str, outline: Outline) -> Submission:
+def decided(blank: Submission, decision: PlanDecision, experiment_id: str, outline: Outline) -> Submission:
     """Of a plan that was read and is valid."""
     document = documents.decision(
-        verdict,
+        decision,
         experiment_id=experiment_id,
         points=outline.count.points,
         jobs=outline.count.jobs,
@@ -25,7 +25,7 @@ def decided(blank: Submission, verdict: Verdict, experiment_id: str, outline: Ou
     )
     return replace(
         blank,
-        verdict=verdict,
+        decision=decision,
         document=documents.encode(document),
         experiment_id=experiment_id,
         plan_sha=outline.plan_sha,
@@ -34,10 +34,10 @@ def decided(blank: Submission, verdict: Verdict, experiment_id: str, outline: Ou
 
 def rejected(blank: Submission, problems: Sequence[Problem]) -> Submission:
     """With what is wrong."""
-    document = documents.decision(Verdict.REJECTED, errors=problems, stream=blank.stream, seq=blank.seq)
+    document = documents.decision(PlanDecision.REJECTED, errors=problems, stream=blank.stream, seq=blank.seq)
     return replace(
         blank,
-        verdict=Verdict.REJECTED,
+        decision=PlanDecision.REJECTED,
         document=documents.encode(document),
         experiment_id=None,
         plan_sha=None,
@@ -50,7 +50,7 @@ def repeated(blank: Submission, accepted: bytes) -> Submission:
     document = documents.repeated(accepted, blank.stream, blank.seq)
     return replace(
         blank,
-        verdict=Verdict.DUPLICATE,
+        decision=PlanDecision.DUPLICATE,
         document=documents.encode(document),
         experiment_id=document["experiment_id"],
         plan_sha=document["plan_sha"],

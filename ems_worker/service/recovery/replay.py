@@ -12,6 +12,7 @@ import asyncio
 import structlog
 
 from ems_worker import errors
+from ems_worker.core.documents import subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import ExperimentEvent
 from ems_worker.service.base.ports import Broker, Manifest
@@ -92,10 +93,10 @@ class Replay:
     async def _outdated(self) -> bool:
         """Whether more was published than this manifest knows: it records everything before it is told."""
         for live in self._ledger.experiments():
-            published = await self._broker.published_revision(f"ems.experiment.status.{live.experiment_id}")
+            published = await self._broker.published_revision(f"{subjects.STATUS}.{live.experiment_id}")
             if published is not None and published > live.record.revision:
                 return True
-        created_ns = (await self._broker.streams())["EMS_PLANS"].created_ns
+        created_ns = (await self._broker.streams())[subjects.PLANS_STREAM].created_ns
         known, (acknowledged, _) = await self._manifest.last_plan(created_ns), await self._broker.positions()
         for seq in range(max(known, acknowledged - _LOOKED_AT) + 1, acknowledged + 1):
             if await self._broker.has_decision(seq):
@@ -104,7 +105,7 @@ class Replay:
 
     async def _pause(self, live: Live) -> bool:
         """Holds an experiment that was further than the manifest now is, and goes on from the published revision."""
-        published = await self._broker.published_revision(f"ems.experiment.status.{live.experiment_id}")
+        published = await self._broker.published_revision(f"{subjects.STATUS}.{live.experiment_id}")
         if published is None or published <= live.record.revision:
             return False
         await self._ledger.records.catch_up_revision(live, published)

@@ -1,0 +1,18 @@
+-- Rules of the core as expressions over a row of `runs`. tests/contract/test_manifest_rules.py holds each against the
+-- core's own, over every combination of the columns that it looks at.
+
+-- name: bucket
+-- What a status counts a job as by its current run: core.lifecycle.experiment.bucket.
+CASE
+  WHEN waiting IS NULL THEN
+    CASE WHEN runs.state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE runs.state END
+  WHEN waiting = 'awaiting' THEN 'awaiting_metrics' ELSE 'failed' END;
+
+-- name: retried
+-- Whether a person's retry takes the job of this current run: core.lifecycle.job.retried.
+(waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
+  OR (runs.state = 'cancelled' AND stop_reason = 'unwanted'));
+
+-- name: open
+-- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.
+runs.state IN ('submitting', 'submitted', 'running');
