@@ -78,7 +78,7 @@ def test_no_command_is_forgotten() -> None:
     """Each one that is installed, with each of its subcommands, is fed below."""
     apps = {"ems": ems.app, "ems-publish": publish.app, "ems-worker": worker.app}
     found = {one for name, app in apps.items() for one in subcommands(name, typer.main.get_command(app))}
-    found |= {f"ems-conformance {what}" for what in conformance._SUITES}
+    found |= {f"ems-conformance {what}" for what in conformance.SUITES}
     assert set(FED) == found
     installed = importlib.metadata.distribution("ems-worker").entry_points.select(group="console_scripts")
     assert {one.name for one in installed} == {*apps, "ems-conformance"}
