@@ -1,15 +1,16 @@
-"""The conformance kit: does an orchestrator, or a simulator, that somebody else wrote keep the contract?
+"""The conformance kit: checks whether an orchestrator, or a simulator, keeps the contract.
 
-`ems-conformance orchestrator` speaks to an orchestrator as the worker does and listens to the bus as the worker does;
-`ems-conformance simulator` runs a simulator as an orchestrator does. Both print TAP. It shares nothing with the worker
-but the protos, so that a misunderstanding in one of them can't hide in the other.
+`ems-conformance orchestrator` calls an orchestrator and reads the bus as the worker does; `ems-conformance simulator`
+runs a simulator as an orchestrator does. Both print TAP. The kit shares only the protos with the worker, so that a
+misunderstanding in the worker can't hide in the kit.
 
     cli.py           the command
-    orchestrator.py  which checks there are, in which order, and their run
-    starting.py, options.py, telling.py   the checks: StartSimulation; the optional calls; events
-    kit.py           what the checks share: ids, commands, what was accepted, waiting
-    calls.py, bus.py the two connections
-    messages.py      an event's bytes, and what is wrong with them (pure)
+    orchestrator.py  the checks of an orchestrator, in their order
+    starting.py, options.py, telling.py   those checks: StartSimulation; the optional calls; events
+    kit.py           what those checks share: ids, commands, accepted runs, waiting
+    calls.py, bus.py the connections to the orchestrator and to the broker
+    messages.py      the bytes of an event, and their problems (pure)
     simulator.py     the checks of a simulator
-    check.py, report.py   a check's outcome; TAP and JUnit (pure)
+    outcome.py       how a simulation ended, and its result (pure)
+    check.py, report.py   running a check; TAP and JUnit (pure)
 """

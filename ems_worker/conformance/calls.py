@@ -1,4 +1,4 @@
-"""The calls to the orchestrator under test. What it answers is a value, never an exception."""
+"""The calls to the orchestrator under test. Its answers are values, never exceptions."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ ALREADY_EXISTS = "ALREADY_EXISTS"
 UNIMPLEMENTED = "UNIMPLEMENTED"
 _CALL_SECONDS = 10.0
 _OPTIONS = (
-    # The orchestrator itself is checked, not a proxy before it.
+    # Check the orchestrator itself, not a proxy in front of it.
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -25,7 +25,7 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Channels to one address would share a connection otherwise.
+    # Otherwise channels to the same address share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -36,24 +36,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a start call came to: ACCEPTED, ALREADY_EXISTS, or a status code's name; with the orchestrator's words."""
+    """The answer to a start: ACCEPTED, ALREADY_EXISTS or the name of a status code, and the orchestrator's message."""
 
-    verdict: str
-    words: str = ""
+    code: str
+    message: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verdict} ({self.words})" if self.words else self.verdict
+        return f"{self.code} ({self.message})" if self.message else self.code
 
 
 class Calls:
-    """One channel to the orchestrator."""
+    """A channel to the orchestrator."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._stub = pb_grpc.OrchestratorClientServiceStub(channel)
 
     async def ready(self, timeout: float) -> None:
-        """Returns once it is connected. Raises OrchestratorUnavailable where it isn't within `timeout` seconds."""
+        """Returns once connected. Raises OrchestratorUnavailable without a connection within `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 await self._channel.channel_ready()
@@ -62,16 +62,16 @@ class Calls:
 
     async def start(self, command: pb.StartSimulationCommand) -> Reply:
         """StartSimulation"""
-        response, code, words = await _answer(self._stub.StartSimulation(command, timeout=_CALL_SECONDS))
-        return verdict(response) if response is not None else Reply(code, words)
+        response, code, message = await _answer(self._stub.StartSimulation(command, timeout=_CALL_SECONDS))
+        return read(response) if response is not None else Reply(code, message)
 
     async def start_all(
         self, commands: Sequence[pb.StartSimulationCommand]
     ) -> tuple[Sequence[pb.StartSimulationResponse], str, str]:
-        """StartSimulations: the responses, the status code's name and words."""
+        """StartSimulations: the responses, the name of the status code, and the message."""
         request = pb.StartSimulationsRequest(commands=commands)
-        response, code, words = await _answer(self._stub.StartSimulations(request, timeout=_CALL_SECONDS))
-        return (response.responses if response is not None else ()), code, words
+        response, code, message = await _answer(self._stub.StartSimulations(request, timeout=_CALL_SECONDS))
+        return (response.responses if response is not None else ()), code, message
 
     async def stop(self, simulation_id: str, timeout: float) -> tuple[pb.ControlSimulationResponse | None, str, str]:
         """STOP"""
@@ -79,14 +79,14 @@ class Calls:
         return await _answer(self._stub.ControlSimulation(command, timeout=timeout))
 
     async def status(self, simulation_ids: Sequence[str]) -> tuple[Sequence[pb.SimulationStatus], str, str]:
-        """GetSimulationStatus: the statuses, the status code's name and words."""
+        """GetSimulationStatus: the statuses, the name of the status code, and the message."""
         request = pb.GetSimulationStatusRequest(simulation_ids=simulation_ids)
-        response, code, words = await _answer(self._stub.GetSimulationStatus(request, timeout=_CALL_SECONDS))
-        return (response.statuses if response is not None else ()), code, words
+        response, code, message = await _answer(self._stub.GetSimulationStatus(request, timeout=_CALL_SECONDS))
+        return (response.statuses if response is not None else ()), code, message
 
     @contextlib.asynccontextmanager
     async def capacity(self) -> AsyncIterator["Watch"]:
-        """WatchCapacity, for the time of the `async with`."""
+        """WatchCapacity, for the duration of the `async with`."""
         call = self._stub.WatchCapacity(pb.WatchCapacityRequest())
         try:
             yield Watch(call)
@@ -101,9 +101,10 @@ class Watch:
         self._call = call
 
     async def next(self, timeout: float) -> tuple[pb.Capacity | None, str, str]:
-        """The next one, "OK" and no words; None with DEADLINE_EXCEEDED where none comes within `timeout` seconds.
+        """The next capacity, "OK" and an empty message.
 
-        A stream that ended is None with the status code that it ended with.
+        Without a capacity within `timeout` seconds it returns None and DEADLINE_EXCEEDED, and at the end of the stream
+        None and the status code of the stream.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -112,13 +113,13 @@ class Watch:
                     return message, "OK", ""
                 return None, (await self._call.code()).name, (await self._call.details()) or "the stream ended"
         except TimeoutError:
-            return None, "DEADLINE_EXCEEDED", f"nothing came within {timeout:g} s"
+            return None, "DEADLINE_EXCEEDED", f"no capacity within {timeout:g} s"
         except grpc.aio.AioRpcError as error:
             return None, error.code().name, error.details() or ""
 
 
-def verdict(response: pb.StartSimulationResponse) -> Reply:
-    """What a response says. By the worker's rule an outcome that isn't set is ACCEPTED: the call's status was OK."""
+def read(response: pb.StartSimulationResponse) -> Reply:
+    """The reply in a response. As in the worker, an outcome that isn't set is ACCEPTED: the call's status was OK."""
     named = f"the StartSimulationResponse.outcome {_OUTCOMES.get(response.outcome, response.outcome)}"
     if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
         return Reply(ALREADY_EXISTS, response.message)

@@ -1,4 +1,4 @@
-"""One thing that is checked, and how that went."""
+"""A check, its run and its result."""
 
 import enum
 import time
@@ -8,20 +8,23 @@ from typing import Generic, TypeVar
 
 from ems_worker import errors
 
-Subject = TypeVar("Subject")
-Body = Callable[[Subject], Awaitable[None]]
+# How long a run, and everything else that a check waits for, may take unless configured.
+TIMEOUT_SECONDS = 60.0
+
+Target = TypeVar("Target")
+Body = Callable[[Target], Awaitable[None]]
 
 
 class Failed(errors.EmsError):
-    """What was checked does not hold; the text says what was expected and what came."""
+    """The checked property does not hold; the message has the expected and the actual result."""
 
 
 class Skipped(errors.EmsError):
-    """It could not be checked; the text says why, and what would make it possible."""
+    """The property can't be checked; the message says why, and what would make it possible."""
 
 
-class Outcome(enum.StrEnum):
-    """How a check went."""
+class CheckResult(enum.StrEnum):
+    """How a check ended."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -29,55 +32,55 @@ class Outcome(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check(Generic[Subject]):
-    """`meaning` is what holds where it passes. Where a `vital` one fails, those after it would only say so again."""
+class Check(Generic[Target]):
+    """`meaning` is the property that holds if the check passes. If a `vital` check fails, later checks are skipped."""
 
     name: str
     meaning: str
-    body: Body[Subject]
+    body: Body[Target]
     vital: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A check's outcome; `words` say why it failed or was skipped."""
+class FinishedCheck:
+    """A check that has ended; `message` says why it failed or was skipped."""
 
     name: str
     meaning: str
-    outcome: Outcome
-    words: str
+    result: CheckResult
+    message: str
     seconds: float
 
 
-def of(name: str, body: Body[Subject], *, vital: bool = False) -> Check[Subject]:
-    """A check whose meaning is its body's docstring."""
+def of(name: str, body: Body[Target], *, vital: bool = False) -> Check[Target]:
+    """A check whose meaning is the docstring of its body."""
     return Check(name, " ".join((body.__doc__ or "").split()).rstrip("."), body, vital)
 
 
-def selected(checks: Sequence[Check[Subject]], only: frozenset[str]) -> list[Check[Subject]]:
-    """Those that are named; all where none is."""
-    return [one for one in checks if not only or one.name in only]
+def selected(checks: Sequence[Check[Target]], only: frozenset[str]) -> list[Check[Target]]:
+    """The checks with these names, or all checks if there are no names."""
+    return [check for check in checks if not only or check.name in only]
 
 
-def require(holds: object, words: str) -> None:
-    """Raises Failed with these words where it does not hold."""
+def require(holds: object, message: str) -> None:
+    """Raises Failed with this message unless the condition holds."""
     if not holds:
-        raise Failed(words)
+        raise Failed(message)
 
 
-async def run(checks: Sequence[Check[Subject]], subject: Subject) -> AsyncIterator[Result]:
-    """Runs the checks one after the other, and tells of each as it ends."""
-    hopeless = ""
-    for one in checks:
+async def run(checks: Sequence[Check[Target]], target: Target) -> AsyncIterator[FinishedCheck]:
+    """Runs the checks one after the other, and yields each as it ends."""
+    failed_vital = ""
+    for check in checks:
         began = time.monotonic()
-        outcome, words = Outcome.PASSED, ""
+        result, message = CheckResult.PASSED, ""
         try:
-            if hopeless:
-                raise Skipped(f"{hopeless} failed")
-            await one.body(subject)
+            if failed_vital:
+                raise Skipped(f"{failed_vital} failed")
+            await check.body(target)
         except Skipped as skipped:
-            outcome, words = Outcome.SKIPPED, str(skipped)
+            result, message = CheckResult.SKIPPED, str(skipped)
         except Failed as failed:
-            outcome, words = Outcome.FAILED, str(failed)
-            hopeless = one.name if one.vital else hopeless
-        yield Result(one.name, one.meaning, outcome, words, time.monotonic() - began)
+            result, message = CheckResult.FAILED, str(failed)
+            failed_vital = check.name if check.vital else failed_vital
+        yield FinishedCheck(check.name, check.meaning, result, message, time.monotonic() - began)

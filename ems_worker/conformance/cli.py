@@ -1,4 +1,4 @@
-"""`ems-conformance`: checks an orchestrator or a simulator that somebody else wrote."""
+"""`ems-conformance`: checks whether an orchestrator or a simulator keeps the contract."""
 
 import argparse
 import asyncio
@@ -14,51 +14,60 @@ from ems_worker.terminal import streams
 
 _OK, _FAILED, _USAGE, _UNREACHABLE, _INTERRUPTED = 0, 1, 2, 4, 130
 _EPILOG = "Exit codes: 0 all passed, 1 a check failed, 2 usage, 4 orchestrator or broker unreachable, 130 interrupted."
-_SUITES: dict[str, Sequence[check.Check[Any]]] = {"orchestrator": orchestrator.CHECKS, "simulator": simulator.CHECKS}
+SUITES: dict[str, Sequence[check.Check[Any]]] = {"orchestrator": orchestrator.CHECKS, "simulator": simulator.CHECKS}
 _COMMAND_SECONDS = 120.0
-_MOST_WORDS = 500
+_MAX_STDERR_CHARACTERS = 500
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """The entry point; the exit code."""
+    """Runs the command, and returns its exit code."""
     streams.guard()
     given = _parser().parse_args(arguments)
-    suite = _SUITES[given.what]
+    suite = SUITES[given.target]
     if given.list:
-        for one in suite:
-            _out(f"{one.name}: {one.meaning}")
+        for each in suite:
+            _out(f"{each.name}: {each.meaning}")
         return _OK
     only = frozenset(given.check or ())
-    if unknown := only - {one.name for one in suite}:
-        return _say(_USAGE, f"there is no check {', '.join(sorted(unknown))}; --list shows them")
-    if given.what == "simulator" and not given.command:
-        return _say(_USAGE, "name the simulator: ems-conformance simulator -- COMMAND")
+    if unknown := only - {each.name for each in suite}:
+        return _fail(_USAGE, f"there is no check {', '.join(sorted(unknown))}; --list shows all checks")
+    if given.target == "simulator" and not given.command:
+        return _fail(_USAGE, "name the simulator: ems-conformance simulator -- COMMAND")
     try:
         short = Path(given.config).read_bytes() if given.config else configurations.SHORT
         long = Path(given.long_config).read_bytes() if given.long_config else configurations.LONG
     except OSError as failed:
-        return _say(_USAGE, f"the configuration can't be read: {failed}")
+        return _fail(_USAGE, f"the configuration can't be read: {failed}")
     checks = check.selected(suite, only)
-    results = _results(given, short, long, only)
     try:
-        found = asyncio.run(_print(len(checks), results))
+        finished = asyncio.run(_print(len(checks), _results(given, short, long, only)))
         if given.junit is not None:
-            given.junit.write_bytes(report.junit(f"ems-conformance {given.what}", found))
+            given.junit.write_bytes(report.junit(f"ems-conformance {given.target}", finished))
     except KeyboardInterrupt:
-        return _say(_INTERRUPTED, "interrupted")
+        return _fail(_INTERRUPTED, "interrupted")
     except (errors.OrchestratorUnavailable, errors.BrokerUnavailable) as away:
-        return _say(_UNREACHABLE, str(away))
+        return _fail(_UNREACHABLE, str(away))
     except errors.EmsError as failed:
-        return _say(_FAILED, str(failed))
+        return _fail(_FAILED, str(failed))
     except OSError as failed:
-        return _say(_USAGE, f"the JUnit file can't be written: {failed}")
-    return _OK if report.passed(found) else _FAILED
+        return _fail(_USAGE, f"the JUnit file can't be written: {failed}")
+    return _OK if report.passed(finished) else _FAILED
 
 
-def _results(given: argparse.Namespace, short: bytes, long: bytes, only: frozenset[str]) -> AsyncIterator[check.Result]:
-    if given.what == "simulator":
-        command = tuple(given.command)
-        return simulator.run(simulator.Options(command, short, long, given.timeout, given.stop_grace_seconds, only))
+def _results(
+    given: argparse.Namespace, short: bytes, long: bytes, only: frozenset[str]
+) -> AsyncIterator[check.FinishedCheck]:
+    if given.target == "simulator":
+        return simulator.run(
+            simulator.Options(
+                tuple(given.command),
+                short=short,
+                long=long,
+                timeout=given.timeout,
+                grace=given.stop_grace_seconds,
+                only=only,
+            )
+        )
     return orchestrator.run(
         kit.Options(
             orchestrator=given.orchestrator,
@@ -73,16 +82,16 @@ def _results(given: argparse.Namespace, short: bytes, long: bytes, only: frozens
     )
 
 
-async def _print(count: int, results: AsyncIterator[check.Result]) -> Sequence[check.Result]:
-    """Prints each result as it comes; all of them."""
-    found: list[check.Result] = []
-    async for result in results:
-        if not found:
+async def _print(count: int, results: AsyncIterator[check.FinishedCheck]) -> Sequence[check.FinishedCheck]:
+    """Prints each check as it ends, and returns all of them."""
+    finished: list[check.FinishedCheck] = []
+    async for each in results:
+        if not finished:
             _out(*report.head(count))
-        found.append(result)
-        _out(*report.line(len(found), result))
-    _out(report.summary(found))
-    return found
+        finished.append(each)
+        _out(*report.lines(len(finished), each))
+    _out(report.summary(finished))
+    return finished
 
 
 def _restart(command: str | None) -> Callable[[], Awaitable[None]] | None:
@@ -90,7 +99,7 @@ def _restart(command: str | None) -> Callable[[], Awaitable[None]] | None:
 
 
 async def _shell(command: str) -> None:
-    """Runs the user's own command to its end. Raises check.Failed with what it said where it doesn't end with 0."""
+    """Runs the user's command to its end. Raises check.Failed with the end of stderr unless its exit code is 0."""
     process = await asyncio.create_subprocess_shell(
         command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -99,43 +108,55 @@ async def _shell(command: str) -> None:
     )
     try:
         async with asyncio.timeout(_COMMAND_SECONDS):
-            _, said = await process.communicate()
+            _, stderr = await process.communicate()
     except TimeoutError as late:
         process.kill()
         raise check.Failed(
             f"{command!r} has not ended after {_COMMAND_SECONDS:g} s: what it starts must not keep its stderr open"
         ) from late
-    words = said.decode(errors="replace").strip()[-_MOST_WORDS:]
-    check.require(process.returncode == 0, f"{command!r} ended with {process.returncode}; {words}")
+    end = stderr.decode(errors="replace").strip()[-_MAX_STDERR_CHARACTERS:]
+    check.require(process.returncode == 0, f"{command!r} ended with {process.returncode}; {end}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ems-conformance",
-        description="Checks that an orchestrator, or a simulator, keeps the contract: docs/conformance.md. TAP.",
+        description="Checks whether an orchestrator, or a simulator, keeps the contract (see docs/conformance.md). "
+        "Prints TAP.",
         epilog=_EPILOG,
     )
-    both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("--config", metavar="FILE", help="the configuration of a run that completes at once")
-    both.add_argument("--long-config", metavar="FILE", help="the configuration of a run that takes some seconds")
-    both.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="for each run and wait; 60")
-    both.add_argument("--check", action="append", metavar="NAME", help="only this check; may be given again")
-    both.add_argument("--list", action="store_true", help="show the checks and do none")
-    both.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML too")
-    what = parser.add_subparsers(dest="what", required=True, metavar="orchestrator | simulator")
+    common = argparse.ArgumentParser(add_help=False)
+    add = functools.partial(_add, common)
+    add("--config", "FILE", help="configuration of a run that completes at once")
+    add("--long-config", "FILE", help="configuration of a run that takes some seconds")
+    add("--timeout", "SECONDS", type=_seconds, default=check.TIMEOUT_SECONDS, help="limit for each run and each wait")
+    common.add_argument("--check", action="append", metavar="NAME", help="run only this check; can be repeated")
+    common.add_argument("--list", action="store_true", help="list the checks without running them")
+    add("--junit", "FILE", type=Path, help="also write the results as JUnit XML")
+    targets = parser.add_subparsers(dest="target", required=True, metavar="orchestrator | simulator")
 
-    one = what.add_parser("orchestrator", parents=[both], epilog=_EPILOG, help="check an orchestrator")
-    one.add_argument("--orchestrator", metavar="ADDR", default="127.0.0.1:50051", help="HOST:PORT; 127.0.0.1:50051")
-    one.add_argument("--server", metavar="URL", default="nats://127.0.0.1:4222", help="NATS; nats://127.0.0.1:4222")
-    one.add_argument("--restart-command", metavar="CMD", help="a shell command that restarts the orchestrator")
-    one.add_argument("--broker-restart-command", metavar="CMD", help="a shell command that restarts the broker")
+    add = functools.partial(
+        _add, targets.add_parser("orchestrator", parents=[common], epilog=_EPILOG, help="check an orchestrator")
+    )
+    add("--orchestrator", "ADDR", default="127.0.0.1:50051", help="HOST:PORT of the orchestrator")
+    add("--server", "URL", default="nats://127.0.0.1:4222", help="NATS server")
+    add("--restart-command", "CMD", help="shell command that restarts the orchestrator")
+    add("--broker-restart-command", "CMD", help="shell command that restarts the broker")
 
-    other = what.add_parser("simulator", parents=[both], epilog=_EPILOG, help="check a simulator's command line")
-    other.add_argument("--stop-grace-seconds", type=_seconds, default=3.0, metavar="SECONDS", help="after TERM; 3")
-    other.add_argument(
-        "command", nargs="*", metavar="-- COMMAND", help="its words; {config} and the like are filled in"
+    of_simulator = targets.add_parser("simulator", parents=[common], epilog=_EPILOG, help="check a simulator")
+    seconds = simulator.GRACE_SECONDS
+    _add(of_simulator, "--stop-grace-seconds", "SECONDS", type=_seconds, default=seconds, help="time to end after TERM")
+    of_simulator.add_argument(
+        "command", nargs="*", metavar="-- COMMAND", help="command of the simulator; {config} etc. are replaced"
     )
     return parser
+
+
+def _add(parser: argparse.ArgumentParser, flag: str, metavar: str, *, help: str, **options: Any) -> None:  # noqa: A002
+    """Adds an option, with its default in the help text."""
+    default = options.get("default")
+    shown = f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    parser.add_argument(flag, metavar=metavar, help=help if default is None else help + shown, **options)
 
 
 def _seconds(text: str) -> float:
@@ -149,13 +170,13 @@ def _out(*lines: str) -> None:
     streams.out("\n".join(lines))
 
 
-def _say(code: int, words: str) -> int:
-    streams.say(f"error: {words}")
+def _fail(code: int, message: str) -> int:
+    streams.say(f"error: {message}")
     return code
 
 
 def main() -> NoReturn:
-    """What the installed command calls."""
+    """The entry point of the installed command."""
     sys.exit(run())
 
 

@@ -1,4 +1,4 @@
-"""The configurations that the kit's runs get unless it is given others: the platform's nested form, in YAML."""
+"""The default configurations of the kit's runs: the platform's nested form, in YAML."""
 
 CONTENT_TYPE = "application/yaml"
 
@@ -10,14 +10,15 @@ simulation_layer:
   run_control: {{max_ticks: {ticks}}}
 """
 SHORT = _REEF.format(ticks=50).encode()
-"""A run of a moment."""
+"""A run that completes at once."""
 LONG = _REEF.format(ticks=20_000).encode()
-"""A run of some seconds."""
+"""A run that takes some seconds."""
 UNUSABLE = b"simulation_layer: {[this is no configuration\n"
+"""Not even YAML."""
 
 
 def padded(configuration: bytes, size: int) -> bytes:
-    """The same configuration, made `size` bytes large (or a line more) by comments."""
+    """The same configuration, padded with comments to `size` bytes, or up to a line more."""
     comment = b"# " + 97 * b"." + b"\n"
     lines = max(0, size - len(configuration)) // len(comment) + 1
     return configuration.rstrip(b"\n") + b"\n" + lines * comment

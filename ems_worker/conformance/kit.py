@@ -1,4 +1,4 @@
-"""What the checks of an orchestrator share: its connections, the runs that they started, and waiting for them."""
+"""What the checks of an orchestrator share: the connections, the runs that they started, and waiting for them."""
 
 import asyncio
 import hashlib
@@ -11,10 +11,11 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 LARGE_BYTES = 3 * 1024 * 1024
 CONNECT_SECONDS = 4.0
-# How long a run may take to start before the kit goes on as if it ran; less where starts aren't told at all.
+# How long the kit waits for a run's start event before it assumes that the run has started. It waits less if the
+# orchestrator doesn't publish start events.
 _STARTED_SECONDS = 5.0
-_UNTOLD_SECONDS = 0.5
-# Events of one thing come this close together.
+_UNREPORTED_SECONDS = 0.5
+# After this time without an event, no repeated one is expected.
 _QUIET_SECONDS = 0.3
 _STOP_SECONDS = 30.0
 _SEED = 42
@@ -23,27 +24,27 @@ _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is checked, and with what.
+    """The orchestrator to check, and how.
 
-    `short` and `long` are the configurations of runs that complete, at once and after some seconds. `timeout` is how
-    many seconds a run, and every other thing that is waited for, may take. The two restarts end what they are about
-    and start it again; they raise check.Failed where they can't. `only` names the checks that are run; all where it
-    is empty.
+    `short` and `long` are the configurations of runs that complete at once and after some seconds. `timeout` is how
+    many seconds a run, and everything else that a check waits for, may take. `restart` and `restart_broker` stop the
+    orchestrator or the broker and start it again; they raise check.Failed if they can't. `only` names the checks to
+    run; if it is empty, all checks run.
     """
 
     orchestrator: str
     server: str
     short: bytes = configurations.SHORT
     long: bytes = configurations.LONG
-    timeout: float = 60.0
+    timeout: float = check.TIMEOUT_SECONDS
     restart: Callable[[], Awaitable[None]] | None = None
     restart_broker: Callable[[], Awaitable[None]] | None = None
     only: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
-class Kit:
-    """One run of the kit. Its runs have ids of their own, so that it can be run again and again."""
+class Session:
+    """A session with an orchestrator. Its runs have new ids, so that the kit can check an orchestrator repeatedly."""
 
     options: Options
     rpc: calls.Calls
@@ -55,12 +56,12 @@ class Kit:
     _ended: str = ""
 
     def new_id(self) -> str:
-        """An id that the orchestrator has never heard of."""
+        """An id that the orchestrator doesn't know yet."""
         self._points += 1
         return f"{self.experiment_id}-p{self._points:06d}-r000-a1"
 
     def command(self, config: bytes | None = None) -> pb.StartSimulationCommand:
-        """A start of a new run; of the short configuration unless another is given."""
+        """The command that starts a new run, by default with the short configuration."""
         config = self.options.short if config is None else config
         return pb.StartSimulationCommand(
             simulation_id=self.new_id(),
@@ -73,45 +74,46 @@ class Kit:
         )
 
     async def begin(self, command: pb.StartSimulationCommand) -> str:
-        """Starts a new run, which has to be accepted; its id."""
+        """Starts a new run, which must be accepted, and returns its id."""
         reply = await self.rpc.start(command)
-        check.require(reply.verdict == calls.ACCEPTED, f"a new run was answered {reply} instead of ACCEPTED")
+        check.require(reply.code == calls.ACCEPTED, f"a new run was answered {reply} instead of ACCEPTED")
         self.accepted[command.simulation_id] = command
         return command.simulation_id
 
     async def begin_long(self) -> pb.StartSimulationCommand:
-        """Starts a run that takes a while; returns once its start was told, or should have been."""
+        """Starts a run that takes some seconds, and returns once its start event came, or should have come."""
         await self.ended()
-        told = any(one.kind == messages.STARTED for one in self.bus.stored)
+        starts_reported = any(event.kind == messages.STARTED for event in self.bus.stored)
         command = self.command(self.options.long)
         name = await self.begin(command)
-        await self.bus.until(lambda: bool(self.bus.of(name)), _STARTED_SECONDS if told else _UNTOLD_SECONDS)
+        seconds = _STARTED_SECONDS if starts_reported else _UNREPORTED_SECONDS
+        await self.bus.until(lambda: bool(self.bus.events_of(name)), seconds)
         return command
 
     def require_open(self, simulation_id: str) -> None:
-        """Raises Skipped where a long run has ended already."""
-        if any(one.is_end for one in self.bus.of(simulation_id)):
-            raise check.Skipped("the run had ended before it could be tried: give --long-config a run of some seconds")
+        """Raises Skipped if a long run has ended already."""
+        if any(event.is_end for event in self.bus.events_of(simulation_id)):
+            raise check.Skipped("the run ended too early for this check: give --long-config a run of some seconds")
 
     async def end_of(self, simulation_id: str) -> messages.Event:
-        """The event that says that this run ended. Raises Failed where none comes in time."""
+        """The event that reports the end of this run. Raises Failed if it doesn't come in time."""
         await self.ends_of([simulation_id])
-        return next(one for one in self.bus.of(simulation_id) if one.is_end)
+        return next(event for event in self.bus.events_of(simulation_id) if event.is_end)
 
     async def ends_of(self, simulation_ids: Collection[str]) -> None:
-        """Returns once these runs have ended. Raises Failed where an end isn't told in time."""
+        """Returns once these runs have ended. Raises Failed if the event of an end doesn't come in time."""
 
         def open_runs() -> set[str]:
-            return set(simulation_ids) - {one.simulation_id for one in self.bus.stored if one.is_end}
+            return set(simulation_ids) - {event.simulation_id for event in self.bus.stored if event.is_end}
 
         if not await self.bus.until(lambda: not open_runs(), self.options.timeout):
             raise check.Failed(
-                f"{', '.join(sorted(open_runs()))} was accepted, and neither {messages.COMPLETED} nor "
+                f"{', '.join(sorted(open_runs()))} was accepted, but neither {messages.COMPLETED} nor "
                 f"{messages.FAILED} of it was stored within {self.options.timeout:g} s"
             )
 
     async def ended(self) -> pb.StartSimulationCommand:
-        """The start of a run that has ended: always the same one."""
+        """The command of a run that has ended; always the same run."""
         if not self._ended:
             name = await self.begin(self.command())
             await self.end_of(name)
@@ -119,25 +121,25 @@ class Kit:
         return self.accepted[self._ended]
 
     async def settled(self) -> None:
-        """Returns once there was a run, and its events have come, the repeated ones too."""
+        """Returns once a run has ended and no more events come, repeated ones included."""
         await self.ended()
         await self.bus.quiet(_QUIET_SECONDS, self.options.timeout)
 
     async def dismiss(self, simulation_id: str) -> None:
-        """Stops a long run that nobody needs any more, where STOP is implemented; else it runs to its end."""
+        """Stops a long run that is no longer needed. If STOP isn't implemented, the run continues to its end."""
         await self.rpc.stop(simulation_id, _STOP_SECONDS)
 
     async def stop(self, simulation_id: str) -> tuple[pb.ControlSimulationResponse | None, str, str]:
-        """STOP. Raises Skipped where it isn't implemented."""
-        response, code, words = await self.rpc.stop(simulation_id, _STOP_SECONDS)
+        """STOP. Raises Skipped if it isn't implemented."""
+        response, code, message = await self.rpc.stop(simulation_id, _STOP_SECONDS)
         optional("ControlSimulation", code)
-        return response, code, words
+        return response, code, message
 
     async def reachable(self) -> calls.Reply:
-        """The reply to the start of an ended run, once both connections work again. Raises Failed where they don't."""
+        """The reply to the start of an ended run, once both connections work again. Raises Failed if they don't."""
         known = await self.ended()
         deadline = time.monotonic() + self.options.timeout
-        while (reply := await self.rpc.start(known)).verdict in _AWAY:
+        while (reply := await self.rpc.start(known)).code in _AWAY:
             check.require(time.monotonic() < deadline, "the orchestrator is not back in time")
             await asyncio.sleep(0.1)
         back = await self.bus.until(lambda: self.bus.connected, self.options.timeout)
@@ -146,6 +148,6 @@ class Kit:
 
 
 def optional(call: str, code: str) -> None:
-    """Raises Skipped where this call's answer says that it isn't implemented."""
+    """Raises Skipped if the status code says that the call isn't implemented."""
     if code == calls.UNIMPLEMENTED:
         raise check.Skipped(f"{call} is not implemented; it is optional")

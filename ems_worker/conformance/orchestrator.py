@@ -1,4 +1,4 @@
-"""The conformance of an orchestrator: which checks there are, in which order, and their run."""
+"""The checks of an orchestrator, in their order, and running them."""
 
 import contextlib
 import secrets
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from ems_worker.conformance import bus, calls, check, kit, options, starting, telling
 
-# The checks of events come last: they look at what all others brought about.
+# The checks of events come last, because they inspect the events of all other checks.
 CHECKS = (
     check.of("start-accepted", starting.start_accepted, vital=True),
     check.of("run-ends", starting.run_ends, vital=True),
@@ -33,21 +33,24 @@ CHECKS = (
 
 
 @contextlib.asynccontextmanager
-async def connect(chosen: kit.Options) -> AsyncIterator[kit.Kit]:
-    """A kit that is connected. Raises OrchestratorUnavailable, BrokerUnavailable."""
+async def connect(chosen: kit.Options) -> AsyncIterator[kit.Session]:
+    """A connected session. Raises OrchestratorUnavailable or BrokerUnavailable."""
     experiment_id = f"conformance-{secrets.token_hex(5)}"
-    async with calls.connect(chosen.orchestrator, kit.CONNECT_SECONDS) as connected:
-        async with bus.connect(chosen.server, experiment_id, kit.CONNECT_SECONDS) as heard:
-            subject = kit.Kit(chosen, connected, heard, experiment_id)
-            async with connected.capacity() as watch:
+    async with calls.connect(chosen.orchestrator, kit.CONNECT_SECONDS) as rpc:
+        async with bus.connect(chosen.server, experiment_id, kit.CONNECT_SECONDS) as events:
+            session = kit.Session(chosen, rpc, events, experiment_id)
+            async with rpc.capacity() as watch:
                 first, _, _ = await watch.next(kit.CONNECT_SECONDS)
             if first is not None:
-                subject.busy_before = first.in_use + first.queued
-            yield subject
+                session.busy_before = first.in_use + first.queued
+            yield session
 
 
-async def run(chosen: kit.Options) -> AsyncIterator[check.Result]:
-    """Checks an orchestrator, and tells of each check as it ends. Raises OrchestratorUnavailable, BrokerUnavailable."""
-    async with connect(chosen) as subject:
-        async for result in check.run(check.selected(CHECKS, chosen.only), subject):
-            yield result
+async def run(chosen: kit.Options) -> AsyncIterator[check.FinishedCheck]:
+    """Checks an orchestrator, and yields each check as it ends.
+
+    Raises OrchestratorUnavailable or BrokerUnavailable.
+    """
+    async with connect(chosen) as session:
+        async for finished in check.run(check.selected(CHECKS, chosen.only), session):
+            yield finished

@@ -1,4 +1,4 @@
-"""What a simulation's exit code and output say, read as docs/orchestrator.md has it. Pure."""
+"""How a simulation ended, from its exit code and output, by the rules in docs/orchestrator.md. Pure."""
 
 import json
 import math
@@ -9,46 +9,46 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 RESULT_LIMIT_BYTES = 256 * 1024
-"""What an orchestrator reads of a result: it has to fit into an event."""
-_MOST_WORDS = 500
+"""How much of a result an orchestrator reads, so that it fits into an event."""
+_MAX_STDERR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a simulation ended: a shell's exit code, the end of stderr, its result, or why that can't be used."""
+class ObservedRun:
+    """How a simulation ended: its exit code as in a shell, the end of stderr, and its result or the problem with it."""
 
     exit_code: int
-    words: str
+    stderr: str
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     artifacts: Mapping[str, Path] = field(default_factory=dict)
     problem: str = ""
 
 
-def read(exit_code: int, stdout: bytes, stderr: bytes, result_file: bytes | None, output: Path) -> Outcome:
-    """The outcome. `exit_code` is negative where a signal ended it; `result_file` is result.json where there is one."""
+def read(exit_code: int, *, stdout: bytes, stderr: bytes, result_file: bytes | None, output: Path) -> ObservedRun:
+    """How the simulation ended. `exit_code` is negative for a signal; `result_file` is the content of result.json."""
     code = exit_code if exit_code >= 0 else 128 - exit_code
-    words = stderr.decode(errors="replace").strip()[-_MOST_WORDS:]
+    end = stderr.decode(errors="replace").strip()[-_MAX_STDERR_CHARACTERS:]
     try:
-        result = _printed(stdout) if result_file is None else _written(result_file)
-        found, files = _metrics(result.get("metrics", {})), _artifacts(result.get("artifacts", {}), output)
-    except ValueError as wrong:
-        return Outcome(code, words, problem=f"its result can't be used: {wrong}")
-    return Outcome(code, words, found, files)
+        result = _from_stdout(stdout) if result_file is None else _from_file(result_file)
+        metrics, artifacts = _metrics(result.get("metrics", {})), _artifacts(result.get("artifacts", {}), output)
+    except ValueError as error:
+        return ObservedRun(code, end, problem=f"its result can't be used: {error}")
+    return ObservedRun(code, end, metrics, artifacts)
 
 
-def _written(result_file: bytes) -> dict[str, Any]:
+def _from_file(result_file: bytes) -> dict[str, Any]:
     if len(result_file) > RESULT_LIMIT_BYTES:
         raise ValueError(f"result.json has {len(result_file)} bytes, over {RESULT_LIMIT_BYTES}")
     try:
         result = json.loads(result_file)
-    except ValueError as wrong:
-        raise ValueError(f"result.json is not JSON: {wrong}") from wrong
+    except ValueError as error:
+        raise ValueError(f"result.json is not JSON: {error}") from error
     if not isinstance(result, dict):
         raise ValueError("result.json is not an object")
     return result
 
 
-def _printed(stdout: bytes) -> dict[str, Any]:
+def _from_stdout(stdout: bytes) -> dict[str, Any]:
     """The last line that is a JSON object with metrics or artifacts."""
     for line in reversed(stdout[-RESULT_LIMIT_BYTES:].splitlines()):
         try:
@@ -61,7 +61,7 @@ def _printed(stdout: bytes) -> dict[str, Any]:
 
 
 def _metrics(given: object) -> dict[str, float | None]:
-    """NaN and infinities become None, as null does: no value."""
+    """The metrics, in which NaN and infinities become None, like null."""
     if not isinstance(given, dict):
         raise ValueError("metrics is not an object")
     for name, value in given.items():
@@ -71,7 +71,7 @@ def _metrics(given: object) -> dict[str, float | None]:
 
 
 def _artifacts(given: object, output: Path) -> dict[str, Path]:
-    """The files among them; what has another scheme is somewhere that can't be looked at."""
+    """The artifacts that are files; the kit can't check URIs with another scheme."""
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise ValueError("artifacts is not an object of strings")
     files = {}

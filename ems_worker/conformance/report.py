@@ -15,55 +15,55 @@ def head(count: int) -> Iterator[str]:
     yield f"1..{count}"
 
 
-def line(number: int, result: check.Result) -> Iterator[str]:
-    """A result's lines."""
-    title = f"{number} - {result.name}: {result.meaning}".replace("#", "\\#")
-    if result.outcome is check.Outcome.SKIPPED:
-        yield f"ok {title} # SKIP {' '.join(result.words.split())}"
+def lines(number: int, finished: check.FinishedCheck) -> Iterator[str]:
+    """The lines for a check."""
+    title = f"{number} - {finished.name}: {finished.meaning}".replace("#", "\\#")
+    if finished.result is check.CheckResult.SKIPPED:
+        yield f"ok {title} # SKIP {' '.join(finished.message.split())}"
         return
-    if result.outcome is check.Outcome.PASSED:
+    if finished.result is check.CheckResult.PASSED:
         yield f"ok {title}"
         return
     yield f"not ok {title}"
     yield "  ---"
-    # JSON strings are YAML strings.
-    yield f"  message: {json.dumps(result.words, ensure_ascii=False)}"
-    yield f"  seconds: {result.seconds:.3f}"
+    # A JSON string is also a YAML string.
+    yield f"  message: {json.dumps(finished.message, ensure_ascii=False)}"
+    yield f"  seconds: {finished.seconds:.3f}"
     yield "  ..."
 
 
-def summary(results: Iterable[check.Result]) -> str:
+def summary(finished: Iterable[check.FinishedCheck]) -> str:
     """The last line, for people: `# 17 passed, 0 failed, 2 skipped`."""
-    outcomes = [one.outcome for one in results]
-    return "# " + ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in check.Outcome)
+    results = [each.result for each in finished]
+    return "# " + ", ".join(f"{results.count(result)} {result}" for result in check.CheckResult)
 
 
-def passed(results: Iterable[check.Result]) -> bool:
-    """Whether nothing failed."""
-    return all(one.outcome is not check.Outcome.FAILED for one in results)
+def passed(finished: Iterable[check.FinishedCheck]) -> bool:
+    """Whether no check failed."""
+    return all(each.result is not check.CheckResult.FAILED for each in finished)
 
 
-def junit(suite: str, results: Sequence[check.Result]) -> bytes:
-    """The results as a JUnit XML file."""
-    outcomes = [one.outcome for one in results]
+def junit(suite: str, finished: Sequence[check.FinishedCheck]) -> bytes:
+    """The checks as a JUnit XML file."""
+    results = [each.result for each in finished]
     attributes = {
         "name": suite,
         "tests": str(len(results)),
-        "failures": str(outcomes.count(check.Outcome.FAILED)),
+        "failures": str(results.count(check.CheckResult.FAILED)),
         "errors": "0",
-        "skipped": str(outcomes.count(check.Outcome.SKIPPED)),
-        "time": f"{sum(one.seconds for one in results):.3f}",
+        "skipped": str(results.count(check.CheckResult.SKIPPED)),
+        "time": f"{sum(each.seconds for each in finished):.3f}",
     }
     root = ElementTree.Element("testsuites")
     element = ElementTree.SubElement(root, "testsuite", attributes)
-    for one in results:
-        case = {"classname": suite, "name": one.name, "time": f"{one.seconds:.3f}"}
+    for each in finished:
+        case = {"classname": suite, "name": each.name, "time": f"{each.seconds:.3f}"}
         test = ElementTree.SubElement(element, "testcase", case)
-        words = one.words.translate(_XML_FORBIDS)
-        if one.outcome is check.Outcome.FAILED:
-            ElementTree.SubElement(test, "failure", {"message": words}).text = f"{one.meaning}\n{words}"
-        elif one.outcome is check.Outcome.SKIPPED:
-            ElementTree.SubElement(test, "skipped", {"message": words})
+        message = each.message.translate(_XML_FORBIDS)
+        if each.result is check.CheckResult.FAILED:
+            ElementTree.SubElement(test, "failure", {"message": message}).text = f"{each.meaning}\n{message}"
+        elif each.result is check.CheckResult.SKIPPED:
+            ElementTree.SubElement(test, "skipped", {"message": message})
     ElementTree.indent(root)
     written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return written

@@ -1,4 +1,4 @@
-"""The conformance of a simulator: the command is run as an orchestrator runs it."""
+"""The checks of a simulator, whose command runs as under an orchestrator."""
 
 import asyncio
 import contextlib
@@ -16,58 +16,61 @@ from ems_worker.conformance import check, configurations, outcome
 _SEED = 42
 _OTHER_SEEDS = (43, 44, 45)
 _POLL_SECONDS = 0.02
-# A simulator that is still loading when TERM comes would only prove the system's default.
+# A simulator that is still loading when TERM comes would only show the system's default behaviour.
 _BEFORE_TERM_SECONDS = 1.0
+GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is checked, and with what; as for an orchestrator. `grace` is the seconds between TERM and KILL."""
+    """The simulator to check, and how; see `kit.Options`. `grace` is the seconds between TERM and KILL."""
 
     command: tuple[str, ...]
     short: bytes = configurations.SHORT
     long: bytes = configurations.LONG
-    timeout: float = 60.0
-    grace: float = 3.0
+    timeout: float = check.TIMEOUT_SECONDS
+    grace: float = GRACE_SECONDS
     only: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class Bench:
-    """One run of the kit: where its simulations are, and the result that others are compared with."""
+    """A session with a simulator: the directory of its runs, and the run that others are compared with."""
 
     options: Options
     directory: Path
     count: int = 0
-    first: outcome.Outcome | None = None
+    first: outcome.ObservedRun | None = None
 
-    async def finished(self, config: bytes, seed: int = _SEED) -> outcome.Outcome:
-        """A run to its end. Raises Failed where it takes too long or leaves processes behind."""
+    async def finished(self, config: bytes, seed: int = _SEED) -> outcome.ObservedRun:
+        """Runs the simulator to its end. Raises Failed if it takes too long or leaves processes behind."""
         run = await self.start(config, seed)
         try:
             try:
                 async with asyncio.timeout(self.options.timeout):
                     await run.process.wait()
             except TimeoutError as late:
-                raise check.Failed(f"it still runs after {self.options.timeout:g} s: {run.described}") from late
-            check.require(not run.group_alive(), f"it ended and left processes in its process group: {run.described}")
+                raise check.Failed(f"it still runs after {self.options.timeout:g} s: {run.command}") from late
+            check.require(not run.group_alive(), f"it ended and left processes in its process group: {run.command}")
         finally:
             await run.kill()
-        return run.outcome()
+        return run.observed()
 
-    async def completed(self, seed: int = _SEED) -> outcome.Outcome:
-        """A run of the short configuration, which has to end well; with the first seed always the same run."""
+    async def completed(self, seed: int = _SEED) -> outcome.ObservedRun:
+        """A run of the short configuration, which must succeed; for the first seed always the same run."""
         if seed == _SEED and self.first is not None:
             return self.first
-        found = await self.finished(self.options.short, seed)
-        check.require(found.exit_code == 0, f"exit code {found.exit_code}; {found.words or 'nothing on stderr'}")
-        check.require(not found.problem, found.problem)
+        observed = await self.finished(self.options.short, seed)
+        check.require(
+            observed.exit_code == 0, f"exit code {observed.exit_code}; {observed.stderr or 'nothing on stderr'}"
+        )
+        check.require(not observed.problem, observed.problem)
         if seed == _SEED:
-            self.first = found
-        return found
+            self.first = observed
+        return observed
 
-    async def start(self, config: bytes, seed: int) -> "Run":
-        """Starts a simulation in a directory of its own. Raises Failed where the command can't be executed."""
+    async def start(self, config: bytes, seed: int) -> "SimulatorRun":
+        """Starts the simulator in a new directory. Raises Failed if the command can't be executed."""
         self.count += 1
         name = f"conformance-p{self.count:06d}-r000-a1"
         directory = self.directory / name
@@ -93,31 +96,31 @@ class Bench:
                 )
             except OSError as failed:
                 raise check.Failed(f"the command can't be executed: {failed}") from failed
-        return Run(process, directory, " ".join(self.options.command))
+        return SimulatorRun(process, directory, " ".join(self.options.command))
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A simulation that was started."""
+class SimulatorRun:
+    """A run of the simulator that was started."""
 
     process: asyncio.subprocess.Process
     directory: Path
-    described: str
+    command: str
 
-    def outcome(self) -> outcome.Outcome:
-        """How it ended."""
+    def observed(self) -> outcome.ObservedRun:
+        """How the run ended."""
         output = self.directory / "output"
         result = output / "result.json"
         return outcome.read(
             self.process.returncode or 0,
-            (self.directory / "stdout").read_bytes(),
-            (self.directory / "stderr").read_bytes(),
-            result.read_bytes() if result.exists() else None,
-            output,
+            stdout=(self.directory / "stdout").read_bytes(),
+            stderr=(self.directory / "stderr").read_bytes(),
+            result_file=result.read_bytes() if result.exists() else None,
+            output=output,
         )
 
     def group_alive(self) -> bool:
-        """Whether a process of its group is left."""
+        """Whether its process group still has a process."""
         try:
             os.killpg(self.process.pid, 0)
         except (ProcessLookupError, PermissionError):
@@ -125,40 +128,40 @@ class Run:
         return True
 
     async def kill(self) -> None:
-        """Ends all of it; harmless where it has ended."""
+        """Kills its process group; harmless if it has ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
 
 
 async def completes(bench: Bench) -> None:
-    """With its configuration, seed, id and output directory it ends with exit code 0."""
+    """It ends with exit code 0, given a configuration, a seed, an id and an output directory."""
     await bench.completed()
 
 
 async def metrics(bench: Bench) -> None:
-    """Its result has metrics, and all of them are numbers or null."""
-    found = await bench.completed()
-    check.require(found.metrics, 'no metrics: print {"metrics": {...}} as a line, or write it into result.json')
-    check.require(any(value is not None for value in found.metrics.values()), "none of its metrics has a value")
+    """Its result has metrics, all of them numbers or null."""
+    observed = await bench.completed()
+    check.require(observed.metrics, 'no metrics: print {"metrics": {...}} as a line, or write it into result.json')
+    check.require(any(value is not None for value in observed.metrics.values()), "none of its metrics has a value")
 
 
 async def artifacts(bench: Bench) -> None:
-    """The files that its result names are there."""
-    found = await bench.completed()
-    if not found.artifacts:
+    """The files that its result names exist."""
+    observed = await bench.completed()
+    if not observed.artifacts:
         raise check.Skipped("its result names no artifacts; they are optional")
-    missing = [f"{name} ({path})" for name, path in found.artifacts.items() if not path.exists()]
+    missing = [f"{name} ({path})" for name, path in observed.artifacts.items() if not path.exists()]
     check.require(not missing, f"missing: {', '.join(missing)}")
 
 
 async def deterministic(bench: Bench) -> None:
-    """The same configuration and seed give the same metrics, in two runs at once too."""
+    """The same configuration and seed give the same metrics, also in two simultaneous runs."""
     first = await bench.completed()
     pair = await asyncio.gather(*(bench.finished(bench.options.short) for _ in range(2)))
     for other in pair:
-        check.require(other.exit_code == 0, f"two at once: exit code {other.exit_code}; {other.words}")
-        check.require(other.metrics == first.metrics, f"once {first.metrics}, then {other.metrics}")
+        check.require(other.exit_code == 0, f"two runs at once: exit code {other.exit_code}; {other.stderr}")
+        check.require(other.metrics == first.metrics, f"first {first.metrics}, then {other.metrics}")
 
 
 async def seed_counts(bench: Bench) -> None:
@@ -167,22 +170,22 @@ async def seed_counts(bench: Bench) -> None:
     for seed in _OTHER_SEEDS:
         if (await bench.completed(seed)).metrics != first.metrics:
             return
-    raise check.Skipped(f"{1 + len(_OTHER_SEEDS)} seeds give the same metrics: right only for a model without chance")
+    raise check.Skipped(f"{1 + len(_OTHER_SEEDS)} seeds give the same metrics: correct only for a deterministic model")
 
 
 async def unusable_configuration(bench: Bench) -> None:
-    """A configuration that can't be used ends with an exit code that says so, and a reason on stderr."""
-    found = await bench.finished(configurations.UNUSABLE)
-    check.require(found.exit_code != 0, "exit code 0 for a configuration that isn't even YAML: does it read the file?")
+    """A configuration that can't be used ends with an exit code for that, and a reason on stderr."""
+    observed = await bench.finished(configurations.UNUSABLE)
+    code = observed.exit_code
+    check.require(code != 0, "exit code 0 for a configuration that isn't even YAML: does it read the file?")
     check.require(
-        0 < found.exit_code < 126,
-        f"exit code {found.exit_code} stands for a signal or a missing program; 65 is for configurations",
+        0 < code < 126, f"exit code {code} stands for a signal or a missing program; 65 is for configurations"
     )
-    check.require(found.words, "nothing on stderr: nobody will know why the run failed")
+    check.require(observed.stderr, "nothing on stderr: it must say why the run failed")
 
 
 async def stops(bench: Bench) -> None:
-    """On TERM it ends in time, and leaves no process."""
+    """After TERM it ends in time and leaves no process."""
     run = await bench.start(bench.options.long, _SEED)
     try:
         if await _ends(run, _BEFORE_TERM_SECONDS):
@@ -194,8 +197,8 @@ async def stops(bench: Bench) -> None:
         await run.kill()
 
 
-async def _ends(run: Run, timeout: float) -> bool:
-    """Whether the process, and all of its group, end within `timeout` seconds."""
+async def _ends(run: SimulatorRun, timeout: float) -> bool:
+    """Whether the process and its process group end within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while run.process.returncode is None or run.group_alive():
         if time.monotonic() >= deadline:
@@ -204,12 +207,12 @@ async def _ends(run: Run, timeout: float) -> bool:
     return True
 
 
-def _filled(words: Sequence[str], values: dict[str, str]) -> list[str]:
-    """The command with every `{name}` of `values` replaced; other braces stay as they are."""
-    filled = list(words)
+def _filled(command: Sequence[str], values: dict[str, str]) -> list[str]:
+    """The command with every `{name}` of `values` replaced; other braces are left alone."""
+    arguments = list(command)
     for name, value in values.items():
-        filled = [word.replace("{" + name + "}", value) for word in filled]
-    return filled
+        arguments = [argument.replace("{" + name + "}", value) for argument in arguments]
+    return arguments
 
 
 CHECKS = (
@@ -224,12 +227,12 @@ CHECKS = (
 """In the order in which they run."""
 
 
-async def run(chosen: Options) -> AsyncIterator[check.Result]:
-    """Checks a simulator, and tells of each check as it ends. Raises EmsError where there is no place for its files."""
+async def run(chosen: Options) -> AsyncIterator[check.FinishedCheck]:
+    """Checks a simulator, and yields each check as it ends. Raises EmsError if its files can't be written."""
     try:
         with tempfile.TemporaryDirectory(prefix="ems-conformance-") as directory:
             bench = Bench(chosen, Path(directory))
-            async for result in check.run(check.selected(CHECKS, chosen.only), bench):
-                yield result
+            async for finished in check.run(check.selected(CHECKS, chosen.only), bench):
+                yield finished
     except OSError as failed:
         raise errors.EmsError(f"the simulations' files can't be written: {failed}") from failed

@@ -1,4 +1,4 @@
-"""`ems-conformance` as a command: what it prints and writes, and its exit codes."""
+"""`ems-conformance` as a command: its output, its files and its exit codes."""
 
 import asyncio
 import subprocess
@@ -25,7 +25,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.NatsSer
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:
-    """The command as a process: exit code, stdout, stderr."""
+    """Runs the command as a process, and returns its exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(*RUN, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
@@ -33,7 +33,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
 
 
 async def test_results_are_tap_and_junit(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """A failed check is `not ok` with its reason, a skipped one says why; JUnit has the same; the exit code is 1."""
+    """A failed check is `not ok` with its reason, and a skipped check has one too; JUnit agrees; the exit code is 1."""
     short, long, junit = tmp_path / "short", tmp_path / "long", tmp_path / "junit.xml"
     short.write_text("0\n")
     long.write_text("1\n")
@@ -63,23 +63,23 @@ async def test_results_are_tap_and_junit(broker: servers.NatsServer, tmp_path: P
     assert lines[-1] == f"# {count - 4} passed, 3 failed, 1 skipped"
 
     [suite] = ElementTree.parse(junit).getroot()
-    told = (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"])
-    assert told == (str(count), "3", "1")
-    failures = {case.attrib["name"]: one.attrib["message"] for case in suite for one in case.iter("failure")}
+    counts = (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["skipped"])
+    assert counts == (str(count), "3", "1")
+    failures = {case.attrib["name"]: failure.attrib["message"] for case in suite for failure in case.iter("failure")}
     assert failures["other-config-sha"] == reason
     assert set(failures) == {"other-config-sha", "partial-batch", "known-after-restart"}
 
 
 async def test_the_restart_commands_are_shell_commands(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """--restart-command and --broker-restart-command run in a shell, and what they restart is checked afterwards."""
+    """--restart-command and --broker-restart-command run in a shell, and the checks continue after them."""
     touched = tmp_path / "restarted"
     restarts = {
         "--restart-command": f"echo once >> {touched}",
         "--broker-restart-command": f"echo twice >> {touched}",
     }
     arguments = ["--server", broker.url, "--delay", "0.2"]
-    async with servers.GrpcProgram("tests.support.oracle", arguments, log=tmp_path / "log") as one:
-        options = {"--orchestrator": one.target, "--server": broker.url, **restarts}
+    async with servers.GrpcProgram("tests.support.oracle", arguments, log=tmp_path / "log") as program:
+        options = {"--orchestrator": program.target, "--server": broker.url, **restarts}
         only = ["--check", "known-after-restart", "--check", "broker-outage"]
         code, out, _ = await run("orchestrator", *only, *(word for option in options.items() for word in option))
     assert code == 0
@@ -87,21 +87,21 @@ async def test_the_restart_commands_are_shell_commands(broker: servers.NatsServe
     assert touched.read_text() == "twice\nonce\n"
 
 
-async def test_what_is_unreachable_ends_with_4(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """Without an orchestrator, or without a broker, nothing is printed but which of them is missing."""
-    nobody = f"127.0.0.1:{ports.free_port()}"
-    async with servers.GrpcProgram("tests.support.oracle", ["--server", broker.url], log=tmp_path / "log") as one:
+async def test_an_unreachable_server_ends_with_4(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """Without an orchestrator or a broker, stdout is empty and stderr says which of them can't be reached."""
+    unused = f"127.0.0.1:{ports.free_port()}"
+    async with servers.GrpcProgram("tests.support.oracle", ["--server", broker.url], log=tmp_path / "log") as program:
         no_orchestrator, no_broker = await asyncio.gather(
-            run("orchestrator", "--orchestrator", nobody, "--server", broker.url),
-            run("orchestrator", "--orchestrator", one.target, "--server", f"nats://{nobody}"),
+            run("orchestrator", "--orchestrator", unused, "--server", broker.url),
+            run("orchestrator", "--orchestrator", program.target, "--server", f"nats://{unused}"),
         )
     assert no_orchestrator[:2] == no_broker[:2] == (4, "")
-    assert f"the orchestrator at {nobody} can't be reached" in no_orchestrator[2]
-    assert f"the NATS server nats://{nobody} can't be reached" in no_broker[2]
+    assert f"the orchestrator at {unused} can't be reached" in no_orchestrator[2]
+    assert f"the NATS server nats://{unused} can't be reached" in no_broker[2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["simulator"], "name the simulator"),
         (["orchestrator", "--check", "strat-accepted"], "there is no check strat-accepted"),
@@ -121,26 +121,26 @@ async def test_what_is_unreachable_ends_with_4(broker: servers.NatsServer, tmp_p
         ),
     ],
 )
-def test_wrong_use_ends_with_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What can't be done as asked is said in a line, and the exit code is 2."""
+def test_wrong_use_ends_with_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is a line on stderr, and the exit code is 2."""
     assert cli.run(arguments) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "soon", "inf"])
-def test_a_timeout_is_a_number_of_seconds(timeout: str) -> None:
-    """A timeout that is none is a usage error."""
+def test_a_timeout_must_be_a_positive_number_of_seconds(timeout: str) -> None:
+    """Any other timeout is a usage error."""
     with pytest.raises(SystemExit) as ended:
         cli.run(["orchestrator", "--timeout", timeout])
     assert ended.value.code == 2
 
 
 def test_the_checks_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    """--list names every check with its meaning, and does nothing."""
+    """--list prints every check with its meaning, and runs none."""
     assert cli.run(["orchestrator", "--list"]) == 0
     assert cli.run(["simulator", "--list"]) == 0
     listed = [line.partition(": ") for line in capsys.readouterr().out.splitlines()]
-    checks = [(one.name, one.meaning) for one in orchestrator.CHECKS]
-    checks += [(one.name, one.meaning) for one in simulator.CHECKS]
+    checks = [(each.name, each.meaning) for each in orchestrator.CHECKS]
+    checks += [(each.name, each.meaning) for each in simulator.CHECKS]
     assert [(name, meaning) for name, _, meaning in listed] == checks
     assert all(meaning for _, meaning in checks)

@@ -1,4 +1,4 @@
-"""How the conformance kit reads events: what the contract allows has no problem, and no bytes break it."""
+"""How the conformance kit reads events: valid events have no problems, and any bytes can be read."""
 
 import json
 import time
@@ -22,7 +22,7 @@ STARTED = {"simulation_id": NAME, "started_at": "2026-05-28T00:00:00Z"}
 
 def problems(kind: str, data: bytes) -> list[str]:
     event = messages.read(messages.Message(kind, "id", data), NOW)
-    return [words for _, words in event.wrong]
+    return [problem for _, problem in event.problems]
 
 
 def wrapped(kind: str, payload: bytes, content_type: str) -> bytes:
@@ -37,8 +37,8 @@ def wrapped(kind: str, payload: bytes, content_type: str) -> bytes:
 
 
 @pytest.mark.parametrize("document", [COMPLETED, FAILED, STARTED])
-def test_json_is_as_good_with_an_envelope_as_without(document: dict[str, Any]) -> None:
-    """Plain JSON, and JSON in a GenericEventRequest, are read alike and without a problem."""
+def test_json_is_valid_with_and_without_an_envelope(document: dict[str, Any]) -> None:
+    """Plain JSON, and JSON in a GenericEventRequest, have no problems."""
     kinds = {"metrics": messages.COMPLETED, "error_kind": messages.FAILED}
     kind = next((kind for key, kind in kinds.items() if key in document), messages.STARTED)
     data = json.dumps(document).encode()
@@ -47,15 +47,15 @@ def test_json_is_as_good_with_an_envelope_as_without(document: dict[str, Any]) -
     assert messages.read(messages.Message(kind, "id", data), NOW).simulation_id == NAME
 
 
-def test_protobuf_says_the_same_as_json() -> None:
-    """A protobuf payload is read into the same fields."""
+def test_a_protobuf_payload_is_read_like_json() -> None:
+    """The fields of a protobuf payload have the same names and values as in JSON."""
     at = timestamp_pb2.Timestamp(seconds=int(NOW))
-    said = run_events_pb2.RunFailed(
+    payload = run_events_pb2.RunFailed(
         simulation_id=NAME, error_kind=run_events_pb2.ERROR_KIND_TIMEOUT, message="late", finished_at=at
     )
-    data = wrapped(messages.FAILED, said.SerializeToString(), "application/x-protobuf")
+    data = wrapped(messages.FAILED, payload.SerializeToString(), "application/x-protobuf")
     event = messages.read(messages.Message(messages.FAILED, "id", data), NOW)
-    assert event.wrong == ()
+    assert event.problems == ()
     assert event.payload == {
         "simulation_id": NAME,
         "error_kind": "timeout",
@@ -65,7 +65,7 @@ def test_protobuf_says_the_same_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"simulation_id": 7}, "simulation_id is missing"),
         ({"metrics": {"a": True}}, "not a mapping of names to numbers"),
@@ -76,31 +76,33 @@ def test_protobuf_says_the_same_as_json() -> None:
         ({"artifacts": {"log": "runs/log"}}, "not a mapping of names to URIs"),
     ],
 )
-def test_what_the_contract_forbids_is_told(change: dict[str, Any], words: str) -> None:
-    """Each field that isn't as the contract has it is a problem of its own."""
-    [told] = problems(messages.COMPLETED, json.dumps({**COMPLETED, **change}).encode())
-    assert words in told
+def test_each_violation_of_the_contract_is_a_problem(change: dict[str, Any], message: str) -> None:
+    """A field that violates the contract is a problem of its own, which names the field."""
+    [problem] = problems(messages.COMPLETED, json.dumps({**COMPLETED, **change}).encode())
+    assert message in problem
 
 
-def test_a_time_beyond_the_calendar_is_told() -> None:
-    """Milliseconds in the place of a Timestamp's seconds are a problem, not an error."""
+def test_a_time_beyond_the_calendar_is_a_problem() -> None:
+    """Milliseconds in place of the seconds of a Timestamp raise no exception."""
     at = timestamp_pb2.Timestamp(seconds=int(NOW * 1000))
-    said = run_events_pb2.RunStarted(simulation_id=NAME, started_at=at).SerializeToString()
-    [told] = problems(messages.STARTED, wrapped(messages.STARTED, said, "application/x-protobuf"))
-    assert told == "started_at is '1780000000000 s', not a time in RFC 3339 with its zone"
+    payload = run_events_pb2.RunStarted(simulation_id=NAME, started_at=at).SerializeToString()
+    [problem] = problems(messages.STARTED, wrapped(messages.STARTED, payload, "application/x-protobuf"))
+    assert problem == "started_at is '1780000000000 s', not a time in RFC 3339 with its zone"
 
 
 @given(
     st.sampled_from([*messages.KINDS, "sim.run_metrics", "sim.run_started.eu", "else"]),
     st.one_of(
         st.binary(max_size=200),
-        st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda one: st.dictionaries(st.text(), one))
-        .map(lambda one: json.dumps({**COMPLETED, **(one if isinstance(one, dict) else {"metrics": one})}))
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)
+        )
+        .map(lambda value: json.dumps({**COMPLETED, **(value if isinstance(value, dict) else {"metrics": value})}))
         .map(str.encode),
-        st.binary(max_size=100).map(lambda one: wrapped(messages.FAILED, one, "application/x-protobuf")),
+        st.binary(max_size=100).map(lambda payload: wrapped(messages.FAILED, payload, "application/x-protobuf")),
     ),
 )
-def test_no_bytes_break_it(subject: str, data: bytes) -> None:
-    """Whatever comes is an event with its problems."""
+def test_any_bytes_are_an_event_with_problems(subject: str, data: bytes) -> None:
+    """Reading arbitrary bytes raises no exception."""
     event = messages.read(messages.Message(subject, "", data), time.time())
     assert event.message.data == data

@@ -1,8 +1,9 @@
-"""The conformance kit passes orchestrators that keep the contract, and finds each way of breaking it."""
+"""The conformance kit passes orchestrators that keep the contract, and detects each way of breaking it."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from ems_worker.adapters.orchestrator import commands
 from ems_worker.conformance import calls, check, kit, orchestrator
 from ems_worker.core.lifecycle.outcome import Outcome
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
-from tests.support import local_orchestrator, servers, wrong_orchestrator
+from tests.support import local_orchestrator, servers, wait, wrong_orchestrator
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
 SHELL_LONG = b"""sleep 5; echo '{"metrics": {"population": 12}}'\n"""
-# What a check says where the orchestrator is wrong in this way.
+# The check that fails for an orchestrator that is wrong in this way, and a part of its message.
 FINDS = {
     "knows-all": ("start-accepted", "answered ALREADY_EXISTS instead of ACCEPTED"),
     "never-ends": ("run-ends", "neither sim.run_completed nor sim.run_failed"),
@@ -28,10 +29,10 @@ FINDS = {
     "batch-fails-whole": ("partial-batch", "failed as a whole with INVALID_ARGUMENT"),
     "batch-forgets-one": ("partial-batch", "expected"),
     "stop-knows-all": ("stop-unknown", "answered OK with the state SIMULATION_STATE_COMPLETED"),
-    "stop-does-nothing": ("stop-running", "the run completed all the same"),
+    "stop-does-nothing": ("stop-running", "the run completed nevertheless"),
     "stop-kind": ("stop-running", "error_kind is 'simulation'"),
     "status-forgets-one": ("status", "asked for 3 ids"),
-    "status-knows-all": ("status", "nobody started is FAILED instead of NOT_FOUND"),
+    "status-knows-all": ("status", "an unknown run is FAILED instead of NOT_FOUND"),
     "status-too-early": ("status", "not ended is COMPLETED instead of QUEUED or RUNNING"),
     "status-metrics": ("status", "the event had {'population': 7.0}"),
     "no-slots": ("capacity", "slots is 0"),
@@ -39,7 +40,7 @@ FINDS = {
     "loses-events": ("broker-outage", "neither sim.run_completed nor sim.run_failed"),
     "keeps-slots": ("nothing-left-running", "1 slots are taken"),
     "ends-twice": ("nothing-left-running", "ended as sim.run_completed and as sim.run_failed"),
-    "status-too-late": ("nothing-left-running", "their status says that they go on"),
+    "status-too-late": ("nothing-left-running", "ended by their events, but not by their status"),
     "no-version": ("event-subjects", "event_type_key is 'sim.run_started', not 'sim.run_started.v1'"),
     "no-event-id": ("event-envelopes", "event_id is empty"),
     "milliseconds": ("event-envelopes", "not nanoseconds"),
@@ -54,7 +55,7 @@ FINDS = {
     "forgets": ("known-after-restart", "ended before the restart was answered ACCEPTED"),
     "tells-again": ("started-once", "two starts?"),
 }
-# What has to happen before that check can see it.
+# The check that must run first, so that this check can detect the fault.
 FIRST = {"new-ids-after-outage": "broker-outage", "tells-again": "known-when-ended"}
 
 
@@ -66,42 +67,68 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.NatsSer
     asyncio.run(server.stop())
 
 
-async def outage(broker: servers.NatsServer) -> None:
-    """The broker is away long enough for runs to end meanwhile."""
-    await broker.kill()
-    await asyncio.sleep(0.5)
-    await broker.start()
+# The ways that a check detects because something doesn't come within the timeout.
+TIMED_OUT = ("never-ends", "capacity-once", "loses-events", "keeps-slots")
+# How many runs the kit begins while the broker is away.
+RUNS_IN_AN_OUTAGE = 5
 
 
-async def results(options: kit.Options) -> dict[str, check.Result]:
-    """What the kit finds, by check."""
-    return {one.name: one async for one in orchestrator.run(options)}
+async def results(options: kit.Options) -> dict[str, check.FinishedCheck]:
+    """The finished checks, by name."""
+    return {finished.name: finished async for finished in orchestrator.run(options)}
+
+
+def messages(finished: Mapping[str, check.FinishedCheck], result: check.CheckResult) -> dict[str, str]:
+    """The messages of the checks with this result, by name."""
+    return {name: each.message for name, each in finished.items() if each.result is result}
+
+
+def not_passed(finished: Mapping[str, check.FinishedCheck]) -> dict[str, str]:
+    """The messages of the checks that failed or were skipped, by name."""
+    return messages(finished, check.CheckResult.FAILED) | messages(finished, check.CheckResult.SKIPPED)
 
 
 async def test_the_local_orchestrator_conforms(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """Our own orchestrator passes every check, its restart and the broker's among them; nothing is skipped."""
-    async with local_orchestrator.Orchestrator(broker.url, tmp_path, slots=4) as one:
+    """Our own orchestrator passes every check, those with a restart included; no check is skipped."""
+    async with local_orchestrator.Orchestrator(broker.url, tmp_path, slots=4) as local:
+
+        def runs() -> set[str]:
+            return set(os.listdir(local.data_dir / "runs"))
+
+        async def idle() -> bool:
+            call = local.calls.WatchCapacity(pb.WatchCapacityRequest(), timeout=10)
+            capacity = await anext(aiter(call))
+            return capacity.in_use + capacity.queued == 0
+
+        async def outage() -> None:
+            """Lasts until the runs that the kit begins meanwhile have ended."""
+            before = runs()
+            await broker.kill()
+            await wait.until(lambda: len(runs() - before) >= RUNS_IN_AN_OUTAGE, what="runs to start")
+            await wait.until(idle, what="the runs to end")
+            await broker.start()
+
         options = kit.Options(
-            one.target,
+            local.target,
             broker.url,
             short=SHELL_SHORT,
             long=SHELL_LONG,
             timeout=20,
-            restart=one.restart,
-            restart_broker=lambda: outage(broker),
+            restart=local.restart,
+            restart_broker=outage,
         )
-        found = await results(options)
-    assert list(found) == [one.name for one in orchestrator.CHECKS]
-    assert {name: one.words for name, one in found.items() if one.outcome is not check.Outcome.PASSED} == {}
+        finished = await results(options)
+    assert list(finished) == [each.name for each in orchestrator.CHECKS]
+    assert not_passed(finished) == {}
 
 
 class Scripted:
-    """The scripted orchestrator in this process; `restart` gives it a memory, or takes it."""
+    """The scripted orchestrator in this process; `restart` keeps its memory, unless its way is to forget."""
 
     def __init__(self, broker: servers.NatsServer, way: str) -> None:
         self._broker = broker
         self._way = way
-        self._memory: dict[str, wrong_orchestrator.Run] = {}
+        self._memory: dict[str, wrong_orchestrator.ScriptedRun] = {}
         self._stack = contextlib.AsyncExitStack()
         self.address = "127.0.0.1:0"
 
@@ -118,9 +145,18 @@ class Scripted:
             self._memory.clear()
         await self.start()
 
+    async def outage(self) -> None:
+        """The broker is away until the kit has begun its runs, and until they have ended if they publish nothing."""
+        before = len(self._memory)
+        await self._broker.kill()
+        await wait.until(lambda: len(self._memory) == before + RUNS_IN_AN_OUTAGE, what="runs to begin")
+        if self._way == "loses-events":
+            await wait.until(lambda: all(run.end for run in self._memory.values()), what="the runs to end")
+        await self._broker.start()
+
     def options(self, *only: str) -> kit.Options:
-        """A kit against it whose runs take next to no time."""
-        timeout = 10.0 if self._way in ("", "unset") else 1.0
+        """The options to check it with short runs."""
+        timeout = 3.0 if self._way in TIMED_OUT else 10.0
         return kit.Options(
             self.address,
             self._broker.url,
@@ -128,57 +164,59 @@ class Scripted:
             long=b"0.5\n",
             timeout=timeout,
             restart=self.restart,
-            restart_broker=lambda: outage(self._broker),
+            restart_broker=self.outage,
             only=frozenset(only),
         )
 
 
 @contextlib.asynccontextmanager
 async def scripted(broker: servers.NatsServer, way: str = "") -> AsyncIterator[Scripted]:
-    one = Scripted(broker, way)
-    await one.start()
+    orchestrator_ = Scripted(broker, way)
+    await orchestrator_.start()
     try:
-        yield one
+        yield orchestrator_
     finally:
-        await one.stop()
+        await orchestrator_.stop()
 
 
 @pytest.mark.parametrize("way", ["", "unset"])
-async def test_a_right_orchestrator_passes_all(broker: servers.NatsServer, way: str) -> None:
-    """The scripted orchestrator that is wrong in no way passes: what the others fail for is what is wrong with them.
+async def test_a_correct_orchestrator_passes_all_checks(broker: servers.NatsServer, way: str) -> None:
+    """The scripted orchestrator passes if it isn't wrong in any way, so the wrong ones fail for their fault.
 
-    One that sets no outcome where it accepts a run is right too: the worker takes it so.
+    It may leave the outcome unset when it accepts a run, as the worker allows.
     """
-    async with scripted(broker, way) as one:
-        found = await results(one.options())
-    assert {name: one.words for name, one in found.items() if one.outcome is not check.Outcome.PASSED} == {}
+    async with scripted(broker, way) as correct:
+        finished = await results(correct.options())
+    assert not_passed(finished) == {}
 
 
 @pytest.mark.parametrize("way", FINDS)
-async def test_each_way_of_being_wrong_is_found(broker: servers.NatsServer, way: str) -> None:
-    """An orchestrator that breaks the contract in one way fails at the check that is about it, which says why."""
-    name, words = FINDS[way]
-    async with scripted(broker, way) as one:
-        found = (await results(one.options(*filter(None, (FIRST.get(way), name)))))[name]
-    assert found.outcome is check.Outcome.FAILED
-    assert words in found.words
+async def test_each_violation_is_detected(broker: servers.NatsServer, way: str) -> None:
+    """An orchestrator that breaks the contract in one way fails the check for it, whose message says why."""
+    name, message = FINDS[way]
+    async with scripted(broker, way) as wrong:
+        finished = (await results(wrong.options(*filter(None, (FIRST.get(way), name)))))[name]
+    assert finished.result is check.CheckResult.FAILED
+    assert message in finished.message
 
 
 async def test_every_check_has_an_orchestrator_that_fails_it() -> None:
-    """No check is without its wrong orchestrator."""
-    assert {name for name, _ in FINDS.values()} == {one.name for one in orchestrator.CHECKS}
+    """For each check there is a way of being wrong that it detects."""
+    assert {name for name, _ in FINDS.values()} == {each.name for each in orchestrator.CHECKS}
 
 
-async def test_what_is_left_out_is_skipped_with_words(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """Optional calls that are UNIMPLEMENTED and restarts without a command are skipped and say why; the rest passes."""
+async def test_checks_of_optional_features_are_skipped_with_a_reason(
+    broker: servers.NatsServer, tmp_path: Path
+) -> None:
+    """Checks of UNIMPLEMENTED calls, and of restarts without a command, are skipped; all other checks pass."""
     program = servers.GrpcProgram(
         "tests.support.oracle", ["--server", broker.url, "--no-batch", "--delay", "1"], log=tmp_path / "oracle.log"
     )
     async with program:
-        found = await results(kit.Options(program.target, broker.url, timeout=10))
-    skipped = {name: one.words for name, one in found.items() if one.outcome is check.Outcome.SKIPPED}
-    assert {name: one.words for name, one in found.items() if one.outcome is check.Outcome.FAILED} == {}
-    assert {name: words.split(" is ")[0].split(",")[0] for name, words in skipped.items()} == {
+        finished = await results(kit.Options(program.target, broker.url, timeout=10))
+    skipped = messages(finished, check.CheckResult.SKIPPED)
+    assert messages(finished, check.CheckResult.FAILED) == {}
+    assert {name: message.split(" is ")[0].split(",")[0] for name, message in skipped.items()} == {
         "partial-batch": "StartSimulations",
         "stop-unknown": "ControlSimulation",
         "stop-running": "ControlSimulation",
@@ -192,13 +230,13 @@ async def test_what_is_left_out_is_skipped_with_words(broker: servers.NatsServer
 @pytest.mark.parametrize("outcome", [*pb.StartOutcome.values(), 7])
 @pytest.mark.parametrize("code", [0, 3, 9, 99])
 def test_the_kit_reads_a_response_as_the_worker_does(outcome: int, code: int) -> None:
-    """Whatever outcome and status code are in it, or are not: one rule, and the kit names the field."""
+    """Both give the same meaning to every outcome and status code, set or not, and the kit names the field."""
     response = pb.StartSimulationResponse(simulation_id="a", status_code=code)
-    response.outcome = outcome  # type: ignore[assignment]  # a later orchestrator may have others
-    worker, found = commands.read("a", response), calls.verdict(response)
-    submitted = worker.outcome is Outcome.SUBMITTED
-    assert submitted is (found.verdict in (calls.ACCEPTED, calls.ALREADY_EXISTS))
-    if worker.code not in ("OK", "ALREADY_EXISTS", "UNKNOWN"):
-        assert found.verdict == worker.code
+    response.outcome = outcome  # type: ignore[assignment]  # a later orchestrator may have other values
+    answer, reply = commands.read("a", response), calls.read(response)
+    submitted = answer.outcome is Outcome.SUBMITTED
+    assert submitted is (reply.code in (calls.ACCEPTED, calls.ALREADY_EXISTS))
+    if answer.code not in ("OK", "ALREADY_EXISTS", "UNKNOWN"):
+        assert reply.code == answer.code
     if outcome not in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_ALREADY_EXISTS):
-        assert "StartSimulationResponse.outcome" in str(found)
+        assert "StartSimulationResponse.outcome" in str(reply)

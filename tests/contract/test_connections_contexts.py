@@ -1,4 +1,4 @@
-"""Where the ways into NATS are read from: contexts of the nats command, variables, the file; and what is refused."""
+"""Where NATS credentials come from (contexts of the nats command, variables, the file), and which are refused."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def refused(flags: dict[str, object], environ: dict[str, str]) -> str:
 
 
 def test_a_context_is_all_of_a_connection(home: Home) -> None:
-    """Every key of ADR-21 that says how to connect, paths from home too; the worker tells where each value is from."""
+    """Every key of ADR-21 for connecting is read, and the worker shows where each value comes from."""
     home.context(
         "prod",
         url="tls://a:4222,tls://b:4222",
@@ -76,8 +76,8 @@ def test_a_context_is_all_of_a_connection(home: Home) -> None:
     )
 
 
-def test_a_context_that_is_named_replaces_what_ranks_lower(home: Home) -> None:
-    """Credentials of one place never go to another; what ranks as high or higher completes or overrides it."""
+def test_a_named_context_replaces_what_ranks_lower(home: Home) -> None:
+    """Credentials for a server are never sent to another; settings of at least the same rank override the context."""
     home.context("prod", url="nats://prod:4222", user="u", password=PASSWORD)
     below = {**home.environ, "NATS_URL": "nats://n:1", "NATS_CREDS": "/n.creds", "EMS_NATS_CA": "/ca.pem"}
     access = settings.access({"context": "prod"}, below)
@@ -89,8 +89,8 @@ def test_a_context_that_is_named_replaces_what_ranks_lower(home: Home) -> None:
     assert (access.servers, access.user) == (("nats://other:1",), "u")
 
 
-def test_the_selected_context_counts_where_nothing_else_is_said(home: Home) -> None:
-    """For the commands, not for the worker: a service doesn't depend on what somebody selected."""
+def test_the_selected_context_is_the_default(home: Home) -> None:
+    """It counts for commands only: the worker doesn't depend on the context that a user happens to select."""
     home.context("dev", url="nats://dev:4222")
     home.select("dev")
     assert settings.access({}, home.environ).servers == ("nats://dev:4222",)
@@ -100,7 +100,7 @@ def test_the_selected_context_counts_where_nothing_else_is_said(home: Home) -> N
 
 
 def test_the_variables_of_other_nats_programs_are_read(home: Home) -> None:
-    """Ours stand before them."""
+    """The variables of this program rank above them."""
     environ = {
         **home.environ,
         "NATS_USER": "u",
@@ -113,14 +113,14 @@ def test_the_variables_of_other_nats_programs_are_read(home: Home) -> None:
     assert settings.access({}, {**environ, "EMS_NATS_CREDS": "/x.creds"}).user is None
 
 
-def test_a_context_that_cannot_be_used_says_why(home: Home) -> None:
-    """Not there, not readable, with a secret that others can read, or asking for what we can't do."""
+def test_the_error_says_why_a_context_cannot_be_used(home: Home) -> None:
+    """A context can be missing, unreadable or unsupported, or have a secret that other users can read."""
     home.context("open", mode=0o644, url="nats://a", password=PASSWORD, user="u")
     home.context("nsc", url="nats://a", nsc="nsc://operator/account/user")
     (home.path / ".config" / "nats" / "context" / "torn.json").write_text("{")
-    words = refused({"context": "none"}, home.environ)
-    assert "no NATS context 'none'" in words
-    assert "nsc, open, torn" in words
+    message = refused({"context": "none"}, home.environ)
+    assert "no NATS context 'none'" in message
+    assert "nsc, open, torn" in message
     assert "chmod 600" in refused({"context": "open"}, home.environ)
     assert "nsc, which is not supported" in refused({"context": "nsc"}, home.environ)
     assert "can't be read" in refused({"context": "torn"}, home.environ)
@@ -128,7 +128,7 @@ def test_a_context_that_cannot_be_used_says_why(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("access", "words"),
+    ("access", "message"),
     [
         (settings.Access(("nats://127.0.0.1",), user="u"), "a user needs a password"),
         (settings.Access(("nats://127.0.0.1",), token="t", creds=Path("c")), "a token and a creds file are given"),
@@ -137,9 +137,9 @@ def test_a_context_that_cannot_be_used_says_why(home: Home) -> None:
         (settings.Access(("nats://u:s3cret-word@10.0.0.1",)), "10.0.0.1 .*EMS_NATS_PLAINTEXT"),
     ],
 )
-def test_what_contradicts_itself_or_is_open_is_refused(access: settings.Access, words: str) -> None:
-    """Before anything is sent, by worker and client alike; without the secrets."""
-    with pytest.raises(errors.SettingsError, match=words) as caught:
+def test_contradicting_or_unencrypted_settings_are_refused(access: settings.Access, message: str) -> None:
+    """Worker and client refuse them before they send anything, and the error has no secrets."""
+    with pytest.raises(errors.SettingsError, match=message) as caught:
         nats_access.options(access)
     assert PASSWORD not in str(caught.value)
 
@@ -147,40 +147,40 @@ def test_what_contradicts_itself_or_is_open_is_refused(access: settings.Access, 
 @pytest.mark.parametrize(
     "server", ["nats://127.0.0.1:4222", "localhost:4222", "nats://[::1]:4222", "tls://nats.example"]
 )
-def test_this_machine_and_tls_need_no_permission(server: str) -> None:
-    """A permission is enough for the rest."""
+def test_loopback_and_tls_need_no_permission(server: str) -> None:
+    """Plaintext to any other server needs the permission, and nothing else."""
     assert nats_access.options(settings.Access((server,)))["servers"] == [server]
     assert nats_access.options(settings.Access(("nats://nats.example",), plaintext=True))["servers"]
 
 
 async def test_the_client_refuses_plaintext_too() -> None:
-    """Also for a program that only gave an address."""
+    """A program that gives only an address doesn't connect without encryption either."""
     with pytest.raises(errors.SettingsError, match="without encryption"):
         async with client.EmsClient("nats://nats.example:4222"):
             pass
 
 
-def test_files_of_secrets_are_ours_alone(tmp_path: Path) -> None:
-    """Readable by others they are refused with the remedy, and so are files that are something else."""
+def test_files_of_secrets_must_be_private_and_valid(tmp_path: Path) -> None:
+    """A secret that other users can read is refused with the remedy, and so is a file with other content."""
     made = security.certificates(tmp_path)
     local = ("nats://127.0.0.1",)
     opened = security.private(tmp_path / "open.creds", b"x", 0o640)
     seed = security.private(tmp_path / "account.nk", b"SAabc")
     broken = security.private(tmp_path / "broken.pem", b"x")
-    for access, words in (
+    for access, message in (
         (settings.Access(local, creds=opened), "chmod 600"),
-        (settings.Access(local, creds=broken), "no file of NATS credentials"),
+        (settings.Access(local, creds=broken), "not a NATS credentials file"),
         (settings.Access(local, creds=tmp_path / "absent"), "absent can't be read"),
-        (settings.Access(local, nkey=seed), "no seed of a user's nkey"),
+        (settings.Access(local, nkey=seed), "not the seed of a user nkey"),
         (settings.Access(local, ca=broken), "can't be used"),
         (settings.Access(local, cert=made.client_cert, key=made.other_key), "can't be used"),
     ):
-        with pytest.raises(errors.SettingsError, match=words):
+        with pytest.raises(errors.SettingsError, match=message):
             nats_access.options(access)
 
 
 def test_the_worker_shows_no_secret(home: Home) -> None:
-    """Not in its configuration, not in an error about it; and they have no flag, which everybody could see."""
+    """Secrets are neither in the shown configuration nor in errors, and have no flag, which other users could see."""
     home.context("prod", url=f"nats://u:{PASSWORD}@127.0.0.1:4222")
     env = commands.environment(HOME=str(home.path), EMS_NATS_TOKEN=PASSWORD, EMS_CONTEXT="prod")
     for arguments in (("config",), ("config", "--json")):

@@ -1,4 +1,4 @@
-"""TLS to the orchestrator, against the real local one; and its own way into a NATS that asks for credentials."""
+"""TLS between the worker and the local orchestrator, and the orchestrator's connection to a secured NATS."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ async def serving(
     env: dict[str, str] | None = None,
     target: str | None = None,
 ) -> AsyncIterator[str]:
-    """The local orchestrator as a process; its gRPC target, a free port unless given."""
+    """Runs the local orchestrator as a process, and yields its gRPC target, by default on a free port."""
     target = target or f"{ports.LOOPBACK}:{ports.free_port()}"
     command = ["--listen", target, "--server", nats_url, "--data-dir", str(tmp_path / "data"), "--slots", "1"]
     module = [sys.executable, "-m", "ems_worker.local.orchestrator"]
@@ -49,39 +49,43 @@ def tls_flags(made: security.Certificates, *more: str) -> list[str]:
     return ["--tls-cert", str(made.cert), "--tls-key", str(made.key), *more]
 
 
-async def starts(channel: Channel) -> None:
-    """A start command gets there and is answered."""
+async def check_start(channel: Channel) -> None:
+    """A start command arrives and is answered."""
     async with Orchestrator.connect(channel) as client:
         await wait.until(client.ready, what="the channel")
         [answer] = await support.answers(client, [START])
         assert answer.outcome is Outcome.SUBMITTED
 
 
-async def fails(channel: Channel, words: str) -> None:
-    """The command isn't delivered, and may be sent again later: nobody has it."""
+async def check_failure(channel: Channel, message: str) -> None:
+    """A start command doesn't arrive, and its answer is UNKNOWN with this message, so it can be sent again."""
     async with Orchestrator.connect(channel, deadline_seconds=2) as client:
         [answer] = await support.answers(client, [START])
         assert (answer.outcome, answer.code) == (Outcome.UNKNOWN, "UNAVAILABLE")
-        assert words in answer.message
+        assert message in answer.message
         assert not client.ready()
 
 
 async def test_tls(tmp_path: Path, certificates: security.Certificates) -> None:
-    """With the CA that is given; not with another, not with gRPC's own, not without TLS."""
+    """The channel works with the right CA, but not with another CA, with the default CAs, or without TLS."""
     async with serving(tmp_path, "nats://127.0.0.1:1", tls_flags(certificates, "--insecure")) as target:
-        await starts(Channel(target, ca=certificates.ca))
-        await fails(Channel(target, ca=certificates.other_ca), "CERTIFICATE_VERIFY_FAILED")
-        await fails(Channel(target, tls=True), "CERTIFICATE_VERIFY_FAILED")
-        await fails(Channel(target), "")
+        await check_start(Channel(target, ca=certificates.ca))
+        await check_failure(Channel(target, ca=certificates.other_ca), "CERTIFICATE_VERIFY_FAILED")
+        await check_failure(Channel(target, tls=True), "CERTIFICATE_VERIFY_FAILED")
+        await check_failure(Channel(target), "")
 
 
 async def test_mutual_tls(tmp_path: Path, certificates: security.Certificates) -> None:
-    """Only who has a certificate of the orchestrator's CA may start runs."""
+    """Only a client with a certificate of the orchestrator's CA can start runs."""
     flags = tls_flags(certificates, "--tls-client-ca", str(certificates.ca))
     async with serving(tmp_path, "nats://127.0.0.1:1", flags) as target:
-        await starts(Channel(target, ca=certificates.ca, cert=certificates.client_cert, key=certificates.client_key))
-        await fails(Channel(target, ca=certificates.ca), "")
-        await fails(Channel(target, ca=certificates.ca, cert=certificates.other_cert, key=certificates.other_key), "")
+        await check_start(
+            Channel(target, ca=certificates.ca, cert=certificates.client_cert, key=certificates.client_key)
+        )
+        await check_failure(Channel(target, ca=certificates.ca), "")
+        await check_failure(
+            Channel(target, ca=certificates.ca, cert=certificates.other_cert, key=certificates.other_key), ""
+        )
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,8 @@ async def test_mutual_tls(tmp_path: Path, certificates: security.Certificates) -
         "xds:///localhost:50051",
     ],
 )
-async def test_plaintext_beyond_this_machine_has_to_be_allowed(target: str) -> None:
-    """With the remedy in the words; TLS, or the permission, is enough."""
+async def test_plaintext_beyond_loopback_needs_permission(target: str) -> None:
+    """The error has the remedy, and either the permission or TLS is enough."""
     with pytest.raises(errors.SettingsError, match="EMS_ORCHESTRATOR_PLAINTEXT"):
         async with Orchestrator.connect(Channel(target)):
             pass
@@ -107,32 +111,32 @@ async def test_plaintext_beyond_this_machine_has_to_be_allowed(target: str) -> N
 @pytest.mark.parametrize(
     "target", ["127.0.0.1:1", "localhost:1", "[::1]:1", "ipv4:127.0.0.1:1", "unix:///nowhere.sock"]
 )
-async def test_this_machine_needs_no_permission(target: str) -> None:
-    """By every name that it has."""
+async def test_loopback_needs_no_permission(target: str) -> None:
+    """Plaintext to this machine is allowed, whichever name it is given."""
     async with Orchestrator.connect(Channel(target)) as client:
         assert not client.ready()
 
 
-async def test_a_proxy_of_the_environment_is_not_for_this_machine(
+async def test_loopback_does_not_use_the_proxy_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gRPC would send it what goes to the orchestrator, in plaintext."""
-    asked: list[bytes] = []
+    """By default gRPC would send calls to a local orchestrator through the proxy, in plaintext."""
+    requests: list[bytes] = []
 
-    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readline())
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readline())
         writer.close()
 
-    proxy = await asyncio.start_server(hear, ports.LOOPBACK, 0)
+    proxy = await asyncio.start_server(receive, ports.LOOPBACK, 0)
     async with proxy, serving(tmp_path, "nats://127.0.0.1:1") as target:
         monkeypatch.setenv("http_proxy", f"http://{ports.LOOPBACK}:{proxy.sockets[0].getsockname()[1]}")
-        await starts(Channel(target))
-        await starts(Channel(f"ipv4:{target}"))
-        assert asked == []
+        await check_start(Channel(target))
+        await check_start(Channel(f"ipv4:{target}"))
+        assert requests == []
 
 
-async def test_the_workers_log_stays_json_where_tls_fails(tmp_path: Path, certificates: security.Certificates) -> None:
-    """What gRPC's core would write beside it is in the log as the reason."""
+async def test_the_workers_log_stays_json_if_tls_fails(tmp_path: Path, certificates: security.Certificates) -> None:
+    """gRPC's core doesn't write to stderr, and its reason is in an event of the log."""
     log = tmp_path / "worker.log"
     async with (
         servers.NatsServer(tmp_path / "nats") as nats,
@@ -151,31 +155,31 @@ async def test_the_workers_log_stays_json_where_tls_fails(tmp_path: Path, certif
             def logged() -> bool:
                 return any(line[0] == "{" and "VERIFY_FAILED" in line for line in log.read_text().splitlines())
 
-            await wait.until(logged, timeout=30, what="the reason in the worker's own words")
+            await wait.until(logged, timeout=30, what="the reason in the log")
     assert all(json.loads(line)["event"] for line in log.read_text().splitlines())
 
 
-async def test_files_that_cannot_be_used_are_said_at_the_start(
+async def test_files_that_cannot_be_used_are_reported_at_the_start(
     tmp_path: Path, certificates: security.Certificates
 ) -> None:
-    """gRPC itself would say nothing, and connect never."""
+    """Connecting raises SettingsError, where gRPC would report nothing and never connect."""
     not_pem = security.private(tmp_path / "der.pem", b"\x30\x82")
     open_key = security.private(tmp_path / "open.key", certificates.client_key.read_bytes(), 0o644)
-    for channel, words in (
+    for channel, message in (
         (Channel("localhost:1", ca=tmp_path / "absent"), "can't be read: No such file"),
         (Channel("localhost:1", ca=not_pem), "is not in PEM"),
         (Channel("localhost:1", cert=certificates.client_cert), "needs its key"),
         (Channel("localhost:1", cert=certificates.client_cert, key=open_key), "chmod 600"),
     ):
-        with pytest.raises(errors.SettingsError, match=words):
+        with pytest.raises(errors.SettingsError, match=message):
             async with Orchestrator.connect(channel):
                 pass
 
 
-async def test_the_local_orchestrator_gets_into_a_secured_nats(
+async def test_the_local_orchestrator_connects_to_a_secured_nats(
     tmp_path: Path, certificates: security.Certificates
 ) -> None:
-    """By what other NATS programs read: its events arrive over mutual TLS with a user and a password."""
+    """It authenticates by mutual TLS, user and password, from the variables that other NATS programs read."""
     config = security.server_tls(certificates, verify=True)
     config += 'authorization { users: [ { user: "orchestrator", password: "word" } ] }\n'
     env = {
@@ -187,7 +191,7 @@ async def test_the_local_orchestrator_gets_into_a_secured_nats(
     }
     async with servers.NatsServer(tmp_path / "nats", more=config) as server:
         async with serving(tmp_path, server.url, env=env) as target:
-            await starts(Channel(target))
+            await check_start(Channel(target))
             log = tmp_path / "orchestrator.log"
-            await wait.until(lambda: "broker.connected" in log.read_text(), what="the orchestrator to get in")
+            await wait.until(lambda: "broker.connected" in log.read_text(), what="the orchestrator to connect")
             assert "word" not in log.read_text().replace("password", "")

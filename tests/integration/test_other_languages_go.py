@@ -43,8 +43,8 @@ async def test_the_skeleton_in_go_conforms(broker: servers.NatsServer, tmp_path:
             restart_broker=lambda: broker.restart(crash=True),
         )
         results = [result async for result in orchestrator.run(options)]
-    assert [(one.name, one.words) for one in results if one.outcome is check.Outcome.FAILED] == []
-    assert {one.name for one in results if one.outcome is check.Outcome.SKIPPED} == OPTIONAL
+    assert [(each.name, each.message) for each in results if each.result is check.CheckResult.FAILED] == []
+    assert {each.name for each in results if each.result is check.CheckResult.SKIPPED} == OPTIONAL
 
 
 def test_the_page_shows_the_skeleton_that_is_tested() -> None:

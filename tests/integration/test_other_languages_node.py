@@ -67,8 +67,8 @@ async def test_an_orchestrator_in_node_conforms(broker: servers.NatsServer, tmp_
             restart_broker=lambda: broker.restart(crash=True),
         )
         results = [result async for result in orchestrator.run(options)]
-    assert [(one.name, one.words) for one in results if one.outcome is check.Outcome.FAILED] == []
-    skipped = {one.name for one in results if one.outcome is check.Outcome.SKIPPED}
+    assert [(each.name, each.message) for each in results if each.result is check.CheckResult.FAILED] == []
+    skipped = {each.name for each in results if each.result is check.CheckResult.SKIPPED}
     assert skipped == (OPTIONAL if flags else set())
 
 

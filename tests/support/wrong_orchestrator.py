@@ -1,68 +1,57 @@
-"""An orchestrator that keeps the contract, or breaks it in one chosen way: what the conformance kit has to find.
+"""An orchestrator that keeps the contract, or breaks it in a chosen way, for tests of the conformance kit.
 
 `python -m tests.support.wrong_orchestrator --listen HOST:PORT --server nats://... [--wrong WAY]`; in a test `serving`.
-A run's configuration begins with the seconds that it takes. What it remembers is a mapping that can outlive it.
+The configuration of a run begins with its duration in seconds. The memory is a mapping that can outlive the server.
 """
 
 import argparse
 import asyncio
 import contextlib
 import dataclasses
-import secrets
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc
-import nats.errors
 from google.protobuf import timestamp_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
 from nats.aio.client import Client
 
-from ems_worker.pb.fes.common.events import generic_event_request_pb2 as envelope_pb2
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
+from tests.support import wrong_events
 
 METRICS = {"population": 7.0}
 SLOTS = 100
-# What a new run is answered, but for ACCEPTED; "unset" isn't wrong.
+# The answers to a new run in place of ACCEPTED; "unset" isn't wrong.
 _NEW = {
     "knows-all": pb.START_OUTCOME_ALREADY_EXISTS,
     "unset": pb.START_OUTCOME_UNSPECIFIED,
     "no-outcome": pb.START_OUTCOME_UNSPECIFIED,
 }
 Context = grpc.aio.ServicerContext[Any, Any]
-Payload = run_events_pb2.RunStarted | run_events_pb2.RunCompleted | run_events_pb2.RunFailed
-_KINDS = {
-    run_events_pb2.RunStarted: "sim.run_started",
-    run_events_pb2.RunCompleted: "sim.run_completed",
-    run_events_pb2.RunFailed: "sim.run_failed",
-}
 
 
 @dataclasses.dataclass
-class Run:
-    """A run; `end` is empty while it goes on."""
+class ScriptedRun:
+    """A run; `end` is None until it has ended."""
 
     sha: str
     end: run_events_pb2.RunCompleted | run_events_pb2.RunFailed | None = None
 
 
 class Wrong(pb_grpc.OrchestratorClientServiceServicer):
-    """`way` is how it is wrong: empty, or one of those that stand in the code below."""
+    """`way` is the way of being wrong: empty, or one of the strings in the code below."""
 
-    def __init__(self, client: Client, way: str, memory: dict[str, Run]) -> None:
-        self._client = client
-        self._stream = client.jetstream()
+    def __init__(self, client: Client, way: str, memory: dict[str, ScriptedRun]) -> None:
+        self._events = wrong_events.Events(client, way)
         self._way = way
         self._runs = memory
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = 0
-        self._last = ("", b"")
         self._changed = asyncio.Condition()
         for name, run in memory.items():
             if run.end is None:
@@ -80,7 +69,8 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
         responses = [await self._start(command) for command in request.commands]
-        if self._way == "batch-fails-whole" and any(one.outcome == pb.START_OUTCOME_REJECTED for one in responses):
+        rejected = any(response.outcome == pb.START_OUTCOME_REJECTED for response in responses)
+        if self._way == "batch-fails-whole" and rejected:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a command is bad")
         if self._way == "batch-forgets-one":
             responses.pop()
@@ -118,12 +108,12 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
                     await self._changed.wait()
 
     async def reconnected(self) -> None:
-        """The broker is back."""
+        """The client's callback after a reconnection to the broker."""
         if self._way == "new-ids-after-outage":
-            self._do(self._publish(*self._last, {"Nats-Msg-Id": secrets.token_hex(8)}))
+            self._do(self._events.repeat_under_a_new_id())
 
     async def close(self) -> None:
-        """Forgets what it was doing, as a crash does."""
+        """Abandons the runs in progress, as a crash does."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -142,10 +132,10 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         )
         if known is not None and not again:
             if self._way == "tells-again":
-                self._do(self._tell(run_events_pb2.RunStarted(simulation_id=name, started_at=_now())))
+                self._do(self._events.report(run_events_pb2.RunStarted(simulation_id=name, started_at=_now())))
             outcome = pb.START_OUTCOME_UNSPECIFIED if self._way == "no-outcome" else pb.START_OUTCOME_ALREADY_EXISTS
             return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)
-        self._runs[name] = Run(command.config_sha)
+        self._runs[name] = ScriptedRun(command.config_sha)
         await self._take(1)
         self._do(self._run(name, float(command.config.split()[0])))
         outcome = _NEW.get(self._way, pb.START_OUTCOME_ACCEPTED)
@@ -153,7 +143,7 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
 
     async def _run(self, name: str, seconds: float) -> None:
         started_at = _now()
-        await self._tell(run_events_pb2.RunStarted(simulation_id=name, started_at=started_at))
+        await self._events.report(run_events_pb2.RunStarted(simulation_id=name, started_at=started_at))
         await asyncio.sleep(3600 if self._way == "never-ends" else seconds)
         end = run_events_pb2.RunCompleted(
             simulation_id=name, metrics=METRICS, artifacts={"log": "s3://runs/log"}, started_at=started_at
@@ -175,56 +165,30 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         self._runs[name].end = end
         if self._way != "keeps-slots":
             await self._take(-1)
-        self._do(self._tell(end))
+        self._do(self._events.report(end))
         if self._way == "ends-twice":
-            self._do(self._tell(_failed(name, run_events_pb2.ERROR_KIND_SIMULATION)))
-
-    async def _tell(self, payload: Payload) -> None:
-        name, subject = payload.simulation_id, _KINDS[type(payload)]
-        message_id = f"{name}:{subject}"
-        envelope = envelope_pb2.GenericEventRequest(
-            event_id="" if self._way == "no-event-id" else message_id,
-            event_type_key=subject if self._way == "no-version" else f"{subject}.v1",
-            event_payload=b"\xff" if self._way == "no-payload" else payload.SerializeToString(),
-            timestamp_ns=int(time.time() * (1e3 if self._way == "milliseconds" else 1e9)),
-            source_worker_id="wrong",
-            simulation_id=name,
-            payload_content_type="" if self._way == "no-content-type" else "application/x-protobuf",
-        )
-        self._last = (subject, envelope.SerializeToString())
-        times = 2 if self._way == "random-ids" else 1
-        for _ in range(times):
-            headers = {"Nats-Msg-Id": secrets.token_hex(8) if self._way == "random-ids" else message_id}
-            await self._publish(
-                subject, envelope.SerializeToString(), None if self._way == "no-message-id" else headers
-            )
-
-    async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
-        if self._way == "loses-events" and not self._client.is_connected:
-            return
-        while True:
-            try:
-                await self._stream.publish(subject, data, timeout=0.2, headers=headers)
-                return
-            except (nats.errors.Error, OSError):
-                await asyncio.sleep(0.05)
+            self._do(self._events.report(_failed(name, run_events_pb2.ERROR_KIND_SIMULATION)))
 
     def _status(self, name: str) -> pb.SimulationStatus:
         run = self._runs.get(name)
-        one = pb.SimulationStatus(simulation_id=name)
+        status = pb.SimulationStatus(simulation_id=name)
         if run is None:
-            one.state = pb.SIMULATION_STATE_FAILED if self._way == "status-knows-all" else pb.SIMULATION_STATE_NOT_FOUND
+            status.state = (
+                pb.SIMULATION_STATE_FAILED if self._way == "status-knows-all" else pb.SIMULATION_STATE_NOT_FOUND
+            )
         elif run.end is None:
-            one.state = (
+            status.state = (
                 pb.SIMULATION_STATE_COMPLETED if self._way == "status-too-early" else pb.SIMULATION_STATE_RUNNING
             )
         elif isinstance(run.end, run_events_pb2.RunCompleted):
-            one.state = pb.SIMULATION_STATE_RUNNING if self._way == "status-too-late" else pb.SIMULATION_STATE_COMPLETED
-            one.metrics.update({"population": 8.0} if self._way == "status-metrics" else run.end.metrics)
+            status.state = (
+                pb.SIMULATION_STATE_RUNNING if self._way == "status-too-late" else pb.SIMULATION_STATE_COMPLETED
+            )
+            status.metrics.update({"population": 8.0} if self._way == "status-metrics" else run.end.metrics)
         else:
-            one.state = pb.SIMULATION_STATE_FAILED
-            one.error_kind = run_events_pb2.ErrorKind.Name(run.end.error_kind).removeprefix("ERROR_KIND_").lower()
-        return one
+            status.state = pb.SIMULATION_STATE_FAILED
+            status.error_kind = run_events_pb2.ErrorKind.Name(run.end.error_kind).removeprefix("ERROR_KIND_").lower()
+        return status
 
     async def _take(self, slots: int) -> None:
         self._busy = max(0, self._busy + slots)
@@ -241,9 +205,9 @@ def _failed(name: str, kind: run_events_pb2.ErrorKind.ValueType) -> run_events_p
     return run_events_pb2.RunFailed(simulation_id=name, error_kind=kind, message="it ended", finished_at=_now())
 
 
-def _rejected(name: str, code: grpc.StatusCode, words: str) -> pb.StartSimulationResponse:
+def _rejected(name: str, code: grpc.StatusCode, message: str) -> pb.StartSimulationResponse:
     return pb.StartSimulationResponse(
-        simulation_id=name, outcome=pb.START_OUTCOME_REJECTED, status_code=code.value[0], message=words
+        simulation_id=name, outcome=pb.START_OUTCOME_REJECTED, status_code=code.value[0], message=message
     )
 
 
@@ -258,12 +222,18 @@ def _now() -> timestamp_pb2.Timestamp:
 
 
 @contextlib.asynccontextmanager
-async def serving(listen: str, server: str, way: str, memory: dict[str, Run] | None = None) -> AsyncIterator[str]:
-    """A server in this process, on a port of its choice where `listen` has 0; its address."""
+async def serving(
+    listen: str, server: str, way: str, memory: dict[str, ScriptedRun] | None = None
+) -> AsyncIterator[str]:
+    """Serves in this process, and yields the address; if the port in `listen` is 0, any free port is taken."""
     client = Client()
     serves = Wrong(client, way, {} if memory is None else memory)
     await client.connect(
-        server, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_no_news, reconnected_cb=serves.reconnected
+        server,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0,
+        error_cb=_ignore_error,
+        reconnected_cb=serves.reconnected,
     )
     limit = 1024 * 1024 if way == "small-messages" else 4 * 1024 * 1024
     grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limit)])
@@ -279,8 +249,8 @@ async def serving(listen: str, server: str, way: str, memory: dict[str, Run] | N
         await client.close()
 
 
-async def _no_news(error: Exception) -> None:
-    """nats-py prints a traceback otherwise."""
+async def _ignore_error(error: Exception) -> None:
+    """Without this callback, nats-py prints a traceback."""
 
 
 async def _main(arguments: Iterable[str]) -> None:
