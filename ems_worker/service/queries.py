@@ -115,7 +115,7 @@ class Queries:
         """What intake would decide, as far as that can be told from the plan alone; with a guess if it is valid."""
         try:
             async with self._examiner.examine(data) as examined:
-                outline = await examined.suit(await examined.outline(), self._versions.told)
+                outline = await examined.suit(await examined.outline(), self._versions.reported)
                 count = outline.count
                 while (settled := await examined.settle()) is not None:
                     count = settled

@@ -67,7 +67,7 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
         assert {name: jobs(site, name) for name in wanted} == wanted
         held = await ems.get("held-1")
         assert held["state"] == "paused"
-        assert "held after a restore" in held["reason"]
+        assert "paused after a restore" in held["reason"]
         assert (await ems.get("after"))["state"] == "completed"
         request = {"request_id": "go-on", "experiment_id": "held-1"}
         answer = await sites.changed(site, "resume", request)

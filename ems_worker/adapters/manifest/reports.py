@@ -10,8 +10,8 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.manifest import rows
 from ems_worker.adapters.manifest.reader import Reader
-from ems_worker.core.access.quotas import Held
-from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.access.quotas import OpenWork
+from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
@@ -46,10 +46,10 @@ class Reports:
         row = await self._hot.one("accepted", digest=digest)
         return None if row is None else str(row[0]).encode()
 
-    async def held(self, publisher: str | None) -> Held:
+    async def open_work(self, publisher: str | None) -> OpenWork:
         row = await self._hot.one("held", publisher=publisher)
         assert row is not None
-        return Held(*row)
+        return OpenWork(*row)
 
     async def last_plan(self, stream_created_ns: int) -> int:
         row = await self._hot.one("last_plan", stream_created_ns=stream_created_ns)
@@ -136,11 +136,11 @@ class Reports:
         return await self._points(self._hot, key, numbers)
 
     # Reports.
-    async def durations(self, base: bytes) -> Sequence[Past]:
+    async def durations(self, base: bytes) -> Sequence[CompletedRun]:
         found = await self._reports.all(
             "durations", base=base.decode(), experiments=_LATEST_EXPERIMENTS, each=_LATEST_RUNS
         )
-        return [Past(bool(same_base), model_version, seconds) for same_base, model_version, seconds in found]
+        return [CompletedRun(bool(same_base), model_version, seconds) for same_base, model_version, seconds in found]
 
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         return await self._job_rows(key, await self._hot.all("results", key=key, after_seq=after_seq, limit=limit))

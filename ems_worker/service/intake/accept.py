@@ -179,8 +179,8 @@ class Intake:
     ) -> tuple[Submission, NewExperiment | None]:
         async with self._counting:
             if new is not None and quotas.counted:
-                held = await self._manifest.held(submission.publisher)
-                if problems := publisher_quotas.refusals(quotas, submission.publisher, held, new.jobs):
+                open_work = await self._manifest.open_work(submission.publisher)
+                if problems := publisher_quotas.refusals(quotas, submission.publisher, open_work, new.jobs):
                     submission, new = submissions.rejected(submission, problems), None
             await self._manifest.record_submission(submission, new)
         return submission, new
@@ -252,7 +252,7 @@ class Intake:
         self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
     ) -> Outline:
         """A plan that isn't here yet, with its exact count; what is quickly found wrong is found first."""
-        outline = await examined.suit(outline, self._versions.told)
+        outline = await examined.suit(outline, self._versions.reported)
         told = self._clock.monotonic()
         # A step at a time: between two of them the thread is free for others, and the worker may end.
         while (count := await examined.settle()) is not None:
