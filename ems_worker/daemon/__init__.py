@@ -1,4 +1,4 @@
-"""The worker as a process: signals, the order of its end, exit codes. What it is made of is joined in `worker`."""
+"""The worker as a process: signals, shutdown and exit codes. `worker` is its life, `services` its wiring."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from ems_worker.settings import Settings
 
 log = structlog.get_logger()
 
-# Exit codes of `ems-worker run`; docs/operations.md says what to do about each.
+# Exit codes of `ems-worker run`; docs/operations.md has the remedy for each.
 OK, USAGE, BROKER, MANIFEST = 0, 2, 4, 6
 _KILLED_TWICE = 130
 _EXIT_CODES: Mapping[type[BaseException], int] = {
@@ -28,7 +28,7 @@ _EXIT_CODES: Mapping[type[BaseException], int] = {
 
 
 def run(settings: Settings) -> int:
-    """Runs the worker until SIGTERM or SIGINT; the exit code."""
+    """Runs the worker until SIGTERM or SIGINT; returns the exit code."""
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
     crash.arm(os.environ.get("EMS_CRASH_AT"))
     try:
@@ -40,7 +40,7 @@ def run(settings: Settings) -> int:
 
 
 def _fatal(error: BaseException) -> int:
-    """The exit code for what ended the worker; raises what nobody foresaw, for its traceback."""
+    """The exit code for the error that ended the worker; raises an unexpected error, for its traceback."""
     leaves = _leaves(error)
     codes = {_EXIT_CODES.get(type(leaf)) for leaf in leaves}
     code = next(iter(codes)) if len(codes) == 1 else None
@@ -54,17 +54,17 @@ def _fatal(error: BaseException) -> int:
 def _leaves(error: BaseException) -> list[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         return [error]
-    return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [leaf for child in error.exceptions for leaf in _leaves(child)]
 
 
 async def _main(settings: Settings) -> None:
     work = asyncio.create_task(Worker(settings).run())
     stopping = False
 
-    def heard() -> None:
+    def stop() -> None:
         nonlocal stopping
         if stopping:
-            # Whoever asks twice doesn't want to wait; the manifest can take it.
+            # The second signal ends the worker at once, which the manifest survives.
             os._exit(_KILLED_TWICE)
         stopping = True
         log.info("worker.stopping")
@@ -72,13 +72,13 @@ async def _main(settings: Settings) -> None:
         loop.call_later(settings.shutdown_seconds, give_up)
 
     def give_up() -> None:
-        # What is left undone the next start recovers; whoever stopped us must not wait for ever.
+        # The next start recovers unfinished work; a supervisor must not have to wait any longer.
         log.warning("worker.stopped_late", seconds=settings.shutdown_seconds)
         os._exit(OK)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, heard)
+        loop.add_signal_handler(number, stop)
     try:
         await work
     except asyncio.CancelledError:

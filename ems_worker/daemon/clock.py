@@ -1,10 +1,10 @@
-"""The time, for the whole worker."""
+"""The real clock."""
 
 import time
 
 
 class SystemClock:
-    """The one real clock (`service.clock.Clock`)."""
+    """The system's clock, as a `service.base.clock.Clock`."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -141,7 +141,7 @@ def build(
     reasons = Reasons(
         (
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
-            lambda _: submitter.reach.trouble,
+            lambda _: submitter.reach.problem,
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,

@@ -1,4 +1,4 @@
-"""Everything joined: what the worker is made of, in the order in which it opens, works and closes."""
+"""The life of the worker: it opens its connections, runs its services, and closes in the reverse order."""
 
 import asyncio
 import contextlib
@@ -32,22 +32,22 @@ _CALM_SECONDS = 3.0
 
 
 class Worker:
-    """Everything that is joined for the life of the process. Cancelling `run` is the orderly shutdown.
+    """One worker, from start to shutdown. Cancelling `run` shuts it down in order.
 
-    Raises errors.SettingsError where there is no directory of base files as asked for.
+    Raises errors.SettingsError if the configured directory of base files doesn't exist.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
         self._clock = SystemClock()
-        self._health = Health(self._clock, self._metrics.trouble)
+        self._health = Health(self._clock, self._metrics.problem)
         self._health.beat()
         root = settings.base_config_root
         self._read_base = check.refuse_base if root is None else files.BaseFiles(root).read
 
     async def run(self) -> None:
-        """Opens what is needed, in the order in which it is closed again the other way round."""
+        """Opens the manifest and the connections, and serves until cancelled. Everything is closed in reverse order."""
         settings, health = self._settings, self._health
         log.info("worker.starting", version=ems_worker.__version__, worker_id=settings.worker_id)
         async with contextlib.AsyncExitStack() as stack:
@@ -65,17 +65,17 @@ class Worker:
                     settings.channel, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
                 )
             )
-            health.trouble("broker", f"connecting to {shown(settings.server)}")
+            health.set_problem("broker", f"connecting to {shown(settings.server)}")
             broker = await stack.enter_async_context(
                 Broker.connect(
                     settings.access,
                     name=f"ems-worker {settings.worker_id}",
-                    on_disconnected=lambda: health.trouble("broker", "not connected to NATS"),
-                    on_reconnected=lambda: health.trouble("broker", None),
+                    on_disconnected=lambda: health.set_problem("broker", "not connected to NATS"),
+                    on_reconnected=lambda: health.set_problem("broker", None),
                     on_error=lambda error: log.warning("broker.error", reason=str(error)),
                 )
             )
-            health.trouble("broker", None)
+            health.set_problem("broker", None)
             health.watch("jetstream", lambda: broker.refused)
             streams = await self._ensure(broker, await manifest.identity())
             await self._serve(manifest, orchestrator, broker, streams)
@@ -91,15 +91,18 @@ class Worker:
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def _ensure(self, broker: Broker, owner: str) -> Mapping[str, StreamIdentity]:
-        """Streams and consumers, as soon as the server answers; a contradiction ends the worker."""
+        """Creates or checks the streams and consumers, as soon as the server answers.
+
+        Raises errors.BrokerMisconfigured if one contradicts what the worker needs.
+        """
         while True:
             try:
                 streams = await broker.ensure(owner, create=self._settings.create_streams)
             except errors.BrokerUnavailable as error:
-                self._health.trouble("streams", str(error))
+                self._health.set_problem("streams", str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
-                self._health.trouble("streams", None)
+                self._health.set_problem("streams", None)
                 return streams
 
     async def _serve(
@@ -119,8 +122,8 @@ class Worker:
         )
         ledger, reporter, tracker, intake = services.ledger, services.reporter, services.tracker, services.intake
         unsent = await recover.recover(ledger, manifest, yaml_reader)
-        health.trouble("experiments", recover.trouble(ledger))
-        health.trouble("start", "catching up with the streams")
+        health.set_problem("experiments", recover.problem(ledger))
+        health.set_problem("start", "catching up with the streams")
         await services.replay.run()
         await services.control.finish()
         for live in ledger.experiments():
@@ -128,7 +131,7 @@ class Worker:
         handlers = {**services.queries.handlers(), **services.control.handlers()}
         await broker.serve(handlers, version=ems_worker.__version__, allows=services.replies.allows)
         await services.upkeep.check_streams(streams)
-        health.trouble("start", None)
+        health.set_problem("start", None)
         log.info("worker.ready", experiments=len(ledger.experiments()), unsent=len(unsent))
         try:
             async with asyncio.TaskGroup() as group:
@@ -148,7 +151,7 @@ class Worker:
                     group.create_task(supervise(name, work))
                 group.create_task(services.submitter.resend(unsent))
         finally:
-            health.trouble("stop", "stopping")
+            health.set_problem("stop", "stopping")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_seconds / 2):
                     await ledger.count_time()
@@ -160,19 +163,19 @@ class Worker:
             await asyncio.sleep(_PARKED_SECONDS)
 
     async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Goes on with work that needs the broker, whatever becomes of it; not ready while something is wrong."""
+        """Repeats work that needs the broker, and reports its errors as a problem of this part."""
         loop = asyncio.get_running_loop()
-        over: asyncio.TimerHandle | None = None
+        clear: asyncio.TimerHandle | None = None
         while True:
             try:
                 await work()
             except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                if over is not None:
-                    over.cancel()
-                self._health.trouble(part, str(error))
+                if clear is not None:
+                    clear.cancel()
+                self._health.set_problem(part, str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
-                # It is over when the work has gone on for a while, not when it is tried again.
-                over = loop.call_later(_CALM_SECONDS, self._health.trouble, part, None)
+                # The problem is over when the work has run for a while without an error, not when it is tried again.
+                clear = loop.call_later(_CALM_SECONDS, self._health.set_problem, part, None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What start calls have come to, gathered: many answers that come one by one are recorded together."""
+"""The results of start calls, gathered so that answers that arrive within a short time are recorded together."""
 
 import asyncio
 import contextlib
@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 from ems_worker.core.lifecycle.outcome import Call, Outcome
 
-# How long the first answer waits for others.
+# How long the first answer waits for more.
 _GATHER_SECONDS = 0.05
 
 
 class Answers:
-    """To the commands that start these runs: `tell` hears of each call, `gathered` passes them on.
+    """The answers to the start commands of these runs: `add` takes each call, `gathered` returns the calls so far.
 
-    Of those that were passed on, `open` has the runs without an answer, `late` those whose calls were set aside.
+    `late` has the runs whose calls are late, and `open` has the runs without any call, among those that `gathered` has
+    returned.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -21,27 +22,27 @@ class Answers:
         self.late: set[str] = set()
         self._expected = set(self.open)
         self._calls: list[Call] = []
-        self._some = asyncio.Event()
+        self._any = asyncio.Event()
         self._all = asyncio.Event()
 
-    def tell(self, call: Call) -> None:
-        """A call has ended, or was set aside."""
+    def add(self, call: Call) -> None:
+        """Adds a call that ended, or is late."""
         self._calls.append(call)
-        self._some.set()
+        self._any.set()
         self._expected.difference_update([answer.simulation_id for answer in call.answers])
         if not self._expected:
             self._all.set()
 
     async def gathered(self) -> list[Call]:
-        """The next calls: a moment after the first of them, unless each run has an answer, or is late, already."""
-        await self._some.wait()
+        """The calls since the last time: at least one, and those that follow it shortly unless all are there."""
+        await self._any.wait()
         if not self._all.is_set():
-            # Not asyncio.wait_for: where the answer and a cancellation meet, it loses the cancellation.
+            # Not asyncio.wait_for: it loses a cancellation that arrives together with the answer.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GATHER_SECONDS):
                     await self._all.wait()
         calls, self._calls = self._calls, []
-        self._some.clear()
+        self._any.clear()
         for call in calls:
             names = [answer.simulation_id for answer in call.answers]
             self.open.difference_update(names)

@@ -46,7 +46,7 @@ class Control:
         self._lock = asyncio.Lock()
 
     def handlers(self) -> Mapping[str, Handler]:
-        """The handlers by verb. Each raises errors.NotFound or errors.RequestRefused for a bad request."""
+        """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
         verbs = {"resume": self._resume, "retry": self._retry}
         return {verb: self._handler(verb, carry_out) for verb, carry_out in verbs.items()}
 

@@ -1,6 +1,6 @@
-"""Recorded -> submitted: due runs are claimed within the run window and handed to the submitter.
+"""Recorded -> submitted: due runs are claimed within the run window and passed to the submitter.
 
-A run is on disk as submitting before its command leaves.
+A run is submitting on disk before its command is sent.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from ems_worker.service.submit import BATCH, Submitter
 
 log = structlog.get_logger()
 
-# Batches on their way at once: while one waits for answers the next is claimed.
+# How many batches are under way at once: while one waits for answers the next is claimed.
 BATCHES = 3
 _DEFAULT_WINDOW = 256
-# How long after it came up an orchestrator may take to tell its slots before it counts as one that doesn't.
-_TELL_SECONDS = 8.0
-_LOOK_SECONDS = 0.2
-# The longest sleep: when the wall clock is set, what is due is found after this time.
-_LONGEST_SLEEP_SECONDS = 5.0
+# How long an orchestrator may take to report its slots after it is reachable. After that it counts as one that doesn't.
+_REPORT_SECONDS = 8.0
+_READY_POLL_SECONDS = 0.2
+# If the wall clock is set, runs that have become due by that are noticed after this time.
+_MAX_SLEEP_SECONDS = 5.0
 
 
 class Dispatcher:
-    """Keeps the run window full, while commands get through, events are up to date, and the breaker is closed."""
+    """Keeps the run window full as long as commands get through, events are up to date, and the breaker is closed."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class Dispatcher:
         window: int | None,
         versions: Versions,
     ) -> None:
-        """`window`: runs open at once; None: the orchestrator's slots, and 256 if it doesn't tell them.
+        """`window`: how many runs may be open at once; None: the orchestrator's slots, or 256 if it reports none.
 
-        `versions` is kept up to date here.
+        The dispatcher sets the reported version of `versions`.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -60,47 +60,51 @@ class Dispatcher:
         self._clock = clock
         self._metrics = metrics
         self._fixed = window is not None
-        # 0 until the orchestrator told its slots, or turned out not to: else a start would flood a small one.
+        # 0 until the slots are known, or known not to be reported: a default would flood a small orchestrator.
         self._window = window or 0
         self._versions = versions
-        # How often the orchestrator told its capacity, or stopped telling it.
-        self._words = 0
+        # How many times the orchestrator reported its capacity, or stopped reporting it.
+        self._reports = 0
         self._wake = asyncio.Event()
         self._batches = asyncio.Semaphore(BATCHES)
         self._breaker = Breaker()
-        self._hastened = float("-inf")
-        # Whether it sleeps until something happens.
-        self.idle = False
-        # Set while more events wait than a batch: what they say comes before new submissions.
+        self._due_times_checked = float("-inf")
+        self._sleeping = False
+        # Whether more than a batch of events waits: they are applied before new runs are submitted.
         self.behind = True
         metrics.run_window.set(self._window)
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Makes the dispatcher look for due runs."""
         self._wake.set()
 
     def set_behind(self, behind: bool) -> None:
-        """Whether more events wait than the tracker takes in one batch."""
+        """Sets whether more events wait than fit in a batch of the tracker."""
         if self.behind and not behind:
             self.wake()
         self.behind = behind
 
     @property
+    def idle(self) -> bool:
+        """Whether the dispatcher sleeps, and nothing has woken it yet."""
+        return self._sleeping and not self._wake.is_set()
+
+    @property
     def window(self) -> int:
-        """Runs that may be open at once; 0 until the orchestrator told, or turned out not to."""
+        """How many runs may be open at once; 0 until that is known."""
         return self._window
 
     @property
     def breaker_reason(self) -> str | None:
-        """Why nothing new is started although there is room, in words; None while it is."""
+        """Why the breaker keeps new runs from starting, for people; None if it doesn't."""
         if self._breaker.state is BreakerState.CLOSED:
             return None
-        return "paused: most of the last runs failed for infrastructure reasons; probing until one goes well"
+        return "paused: most of the last runs failed for infrastructure reasons; probing until one succeeds"
 
-    def ended(self, key: RunKey, one: Run) -> None:
-        """Hears of each run that ends."""
+    def ended(self, key: RunKey, run: Run) -> None:
+        """Reports the end of a run to the breaker."""
         before = self._breaker
-        self._breaker = breaker.heard(before, key, one.state, one.error_kind, self._clock.monotonic())
+        self._breaker = breaker.run_ended(before, key, run.state, run.error_kind, now=self._clock.monotonic())
         if before.state is self._breaker.state:
             return
         self._metrics.breaker_open.set(self._breaker.state is not BreakerState.CLOSED)
@@ -112,47 +116,50 @@ class Dispatcher:
         self.wake()
 
     async def run(self) -> None:
-        """For ever: fills the window, then sleeps until woken or until something falls due."""
+        """Fills the window, then sleeps until it is woken or a run becomes due; without end."""
         async with asyncio.TaskGroup() as group:
             group.create_task(supervise("following the capacity", lambda: self._follow_capacity(group)))
             while True:
                 self._wake.clear()
-                looked, looked_ms = self._clock.monotonic(), self._clock.now_ms()
+                filled, filled_ms = self._clock.monotonic(), self._clock.now_ms()
                 if await self.fill(group):
                     continue
-                await self._hasten()
-                wait = await self._wait_seconds(looked, looked_ms)
-                # Not asyncio.wait_for: where the wake and a cancellation meet, it loses the cancellation.
-                self.idle = not self._wake.is_set()
+                await self._limit_due_times()
+                wait = await self._wait_seconds(filled, filled_ms)
+                # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
+                self._sleeping = True
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
-                self.idle = False
+                self._sleeping = False
 
-    async def _hasten(self) -> None:
-        """Has nothing wait longer than any retry does: what does was recorded before the wall clock was set back."""
+    async def _limit_due_times(self) -> None:
+        """Moves due times later than any retry pause: they were recorded before the wall clock was set back."""
         now = self._clock.monotonic()
-        if now - self._hastened < _LONGEST_SLEEP_SECONDS:
+        if now - self._due_times_checked < _MAX_SLEEP_SECONDS:
             return
-        self._hastened = now
+        self._due_times_checked = now
         latest_ms = job.latest_due_ms(self._clock.now_ms())
         if (last_ms := await self._manifest.last_due_ms()) is not None and last_ms > latest_ms:
             runs = await self._manifest.hasten(latest_ms)
             log.warning("dispatch.clock_set_back", runs=runs, seconds=(last_ms - latest_ms) // 1000)
 
-    async def _wait_seconds(self, looked: float, looked_ms: int) -> float:
-        """Until the next retry falls due, or the breaker probes. What is due already waits for room: ends wake us."""
-        due_ms = await self._manifest.next_due_ms(looked_ms)
-        waits = [_LONGEST_SLEEP_SECONDS]
+    async def _wait_seconds(self, filled: float, filled_ms: int) -> float:
+        """How long until the next retry becomes due, or the breaker probes.
+
+        Runs that are due already wait for room, and the end of a run wakes the dispatcher.
+        """
+        due_ms = await self._manifest.next_due_ms(filled_ms)
+        waits = [_MAX_SLEEP_SECONDS]
         if due_ms is not None:
             waits.append((due_ms - self._clock.now_ms()) / 1000)
-        if self._breaker.until > looked:
+        if self._breaker.until > filled:
             waits.append(self._breaker.until - self._clock.monotonic())
         return max(0.0, min(waits))
 
     async def fill(self, group: asyncio.TaskGroup) -> bool:
-        """Claims what there is room for and sends it on its way; whether that was anything."""
-        self._breaker = breaker.turned(self._breaker, self._clock.monotonic())
+        """Claims due runs as far as there is room, and starts sending them; returns whether there were any."""
+        self._breaker = breaker.at(self._breaker, self._clock.monotonic())
         if self.behind:
             return False
         room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH), self._clock.monotonic())
@@ -166,70 +173,71 @@ class Dispatcher:
                 claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
         if not claimed:
             return False
-        for live, one, _ in claimed:
-            name = (live.key, one.point, one.replicate, one.attempt)
-            # Not one that has ended while its claim was on its way to the disk: its end won't be heard again.
-            open_run = self._ledger.run(name)
-            if open_run is not None and not open_run.ended:
-                self._breaker = breaker.claimed(self._breaker, name, self._clock.monotonic())
-        self._submitter.reach.claimed()
+        for live, run, _ in claimed:
+            run_key = (live.key, run.point, run.replicate, run.attempt)
+            # A run that ended while its claim was being committed is no probe: its end was reported already.
+            now = self._ledger.run(run_key)
+            if now is not None and not now.ended:
+                self._breaker = breaker.run_claimed(self._breaker, run_key, self._clock.monotonic())
+        self._submitter.reach.runs_claimed()
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))
         return True
 
     async def _demands(self, room: int) -> list[schedule.Demand]:
-        going = [
+        candidates = [
             live
             for live in self._ledger.experiments()
             if live.starts_runs and self._versions.waiting(live.plan) is None
         ]
-        # One query for all of them: this is asked whenever a run makes room.
-        due = await self._manifest.due_counts([live.key for live in going], self._clock.now_ms(), room)
+        # One query for all experiments: this happens whenever a run makes room.
+        due = await self._manifest.due_counts([live.key for live in candidates], self._clock.now_ms(), room)
         return [
             schedule.Demand(
                 live.key, live.open, due[live.key], live.plan.limits.max_concurrent, live.plan.limits.priority
             )
-            for live in going
+            for live in candidates
         ]
 
     async def _follow_capacity(self, group: asyncio.TaskGroup) -> None:
-        """The run window is what the orchestrator says it has slots for, unless it was set; and its model's version.
+        """Sets the run window, unless it is configured, and the model version to what the orchestrator reports.
 
-        One that is away keeps the slots that it told: it will have them when it is back. Its version it may not have.
+        While the orchestrator is away its slots stay as reported. Its version is unknown, because it may come back with
+        another one.
         """
-        told = False
+        reported = False
         async for capacity in self._orchestrator.capacity():
-            self._words += 1
+            self._reports += 1
             if capacity is not None:
-                told = True
+                reported = True
                 self._resize(capacity.slots if capacity.slots > 0 else _DEFAULT_WINDOW)
-                self._hear_version(capacity.model_version)
-            elif not told and self._orchestrator.ready():
-                self._assume()
+                self._set_version(capacity.model_version)
+            elif not reported and self._orchestrator.ready():
+                self._assume_defaults()
             else:
-                self._hear_version(None)
-                group.create_task(self._assume_later(self._words))
+                self._set_version(None)
+                group.create_task(self._assume_defaults_later(self._reports))
 
-    async def _assume_later(self, words: int) -> None:
-        """Gives an orchestrator that is away some time to tell its capacity, once it is there."""
-        while not self._orchestrator.ready():  # noqa: ASYNC110 - a channel's state is asked for, it doesn't tell
-            await asyncio.sleep(_LOOK_SECONDS)
-        await asyncio.sleep(_TELL_SECONDS)
-        if words == self._words:
-            self._assume()
+    async def _assume_defaults_later(self, reports: int) -> None:
+        """Waits until the orchestrator is reachable and has had time for a report; assumes defaults if none came."""
+        while not self._orchestrator.ready():  # noqa: ASYNC110 - the state of a channel can only be polled
+            await asyncio.sleep(_READY_POLL_SECONDS)
+        await asyncio.sleep(_REPORT_SECONDS)
+        if reports == self._reports:
+            self._assume_defaults()
 
-    def _assume(self) -> None:
-        """The orchestrator is there and doesn't tell."""
+    def _assume_defaults(self) -> None:
+        """Uses the default window, unless one is known, and no version: the orchestrator reports neither."""
         if not self._window:
             self._resize(_DEFAULT_WINDOW)
-        self._hear_version("")
+        self._set_version("")
 
-    def _hear_version(self, told: str | None) -> None:
-        if told == self._versions.told:
+    def _set_version(self, reported: str | None) -> None:
+        if reported == self._versions.reported:
             return
-        log.info("dispatch.model_version", version=told, before=self._versions.told)
-        self._versions.told = told
+        log.info("dispatch.model_version", version=reported, before=self._versions.reported)
+        self._versions.reported = reported
         self.wake()
 
     def _resize(self, slots: int) -> None:

@@ -1,4 +1,4 @@
-"""Accepted -> recorded: points and their first runs go into the manifest, chunk by chunk, from wherever that stands."""
+"""Accepted -> recorded: points and their first runs are added to the manifest, in chunks, resumable after each."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from ems_worker.service.ledger.live import Live
 
 log = structlog.get_logger()
 
-# Rows a chunk: some milliseconds of work between two turns of everything else.
-_RUNS_A_CHUNK = 2000
-# Combinations a chunk that are tried, at some 10 us each.
-_TRIES_A_CHUNK = 10_000
+# How many rows a chunk adds: some milliseconds of work, after which other tasks run.
+_RUNS_PER_CHUNK = 2000
+# How many combinations a chunk tries, at about 10 us each.
+_TRIES_PER_CHUNK = 10_000
 
 
 class Expander:
-    """Expands live experiments in turn, a chunk each, so that a large one doesn't hold up a small one."""
+    """Expands the experiments in turn, a chunk each, so that a large one doesn't delay a small one."""
 
     def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
         """`on_jobs` is called when there are new jobs to dispatch."""
@@ -37,35 +37,39 @@ class Expander:
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """There is an experiment to expand."""
+        """Makes the expander look for experiments to expand."""
         self._wake.set()
 
     async def run(self) -> None:
-        """For ever: expands what is not expanded, then sleeps until woken."""
+        """Expands all experiments, then sleeps until it is woken; without end."""
         while True:
             self._wake.clear()
             waiting = [live for live in self._ledger.experiments() if live.expands]
             for live in waiting:
                 await self.expand(live)
-                # The chunks are work without waiting: give events their turn.
+                # A chunk never waits for anything: events get their turn here.
                 await asyncio.sleep(0)
             if not waiting:
                 await self._wake.wait()
 
     async def expand(self, live: Live) -> None:
-        """The next chunk of one experiment; after a crash there may be none left, and it still has to begin."""
+        """Expands the next chunk of an experiment, and begins the experiment if it hasn't begun.
+
+        After a crash no chunk may be left in an experiment that has not begun.
+        """
         plan, done = live.plan, live.record.expanded_points
         replicates = live.record.spec.replicates
-        most = max(1, _RUNS_A_CHUNK // replicates)
+        limit = max(1, _RUNS_PER_CHUNK // replicates)
         if plan.grid.exact:
-            points = _points(plan, done, most)
+            points = _points(plan, done, limit)
         else:
-            # Tried one by one, most of them in vain: in a thread, and not for long, so that others have their turn.
-            points = await asyncio.to_thread(_points, plan, done, most, _TRIES_A_CHUNK)
+            # Combinations are tried one by one, and most may be left out: in a thread, with a limit on the tries.
+            points = await asyncio.to_thread(_points, plan, done, limit, _TRIES_PER_CHUNK)
             if not points and not live.expanded:
                 return
         records = [
-            PointRecord(one.index, one.params, one.run_id_suffix, {**plan.labels, **one.labels}) for one in points
+            PointRecord(point.index, point.params, point.run_id_suffix, {**plan.labels, **point.labels})
+            for point in points
         ]
         runs: list[Run] = [
             job.first(point.index, replicate, plan.seeds.of(point.index, replicate))
@@ -83,5 +87,5 @@ class Expander:
         self._on_jobs()
 
 
-def _points(plan: Plan, start: int, most: int, tries: int | None = None) -> list[Point]:
-    return list(islice(space.points(plan, start, tries), most))
+def _points(plan: Plan, start: int, limit: int, tries: int | None = None) -> list[Point]:
+    return list(islice(space.points(plan, start, tries), limit))

@@ -116,7 +116,7 @@ class Queries:
         try:
             async with self._examiner.examine(data) as examined:
                 outline = await examined.outline()
-                platform = Platform(model_version=self._versions.told, message_limit=self._message_limit())
+                platform = Platform(model_version=self._versions.reported, message_limit=self._message_limit())
                 async for step in examined.steps("", platform):
                     outline = step
                 past = await self._manifest.durations(await examined.base())

@@ -1,4 +1,4 @@
-"""Whether start commands get through to the orchestrator: which wait for an answer, and what is wrong, in words."""
+"""Whether start commands get through to the orchestrator: which ones wait for an answer, and what the problem is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from ems_worker.core.lifecycle import delivery
-from ems_worker.core.lifecycle.delivery import Delivery, Trouble
+from ems_worker.core.lifecycle.delivery import Delivery, Obstacle
 from ems_worker.core.lifecycle.outcome import Answer, Call
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import PointRecord
@@ -17,15 +17,15 @@ from ems_worker.service.ledger.live import Live
 
 log = structlog.get_logger()
 
-# What calls have met is news for so long, if nothing waits for an answer any more.
-_NEWS_SECONDS = 30.0
+# How long the result of the last call is reported as a problem if no command waits for an answer any more.
+_RECENT_SECONDS = 30.0
 
 Claimed = tuple[Live, Run, PointRecord]
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A run whose start has had no answer that settles it since then (monotonic seconds); `answer`: the last one."""
+    """A run whose start waits, since that monotonic time, for an answer that settles it. `answer`: its last answer."""
 
     claimed: Claimed
     since: float
@@ -33,98 +33,101 @@ class _Waiting:
 
 
 class Reach:
-    """What is known of the orchestrator by the commands that were sent to it."""
+    """What the start commands show about the orchestrator."""
 
     def __init__(self, ledger: Ledger, orchestrator: Orchestrator, clock: Clock, on_relief: Callable[[], None]) -> None:
-        """`on_relief` hears that commands get through again."""
+        """`on_relief` is called when commands get through again."""
         self._ledger = ledger
         self._orchestrator = orchestrator
         self._clock = clock
         self._on_relief = on_relief
         self._waiting: dict[str, _Waiting] = {}
         self._delivery = Delivery()
-        self._heard = self._claimed = float("-inf")
+        self._last_call = self._last_claim = float("-inf")
         self._was_stuck = False
 
     @property
     def stuck(self) -> bool:
-        """Whether commands can't be delivered now. Those that wait to be sent again find out when they can."""
-        # In this order: to look who waits takes longer, and may find that it isn't stuck.
-        return self._delivery.stuck and bool(self._who_waits()) and self._delivery.stuck
+        """Whether new commands can't be delivered now. Commands that are sent again show when they can."""
+        # The first check is cheap. Finding the waiting runs may clear the obstacle, hence the second one.
+        return self._delivery.stuck and bool(self._waiting_runs()) and self._delivery.stuck
 
     def room(self, room: int) -> int:
-        """How many runs may be claimed of those with room: hardly any while commands can't be delivered."""
+        """How many runs may be claimed if the window has room for `room`: next to none while commands are stuck."""
         if room > 0 and self.stuck:
-            return delivery.room(self._delivery, room, self._clock.monotonic() - self._claimed)
+            return delivery.room(self._delivery, room, self._clock.monotonic() - self._last_claim)
         return room
 
-    def claimed(self) -> None:
-        """Runs were claimed."""
-        self._claimed = self._clock.monotonic()
+    def runs_claimed(self) -> None:
+        """Notes that runs were claimed."""
+        self._last_claim = self._clock.monotonic()
 
     @property
-    def trouble(self) -> str | None:
-        """What is wrong with the orchestrator, in words; None if nothing is."""
-        met = self._delivery.trouble
-        if met is not Trouble.REFUSING and (cause := self._orchestrator.away) is not None:
+    def problem(self) -> str | None:
+        """What the problem with the orchestrator is, for people; None if there is none."""
+        obstacle = self._delivery.obstacle
+        if obstacle is not Obstacle.REFUSING and (cause := self._orchestrator.away) is not None:
             return f"the orchestrator can't be reached: {cause}"
-        waiting = self._seconds(self._who_waits()) if met is not None else ()
-        if not waiting and self._clock.monotonic() - self._heard > _NEWS_SECONDS:
+        waiting = self._seconds(self._waiting_runs()) if obstacle is not None else ()
+        if not waiting and self._clock.monotonic() - self._last_call > _RECENT_SECONDS:
             return None
-        words = delivery.reason(self._delivery, waiting)
-        return f"{words}; no more calls can wait beside others" if words and self._orchestrator.crowded else words
+        reason = delivery.reason(self._delivery, waiting)
+        if reason and self._orchestrator.crowded:
+            return f"{reason}; so many calls are unanswered that new ones have to wait for them"
+        return reason
 
     def waits(self, live: Live) -> str | None:
-        """How many starts of this experiment have waited how long for an answer; None if it isn't worth a word."""
-        mine = [one for one in self._who_waits() if one.claimed[0] is live]
-        words = delivery.waits(self._seconds(mine))
-        last = next((f"{one.answer.code}: {one.answer.message}" for one in reversed(mine) if one.answer.code), None)
-        return f"{words} ({last})" if words and last else words
+        """How many starts of this experiment have waited how long for an answer; None if none has waited long."""
+        mine = [waiting for waiting in self._waiting_runs() if waiting.claimed[0] is live]
+        waits = delivery.waits(self._seconds(mine))
+        answers = [waiting.answer for waiting in mine if waiting.answer.code]
+        return f"{waits} ({answers[-1].code}: {answers[-1].message})" if waits and answers else waits
 
     def last_code(self, name: str) -> str | None:
         """The code of the last answer to a run that waits for another one."""
-        one = self._waiting.get(name)
-        return None if one is None else one.answer.code
+        waiting = self._waiting.get(name)
+        return None if waiting is None else waiting.answer.code
 
-    def hear(self, call: Call) -> None:
-        """A call has ended, or was set aside."""
-        before, self._delivery = self._delivery, delivery.heard(self._delivery, call)
-        self._heard = self._clock.monotonic()
-        now = self._delivery
-        if now.trouble is Trouble.REFUSING and (before.trouble, before.words) != (now.trouble, now.words):
-            log.error("dispatch.halted", words=now.words)
+    def call_ended(self, call: Call) -> None:
+        """Notes the result of a call that ended, or is late."""
+        before, self._delivery = self._delivery, delivery.call_ended(self._delivery, call)
+        self._last_call = self._clock.monotonic()
+        after = self._delivery
+        changed = (before.obstacle, before.message) != (after.obstacle, after.message)
+        if after.obstacle is Obstacle.REFUSING and changed:
+            log.error("dispatch.halted", words=after.message)
 
     def wait(self, name: str, claimed: Claimed, since: float, answer: Answer) -> None:
-        """The start of a run, first sent at `since`, has this answer, which doesn't settle it."""
+        """Notes that a run, first sent at `since`, got an answer that doesn't settle it."""
         before = self._waiting.get(name)
         self._waiting[name] = _Waiting(claimed, since if before is None else before.since, answer)
 
-    def forget(self, name: str) -> None:
-        """The run waits no more."""
+    def stop_waiting(self, name: str) -> None:
+        """Notes that the run waits for no answer any more."""
         self._waiting.pop(name, None)
 
-    def look(self) -> None:
-        """Tells when commands get through again."""
+    def check(self) -> None:
+        """Calls `on_relief` if commands got through again since the last check."""
         before, self._was_stuck = self._was_stuck, self.stuck
         if before and not self._was_stuck:
             log.info("dispatch.recovered")
             self._on_relief()
 
-    def is_open(self, claimed: Claimed) -> bool:
-        """Whether no event has moved the run on since it was claimed."""
+    def is_unsettled(self, claimed: Claimed) -> bool:
+        """Whether the run is still in the state in which it was claimed: no event has overtaken the answer."""
         live, run, _ = claimed
         now = self._ledger.run((live.key, run.point, run.replicate, run.attempt))
         return now is not None and now.state is run.state
 
-    def _who_waits(self) -> Sequence[_Waiting]:
-        moved_on = [name for name, one in self._waiting.items() if not self.is_open(one.claimed)]
-        for name in moved_on:
+    def _waiting_runs(self) -> Sequence[_Waiting]:
+        overtaken = [name for name, waiting in self._waiting.items() if not self.is_unsettled(waiting.claimed)]
+        for name in overtaken:
             del self._waiting[name]
-        if moved_on:
-            # An event of a run shows that its command arrived.
-            self._delivery = delivery.alive(self._delivery)
+        if overtaken:
+            # The event of a run shows that its command arrived.
+            self._delivery = delivery.event_received(self._delivery)
         return list(self._waiting.values())
 
-    def _seconds(self, waiting: Sequence[_Waiting]) -> list[float]:
+    def _seconds(self, runs: Sequence[_Waiting]) -> list[float]:
         now = self._clock.monotonic()
-        return [now - one.since for one in waiting]
+        return [now - waiting.since for waiting in runs]

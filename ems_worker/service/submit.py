@@ -1,6 +1,6 @@
-"""Claimed runs on their way to the orchestrator: sent until each has an answer that settles it.
+"""Claimed runs are sent to the orchestrator until each has an answer that settles it.
 
-An answer that leaves open whether the command arrived sends it again under the same id, later.
+A command that may not have arrived is sent again, after a pause and under the same id.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ from ems_worker.service.reach import Claimed, Reach
 
 log = structlog.get_logger()
 
-# Runs sent together: a commit each, and enough for a batch call.
+# How many runs are claimed in one commit and sent together.
 BATCH = 256
 _FIRST_PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
-# Answers after which a run isn't sent again.
+_MAX_PAUSE_SECONDS = 5.0
+# Outcomes after which a run isn't sent again.
 _SETTLING = (Outcome.SUBMITTED, Outcome.REFUSED)
 
 
 class Submitter:
-    """Sends start commands. Each run is sent by one task at a time, and one that takes long holds up no other."""
+    """Sends start commands. One task at a time sends a run, and a run that takes long delays no other."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Submitter:
         on_relief: Callable[[], None],
         versions: Versions,
     ) -> None:
-        """`on_relief` hears that commands get through again."""
+        """`on_relief` is called when commands get through again."""
         self._ledger = ledger
         self._manifest = manifest
         self._orchestrator = orchestrator
@@ -58,101 +58,103 @@ class Submitter:
         self._metrics = metrics
         self._versions = versions
         self.reach = Reach(ledger, orchestrator, clock, on_relief)
-        # Runs that a command is under way for, or waits to be sent again.
+        # Runs whose commands are under way or wait to be sent again.
         self.sending: set[RunKey] = set()
 
     async def resend(self, runs: Sequence[tuple[Live, Run]]) -> None:
-        """Sends runs again that may not have arrived, or that a wiped orchestrator has forgotten."""
-        turn = asyncio.Semaphore(1)
+        """Sends runs again whose commands may not have arrived, or that a wiped orchestrator has forgotten."""
+        batches = asyncio.Semaphore(1)
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(runs), BATCH):
-                await turn.acquire()
+                await batches.acquire()
                 part = runs[start : start + BATCH]
                 points: dict[int, Mapping[int, PointRecord]] = {}
                 for live in {live.key: live for live, _ in part}.values():
-                    numbers = sorted({run.point for one, run in part if one is live})
+                    numbers = sorted({run.point for owner, run in part if owner is live})
                     points[live.key] = await self._manifest.points_by_number(live.key, numbers)
                 claimed = [(live, run, points[live.key][run.point]) for live, run in part]
-                group.create_task(self.submit(claimed, turn.release))
+                group.create_task(self.submit(claimed, batches.release))
 
-    async def submit(self, runs: Sequence[Claimed], pass_on: Callable[[], None] = lambda: None) -> None:
-        """Sends commands until each has an answer that settles it, but for those that are being sent already.
+    async def submit(self, runs: Sequence[Claimed], on_answered: Callable[[], None] = lambda: None) -> None:
+        """Sends commands until each has an answer that settles it; runs that are being sent already are left out.
 
-        `pass_on` is called once, when the next batch may go: when each command has been answered, or is late. What has
-        to be sent again holds up nobody but itself.
+        `on_answered` is called once, when each command has an answer or is late: the next batch may be sent then,
+        although some of these commands have to be sent again.
         """
-        left = {_name(one): one for one in runs if _key(one) not in self.sending}
-        self.sending.update(_key(one) for one in left.values())
-        turn = contextlib.ExitStack()
-        turn.callback(pass_on)
+        left = {_name(claimed): claimed for claimed in runs if _key(claimed) not in self.sending}
+        self.sending.update(_key(claimed) for claimed in left.values())
+        answered = contextlib.ExitStack()
+        answered.callback(on_answered)
         try:
-            with turn:
+            with answered:
                 async with asyncio.TaskGroup() as group:
-                    await self._send(group, left, list(left), turn.close)
+                    await self._send(group, left, list(left), on_answered=answered.close)
         finally:
             for name in list(left):
-                self._forget(left, name)
-            self.reach.look()
+                self._remove(left, name)
+            self.reach.check()
 
     async def _send(
         self,
         group: asyncio.TaskGroup,
         left: dict[str, Claimed],
         names: Sequence[str],
-        pass_on: Callable[[], None] = lambda: None,
+        *,
+        on_answered: Callable[[], None] = lambda: None,
         failures: int = 0,
     ) -> None:
-        """Sends these of the runs that are left until they are settled, or late; after failures, following a pause."""
+        """Sends the named runs in `left` until each is settled, or late. After failures, a pause precedes."""
         while names:
             if failures:
-                await asyncio.sleep(
-                    retry.pause_seconds(failures, names[0], _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
-                )
-            for name in [name for name in names if not self.reach.is_open(left[name])]:
-                self._forget(left, name)
-            going: list[str] = []
-            again: list[str] = []
+                await asyncio.sleep(retry.pause_seconds(failures, names[0], _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS))
+            for name in [name for name in names if not self.reach.is_unsettled(left[name])]:
+                self._remove(left, name)
+            to_send: list[str] = []
+            unsettled: list[str] = []
             settled = 0
             for name in [name for name in names if name in left]:
-                # Those that were on their way when another version of the model came wait for their own.
-                (going if self._versions.waiting(left[name][0].plan) is None else again).append(name)
-            if going:
-                unsettled, settled = await self._round(group, left, going, failures)
-                again += unsettled
-            pass_on()
-            names, failures = again, 1 if settled else failures + 1
+                # The orchestrator may have been replaced by one with another version of the model since the claim.
+                (to_send if self._versions.waiting(left[name][0].plan) is None else unsettled).append(name)
+            if to_send:
+                not_settled, settled = await self._send_once(group, left, to_send, failures)
+                unsettled += not_settled
+            on_answered()
+            names, failures = unsettled, 1 if settled else failures + 1
 
-    async def _round(
+    async def _send_once(
         self, group: asyncio.TaskGroup, left: dict[str, Claimed], names: Sequence[str], failures: int
     ) -> tuple[list[str], int]:
-        """Sends each once: those to be sent again, and how many were settled. Another task follows the late ones."""
+        """Sends each of these runs once; returns the runs to send again and how many were settled.
+
+        Another task waits for late answers.
+        """
         answers, began = Answers(names), self._clock.monotonic()
-        group.create_task(self._orchestrator.start([self._command(left[name]) for name in names], answers.tell))
-        again: list[str] = []
+        group.create_task(self._orchestrator.start([self._command(left[name]) for name in names], answers.add))
+        unsettled: list[str] = []
         settled = 0
         while answers.open:
-            unsettled, count = await self._hear(left, await answers.gathered(), began)
-            again += unsettled
+            not_settled, count = await self._record(left, await answers.gathered(), began)
+            unsettled += not_settled
             settled += count
         if answers.late:
-            group.create_task(self._follow(group, left, answers, began, failures + 1))
-        return again, settled
+            group.create_task(self._await_late(group, left, answers, began=began, failures=failures + 1))
+        return unsettled, settled
 
-    async def _follow(
-        self, group: asyncio.TaskGroup, left: dict[str, Claimed], answers: Answers, began: float, failures: int
+    async def _await_late(
+        self, group: asyncio.TaskGroup, left: dict[str, Claimed], answers: Answers, *, began: float, failures: int
     ) -> None:
-        """Waits for the answers of calls that were set aside, and sends again what they leave open."""
-        again: list[str] = []
+        """Waits for late answers, and sends the runs again that these don't settle."""
+        unsettled: list[str] = []
         while answers.late:
-            again += (await self._hear(left, await answers.gathered(), began))[0]
-        await self._send(group, left, again, failures=failures)
+            unsettled += (await self._record(left, await answers.gathered(), began))[0]
+        await self._send(group, left, unsettled, failures=failures)
 
-    async def _hear(self, left: dict[str, Claimed], calls: Sequence[Call], began: float) -> tuple[list[str], int]:
-        """Records what calls have come to: the runs that have to be sent again, and how many were settled."""
+    async def _record(self, left: dict[str, Claimed], calls: Sequence[Call], began: float) -> tuple[list[str], int]:
+        """Records the results of calls; returns the runs to send again and how many were settled."""
         settled: list[tuple[Claimed, Answer]] = []
         unsettled: list[Answer] = []
         for call in calls:
-            self.reach.hear(call)
+            self.reach.call_ended(call)
             for answer in call.answers:
                 name = answer.simulation_id
                 if answer.outcome in _SETTLING:
@@ -171,24 +173,24 @@ class Submitter:
         crash.point("dispatch.answered")
         await self._settle(settled)
         for _, answer in settled:
-            self._forget(left, answer.simulation_id)
+            self._remove(left, answer.simulation_id)
         crash.point("dispatch.settled")
-        self.reach.look()
+        self.reach.check()
         return [answer.simulation_id for answer in unsettled], len(settled)
 
-    def _forget(self, left: dict[str, Claimed], name: str) -> None:
+    def _remove(self, left: dict[str, Claimed], name: str) -> None:
         self.sending.discard(_key(left.pop(name)))
-        self.reach.forget(name)
+        self.reach.stop_waiting(name)
 
     async def _settle(self, answers: Sequence[tuple[Claimed, Answer]]) -> None:
         signals: list[tuple[RunKey, Signal]] = []
         for claimed, answer in answers:
             if answer.outcome is Outcome.REFUSED:
-                words = f"{answer.code}: {answer.message}"
+                message = f"{answer.code}: {answer.message}"
                 log.warning("run.refused", simulation_id=answer.simulation_id, code=answer.code, words=answer.message)
-                # A run that had started was sent again to an orchestrator that forgot it: that one has no such run.
+                # A running run was sent again because the orchestrator forgot it. If it is refused, it isn't running.
                 event = RunEvent.FAIL if claimed[1].state is RunState.RUNNING else RunEvent.REFUSE
-                signal = Signal(event, ErrorKind.REFUSED, words, retryable=False)
+                signal = Signal(event, ErrorKind.REFUSED, message, retryable=False)
             else:
                 signal = Signal(RunEvent.ACCEPT)
             signals.append((_key(claimed), signal))

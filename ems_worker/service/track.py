@@ -1,4 +1,4 @@
-"""Events in: what the orchestrator says of runs becomes state, is recorded, and only then acknowledged."""
+"""Run events are applied to their runs, recorded, and only then acknowledged."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -22,25 +22,26 @@ from ems_worker.service.ledger.live import RunKey
 
 log = structlog.get_logger()
 
-# So many events at once mean that more wait.
+# A batch of this many events means that more wait.
 _BACKLOG = 400
 _WAIT_SECONDS = 1.0
-# At the start dispatch waits to hear whether there is a backlog.
+# The first wait is short: dispatch doesn't begin before it is known whether there is a backlog.
 _FIRST_WAIT_SECONDS = 0.1
-# Verdicts on events that can't be used, and what is said of them in the dead letters.
-PUT_ASIDE = {
+# Effects of events that become dead letters, with the reason in the letter.
+DEAD_LETTER_REASONS = {
     Effect.CONTRADICTION: "{name} has ended otherwise: {event} came too late",
     Effect.EXCESS: (
-        "{name} would have more metrics than are kept of a run: " + f"{run.MAX_METRICS:,}, half of these before its end"
+        "{name} would have more metrics than are kept for a run: "
+        + f"{run.MAX_METRICS:,}, half of these before its end"
     ),
 }
 
-# How an event's bytes are understood: (subject, data) to the run's name and what is said of it.
+# Decodes an event: (subject, data) to the simulation id and the signal.
 Decode = Callable[[str, bytes], tuple[str, Signal]]
 
 
 class Tracker:
-    """Applies batches of events. `parked` says whether events of unknown runs wait in the manifest."""
+    """Applies batches of events. `parked`: whether events of unknown runs wait in the manifest."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Tracker:
     ) -> None:
         """`max_parked`: how many events of unknown runs are kept.
 
-        `on_backlog` receives whether more events wait than fit in a batch.
+        `on_backlog` receives, after each batch, whether more events wait than fit in one.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -69,14 +70,14 @@ class Tracker:
         self._on_backlog = on_backlog
         self._guard = Guard(manifest, broker, metrics, "event")
         self.parked = True
-        # Of live experiments when parked events were last looked at: points and attempts.
+        # How many points and attempts each experiment had when its parked events were last applied.
         self._sizes: dict[str, tuple[int, int]] = {}
         self._first = True
-        # Experiments of which it was said that events name their runs in the wrong case.
+        # Experiments for which a warning about the wrong case of simulation ids was logged.
         self._in_other_case: set[str] = set()
 
     async def run(self) -> None:
-        """For ever: the next events."""
+        """Applies events as they arrive, without end."""
         wait = _FIRST_WAIT_SECONDS
         while True:
             messages = await self._broker.events(wait)
@@ -84,13 +85,12 @@ class Tracker:
             if messages:
                 await self._guard.process(messages, self.track)
             else:
-                await asyncio.sleep(0)  # whatever the broker does, this loop leaves others their turn
+                await asyncio.sleep(0)  # other tasks get their turn even if the broker returns at once
             self._on_backlog(len(messages) >= _BACKLOG)
 
     async def track(self, messages: Sequence[Message]) -> None:
-        """Applies one batch and acknowledges it; what can't be understood goes to the dead letters."""
-        read: list[tuple[Message, str, Signal]] = []
-        good: list[Message] = []
+        """Applies a batch and acknowledges it; events that can't be used become dead letters."""
+        decoded: list[tuple[Message, str, Signal]] = []
         for message in messages:
             crash.point("track.read", message.subject)
             try:
@@ -101,24 +101,23 @@ class Tracker:
                 self._metrics.events.labels("unreadable").inc()
                 self._metrics.dead_letters.labels("event").inc()
                 continue
-            read.append((message, name, signal))
-            good.append(message)
+            decoded.append((message, name, signal))
         crash.point("track.decoded")
-        unknown, unusable = await self._apply([(name, signal) for _, name, signal in read])
+        unknown, unusable = await self._apply([(name, signal) for _, name, signal in decoded])
         crash.point("track.recorded")
         for index, effect in unusable.items():
-            message, name, signal = read[index]
+            message, name, signal = decoded[index]
             log.warning(f"event.{effect}", simulation_id=name, subject=message.subject, seq=message.seq)
-            words = PUT_ASIDE[effect].format(name=name, event=signal.event)
-            await self._broker.dead_letter(message, words, "event")
+            reason = DEAD_LETTER_REASONS[effect].format(name=name, event=signal.event)
+            await self._broker.dead_letter(message, reason, "event")
         if unknown:
-            await self._park([read[index] for index in unknown])
-        refused = {id(read[index][0]) for index in unusable}
-        await self._broker.ack([message for message in good if id(message) not in refused])
+            await self._park([decoded[index] for index in unknown])
+        # Dead letters are acknowledged already.
+        await self._broker.ack([message for index, (message, _, _) in enumerate(decoded) if index not in unusable])
         crash.point("track.acked")
 
     async def _apply(self, items: Sequence[tuple[str, Signal]]) -> tuple[list[int], dict[int, Effect]]:
-        """Applies what concerns known runs; the positions of what doesn't, and of what can't be used."""
+        """Applies events of known runs; returns the positions of events of unknown runs, and of unusable events."""
         runs = await self._ledger.find(dict.fromkeys(name for name, _ in items))
         known: list[tuple[int, RunKey, Signal]] = []
         unknown: list[int] = []
@@ -134,7 +133,7 @@ class Tracker:
                 unknown.append(index)
                 continue
             self._metrics.events.labels(effect.value).inc()
-            if effect in PUT_ASIDE:
+            if effect in DEAD_LETTER_REASONS:
                 self._metrics.dead_letters.labels("event").inc()
                 unusable[index] = effect
         return unknown, unusable
@@ -145,7 +144,7 @@ class Tracker:
         dropped = await self._manifest.park(events, self._max_parked)
         for name in {name for _, name, _ in items}:
             if (parsed := ids.parse_simulation_id(name)) is not None:
-                # It may have come to be since it was looked for.
+                # Its run may have been created since it was looked up.
                 self._sizes.pop(parsed.experiment_id, None)
         self._warn_of_case([name for _, name, _ in items])
         self.parked = True
@@ -154,8 +153,8 @@ class Tracker:
             log.warning("event.parked_full", dropped=dropped, keep=self._max_parked)
 
     def _warn_of_case(self, names: Sequence[str]) -> None:
-        """Says once an experiment that its events are parked for a letter: they would be dropped without a word."""
-        live = {one.experiment_id for one in self._ledger.experiments()}
+        """Warns, once for each experiment, about events that are unknown only because of the case of a letter."""
+        live = {experiment.experiment_id for experiment in self._ledger.experiments()}
         self._in_other_case &= live
         experiments = ids.in_lower_case(live)
         for name in names:
@@ -165,17 +164,17 @@ class Tracker:
                 log.warning("event.other_case", simulation_id=name, meant=str(meant))
 
     def parked_since_ms(self, seconds: float) -> int:
-        """The time before which events were parked at least so long ago, whatever became of the wall clock.
+        """The time of parking of events that were parked this long ago, even if the wall clock was set meanwhile.
 
-        0 at first: between this process and the one before it the clock may have been set.
+        0 until this process has run for that long, because the clock may have been set before its start.
         """
         return 0 if self._steady.seconds < seconds else self._steady.now_ms() - round(1000 * seconds)
 
     async def retry_parked(self, older_than_ms: int) -> None:
-        """Applies parked events whose runs are known by now; those parked before `older_than_ms` are dropped."""
+        """Applies parked events whose runs are known by now; drops events that were parked before `older_than_ms`."""
         if not self.parked:
             return
-        # Before the look: what is parked during it sets this again.
+        # First, because events that are parked during this method set it again.
         self.parked = False
         if expired := await self._manifest.expire_parked(older_than_ms):
             log.info("event.parked_expired", count=expired)
@@ -189,9 +188,9 @@ class Tracker:
         self.parked |= await self._manifest.any_parked()
 
     async def _to_retry(self) -> Sequence[ParkedEvent]:
-        """At first all that are parked, then those of experiments that have new points or attempts since.
+        """All parked events the first time, later those of experiments with new points or attempts.
 
-        Others wait for something that won't come, as those of other systems do; there may be thousands of them.
+        Events of other systems may wait by the thousand for runs that will never exist.
         """
         sizes = {
             live.experiment_id: (live.record.expanded_points, live.attempts) for live in self._ledger.experiments()

@@ -17,6 +17,7 @@ import pytest
 import typer.main
 
 from ems_worker.cli import ems, publish, worker
+from ems_worker.conformance import cli as conformance
 from tests.support import commands, hostile_words, servers, untrusted_worker
 
 H = hostile_words.ALL

@@ -45,7 +45,7 @@ class Story(RuleBasedStateMachine):
         self._runner = asyncio.Runner()
         self._patches = contextlib.ExitStack()
         self._patches.enter_context(patch.object(crash, "point", self.world.point))
-        self._patches.enter_context(patch.object(submit, "_LONGEST_PAUSE_SECONDS", 0.0))
+        self._patches.enter_context(patch.object(submit, "_MAX_PAUSE_SECONDS", 0.0))
         directory = self._patches.enter_context(tempfile.TemporaryDirectory())
         self.directory = Path(directory)
         self._log = structlog.get_config()

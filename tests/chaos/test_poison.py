@@ -49,7 +49,7 @@ async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, ki
         names = {"event": ("SIM_EVENTS", consumers.EVENTS), "plan": ("EMS_PLANS", consumers.PLANS)}
         await fetched_in_vain(theatre, *names[kind], poison.SUSPECTED_DELIVERIES - 1)
         theatre.worker.arm(points[kind])
-        for _ in range(poison.MOST_DEATHS):
+        for _ in range(poison.MAX_DEATHS):
             theatre.worker.start()
             await theatre.worker.died()
             theatre.check_now(expected)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.lifecycle.estimate import CompletedRun
 from tests.support import manifests
 
 
@@ -16,7 +16,7 @@ async def test_the_newest_experiments_come_first(tmp_path: Path) -> None:
         await manifests.complete_all(manifest, await manifests.running(manifest, other, seq=2))
         await manifests.running(manifest, manifests.spec("open", base=b'{"food": 1}'), seq=3)
         found = await manifest.durations(b'{"food": 1}')
-    assert found == [Past(False, "fish-1", 2.0)] * 2 + [Past(True, "fish-1", 2.0)] * 2
+    assert found == [CompletedRun(False, "fish-1", 2.0)] * 2 + [CompletedRun(True, "fish-1", 2.0)] * 2
 
 
 async def test_a_large_manifest_is_sampled(tmp_path: Path) -> None:

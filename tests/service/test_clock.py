@@ -22,7 +22,7 @@ FIRST, SECOND = "reef-p000000-r000-a1", "reef-p000000-r000-a2"
 
 @pytest.fixture(autouse=True)
 def short_sleeps() -> Iterator[None]:
-    with patch.object(dispatch, "_LONGEST_SLEEP_SECONDS", 0.01):
+    with patch.object(dispatch, "_MAX_SLEEP_SECONDS", 0.01):
         yield
 
 
@@ -100,13 +100,13 @@ async def test_a_clock_set_forward_stops_no_run_and_drops_no_parked_event(tmp_pa
         await desk.hear("started", "unknown")
         clock.seconds += 50
         clock.set_by = 24 * HOUR
-        await desk.limits.look()
+        await desk.limits.check()
         await desk.tracker.retry_parked(desk.tracker.parked_since_ms(60))
         assert desk.orchestrator.stops == []
         assert desk.tracker.parked
         clock.set_by = -24 * HOUR
         clock.seconds += 11
-        await desk.limits.look()
+        await desk.limits.check()
         await desk.tracker.retry_parked(desk.tracker.parked_since_ms(60))
         assert desk.orchestrator.stops == [FIRST]
         assert not desk.tracker.parked
@@ -164,6 +164,6 @@ async def test_a_clock_that_was_set_back_makes_no_wiped_orchestrator_look_like_o
         again = []
         for _ in range(3):
             clock.seconds += INTERVAL_SECONDS + 1
-            again += await one.look()
+            again += await one.query()
         assert [run.point for _, run in again][:1] == [0]
         assert (await desk.row(old)).run.state is RunState.SUBMITTED

@@ -139,7 +139,7 @@ async def test_a_retry_includes_jobs_that_were_cancelled_because_too_many_failed
         live = await desk.begin(plan(points=10, limits={"max_attempts": 1, "fail_fast": True}))
         first, stopped = await desk.launch(live, 2)
         await desk.hear("failed", first, error_kind="simulation")
-        await desk.limits.look()
+        await desk.limits.check()
         await desk.hear("failed", stopped, error_kind="stopped")
         status = await desk.report("reef")
         assert (status["state"], status["counts"]["failed"], status["counts"]["cancelled"]) == ("failed", 1, 9)

@@ -1,4 +1,4 @@
-"""Accepted -> recorded: the points and their first runs, in chunks, from wherever that stands."""
+"""Accepted -> recorded: points and their first runs are added in chunks, resumable after each."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from tests.support.desk import Desk, background, plan
 
 @pytest.fixture(autouse=True)
 def small_chunks() -> object:
-    with patch.object(expand, "_RUNS_A_CHUNK", 4):
+    with patch.object(expand, "_RUNS_PER_CHUNK", 4):
         yield
 
 
-async def test_points_and_first_runs_are_what_the_core_says(tmp_path: Path) -> None:
-    """In order, each replicate with the same seed at every point."""
+async def test_an_expanded_experiment_has_a_first_run_for_each_point_and_replicate(tmp_path: Path) -> None:
+    """Points are in order, and a replicate has the same seed at every point."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=3, replicates=2, seeds={"root": 5}, labels={"who": "me"}))
         rows = await desk.rows("reef")
@@ -33,8 +33,8 @@ async def test_points_and_first_runs_are_what_the_core_says(tmp_path: Path) -> N
         assert desk.count("ems_jobs_expanded_total") == 6
 
 
-async def test_expansion_goes_on_where_it_was(tmp_path: Path) -> None:
-    """After a crash between two chunks nothing is there twice and nothing is missing."""
+async def test_expansion_continues_after_a_crash_between_two_chunks(tmp_path: Path) -> None:
+    """No point is recorded twice, and none is missing."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(plan(points=10))
         live = desk.ledger.live("reef")
@@ -50,8 +50,8 @@ async def test_expansion_goes_on_where_it_was(tmp_path: Path) -> None:
         assert [row.run.point for row in await desk.rows("reef")] == list(range(10))
 
 
-async def test_a_crash_before_the_experiment_began_does_not_leave_it_waiting(tmp_path: Path) -> None:
-    """All its jobs were recorded by the one chunk, and it was still to be moved to running."""
+async def test_an_experiment_begins_after_a_crash_between_its_only_chunk_and_its_beginning(tmp_path: Path) -> None:
+    """All its jobs are recorded, but its state is still accepted."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(plan(points=4))
         live = desk.ledger.live("reef")
@@ -72,7 +72,7 @@ async def test_a_crash_before_the_experiment_began_does_not_leave_it_waiting(tmp
 
 
 async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
-    """A small one doesn't wait for the end of a large one."""
+    """A small experiment doesn't wait for the end of a large one."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(plan("large", points=400))
         await desk.submit(plan("small", points=8))
@@ -90,8 +90,8 @@ async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
         assert [key == small.key for key in order[:4]] == [False, True, False, True]
 
 
-async def test_a_woken_expander_takes_up_what_is_new(tmp_path: Path) -> None:
-    """It sleeps when there is nothing to expand."""
+async def test_a_woken_expander_expands_new_experiments(tmp_path: Path) -> None:
+    """The expander sleeps while there is nothing to expand."""
     async with Desk.open(tmp_path) as desk:
         async with background(desk.expander.run()):
             await desk.submit(plan("later", points=3))
@@ -101,8 +101,8 @@ async def test_a_woken_expander_takes_up_what_is_new(tmp_path: Path) -> None:
             await wait.until(lambda: live.expanded)
 
 
-async def test_more_replicates_than_a_chunk_has_rows_are_one_point_a_chunk(tmp_path: Path) -> None:
-    """A point is recorded whole."""
+async def test_a_chunk_has_at_least_one_point_with_all_its_replicates(tmp_path: Path) -> None:
+    """This holds even if the replicates are more rows than a chunk should have."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, replicates=9))
         assert len(await desk.rows("reef")) == 18

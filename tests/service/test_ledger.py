@@ -265,7 +265,7 @@ async def test_the_first_completed_attempt_wins_and_the_other_is_stopped(tmp_pat
         assert second == "reef-p000000-r000-a2"
         await desk.hear("completed", first, metrics={"population": 1})
         assert (await desk.row(second)).run.stop_reason is StopReason.UNWANTED
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [second]
         await desk.hear("completed", second, metrics={"population": 2})
         assert (await desk.row(first)).run.current
@@ -287,7 +287,7 @@ async def test_fail_fast_cancels_what_waits_and_stops_what_runs(tmp_path: Path) 
         await desk.hear("failed", names[0], error_kind="simulation", message="no fish")
         assert live.failing_fast
         assert await desk.ledger.claim(live.key, 10) == []
-        await desk.limits.look()
+        await desk.limits.check()
         assert sorted(desk.orchestrator.stops) == names[1:]
         await desk.hear("failed", names[1], error_kind="stopped")
         await desk.hear("completed", names[2], metrics={"population": 1})
@@ -303,7 +303,7 @@ async def test_an_experiment_that_stopped_early_is_no_success_though_the_lost_ru
         live = await desk.begin(plan(points=100, **FAST))
         [lost, other] = await desk.launch(live, 2)
         await desk.ledger.hear([((live.key, 0, 0, 1), LOSE)])
-        await desk.limits.look()
+        await desk.limits.check()
         await desk.hear("completed", lost, metrics={"population": 1})
         await desk.hear("failed", other, error_kind="stopped")
         status = await desk.report("reef")

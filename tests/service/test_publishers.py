@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ems_worker.core.wire import StreamIdentity
-from tests.service.test_health import watching
+from tests.service.test_health import started
 from tests.support.desk import CREATED_NS, Desk, plan
 
 
@@ -130,7 +130,7 @@ async def test_decisions_that_made_nothing_go_with_their_messages(
         for message in messages:
             await desk.intake.take(message)
         desk.clock.seconds += days * 24 * 3600
-        upkeep = watching(desk)[1]
+        upkeep = started(desk)[1]
         await upkeep.drop_submissions({})
         await upkeep.drop_submissions({"EMS_PLANS": StreamIdentity("EMS_PLANS", CREATED_NS, first_seq, 9)})
         assert {one.seq for one in messages if await desk.manifest.submission(one.identity)} == left
@@ -148,7 +148,7 @@ async def test_those_of_a_stream_that_is_gone_go_after_a_month(
         await desk.intake.take(message)
         desk.clock.seconds += days * 24 * 3600
         now = StreamIdentity("EMS_PLANS", CREATED_NS + later_ns, 1, 9)
-        await watching(desk)[1].drop_submissions({"EMS_PLANS": now})
+        await started(desk)[1].drop_submissions({"EMS_PLANS": now})
         assert (await desk.manifest.submission(message.identity) is not None) == kept
 
 

@@ -30,7 +30,7 @@ async def asked(desk: Desk, one: Reconciler, known: Mapping[str, Signal | None] 
     """A look an interval later, at which the orchestrator says this."""
     desk.clock.seconds += INTERVAL_SECONDS
     desk.orchestrator.known = known
-    return await one.look()
+    return await one.query()
 
 
 async def test_a_terminal_answer_is_applied_like_an_event(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_run_that_was_heard_of_is_not_asked_for(tmp_path: Path) -> None:
         [name] = await desk.launch(await desk.begin(plan(points=1)))
         await desk.hear("started", name)
         desk.orchestrator.known = {name: Signal(RunEvent.COMPLETE)}
-        await reconciler(desk).look()
+        await reconciler(desk).query()
         assert (await desk.row(name)).run.state is RunState.RUNNING
 
 
@@ -81,7 +81,7 @@ async def test_a_wiped_orchestrator_gets_its_runs_again_at_no_cost(tmp_path: Pat
         one, nothing = reconciler(desk), dict.fromkeys(names)
         assert await asked(desk, one, nothing) == []
         again = await asked(desk, one, nothing)
-        await one.send_again(again)
+        await one.resend(again)
         assert desk.orchestrator.sent == names + names
         first, second = desk.orchestrator.calls
         assert first == second
@@ -111,7 +111,7 @@ async def test_a_crash_in_the_midst_of_sending_again_costs_nothing_either(tmp_pa
         again = await asked(desk, one, nothing)
         desk.orchestrator.on_start = die
         with patch.object(submit, "BATCH", 1), pytest.raises(ExceptionGroup):
-            await one.send_again(again)
+            await one.resend(again)
         assert desk.orchestrator.sent == [old, young, young, old]
     async with Desk.open(tmp_path, clock) as desk:
         one, half = reconciler(desk), {old: None, young: RUNNING}
@@ -149,11 +149,11 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
             tell(Call(0.0, 0.0, tuple(answers)))
 
         with patch.object(desk.orchestrator, "start", away):
-            sending = asyncio.create_task(one.send_again(again))
+            sending = asyncio.create_task(one.resend(again))
             await wait.until(lambda: used)
             assert used == [(0, None), (0, None)]
             clock.seconds += 10_000
-            await desk.limits.look()
+            await desk.limits.check()
             assert desk.orchestrator.stops == []
             waiting.set()
             await sending
@@ -162,11 +162,11 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
         await desk.hear("started", queued)
         clock.seconds += 3500
         await desk.hear("started", started)
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == []
         assert (await desk.row(started)).run.started_ms == desk.clock.now_ms() - 3_500_000
         clock.seconds += 101
-        await desk.limits.look()
+        await desk.limits.check()
         assert sorted(desk.orchestrator.stops) == [started, queued]
 
 
@@ -183,19 +183,19 @@ async def test_a_limit_that_passes_while_it_is_found_out_that_the_orchestrator_w
         one = reconciler(desk)
         await asked(desk, one, {name: None})
         clock.seconds += 11
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [name]
         clock.seconds += 10
-        await desk.limits.look()
-        await one.send_again(await asked(desk, one, {name: None}))
+        await desk.limits.check()
+        await one.resend(await asked(desk, one, {name: None}))
         assert desk.orchestrator.sent == [name, name]
         desk.orchestrator.stop_code = "OK"
         await desk.hear("started", name)
         clock.seconds += 3599
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [name]
         clock.seconds += 2
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [name, name]
         await desk.hear("failed", name, error_kind="stopped")
         assert (await desk.row(name)).run.error_kind is ErrorKind.TIMEOUT
@@ -208,9 +208,9 @@ async def test_a_run_that_queues_again_has_a_limit(tmp_path: Path) -> None:
         [name] = await desk.launch(live)
         await desk.hear("started", name)
         one = reconciler(desk)
-        await one.send_again([(live, (await desk.row(name)).run)])
+        await one.resend([(live, (await desk.row(name)).run)])
         clock.seconds += 61
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [name]
 
 
@@ -233,10 +233,10 @@ async def test_a_run_that_had_started_is_refused_by_the_orchestrator_that_forgot
         [name] = await desk.launch(live)
         await desk.hear("started", name)
         desk.orchestrator.code = "INVALID_ARGUMENT"
-        await reconciler(desk).send_again([(live, (await desk.row(name)).run)])
+        await reconciler(desk).resend([(live, (await desk.row(name)).run)])
         one = (await desk.row(name)).run
         assert (one.state, one.error_kind) == (RunState.FAILED, ErrorKind.REFUSED)
-        assert one.error_message == "INVALID_ARGUMENT: words of it"
+        assert one.error_message == "INVALID_ARGUMENT: its message"
 
 
 async def test_an_orchestrator_that_refuses_the_question_twice_can_not_be_asked(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ async def test_a_run_that_nobody_is_sending_is_found(tmp_path: Path) -> None:
         assert one.stranded() == []
         desk.clock.seconds += 2
         [(_, run)] = one.stranded()
-        await one.send_again(one.stranded())
+        await one.resend(one.stranded())
         assert desk.orchestrator.sent == ["reef-p000000-r000-a1"]
         assert run.state is RunState.SUBMITTING
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.SUBMITTED

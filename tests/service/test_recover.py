@@ -1,4 +1,4 @@
-"""What a worker starts from, where it can't take up all of it."""
+"""Recovery at the start, in particular of experiments whose plans this worker can't read."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from ems_worker.service.intake import check
 from ems_worker.service.recovery import recover
 from tests.support.desk import Clock, Desk, plan
 
-# A plan that needs an extra of the worker's.
+# A plan that needs an optional dependency.
 SAMPLED: dict[str, Any] = {
     "parameter_space": {"food": {"dist": "int", "low": 0, "high": 9}},
     "design": {"sampler": "lhs", "samples": 2},
@@ -25,28 +25,28 @@ SAMPLED: dict[str, Any] = {
 }
 
 
-def take_away(patch: pytest.MonkeyPatch) -> None:
+def uninstall_scipy(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "scipy.stats", None)
 
 
-async def test_a_plan_that_is_not_read_as_accepted_leaves_one_experiment_out(
+async def test_only_the_experiment_whose_plan_can_not_be_read_as_accepted_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others go on; what is heard of its runs waits for a start that can take it up."""
+    """Other experiments continue. Events of its runs are parked until a worker starts that can read the plan."""
     async with Desk.open(tmp_path) as desk:
         sampled = await desk.begin(plan("sampled", **SAMPLED))
         first, second = await desk.launch(sampled)
         other = await desk.begin(plan("other"))
         names = await desk.launch(other)
     with monkeypatch.context() as without, structlog.testing.capture_logs() as logs:
-        take_away(without)
+        uninstall_scipy(without)
         async with Desk.open(tmp_path) as desk:
             assert [live.experiment_id for live in desk.ledger.experiments()] == ["other"]
             [left_out] = [line for line in logs if line["event"] == "experiment.left_out"]
             assert (left_out["log_level"], left_out["experiment_id"]) == ("error", "sampled")
             assert "pip install 'ems-worker[design]'" in left_out["reason"]
             assert "Run a worker of the version" in left_out["reason"]
-            assert "accepted: sampled; the log says why" in str(recover.trouble(desk.ledger))
+            assert "accepted: sampled; the log has the reasons" in str(recover.problem(desk.ledger))
             await desk.hear("completed", first, metrics={"population": 1})
             for name in names:
                 await desk.hear("completed", name, metrics={"population": 1})
@@ -55,21 +55,21 @@ async def test_a_plan_that_is_not_read_as_accepted_leaves_one_experiment_out(
             await desk.tracker.retry_parked(0)
             assert [event.simulation_id for event in await desk.manifest.parked()] == [first]
     async with Desk.open(tmp_path) as desk:
-        assert recover.trouble(desk.ledger) is None
+        assert recover.problem(desk.ledger) is None
         await desk.tracker.retry_parked(0)
         await desk.hear("completed", second, metrics={"population": 2})
         assert (await desk.report("sampled"))["counts"]["completed"] == 2
 
 
-async def test_what_needs_a_plan_that_is_not_read_as_accepted_is_refused_with_the_reason(
+async def test_requests_that_need_an_unreadable_plan_are_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changes, and the configurations of its runs; another plan of its id is a conflict all the same."""
+    """These are changes and configurations of runs. Another plan with the same id is a conflict, as ever."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan("sampled", **SAMPLED))
         first, second = await desk.launch(live)
         await desk.hear("completed", second, metrics={"population": 1})
-    take_away(monkeypatch)
+    uninstall_scipy(monkeypatch)
     async with Desk.open(tmp_path) as desk:
         change = json.dumps({"request_id": "r", "experiment_id": "sampled"}).encode()
         for verb in ("retry", "resume"):
@@ -84,10 +84,10 @@ async def test_what_needs_a_plan_that_is_not_read_as_accepted_is_refused_with_th
         assert "exists with another plan" in conflict["errors"][0]["message"]
 
 
-async def test_a_late_event_of_an_experiment_that_can_not_be_taken_up_waits(
+async def test_a_late_event_of_an_experiment_that_can_not_be_loaded_is_parked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had ended and was let go; what came in the same batch is applied."""
+    """The other events of its batch are applied."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan("sampled", **SAMPLED))
         first, second = await desk.launch(live)
@@ -97,8 +97,8 @@ async def test_a_late_event_of_an_experiment_that_can_not_be_taken_up_waits(
         assert desk.ledger.experiments() == []
         (name, _) = await desk.launch(await desk.begin(plan("other")))
         with structlog.testing.capture_logs() as logs, monkeypatch.context() as without:
-            take_away(without)
-            events = [{"simulation_id": one, "metrics": {"population": 3}} for one in (first, name)]
+            uninstall_scipy(without)
+            events = [{"simulation_id": run_name, "metrics": {"population": 3}} for run_name in (first, name)]
             await desk.tracker.track([desk.message("sim.run_completed", event) for event in events])
             await desk.tracker.retry_parked(0)
         assert [line["experiment_id"] for line in logs if line["event"] == "experiment.left_out"] == ["sampled"]
@@ -106,30 +106,30 @@ async def test_a_late_event_of_an_experiment_that_can_not_be_taken_up_waits(
         assert [event.simulation_id for event in await desk.manifest.parked()] == [first]
 
 
-async def test_a_plan_with_other_points_than_were_counted_is_not_expanded_further(tmp_path: Path) -> None:
-    """An earlier version counted otherwise: the rest of its points would be others. Once all are there it goes on."""
+async def test_a_plan_that_now_has_another_number_of_points_is_not_expanded_further(tmp_path: Path) -> None:
+    """The points that are left would not fit the recorded ones. Once all are recorded the number doesn't matter."""
     async with Desk.open(tmp_path, Clock()) as desk:
         live = await desk.begin(plan(points=3))
         record = dataclasses.replace(live.record, spec=dataclasses.replace(live.record.spec, points=2))
         assert (await recover.read(record, desk.manifest, yaml_reader)).plan.grid.total == 3
         half = dataclasses.replace(record, expanded_points=1)
-        with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points by now, and had 2"):
+        with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points now, and had 2"):
             await recover.read(half, desk.manifest, yaml_reader)
 
 
-async def test_a_recorded_plan_that_is_no_text_by_now_is_refused_too(tmp_path: Path) -> None:
-    """Whatever a version takes for one."""
+async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: Path) -> None:
+    """The error names the experiment."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan())
         with pytest.raises(errors.PlanNotReadAsAccepted, match="reef as it was accepted: this is not text in UTF-8"):
             check.stored(dataclasses.replace(live.record.spec, plan=b"\xff"), yaml_reader)
 
 
-async def test_many_that_are_left_out_are_counted(tmp_path: Path) -> None:
-    """The trouble's words stay short."""
+async def test_only_some_of_many_unreadable_experiments_are_named(tmp_path: Path) -> None:
+    """The others are counted, so that the message stays short."""
     async with Desk.open(tmp_path) as desk:
         for number in range(12):
             desk.ledger.mark_unreadable(f"e{number}", errors.PlanNotReadAsAccepted("why"))
-        words = recover.trouble(desk.ledger)
-        assert words is not None
-        assert "e9 and 2 more" in words
+        message = recover.problem(desk.ledger)
+        assert message is not None
+        assert "e9 and 2 more" in message

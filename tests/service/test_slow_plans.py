@@ -91,7 +91,7 @@ async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
 async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None:
     """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
-        desk.versions.told = "reef-1"
+        desk.versions.reported = "reef-1"
         with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [one["code"] for one in other["errors"]] == ["model_version"]
@@ -152,7 +152,7 @@ async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
 @pytest.mark.usefixtures("impatient")
 async def test_a_search_for_points_lets_others_have_their_turn(tmp_path: Path) -> None:
     """A chunk ends after so many tries, with the points found by then, if any; after a restart too."""
-    with patch.object(expand, "_TRIES_A_CHUNK", 1100):
+    with patch.object(expand, "_TRIES_PER_CHUNK", 1100):
         async with Desk.open(tmp_path) as desk:
             await desk.submit(SLOW)
             live = desk.ledger.live("slow")

@@ -1,4 +1,4 @@
-"""A part of the worker that ends by itself ends the worker: nothing goes on silently without it."""
+"""A part of the worker that ends by itself ends the worker."""
 
 import asyncio
 from pathlib import Path
@@ -14,31 +14,31 @@ from ems_worker.settings import Settings
 from tests.support import servers
 
 
-async def over() -> None:
-    """What returns."""
+async def returns() -> None:
+    """Ends at once."""
 
 
-async def cut() -> None:
-    """What a library does whose call was cut off."""
+async def cancels() -> None:
+    """Is cancelled from inside, as by a library whose call was interrupted."""
     raise asyncio.CancelledError
 
 
-async def wrong() -> None:
-    raise ValueError("of its own")
+async def fails() -> None:
+    raise ValueError("its own error")
 
 
-async def test_what_ends_by_itself_is_an_error() -> None:
-    """Whether it returns or is cancelled from inside; its own error stays what it is."""
+async def test_work_that_ends_by_itself_is_an_error() -> None:
+    """It makes no difference whether the work returns or is cancelled from inside. Its own error is passed on."""
     with pytest.raises(RuntimeError, match="the reports has ended"):
-        await asyncio.create_task(supervise("the reports", over))
+        await asyncio.create_task(supervise("the reports", returns))
     with pytest.raises(RuntimeError, match="the reports was cancelled"):
-        await asyncio.create_task(supervise("the reports", cut))
-    with pytest.raises(ValueError, match="of its own"):
-        await asyncio.create_task(supervise("the reports", wrong))
+        await asyncio.create_task(supervise("the reports", cancels))
+    with pytest.raises(ValueError, match="its own error"):
+        await asyncio.create_task(supervise("the reports", fails))
 
 
-async def test_what_is_ended_from_outside_just_ends() -> None:
-    """By a cancellation of its task."""
+async def test_work_that_is_cancelled_from_outside_is_no_error() -> None:
+    """The cancellation is passed on."""
     task = asyncio.create_task(supervise("the reports", asyncio.Event().wait))
     await asyncio.sleep(0)
     task.cancel()
@@ -47,9 +47,9 @@ async def test_what_is_ended_from_outside_just_ends() -> None:
 
 
 @pytest.mark.parametrize("name", [(RunLimits, "run"), (Dispatcher, "run"), (Dispatcher, "_follow_capacity")])
-@pytest.mark.parametrize("end", [over, cut])
-async def test_the_worker_ends_with_any_of_its_parts(tmp_path: Path, name: tuple[type, str], end: object) -> None:
-    """It says which in its error."""
+@pytest.mark.parametrize("end", [returns, cancels])
+async def test_the_worker_ends_when_one_of_its_parts_ends(tmp_path: Path, name: tuple[type, str], end: object) -> None:
+    """The error says so."""
 
     async def ended(*_: object) -> None:
         await end()  # type: ignore[operator]  # one of the functions above
@@ -60,6 +60,6 @@ async def test_the_worker_ends_with_any_of_its_parts(tmp_path: Path, name: tuple
             async with asyncio.timeout(10):
                 with pytest.raises(ExceptionGroup) as caught:
                     await Worker(settings).run()
-    found = caught.value.subgroup(RuntimeError)
-    assert found is not None
-    assert "the worker isn't ending" in repr(found)
+    group = caught.value.subgroup(RuntimeError)
+    assert group is not None
+    assert "the worker isn't ending" in repr(group)

@@ -282,7 +282,7 @@ async def test_metrics_beyond_what_is_kept_of_a_run_are_put_aside(tmp_path: Path
         assert len((await desk.row(name)).run.metrics or {}) == 1000
         [(kind, seq, reason)] = desk.broker.dead
         assert kind == "event"
-        assert reason == f"{name} would have more metrics than are kept of a run: 2,000, half of these before its end"
+        assert reason == f"{name} would have more metrics than are kept for a run: 2,000, half of these before its end"
         assert seq in desk.broker.acked
         assert (
             desk.count("ems_events_total", verdict="excess") == desk.count("ems_dead_letters_total", kind="event") == 1

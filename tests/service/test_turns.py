@@ -1,4 +1,4 @@
-"""The worker's loops leave the event loop to others, even where everything that they await answers at once."""
+"""The worker's loops yield to other tasks, even if everything that they await returns at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from ems_worker.core.wire import Message
 from tests.support.desk import Broker, Desk
 
 
-class Hasty(Broker):
-    """A broker that has nothing and says so without waiting, as one did whose connection was closing."""
+class HastyBroker(Broker):
+    """Returns no messages without waiting, as the client library does while its connection closes."""
 
     calls = 0
 
@@ -35,8 +35,8 @@ class Hasty(Broker):
 
 @pytest.mark.parametrize("part", ["tracker", "intake"])
 async def test_a_loop_yields_though_the_broker_never_waits(tmp_path: Path, part: str) -> None:
-    """Another task gets as many turns as the loop."""
-    broker = Hasty()
+    """Another task runs while the loop turns."""
+    broker = HastyBroker()
     async with Desk.open(tmp_path, broker=broker) as desk:
         loop = asyncio.create_task({"tracker": desk.tracker.run, "intake": desk.intake.run}[part]())
         async with asyncio.timeout(30):

@@ -149,13 +149,13 @@ async def runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked(dir
         [name] = await desk.launch(live)
         await desk.hear("started", name)
         clock.seconds += 3601
-        await desk.limits.look()
+        await desk.limits.check()
         assert desk.orchestrator.stops == []
         desk.orchestrator.known = None
         for _ in range(2):
             clock.seconds += reconcile.INTERVAL_SECONDS
-            await desk.services.reconciler.look()
-        await desk.limits.look()
+            await desk.services.reconciler.query()
+        await desk.limits.check()
         assert desk.orchestrator.stops == [name]
 
 
@@ -172,7 +172,7 @@ async def plans_over_the_orchestrators_message_limit_are_rejected(directory: Pat
 async def the_run_window_counts_in_an_estimate(directory: Path) -> None:
     """Which begins once the orchestrator has reported its slots."""
     async with Desk.open(directory, clock := Clock(), run_window=None) as desk, background(desk.dispatcher.run()):
-        desk.orchestrator.told.put_nowait(Capacity(3, 0, ""))
+        desk.orchestrator.capacities.put_nowait(Capacity(3, 0, ""))
         await desk.begin(plan(points=1))
         await _sent(desk, 1)
         await desk.hear("started", desk.orchestrator.sent[0])

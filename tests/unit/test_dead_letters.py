@@ -1,4 +1,4 @@
-"""What of a dead letter may be sent again."""
+"""Which dead letters may be replayed, and with which headers."""
 
 import pytest
 
@@ -17,8 +17,8 @@ from ems_worker.core.access import dead_letters
         ("event", "sim.run_metrics.élan", "SIM_EVENTS"),
     ],
 )
-def test_plans_and_run_events_may_be_sent_again(kind: str, subject: str, stream: str) -> None:
-    """To their own subjects."""
+def test_plans_and_run_events_may_be_replayed(kind: str, subject: str, stream: str) -> None:
+    """Their subjects and streams have to fit their kind."""
     assert dead_letters.refusal(kind, subject, stream) is None
 
 
@@ -48,16 +48,16 @@ def test_plans_and_run_events_may_be_sent_again(kind: str, subject: str, stream:
         ("other", "sim.run_completed", "SIM_EVENTS", "'other'"),
     ],
 )
-def test_anything_else_is_refused_and_named(kind: str, subject: str, stream: str, named: str) -> None:
-    """The letter's own words are quoted, so that nothing in them is hidden."""
-    words = dead_letters.refusal(kind, subject, stream)
-    assert words is not None
-    assert named in words
-    assert words.isprintable()
+def test_any_other_letter_is_refused_with_the_reason(kind: str, subject: str, stream: str, named: str) -> None:
+    """The reason quotes the letter's own text, with unprintable characters escaped."""
+    reason = dead_letters.refusal(kind, subject, stream)
+    assert reason is not None
+    assert named in reason
+    assert reason.isprintable()
 
 
-def test_only_headers_that_say_what_the_content_is_go_along() -> None:
-    """Whatever their case; none that has a server or a worker do something, none with a hidden second line."""
+def test_only_headers_that_describe_the_content_are_replayed() -> None:
+    """Header names are recognized in any case. Commands to a server or worker, and line breaks, are not replayed."""
     given = {
         "content-type": "application/yaml",
         "Content-Encoding": "gzip",

@@ -1,16 +1,25 @@
-"""What a refusal means: about the size of the request only where it names exactly that."""
+"""What an answer to a start call means."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import outcome
+from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome
 
 SIZE, LIMIT = 130, 129
 
 
+def test_a_status_code_that_is_not_in_the_table_means_unknown() -> None:
+    """Each code in the table has a meaning of its own; a run whose answer is unknown is sent again."""
+    assert outcome.outcome("OK") is outcome.outcome("ALREADY_EXISTS") is Outcome.SUBMITTED
+    for code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED"):
+        assert outcome.outcome(code) is Outcome.UNKNOWN
+    assert set(OUTCOMES.values()) == set(Outcome) - {Outcome.UNKNOWN, Outcome.LATE}
+
+
 @pytest.mark.parametrize(
-    "words",
+    "message",
     [
         "Received message larger than max (130 vs. 129)",
         "SERVER: Received message larger than max (130 vs 129)",
@@ -21,16 +30,16 @@ SIZE, LIMIT = 130, 129
         "larger than max (7 vs. 5), larger than max (130 vs. 129)",
     ],
 )
-def test_a_refusal_that_names_the_size_of_the_request_is_about_it(words: str) -> None:
-    """In the words of gRPC's servers, whatever is around them."""
-    assert outcome.message_limit("RESOURCE_EXHAUSTED", words, SIZE) == LIMIT
-    assert outcome.message_limit("OUT_OF_RANGE", f"status: {words}", SIZE) == LIMIT
-    assert outcome.message_limit("UNAVAILABLE", words, SIZE) is None
-    assert outcome.message_limit("RESOURCE_EXHAUSTED", words, SIZE + 1) is None
+def test_a_refusal_whose_message_has_the_size_of_the_request_is_about_it(message: str) -> None:
+    """The message may have the form of any gRPC server, inside other text."""
+    assert outcome.message_limit("RESOURCE_EXHAUSTED", message, SIZE) == LIMIT
+    assert outcome.message_limit("OUT_OF_RANGE", f"status: {message}", SIZE) == LIMIT
+    assert outcome.message_limit("UNAVAILABLE", message, SIZE) is None
+    assert outcome.message_limit("RESOURCE_EXHAUSTED", message, SIZE + 1) is None
 
 
 @pytest.mark.parametrize(
-    "words",
+    "message",
     [
         "",
         "the run queue exceeds maximum size, try again later",
@@ -51,15 +60,15 @@ def test_a_refusal_that_names_the_size_of_the_request_is_about_it(words: str) ->
         " " * 5000 + "larger than max (130 vs. 129)",
     ],
 )
-def test_other_words_decide_nothing(words: str) -> None:
-    """Whatever numbers happen to be in them, and however many of them."""
-    assert outcome.message_limit("RESOURCE_EXHAUSTED", words, SIZE) is None
+def test_a_refusal_with_any_other_message_is_not_about_the_size(message: str) -> None:
+    """Other numbers in the message, or the same ones in another form, don't count."""
+    assert outcome.message_limit("RESOURCE_EXHAUSTED", message, SIZE) is None
 
 
 @given(st.text(max_size=60), st.integers(0, 10**13), st.integers(0, 10**13), st.integers(0, 10**13))
 def test_a_limit_is_always_below_the_size(noise: str, named: int, limit: int, size: int) -> None:
-    """And positive, whatever is said."""
-    words = f"{noise}larger than max ({named} vs. {limit}){noise}"
-    found = outcome.message_limit("RESOURCE_EXHAUSTED", words, size)
-    assert found is None or 0 < found < size
-    assert found is None or named == size
+    """It is positive, too, and found only if the message has exactly the size of the request."""
+    message = f"{noise}larger than max ({named} vs. {limit}){noise}"
+    recognized = outcome.message_limit("RESOURCE_EXHAUSTED", message, size)
+    assert recognized is None or 0 < recognized < size
+    assert recognized is None or named == size

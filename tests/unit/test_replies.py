@@ -1,4 +1,4 @@
-"""Where replies may go."""
+"""Which subjects the worker sends replies to."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ OWN = "_INBOX.worker"
     "subject", ["_INBOX.abc", "_INBOX.abc.def", "_INBOX_dash.1", "_INBOX.workers", "_INBOX." + "x" * 249, "_INBOX.é"]
 )
 def test_an_inbox_under_an_allowed_prefix_gets_its_reply(subject: str) -> None:
-    """Also one of the longest subject allowed, and one whose name only begins like the worker's."""
+    """This includes a subject of the maximum length, and a name that only begins like the worker's own inbox."""
     assert replies.refusal(subject, PREFIXES, OWN) is None
 
 
@@ -49,19 +49,19 @@ def test_an_inbox_under_an_allowed_prefix_gets_its_reply(subject: str) -> None:
         ("_INBOX.a.b*", "wildcards"),
     ],
 )
-def test_nothing_else_does_and_the_reason_is_said(subject: str, reason: str) -> None:
-    """Streams, events, plans, the worker's own inboxes, and whatever the broker would take for something else."""
+def test_any_other_subject_gets_no_reply_and_a_reason(subject: str, reason: str) -> None:
+    """Other subjects include streams, events, plans, the worker's own inboxes, and text that a broker would misread."""
     assert reason in (replies.refusal(subject, PREFIXES, OWN) or "")
 
 
-def test_without_prefixes_nobody_is_answered() -> None:
-    """An empty setting allows nothing, rather than everything."""
+def test_without_prefixes_no_reply_is_sent() -> None:
+    """An empty setting allows no subject."""
     assert replies.refusal("_INBOX.abc", (), OWN) is not None
 
 
 @given(st.text(max_size=300))
-def test_whatever_is_allowed_can_be_written_in_a_control_line(text: str) -> None:
-    """Any text that passes is one short word of UTF-8, without wildcards, under a prefix and outside the own inbox."""
+def test_an_allowed_subject_is_safe_in_a_line_of_the_protocol(text: str) -> None:
+    """It is short, without white space, empty tokens or wildcards, and outside the worker's own inbox."""
     subject = f"_INBOX.{text}"
     if replies.refusal(subject, PREFIXES, OWN) is None:
         assert len(subject.encode()) <= 256

@@ -1,36 +1,35 @@
-"""How the room in the run window is shared."""
+"""How the room in the run window is shared between experiments."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import schedule
-from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome, outcome
 from ems_worker.core.lifecycle.schedule import Demand
 from tests.support import steps
 
 
 def test_one_experiment_gets_all_the_room() -> None:
-    """Nobody else wants it."""
+    """It is limited only by the room."""
     assert schedule.allot([Demand(1, 0, 100)], 30) == {1: 30}
 
 
-def test_experiments_share_equally_and_the_first_gets_the_rest() -> None:
-    """Max-min fair: what one can't use goes to the others."""
+def test_experiments_share_equally_and_the_first_gets_the_remainder() -> None:
+    """Room that an experiment can't use goes to the others (max-min fairness)."""
     assert schedule.allot([Demand(1, 0, 2), Demand(2, 0, 100), Demand(3, 0, 100)], 11) == {1: 2, 2: 5, 3: 4}
 
 
-def test_those_with_fewer_open_runs_catch_up_first() -> None:
-    """Equal are the open runs, not the new ones."""
+def test_experiments_with_fewer_open_runs_catch_up_first() -> None:
+    """Shares make the open runs equal, not the new ones."""
     assert schedule.allot([Demand(1, 10, 100), Demand(2, 0, 100)], 12) == {1: 1, 2: 11}
 
 
-def test_an_experiments_own_limit_holds() -> None:
-    """max_concurrent bounds its open runs, also where they are above it already."""
+def test_max_concurrent_limits_an_experiments_open_runs() -> None:
+    """An experiment that already has more open runs gets no room."""
     assert schedule.allot([Demand(1, 3, 100, max_concurrent=4), Demand(2, 9, 5, max_concurrent=2)], 50) == {1: 1}
 
 
 def test_a_higher_priority_goes_first() -> None:
-    """Strictly: what it can't use is for the next one; equals share."""
+    """A lower priority gets only what the higher one can't use; equal priorities share."""
     demands = [Demand(1, 0, 100), Demand(2, 0, 6, priority=5), Demand(3, 0, 100, priority=5), Demand(4, 0, 9)]
     assert schedule.allot(demands, 30) == {2: 6, 3: 24}
     demands[2] = Demand(3, 0, 100, max_concurrent=10, priority=5)
@@ -38,8 +37,8 @@ def test_a_higher_priority_goes_first() -> None:
     assert schedule.allot([Demand(1, 0, 9, priority=-1), Demand(2, 50, 9)], 9) == {2: 9}
 
 
-def test_no_room_is_no_grant() -> None:
-    """Nothing is allotted that isn't there."""
+def test_nothing_is_allotted_without_room_or_demand() -> None:
+    """The result is empty then."""
     assert schedule.allot([Demand(1, 0, 5)], 0) == {}
     assert schedule.allot([], 10) == {}
 
@@ -60,26 +59,19 @@ DEMANDS = st.lists(
 
 @given(DEMANDS, st.integers(0, 200))
 def test_grants_fill_the_room_exceed_no_limit_and_are_fair(demands: list[Demand], room: int) -> None:
-    """All room is used while anybody wants it; who was left wanting saw nobody of a lower priority get anything, and of
-    its own nobody who got some with two more.
+    """Three rules hold for any demands.
+
+    All room is used as long as any experiment can use it. If an experiment could use more, no lower priority got room,
+    and no experiment of its own priority that got room has two more open runs.
     """
     granted = schedule.allot(demands, room)
     total = sum(granted.values())
-    wanted = sum(demand.most - demand.open for demand in demands)
+    wanted = sum(demand.max_open - demand.open for demand in demands)
     assert total == min(room, wanted)
     after = {demand.experiment: demand.open + granted.get(demand.experiment, 0) for demand in demands}
-    assert all(after[demand.experiment] <= max(demand.most, demand.open) for demand in demands)
-    for wanting in (demand for demand in demands if after[demand.experiment] < demand.most):
-        got = [demand for demand in demands if demand.experiment in granted]
-        assert all(demand.priority >= wanting.priority for demand in got)
-        equals = [demand.experiment for demand in got if demand.priority == wanting.priority]
-        assert all(after[key] <= after[wanting.experiment] + 1 for key in equals)
-
-
-def test_every_status_code_has_one_meaning() -> None:
-    """What isn't in the table is unknown, and sent again."""
-    assert outcome("OK") is outcome("ALREADY_EXISTS") is Outcome.SUBMITTED
-    assert {outcome(code) for code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED")} == {
-        Outcome.UNKNOWN
-    }
-    assert set(OUTCOMES.values()) == set(Outcome) - {Outcome.UNKNOWN, Outcome.LATE}
+    assert all(after[demand.experiment] <= max(demand.max_open, demand.open) for demand in demands)
+    for unsatisfied in (demand for demand in demands if after[demand.experiment] < demand.max_open):
+        with_grant = [demand for demand in demands if demand.experiment in granted]
+        assert all(demand.priority >= unsatisfied.priority for demand in with_grant)
+        equals = [demand.experiment for demand in with_grant if demand.priority == unsatisfied.priority]
+        assert all(after[key] <= after[unsatisfied.experiment] + 1 for key in equals)

@@ -11,8 +11,8 @@ import orjson
 from ems_worker import errors
 from ems_worker.adapters.manifest import reads, rows
 from ems_worker.adapters.manifest.reader import ReadConnection
-from ems_worker.core.access.quotas import Held
-from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.access.quotas import OpenWork
+from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
@@ -47,9 +47,9 @@ class Reports:
         document: str | None = await self._hot.value("accepted", digest=digest)
         return None if document is None else document.encode()
 
-    async def held(self, publisher: str | None) -> Held:
+    async def open_work(self, publisher: str | None) -> OpenWork:
         row = await self._hot.one(reads.QUOTA_USE, publisher=publisher)
-        return Held() if row is None else Held(row.experiments, row.jobs)
+        return OpenWork() if row is None else OpenWork(row.experiments, row.jobs)
 
     async def last_plan(self, stream_created_ns: int) -> int:
         seq: int | None = await self._hot.value("last_plan", stream_created_ns=stream_created_ns)
@@ -138,11 +138,11 @@ class Reports:
         return [rows.request(row) for row in await self._hot.all(reads.OPEN_REQUESTS, key=key)]
 
     # Reports.
-    async def durations(self, base: bytes) -> Sequence[Past]:
+    async def durations(self, base: bytes) -> Sequence[CompletedRun]:
         latest = await self._reports.all(
             reads.DURATIONS, base=base.decode(), experiments=_LATEST_EXPERIMENTS, each=_LATEST_RUNS
         )
-        return [rows.past(row) for row in latest]
+        return [rows.completed_run(row) for row in latest]
 
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         return await self._job_rows(key, await self._hot.all(reads.RESULTS, key=key, after_seq=after_seq, limit=limit))

@@ -14,7 +14,7 @@ import orjson
 
 from ems_worker.adapters.manifest import reads
 from ems_worker.core.documents import documents
-from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
@@ -288,8 +288,8 @@ def parked(row: reads.ParkedRow) -> ParkedEvent:
     )
 
 
-def past(row: reads.DurationRow) -> Past:
-    return Past(row.same_base == 1, row.model_version, row.seconds)
+def completed_run(row: reads.DurationRow) -> CompletedRun:
+    return CompletedRun(row.same_base == 1, row.model_version, row.seconds)
 
 
 class StateCount:

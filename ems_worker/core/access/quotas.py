@@ -1,4 +1,4 @@
-"""How much of the worker one publisher may hold at once."""
+"""How much work one publisher may have in the worker at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ems_worker.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Caps for each publisher; None: no cap. Those without a name share theirs."""
+    """Caps for each publisher; None: no cap. All publishers without a name share one quota."""
 
     experiments: int | None = None
     jobs: int | None = None
@@ -16,40 +16,40 @@ class Quotas:
 
     @property
     def counted(self) -> bool:
-        """Whether what a publisher holds has to be known."""
+        """Whether a publisher's open work is limited, and so has to be counted."""
         return self.experiments is not None or self.jobs is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a publisher's experiments that have not ended come to; `jobs` are all of theirs, ended ones too."""
+class OpenWork:
+    """How many open experiments a publisher has, and how many jobs these have, including jobs that ended."""
 
     experiments: int = 0
     jobs: int = 0
 
 
-def refusals(quotas: Quotas, publisher: str | None, held: Held, jobs: int) -> Sequence[Problem]:
-    """Why a publisher that holds so much may have no new experiment of so many jobs; empty: it may."""
-    who = f"publisher {publisher}" if publisher is not None else "publishers without a name of their own"
-    found = []
-    if quotas.experiments is not None and held.experiments >= quotas.experiments:
-        words = (
-            f"{who} may have {quotas.experiments:,} experiments open at once (EMS_MAX_OPEN_EXPERIMENTS): send it again "
-            "when one has ended"
+def refusals(quotas: Quotas, publisher: str | None, open_work: OpenWork, jobs: int) -> Sequence[Problem]:
+    """Why a publisher with this open work may not have another experiment of `jobs` jobs; empty if it may."""
+    name = f"publisher {publisher}" if publisher is not None else "publishers without a name of their own"
+    problems = []
+    if quotas.experiments is not None and open_work.experiments >= quotas.experiments:
+        message = (
+            f"{name} may have {quotas.experiments:,} experiments open at once (EMS_MAX_OPEN_EXPERIMENTS): send it "
+            "again when one has ended"
         )
-        found.append(Problem("too_many_open_experiments", "", words))
-    if quotas.jobs is not None and held.jobs + jobs > quotas.jobs:
-        words = (
-            f"{who} may have {quotas.jobs:,} jobs in open experiments (EMS_MAX_OPEN_JOBS), has {held.jobs:,}, and the "
-            f"plan has {jobs:,}: make it smaller, or send it again when an experiment has ended"
+        problems.append(Problem("too_many_open_experiments", "", message))
+    if quotas.jobs is not None and open_work.jobs + jobs > quotas.jobs:
+        message = (
+            f"{name} may have {quotas.jobs:,} jobs in open experiments (EMS_MAX_OPEN_JOBS), has {open_work.jobs:,}, "
+            f"and the plan has {jobs:,}: make it smaller, or send it again when an experiment has ended"
         )
-        found.append(Problem("too_many_open_jobs", "", words))
-    return found
+        problems.append(Problem("too_many_open_jobs", "", message))
+    return problems
 
 
 def priority_refusal(quotas: Quotas, priority: int) -> Problem | None:
-    """Why a plan may not ask for this priority, or None."""
+    """Why a plan may not have this priority; None if it may."""
     if quotas.priority is None or priority <= quotas.priority:
         return None
-    words = f"{priority} is over {quotas.priority}, the highest that plans may ask for here (EMS_MAX_PRIORITY)"
-    return Problem("priority_too_high", "limits.priority", words, suggestion=str(quotas.priority))
+    message = f"{priority} is over {quotas.priority}, the highest that plans may ask for here (EMS_MAX_PRIORITY)"
+    return Problem("priority_too_high", "limits.priority", message, suggestion=str(quotas.priority))

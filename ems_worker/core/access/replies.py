@@ -1,26 +1,26 @@
 """Which subjects the worker sends replies to.
 
-The sender of a request chooses the subject of its reply, and the broker checks only what the worker may publish to.
-Without a rule of our own, anyone who may ask a question could have the worker delete a stream, end a run or forge an
+The sender of a request chooses the subject of the reply, and the broker only checks whether the worker may publish to
+it. Without this rule any client that may send a request could make the worker delete a stream, end a run or forge an
 acknowledgement: the worker would be a confused deputy (N. Hardy, Operating Systems Review 22, 1988).
 """
 
 from collections.abc import Sequence
 
-LONGEST_BYTES = 256
+MAX_BYTES = 256
 
 
 def refusal(subject: str, prefixes: Sequence[str], own_inbox: str) -> str | None:
-    """Why no reply may go to `subject`; None if one may.
+    """Why no reply may be sent to `subject`; None if it may.
 
-    `prefixes` end with a dot. `own_inbox` is the subject below which the worker itself receives pulled messages,
-    acknowledgements and answers of JetStream: a reply there would pass for one of them.
+    `prefixes` end with a dot. `own_inbox` is the subject below which the worker receives pulled messages,
+    acknowledgements and answers of JetStream: a reply sent there would look like one of them.
     """
     if not subject:
         return "there is no reply subject"
-    # Characters first: the subject may have megabytes, and then needn't be encoded.
-    if len(subject) > LONGEST_BYTES or len(subject.encode("utf-8", "replace")) > LONGEST_BYTES:
-        return f"it is longer than {LONGEST_BYTES} bytes"
+    # Characters first: a subject of megabytes need not be encoded.
+    if len(subject) > MAX_BYTES or len(subject.encode("utf-8", "replace")) > MAX_BYTES:
+        return f"it is longer than {MAX_BYTES} bytes"
     if not subject.isprintable() or any(character.isspace() for character in subject):
         return "it has white space or unprintable characters"
     tokens = subject.split(".")

@@ -1,32 +1,37 @@
-"""How many gRPC calls may be open at once: one more for each window of good answers, half at overload.
+"""How many gRPC calls may be open at once: more after good answers, half as many at overload.
 
-Additive increase, multiplicative decrease: D.-M. Chiu, R. Jain, Computer Networks and ISDN Systems 17, 1989. Overload
-is what the orchestrator calls so, and most calls taking much longer than they did. If they take no less long with half
-as many open at once, their number isn't the cause, and it grows again.
+Additive increase, multiplicative decrease: D.-M. Chiu, R. Jain, Computer Networks and ISDN Systems 17, 1989. There are
+two signs of overload: the orchestrator reports it, or most calls take much longer than before. If halving the window
+doesn't make calls faster, their number isn't the cause, and the window grows again.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 OVERLOAD_FACTOR = 0.5
-# An answer is slow when it takes so many times the best of its kind, and at least this long.
+# A call is slow if it takes this many times the best time of its kind, and at least this long.
 SLOW_TIMES = 8.0
 SLOW_SECONDS = 0.25
-# The best time is forgotten little by little: an orchestrator may become slower for good.
-FORGETTING = 1.002
-# How many calls of a kind are looked at, more than half of which have to be slow: one that hangs is no overload.
+# The best time grows by this factor with each answer, because an orchestrator may become slower for good.
+BEST_GROWTH = 1.002
+# The window shrinks when more than half of this many recent calls of a kind were slow: one call that hangs is no sign
+# of overload.
 RECENT = 8
-# With half the calls open, an overloaded orchestrator takes less than this part of the time.
+# An overloaded orchestrator that gets half as many calls answers each in less than this fraction of the time.
 FASTER = 0.75
-# A call is set aside not before this time; and after that one, where none of its kind was answered yet.
-LEAST_PATIENCE_SECONDS = 0.5
+# How long a call has before others continue in its place: at least this long, and this long if no call of its kind was
+# answered yet.
+MIN_PATIENCE_SECONDS = 0.5
 UNKNOWN_PATIENCE_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known of one kind of call: the best recent seconds (None: none was answered yet), whether each of the
-    last was slow, and how long they took when the window shrank because they were slow."""
+    """What is known about one kind of call.
+
+    `best`: the best recent time in seconds; None if no call was answered yet. `slow`: whether each of the recent calls
+    was slow. `shrunk_for`: the seconds of the call after which the window last shrank because of slow calls.
+    """
 
     best: float | None = None
     slow: tuple[bool, ...] = ()
@@ -35,9 +40,9 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class CallWindow:
-    """`size` calls at once, between 1 and `most`."""
+    """`size` calls at once, between 1 and `max_calls`."""
 
-    most: int
+    max_calls: int
     size: float
     kinds: Mapping[str, Kind] = field(default_factory=dict)
 
@@ -46,46 +51,47 @@ class CallWindow:
         return max(1, int(self.size))
 
 
-def full(most: int) -> CallWindow:
+def full(max_calls: int) -> CallWindow:
     """The window at its largest, where it starts."""
-    return CallWindow(most, float(most))
+    return CallWindow(max_calls, float(max_calls))
 
 
 def answered(window: CallWindow, kind: str, seconds: float, fresh: bool = True) -> CallWindow:
-    """After a good answer to a call of this kind. `fresh`: it began after the window last shrank."""
+    """The window after a good answer to a call of this kind. `fresh`: the call began after the window last shrank."""
     known = window.kinds.get(kind, Kind())
-    best = seconds if known.best is None else min(seconds, known.best * FORGETTING)
+    best = seconds if known.best is None else min(seconds, known.best * BEST_GROWTH)
     if seconds > max(SLOW_TIMES * best, SLOW_SECONDS):
-        return _slow(window, kind, replace(known, best=best), seconds, fresh)
-    grown = min(float(window.most), window.size + 1.0 / window.size)
+        return _slow(window, kind, replace(known, best=best), seconds=seconds, fresh=fresh)
+    grown = min(float(window.max_calls), window.size + 1.0 / window.size)
     return _with(window, kind, Kind(best, (*known.slow, False)[-RECENT:]), grown)
 
 
 def unanswered(window: CallWindow, kind: str, seconds: float, fresh: bool = True) -> CallWindow:
-    """After a call of this kind that had no answer within these seconds."""
-    return _slow(window, kind, window.kinds.get(kind, Kind()), seconds, fresh)
+    """The window after a call of this kind that got no answer within these seconds."""
+    return _slow(window, kind, window.kinds.get(kind, Kind()), seconds=seconds, fresh=fresh)
 
 
 def overloaded(window: CallWindow) -> CallWindow:
-    """After RESOURCE_EXHAUSTED."""
+    """The window after RESOURCE_EXHAUSTED."""
     return replace(window, size=max(1.0, window.size * OVERLOAD_FACTOR))
 
 
-def patience_seconds(window: CallWindow, kind: str, longest: float) -> float:
-    """How long a call of this kind may take before others go on in its place."""
+def patience_seconds(window: CallWindow, kind: str, max_seconds: float) -> float:
+    """How long a call of this kind may take before others continue in its place."""
     best = window.kinds.get(kind, Kind()).best
-    usual = UNKNOWN_PATIENCE_SECONDS if best is None else max(LEAST_PATIENCE_SECONDS, SLOW_TIMES * best)
-    return min(longest, usual)
+    usual = UNKNOWN_PATIENCE_SECONDS if best is None else max(MIN_PATIENCE_SECONDS, SLOW_TIMES * best)
+    return min(max_seconds, usual)
 
 
-def _slow(window: CallWindow, kind: str, known: Kind, seconds: float, fresh: bool) -> CallWindow:
+def _slow(window: CallWindow, kind: str, known: Kind, *, seconds: float, fresh: bool) -> CallWindow:
     slow = (*known.slow, True)[-RECENT:]
     if not fresh or sum(slow) <= RECENT // 2:
         return _with(window, kind, replace(known, slow=slow), window.size)
     if known.shrunk_for is not None and seconds > FASTER * known.shrunk_for:
+        # The smaller window didn't help: this is how long calls take now.
         return _with(window, kind, Kind(max(seconds, known.best or 0.0), (), seconds), window.size)
     return _with(window, kind, Kind(known.best, (), seconds), max(1.0, window.size * OVERLOAD_FACTOR))
 
 
 def _with(window: CallWindow, kind: str, known: Kind, size: float) -> CallWindow:
-    return CallWindow(window.most, size, {**window.kinds, kind: known})
+    return CallWindow(window.max_calls, size, {**window.kinds, kind: known})

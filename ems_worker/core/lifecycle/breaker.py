@@ -1,6 +1,6 @@
-"""A circuit breaker over the ends of runs: when most of the last ones broke, nothing new is started for a while.
+"""A circuit breaker over the ends of runs: when most of the recent ones broke, no new run is started for a while.
 
-M. Nygard, Release It!, 2007. Without it a sick cluster eats the attempts of every job within minutes.
+M. Nygard, Release It!, 2007. Without it a broken cluster uses up the attempts of every job within minutes.
 """
 
 from collections.abc import Hashable
@@ -11,28 +11,29 @@ from ems_worker.core.lifecycle import retry
 from ems_worker.core.lifecycle.run import ErrorKind
 from ems_worker.core.lifecycle.transitions import RunState
 
-# How many ends are looked at, how many of them there must be at least, and which part of them may have broken.
+# The breaker looks at this many recent ends, once there are at least MIN_ENDS. It opens when more than this fraction
+# of them broke.
 RECENT = 20
-LEAST = 10
-MOST_BROKEN = 0.5
+MIN_ENDS = 10
+MAX_BROKEN = 0.5
 FIRST_PAUSE_SECONDS = 15.0
-LONGEST_PAUSE_SECONDS = 300.0
-# Failures that say something about machines and connections, not about the simulation.
+MAX_PAUSE_SECONDS = 300.0
+# Failures that are due to machines and connections, not to the simulation.
 BROKEN_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.LOST})
 
 
 class BreakerState(StrEnum):
-    CLOSED = "closed"  # all goes its way
-    OPEN = "open"  # nothing is started until the pause is over
-    PROBING = "probing"  # one new run at a time, or every some minutes, until one ends
+    CLOSED = "closed"  # runs are started as usual
+    OPEN = "open"  # no run is started until the pause is over
+    PROBING = "probing"  # new runs are started one at a time, or one every few minutes, until one of them ends
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """`recent`: whether each of the last ends was a broken one, oldest first. `probes`: the runs that probe.
+    """`recent`: whether each of the recent ends was a broken run, oldest first. `probes`: the runs that probe.
 
-    `until`, in monotonic seconds: when open, the end of the pause; when probing, when the next probe may go though none
-    of these has ended.
+    `until`, in monotonic seconds: when open, the end of the pause; when probing, the time of the next probe if none of
+    the present ones has ended by then.
     """
 
     state: BreakerState = BreakerState.CLOSED
@@ -42,44 +43,45 @@ class Breaker:
     probes: frozenset[Hashable] = frozenset()
 
 
-def heard(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind | None, now: float) -> Breaker:
-    """After the end of a run in this state, with this kind of error (None: none)."""
+def run_ended(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind | None, *, now: float) -> Breaker:
+    """The breaker after a run ended in this state, with this kind of error if any."""
     if breaker.state is BreakerState.OPEN:
-        # Runs from before the opening end now: they say nothing new.
+        # A run from before the opening: its end is no news.
         return breaker
     if breaker.state is BreakerState.PROBING and run not in breaker.probes:
         return breaker
     if state is RunState.CANCELLED:
-        # Whoever cancelled it, it says nothing; if it was the only probe, the next one may go.
+        # A cancellation shows nothing about the cluster. If it was the only probe, the next one may start.
         return replace(breaker, probes=breaker.probes - {run})
     broken = kind in BROKEN_KINDS
     if breaker.state is BreakerState.PROBING:
         return _open(breaker, now) if broken else Breaker()
     recent = (*breaker.recent, broken)[-RECENT:]
     after = replace(breaker, recent=recent)
-    if len(recent) >= LEAST and sum(recent) > MOST_BROKEN * len(recent):
+    if len(recent) >= MIN_ENDS and sum(recent) > MAX_BROKEN * len(recent):
         return _open(after, now)
     return after
 
 
-def turned(breaker: Breaker, now: float) -> Breaker:
-    """At a moment: an open breaker whose pause is over begins to probe."""
+def at(breaker: Breaker, now: float) -> Breaker:
+    """The breaker at this time: an open one begins to probe when its pause is over."""
     if breaker.state is BreakerState.OPEN and now >= breaker.until:
         return replace(breaker, state=BreakerState.PROBING)
     return breaker
 
 
-def claimed(breaker: Breaker, run: Hashable, now: float) -> Breaker:
-    """After a run was claimed to be started: what is claimed while the breaker probes is a probe."""
+def run_claimed(breaker: Breaker, run: Hashable, now: float) -> Breaker:
+    """The breaker after a run was claimed: each run claimed while the breaker probes is a probe."""
     if breaker.state is BreakerState.PROBING:
-        return replace(breaker, probes=breaker.probes | {run}, until=now + LONGEST_PAUSE_SECONDS)
+        return replace(breaker, probes=breaker.probes | {run}, until=now + MAX_PAUSE_SECONDS)
     return breaker
 
 
 def room(breaker: Breaker, room: int, now: float) -> int:
-    """How many runs may be started of those that the window has room for.
+    """How many runs may be started if the window has room for `room`.
 
-    Runs that are open from before don't count, and a probe that goes on does only for a while: it may do so for days.
+    A probe that is still running keeps others from starting only for a while, because a run may take days. Runs from
+    before the opening don't count.
     """
     if breaker.state is BreakerState.CLOSED:
         return room
@@ -90,5 +92,5 @@ def room(breaker: Breaker, room: int, now: float) -> int:
 
 def _open(breaker: Breaker, now: float) -> Breaker:
     openings = breaker.openings + 1
-    pause = retry.pause_seconds(openings, "breaker", FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+    pause = retry.pause_seconds(openings, "breaker", FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
     return Breaker(BreakerState.OPEN, (), openings, now + pause)

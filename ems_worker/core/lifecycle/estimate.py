@@ -1,4 +1,4 @@
-"""How long a plan would take, from the runs that the worker has seen end."""
+"""How long a plan would take, estimated from completed runs."""
 
 import math
 import statistics
@@ -8,32 +8,35 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """A completed run: whether it had the plan's base configuration, its model's version if told, its seconds."""
+class CompletedRun:
+    """How long a run took. `same_base`: it had the base configuration of the plan that is estimated.
+
+    `model_version`: None if the orchestrator didn't report it.
+    """
 
     same_base: bool
     model_version: str | None
     seconds: float
 
 
-def estimate(past: Sequence[Past], jobs: int, slots: int) -> dict[str, Any] | None:
-    """Seconds from the first start to the last end with `slots` runs at once; None where no run tells.
+def estimate(runs: Sequence[CompletedRun], jobs: int, slots: int) -> dict[str, Any] | None:
+    """The seconds from the first start to the last end if `slots` runs are open at once; None if no run is comparable.
 
-    `past` is newest first; only runs of the newest one's model count. Of these, those with the plan's own base
-    configuration stand before all others; of a model without a version only they count.
+    `runs` is newest first. Only runs of the same model version as the newest one are comparable. If some of these have
+    the plan's base configuration, only they count; without a known version only they are comparable.
     """
-    if not past or slots < 1:
+    if not runs or slots < 1:
         return None
-    model = past[0].model_version
-    same_model = [one for one in past if one.model_version == model]
-    alike = [one for one in same_model if one.same_base] or ([] if model is None else same_model)
-    if not alike:
+    version = runs[0].model_version
+    same_model = [run for run in runs if run.model_version == version]
+    comparable = [run for run in same_model if run.same_base] or ([] if version is None else same_model)
+    if not comparable:
         return None
-    mean = statistics.fmean(max(0.0, one.seconds) for one in alike)
+    mean = statistics.fmean(max(0.0, run.seconds) for run in comparable)
     rounds = math.ceil(jobs / slots)
     return {
         "seconds": round(rounds * mean, 3),
         "mean_run_seconds": round(mean, 3),
-        "runs": len(alike),
+        "runs": len(comparable),
         "slots": slots,
     }

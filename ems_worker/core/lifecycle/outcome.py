@@ -1,4 +1,4 @@
-"""What the orchestrator's answer to a start call means: the one table of status codes."""
+"""What the orchestrator's answer to a start call means, in one table of status codes."""
 
 import re
 from collections.abc import Mapping
@@ -8,17 +8,19 @@ from types import MappingProxyType
 
 
 class Outcome(StrEnum):
+    """What an answer means for the run."""
+
     SUBMITTED = "submitted"  # the orchestrator has the run
-    REFUSED = "refused"  # the run can never be started: it failed, with the orchestrator's words
-    SLOW_DOWN = "slow_down"  # overload: send again later, and fewer at once
-    HALT = "halt"  # nothing can be submitted until an operator changes something: not ready
-    UNKNOWN = "unknown"  # it may or may not have arrived: send again with the same id
-    LATE = "late"  # no answer yet: others go on meanwhile, and the answer follows
+    REFUSED = "refused"  # the run can never be started: it fails, with the orchestrator's message
+    SLOW_DOWN = "slow_down"  # overload: send it again later, and fewer at once
+    HALT = "halt"  # no run can be submitted until an operator changes something: the worker is not ready
+    UNKNOWN = "unknown"  # the command may or may not have arrived: send it again under the same id
+    LATE = "late"  # no answer yet: others continue meanwhile, and the answer follows
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one start command: what it means, the gRPC code's name, and the orchestrator's words."""
+    """The answer to one start command: what it means, the name of the gRPC code, and the orchestrator's message."""
 
     simulation_id: str
     outcome: Outcome
@@ -28,9 +30,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What became of one start call, of one run or of a batch.
+    """The result of one start call, for one run or a batch of them.
 
-    `began` and `seconds` are on one monotonic clock, which only compares calls with each other.
+    `began` and `seconds` come from a monotonic clock: they can only be compared with those of other calls.
     """
 
     began: float
@@ -55,11 +57,11 @@ OUTCOMES: Mapping[str, Outcome] = MappingProxyType(
 
 
 def outcome(code: str) -> Outcome:
-    """What a status code's name means for the run that was to be started; all that isn't in the table is UNKNOWN."""
+    """What a status code, by name, means for the run; a code that isn't in the table means UNKNOWN."""
     return OUTCOMES.get(code, Outcome.UNKNOWN)
 
 
-# A message over the receiver's limit, as gRPC's servers say it: C++, Python and Go; Java; Rust.
+# How gRPC servers report a message over their limit: C++, Python and Go; Java; Rust.
 _SIZES = tuple(
     re.compile(pattern, re.IGNORECASE | re.ASCII)
     for pattern in (
@@ -68,21 +70,22 @@ _SIZES = tuple(
         r"message length too large: found (?P<size>\d{1,12}) bytes, the limit is: (?P<limit>\d{1,12}) bytes",
     )
 )
-# Where in the words a size is looked for, in characters.
-_LOOKED_AT = 1000
+# How many characters of a message are searched for a size.
+_MAX_SEARCHED = 1000
 
 
-def message_limit(code: str, words: str, size: int) -> int | None:
-    """The receiver's limit, in bytes, if this refusal of a request of `size` bytes is about its size.
+def message_limit(code: str, message: str, size: int) -> int | None:
+    """The receiver's limit in bytes, if it refused a request of `size` bytes because of that size; else None.
 
-    RESOURCE_EXHAUSTED is both overload and oversize, and Rust's servers say OUT_OF_RANGE. It is about the size only if
-    it names exactly ours, and a limit below it: a full queue "exceeds its maximum size" too.
+    RESOURCE_EXHAUSTED means both overload and oversize, and Rust's servers return OUT_OF_RANGE for oversize. The
+    refusal is about the size only if its message contains exactly this size and a limit below it: a full queue, too,
+    "exceeds its maximum size".
     """
     if code not in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE"):
         return None
     for pattern in _SIZES:
-        for found in pattern.finditer(words[:_LOOKED_AT]):
-            limit = int(found["limit"])
-            if int(found["size"]) == size and 0 < limit < size:
+        for match in pattern.finditer(message[:_MAX_SEARCHED]):
+            limit = int(match["limit"])
+            if int(match["size"]) == size and 0 < limit < size:
                 return limit
     return None

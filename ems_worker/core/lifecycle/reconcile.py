@@ -1,4 +1,4 @@
-"""What to make of the orchestrator's word on runs that have been silent."""
+"""What follows from the orchestrator's status of runs that have been silent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,53 +7,56 @@ from typing import Generic, TypeVar
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
 
-# A run is given up only after two answers that it isn't known, so far apart: one may be a stale read.
+# A run is given up only after two answers, this far apart, that it is unknown: a single one may be a stale read.
 CONFIRM_SECONDS = 30.0
 
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[Key]):
-    """A run that was asked for: when it was submitted (ms), and the answer (None: it is not known)."""
+class RunStatus(Generic[Key]):
+    """The orchestrator's status of a run: None if it doesn't know the run. `submitted_ms`: when it was submitted."""
 
     key: Key
     submitted_ms: int
-    answer: Signal | None
+    signal: Signal | None
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement(Generic[Key]):
-    """`signals` are to be applied like events; `again`: to be sent again under the same id; `missing` is remembered
-    until the next look: since when (monotonic seconds) each run has not been known."""
+class Conclusion(Generic[Key]):
+    """What to do about runs after a query.
+
+    `signals` are applied like events. `resend`: runs to send again under the same id. `missing` is for the next query:
+    since when, in monotonic seconds, each unknown run has been unknown.
+    """
 
     signals: tuple[tuple[Key, Signal], ...]
-    again: tuple[Key, ...]
+    resend: tuple[Key, ...]
     missing: Mapping[Key, float]
 
 
-def judge(asked: Sequence[Asked[Key]], missing: Mapping[Key, float], now: float) -> Judgement[Key]:
-    """What follows from one look, at `now` (monotonic seconds).
+def conclude(statuses: Sequence[RunStatus[Key]], missing: Mapping[Key, float], now: float) -> Conclusion[Key]:
+    """What follows from one query, at `now` (monotonic seconds); `missing` is that of the query before.
 
-    An orchestrator that was wiped knows none of the runs that it was given before some moment and all that it was given
-    after it: unknown runs that were sent before every known one, or with the first of them, are sent again under their
-    ids and cost no attempt. An unknown run in the midst of known ones was lost.
+    An orchestrator that was wiped knows every run that was submitted after some moment, and none from before it. So
+    unknown runs that were submitted no later than the oldest known one are sent again under their ids, which costs no
+    attempt. An unknown run that is younger than a known one was lost.
     """
     signals: list[tuple[Key, Signal]] = []
-    again: list[Key] = []
-    still: dict[Key, float] = {}
-    known = [one.submitted_ms for one in asked if one.answer is not None]
+    resend: list[Key] = []
+    still_missing: dict[Key, float] = {}
+    known = [status.submitted_ms for status in statuses if status.signal is not None]
     oldest_known = min(known) if known else None
-    for one in asked:
-        if one.answer is not None:
-            signals.append((one.key, one.answer))
+    for status in statuses:
+        if status.signal is not None:
+            signals.append((status.key, status.signal))
             continue
-        since = missing.get(one.key, now)
+        since = missing.get(status.key, now)
         if now - since < CONFIRM_SECONDS:
-            still[one.key] = since
-        elif oldest_known is None or one.submitted_ms <= oldest_known:
-            again.append(one.key)
+            still_missing[status.key] = since
+        elif oldest_known is None or status.submitted_ms <= oldest_known:
+            resend.append(status.key)
         else:
-            words = "the orchestrator no longer knows it"
-            signals.append((one.key, Signal(RunEvent.LOSE, ErrorKind.LOST, words)))
-    return Judgement(tuple(signals), tuple(again), still)
+            message = "the orchestrator no longer knows it"
+            signals.append((status.key, Signal(RunEvent.LOSE, ErrorKind.LOST, message)))
+    return Conclusion(tuple(signals), tuple(resend), still_missing)

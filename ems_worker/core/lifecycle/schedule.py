@@ -1,6 +1,6 @@
-"""Which jobs next: how the room in the run window is shared between experiments.
+"""How the room in the run window is shared between experiments.
 
-Those of the highest priority come first, and share among themselves; what they leave is for the next.
+Experiments of the highest priority share it first. The room that they leave goes to the next lower priority.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What an experiment could use: runs open now, runs due to be submitted, and its own limit on open runs.
+    """How many runs of an experiment are open and how many are due, with its own limit on open runs.
 
     A higher `priority` goes first.
     """
@@ -21,17 +21,17 @@ class Demand:
     priority: int = 0
 
     @property
-    def most(self) -> int:
-        """How many runs it may have open if the window allows."""
-        most = self.open + self.due
-        return most if self.max_concurrent is None else max(self.open, min(most, self.max_concurrent))
+    def max_open(self) -> int:
+        """How many runs it would have open if the window had room for all."""
+        wanted = self.open + self.due
+        return wanted if self.max_concurrent is None else max(self.open, min(wanted, self.max_concurrent))
 
 
 def allot(demands: Sequence[Demand], room: int) -> Mapping[int, int]:
     """How many runs each experiment may submit now; `room` is what the run window has left.
 
-    Strictly by priority: a lower one gets what higher ones can't use. Within one, the open runs become as equal as can
-    be (max-min fair), and the rest of a division goes to the experiments named first.
+    Priority is strict: a lower priority gets only what the higher ones can't use. Within a priority the numbers of open
+    runs become as equal as possible (max-min fairness), and a remainder goes to the experiments listed first.
     """
     granted: dict[int, int] = {}
     for priority in sorted({demand.priority for demand in demands}, reverse=True):
@@ -40,16 +40,16 @@ def allot(demands: Sequence[Demand], room: int) -> Mapping[int, int]:
 
 
 def _share(demands: Sequence[Demand], room: int) -> dict[int, int]:
-    """What `allot` gives to experiments of one priority."""
+    """What `allot` grants to experiments of the same priority."""
     granted = {demand.experiment: 0 for demand in demands}
-    hungry = [demand for demand in demands if demand.most > demand.open]
-    while room > 0 and hungry:
-        # Raise those with the fewest open runs to the next level, together.
-        levels = [demand.open + granted[demand.experiment] for demand in hungry]
-        level = min(levels)
-        lowest = [demand for demand, at in zip(hungry, levels, strict=True) if at == level]
-        ceiling = min([demand.most for demand in lowest] + [at for at in levels if at > level])
-        step = min(ceiling - level, room // len(lowest))
+    unsatisfied = [demand for demand in demands if demand.max_open > demand.open]
+    while room > 0 and unsatisfied:
+        # Together, raise the experiments with the fewest open runs to the next level.
+        levels = [demand.open + granted[demand.experiment] for demand in unsatisfied]
+        lowest_level = min(levels)
+        lowest = [demand for demand, level in zip(unsatisfied, levels, strict=True) if level == lowest_level]
+        ceiling = min([demand.max_open for demand in lowest] + [level for level in levels if level > lowest_level])
+        step = min(ceiling - lowest_level, room // len(lowest))
         if step == 0:
             for demand in lowest[:room]:
                 granted[demand.experiment] += 1
@@ -57,5 +57,5 @@ def _share(demands: Sequence[Demand], room: int) -> dict[int, int]:
         for demand in lowest:
             granted[demand.experiment] += step
         room -= step * len(lowest)
-        hungry = [demand for demand in hungry if demand.open + granted[demand.experiment] < demand.most]
+        unsatisfied = [demand for demand in unsatisfied if demand.open + granted[demand.experiment] < demand.max_open]
     return {experiment: count for experiment, count in granted.items() if count}

@@ -1,20 +1,20 @@
-"""Time as the services are given it."""
+"""The clock that the services are given."""
 
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """The wall clock stamps records; the monotonic one measures. Only `daemon` has a real one."""
+    """Wall time is for records, monotonic time for durations. Only `daemon` has a real clock."""
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch."""
 
     def monotonic(self) -> float:
-        """Seconds, never going back, from an arbitrary start."""
+        """Seconds from an arbitrary start, which never go back."""
 
 
 class Steady:
-    """Wall time without jumps: that of its making, moved on by the monotonic clock."""
+    """Wall time without jumps: the time at which it was created, moved on by the monotonic clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -22,7 +22,7 @@ class Steady:
 
     @property
     def seconds(self) -> float:
-        """Since its making."""
+        """Seconds since it was created."""
         return self._clock.monotonic() - self._began
 
     def now_ms(self) -> int:

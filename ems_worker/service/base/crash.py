@@ -1,14 +1,13 @@
-"""Named points at which a test has the worker end as if its machine had: `EMS_CRASH_AT=name`, or `name:3` (third time).
+"""Named points at which a test can kill the worker, as if its machine had failed.
 
-`name@word` ends it only where the point is about something with that word; several are separated by commas.
-
-The environment is read once, by the daemon; a worker that nobody armed passes every point without a look.
+`EMS_CRASH_AT=name` kills it at that point, `name:3` when it gets there for the third time. `name@text` kills it there
+only if the subject of the point contains the text. Several points are separated by commas.
 """
 
 import os
 import signal
 
-# Every point there is, in the order of a plan's way; the chaos tests try each.
+# All points, in the order in which a plan passes them; the chaos tests try each.
 POINTS = (
     "accept.read",
     "accept.decided",
@@ -38,27 +37,27 @@ POINTS = (
     "report.status",
 )
 
-# The times that are left, and the word.
+# For each armed point, how many times are left, and the text that its subject has to contain.
 _armed: dict[str, tuple[int, str]] = {}
 
 
 def arm(where: str | None) -> None:
-    """Arms the points that `where` names; raises ValueError if there is none of that name."""
+    """Arms the points in `where`, the value of EMS_CRASH_AT; raises ValueError for an unknown one."""
     _armed.clear()
-    for one in where.split(",") if where else ():
-        place, _, word = one.partition("@")
-        name, _, times = place.partition(":")
+    for entry in where.split(",") if where else ():
+        position, _, text = entry.partition("@")
+        name, _, times = position.partition(":")
         if name not in POINTS:
             raise ValueError(f"EMS_CRASH_AT: there is no point {name!r}; there are {', '.join(POINTS)}")
-        _armed[name] = int(times or 1), word
+        _armed[name] = int(times or 1), text
 
 
 def point(name: str, about: str = "") -> None:
-    """Ends the process by SIGKILL if it is armed for this point, about this, and this is the time."""
+    """Kills the process if this point is armed for this subject and this time."""
     if not _armed or name not in _armed:
         return
-    times, word = _armed[name]
-    if word in about:
-        _armed[name] = times - 1, word
+    times, text = _armed[name]
+    if text in about:
+        _armed[name] = times - 1, text
         if times == 1:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,14 +1,14 @@
-"""What the services need of the outside, as interfaces: the adapters have these methods, `daemon` joins them.
+"""The interfaces of the adapters, as the services need them.
 
-All are async and safe to call from several tasks. Every write of the manifest returns after its transaction is on
-disk; concurrent writes share a transaction (group commit).
+Their methods may be called from several tasks. Each write to the manifest returns once its transaction is on disk;
+concurrent writes share a transaction (group commit).
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
-from ems_worker.core.access.quotas import Held
-from ems_worker.core.lifecycle.estimate import Past
+from ems_worker.core.access.quotas import OpenWork
+from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.outcome import Call
@@ -27,12 +27,12 @@ from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
 
 __all__ = ["Broker", "Capacity", "Change", "Manifest", "Message", "Orchestrator", "Start"]
 
-# One changed attempt: the experiment's key, the run before (None: a new row) and after.
+# A changed attempt: the experiment's key, the run before (None for a new row), and the run after.
 Change = tuple[int, Run | None, Run]
 
 
 class Manifest(Protocol):
-    """The manifest. Conflicting guarded writes raise errors.ManifestConflict and write nothing."""
+    """The manifest. A guarded write that finds another state raises errors.ManifestConflict and writes nothing."""
 
     @property
     def write_problem(self) -> str | None:
@@ -45,23 +45,23 @@ class Manifest(Protocol):
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None: ...
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
-        """The decision and, for an accepted plan, its experiment (state accepted), in one transaction."""
+        """Records the decision and, for an accepted plan, its experiment in state accepted, in one transaction."""
 
     async def accepted(self, digest: bytes) -> bytes | None:
-        """The decision, as published, that accepted a plan of these very bytes (`Submission.digest`)."""
+        """The published decision that accepted a plan with the same bytes (`Submission.digest`)."""
 
-    async def held(self, publisher: str | None) -> Held:
-        """What the experiments of this publisher that have not ended come to."""
+    async def open_work(self, publisher: str | None) -> OpenWork:
+        """How much open work this publisher has."""
 
     async def drop_submissions(self, created_ns: int, first_seq: int, before_ms: int) -> int:
-        """Drops some decisions that made no experiment, on messages that can't come again; how many.
+        """Drops decisions without an experiment whose messages can't be delivered again; returns how many.
 
-        Those are the messages before `first_seq` of the stream created at `created_ns`, and those of other streams that
+        These are messages before `first_seq` in the stream created at `created_ns`, and messages of other streams that
         were received before `before_ms`.
         """
 
     async def last_plan(self, stream_created_ns: int) -> int:
-        """The highest sequence of this stream that was decided; 0 for none."""
+        """The highest sequence of this stream that has a decision; 0 if none has."""
 
     async def unpublished_decisions(self) -> Sequence[Submission]: ...
     async def decisions_published(self, submissions: Sequence[Submission]) -> None: ...
@@ -69,51 +69,51 @@ class Manifest(Protocol):
     # Experiments.
     async def experiment(self, experiment_id: str) -> Experiment | None: ...
     async def unfinished(self) -> Sequence[Experiment]:
-        """Not ended, or ended with results, or a status revision, that are not published yet."""
+        """Experiments that have not ended, or have results or a status revision to publish."""
 
     async def move_experiment(
         self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
     ) -> None:
-        """Guarded change of state; sets started_ms or finished_ms where the new state calls for it."""
+        """Changes the state, guarded by the expected one; sets started_ms or finished_ms if the new state needs it."""
 
     async def tally(self, key: int) -> Tally:
-        """Counts and aggregates from the rows: what a worker starts from."""
+        """The counts and aggregates, computed from the rows."""
 
     # Expansion.
     async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
-        """The next points with their first runs, and the new count of expanded points, guarded by the old one."""
+        """Adds points with their first runs, and sets the count of expanded points, guarded by the old count."""
 
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
-        """Jobs whose current run is pending and due, in order of (due, point, replicate), with all attempts."""
+        """Jobs, with all attempts, whose current run is pending and due, in order of (due, point, replicate)."""
 
     async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
         """For each of these experiments, how many runs are pending and due; counting stops at `limit`."""
 
     async def next_due_ms(self, after_ms: int) -> int | None:
-        """The earliest due time later than `after_ms` of a pending run of a running experiment; None: there is none."""
+        """The earliest due time after `after_ms` of a pending run of a running experiment; None if there is none."""
 
     async def last_due_ms(self) -> int | None:
-        """The latest due time of a pending run of a running experiment; None: there is none."""
+        """The latest due time of a pending run of a running experiment; None if there is none."""
 
     async def hasten(self, latest_ms: int) -> int:
-        """Has pending runs that would fall due later than then fall due then; how many those were."""
+        """Moves due times of pending runs that are later than this to this; returns how many."""
 
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
-        """Jobs by (experiment key, point, replicate), with all attempts; absent ones are left out."""
+        """Jobs with all attempts, by (experiment key, point, replicate); jobs that don't exist are left out."""
 
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
-        """Jobs with an attempt in submitting, submitted or running: what recovery starts from."""
+        """Jobs with an attempt that is submitting, submitted or running."""
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
     async def save(self, changes: Sequence[Change], ended_seq: Mapping[int, int]) -> None:
-        """Changed and new attempts, guarded by the state before, in one transaction.
+        """Writes changed and new attempts, guarded by their states before, in one transaction.
 
-        `ended_seq`: for experiments in which jobs ended, the last position given out by these changes.
+        `ended_seq`: for experiments in which jobs ended, the position of the last end.
         """
 
     async def awaiting(self, key: int) -> Sequence[Run]:
-        """The runs whose jobs wait for metrics."""
+        """Runs whose jobs wait for metrics."""
 
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
         """Jobs after a (point, replicate) that a retry takes (core.lifecycle.job.retried), in order."""
@@ -121,18 +121,18 @@ class Manifest(Protocol):
     # Control.
     async def request(self, request_id: str) -> ChangeRequest | None: ...
     async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
-        """Changes of the experiment that were recorded and not carried out, oldest first."""
+        """Requests for changes of the experiment that were recorded and not carried out, oldest first."""
 
     async def record_request(
         self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
     ) -> None:
-        """The request, and with it the experiment's change of state (guarded), in one transaction."""
+        """Records the request and the experiment's change of state (guarded), in one transaction."""
 
     async def answer_request(self, request_id: str, answer: str) -> None: ...
 
     # Reports.
-    async def durations(self, base: bytes) -> Sequence[Past]:
-        """How long the last completed runs of the latest experiments took, newest first; `base` is a plan's own."""
+    async def durations(self, base: bytes) -> Sequence[CompletedRun]:
+        """Recent completed runs of the latest experiments, newest first; `base` is the base of the plan to compare."""
 
     async def results(self, key: int, after_seq: int, limit: int) -> Sequence[JobRow]:
         """Ended jobs in the order of their end."""
@@ -141,14 +141,14 @@ class Manifest(Protocol):
         """With counts and aggregates over all their jobs, in order of their numbers; absent points are left out."""
 
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
-        """Of these points, those all of whose jobs had ended by this position; quickly told."""
+        """Those of these points whose jobs had all ended by this position. Faster than `points`."""
 
     async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]: ...
     async def best_point(self, key: int) -> PointRow | None:
-        """Of the points whose jobs have all ended, the one with the best mean of the experiment's goal metric."""
+        """The point with the best mean of the experiment's goal metric, among points whose jobs have all ended."""
 
     async def record_status(self, key: int, revision: int, document: bytes) -> None:
-        """The status that is about to be published; the last one stays readable."""
+        """Records the status that is about to be published, in place of the one before."""
 
     async def status(self, key: int) -> bytes | None:
         """The last status that was recorded."""
@@ -165,7 +165,7 @@ class Manifest(Protocol):
         before_key: int | None = None,
         limit: int = 50,
     ) -> Sequence[tuple[int, str, bytes | None]]:
-        """Key, experiment_id and last recorded status of experiments, newest first; no status yet is None."""
+        """Key, experiment_id and last recorded status (None before the first) of experiments, newest first."""
 
     async def jobs_page(
         self, key: int, after: tuple[int, int, int], limit: int, *, attempts: bool = False, state: str | None = None
@@ -176,33 +176,33 @@ class Manifest(Protocol):
         """
 
     def export(self, key: int) -> AsyncIterator[JobRow]:
-        """Every job once, in order of (point, replicate), without holding them all."""
+        """Every job, in order of (point, replicate), read in parts."""
 
     # Events of unknown runs.
     async def park(self, events: Sequence[ParkedEvent], keep: int) -> int:
-        """Keeps them, the newest `keep` of all and no more bytes than is good; how many older ones that dropped."""
+        """Adds these events, and keeps the newest `keep` of all, within a limit of bytes; returns how many it drops."""
 
     async def parked(self) -> Sequence[ParkedEvent]:
-        """All of them, oldest first."""
+        """All parked events, oldest first."""
 
     async def parked_of(self, experiment_ids: Sequence[str]) -> Sequence[ParkedEvent]:
-        """Those whose names may be of runs of these experiments, oldest first."""
+        """Parked events whose simulation ids may belong to these experiments, oldest first."""
 
     async def any_parked(self) -> bool: ...
     async def unpark(self, events: Sequence[ParkedEvent]) -> None: ...
     async def expire_parked(self, before_ms: int) -> int: ...
 
-    # What the worker remembers about the outside: streams' creation times and last sequences.
+    # Facts about the outside that the worker remembers, such as the identities of the streams.
     async def remembered(self, name: str) -> str | None: ...
     async def remember(self, name: str, value: str) -> None: ...
     async def forget(self, name: str) -> None: ...
 
 
 class Broker(Protocol):
-    """NATS JetStream. Raises errors.BrokerUnavailable when there is no answer in time.
+    """NATS JetStream. Methods raise errors.BrokerUnavailable if there is no answer in time.
 
-    Fetching gives nothing while there is no connection, and raises errors.BrokerMisconfigured when a stream or consumer
-    was deleted. Acknowledging never raises: what gets lost comes again.
+    Fetching returns nothing while there is no connection, and raises errors.BrokerMisconfigured if a stream or consumer
+    was deleted. Acknowledging never raises: a message whose acknowledgement got lost is delivered again.
     """
 
     @property
@@ -214,95 +214,99 @@ class Broker(Protocol):
 
     @property
     def refused(self) -> str | None:
-        """What the server refuses to do for lack of rights or room; None if nothing."""
+        """What the server refuses for lack of rights or space; None if nothing."""
 
     async def streams(self) -> Mapping[str, StreamIdentity]:
-        """Who the streams are now."""
+        """The present identities of the streams, by name."""
 
     async def positions(self) -> tuple[int, int]:
         """The sequences up to which plans and events are acknowledged."""
 
     async def pending(self) -> tuple[int, int]:
-        """How many plans and events were not delivered yet."""
+        """How many plans and events have not been delivered yet."""
 
     async def rewind(self, plans: int, events: int) -> None:
-        """Has everything delivered once more that came after these sequences."""
+        """Redelivers all messages after these sequences."""
 
     async def published_revision(self, subject: str) -> int | None:
-        """The `revision` of the message that a status subject has now; None where there is none."""
+        """The `revision` of the stored message of a status subject; None if there is no message."""
 
     async def has_decision(self, seq: int) -> bool:
-        """Whether a decision about the plan of this sequence is stored."""
+        """Whether a decision about the plan with this sequence is stored."""
 
     async def plans(self) -> Sequence[Message]:
-        """Waits for plan messages, a second at most; an empty answer is one."""
+        """Plan messages, after waiting for a second at most; empty if none arrived."""
 
     async def events(self, seconds: float = 1.0) -> Sequence[Message]:
-        """Waits for run events, so long at most; as many as are there, up to a batch."""
+        """Up to a batch of run events, after waiting for this long at most; empty if none arrived."""
 
     async def ack(self, messages: Sequence[Message]) -> None: ...
     async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
         """Asks for redelivery after the delay."""
 
     async def working(self, messages: Sequence[Message]) -> None:
-        """Tells the server that they are being worked on, so that they aren't redelivered."""
+        """Tells the server that these messages are in progress, so that they aren't redelivered."""
 
     async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
-        """Stores it on ems.dlq.{kind} with headers saying why and from where, then acks it."""
+        """Stores the message on ems.dlq.{kind}, with headers for the reason and the origin, then acknowledges it."""
 
     async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
-        """(subject, document, message id) each, pipelined; returns when all are acknowledged.
+        """Publishes items of (subject, document, message id); returns once all are acknowledged.
 
-        What the broker would not take whole goes out shortened. errors.BrokerMisconfigured where that isn't enough; the
-        others are stored then.
+        A document that is too large for the broker is shortened. Raises errors.BrokerMisconfigured if that doesn't
+        help; the other items are stored even then.
         """
 
     async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """The one message of its subject; False if another with this or a higher `revision` in its JSON is there."""
+        """Replaces the stored message of the subject; False if that one already has this or a higher `revision`."""
 
     async def reply(self, subject: str, data: bytes) -> None:
-        """Plain publish, for those who wait on an inbox."""
+        """Publishes to an inbox, without JetStream."""
 
-    async def plan_object(self, name: str, most_bytes: int) -> bytes:
-        """A plan that is in the object store; errors.NotFound, or errors.RequestRefused for what can't be used."""
+    async def plan_object(self, name: str, max_bytes: int) -> bytes:
+        """The plan with this name in the object store.
+
+        Raises errors.NotFound, or errors.RequestRefused for an object that can't be used.
+        """
 
 
 class Orchestrator(Protocol):
-    """The Orchestration Layer. Every call has a deadline; no call raises for what the orchestrator answers."""
+    """The Orchestration Layer. Every call has a deadline, and no answer of the orchestrator raises an error."""
 
-    async def start(self, starts: Sequence[Start], tell: Callable[[Call], None]) -> None:
-        """Submits them, in batches where the orchestrator takes batches, until each has an answer.
+    async def start(self, starts: Sequence[Start], on_call: Callable[[Call], None]) -> None:
+        """Sends start commands, in batches if the orchestrator accepts these; returns when each has an answer.
 
-        `tell` hears of each call as soon as it has ended; and before that, with LATE for answers, if it takes long.
+        `on_call` receives each call when it ends. A call that takes long is also reported before that, with LATE as
+        its answers.
         """
 
     async def stop(self, simulation_id: str) -> str:
-        """Sends STOP; the name of the gRPC status code that came back."""
+        """Sends STOP; returns the name of the gRPC status code of the answer."""
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
-        """What it knows of runs: a signal, or None for one that it doesn't know; runs without an answer are left out.
+        """The status of runs as a signal, None for an unknown run; runs without an answer are left out.
 
-        None as a whole: it doesn't implement the question.
+        None instead of a mapping: the orchestrator doesn't implement GetSimulationStatus.
         """
 
     def ready(self) -> bool:
-        """Whether it can be reached, as far as is known."""
+        """Whether the orchestrator can be reached, as far as is known."""
 
     @property
     def away(self) -> str | None:
-        """Why it can't be reached, in words; None while it can."""
+        """Why the orchestrator can't be reached, for people; None if it can."""
 
     @property
     def crowded(self) -> bool:
-        """Whether so many calls have no answer that others wait for them."""
+        """Whether so many calls are unanswered that new ones wait for them."""
 
     @property
     def message_limit(self) -> int:
-        """The largest start command that it takes, in bytes, as far as is known."""
+        """The largest start command in bytes that the orchestrator accepts, as far as is known."""
 
     @property
     def rpc_window(self) -> int:
-        """How many calls may be open at once now."""
+        """How many calls may be open at once at present."""
 
     def capacity(self) -> AsyncIterator[Capacity | None]:
-        """Changes of capacity, for ever; None where the orchestrator doesn't tell (UNIMPLEMENTED) or is away."""
+        """Changes of capacity, without end; None if the orchestrator doesn't report it (UNIMPLEMENTED) or is away."""

@@ -1,4 +1,4 @@
-"""Work that goes on for as long as the worker does: should it end by itself, the worker ends with it, visibly."""
+"""Work that runs for the life of the worker: if it ends by itself, the worker ends with an error."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,10 +8,10 @@ from ems_worker import ending
 
 
 async def supervise(name: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
-    """Does work that has no end, as a task of its own.
+    """Runs work that has no end, in a task of its own. Raises RuntimeError if it ends all the same.
 
-    A TaskGroup takes no notice of a child that returns or that was cancelled, which a foreign library may cause. So
-    raises RuntimeError then; a worker without this part would look well and do half its work.
+    A TaskGroup ignores a child that returns or was cancelled, which may happen inside a library. Without the error the
+    worker would continue without this part and look healthy.
     """
     try:
         await work()

@@ -1,21 +1,21 @@
-"""Which version of the model the orchestrator runs, and which experiments are for another one."""
+"""Which version of the model the orchestrator runs, and which experiments need another one."""
 
 from ems_worker.core.points.plan import Plan
 
 
 class Versions:
-    """`told`: what the orchestrator told last; empty: it tells none; None: not known now, as it is away or just came.
+    """`reported`: the version that the orchestrator reported; empty if it reports none; None if it isn't known now.
 
-    Whoever comes back may be a newer one. So nothing that asks for a version is started before it was told again.
+    It isn't known while the orchestrator is away and until it reports again: it may have been replaced by a newer one.
     """
 
     def __init__(self) -> None:
-        self.told: str | None = None
+        self.reported: str | None = None
 
     def waiting(self, plan: Plan) -> str | None:
-        """Why no run of this plan is started now, in words; None if its version is there, or can't be told."""
-        asked = plan.model_version
-        if asked is None or self.told in ("", asked):
+        """Why no run of this plan is started now; None if the plan's version, or any version, may be running."""
+        needed = plan.model_version
+        if needed is None or self.reported in ("", needed):
             return None
-        instead = "has not told its version yet" if self.told is None else f"runs {self.told!r}"
-        return f"paused: waits for model version {asked!r}; the orchestrator {instead}"
+        present = "has not reported its version yet" if self.reported is None else f"runs {self.reported!r}"
+        return f"paused: waiting for model version {needed!r}; the orchestrator {present}"

@@ -181,8 +181,8 @@ class Intake:
     ) -> tuple[Submission, NewExperiment | None]:
         async with self._counting:
             if new is not None and quotas.counted:
-                held = await self._manifest.held(submission.publisher)
-                if problems := publisher_quotas.refusals(quotas, submission.publisher, held, new.jobs):
+                open_work = await self._manifest.open_work(submission.publisher)
+                if problems := publisher_quotas.refusals(quotas, submission.publisher, open_work, new.jobs):
                     submission, new = submissions.rejected(submission, problems), None
             await self._manifest.record_submission(submission, new)
         return submission, new
@@ -254,7 +254,7 @@ class Intake:
         self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
     ) -> Outline:
         """Checks a plan whose experiment is new; the outline has its exact count."""
-        platform = Platform(model_version=self._versions.told, message_limit=self._message_limit())
+        platform = Platform(model_version=self._versions.reported, message_limit=self._message_limit())
         reported = self._clock.monotonic()
         # Between two steps the thread is free for others, and the worker may end.
         async for outline in examined.steps(experiment_id, platform):

@@ -1,4 +1,4 @@
-"""What a worker starts from: unfinished experiments and their open runs, as the manifest has them."""
+"""Recovery: a worker starts from the unfinished experiments and open runs in the manifest."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ from ems_worker.service.ledger.live import Live
 
 log = structlog.get_logger()
 
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 
 
 async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Live:
-    """An experiment made live from its record: its plan as it was accepted, its tally counted from the rows.
+    """Builds an experiment from its record: with the plan as it was accepted, and the tally counted from the rows.
 
-    Raises errors.PlanNotReadAsAccepted where this worker can't go on with that plan.
+    Raises errors.PlanNotReadAsAccepted if this worker can't continue with the plan.
     """
     # In a thread: a plan may take a second to read.
     plan, count, template = await asyncio.to_thread(check.loaded, record.spec, reader)
     if record.expanded_points < record.spec.points and count.exact and count.points != record.spec.points:
-        # Its other points would be others than those that were counted, and that are there already.
-        reason = f"it has {count.points:,} points by now, and had {record.spec.points:,}"
+        # The points that are left to expand would not fit those that are recorded.
+        reason = f"it has {count.points:,} points now, and had {record.spec.points:,}"
         raise check.not_as_accepted(record.spec, reason)
     tally = await manifest.tally(record.key)
     timeouts = {metric.name: metric.timeout_seconds for metric in plan.metrics if metric.source == "event"}
@@ -54,10 +54,10 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
 
 
 async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Sequence[tuple[Live, Run]]:
-    """Takes up every unfinished experiment; the runs that were on their way to the orchestrator when the worker ended.
+    """Loads every unfinished experiment; returns the runs whose commands were under way when the last worker ended.
 
-    Those may or may not have arrived: they are to be sent again under the same ids. An experiment whose plan can't be
-    read as it was accepted is left out, for a start that can.
+    These commands may not have arrived, so they have to be sent again under the same ids. An experiment whose plan
+    can't be read as it was accepted is left alone until a worker starts that can.
     """
     submitting: list[tuple[Live, Run]] = []
     for record in await manifest.unfinished():
@@ -68,7 +68,7 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Seq
             continue
         jobs = [job for job, _ in await manifest.open_jobs(record.key)]
         ledger.admit(live, jobs, await manifest.awaiting(record.key))
-        submitting += [(live, one) for job in jobs for one in job.runs if one.state is RunState.SUBMITTING]
+        submitting += [(live, run) for job in jobs for run in job.runs if run.state is RunState.SUBMITTING]
         await ledger.records.conclude(live)
         log.info(
             "experiment.recovered",
@@ -76,15 +76,15 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Seq
             state=record.state.value,
             jobs=record.spec.jobs,
             ended=live.tally.ended,
-            open=sum(one.state in transitions.OPEN for job in jobs for one in job.runs),
+            open=sum(run.state in transitions.OPEN for job in jobs for run in job.runs),
         )
     return submitting
 
 
-def trouble(ledger: Ledger) -> str | None:
-    """What is wrong where experiments were left out, in words."""
+def problem(ledger: Ledger) -> str | None:
+    """Which experiments are left alone because their plans are unreadable, for people; None if there are none."""
     names = [*ledger.unreadable]
     if not names:
         return None
-    shown = ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" if names[_MOST_NAMED:] else "")
-    return f"left as they are, for their plans aren't read as they were accepted: {shown}; the log says why"
+    shown = ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if names[_MAX_NAMED:] else "")
+    return f"left alone, because their plans can't be read as they were accepted: {shown}; the log has the reasons"

@@ -1,10 +1,10 @@
-"""After a restore: what happened since the backup is heard again from the streams, before anything new is done.
+"""After a restore, the streams since the backup are replayed before new work begins.
 
-An older copy that somebody put in the manifest's place by other means (a snapshot of the disk, a file copied back) is
-found out by what was published since, and treated the same.
+An older copy of the manifest that was put in its place by other means, such as a snapshot of the disk, is detected by
+what was published since, and treated the same way.
 
-Plans that were decided since are decided again, to the same ids; events are applied again, to the same states. What
-people changed since can't be heard again: experiments whose published status is ahead of the manifest are held.
+Plans are decided again, with the same ids, and events are applied again, with the same results. Changes that people
+made since the backup are not in the streams, so experiments whose published status is ahead of the manifest are paused.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from ems_worker.service.track import Tracker
 
 log = structlog.get_logger()
 
-# The fact that a restored manifest carries (adapters.manifest.copies) until it has caught up.
+# The fact that marks a restored manifest (adapters.manifest.copies) until it has caught up.
 RESTORED = "restored"
-_QUIET_SECONDS = 1.0
+_WAIT_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
-# So many of the newest plans are looked at, whether they were decided by a manifest that knew more.
-_LOOKED_AT = 256
+# How many of the newest plans are checked for decisions that this manifest doesn't have.
+_CHECKED_PLANS = 256
 
 
 class Replay:
@@ -53,9 +53,9 @@ class Replay:
         self._tracker = tracker
 
     async def run(self) -> list[str]:
-        """Replays, if this manifest is behind what was told; the ids of the experiments that are held.
+        """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
 
-        While the broker is away it waits, and begins anew.
+        Starts over whenever the broker is unavailable.
         """
         while True:
             try:
@@ -69,42 +69,42 @@ class Replay:
         if at is None:
             if not await self._outdated():
                 return []
-            # On disk before the streams are rewound: a crash in the middle goes on with it.
+            # Recorded before the streams are rewound, so that the next start continues after a crash.
             at = "unknown"
             await self._manifest.remember(RESTORED, at)
         plans = await self._manifest.remembered("position plans")
         events = await self._manifest.remembered("position events")
         log.warning("manifest.restored", at=at, plans_from=plans, events_from=events)
         await self._broker.rewind(int(plans or 0), int(events or 0))
-        # Nothing may also come because there is no connection: only the broker knows that there is nothing more.
+        # An empty fetch may be due to a lost connection: only the broker knows whether messages are pending.
         while (messages := await self._broker.plans()) or (await self._broker.pending())[0]:
             await self._intake.take_again(messages)
         for live in self._ledger.experiments():
             while not live.expanded and not live.ended:
                 await self._expander.expand(live)
-        while (heard := await self._broker.events(_QUIET_SECONDS)) or (await self._broker.pending())[1]:
-            await self._tracker.track(heard)
+        while (events_read := await self._broker.events(_WAIT_SECONDS)) or (await self._broker.pending())[1]:
+            await self._tracker.track(events_read)
         await self._tracker.retry_parked(older_than_ms=0)
-        held = [live.experiment_id for live in self._ledger.experiments() if await self._pause(live)]
+        paused = [live.experiment_id for live in self._ledger.experiments() if await self._pause(live)]
         await self._manifest.forget(RESTORED)
-        log.warning("manifest.caught_up", held=held)
-        return held
+        log.warning("manifest.caught_up", held=paused)
+        return paused
 
     async def _outdated(self) -> bool:
-        """Whether more was published than this manifest knows: it records everything before it is told."""
+        """Whether more was published than this manifest has: a worker records everything before it publishes it."""
         for live in self._ledger.experiments():
             published = await self._broker.published_revision(f"{subjects.STATUS}.{live.experiment_id}")
             if published is not None and published > live.record.revision:
                 return True
         created_ns = (await self._broker.streams())[subjects.PLANS_STREAM].created_ns
         known, (acknowledged, _) = await self._manifest.last_plan(created_ns), await self._broker.positions()
-        for seq in range(max(known, acknowledged - _LOOKED_AT) + 1, acknowledged + 1):
+        for seq in range(max(known, acknowledged - _CHECKED_PLANS) + 1, acknowledged + 1):
             if await self._broker.has_decision(seq):
                 return True
         return False
 
     async def _pause(self, live: Live) -> bool:
-        """Holds an experiment that was further than the manifest now is, and goes on from the published revision."""
+        """Pauses an experiment whose published status is ahead of the manifest, and continues from that revision."""
         published = await self._broker.published_revision(f"{subjects.STATUS}.{live.experiment_id}")
         if published is None or published <= live.record.revision:
             return False
@@ -112,10 +112,10 @@ class Replay:
         to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.PAUSE]
         if to is None:
             return False
-        words = (
-            f"held after a restore: its published status was ahead (revision {published}), so it may have been changed "
-            f"since the backup; `ems resume {live.experiment_id}` goes on"
+        reason = (
+            f"paused after a restore: its published status was ahead (revision {published}), so it may have been "
+            f"changed since the backup; `ems resume {live.experiment_id}` resumes it"
         )
-        await self._ledger.records.move(live, to, words)
+        await self._ledger.records.move(live, to, reason)
         log.warning("experiment.held", experiment_id=live.experiment_id, published_revision=published)
         return True
