@@ -17,6 +17,8 @@ from ems_worker.settings import targets
         "dns:localhost:50051",
         "dns:///localhost:50051",
         "dns:///127.0.0.1",
+        "dns:///%6Cocalhost:50051",
+        "%6Cocalhost:50051",
         "ipv4:127.0.0.1:50051",
         "ipv4:///127.0.0.1:50051",
         "ipv4:127.0.0.1:50051,127.0.0.2:50052",
