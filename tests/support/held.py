@@ -1,8 +1,9 @@
 """What reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
 
 In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
-way. Prints one line of JSON a plan: what became of it, the longest time that the event loop was held in milliseconds,
-and by how many bytes the peak of the reading process is above that for a small plan; 0 where there was none.
+way. Prints one line of JSON for each plan: its outcome, the most function calls between two turns of the event loop, the
+longest time that the loop was held in milliseconds, and by how many bytes the peak of the reading process is above that
+for a small plan; 0 where there was none.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from ems_worker.adapters import yaml_reader
 from ems_worker.adapters.files import BaseFiles
 from ems_worker.reading import process
 from ems_worker.service.queries import Queries
+from tests.support import steps
 from tests.support.desk import Desk, background
 
 _BEAT_SECONDS: Final = 0.002
@@ -80,14 +82,14 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
         validate = Queries(
             desk.ledger, desk.manifest, yaml_reader, desk.examiner, desk.clock, "w1", lambda: 4 * 1024 * 1024
         ).handlers()["validate"]
-        async with held() as heart:
+        async with held() as heart, steps.between_turns() as longest:
             if verb == "intake":
                 await desk.intake.take(message)
                 decisions = desk.broker.of("decision")
             else:
                 decisions = [json.loads(await validate(plan))]
     outcome = _outcome(decisions[-1]) if decisions else "dead"
-    return {"outcome": outcome, "held_ms": 1000 * heart.longest, "taken": _peak() - before}
+    return {"outcome": outcome, "steps": longest(), "held_ms": 1000 * heart.longest, "taken": _peak() - before}
 
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
