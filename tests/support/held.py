@@ -1,9 +1,9 @@
 """What reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
 
 In a process of its own, as the worker is: what else a test process has in memory would be collected as garbage on the
-way. Prints one line of JSON for each plan: its outcome, the most function calls between two turns of the event loop, the
-longest time that the loop was held in milliseconds, and by how many bytes the peak of the reading process is above that
-for a small plan; 0 where there was none.
+way. Prints one line of JSON for each plan: its outcome, the most function calls between two turns of the event loop,
+the longest time that the loop was held in milliseconds, and by how many bytes the peak of the reading process is above
+that for a small plan; 0 where there was none.
 """
 
 import asyncio
