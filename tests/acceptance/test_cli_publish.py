@@ -213,7 +213,18 @@ def test_waiting_ends_at_the_timeout_with_exit_code_5(deployment: commands.Deplo
     assert "slow-two has not ended in time" in ended.err
 
 
-def test_a_strangers_plan_publishes_no_file_of_ours(deployment: commands.Deployment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ems-publish"],
+        pytest.param(["ems-publish", "--dry-run"], marks=pytest.mark.long),
+        pytest.param(["ems", "validate"], marks=pytest.mark.long),
+    ],
+    ids=" ".join,
+)
+def test_a_strangers_plan_publishes_no_file_of_ours(
+    deployment: commands.Deployment, tmp_path: Path, command: list[str]
+) -> None:
     """By no command that reads plans, from a file or from standard input; where the user allows it, it is read."""
     secret = tmp_path / "secrets" / "prod.yaml"
     secret.parent.mkdir()
@@ -224,16 +235,15 @@ def test_a_strangers_plan_publishes_no_file_of_ours(deployment: commands.Deploym
     text = "experiment_id: stranger\nbase_config_file_path: {}\nparameter_space: {{layer.food: [1, 2]}}\n"
     plan.write_text(text.format("../secrets/prod.yaml"))
     before = submissions(deployment)
-    for command in (["ems-publish"], ["ems-publish", "--dry-run"], ["ems", "validate"]):
-        for argument, given in ((str(plan), ""), ("-", text.format(secret))):
-            ended = commands.run(*command, argument, env=deployment.env, given=given)
-            assert ended.code == exits.Exit.INVALID_PLAN, ended
-            assert "--allow-files-from" in ended.err
-            assert "hunter2" not in ended.out + ended.err
-            allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
-            if command != ["ems-publish"]:
-                ended = commands.run(*command, argument, *allowed, env=deployment.env, given=given)
-                assert ended.code == exits.Exit.OK, ended
+    for argument, given in ((str(plan), ""), ("-", text.format(secret))):
+        ended = commands.run(*command, argument, env=deployment.env, given=given)
+        assert ended.code == exits.Exit.INVALID_PLAN, ended
+        assert "--allow-files-from" in ended.err
+        assert "hunter2" not in ended.out + ended.err
+        allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
+        if command != ["ems-publish"]:
+            ended = commands.run(*command, argument, *allowed, env=deployment.env, given=given)
+            assert ended.code == exits.Exit.OK, ended
     assert submissions(deployment) == before
 
 

@@ -62,6 +62,8 @@ FED: Mapping[str, Sequence[Sequence[str]]] = {
     "ems-conformance orchestrator": [["--orchestrator", NAME]],
     "ems-conformance simulator": [["--timeout", "5", "--", "SIMULATOR"]],
 }
+# A command of each program, and of each way of drawing, for every run of the tests.
+QUICK = ("ems show", "ems watch", "ems dlq ls", "ems validate", "ems-worker health", "ems-conformance simulator")
 
 
 def subcommands(name: str, command: Any) -> Iterator[str]:
@@ -148,7 +150,11 @@ def _all(main: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [(command, words) for command, ways in FED.items() for words in ways],
+    [
+        pytest.param(command, words, marks=[] if command in QUICK else [pytest.mark.long])
+        for command, ways in FED.items()
+        for words in ways
+    ],
     ids=lambda part: ascii(part)[:40],
 )
 async def test_nothing_hostile_reaches_a_terminal(

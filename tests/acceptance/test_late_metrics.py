@@ -76,6 +76,7 @@ async def test_a_job_waits_for_its_metrics_and_ends_when_they_come(site: Site) -
             assert [set(result["metrics"]) for result in results] == [{"population", "score", "diversity"}] * 2
 
 
+@pytest.mark.long
 async def test_metrics_that_do_not_come_fail_the_job_and_a_retry_waits_again_without_a_new_run(site: Site) -> None:
     """Kind metrics_missing; the retry is a new round of the experiment with the same runs."""
     async with client.EmsClient(site.nats.url) as ems, site.worker():
@@ -113,6 +114,7 @@ async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
         assert (again["changed"], again["retried"]) == (False, 0)
 
 
+@pytest.mark.long
 async def test_a_retry_that_the_manifest_refuses_ends_the_worker_and_goes_well_with_the_next(tmp_path: Path) -> None:
     """What is in memory can't be trusted then, and whoever asked may be the only one who hears of it."""
     async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems:

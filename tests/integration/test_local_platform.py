@@ -210,6 +210,7 @@ async def test_the_demo_shows_the_manifests_means_twice_in_a_row(swept: Path) ->
         assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_a_demo_of_an_invalid_plan_fails_clearly(swept: Path) -> None:
     """A plan that is refused ends the demo with exit code 1 and the plan's own error; nothing is left running."""
     (swept / "plan.yaml").write_text("experiment_name: wrong\nbase_config: {a: 1}\nparameter_spaces: {a: [1]}\n")
@@ -220,6 +221,7 @@ async def test_a_demo_of_an_invalid_plan_fails_clearly(swept: Path) -> None:
     assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_the_demo_can_be_interrupted(swept: Path) -> None:
     """Ctrl-C ends the demo with 130, and everything that it started."""
     (swept / "plan.yaml").write_bytes(plan(num_replicates_per_run=2000))

@@ -147,6 +147,7 @@ async def test_secrets_are_in_their_files_only(swept: Path) -> None:
     await here.program.stop(grace=30)
 
 
+@pytest.mark.long
 async def test_the_commands_of_its_user_get_in_without_being_asked(swept: Path) -> None:
     """By its address alone: `ems`, `ems-publish`, `ems dlq`; `ems-worker config` says where from, and masks it."""
     here = await up(swept)

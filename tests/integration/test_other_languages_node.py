@@ -100,6 +100,7 @@ async def test_the_worker_runs_a_plan_with_programs_in_node(
     ]
 
 
+@pytest.mark.long
 async def test_a_publisher_in_node_gets_into_a_platform(swept: Path) -> None:
     """By the file that `ems up` names, a context of the nats command."""
     here = await local_platform.up(swept)
