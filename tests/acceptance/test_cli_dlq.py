@@ -18,9 +18,17 @@ UNREADABLE = b"\xff\xfe\x00 not a plan"
 @pytest.fixture
 def empty(deployment: commands.Deployment) -> Iterator[commands.Deployment]:
     """A deployment without dead letters."""
-    commands.run("ems", "dlq", "drop", "--all", env=deployment.env)
+    asyncio.run(_purge(deployment))
     yield deployment
-    commands.run("ems", "dlq", "drop", "--all", env=deployment.env)
+    asyncio.run(_purge(deployment))
+
+
+async def _purge(deployment: commands.Deployment) -> None:
+    client = await nats.connect(deployment.nats.url)
+    try:
+        await client.jetstream().purge_stream("EMS_DLQ")
+    finally:
+        await client.close()
 
 
 def letters(deployment: commands.Deployment, *flags: str) -> list[dict[str, Any]]:

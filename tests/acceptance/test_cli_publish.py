@@ -217,7 +217,18 @@ def test_waiting_stops_at_the_timeout_with_exit_code_5(deployment: commands.Depl
     assert "slow-two did not end in time" in ended.err
 
 
-def test_a_plan_from_a_stranger_can_not_publish_other_files(deployment: commands.Deployment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ems-publish"],
+        pytest.param(["ems-publish", "--dry-run"], marks=pytest.mark.long),
+        pytest.param(["ems", "validate"], marks=pytest.mark.long),
+    ],
+    ids=" ".join,
+)
+def test_a_plan_from_a_stranger_can_not_publish_other_files(
+    deployment: commands.Deployment, tmp_path: Path, command: list[str]
+) -> None:
     """No command that reads a plan reads a file outside its directory unless the user allows that directory."""
     secret = tmp_path / "secrets" / "prod.yaml"
     secret.parent.mkdir()
@@ -228,16 +239,15 @@ def test_a_plan_from_a_stranger_can_not_publish_other_files(deployment: commands
     text = "experiment_id: stranger\nbase_config_file_path: {}\nparameter_space: {{layer.food: [1, 2]}}\n"
     plan.write_text(text.format("../secrets/prod.yaml"))
     before = experiments(deployment)
-    for command in (["ems-publish"], ["ems-publish", "--dry-run"], ["ems", "validate"]):
-        for argument, given in ((str(plan), ""), ("-", text.format(secret))):
-            ended = commands.run(*command, argument, env=deployment.env, stdin=given)
-            assert ended.code == exits.Exit.INVALID_PLAN, ended
-            assert "--allow-files-from" in ended.err
-            assert "hunter2" not in ended.out + ended.err
-            allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
-            if command != ["ems-publish"]:
-                ended = commands.run(*command, argument, *allowed, env=deployment.env, stdin=given)
-                assert ended.code == exits.Exit.OK, ended
+    for argument, given in ((str(plan), ""), ("-", text.format(secret))):
+        ended = commands.run(*command, argument, env=deployment.env, stdin=given)
+        assert ended.code == exits.Exit.INVALID_PLAN, ended
+        assert "--allow-files-from" in ended.err
+        assert "hunter2" not in ended.out + ended.err
+        allowed = ["--allow-files-from", str(folder), "--allow-files-from", str(secret.parent)]
+        if command != ["ems-publish"]:
+            ended = commands.run(*command, argument, *allowed, env=deployment.env, stdin=given)
+            assert ended.code == exits.Exit.OK, ended
     assert experiments(deployment) == before
 
 

@@ -62,6 +62,8 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems-conformance orchestrator": [["--orchestrator", NAME]],
     "ems-conformance simulator": [["--timeout", "5", "--", "SIMULATOR"]],
 }
+# A command of each program, and of each way of drawing, for every run of the tests.
+QUICK = ("ems show", "ems watch", "ems dlq ls", "ems validate", "ems-worker health", "ems-conformance simulator")
 
 
 def subcommands(name: str, command: Any) -> Iterator[str]:
@@ -148,7 +150,11 @@ def _read_all(main: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [(command, arguments) for command, calls in ARGUMENTS.items() for arguments in calls],
+    [
+        pytest.param(command, arguments, marks=[] if command in QUICK else [pytest.mark.long])
+        for command, calls in ARGUMENTS.items()
+        for arguments in calls
+    ],
     ids=lambda part: ascii(part)[:40],
 )
 async def test_nothing_hostile_reaches_a_terminal(

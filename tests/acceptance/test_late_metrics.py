@@ -76,6 +76,7 @@ async def test_a_job_waits_for_its_metrics_and_ends_when_they_come(site: Site) -
             assert [set(result["metrics"]) for result in results] == [{"population", "score", "diversity"}] * 2
 
 
+@pytest.mark.long
 async def test_missing_metrics_fail_the_job_and_a_retry_waits_again_without_a_new_run(site: Site) -> None:
     """The error is of kind metrics_missing, and the retry is a new round of the experiment with the same runs."""
     async with client.EmsClient(site.nats.url) as ems, site.worker():
@@ -113,6 +114,7 @@ async def test_a_retry_gives_failed_jobs_a_new_attempt(tmp_path: Path) -> None:
         assert (again["changed"], again["retried"]) == (False, 0)
 
 
+@pytest.mark.long
 async def test_a_retry_that_can_not_be_recorded_ends_the_worker_and_succeeds_with_the_next(tmp_path: Path) -> None:
     """If the manifest refuses the change, the worker exits, and the same request succeeds after its restart."""
     async with sites.site(tmp_path, "--fail", "*-a1") as site, client.EmsClient(site.nats.url) as ems:

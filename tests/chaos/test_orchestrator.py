@@ -37,6 +37,7 @@ async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, abl
         assert [row["attempts"] for row in found.runs] == [1] * 120
 
 
+@pytest.mark.long
 async def test_calls_without_answers_are_sent_again_under_their_ids(tmp_path: Path) -> None:
     """The commands arrive and their answers are lost: the orchestrator has each run once, and each ends once."""
     settings = {"EMS_RPC_DEADLINE_SECONDS": "0.5", "EMS_RUN_WINDOW": "50"}
@@ -100,6 +101,7 @@ async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: l
 
 
 @BATCHES_AND_SINGLE_CALLS
+@pytest.mark.long
 async def test_answers_that_come_too_late_cost_nothing_but_a_word(tmp_path: Path, able: list[str]) -> None:
     """Every call takes longer than its deadline, and the runs do start: all complete, at their first attempts."""
     settings: dict[str, Any] = {"EMS_RPC_DEADLINE_SECONDS": "1", "EMS_RUN_WINDOW": "50"}

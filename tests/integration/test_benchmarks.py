@@ -9,7 +9,8 @@ import pytest
 from tests.support import commands, servers
 
 
-@pytest.mark.parametrize("flags", [[], pytest.param(["--no-batch"], marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("flags", [[], ["--no-batch"]])
 def test_a_small_benchmark_measures_both(flags: list[str]) -> None:
     """A small benchmark measures a positive rate for the worker and for the bare wire."""
     command = [sys.executable, "-m", "benchmarks.jobs", "--jobs", "20", "--turns", "1", "--json", *flags]

@@ -208,6 +208,7 @@ async def test_the_demo_shows_the_means_of_the_manifest(swept: Path) -> None:
         assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_the_demo_of_an_invalid_plan_shows_the_error(swept: Path) -> None:
     """A rejected plan ends the demo with exit code 1 and the problem of the plan; no process is left."""
     (swept / "plan.yaml").write_text("experiment_name: wrong\nbase_config: {a: 1}\nparameter_spaces: {a: [1]}\n")
@@ -218,6 +219,7 @@ async def test_the_demo_of_an_invalid_plan_shows_the_error(swept: Path) -> None:
     assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_the_demo_can_be_interrupted(swept: Path) -> None:
     """Ctrl-C ends the demo with exit code 130, and with it every process that it started."""
     (swept / "plan.yaml").write_bytes(plan(num_replicates_per_run=2000))

@@ -152,6 +152,7 @@ async def test_secrets_are_only_in_their_files(swept: Path) -> None:
     await platform.program.stop(grace=30)
 
 
+@pytest.mark.long
 async def test_the_commands_of_the_user_need_only_the_address(swept: Path) -> None:
     """They use the credentials of the platform at that address; `ems-worker config` masks them and names the origin."""
     platform = await up(swept)

@@ -94,6 +94,7 @@ async def test_the_worker_runs_a_plan_with_programs_in_node(
     ]
 
 
+@pytest.mark.long
 async def test_a_publisher_in_node_connects_to_a_local_platform(swept: Path) -> None:
     """The publisher uses the credentials in the nats context that `ems up` writes."""
     platform = await local_platform.up(swept)
