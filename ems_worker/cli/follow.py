@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -81,7 +82,8 @@ def _continues(experiment_id: str) -> str:
 class LineFollower:
     """Prints a status as a line: when the state or the reason changes, at each step of progress, and as a heartbeat."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._state = ("", None)
         self._progress = 0.0
         self._printed_at = 0.0
@@ -93,7 +95,7 @@ class LineFollower:
         return
 
     def show(self, status: Document) -> None:
-        now = time.monotonic()
+        now = self._clock()
         state = status["state"], status["reason"]
         changed = state != self._state or status["progress"] >= self._progress + _STEP
         if changed or now >= self._printed_at + _HEARTBEAT_SECONDS:

@@ -76,6 +76,19 @@ async def test_points_have_a_column_of_problems_if_there_are_any(capsys: pytest.
     assert last_line.split() == ["1", "1/1", "1", "failed", "10", "-"]
 
 
+@pytest.mark.parametrize(("number", "shown"), [(1, False), (2, True)])
+def test_a_later_round_is_shown(number: int, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The details name the round from the second on, and the lines of a description are indented."""
+    counts = {"completed": 1}
+    facts = dict.fromkeys(("group", "created_at", "started_at", "finished_at", "reason", "best", "eta_seconds"))
+    named = {"experiment_name": "reef", "description": "one\ntwo", "tags": ["a", "b"], "round": number}
+    state = {"experiment_id": "reef", "state": "running", "counts": counts, "total": 1, "progress": 1.0}
+    views.details_of({**facts, **named, **state, "throughput": None, "metrics": {}})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:5] == ["  name: reef", "  about: one", "      two", "  tags: a, b"]
+    assert ("  round: 2" in lines) is shown
+
+
 @pytest.fixture
 def replace_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes commands use a client with these methods."""

@@ -25,6 +25,8 @@ def test_a_status_is_one_line() -> None:
     running = "running: 7 of 10 jobs ended (70%), 1 failed, 1 infeasible"
     assert statuses.line(status()) == f"{running}, 2 per second, about 2 s left"
     assert statuses.line(status(throughput=0.0, eta_seconds=None)) == running
+    assert statuses.line(status(throughput=0.0, eta_seconds=0.9)) == running
+    assert statuses.line(status(throughput=0.0, eta_seconds=1)) == f"{running}, about 1 s left"
     assert statuses.line(status(finished_at=FINISHED_AT)) == running
 
 
@@ -36,6 +38,21 @@ def test_lines_show_a_new_reason_at_once(capsys: pytest.CaptureFixture[str]) -> 
             shown.show(status(reason=current))
     plain = statuses.line(status())
     assert capsys.readouterr().err.splitlines() == [plain, f"{plain} ({reason})", plain]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "progress", "printed"), [(1.0, 0.75, False), (1.0, 0.8, True), (9.9, 0.7, False), (10.0, 0.7, True)]
+)
+def test_lines_show_each_tenth_of_the_jobs_and_a_heartbeat(
+    seconds: float, progress: float, printed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a change of the state a line is printed for each tenth of the jobs and every ten seconds."""
+    times = iter((100.0, 100.0 + seconds))
+    with follow.LineFollower(clock=lambda: next(times)) as shown:
+        shown.show(status(reason=None, progress=0.7))
+        capsys.readouterr()
+        shown.show(status(reason=None, progress=progress))
+    assert bool(capsys.readouterr().err) is printed
 
 
 def test_the_summary_has_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,18 +201,19 @@ class _SilentWorker(client.EmsClient):
 
 
 class _FailingJobs(client.EmsClient):
-    """A client of a worker whose jobs failed for this many reasons."""
+    """A client of a worker whose jobs failed with these messages. `jobs_read` is how many were read."""
 
-    def __init__(self, reasons: int) -> None:
+    def __init__(self, *messages: str) -> None:
         super().__init__()
-        self._reasons = reasons
+        self._messages = messages
+        self.jobs_read = 0
 
     async def jobs(
         self, experiment_id: str, *, state: str | None = None, attempts: bool = False
     ) -> AsyncGenerator[dict[str, Any], None]:
-        for number in range(self._reasons):
-            error = {"kind": "simulation", "message": f"reason {number}"}
-            yield {"simulation_id": f"{experiment_id}-{number}", "error": error}
+        for number, message in enumerate(self._messages):
+            self.jobs_read += 1
+            yield {"simulation_id": f"{experiment_id}-{number}", "error": {"kind": "simulation", "message": message}}
 
 
 @pytest.mark.parametrize(
@@ -210,8 +228,28 @@ async def test_reasons_that_are_not_shown_are_counted(
     reasons: int, last_line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At most five reasons are shown, and the number of the others follows."""
-    await failures.show(_FailingJobs(reasons), status(experiment_id="reef", counts={"failed": reasons}))
+    jobs = _FailingJobs(*(f"reason {number}" for number in range(reasons)))
+    await failures.show(jobs, status(experiment_id="reef", counts={"failed": reasons}))
     assert capsys.readouterr().out.splitlines()[-1] == last_line
+
+
+async def test_equal_reasons_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason is the last line of the message, cut at 160 characters, and the most frequent reason comes first."""
+    jobs = _FailingJobs("Traceback\n  rare\n\n", "x" * 161, "x" * 161, "")
+    await failures.show(jobs, status(experiment_id="reef", counts={"failed": 4}))
+    assert capsys.readouterr().out.splitlines() == [
+        f"  2 x failed, simulation: {'x' * 157}... (reef-1)",
+        "  1 x failed, simulation: rare (reef-0)",
+        "  1 x failed, simulation: no reason given (reef-3)",
+    ]
+
+
+async def test_at_most_500_jobs_of_a_state_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reasons of a large experiment are found in the first jobs."""
+    jobs = _FailingJobs(*["same"] * 600)
+    await failures.show(jobs, status(experiment_id="reef", counts={"failed": 600}))
+    assert jobs.jobs_read == 500
+    assert capsys.readouterr().out == "  500 x failed, simulation: same (reef-0)\n"
 
 
 async def test_reasons_that_are_not_available_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
