@@ -12,23 +12,18 @@ from ems_worker.core.points import plan, render, space
 
 # Rows of the seed table: a plan may have a seed for each job.
 _MAX_SEEDS = 12
-# Up to this many combinations, those that satisfy the constraints are counted exactly.
-_MAX_COUNTED = 100_000
 # Takes the place of the experiment's id in the ids of runs if the worker is to choose it.
 _UNKNOWN_ID = "EXPERIMENT"
 
 
 def show(parsed: plan.Plan, count: space.SpaceSize, estimate: Mapping[str, Any] | None = None) -> None:
-    """Prints the plan's size, its first and last configurations as differences from the base, and its seeds.
+    """Prints a checked plan's size, its first and last configurations as differences from the base, and its seeds.
 
     `estimate` is the worker's estimate of the time, if it has one.
     """
-    count = _exact_if_small(parsed, count)
     shell.out(size(count, parsed.replicates))
     if estimate is not None:
         shell.out(estimated_time(estimate))
-    if count.points == 0:
-        return
     template = render.Template(parsed)
     base = render.block(parsed.base)
     for point, replicate in _first_and_last(parsed, count):
@@ -41,9 +36,8 @@ def show(parsed: plan.Plan, count: space.SpaceSize, estimate: Mapping[str, Any] 
 
 def size(count: space.SpaceSize, replicates: int) -> str:
     """The numbers of points and jobs as a phrase."""
-    at_most = "" if count.exact else "at most "
     each = f" with {replicates} replicates each" if replicates > 1 else ""
-    return f"{at_most}{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
+    return f"{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
 
 
 def estimated_time(estimate: Mapping[str, Any]) -> str:
@@ -52,18 +46,10 @@ def estimated_time(estimate: Mapping[str, Any]) -> str:
     return f"estimated time: {statuses.duration(estimate['seconds'])} ({each}; {estimate['slots']:,} at once)"
 
 
-def _exact_if_small(parsed: plan.Plan, count: space.SpaceSize) -> space.SpaceSize:
-    """Counts the points exactly unless generating all of them would take long."""
-    if count.exact or count.points > _MAX_COUNTED:
-        return count
-    points = sum(1 for _ in space.points(parsed))
-    return space.SpaceSize(points, points * parsed.replicates)
-
-
 def _first_and_last(parsed: plan.Plan, count: space.SpaceSize) -> Iterator[tuple[space.Point, int]]:
-    """The first and the last job as (point, replicate). Without an exact count the last job is not known."""
+    """The first and the last job as (point, replicate)."""
     yield next(space.points(parsed)), 0
-    if count.exact and count.jobs > 1:
+    if count.jobs > 1:
         (last,) = collections.deque(space.points(parsed, count.points - 1), maxlen=1)
         yield last, parsed.replicates - 1
 

@@ -79,7 +79,7 @@ def test_the_largest_normal_distribution_is_accepted() -> None:
     problems = small_plans.refused(
         "{parameter_space: {a: {dist: normal, mean: 1e308, std: 1e307}}, design: {sampler: random, samples: 200}}"
     )
-    assert problems == [("out_of_range", "'mean' and 'std' are too large for a number to hold")]
+    assert problems == [("out_of_range", "'mean' and 'std' are too large: samples would exceed the largest number")]
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(2**64, 2**200))

@@ -38,9 +38,7 @@ class Field:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every export has; those of a mapping depend on the experiment."""
-        if self.prefix is not None:
-            return ()
+        """The columns of a field that isn't a mapping: those of a mapping depend on the experiment."""
         return tuple(f"{self.name}_{part}" for part in self.parts) or (self.name,)
 
 

@@ -53,6 +53,10 @@ def parse(fields: Fields) -> Sampled | None:
     return None if missing else form.parse(fields)
 
 
+# In standard deviations: every sample of samples.Normal is nearer to the mean.
+_MAX_DEVIATION: Final = 9.0
+
+
 def _parse_uniform(fields: Fields) -> Sampled | None:
     low, high = fields.number("low"), fields.number("high")
     if low is None or high is None or not _ordered(low, high, fields):
@@ -77,6 +81,10 @@ def _parse_int(fields: Fields) -> Sampled | None:
 def _parse_normal(fields: Fields) -> Sampled | None:
     mean, std = fields.number("mean"), fields.number("std")
     if mean is None or std is None or not fields.positive("std", std):
+        return None
+    if abs(mean) + _MAX_DEVIATION * std == float("inf"):
+        message = "'mean' and 'std' are too large: samples would exceed the largest number"
+        fields.problems.add("out_of_range", fields.at("std"), message)
         return None
     return Sampled(samples.Normal(mean, std), fields.at("dist"))
 
