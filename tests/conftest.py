@@ -3,6 +3,7 @@
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -15,8 +16,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine makes single examples slow, which says nothing about the code. `make test` tries few examples, always
 # the same; `make test-long` runs every property again with `--hypothesis-profile long`: many examples, drawn anew.
-hypothesis.settings.register_profile("quick", deadline=None, print_blob=True, max_examples=20, derandomize=True)
-hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=300)
+_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("quick", max_examples=20, derandomize=True, print_blob=True, **_ANY_SPEED)
+hypothesis.settings.register_profile("long", max_examples=300, print_blob=True, **_ANY_SPEED)
 hypothesis.settings.load_profile("quick")
 
 

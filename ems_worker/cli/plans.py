@@ -67,7 +67,7 @@ def check(file: PlanFile) -> plan_check.Checked:
     try:
         checked = plan_check.read(file.data, yaml_reader, lambda path: _read_base(file, path))
         *_, checked = plan_check.steps(
-            checked, file.data, yaml_reader, plan_check.Platform(), checked.plan.experiment_id or ""
+            checked, file.data, yaml_reader, plan_check.Platform(), experiment_id=checked.plan.experiment_id or ""
         )
         return checked
     except errors.Unreadable as error:

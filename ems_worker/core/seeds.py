@@ -24,7 +24,7 @@ _HALF: Final = 26
 _MASK: Final = 2**_HALF - 1
 
 
-def seed(policy: Policy, root: int, point: int, replicate: int, values: Sequence[int] = ()) -> int:
+def seed(policy: Policy, root: int, point: int, replicate: int, *, values: Sequence[int] = ()) -> int:
     """The seed of a job: 0 <= seed < 2**52, unless the plan lists its seeds.
 
     With `common`, replicate r has the same seed at every point, so that points can be compared in pairs. With

@@ -13,15 +13,15 @@ from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.wire import StreamIdentity
+from ems_worker.daemon import services as wiring
 from ems_worker.daemon.clock import SystemClock
-from ems_worker.daemon.services import build
+from ems_worker.service.base import supervise
 from ems_worker.service.base.metrics import Metrics
-from ems_worker.service.base.supervise import supervise
 from ems_worker.service.health import Health
 from ems_worker.service.intake import check
 from ems_worker.service.recovery import recover
 from ems_worker.service.track import Tracker
-from ems_worker.settings import Settings, shown
+from ems_worker.settings import Settings, masking
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class Worker:
                     settings.channel, deadline_seconds=settings.rpc_deadline_seconds, window=settings.rpc_window
                 )
             )
-            health.set_problem("broker", f"connecting to {shown(settings.server)}")
+            health.set_problem("broker", f"connecting to {masking.urls(settings.server)}")
             broker = await stack.enter_async_context(
                 Broker.connect(
                     settings.access,
@@ -110,7 +110,7 @@ class Worker:
     ) -> None:
         """Builds the services, loads what an earlier worker left, and works until cancelled."""
         settings, health = self._settings, self._health
-        services = build(
+        services = wiring.build(
             settings=settings,
             manifest=manifest,
             broker=broker,
@@ -148,7 +148,7 @@ class Worker:
                     ("parked events", lambda: self._retry_parked(tracker)),
                     ("commits", ledger.until_broken),
                 ):
-                    group.create_task(supervise(name, work))
+                    group.create_task(supervise.supervise(name, work))
                 group.create_task(services.submitter.resend(unsent))
         finally:
             health.set_problem("stop", "stopping")

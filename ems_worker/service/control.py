@@ -16,12 +16,13 @@ from ems_worker.core.documents import documents, titles
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
 from ems_worker.core.records import ChangeRequest
+from ems_worker.service import queries
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
-from ems_worker.service.queries import Handler, read
+from ems_worker.service.queries import Handler
 
 log = structlog.get_logger()
 
@@ -95,7 +96,7 @@ class Control:
 
     def _handler(self, verb: str, carry_out: Callable[[Live, _Change], Awaitable[bytes]]) -> Handler:
         async def handle(data: bytes) -> bytes:
-            change = read(_Change, data)
+            change = queries.read(_Change, data)
             async with self._lock, self._ledger.pinned(change.experiment_id) as live:
                 if live is None:
                     raise errors.NotFound(f"there is no experiment {change.experiment_id}")

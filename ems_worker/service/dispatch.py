@@ -11,11 +11,10 @@ import structlog
 from ems_worker.core.lifecycle import breaker, job, schedule
 from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.service.base import crash
+from ems_worker.service.base import crash, supervise
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Manifest, Orchestrator
-from ems_worker.service.base.supervise import supervise
 from ems_worker.service.base.versions import Versions
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import RunKey
@@ -118,7 +117,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Fills the window, then sleeps until it is woken or a run becomes due; without end."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(supervise("following the capacity", lambda: self._follow_capacity(group)))
+            group.create_task(supervise.supervise("following the capacity", lambda: self._follow_capacity(group)))
             while True:
                 self._wake.clear()
                 filled, filled_ms = self._clock.monotonic(), self._clock.now_ms()

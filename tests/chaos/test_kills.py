@@ -48,7 +48,7 @@ class Chaos:
         while loop.time() < until:
             [deed] = self._rng.choices(deeds, weights)
             await deed()
-            await asyncio.sleep(self._rng.uniform(0.0, 0.8))
+            await wait.let_pass(self._rng.uniform(0.0, 0.8))
 
     async def _publish(self) -> None:
         """A plan; now and then one that was published before, or that contradicts one."""
@@ -61,17 +61,17 @@ class Chaos:
     async def _kill_worker(self) -> None:
         await self._stage.worker.kill()
         self._stage.check_now(EXPECTED)
-        await asyncio.sleep(self._rng.choice((0.0, 0.0, 1.0)))
+        await wait.let_pass(self._rng.choice((0.0, 0.0, 1.0)))
         self._stage.worker.start()
 
     async def _kill_oracle(self) -> None:
         await self._stage.oracle.kill()
-        await asyncio.sleep(self._rng.choice((0.0, 0.5)))
+        await wait.let_pass(self._rng.choice((0.0, 0.5)))
         await self._stage.oracle.restart()
 
     async def _kill_broker(self) -> None:
         await self._stage.broker.kill()
-        await asyncio.sleep(self._rng.choice((0.0, 0.5)))
+        await wait.let_pass(self._rng.choice((0.0, 0.5)))
         await self._stage.broker.start()
 
     def _link(self) -> proxy.Proxy:
@@ -88,14 +88,14 @@ class Chaos:
             way.stall()
         else:
             way.delay(self._rng.uniform(0.05, 0.3))
-        await asyncio.sleep(self._rng.uniform(0.2, 2.5))
+        await wait.let_pass(self._rng.uniform(0.2, 2.5))
         link.heal()
 
     async def _one_way(self) -> None:
         """What is sent one way is lost, until somebody notices that the connection is dead."""
         link = self._link()
         self._rng.choice((link.up, link.down)).drop()
-        await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+        await wait.let_pass(self._rng.uniform(0.2, 2.0))
         link.heal()
         link.cut()
 

@@ -75,7 +75,7 @@ async def test_a_connection_that_closes_slowly_leaves_the_loop_to_others(
     """
 
     async def slowly(transport: TcpTransport) -> None:
-        await asyncio.sleep(0.5)
+        await wait.let_pass(0.5)
 
     monkeypatch.setattr(TcpTransport, "wait_closed", slowly)
     calls = 0

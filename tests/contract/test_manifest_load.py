@@ -26,7 +26,7 @@ async def test_twenty_thousand_jobs_from_expansion_to_their_ends(tmp_path: Path)
         for start in range(0, POINTS, 1000):
             points, runs = manifests.jobs_of(range(start, start + 1000), REPLICATES)
             await manifest.expand(record.key, points, runs, start + 1000)
-        await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, 1)
+        await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=1)
         commits, requests = manifest.counters.commits, manifest.counters.requests
 
         async def save(changes: list[Change]) -> None:

@@ -89,15 +89,15 @@ async def test_an_experiment_moves_only_from_the_state_that_was_expected(manifes
     """Times follow the state, a reopened experiment counts a round more, and a wrong guess changes nothing."""
     record = await manifests.accepted(manifest, manifests.spec())
     state = ExperimentState
-    await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, 10)
+    await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, at_ms=10)
     with pytest.raises(errors.ManifestConflict, match="move_experiment"):
-        await manifest.move_experiment(record.key, state.ACCEPTED, state.CANCELLED, 11)
-    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, 20, "too many jobs failed")
+        await manifest.move_experiment(record.key, state.ACCEPTED, state.CANCELLED, at_ms=11)
+    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, at_ms=20, reason="too many jobs failed")
     ended = await manifest.experiment("reef")
     assert ended is not None
     assert (ended.state, ended.started_ms, ended.finished_ms) == (state.FAILED, 10, 20)
     assert (ended.round, ended.reason) == (1, "too many jobs failed")
-    await manifest.move_experiment(record.key, state.FAILED, state.RUNNING, 30)
+    await manifest.move_experiment(record.key, state.FAILED, state.RUNNING, at_ms=30)
     again = await manifest.experiment("reef")
     assert again is not None
     assert (again.round, again.started_ms, again.finished_ms, again.reason) == (2, 10, None, None)
@@ -131,7 +131,7 @@ async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest:
     await manifest.record_status(record.key, 4, b"{}")
     await manifest.revision_published(record.key, 4)
     await manifests.complete_all(manifest, record)
-    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, 9)
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, at_ms=9)
     await manifest.results_published(record.key, 6)
     assert await unfinished() == ["reef"], "no status has told of the end"
     await manifest.record_status(record.key, 5, b"{}")
@@ -162,7 +162,7 @@ async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) 
     """By group and state, each page from where the last one ended."""
     for seq, group in enumerate(["a", "b", "a", "a"], start=1):
         await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
-    await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, 5)
+    await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, at_ms=5)
 
     await manifest.record_status(4, 1, b'{"revision": 1}')
     await manifest.record_status(4, 2, b'{"revision": 2}')

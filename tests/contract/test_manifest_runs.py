@@ -91,7 +91,7 @@ async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> N
     assert await manifest.next_due_ms(-1) == 0
     await manifest.save([(record.key, first, replace(first, due_ms=NOW_MS + 9))], {})
     assert await manifest.next_due_ms(NOW_MS) == NOW_MS + 9
-    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.PAUSED, NOW_MS)
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.PAUSED, at_ms=NOW_MS)
     assert await manifest.next_due_ms(NOW_MS) is None
 
 
@@ -320,7 +320,7 @@ async def test_an_ended_experiment_with_an_open_run_is_taken_up_again(manifest: 
     ((pending, _),) = await manifest.due(record.key, 0, 1)
     claimed = manifests.claimed(pending.current)
     await manifest.save([(record.key, pending.current, claimed)], {})
-    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.CANCELLED, 9)
+    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.CANCELLED, at_ms=9)
     await manifest.record_status(record.key, 9, b"{}")
     await manifest.revision_published(record.key, 9)
     assert [one.key for one in await manifest.unfinished()] == [record.key]

@@ -212,7 +212,7 @@ async def test_readers_see_whole_commits_while_the_worker_writes(manifest: Manif
                 for index, (one, _) in enumerate(due[2 * point : 2 * point + 2])
             ]
             await manifest.save(changes, {record.key: 2 * point + 2})
-        await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, 9)
+        await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, at_ms=9)
         done.set()
 
     task = asyncio.create_task(write())

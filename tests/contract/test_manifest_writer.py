@@ -69,7 +69,7 @@ async def test_what_no_column_can_hold_fails_alone_too(manifest: Manifest) -> No
     """An integer over 64 bits, or text that isn't Unicode, harms nobody else."""
     answers = await asyncio.gather(
         manifest.remember("before", "1"),
-        manifest.move_experiment(2**70, ExperimentState.ACCEPTED, ExperimentState.RUNNING, 1),
+        manifest.move_experiment(2**70, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=1),
         manifest.remember("surrogate", "\ud800"),
         manifest.remember("after", "2"),
         return_exceptions=True,

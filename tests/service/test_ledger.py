@@ -429,9 +429,9 @@ async def test_experiment_states_are_moved_once(tmp_path: Path) -> None:
         moved: list[ExperimentState] = []
         move = desk.manifest.move_experiment
 
-        async def note(key: int, expected: ExperimentState, to: ExperimentState, *rest: Any) -> None:
+        async def note(key: int, expected: ExperimentState, to: ExperimentState, **rest: Any) -> None:
             moved.append(to)
-            await move(key, expected, to, *rest)
+            await move(key, expected, to, **rest)
 
         with patch.object(desk.manifest, "move_experiment", note):
             await asyncio.gather(

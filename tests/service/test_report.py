@@ -243,7 +243,7 @@ async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
             revisions = [status["revision"] for status in desk.broker.statuses]
             assert revisions == sorted(set(revisions))
             desk.reporter.notify(live.key)
-            await asyncio.sleep(0.03)
+            await wait.until(lambda: not desk.reporter.has_news(live.key))
             assert len(desk.broker.statuses) == len(revisions)
 
 

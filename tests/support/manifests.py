@@ -71,7 +71,7 @@ async def running(manifest: Manifest, new: NewExperiment | None = None, seq: int
     record = await accepted(manifest, new or spec(), seq)
     points, runs = jobs_of(range(record.spec.points), record.spec.replicates)
     await manifest.expand(record.key, points, runs, record.spec.points)
-    await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, NOW_MS)
+    await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=NOW_MS)
     found = await manifest.experiment(record.spec.experiment_id)
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""Waits for a condition. This is the only code in the tests that polls."""
+"""Waits for a condition, or for a time. This is the only code in the tests that polls."""
 
 import asyncio
 import inspect
@@ -32,3 +32,8 @@ async def until(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 15.0,
             raise AssertionError(f"waited {timeout} s for {what or probe}; the last result was {value!r}")
         await asyncio.sleep(pause)
         pause = min(1.2 * pause, _LONGEST_POLL_SECONDS)
+
+
+async def let_pass(seconds: float) -> None:
+    """Lets time pass where the time is the subject of a test, such as an outage of that length."""
+    await asyncio.sleep(seconds)

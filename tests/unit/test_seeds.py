@@ -80,4 +80,4 @@ def test_seeds_of_neighbours_look_unrelated() -> None:
 
 def test_a_list_of_seeds_is_taken_as_it_is() -> None:
     """Replicate r of every point has the r-th seed of the list."""
-    assert [seeds.seed("list", 0, 3, replicate, (5, 6, 7)) for replicate in range(3)] == [5, 6, 7]
+    assert [seeds.seed("list", 0, 3, replicate, values=(5, 6, 7)) for replicate in range(3)] == [5, 6, 7]

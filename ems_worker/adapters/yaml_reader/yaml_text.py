@@ -101,7 +101,7 @@ class _Builder:
         self._nodes += 1
         if self._nodes > limits.MAX_YAML_NODES:
             message = f"more than {limits.MAX_YAML_NODES:,} values; send larger plans as JSON"
-            _refuse("too_large", message, _position(event), location)
+            _refuse("too_large", message, _position(event), location=location)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, location)
         assert isinstance(event, yaml.NodeEvent)
@@ -124,7 +124,7 @@ class _Builder:
     def _collection(self, event: yaml.CollectionStartEvent, location: Location, depth: int) -> JSON:
         if depth > limits.MAX_DEPTH:
             message = f"values are nested more than {limits.MAX_DEPTH} deep"
-            _refuse("too_deep", message, _position(event), location[:8])
+            _refuse("too_deep", message, _position(event), location=location[:8])
         if event.tag is not None and not event.implicit:
             self._report("tag", f"tags are not allowed ({quotes.brief(event.tag)})", event, location)
         if isinstance(event, yaml.MappingStartEvent):
@@ -201,7 +201,7 @@ class _Builder:
         """A separate copy for each alias. Its values count, so that aliases of aliases can't multiply without limit."""
         self._nodes += 1
         if self._nodes > limits.MAX_YAML_NODES or len(location) > 2 * limits.MAX_DEPTH:
-            _refuse("too_large", "the values of aliases make this too large", _position(event), location[:8])
+            _refuse("too_large", "the values of aliases make this too large", _position(event), location=location[:8])
         if isinstance(value, dict):
             return {key: self._copy(inner, event, (*location, key)) for key, inner in value.items()}
         if isinstance(value, list):
@@ -240,7 +240,7 @@ def _position(event: yaml.Event) -> Position:
 
 
 def _refuse(
-    code: str, message: str, position: Position, location: Location = (), cause: Exception | None = None
+    code: str, message: str, position: Position, *, location: Location = (), cause: Exception | None = None
 ) -> NoReturn:
     problem = errors.Problem(code, quotes.dotted(location), message, *position, None, location)
     raise errors.PlanRejected([problem]) from cause

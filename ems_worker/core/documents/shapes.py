@@ -69,7 +69,7 @@ def document(name: str, description: str, properties: Schema, optional: Schema |
     return {"$schema": schema.URL, "title": name, **mapping(description, {**head, **properties}, optional)}
 
 
-def page(name: str, description: str, key: str, items: Schema, position: Schema) -> Schema:
+def page(name: str, description: str, *, key: str, items: Schema, position: Schema) -> Schema:
     """A reply that carries other documents, whose schema is under $defs."""
     item = {keyword: part for keyword, part in items.items() if keyword not in ("$schema", "$defs")}
     whole = document(name, description, {key: sequence("the documents", {"$ref": "#/$defs/item"}), **position})

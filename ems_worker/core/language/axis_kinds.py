@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import distributions, expressions, ranges, schema_parts
+from ems_worker.core.language import checks, distributions, expressions, ranges, schema_parts
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Varied
-from ems_worker.core.language.checks import Fields, listed
+from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 from ems_worker.core.language.schema_parts import Schema
@@ -62,7 +62,7 @@ def _fields(given: Given, *, required: tuple[str, ...], optional: tuple[str, ...
 
 
 def _parse_values(given: Given) -> AxisValues | None:
-    values = listed(given.value, given.location, given.problems)
+    values = checks.listed(given.value, given.location, given.problems)
     return None if values is None else Varied(values, given.location)
 
 

@@ -51,7 +51,7 @@ class Seeds:
 
     def of(self, point: int, replicate: int) -> int:
         """The seed of one job."""
-        return seeds.seed(self.policy, self.root, point, replicate, self.values)
+        return seeds.seed(self.policy, self.root, point, replicate, values=self.values)
 
 
 @dataclass(frozen=True, slots=True)

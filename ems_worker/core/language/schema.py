@@ -8,11 +8,12 @@ from typing import Final
 
 from ems_worker.core import ids, seeds
 from ems_worker.core.language import axes, axis_kinds, config_paths, design, distributions, listed, options, samples
-from ems_worker.core.language.schema_parts import EXPRESSION, Schema, array, enum, integer, mapping, number, text
+from ems_worker.core.language import schema_parts as parts
+from ems_worker.core.language.schema_parts import EXPRESSION, Schema
 
 URL: Final = "https://json-schema.org/draft/2020-12/schema"
 
-_PATH: Final = text("a dotted path of the configuration; it may be new", max_length=config_paths.MAX_LENGTH)
+_PATH: Final = parts.text("a dotted path of the configuration; it may be new", max_length=config_paths.MAX_LENGTH)
 _LABELS: Final[Schema] = {
     "type": "object",
     "description": "short texts by name, for runs",
@@ -26,36 +27,36 @@ _LINE: Final = r"^[^\u0000-\u001f\u007f]*\S[^\u0000-\u001f\u007f]*$"
 def _axis(form: axis_kinds.Form) -> Schema:
     """One form of an axis: its own keys, and the two keys that every axis may have."""
     common = {
-        "as": text("the parameter's name in expressions, tables and columns", axes.NAME.pattern),
+        "as": parts.text("the parameter's name in expressions, tables and columns", axes.NAME.pattern),
         "when": EXPRESSION | {"description": "a condition; points at which it is false leave the parameter out"},
     }
-    return mapping({**form.keys, **common}, form.description, tuple(form.keys))
+    return parts.mapping({**form.keys, **common}, form.description, tuple(form.keys))
 
 
 PLAN: Final[Schema] = {
     "$schema": URL,
     "title": "An experiment plan",
-    **mapping(
+    **parts.mapping(
         {
             "$schema": {"type": "string"},
-            "experiment_id": text("the experiment's id; by default made from its name", ids.EXPERIMENT_ID.pattern),
-            "experiment_name": text("the experiment's name, one line", max_length=200) | {"pattern": _LINE},
-            "description": text("what the experiment is about", max_length=10_000),
-            "base_config_file_path": text("the path of the base configuration"),
-            "base_config_path": text("another name for base_config_file_path"),
+            "experiment_id": parts.text("the id; by default made from the name", ids.EXPERIMENT_ID.pattern),
+            "experiment_name": parts.text("the experiment's name, one line", max_length=200) | {"pattern": _LINE},
+            "description": parts.text("what the experiment is about", max_length=10_000),
+            "base_config_file_path": parts.text("the path of the base configuration"),
+            "base_config_path": parts.text("another name for base_config_file_path"),
             "base_config": {"type": "object", "description": "the base configuration itself"},
             "parameter_space": {"$ref": "#/$defs/space"},
-            "design": mapping(
+            "design": parts.mapping(
                 {
-                    "sampler": enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
-                    "samples": integer("how many samples", 1, samples.MAX_SAMPLES),
-                    "seed": integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
+                    "sampler": parts.enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
+                    "samples": parts.integer("how many samples", 1, samples.MAX_SAMPLES),
+                    "seed": parts.integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
                     "zip": {
                         "type": "array",
                         "description": "groups of parameters that vary together",
                         "items": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
                     },
-                    "max_jobs": integer("the plan is rejected if it has more jobs", 1, 2**52),
+                    "max_jobs": parts.integer("the plan is rejected if it has more jobs", 1, 2**52),
                 },
                 "which combinations become points",
             ),
@@ -69,20 +70,20 @@ PLAN: Final[Schema] = {
                 "type": "array",
                 "description": "points listed one by one",
                 "minItems": 1,
-                "items": mapping(
+                "items": parts.mapping(
                     {
-                        "run_id_suffix": text("the unique name of this point", listed.SUFFIX.pattern),
+                        "run_id_suffix": parts.text("the unique name of this point", listed.SUFFIX.pattern),
                         "labels": _LABELS,
                         "params_override": {"type": "object", "description": "values by nested or dotted path"},
                     },
                     "one point",
                 ),
             },
-            "num_replicates_per_run": integer("how often each point is run", 1, seeds.REPLICATES - 1),
-            "seeds": mapping(
+            "num_replicates_per_run": parts.integer("how often each point is run", 1, seeds.REPLICATES - 1),
+            "seeds": parts.mapping(
                 {
-                    "root": integer("the number from which all seeds are derived", 0, 2**63 - 1),
-                    "policy": enum(["common", "independent", "list"], "whether points share their seeds"),
+                    "root": parts.integer("the number from which all seeds are derived", 0, 2**63 - 1),
+                    "policy": parts.enum(["common", "independent", "list"], "whether points share their seeds"),
                     "values": {
                         "type": "array",
                         "description": "the seeds of policy list, one per replicate",
@@ -97,19 +98,19 @@ PLAN: Final[Schema] = {
                 "then": {"required": ["values"]},
                 "else": {"properties": {"values": False}},
             },
-            "inject": mapping(
+            "inject": parts.mapping(
                 {"seed": _PATH, "simulation_id": _PATH}, "where values of the run are written into its configuration"
             ),
-            "metrics_to_track": array(
+            "metrics_to_track": parts.array(
                 {"anyOf": [{"$ref": "#/$defs/metric"}, {"$ref": "#/$defs/tracked"}]},
                 "the metrics that results, points and statuses report",
             ),
-            "limits": mapping(
+            "limits": parts.mapping(
                 {
-                    "max_concurrent": integer("the number of runs at the same time", 1, 1_000_000),
-                    "run_timeout_seconds": number("the longest time that a run may take", 0),
-                    "max_attempts": integer("the number of attempts at each job", 1, 1000),
-                    "retry_on": array({"enum": [*options.ERROR_KINDS]}, "the errors after which a job is retried"),
+                    "max_concurrent": parts.integer("the number of runs at the same time", 1, 1_000_000),
+                    "run_timeout_seconds": parts.number("the longest time that a run may take", 0),
+                    "max_attempts": parts.integer("the number of attempts at each job", 1, 1000),
+                    "retry_on": parts.array({"enum": [*options.ERROR_KINDS]}, "errors after which a job is retried"),
                     "max_failed": {
                         "description": "how many jobs may fail: a number or a percentage",
                         "anyOf": [
@@ -118,7 +119,7 @@ PLAN: Final[Schema] = {
                         ],
                     },
                     "fail_fast": {"type": "boolean", "description": "end as soon as too many jobs have failed"},
-                    "priority": integer(
+                    "priority": parts.integer(
                         "runs with a higher priority start first; 0 by default",
                         -options.MAX_PRIORITY,
                         options.MAX_PRIORITY,
@@ -126,9 +127,9 @@ PLAN: Final[Schema] = {
                 },
                 "the limits of the experiment",
             ),
-            "model_version": text("the version of the model that runs need", max_length=200) | {"pattern": _LINE},
-            "group": text("the study that the experiment belongs to", ids.TOKEN.pattern),
-            "tags": array(
+            "model_version": parts.text("the version of the model that runs need", max_length=200) | {"pattern": _LINE},
+            "group": parts.text("the study that the experiment belongs to", ids.TOKEN.pattern),
+            "tags": parts.array(
                 {"type": "string", "maxLength": 64, "pattern": _LINE}, "keywords for the experiment", maxItems=64
             ),
             "labels": _LABELS,
@@ -141,13 +142,13 @@ PLAN: Final[Schema] = {
     ),
     "anyOf": [{"required": ["experiment_name"]}, {"required": ["experiment_id"]}],
     "$defs": {
-        "metric": text("a metric's name", options.METRIC.pattern),
-        "tracked": mapping(
+        "metric": parts.text("a metric's name", options.METRIC.pattern),
+        "tracked": parts.mapping(
             {
                 "name": {"$ref": "#/$defs/metric"},
-                "goal": enum(["minimize", "maximize"], "whether the best points have the lowest or the highest values"),
-                "from": enum(["run", "event"], "whether the run reports it, or an event after the run"),
-                "timeout_seconds": number("how long to wait for it after the run", 0),
+                "goal": parts.enum(["minimize", "maximize"], "whether the lowest or the highest values are best"),
+                "from": parts.enum(["run", "event"], "whether the run reports it, or an event after the run"),
+                "timeout_seconds": parts.number("how long to wait for it after the run", 0),
             },
             "a metric with a goal, or one that is computed after the run",
             ("name",),

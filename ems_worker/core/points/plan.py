@@ -149,7 +149,7 @@ def parse(
     varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
     _check_combinations(varying, problems)
     grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits or work_limits.DEFAULT)
-    _check_size(grid, chosen, resolved, replicates, problems)
+    _check_size(grid, chosen, resolved, replicates=replicates, problems=problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
     derived.judge(resolved, (params for _, params in grid.combinations(0, derived.MAX_POINTS)), problems)
@@ -188,7 +188,7 @@ def _check_combinations(varying: tuple[dimensions.Dimension, ...], problems: Pro
         raise errors.PlanRejected(problems.collected())
 
 
-def _check_size(grid: Grid, chosen: Design, resolved: Names, replicates: int, problems: Problems) -> None:
+def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int, problems: Problems) -> None:
     """Reports a grid without points, and one with too many points, jobs or combinations to evaluate."""
     jobs = grid.total * replicates
     if grid.total >= seeds.POINTS:

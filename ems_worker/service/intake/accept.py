@@ -226,9 +226,16 @@ class Intake:
                 if existing is None:
                     if (too_high := publisher_quotas.priority_refusal(quotas, outline.priority)) is not None:
                         return submissions.rejected(blank, [too_high]), None
-                    outline = await self._examine(message, examined, outline, experiment_id, quick)
+                    outline = await self._examine(message, examined, outline, experiment_id=experiment_id, quick=quick)
                     plan, base = await examined.plan(), await examined.base()
-                    new = submissions.experiment(experiment_id, plan, base, outline, received_ms, message)
+                    new = submissions.experiment(
+                        outline,
+                        message,
+                        experiment_id=experiment_id,
+                        plan=plan,
+                        base=base,
+                        created_ms=received_ms,
+                    )
                 elif existing.spec.plan_sha == outline.plan_sha:
                     outline = replace(outline, count=SpaceSize(existing.spec.points, existing.spec.jobs))
                 else:
@@ -251,7 +258,7 @@ class Intake:
             raise errors.PlanRejected([Problem("too_many_slow_plans", "", words)])
 
     async def _examine(
-        self, message: Message, examined: Examined, outline: Outline, experiment_id: str, quick: bool
+        self, message: Message, examined: Examined, outline: Outline, *, experiment_id: str, quick: bool
     ) -> Outline:
         """Checks a plan whose experiment is new; the outline has its exact count."""
         platform = Platform(model_version=self._versions.reported, message_limit=self._message_limit())

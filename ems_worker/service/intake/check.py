@@ -88,7 +88,7 @@ class Platform:
 
 
 def steps(
-    checked: Checked, data: bytes, reader: PlanReader, platform: Platform, experiment_id: str
+    checked: Checked, data: bytes, reader: PlanReader, platform: Platform, *, experiment_id: str
 ) -> Iterator[Checked]:
     """Checks a plan that was read, a step of bounded time at a time; the last value has the exact count.
 

@@ -116,7 +116,7 @@ class Examination:
     def begin(self, experiment_id: str, platform: Platform) -> None:
         """Prepares the steps by which the plan is checked (`check.steps`)."""
         platform = replace(platform, max_jobs=self._tools.max_jobs)
-        self._steps = check.steps(self.checked, self._plan, self._tools.reader, platform, experiment_id)
+        self._steps = check.steps(self.checked, self._plan, self._tools.reader, platform, experiment_id=experiment_id)
 
     def step(self) -> Outline | None:
         """Takes the next step: the outline as it is known then; None after the last step."""

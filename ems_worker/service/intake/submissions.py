@@ -58,7 +58,7 @@ def repeated(blank: Submission, accepted: bytes) -> Submission:
 
 
 def experiment(
-    experiment_id: str, plan: bytes, base: bytes, outline: Outline, created_ms: int, message: Message
+    outline: Outline, message: Message, *, experiment_id: str, plan: bytes, base: bytes, created_ms: int
 ) -> NewExperiment:
     """The experiment of an accepted plan."""
     return NewExperiment(
