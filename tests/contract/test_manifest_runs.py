@@ -1,6 +1,5 @@
 """Runs and jobs in the manifest: what is due, guarded changes, pages, counts and aggregates, on a real file."""
 
-import math
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -31,8 +30,8 @@ def _lost(before: Run) -> Run:
     return replace(before, state=RunState.LOST, finished_ms=NOW_MS, error_kind=ErrorKind.LOST, current=False)
 
 
-async def test_every_field_of_a_run_survives(manifest: Manifest) -> None:
-    """A run comes back equal after an insertion and after an update, numbers that aren't finite as null."""
+async def test_every_field_of_a_run_is_read_back(manifest: Manifest) -> None:
+    """A run is equal to itself after an insertion and after an update."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     full = replace(
@@ -54,14 +53,13 @@ async def test_every_field_of_a_run_survives(manifest: Manifest) -> None:
     await manifest.save([(record.key, first, full)], {record.key: 1})
     place = (record.key, first.point, first.replicate)
     assert (await manifest.jobs([place]))[place].runs == (full,)
-    second = replace(full, attempt=2, ended_seq=None, current=False, metrics={"x": math.inf, "y": math.nan, "z": -1.5})
+    second = replace(full, attempt=2, ended_seq=None, current=False, metrics={"x": None, "z": -1.5}, waiting=None)
     await manifest.save([(record.key, None, second)], {})
-    stored = (await manifest.jobs([place]))[place].runs[1]
-    assert stored == replace(second, metrics={"x": None, "y": None, "z": -1.5})
+    assert (await manifest.jobs([place]))[place].runs[1] == second
 
 
-async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest: Manifest) -> None:
-    """A retry that falls due later comes later, and not before its time."""
+async def test_due_jobs_come_in_order_of_time_and_number_with_all_their_attempts(manifest: Manifest) -> None:
+    """A retry that is due later comes later, and not before its time."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     await manifest.save([(record.key, first, manifests.claimed(first))], {})
@@ -82,8 +80,8 @@ async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest
     assert await manifest.due_counts([], NOW_MS, 4) == {}
 
 
-async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> None:
-    """Runs of paused experiments don't wake anyone, nor do runs that are due already."""
+async def test_the_next_due_time_is_that_of_a_running_experiment(manifest: Manifest) -> None:
+    """Runs of paused experiments don't count, nor do runs that are due already."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     assert await manifest.next_due_ms(NOW_MS) is None
@@ -94,8 +92,8 @@ async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> N
     assert await manifest.next_due_ms(NOW_MS) is None
 
 
-async def test_a_change_applies_only_to_the_state_that_was_expected(manifest: Manifest) -> None:
-    """One stale change refuses all that were saved with it, the position of ends too."""
+async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -> None:
+    """One stale change refuses everything that is saved with it, including the positions of ends."""
     record = await manifests.running(manifest)
     one, other, *_ = await _pending(manifest, record)
     await manifest.save([(record.key, one, manifests.claimed(one))], {})
@@ -122,7 +120,7 @@ async def test_a_change_applies_only_to_the_state_that_was_expected(manifest: Ma
 async def test_rows_that_contradict_themselves_are_refused(
     manifest: Manifest, wrong: dict[str, object], constraint: str
 ) -> None:
-    """The schema itself refuses what no code should write."""
+    """The schema refuses rows that correct code never writes."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     broken = replace(first, **wrong)  # type: ignore[arg-type]  # fields by name
@@ -131,7 +129,7 @@ async def test_rows_that_contradict_themselves_are_refused(
 
 
 async def test_an_end_has_a_position_of_its_own(manifest: Manifest) -> None:
-    """No two ends of an experiment have one position, and runs of points that aren't there can't be saved."""
+    """No two ends of an experiment share a position, and runs of missing points can't be saved."""
     record = await manifests.running(manifest)
     one, other, *_ = await _pending(manifest, record)
     changes = [(record.key, run, manifests.completed(run, 1, population=1.0)) for run in (one, other)]
@@ -141,8 +139,8 @@ async def test_an_end_has_a_position_of_its_own(manifest: Manifest) -> None:
         await manifest.save([(record.key, None, replace(one, point=99))], {})
 
 
-async def test_one_save_passes_the_job_from_attempt_to_attempt(manifest: Manifest) -> None:
-    """A late winner takes over from the attempt that stood for the job, with both rows in one save."""
+async def test_one_save_changes_the_current_attempt(manifest: Manifest) -> None:
+    """A late winner replaces the current attempt with both rows in one save."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     place = (record.key, first.point, first.replicate)
@@ -157,7 +155,7 @@ async def test_one_save_passes_the_job_from_attempt_to_attempt(manifest: Manifes
 
 
 async def test_jobs_are_found_by_the_hundreds_and_absent_ones_left_out(manifest: Manifest) -> None:
-    """Over several experiments, in one call."""
+    """One call reads jobs of several experiments."""
     one = await manifests.running(manifest, manifests.spec("one", points=300, replicates=1))
     two = await manifests.running(manifest, manifests.spec("two", points=300, replicates=1), seq=2)
     keys = [(record.key, point, 0) for record in (one, two) for point in range(400)]
@@ -166,8 +164,8 @@ async def test_jobs_are_found_by_the_hundreds_and_absent_ones_left_out(manifest:
     assert await manifest.jobs([]) == {}
 
 
-async def test_open_jobs_are_those_that_were_announced_and_have_not_ended(manifest: Manifest) -> None:
-    """Recovery starts from attempts in submitting, submitted or running, with their jobs' other attempts."""
+async def test_open_jobs_have_an_attempt_that_was_announced_and_has_not_ended(manifest: Manifest) -> None:
+    """Recovery gets the attempts in submitting, submitted or running, with the other attempts of their jobs."""
     record = await manifests.running(manifest)
     runs = await _pending(manifest, record)
     submitting, submitted, begun, ended, *_ = runs
@@ -189,7 +187,7 @@ async def test_open_jobs_are_those_that_were_announced_and_have_not_ended(manife
 
 
 async def test_results_come_in_the_order_of_their_ends_from_any_position(manifest: Manifest) -> None:
-    """The cursor of the published position pages them."""
+    """The cursor of published results pages through them."""
     record = await manifests.running(manifest)
     await manifests.complete_all(manifest, record)
     rows = await manifest.results(record.key, 2, 3)
@@ -197,8 +195,8 @@ async def test_results_come_in_the_order_of_their_ends_from_any_position(manifes
     assert await manifest.results(record.key, 6, 3) == []
 
 
-async def test_jobs_are_paged_by_place_attempt_and_what_a_status_counts_them_as(manifest: Manifest) -> None:
-    """Standing runs only unless all attempts are asked for; an infeasible job isn't among the failed ones."""
+async def test_jobs_are_paged_by_number_and_by_what_a_status_counts_them_as(manifest: Manifest) -> None:
+    """Only current runs unless all attempts are requested; an infeasible job is not a failed job."""
     record = await manifests.running(manifest)
     one, other, third, *_ = await _pending(manifest, record)
     retry = Run(one.point, one.replicate, 2, one.seed)
@@ -226,8 +224,8 @@ async def test_jobs_are_paged_by_place_attempt_and_what_a_status_counts_them_as(
     assert await page(state="lost", attempts=True) == [(0, 0, 1)]
 
 
-async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest: Manifest) -> None:
-    """Tally, points and the best point agree with core.experiment.Aggregate to the last bit."""
+async def test_counts_and_aggregates_are_those_of_the_core(manifest: Manifest) -> None:
+    """Tally, points and the best point agree with the core's Aggregate to the last bit."""
     points, replicates = 40, 5
     record = await manifests.running(manifest, manifests.spec(points=points, replicates=replicates, goal="minimize"))
     draw = random.Random(7)
@@ -257,8 +255,8 @@ async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest
     assert best.point.point == min((one.mean, point) for point, one in by_point.items() if one.n)[1]
 
 
-async def test_points_whose_jobs_have_all_ended_by_a_position_are_told_apart(manifest: Manifest) -> None:
-    """Whichever job is the last; an open job, or an end after the position, and the point isn't among them."""
+async def test_points_whose_jobs_have_all_ended_by_a_position_are_found(manifest: Manifest) -> None:
+    """A point with an open job, or with an end after the position, isn't among them."""
     record = await manifests.running(manifest, manifests.spec(points=3, replicates=2))
     runs = await _pending(manifest, record)
     found = []
@@ -274,7 +272,7 @@ async def test_points_whose_jobs_have_all_ended_by_a_position_are_told_apart(man
 
 
 async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> None:
-    """None without a goal, while every point is open, or where nothing completed; the earlier of equals."""
+    """There is none without a goal, while every point is open, or if nothing completed; of equals the earlier wins."""
     record = await manifests.running(manifest)
     assert await manifest.best_point(record.key) is None
     runs = await _pending(manifest, record)
@@ -293,7 +291,7 @@ async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> No
 
 
 async def test_export_gives_every_job_once_and_in_order(manifest: Manifest) -> None:
-    """Over many pages, the standing attempt of each."""
+    """An export of many pages has the current attempt of each job."""
     record = await manifests.running(manifest, manifests.spec(points=1300, replicates=2))
     first = (await _pending(manifest, record))[0]
     retry = Run(first.point, first.replicate, 2, first.seed)
@@ -303,7 +301,7 @@ async def test_export_gives_every_job_once_and_in_order(manifest: Manifest) -> N
 
 
 async def test_a_job_that_is_retried_during_an_export_isnt_exported_twice(manifest: Manifest) -> None:
-    """Not even where a page ends with it."""
+    """This holds even if a page ends with the job."""
     record = await manifests.running(manifest, manifests.spec(points=reports.EXPORT_PAGE + 1, replicates=1))
     export = manifest.export(record.key)
     page = [await anext(export) for _ in range(reports.EXPORT_PAGE)]
@@ -313,8 +311,8 @@ async def test_a_job_that_is_retried_during_an_export_isnt_exported_twice(manife
     assert [row.point.point async for row in export] == [reports.EXPORT_PAGE]
 
 
-async def test_an_ended_experiment_with_an_open_run_is_taken_up_again(manifest: Manifest) -> None:
-    """A run that nobody waits for any more is still to be stopped, also after a restart."""
+async def test_an_ended_experiment_with_an_open_run_is_loaded_again(manifest: Manifest) -> None:
+    """A run that no job needs any more still has to be stopped after a restart."""
     record = await manifests.running(manifest, manifests.spec(points=1, replicates=1))
     ((pending, _),) = await manifest.due(record.key, 0, 1)
     claimed = manifests.claimed(pending.current)
