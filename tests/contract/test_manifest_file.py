@@ -272,8 +272,8 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_a_killed_worker_loses_no_acknowledged_write(tmp_path: Path) -> None:
-    """After each kill -9 in the middle of writing, every acknowledged write is there and the file is whole."""
+async def test_a_killed_worker_loses_nothing_that_it_was_told_is_written(tmp_path: Path) -> None:
+    """kill -9 in mid-write, again and again: every acknowledged write is there and the file is whole."""
     path = tmp_path / "manifest.db"
     acknowledged = dict.fromkeys(range(8), 0)
     for lines in itertools.islice(itertools.cycle([40, 111, 307]), 5):

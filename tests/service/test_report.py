@@ -325,7 +325,7 @@ async def test_results_with_long_parameters_are_published_in_small_batches(tmp_p
 
 
 @dataclass
-class Published(Broker):
+class Told(Broker):
     """A broker with a status of an earlier worker whose revision is higher than this worker's manifest knows."""
 
     last: int = 300
@@ -342,7 +342,7 @@ class Published(Broker):
 
 async def test_an_end_gets_a_revision_above_those_of_a_lost_manifest(tmp_path: Path) -> None:
     """Readers drop lower revisions and would see the experiment running for ever."""
-    async with Desk.open(tmp_path, broker=Published()) as desk:
+    async with Desk.open(tmp_path, broker=Told()) as desk:
         live = await desk.begin(plan(points=1))
         await finish(desk, await desk.launch(live), [1])
         status = await desk.report("reef")
@@ -358,7 +358,7 @@ async def test_an_end_that_was_refused_is_published_after_a_crash(tmp_path: Path
     for ask_first in (False, True):
         directory = tmp_path / str(ask_first)
         directory.mkdir()
-        async with Desk.open(directory, broker=Published()) as desk:
+        async with Desk.open(directory, broker=Told()) as desk:
             live = await desk.begin(plan(points=1))
             await finish(desk, await desk.launch(live), [1])
 
@@ -370,7 +370,7 @@ async def test_an_end_that_was_refused_is_published_after_a_crash(tmp_path: Path
             with patch.object(desk.broker, "published_revision", die), contextlib.suppress(ConnectionAbortedError):
                 await desk.reporter.report(live)
             assert desk.broker.statuses == []
-        async with Desk.open(directory, broker=Published()) as desk:
+        async with Desk.open(directory, broker=Told()) as desk:
             desk.reporter.tell(next(iter(desk.ledger.experiments)))
             status = await desk.report("reef")
             assert (status["state"], status["revision"]) == ("completed", 301)

@@ -107,13 +107,13 @@ def test_every_subject_is_a_channel() -> None:
 
 
 def test_every_query_and_change_is_a_channel() -> None:
-    """The verbs that are served have a channel, and those that are refused for now have none."""
-    served = queries.Queries.handlers(_without_state(queries.Queries))
-    changes = set(control.Control.handlers(_without_state(control.Control))) - set(control._NOT_YET)
+    """The verbs that are served; not those that are refused until they come."""
+    served = queries.Queries.handlers(_nobody(queries.Queries))
+    changes = set(control.Control.handlers(_nobody(control.Control))) - set(control._NOT_YET)
     assert {f"ems.api.{verb}" for verb in {*served, *changes}} == {one for one in addresses() if ".api." in one}
 
 
-def _without_state(kind: Any) -> Any:
+def _nobody(kind: Any) -> Any:
     """An object that has methods and nothing else, which is enough to list its handlers."""
     return object.__new__(kind)
 
