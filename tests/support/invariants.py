@@ -128,11 +128,9 @@ def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterat
         job = result["experiment_id"], result["point"], result["replicate"]
         if result["job_revision"] > revisions[job] or result["seq"] > known[job[0]]["ended_seq"]:
             yield f"result {job} has revision {result['job_revision']} and position {result['seq']}"
-    for name, experiment in known.items():
-        if experiment["published_revision"] > experiment["revision"]:
-            yield f"{name} has published revision {experiment['published_revision']} of {experiment['revision']}"
-        if experiment["published_seq"] > experiment["ended_seq"]:
-            yield f"{name} has published position {experiment['published_seq']} of {experiment['ended_seq']}"
+    for name, row in known.items():
+        if row["published_revision"] > row["revision"] or row["published_seq"] > row["ended_seq"]:
+            yield f"{name} has published more than the manifest has"
 
 
 def windows_are_kept(evidence: Evidence, expected: Expected) -> Iterator[str]:
@@ -218,8 +216,7 @@ def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) ->
         yield f"results of jobs that don't exist: {list(published)[:5]}"
     for experiment in evidence.experiments:
         if experiment["published_seq"] != experiment["ended_seq"]:
-            ends = f"{experiment['published_seq']} of {experiment['ended_seq']} ends"
-            yield f"{experiment['experiment_id']}: {ends} are published"
+            yield f"{experiment['experiment_id']}: not all of its {experiment['ended_seq']} ends are published"
 
 
 def the_last_status_is_the_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
@@ -289,9 +286,8 @@ AT_THE_END: tuple[Rule, ...] = (
 
 
 def _bucket(row: Row) -> str:
-    if row["waiting"] == "missing":
-        return "failed"
-    return "infeasible" if row["error_kind"] == "infeasible" else str(row["state"])
+    state = "failed" if row["waiting"] == "missing" else str(row["state"])
+    return "infeasible" if row["error_kind"] == "infeasible" else state
 
 
 @cache

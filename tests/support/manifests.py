@@ -80,6 +80,10 @@ def claimed(before: Run) -> Run:
     return replace(before, state=RunState.SUBMITTING, submitted_ms=NOW_MS, config_sha=SHA)
 
 
+def ended(before: Run, state: str, **changes: Any) -> Run:
+    return replace(before, state=RunState(state), finished_ms=NOW_MS, **changes)
+
+
 def completed(before: Run, ended_seq: int, **metrics: float | None) -> Run:
     return replace(
         before,
@@ -92,6 +96,11 @@ def completed(before: Run, ended_seq: int, **metrics: float | None) -> Run:
         ended_seq=ended_seq,
         job_revision=before.job_revision + 1,
     )
+
+
+async def pending(manifest: Manifest, record: Experiment) -> list[Run]:
+    """The runs of the experiment that are pending and due, in order."""
+    return [due.current for due, _ in await manifest.due(record.key, NOW_MS, 1000)]
 
 
 async def complete_all(manifest: Manifest, record: Experiment) -> None:
