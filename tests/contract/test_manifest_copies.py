@@ -1,4 +1,4 @@
-"""Backups of a manifest: complete, or nothing is left of them, and the words say which file it was."""
+"""Backups of a manifest are complete or leave nothing behind, and errors name the right file."""
 
 import asyncio
 from pathlib import Path
@@ -34,10 +34,10 @@ def names(directory: Path) -> set[str]:
         ("file/copy.db", "copy.db can't be written: Not a directory"),
     ],
 )
-async def test_a_target_that_cannot_be_made_is_a_file_that_cannot_be_written(
+async def test_a_target_that_cannot_be_created_is_refused(
     database: Path, tmp_path: Path, target: str, words: str
 ) -> None:
-    """By its own name; nothing is there that wasn't before."""
+    """The error names the target, and no file is added."""
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     before = names(tmp_path)
@@ -47,8 +47,8 @@ async def test_a_target_that_cannot_be_made_is_a_file_that_cannot_be_written(
     assert names(tmp_path) == before
 
 
-async def test_nothing_is_left_of_a_copy_that_is_no_good(tmp_path: Path) -> None:
-    """A damaged manifest makes no backup that looks like one."""
+async def test_nothing_is_left_of_a_failed_copy(tmp_path: Path) -> None:
+    """A damaged manifest leaves no file that looks like a backup."""
     damaged = tmp_path / "manifest.db"
     damaged.write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     with pytest.raises(errors.ManifestUnusable):
@@ -59,8 +59,8 @@ async def test_nothing_is_left_of_a_copy_that_is_no_good(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "words"), [("", "is not a file"), ("absent.db", "does not exist"), ("file/x", "can't be")]
 )
-def test_what_is_no_file_is_not_taken_for_a_backup(tmp_path: Path, source: str, words: str) -> None:
-    """No thread of SQLite's outlives the event loop, as it would to tell that it can't open it."""
+def test_a_backup_that_is_not_a_file_is_refused(tmp_path: Path, source: str, words: str) -> None:
+    """It is refused before SQLite opens it, whose thread would outlive the event loop."""
     (tmp_path / "file").touch()
     with pytest.raises(errors.FileUnreadable, match=words) as refused:
         asyncio.run(copies.restore(tmp_path / "new" / "manifest.db", tmp_path / source, AT))
@@ -70,8 +70,8 @@ def test_what_is_no_file_is_not_taken_for_a_backup(tmp_path: Path, source: str, 
     assert names(tmp_path) == {"file"}
 
 
-async def test_a_place_where_nothing_can_be_made_is_not_restored_to(database: Path, tmp_path: Path) -> None:
-    """A file where the data directory should be."""
+async def test_a_manifest_is_not_restored_where_no_directory_can_be_created(database: Path, tmp_path: Path) -> None:
+    """A file in the place of the data directory is reported as the reason."""
     await copies.take(database, tmp_path / "copy.db")
     (tmp_path / "file").touch()
     with pytest.raises(errors.FileUnwritable, match=r"file can't be created: File exists"):

@@ -1,4 +1,4 @@
-"""How long earlier runs took, as the manifest tells it to whoever estimates a plan's time."""
+"""The durations of earlier runs, from which the duration of a plan is estimated."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.support import manifests
 
 
 async def test_the_newest_experiments_come_first(tmp_path: Path) -> None:
-    """Completed runs only, the same base configuration marked; jobs that are open say nothing."""
+    """Only completed runs count, and those with the same base configuration are marked."""
     async with Manifest.open(tmp_path / "manifest.db") as manifest:
         own = manifests.spec("own", points=1, base=b'{"food": 1}')
         await manifests.complete_all(manifest, await manifests.running(manifest, own))
@@ -20,7 +20,7 @@ async def test_the_newest_experiments_come_first(tmp_path: Path) -> None:
 
 
 async def test_a_large_manifest_is_sampled(tmp_path: Path) -> None:
-    """The last hundred ends of an experiment, however many it had."""
+    """Of each experiment only the last hundred ends are read."""
     async with Manifest.open(tmp_path / "manifest.db") as manifest:
         large = manifests.spec("large", points=300, replicates=1)
         await manifests.complete_all(manifest, await manifests.running(manifest, large))

@@ -61,7 +61,7 @@ async def test_twenty_thousand_jobs_from_expansion_to_their_ends(tmp_path: Path)
 
 
 async def test_a_pending_job_takes_less_than_a_hundred_bytes(tmp_path: Path) -> None:
-    """With its indexes and its share of its point."""
+    """A job takes less than a hundred bytes on disk, its indexes and its share of its point included."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path) as manifest:
         await manifests.running(manifest, manifests.spec(points=POINTS, replicates=REPLICATES))
@@ -73,8 +73,8 @@ RARE = {"counted", "best_point", "parked", "durations", "any_parked"}
 
 
 @pytest.mark.parametrize("name", sorted(set(READS) - RARE))
-async def test_what_work_waits_for_is_searched_and_not_scanned(tmp_path: Path, name: str) -> None:
-    """No read that is made for every batch walks through a table."""
+async def test_a_read_of_every_batch_uses_an_index(tmp_path: Path, name: str) -> None:
+    """No read that happens for every batch scans a whole table."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path):
         pass
@@ -91,8 +91,8 @@ async def test_what_work_waits_for_is_searched_and_not_scanned(tmp_path: Path, n
     ]
 
 
-async def test_an_open_job_of_a_point_is_looked_for_in_the_order_of_the_table(tmp_path: Path) -> None:
-    """Backwards from the last replicate: nothing is sorted before the first is found."""
+async def test_an_open_job_of_a_point_is_found_in_the_order_of_the_table(tmp_path: Path) -> None:
+    """The search begins at the last replicate, and nothing is sorted before it."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path):
         pass

@@ -1,4 +1,4 @@
-"""What a manifest keeps of submissions, experiments, points and events, on a real file."""
+"""What a manifest keeps of submissions, experiments, points and events, in a real file."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
 
 
 async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
-    """Every field of a submission survives, found by the message's identity."""
+    """Every field of a submission is read back, by the identity of its message."""
     one = manifests.submission(
         7,
         decision=PlanDecision.DUPLICATE,
@@ -37,7 +37,7 @@ async def test_a_decision_comes_back_as_it_was_recorded(manifest: Manifest) -> N
 
 
 async def test_an_accepted_plan_and_its_experiment_are_recorded_together_or_not_at_all(manifest: Manifest) -> None:
-    """An id that is taken refuses the whole submission."""
+    """If the experiment's id is taken, the whole submission is refused."""
     await manifest.record_submission(manifests.submission(1, "reef"), manifests.spec("reef"))
     with pytest.raises(errors.ManifestConflict, match="experiment_id"):
         await manifest.record_submission(manifests.submission(2, "reef"), manifests.spec("reef", points=9))
@@ -48,7 +48,7 @@ async def test_an_accepted_plan_and_its_experiment_are_recorded_together_or_not_
 
 
 async def test_a_message_is_decided_once(manifest: Manifest) -> None:
-    """The second decision about a message is refused, with the experiment it came with."""
+    """A second decision about a message is refused together with its experiment."""
     await manifest.record_submission(manifests.submission(1), None)
     with pytest.raises(errors.ManifestConflict):
         await manifest.record_submission(manifests.submission(1, "reef"), manifests.spec("reef"))
@@ -56,7 +56,7 @@ async def test_a_message_is_decided_once(manifest: Manifest) -> None:
 
 
 async def test_an_experiment_comes_back_as_it_was_recorded(manifest: Manifest) -> None:
-    """Every field of a plan survives, its bytes exactly and integers of any size in its lists of values."""
+    """Every field of a plan is read back, its bytes unchanged."""
     new = manifests.spec(
         "reef",
         group="study-1",
@@ -74,7 +74,7 @@ async def test_an_experiment_comes_back_as_it_was_recorded(manifest: Manifest) -
 
 
 async def test_decisions_wait_until_they_are_published(manifest: Manifest) -> None:
-    """Unpublished decisions come oldest first, published ones no more; saying it twice is harmless."""
+    """Unpublished decisions come oldest first, published ones no more; marking one twice is harmless."""
     both = [manifests.submission(2, received_ms=5), manifests.submission(1, received_ms=9)]
     for one in both:
         await manifest.record_submission(one, None)
@@ -85,8 +85,8 @@ async def test_decisions_wait_until_they_are_published(manifest: Manifest) -> No
     await manifest.decisions_published([])
 
 
-async def test_an_experiment_moves_only_from_the_state_that_was_expected(manifest: Manifest) -> None:
-    """Times follow the state, a reopened experiment counts a round more, and a wrong guess changes nothing."""
+async def test_an_experiment_changes_only_from_the_expected_state(manifest: Manifest) -> None:
+    """Times follow the state, reopening begins a new round, and an unexpected state changes nothing."""
     record = await manifests.accepted(manifest, manifests.spec())
     state = ExperimentState
     await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, at_ms=10)
@@ -103,8 +103,8 @@ async def test_an_experiment_moves_only_from_the_state_that_was_expected(manifes
     assert (again.round, again.started_ms, again.finished_ms, again.reason) == (2, 10, None, None)
 
 
-async def test_expansion_goes_on_exactly_where_it_stands(manifest: Manifest) -> None:
-    """A chunk that was recorded already is refused whole; points come back with parameters of any size."""
+async def test_expansion_continues_exactly_where_it_stopped(manifest: Manifest) -> None:
+    """A chunk that is recorded already is refused as a whole; parameters of any size are read back."""
     record = await manifests.accepted(manifest, manifests.spec(points=3, replicates=2))
     points, runs = manifests.jobs_of([0, 1], 2)
     points[1] = PointRecord(1, {"genome": [2**70, -0.1, "x"], "flag": None}, "elite.1", {"origin": "mutant"})
@@ -120,8 +120,8 @@ async def test_expansion_goes_on_exactly_where_it_stands(manifest: Manifest) -> 
         await manifest.expand(record.key, *manifests.jobs_of([3], 2), 4)
 
 
-async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest: Manifest) -> None:
-    """An ended experiment is taken up again until its results and the status that tells of its end are published."""
+async def test_an_experiment_is_unfinished_until_its_end_is_published(manifest: Manifest) -> None:
+    """It is loaded again until its results and the status with its end are published."""
 
     async def unfinished() -> list[str]:
         return [one.spec.experiment_id for one in await manifest.unfinished()]
@@ -140,8 +140,8 @@ async def test_what_is_unfinished_is_what_has_not_been_told_to_its_end(manifest:
     assert await unfinished() == []
 
 
-async def test_revisions_and_positions_never_fall_nor_run_ahead(manifest: Manifest) -> None:
-    """What comes late is ignored; what was never composed, or never given, can't be published."""
+async def test_revisions_and_positions_never_decrease_or_run_ahead(manifest: Manifest) -> None:
+    """Late values are ignored; a revision or position that was never assigned can't be published."""
     record = await manifests.accepted(manifest, manifests.spec())
     await manifest.record_status(record.key, 5, b"{}")
     await manifest.record_status(record.key, 3, b"{}")
@@ -159,7 +159,7 @@ async def test_revisions_and_positions_never_fall_nor_run_ahead(manifest: Manife
 
 
 async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) -> None:
-    """By group and state, each page from where the last one ended."""
+    """Pages can be filtered by group and state, and each continues where the last one ended."""
     for seq, group in enumerate(["a", "b", "a", "a"], start=1):
         await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
     await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, at_ms=5)
@@ -178,7 +178,7 @@ async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) 
 
 
 async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Manifest) -> None:
-    """A redelivered event parks once; over the cap the oldest go; used and expired ones are gone."""
+    """A redelivered event is parked once; above the limit the oldest are dropped; used and expired ones are gone."""
     events = [ParkedEvent("sim-1", "sim.run_completed", seq, 100 + seq, b"\x00\xff") for seq in range(5)]
     assert await manifest.park(events, keep=10) == 0
     assert await manifest.park(events[:2], keep=10) == 0
@@ -195,7 +195,7 @@ async def test_parked_events_are_kept_once_oldest_first_and_capped(manifest: Man
 async def test_large_parked_events_are_capped_by_their_bytes(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest go; small ones don't make anybody add up."""
+    """The oldest are dropped; small events are not added up."""
     monkeypatch.setattr(store, "MAX_PARKED_BYTES", 1000)
     events = [ParkedEvent(f"sim-{seq}", "sim.run_started", seq, 100, b"x" * 300) for seq in range(5)]
     assert await manifest.park(events, keep=10) == 2
@@ -211,7 +211,7 @@ async def test_large_parked_events_are_capped_by_their_bytes(
 
 
 async def test_parked_events_are_found_by_their_experiment(manifest: Manifest) -> None:
-    """At least those of its runs, each once, oldest first."""
+    """Each event of a run of the experiment is found once, oldest first."""
     assert not await manifest.any_parked()
     names = ["reef-p1-p000000-r000-a1", "reef-p000001-r000-a1", "reefs-p000000-r000-a1", "reef", "ree-p000000-r000-a1"]
     events = [ParkedEvent(name, "sim.run_started", seq, 100, b"{}") for seq, name in enumerate(names)]
@@ -222,8 +222,8 @@ async def test_parked_events_are_found_by_their_experiment(manifest: Manifest) -
     assert await manifest.parked_of(["nobody's"]) == await manifest.parked_of([]) == []
 
 
-async def test_what_is_remembered_last_stands(manifest: Manifest) -> None:
-    """A fact replaces the one of its name."""
+async def test_the_last_value_of_a_fact_is_remembered(manifest: Manifest) -> None:
+    """A fact replaces the one of the same name."""
     assert await manifest.remembered("stream EMS_PLANS") is None
     await manifest.remember("stream EMS_PLANS", "1:2")
     await manifest.remember("stream EMS_PLANS", "1:3")

@@ -1,6 +1,5 @@
 """Runs and jobs in the manifest: what is due, guarded changes, pages, counts and aggregates, on a real file."""
 
-import math
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest, reports
+from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
 from ems_worker.core.lifecycle.transitions import RunState
@@ -32,8 +31,8 @@ def _lost(before: Run) -> Run:
     return replace(before, state=RunState.LOST, finished_ms=NOW_MS, error_kind=ErrorKind.LOST, current=False)
 
 
-async def test_every_field_of_a_run_survives(manifest: Manifest) -> None:
-    """A run comes back equal after an insertion and after an update, numbers that aren't finite as null."""
+async def test_every_field_of_a_run_is_read_back(manifest: Manifest) -> None:
+    """A run is equal to itself after an insertion and after an update."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     full = replace(
@@ -55,14 +54,13 @@ async def test_every_field_of_a_run_survives(manifest: Manifest) -> None:
     await manifest.save([(record.key, first, full)], {record.key: 1})
     place = (record.key, first.point, first.replicate)
     assert (await manifest.jobs([place]))[place].runs == (full,)
-    second = replace(full, attempt=2, ended_seq=None, current=False, metrics={"x": math.inf, "y": math.nan, "z": -1.5})
+    second = replace(full, attempt=2, ended_seq=None, current=False, metrics={"x": None, "z": -1.5}, waiting=None)
     await manifest.save([(record.key, None, second)], {})
-    stored = (await manifest.jobs([place]))[place].runs[1]
-    assert stored == replace(second, metrics={"x": None, "y": None, "z": -1.5})
+    assert (await manifest.jobs([place]))[place].runs[1] == second
 
 
-async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest: Manifest) -> None:
-    """A retry that falls due later comes later, and not before its time."""
+async def test_due_jobs_come_in_order_of_time_and_number_with_all_their_attempts(manifest: Manifest) -> None:
+    """A retry that is due later comes later, and not before its time."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     await manifest.save([(record.key, first, manifests.claimed(first))], {})
@@ -83,8 +81,8 @@ async def test_due_jobs_come_by_time_then_place_with_all_their_attempts(manifest
     assert await manifest.due_counts([], NOW_MS, 4) == {}
 
 
-async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> None:
-    """Runs of paused experiments don't wake anyone, nor do runs that are due already."""
+async def test_the_next_due_time_is_that_of_a_running_experiment(manifest: Manifest) -> None:
+    """Runs of paused experiments don't count, nor do runs that are due already."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     assert await manifest.next_due_ms(NOW_MS) is None
@@ -95,8 +93,8 @@ async def test_the_next_time_is_of_experiments_that_run(manifest: Manifest) -> N
     assert await manifest.next_due_ms(NOW_MS) is None
 
 
-async def test_a_change_applies_only_to_the_state_that_was_expected(manifest: Manifest) -> None:
-    """One stale change refuses all that were saved with it, the position of ends too."""
+async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -> None:
+    """One stale change refuses everything that is saved with it, including the positions of ends."""
     record = await manifests.running(manifest)
     one, other, *_ = await _pending(manifest, record)
     await manifest.save([(record.key, one, manifests.claimed(one))], {})
@@ -123,7 +121,7 @@ async def test_a_change_applies_only_to_the_state_that_was_expected(manifest: Ma
 async def test_rows_that_contradict_themselves_are_refused(
     manifest: Manifest, wrong: dict[str, object], constraint: str
 ) -> None:
-    """The schema itself refuses what no code should write."""
+    """The schema refuses rows that correct code never writes."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     broken = replace(first, **wrong)  # type: ignore[arg-type]  # fields by name
@@ -132,7 +130,7 @@ async def test_rows_that_contradict_themselves_are_refused(
 
 
 async def test_an_end_has_a_position_of_its_own(manifest: Manifest) -> None:
-    """No two ends of an experiment have one position, and runs of points that aren't there can't be saved."""
+    """No two ends of an experiment share a position, and runs of missing points can't be saved."""
     record = await manifests.running(manifest)
     one, other, *_ = await _pending(manifest, record)
     changes = [(record.key, run, manifests.completed(run, 1, population=1.0)) for run in (one, other)]
@@ -142,8 +140,8 @@ async def test_an_end_has_a_position_of_its_own(manifest: Manifest) -> None:
         await manifest.save([(record.key, None, replace(one, point=99))], {})
 
 
-async def test_one_save_passes_the_job_from_attempt_to_attempt(manifest: Manifest) -> None:
-    """A late winner takes over from the attempt that stood for the job, with both rows in one save."""
+async def test_one_save_changes_the_current_attempt(manifest: Manifest) -> None:
+    """A late winner replaces the current attempt with both rows in one save."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     place = (record.key, first.point, first.replicate)
@@ -158,7 +156,7 @@ async def test_one_save_passes_the_job_from_attempt_to_attempt(manifest: Manifes
 
 
 async def test_jobs_are_found_by_the_hundreds_and_absent_ones_left_out(manifest: Manifest) -> None:
-    """Over several experiments, in one call."""
+    """One call reads jobs of several experiments."""
     one = await manifests.running(manifest, manifests.spec("one", points=300, replicates=1))
     two = await manifests.running(manifest, manifests.spec("two", points=300, replicates=1), seq=2)
     keys = [(record.key, point, 0) for record in (one, two) for point in range(400)]
@@ -167,8 +165,8 @@ async def test_jobs_are_found_by_the_hundreds_and_absent_ones_left_out(manifest:
     assert await manifest.jobs([]) == {}
 
 
-async def test_open_jobs_are_those_that_were_announced_and_have_not_ended(manifest: Manifest) -> None:
-    """Recovery starts from attempts in submitting, submitted or running, with their jobs' other attempts."""
+async def test_open_jobs_have_an_attempt_that_was_announced_and_has_not_ended(manifest: Manifest) -> None:
+    """Recovery gets the attempts in submitting, submitted or running, with the other attempts of their jobs."""
     record = await manifests.running(manifest)
     runs = await _pending(manifest, record)
     submitting, submitted, begun, ended, *_ = runs
@@ -189,46 +187,8 @@ async def test_open_jobs_are_those_that_were_announced_and_have_not_ended(manife
     ]
 
 
-async def test_results_come_in_the_order_of_their_ends_from_any_position(manifest: Manifest) -> None:
-    """The cursor of the published position pages them."""
-    record = await manifests.running(manifest)
-    await manifests.complete_all(manifest, record)
-    rows = await manifest.results(record.key, 2, 3)
-    assert [(row.run.ended_seq, row.point.point) for row in rows] == [(3, 1), (4, 1), (5, 2)]
-    assert await manifest.results(record.key, 6, 3) == []
-
-
-async def test_jobs_are_paged_by_place_attempt_and_what_a_status_counts_them_as(manifest: Manifest) -> None:
-    """Standing runs only unless all attempts are asked for; an infeasible job isn't among the failed ones."""
-    record = await manifests.running(manifest)
-    one, other, third, *_ = await _pending(manifest, record)
-    retry = Run(one.point, one.replicate, 2, one.seed)
-    failed = replace(other, state=RunState.FAILED, finished_ms=5, error_kind=ErrorKind.INFEASIBLE)
-    refused = replace(third, state=RunState.FAILED, finished_ms=5, error_kind=ErrorKind.REFUSED)
-    await manifest.save(
-        [
-            (record.key, one, _lost(one)),
-            (record.key, None, retry),
-            (record.key, other, failed),
-            (record.key, third, refused),
-        ],
-        {},
-    )
-
-    async def page(after: tuple[int, int, int] = (-1, -1, -1), **how: object) -> list[tuple[int, int, int]]:
-        found = await manifest.jobs_page(record.key, after, 3, **how)  # type: ignore[arg-type]  # arguments by name
-        return [(row.run.point, row.run.replicate, row.run.attempt) for row in found]
-
-    assert await page() == [(0, 0, 2), (0, 1, 1), (1, 0, 1)]
-    assert await page((1, 0, 1)) == [(1, 1, 1), (2, 0, 1), (2, 1, 1)]
-    assert await page(attempts=True) == [(0, 0, 1), (0, 0, 2), (0, 1, 1)]
-    assert await page(state="infeasible") == [(0, 1, 1)]
-    assert await page(state="failed") == [(1, 0, 1)]
-    assert await page(state="lost", attempts=True) == [(0, 0, 1)]
-
-
-async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest: Manifest) -> None:
-    """Tally, points and the best point agree with core.experiment.Aggregate to the last bit."""
+async def test_counts_and_aggregates_are_those_of_the_core(manifest: Manifest) -> None:
+    """Tally, points and the best point agree with the core's Aggregate to the last bit."""
     points, replicates = 40, 5
     record = await manifests.running(manifest, manifests.spec(points=points, replicates=replicates, goal="minimize"))
     draw = random.Random(7)
@@ -258,64 +218,8 @@ async def test_counts_and_aggregates_are_those_of_the_core_fed_in_order(manifest
     assert best.point.point == min((one.mean, point) for point, one in by_point.items() if one.n)[1]
 
 
-async def test_points_whose_jobs_have_all_ended_by_a_position_are_told_apart(manifest: Manifest) -> None:
-    """Whichever job is the last; an open job, or an end after the position, and the point isn't among them."""
-    record = await manifests.running(manifest, manifests.spec(points=3, replicates=2))
-    runs = await _pending(manifest, record)
-    found = []
-    for seq, run in enumerate((runs[n] for n in (1, 4, 0, 2, 5, 3)), 1):
-        await manifest.save([(record.key, run, manifests.completed(run, seq, population=1.0))], {record.key: seq})
-        found.append(list(await manifest.ended_points(record.key, [0, 1, 2], seq)))
-    assert found == [[], [], [0], [0], [0, 2], [0, 1, 2]]
-    assert [list(await manifest.ended_points(record.key, [2, 1, 0], seq)) for seq in (4, 5, 6)] == [
-        [0],
-        [2, 0],
-        [2, 1, 0],
-    ]
-
-
-async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> None:
-    """None without a goal, while every point is open, or where nothing completed; the earlier of equals."""
-    record = await manifests.running(manifest)
-    assert await manifest.best_point(record.key) is None
-    runs = await _pending(manifest, record)
-    values = [None, None, 4.0, 4.0, 5.0, 3.0]
-    changes = [(record.key, run, manifests.completed(run, i + 1, population=values[i])) for i, run in enumerate(runs)]
-    for part in (changes[:5], changes[5:]):
-        await manifest.save(part, {record.key: 6})
-        best = await manifest.best_point(record.key)
-        assert best is not None
-        assert (best.point.point, best.ended_seq, best.metrics["population"].mean) == (1, 4, 4.0)
-    aimless = await manifests.running(manifest, manifests.spec("aimless", goal_metric=None, goal=None), seq=2)
-    await manifests.complete_all(manifest, aimless)
-    assert await manifest.best_point(aimless.key) is None
-    with pytest.raises(errors.NotFound):
-        await manifest.tally(aimless.key + 1)
-
-
-async def test_export_gives_every_job_once_and_in_order(manifest: Manifest) -> None:
-    """Over many pages, the standing attempt of each."""
-    record = await manifests.running(manifest, manifests.spec(points=1300, replicates=2))
-    first = (await _pending(manifest, record))[0]
-    retry = Run(first.point, first.replicate, 2, first.seed)
-    await manifest.save([(record.key, first, _lost(first)), (record.key, None, retry)], {})
-    found = [(row.run.point, row.run.replicate, row.run.attempt) async for row in manifest.export(record.key)]
-    assert found == [(p, r, 2 if (p, r) == (0, 0) else 1) for p in range(1300) for r in range(2)]
-
-
-async def test_a_job_that_is_retried_during_an_export_isnt_exported_twice(manifest: Manifest) -> None:
-    """Not even where a page ends with it."""
-    record = await manifests.running(manifest, manifests.spec(points=reports.EXPORT_PAGE + 1, replicates=1))
-    export = manifest.export(record.key)
-    page = [await anext(export) for _ in range(reports.EXPORT_PAGE)]
-    last = page[-1].run
-    retry = Run(last.point, last.replicate, 2, last.seed)
-    await manifest.save([(record.key, last, _lost(last)), (record.key, None, retry)], {})
-    assert [row.point.point async for row in export] == [reports.EXPORT_PAGE]
-
-
-async def test_an_ended_experiment_with_an_open_run_is_taken_up_again(manifest: Manifest) -> None:
-    """A run that nobody waits for any more is still to be stopped, also after a restart."""
+async def test_an_ended_experiment_with_an_open_run_is_loaded_again(manifest: Manifest) -> None:
+    """A run that no job needs any more still has to be stopped after a restart."""
     record = await manifests.running(manifest, manifests.spec(points=1, replicates=1))
     ((pending, _),) = await manifest.due(record.key, 0, 1)
     claimed = manifests.claimed(pending.current)

@@ -1,4 +1,4 @@
-"""The views: what docs/manifest.md says of them holds, and any SQLite reads them while the worker writes."""
+"""The views are as docs/manifest.md describes them, and any SQLite can read them while the worker writes."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def manifest(tmp_path: Path) -> AsyncIterator[Manifest]:
 
 @pytest.fixture
 async def reef(manifest: Manifest) -> Experiment:
-    """Six jobs: one retried and completed, three completed, one infeasible, one pending; and another experiment."""
+    """Six jobs: one retried and completed, three completed, one infeasible, one pending; and a second experiment."""
     record = await manifests.running(manifest, manifests.spec(metrics=METRICS, group="study", tags=("a",)))
     runs = [one.current for one, _ in await manifest.due(record.key, 0, 100)]
     first, infeasible = runs[0], runs[4]
@@ -59,7 +59,7 @@ async def reef(manifest: Manifest) -> Experiment:
 
 
 def _ask(manifest: Manifest, text: str) -> list[dict[str, Any]]:
-    """As anybody would from another process: read-only, while the worker has the manifest."""
+    """Reads as another process would: read-only, while the worker has the manifest open."""
     connection = sqlite3.connect(f"file:{manifest.path}?mode=ro", uri=True)
     try:
         cursor = connection.execute(text)
@@ -73,8 +73,8 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-async def test_every_view_has_the_columns_that_its_page_says(manifest: Manifest) -> None:
-    """In that order, each of them; and every view is on the page."""
+async def test_every_view_has_the_columns_of_its_page(manifest: Manifest) -> None:
+    """The page lists every view with its columns in their order."""
     told = {}
     for part in PAGE.split("\n### ")[1:]:
         name = part[1 : part.index("`", 1)]
@@ -87,13 +87,13 @@ async def test_every_view_has_the_columns_that_its_page_says(manifest: Manifest)
 
 @pytest.mark.parametrize("query", _blocks("sql"))
 async def test_the_queries_of_the_page_have_answers(manifest: Manifest, reef: Experiment, query: str) -> None:
-    """As they stand there."""
+    """Each query of the page returns rows as it stands there."""
     assert reef.spec.experiment_id == "reef"
     assert _ask(manifest, query)
 
 
-async def test_the_programs_of_the_page_ask_for_what_is_there(manifest: Manifest, reef: Experiment) -> None:
-    """The pandas example's query and columns, and the columns of exported lines that the DuckDB example names."""
+async def test_the_programs_of_the_page_use_existing_columns(manifest: Manifest, reef: Experiment) -> None:
+    """The query and columns of the pandas example exist, and so do the export columns of the DuckDB example."""
     (pandas,) = _blocks("python")
     compile(pandas, "docs/manifest.md", "exec")
     (query,) = re.findall(r'read_sql_query\("(.*?)"', pandas)
@@ -108,8 +108,8 @@ async def test_the_programs_of_the_page_ask_for_what_is_there(manifest: Manifest
     assert named <= set().union(*lines)
 
 
-async def test_a_job_in_the_view_is_the_run_that_stands_for_it(manifest: Manifest, reef: Experiment) -> None:
-    """Field by field what the worker's own export says, under the name that the core gives the run."""
+async def test_a_job_in_the_view_is_its_current_run(manifest: Manifest, reef: Experiment) -> None:
+    """Each field is equal to that of the worker's own export, under the same simulation id."""
     rows = _ask(manifest, "SELECT * FROM v_jobs WHERE experiment_id = 'reef' ORDER BY point, replicate")
     exported = [row async for row in manifest.export(reef.key)]
     assert len(rows) == len(exported) == 6
@@ -135,8 +135,8 @@ async def test_a_job_in_the_view_is_the_run_that_stands_for_it(manifest: Manifes
     ]
 
 
-async def test_names_of_large_numbers_are_those_of_the_core(manifest: Manifest) -> None:
-    """Points over a million and replicates over a thousand widen it; so are times of the far future."""
+async def test_ids_of_large_numbers_are_those_of_the_core(manifest: Manifest) -> None:
+    """Points over a million and replicates over a thousand widen the id; times of the year 9999 are formatted."""
     record = await manifests.accepted(manifest, manifests.spec(points=2_000_000, replicates=1))
     await manifest.expand(record.key, [PointRecord(0, {})], [], 1)
     last = PointRecord(1_234_567, {})
@@ -149,7 +149,7 @@ async def test_names_of_large_numbers_are_those_of_the_core(manifest: Manifest) 
 async def test_points_in_the_views_are_counted_and_aggregated_as_by_the_core(
     manifest: Manifest, reef: Experiment
 ) -> None:
-    """Only completed jobs of the experiment itself, missing values apart, to twelve digits."""
+    """Only completed jobs of the experiment count, missing values separately, and means agree to twelve digits."""
     rows = await manifest.points(reef.key, [0, 1, 2])
     seen = _ask(manifest, "SELECT * FROM v_points WHERE experiment_id = 'reef' ORDER BY point")
     for row, view in zip(rows, seen, strict=True):
@@ -168,7 +168,7 @@ async def test_points_in_the_views_are_counted_and_aggregated_as_by_the_core(
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-9, 1.0, 1e9, 1e150])
 async def test_the_standard_deviation_keeps_its_digits(manifest: Manifest, scale: float) -> None:
-    """Of numbers small, large, equal, and close together far from zero."""
+    """It is exact for numbers that are small, large, equal, or close together and far from zero."""
     record = await manifests.running(manifest, manifests.spec(points=3, replicates=3))
     values = [1.0, 2.0, 4.0, 7.0, 7.0, 7.0, 1e6 + 1, 1e6 + 2, 1e6 + 3]
     runs = [one.current for one, _ in await manifest.due(record.key, 0, 100)]
@@ -183,8 +183,8 @@ async def test_the_standard_deviation_keeps_its_digits(manifest: Manifest, scale
     assert found == pytest.approx([(7 / 3) ** 0.5 * scale, 0.0, scale], rel=1e-9)
 
 
-async def test_long_views_have_a_line_a_value(manifest: Manifest, reef: Experiment) -> None:
-    """Tracked metrics with gaps as null; all metrics as they came; none of a job that didn't complete."""
+async def test_long_views_have_a_row_per_value(manifest: Manifest, reef: Experiment) -> None:
+    """Missing tracked metrics are null, all metrics are as reported, and jobs that didn't complete have no rows."""
     tracked = _ask(manifest, "SELECT metric, value FROM v_tracked WHERE experiment_id = 'reef' AND point = 0")
     assert [tuple(row.values()) for row in tracked] == [
         ("population", 7.25),
@@ -200,7 +200,7 @@ async def test_long_views_have_a_line_a_value(manifest: Manifest, reef: Experime
 
 
 async def test_readers_see_whole_commits_while_the_worker_writes(manifest: Manifest) -> None:
-    """Each save ends both jobs of a point; no reader ever sees one without the other."""
+    """Each save ends both jobs of a point, and no reader ever sees one end without the other."""
     record = await manifests.running(manifest, manifests.spec(points=100, replicates=2))
     due = await manifest.due(record.key, 0, 1000)
     done = asyncio.Event()
@@ -226,7 +226,7 @@ async def test_readers_see_whole_commits_while_the_worker_writes(manifest: Manif
 
 
 async def test_reading_needs_no_worker(manifest: Manifest, reef: Experiment) -> None:
-    """The views of a closed manifest, and of a copy of it, answer the same."""
+    """The views of a closed manifest give the same rows."""
     query = "SELECT * FROM v_jobs ORDER BY experiment_id, point, replicate"
     before = _ask(manifest, query)
     await manifest.close()
@@ -234,7 +234,7 @@ async def test_reading_needs_no_worker(manifest: Manifest, reef: Experiment) -> 
     assert len(before) == 2 * reef.spec.jobs
 
 
-async def test_nobody_writes_through_a_reader(manifest: Manifest) -> None:
-    """Opened as the page says, the file can't be changed."""
+async def test_a_reader_cannot_write(manifest: Manifest) -> None:
+    """Opened as the page describes, the file can't be changed."""
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         _ask(manifest, "DELETE FROM remembered")

@@ -1,4 +1,4 @@
-"""The one writer: requests share transactions, the guilty one fails alone, and cancelled callers do no harm."""
+"""The writer: requests share transactions, a faulty request fails alone, and cancelled callers do no harm."""
 
 import asyncio
 import itertools
@@ -38,21 +38,21 @@ async def _states(manifest: Manifest, record: Experiment) -> list[RunState]:
 
 
 async def test_concurrent_writes_share_transactions(manifest: Manifest) -> None:
-    """Two hundred saves at once need a handful of commits, which are told to whoever measures them."""
+    """Two hundred concurrent saves need a handful of commits, each of which is reported to `on_commit`."""
     record = await manifests.running(manifest, manifests.spec(points=100, replicates=2))
-    told: list[tuple[int, int]] = []
-    manifest.counters.on_commit = lambda seconds, requests, rows: told.append((requests, rows)) if seconds > 0 else None
+    commits: list[tuple[int, int]] = []
+    manifest.counters.on_commit = lambda seconds, *sizes: commits.append(sizes) if seconds > 0 else None
     before = manifest.counters.commits
     await asyncio.gather(
         *(manifest.save([(record.key, run, manifests.claimed(run))], {}) for run in await _pending(manifest, record))
     )
     assert manifest.counters.commits - before <= 3
-    assert sum(requests for requests, _ in told) == sum(rows for _, rows in told) == 200
+    assert sum(requests for requests, _ in commits) == sum(rows for _, rows in commits) == 200
     assert set(await _states(manifest, record)) == {RunState.SUBMITTING}
 
 
-async def test_only_the_guilty_one_fails(manifest: Manifest) -> None:
-    """A conflict among many concurrent saves reaches its own caller; the others' writes stand."""
+async def test_only_the_faulty_request_fails(manifest: Manifest) -> None:
+    """A conflict among many concurrent saves is raised to its own caller; the other writes succeed."""
     record = await manifests.running(manifest, manifests.spec(points=20, replicates=1))
     runs = await _pending(manifest, record)
     saves = [manifest.save([(record.key, run, manifests.claimed(run))], {}) for run in runs]
@@ -65,8 +65,8 @@ async def test_only_the_guilty_one_fails(manifest: Manifest) -> None:
     assert manifest.counters.failures == 1
 
 
-async def test_what_no_column_can_hold_fails_alone_too(manifest: Manifest) -> None:
-    """An integer over 64 bits, or text that isn't Unicode, harms nobody else."""
+async def test_a_value_that_no_column_can_hold_fails_alone(manifest: Manifest) -> None:
+    """An integer over 64 bits, or text that isn't Unicode, affects no other request."""
     answers = await asyncio.gather(
         manifest.remember("before", "1"),
         manifest.move_experiment(2**70, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=1),
@@ -85,7 +85,7 @@ async def test_what_no_column_can_hold_fails_alone_too(manifest: Manifest) -> No
 
 
 async def test_writes_are_carried_out_in_the_order_of_the_calls(manifest: Manifest) -> None:
-    """Changes of one run that build on each other may be in flight at once, and share a transaction."""
+    """Successive changes of one run may be in flight at once, and share a transaction."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
     path = [first, manifests.claimed(first)]
@@ -101,8 +101,8 @@ async def test_writes_are_carried_out_in_the_order_of_the_calls(manifest: Manife
     assert (await _states(manifest, record))[0] is RunState.COMPLETED
 
 
-async def test_a_full_disk_holds_writes_up_and_loses_none(manifest: Manifest) -> None:
-    """No write returns while there is no room; what failed and what came after it are carried out when there is."""
+async def test_a_full_disk_delays_writes_and_loses_none(manifest: Manifest) -> None:
+    """No write returns while there is no room; all of them are carried out once there is."""
     record = await manifests.running(manifest)
     first, second, *_ = await _pending(manifest, record)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -123,8 +123,8 @@ async def test_a_full_disk_holds_writes_up_and_loses_none(manifest: Manifest) ->
     assert (await _states(manifest, record)).count(RunState.SUBMITTING) == 2
 
 
-async def test_a_manifest_without_room_can_be_closed(tmp_path: Path) -> None:
-    """A worker on a full disk still ends when it is told to; who waited hears that nothing was written."""
+async def test_a_manifest_on_a_full_disk_can_be_closed(tmp_path: Path) -> None:
+    """A worker on a full disk can still stop; callers that wait learn that nothing was written."""
     async with Manifest.open(tmp_path / "manifest.db") as manifest:
         record = await manifests.running(manifest)
         (first, *_) = await _pending(manifest, record)
@@ -141,7 +141,7 @@ async def test_a_manifest_without_room_can_be_closed(tmp_path: Path) -> None:
 
 
 async def test_cancelled_callers_break_no_transaction(manifest: Manifest) -> None:
-    """Whatever becomes of the cancelled ones' writes, all others are on disk and the manifest goes on."""
+    """Whether or not cancelled writes are carried out, all other writes are on disk and the manifest still works."""
     record = await manifests.running(manifest, manifests.spec(points=200, replicates=1))
     runs = await _pending(manifest, record)
     saves = []
@@ -160,7 +160,7 @@ async def test_cancelled_callers_break_no_transaction(manifest: Manifest) -> Non
 
 
 async def test_a_caller_cancelled_in_the_transaction_leaves_its_write_whole(manifest: Manifest) -> None:
-    """All of its rows are written, or none."""
+    """Either all rows of a cancelled write are written, or none."""
     record = await manifests.running(manifest, manifests.spec(points=500, replicates=1))
     runs = await _pending(manifest, record)
     save = asyncio.create_task(manifest.save([(record.key, run, manifests.claimed(run)) for run in runs], {}))
@@ -172,8 +172,8 @@ async def test_a_caller_cancelled_in_the_transaction_leaves_its_write_whole(mani
     assert len(set(await _states(manifest, record))) == 1
 
 
-async def test_a_long_read_holds_up_neither_writes_nor_hot_reads(manifest: Manifest) -> None:
-    """While an export and a tally are under way, saves commit and are seen."""
+async def test_a_long_read_blocks_neither_writes_nor_hot_reads(manifest: Manifest) -> None:
+    """During an export and a tally, saves commit and are visible to hot reads."""
     record = await manifests.running(manifest, manifests.spec(points=2500, replicates=4))
     export = manifest.export(record.key)
     await anext(export)
@@ -185,8 +185,8 @@ async def test_a_long_read_holds_up_neither_writes_nor_hot_reads(manifest: Manif
     assert sum([1 async for _ in export]) == 9_999
 
 
-async def test_an_export_that_is_given_up_leaves_the_manifest_usable(manifest: Manifest) -> None:
-    """Readers go on at once."""
+async def test_an_abandoned_export_leaves_the_manifest_usable(manifest: Manifest) -> None:
+    """The next query on the same connection runs at once."""
     record = await manifests.running(manifest, manifests.spec(points=1500, replicates=1))
     async for row in manifest.export(record.key):
         if row.point.point == 1200:
@@ -203,8 +203,8 @@ _STATEMENTS = [Query("update", "U :rows", 2), Query("insert", "I :rows", 2), Que
         max_size=12,
     )
 )
-def test_merging_keeps_the_order_of_what_happens_to_each_row(plan: list[tuple[Query, list[int]]]) -> None:
-    """Statements are joined across requests, but for every row they come in the order in which they were asked for."""
+def test_merging_keeps_the_order_of_the_changes_of_each_row(plan: list[tuple[Query, list[int]]]) -> None:
+    """Statements are joined across requests, and yet each row changes in the order of the requests."""
     steps = [
         Step(query, [(*(number, 0)[: query.key], index) for number in numbers])
         for index, (query, numbers) in enumerate(plan)
@@ -228,7 +228,7 @@ def test_merging_keeps_the_order_of_what_happens_to_each_row(plan: list[tuple[Qu
 
 
 def test_equal_statements_about_different_rows_become_one() -> None:
-    """Ten saves that change and add runs become two statements, and one more for each end of their experiment."""
+    """Ten saves that change and add runs become two statements, plus one for each end of a job of their experiment."""
     update, insert, end = _STATEMENTS
     steps = []
     for number in range(10):

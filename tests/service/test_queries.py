@@ -1,4 +1,4 @@
-"""The NATS service as anybody asks it: JSON in, JSON out, pages by cursor, errors with a code and words."""
+"""The NATS service as its clients see it: JSON in, JSON out, pages by cursor, errors with a code and a message."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ async def run_all(desk: Desk, experiment_id: str = "reef", points: int = 3, repl
 
 
 async def test_validate_decides_without_recording(desk: Desk, client: Client) -> None:
-    """As intake would, with every problem."""
+    """The decision is that of intake and has every problem, but nothing is recorded."""
     good = await ask(client, "validate", **plan())
     assert (good["decision"], good["jobs"], good["submission"]) == ("accepted", 2, None)
     bad = await ask(client, "validate", **plan(points=2000))
@@ -68,7 +68,7 @@ async def test_validate_decides_without_recording(desk: Desk, client: Client) ->
 
 
 async def test_experiments_are_listed_newest_first_page_by_page(desk: Desk, client: Client) -> None:
-    """Each once; by group or state where asked."""
+    """Each experiment comes once, filtered by group or state if requested."""
     for name in ("one", "two", "three"):
         await run_all(desk, name, points=1)
     await desk.begin(plan("four", group="study"))
@@ -85,8 +85,8 @@ async def test_experiments_are_listed_newest_first_page_by_page(desk: Desk, clie
     assert [one["experiment_id"] for one in running["experiments"]] == ["four"]
 
 
-async def test_get_tells_an_experiment_in_work_and_one_that_is_over(desk: Desk, client: Client) -> None:
-    """The same document, with what the plan was."""
+async def test_get_gives_an_experiment_that_runs_and_one_that_has_ended(desk: Desk, client: Client) -> None:
+    """Both have the same document, with the facts of the plan."""
     live = await desk.begin(plan(points=2, description="hot"))
     first, second = await desk.launch(live)
     await desk.hear("completed", first, metrics={"population": 3})
@@ -102,7 +102,7 @@ async def test_get_tells_an_experiment_in_work_and_one_that_is_over(desk: Desk, 
 
 
 async def test_jobs_come_in_pages_each_once(desk: Desk, client: Client) -> None:
-    """By state, or with every attempt, where asked."""
+    """They can be filtered by state, and include every attempt if requested."""
     names = await run_all(desk, points=5)
     seen, cursor = [], None
     while True:
@@ -116,7 +116,7 @@ async def test_jobs_come_in_pages_each_once(desk: Desk, client: Client) -> None:
 
 
 async def test_points_come_in_pages(desk: Desk, client: Client) -> None:
-    """With their aggregates."""
+    """Each point has its aggregates."""
     await run_all(desk, points=3, replicates=2)
     first = await ask(client, "points", experiment_id="reef", limit=2)
     assert [one["metrics"]["population"]["n"] for one in first["points"]] == [2, 2]
@@ -124,8 +124,8 @@ async def test_points_come_in_pages(desk: Desk, client: Client) -> None:
     assert ([one["point"] for one in rest["points"]], rest["cursor"]) == ([2], None)
 
 
-async def test_results_go_on_by_the_cursor_of_the_stream(desk: Desk, client: Client) -> None:
-    """What was published is what is answered."""
+async def test_results_continue_at_the_cursor_of_the_stream(desk: Desk, client: Client) -> None:
+    """The reply has the results that were published."""
     await run_all(desk, points=5)
     first = await ask(client, "results", experiment_id="reef", limit=3)
     assert (len(first["results"]), first["after_seq"], first["more"]) == (3, 3, True)
@@ -137,7 +137,7 @@ async def test_results_go_on_by_the_cursor_of_the_stream(desk: Desk, client: Cli
 
 
 async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, client: Client) -> None:
-    """In parts where it is long; also after the experiment was let go."""
+    """A long configuration comes in parts, also after the experiment was unloaded."""
     base = {"food": 1, "series": [index / 7 for index in range(40_000)]}
     live = await desk.begin(plan(points=1, base_config=base))
     [name] = await desk.launch(live)
@@ -178,24 +178,24 @@ async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, cli
         ("points", {"experiment_id": "reef", "cursor": "-1"}, "400", "cursor"),
     ],
 )
-async def test_what_can_not_be_answered_has_a_code_and_words(
+async def test_an_error_has_a_code_and_a_message(
     desk: Desk, client: Client, verb: str, request_: dict[str, Any], code: str, words: str
 ) -> None:
-    """Like HTTP's; the words say what is wrong with what was asked."""
+    """The code is like that of HTTP, and the message names the problem."""
     await desk.begin(plan())
     answer = await ask(client, verb, **request_)
     assert answer.get("code") == code, answer
     assert words in answer["words"]
 
 
-async def test_what_is_no_json_is_refused(client: Client) -> None:
-    """As is what isn't an object."""
+async def test_a_request_that_is_no_json_object_is_refused(client: Client) -> None:
+    """Neither invalid JSON nor another JSON value is a request."""
     for data in (b"{", b"[]", b"\xff"):
         assert (await send(client, "get", data))["code"] == "400"
 
 
-async def test_an_integer_of_any_size_is_no_reason_to_fail(desk: Desk, client: Client) -> None:
-    """A position over 64 bits is refused; there is nothing behind the end of a configuration."""
+async def test_an_integer_of_any_size_is_handled(desk: Desk, client: Client) -> None:
+    """A position over 64 bits is refused, and beyond the end of a configuration there is no text."""
     await run_all(desk, points=1)
     answer = await ask(client, "results", experiment_id="reef", after_seq=2**70)
     assert answer["code"] == "400"

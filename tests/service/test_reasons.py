@@ -1,4 +1,4 @@
-"""Why an experiment doesn't get on: one place chooses, and every status and answer gives the same."""
+"""Why an experiment makes no progress: one place chooses the reason, and every status and reply has the same."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from ems_worker.service.reasons import MAX_REASON, Reasons
 from tests.support.desk import Desk, plan
 
 
-async def test_the_first_part_with_a_reason_is_heard(tmp_path: Path) -> None:
-    """Until the experiment has one of its own, or has ended; on one line of a bounded length."""
+async def test_the_first_part_with_a_reason_wins(tmp_path: Path) -> None:
+    """The reason of an experiment's own state comes first; every reason is a single line of limited length."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         said: dict[str, str | None] = {"broker": None, "orchestrator": "away"}
@@ -26,8 +26,8 @@ async def test_the_first_part_with_a_reason_is_heard(tmp_path: Path) -> None:
         assert live.record.reason not in (None, words)
 
 
-async def test_who_asks_for_an_experiment_hears_the_reason(tmp_path: Path) -> None:
-    """In the answer of one and in the list of all, without waiting for a status."""
+async def test_replies_about_an_experiment_have_the_reason(tmp_path: Path) -> None:
+    """Both `get` and `list` have it at once, without waiting for a status."""
     async with Desk.open(tmp_path) as desk:
         await desk.begin(plan(points=1))
         desk.orchestrator.is_ready = False

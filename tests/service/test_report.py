@@ -1,4 +1,4 @@
-"""Results and status out: from the manifest, by cursor and revision, in the right order, whatever happens between."""
+"""Results and statuses are published from the manifest, by cursor and revision, in order, whatever fails in between."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,8 @@ async def finish(desk: Desk, names: list[str], values: list[float]) -> None:
         await desk.hear("completed", name, metrics={"population": value})
 
 
-async def test_results_go_before_the_terminal_status_that_counts_them(tmp_path: Path) -> None:
-    """The order of what is published is the order of what is acknowledged."""
+async def test_results_are_published_before_the_terminal_status(tmp_path: Path) -> None:
+    """Publishing follows the order of acknowledgements, so a terminal status never counts unpublished results."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=3))
         names = await desk.launch(live)
@@ -50,8 +50,8 @@ async def test_results_go_before_the_terminal_status_that_counts_them(tmp_path: 
         assert desk.files == ["reef"]
 
 
-async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path) -> None:
-    """Its end is told when the file is there; until then reports on it return at once, and it is written once."""
+async def test_writing_the_file_of_a_large_experiment_blocks_no_reports(tmp_path: Path) -> None:
+    """The end is published once the file exists; until then reports return at once, and the file is written once."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         names = await desk.launch(live)
@@ -74,8 +74,8 @@ async def test_the_file_of_a_large_experiment_holds_up_no_reports(tmp_path: Path
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
-async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_of(tmp_path: Path) -> None:
-    """As with a small one: what nobody foresaw ends the worker, and isn't tried again in silence for ever."""
+async def test_an_error_in_writing_the_file_of_a_large_experiment_is_raised(tmp_path: Path) -> None:
+    """An unforeseen error ends the worker, as with a small experiment, instead of being retried silently."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         names = await desk.launch(live)
@@ -92,8 +92,8 @@ async def test_what_keeps_a_large_experiments_file_from_being_written_is_heard_o
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
-async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
-    """By the attempt that stands for it."""
+async def test_a_result_describes_its_job(tmp_path: Path) -> None:
+    """It does so by the current attempt."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1, labels={"who": "me"}))
         names = await desk.launch(live)
@@ -106,8 +106,8 @@ async def test_a_result_says_all_about_its_job(tmp_path: Path) -> None:
         assert (result["metrics"], result["job_revision"], result["seq"]) == ({"population": 7.0}, 1, 1)
 
 
-async def test_a_point_is_told_when_all_its_replicates_have_ended(tmp_path: Path) -> None:
-    """With their counts and aggregates."""
+async def test_a_point_is_published_when_all_its_replicates_have_ended(tmp_path: Path) -> None:
+    """It has their counts and aggregates."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, replicates=2))
         names = await desk.launch(live)
@@ -122,7 +122,7 @@ async def test_a_point_is_told_when_all_its_replicates_have_ended(tmp_path: Path
 
 
 async def test_the_replicates_of_a_point_are_read_once_it_is_complete(tmp_path: Path) -> None:
-    """Not for each of its ends: it may have a million."""
+    """They are not read for each end, since a point may have a million replicates."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, replicates=3))
         names = await desk.launch(live)
@@ -135,8 +135,8 @@ async def test_the_replicates_of_a_point_are_read_once_it_is_complete(tmp_path: 
 
 
 @pytest.mark.parametrize(("goal", "best"), [("maximize", 2), ("minimize", 0)])
-async def test_the_best_point_is_the_one_with_the_best_mean(tmp_path: Path, goal: str, best: int) -> None:
-    """Also in the eyes of a worker that was started anew."""
+async def test_the_best_point_has_the_best_mean(tmp_path: Path, goal: str, best: int) -> None:
+    """A worker that was restarted finds the same point."""
     tracked = [{"name": "population", "goal": goal}]
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=4, metrics_to_track=tracked))
@@ -150,8 +150,8 @@ async def test_the_best_point_is_the_one_with_the_best_mean(tmp_path: Path, goal
         assert again.best.point.point == best
 
 
-async def test_a_worse_late_result_dethrones_the_best_point(tmp_path: Path) -> None:
-    """Another is looked for in the manifest."""
+async def test_a_worse_late_result_replaces_the_best_point(tmp_path: Path) -> None:
+    """Another point is looked up in the manifest."""
     limits: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 4}}
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, replicates=2, **limits))
@@ -164,8 +164,8 @@ async def test_a_worse_late_result_dethrones_the_best_point(tmp_path: Path) -> N
         assert (await desk.report("reef"))["best"]["point"] == 1
 
 
-async def test_after_a_crash_before_the_cursor_the_same_results_come_again(tmp_path: Path) -> None:
-    """Under the same message ids, so that the broker knows them."""
+async def test_after_a_crash_before_the_cursor_the_same_results_are_repeated(tmp_path: Path) -> None:
+    """They have the same message ids, by which the broker recognises them."""
     sent: list[list[tuple[str, dict[str, Any], str]]] = []
     for crash in (True, False):
         async with Desk.open(tmp_path) as desk:
@@ -187,8 +187,8 @@ async def test_after_a_crash_before_the_cursor_the_same_results_come_again(tmp_p
     assert len(sent[0]) == 6
 
 
-async def test_after_a_crash_before_the_last_status_it_comes(tmp_path: Path) -> None:
-    """With a revision that is newer than any that may be out."""
+async def test_after_a_crash_before_the_last_status_it_is_published(tmp_path: Path) -> None:
+    """Its revision is higher than any that may be published already."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         await finish(desk, await desk.launch(live), [1])
@@ -210,8 +210,8 @@ async def test_after_a_crash_before_the_last_status_it_comes(tmp_path: Path) -> 
         assert desk.ledger.experiments() == []
 
 
-async def test_a_status_has_its_turn_while_jobs_keep_ending(tmp_path: Path) -> None:
-    """The reporter doesn't run after them for ever."""
+async def test_a_status_is_published_while_jobs_keep_ending(tmp_path: Path) -> None:
+    """The reporter doesn't publish results without end."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=50))
         names = await desk.launch(live)
@@ -230,8 +230,8 @@ async def test_a_status_has_its_turn_while_jobs_keep_ending(tmp_path: Path) -> N
         assert desk.broker.statuses[0]["state"] == "running"
 
 
-async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
-    """A worker that has nothing to say says nothing."""
+async def test_revisions_increase_and_only_news_are_published(tmp_path: Path) -> None:
+    """A worker without news publishes nothing."""
     async with Desk.open(tmp_path) as desk:
         async with background(desk.reporter.run()):
             live = await desk.begin(plan(points=3))
@@ -247,14 +247,14 @@ async def test_revisions_rise_and_only_news_are_told(tmp_path: Path) -> None:
             assert len(desk.broker.statuses) == len(revisions)
 
 
-@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("gone"), errors.BrokerMisconfigured("too large")])
-async def test_an_experiment_that_can_not_be_told_does_not_keep_others_from_it(
-    tmp_path: Path, trouble: errors.EmsError
+@pytest.mark.parametrize("error", [errors.BrokerUnavailable("gone"), errors.BrokerMisconfigured("too large")])
+async def test_an_experiment_that_can_not_be_published_does_not_block_others(
+    tmp_path: Path, error: errors.EmsError
 ) -> None:
-    """And is told once it can be."""
+    """Its documents are published once that is possible."""
     with patch("ems_worker.service.report._BROKER_PAUSE_SECONDS", 0.02):
         async with Desk.open(tmp_path) as desk:
-            desk.broker.refuse = lambda subject: trouble if subject.endswith(".bad") else None
+            desk.broker.refuse = lambda subject: error if subject.endswith(".bad") else None
             async with background(desk.reporter.run()):
                 await desk.begin(plan("bad", points=1))
                 await desk.begin(plan("good", points=1))
@@ -263,8 +263,8 @@ async def test_an_experiment_that_can_not_be_told_does_not_keep_others_from_it(
                 await wait.until(lambda: [one for one in desk.broker.statuses if one["experiment_id"] == "bad"])
 
 
-async def test_what_is_left_at_the_end_is_told_at_once(tmp_path: Path) -> None:
-    """Of experiments that are still in work."""
+async def test_the_news_of_running_experiments_are_published_at_the_end(tmp_path: Path) -> None:
+    """This happens at once, although the experiments haven't ended."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         await finish(desk, (await desk.launch(live))[:1], [1])
@@ -274,15 +274,15 @@ async def test_what_is_left_at_the_end_is_told_at_once(tmp_path: Path) -> None:
         assert len(desk.broker.of("result")) == 1
 
 
-@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("refused"), errors.BrokerMisconfigured("no stream")])
-async def test_at_the_end_one_that_can_not_be_told_is_left_to_the_next_worker(
-    tmp_path: Path, trouble: errors.EmsError
+@pytest.mark.parametrize("error", [errors.BrokerUnavailable("refused"), errors.BrokerMisconfigured("no stream")])
+async def test_an_experiment_that_can_not_be_published_is_left_to_the_next_worker(
+    tmp_path: Path, error: errors.EmsError
 ) -> None:
-    """The others are told; nothing is raised, for the end is in order."""
+    """Other experiments are published, and the worker ends without an error."""
     async with Desk.open(tmp_path) as desk:
         for name in ("bad", "good"):
             await finish(desk, await desk.launch(await desk.begin(plan(name, points=1))), [1])
-        desk.broker.refuse = lambda subject: trouble if subject.endswith("result.bad") else None
+        desk.broker.refuse = lambda subject: error if subject.endswith("result.bad") else None
         await desk.reporter.flush()
         assert [one["state"] for one in desk.broker.statuses if one["experiment_id"] == "good"][-1] == "completed"
     async with Desk.open(tmp_path) as desk:
@@ -290,18 +290,20 @@ async def test_at_the_end_one_that_can_not_be_told_is_left_to_the_next_worker(
         assert (await desk.report("bad"))["state"] == "completed"
 
 
-@pytest.mark.parametrize("trouble", [errors.BrokerUnavailable("no rights"), errors.BrokerMisconfigured("no stream")])
-async def test_statuses_go_out_though_results_can_not_be_stored(tmp_path: Path, trouble: errors.EmsError) -> None:
-    """The stream of results was deleted, or the right to publish them is missing. The end waits for the results."""
+@pytest.mark.parametrize("error", [errors.BrokerUnavailable("no rights"), errors.BrokerMisconfigured("no stream")])
+async def test_statuses_are_published_although_results_can_not_be_stored(
+    tmp_path: Path, error: errors.EmsError
+) -> None:
+    """Only the terminal status waits for the results, whose stream is missing or not permitted."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         names = await desk.launch(live)
-        desk.broker.refuse = lambda subject: trouble if ".result." in subject else None
-        for name, told in zip(names, ("running", "running"), strict=True):
+        desk.broker.refuse = lambda subject: error if ".result." in subject else None
+        for name, state in zip(names, ("running", "running"), strict=True):
             await desk.hear("completed", name, metrics={"population": 1.0})
-            with pytest.raises(type(trouble)):
+            with pytest.raises(type(error)):
                 await desk.report("reef")
-            assert desk.broker.statuses[-1]["state"] == told
+            assert desk.broker.statuses[-1]["state"] == state
         assert desk.broker.statuses[-1]["counts"]["completed"] == 1
         desk.broker.refuse = lambda _: None
         desk.reporter.notify(live.key)
@@ -309,8 +311,8 @@ async def test_statuses_go_out_though_results_can_not_be_stored(tmp_path: Path, 
         assert len(desk.broker.of("result")) == 2
 
 
-async def test_results_with_long_parameters_go_a_few_at_a_time(tmp_path: Path) -> None:
-    """So that they don't fill the memory; each once, in order."""
+async def test_results_with_long_parameters_are_published_in_small_batches(tmp_path: Path) -> None:
+    """So they don't fill the memory, and each is published once and in order."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=10, replicates=2))
         await finish(desk, await desk.launch(live), [1] * 20)
@@ -326,7 +328,7 @@ async def test_results_with_long_parameters_go_a_few_at_a_time(tmp_path: Path) -
 
 @dataclass
 class Told(Broker):
-    """A broker on which an earlier worker's status stands, of a higher revision than this one's manifest knows."""
+    """A broker with a status of an earlier worker whose revision is higher than this worker's manifest knows."""
 
     last: int = 300
 
@@ -340,8 +342,8 @@ class Told(Broker):
         return self.last
 
 
-async def test_an_end_is_told_above_what_a_lost_manifest_had_told(tmp_path: Path) -> None:
-    """Else its readers, who drop lower revisions, would see it running for ever."""
+async def test_an_end_gets_a_revision_above_those_of_a_lost_manifest(tmp_path: Path) -> None:
+    """Readers drop lower revisions and would see the experiment running for ever."""
     async with Desk.open(tmp_path, broker=Told()) as desk:
         live = await desk.begin(plan(points=1))
         await finish(desk, await desk.launch(live), [1])
@@ -353,8 +355,8 @@ async def test_an_end_is_told_above_what_a_lost_manifest_had_told(tmp_path: Path
         assert (record.revision, record.published_revision) == (301, 301)
 
 
-async def test_an_end_that_was_refused_is_told_after_a_crash(tmp_path: Path) -> None:
-    """Whether or not the worker had learnt why."""
+async def test_an_end_that_was_refused_is_published_after_a_crash(tmp_path: Path) -> None:
+    """This holds whether or not the worker had learnt the published revision."""
     for ask_first in (False, True):
         directory = tmp_path / str(ask_first)
         directory.mkdir()
@@ -376,8 +378,8 @@ async def test_an_end_that_was_refused_is_told_after_a_crash(tmp_path: Path) -> 
             assert (status["state"], status["revision"]) == ("completed", 301)
 
 
-async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:
-    """From the recent past."""
+async def test_a_status_has_throughput_and_remaining_time(tmp_path: Path) -> None:
+    """Both are those of the recent past."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=8))
         names = await desk.launch(live)
@@ -395,8 +397,8 @@ async def test_throughput_and_what_is_left_are_told(tmp_path: Path) -> None:
         assert len(live.samples) <= 60
 
 
-async def test_a_report_that_is_cut_short_by_the_end_is_made_before_it(tmp_path: Path) -> None:
-    """The worker is told to end while a status is on its way: `flush` sends it, and all that comes after it."""
+async def test_a_report_that_is_cancelled_by_the_end_is_completed_before_it(tmp_path: Path) -> None:
+    """A status is in flight when the worker is stopped: `flush` publishes it and everything after it."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         names = await desk.launch(live)

@@ -1,7 +1,7 @@
-"""What has to hold whatever was killed, cut off or repeated: docs/invariants.md has these rules in words.
+"""What holds whatever was killed, disconnected or repeated; docs/invariants.md explains these rules.
 
-Each rule yields what contradicts it. `ALWAYS` hold at every moment, also right after a kill; `AT_THE_END` once all
-experiments have ended and are told.
+Each rule yields its contradictions. Those of `ALWAYS` hold at every moment, also right after a kill, those of
+`AT_THE_END` once all experiments have ended and are published.
 """
 
 import fnmatch
@@ -28,11 +28,11 @@ _RETRIED = ("infrastructure", "timeout", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`failures`: which runs the orchestrator was told to fail; None: what becomes of runs isn't foretold.
+    """`failures`: which runs the orchestrator is to fail; None: the outcomes of runs are unknown.
 
-    `retried`: people asked for more attempts. `late`: patterns of runs that are ended by their time limit.
-    `window`: runs open at once at most, as the oracle saw it. `dead`: how many dead letters there are. `superseded`:
-    some ends were replaced before they were told, so revisions of results may be missing below the last.
+    `retried`: people requested more attempts. `late`: patterns of runs that are ended by their time limit. `window`:
+    the maximum number of open runs, as the oracle sees it. `dead`: the number of dead letters. `superseded`: some ends
+    were replaced before they were published, so revisions of results may be missing below the last.
     """
 
     failures: oracle.Failures | None = NONE
@@ -47,21 +47,21 @@ Rule = Callable[[Evidence, Expected], Iterator[str]]
 
 
 def check(evidence: Evidence, expected: Expected | None = None, *, ended: bool = True) -> None:
-    """Raises AssertionError with every contradiction to a rule."""
+    """Raises AssertionError with the first contradictions."""
     expected = expected or Expected()
     rules = ALWAYS + AT_THE_END if ended else ALWAYS
-    found = [f"{rule.__name__}: {words}" for rule in rules for words in rule(evidence, expected)]
-    assert not found, "\n".join([f"{len(found)} contradictions", *found[:20]])
+    contradictions = [f"{rule.__name__}: {message}" for rule in rules for message in rule(evidence, expected)]
+    assert not contradictions, "\n".join([f"{len(contradictions)} contradictions", *contradictions[:20]])
 
 
 def durable_before_accepted(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """What the oracle was asked to start was submitting in the manifest before, with the same identity."""
+    """Every run that the oracle was asked to start was submitting in the manifest before, with the same identity."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
     for word, name, *sha in evidence.calls:
         if word == "ended":
             continue
         if (row := rows.get(name)) is None:
-            yield f"{name} was {word}, and the manifest hasn't got it"
+            yield f"{name} was {word}, and the manifest doesn't have it"
         elif row["state"] == "pending" or row["submitted_at"] is None:
             yield f"{name} was {word}, and is {row['state']}"
         elif row["config_sha"] != sha[0]:
@@ -70,14 +70,14 @@ def durable_before_accepted(evidence: Evidence, expected: Expected) -> Iterator[
 
 def ids_are_functions_of_the_plan(evidence: Evidence, expected: Expected) -> Iterator[str]:
     """Each run's seed, parameters and identity follow from the plan's bytes alone."""
-    for one in evidence.experiments:
-        made = _plan(*evidence.plans[one["experiment_id"]])
-        points = _points(*evidence.plans[one["experiment_id"]])
-        template = Template(made)
-        for row in evidence.of(one["experiment_id"]):
-            params, seed = points[row["point"]], made.seeds.of(row["point"], row["replicate"])
+    for experiment in evidence.experiments:
+        parsed = _plan(*evidence.plans[experiment["experiment_id"]])
+        points = _points(*evidence.plans[experiment["experiment_id"]])
+        template = Template(parsed)
+        for row in evidence.of(experiment["experiment_id"]):
+            params, seed = points[row["point"]], parsed.seeds.of(row["point"], row["replicate"])
             if row["simulation_id"] != str(
-                ids.SimulationId(one["experiment_id"], row["point"], row["replicate"], row["attempt"])
+                ids.SimulationId(experiment["experiment_id"], row["point"], row["replicate"], row["attempt"])
             ):
                 yield f"{row['simulation_id']} is at {row['point']}/{row['replicate']}/{row['attempt']}"
             if json.loads(row["params"]) != params or row["seed"] != seed:
@@ -87,15 +87,15 @@ def ids_are_functions_of_the_plan(evidence: Evidence, expected: Expected) -> Ite
 
 
 def nothing_is_started_twice(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The oracle took each simulation id on as new work once at most, and never met it with other work."""
-    words = Counter((words[0], words[1]) for words in evidence.calls)
-    for (word, name), count in words.items():
+    """The oracle accepted each simulation id at most once, and never got it with another configuration."""
+    calls = Counter((call[0], call[1]) for call in evidence.calls)
+    for (word, name), count in calls.items():
         if word == "conflict" or (word == "accepted" and count > 1):
             yield f"{name}: {word} {count} times"
 
 
 def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """One open attempt a job; the next was started only after the one before failed, was lost, or was dropped."""
+    """A job has one open attempt; the next starts only after the one before failed, was lost or was dropped."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
     ended: set[str] = set()
     for word, name, *_ in evidence.calls:
@@ -115,8 +115,8 @@ def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator
 
 
 def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """No status, result or cursor outside is ahead of what the manifest has."""
-    known = {one["experiment_id"]: one for one in evidence.experiments}
+    """No published status, result or cursor is ahead of the manifest."""
+    known = {experiment["experiment_id"]: experiment for experiment in evidence.experiments}
     for name, document in evidence.last_status.items():
         if name not in known or document["revision"] > known[name]["revision"]:
             yield f"status of {name} has revision {document['revision']}"
@@ -124,17 +124,17 @@ def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterat
     for row in evidence.runs:
         job = row["experiment_id"], row["point"], row["replicate"]
         revisions[job] = max(revisions[job], row["job_revision"])
-    for one in evidence.results:
-        job = one["experiment_id"], one["point"], one["replicate"]
-        if one["job_revision"] > revisions[job] or one["seq"] > known[job[0]]["ended_seq"]:
-            yield f"result {job} has revision {one['job_revision']} and position {one['seq']}"
-    for one in evidence.experiments:
-        if one["published_revision"] > one["revision"] or one["published_seq"] > one["ended_seq"]:
-            yield f"{one['experiment_id']} has told more than it knows"
+    for result in evidence.results:
+        job = result["experiment_id"], result["point"], result["replicate"]
+        if result["job_revision"] > revisions[job] or result["seq"] > known[job[0]]["ended_seq"]:
+            yield f"result {job} has revision {result['job_revision']} and position {result['seq']}"
+    for name, row in known.items():
+        if row["published_revision"] > row["revision"] or row["published_seq"] > row["ended_seq"]:
+            yield f"{name} has published more than the manifest has"
 
 
 def windows_are_kept(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Of the runs that the oracle has taken on and not ended there are never more than the windows allow."""
+    """The oracle never has more open runs than the windows allow."""
     limits = {name: _plan(*texts).limits.max_concurrent for name, texts in evidence.plans.items()}
     open_runs: set[str] = set()
     ended: set[str] = set()
@@ -145,11 +145,11 @@ def windows_are_kept(evidence: Evidence, expected: Expected) -> Iterator[str]:
         if word == "accepted" and name not in ended:
             open_runs.add(name)
             per_experiment[parsed.experiment_id] += 1
-            most = limits.get(parsed.experiment_id)
+            limit = limits.get(parsed.experiment_id)
             if expected.window is not None and len(open_runs) > expected.window:
                 yield f"{len(open_runs)} runs are open with {name}; the window is {expected.window}"
-            if most is not None and per_experiment[parsed.experiment_id] > most:
-                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; it may have {most}"
+            if limit is not None and per_experiment[parsed.experiment_id] > limit:
+                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; the limit is {limit}"
         elif word == "ended":
             per_experiment[parsed.experiment_id] -= name in open_runs
             open_runs.discard(name)
@@ -161,88 +161,91 @@ def acked_plans_are_decided_once(evidence: Evidence, expected: Expected) -> Iter
     by_seq = {row["seq"]: row for row in evidence.submissions}
     for seq in evidence.acked:
         if seq not in by_seq:
-            yield f"plan {seq} was acknowledged and never decided"
+            yield f"plan {seq} was acknowledged without a decision"
     for seq, row in by_seq.items():
         if evidence.decisions.get(seq) != json.loads(row["document"]) or not row["published"]:
-            yield f"the decision about plan {seq} isn't published as it was recorded"
+            yield f"the decision about plan {seq} isn't published as recorded"
     accepted = Counter(row["experiment_id"] for row in evidence.submissions if row["verdict"] == "accepted")
-    if accepted != Counter(one["experiment_id"] for one in evidence.experiments):
+    if accepted != Counter(experiment["experiment_id"] for experiment in evidence.experiments):
         yield f"accepted were {accepted}, of which {len(evidence.experiments)} are experiments"
 
 
 def every_job_has_one_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each experiment has ended, with each of its jobs in one terminal state, each end at a place of its own."""
-    for one in evidence.experiments:
-        name, made = one["experiment_id"], _plan(*evidence.plans[one["experiment_id"]])
-        if one["state"] not in ENDED:
-            yield f"{name} is {one['state']}"
+    """Each experiment has ended with all jobs in a terminal state, and each end has a position of its own."""
+    for experiment in evidence.experiments:
+        name = experiment["experiment_id"]
+        replicates = _plan(*evidence.plans[name]).replicates
+        if experiment["state"] not in ENDED:
+            yield f"{name} is {experiment['state']}"
         rows = evidence.of(name)
-        standing = Counter((row["point"], row["replicate"]) for row in rows if row["current"])
+        current = Counter((row["point"], row["replicate"]) for row in rows if row["current"])
         points = _points(*evidence.plans[name])
-        if standing != Counter((point, replicate) for point in points for replicate in range(made.replicates)):
-            yield f"{name} has {sum(standing.values())} standing runs for {one['jobs']} jobs"
+        if current != Counter((point, replicate) for point in points for replicate in range(replicates)):
+            yield f"{name} has {sum(current.values())} current runs for {experiment['jobs']} jobs"
         for row in rows:
             if row["state"] not in TERMINAL or row["waiting"] == "awaiting":
                 yield f"{row['simulation_id']} is {row['state']}, waiting {row['waiting']}"
         seqs = [row["ended_seq"] for row in rows if row["current"]]
-        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs) > one["ended_seq"]:
+        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs) > experiment["ended_seq"]:
             yield f"{name} has wrong positions: {sorted(seqs, key=str)[:10]}"
 
 
 def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each end of a job is told once, the last as the manifest has it; the cursor is at the last."""
-    told: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
-    for one in evidence.results:
-        job = one["experiment_id"], one["point"], one["replicate"]
-        if told[job].setdefault(one["job_revision"], one) != one:
-            yield f"{job} has two results of revision {one['job_revision']}"
+    """Each end of a job is published once, the last as the manifest has it, and the cursor is at the last end."""
+    published: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for result in evidence.results:
+        job = result["experiment_id"], result["point"], result["replicate"]
+        if published[job].setdefault(result["job_revision"], result) != result:
+            yield f"{job} has two results of revision {result['job_revision']}"
     for row in evidence.runs:
         if not row["current"]:
             continue
-        revisions = told.pop((row["experiment_id"], row["point"], row["replicate"]), {})
+        revisions = published.pop((row["experiment_id"], row["point"], row["replicate"]), {})
         if row["job_revision"] not in revisions or max(revisions) != row["job_revision"]:
-            yield f"{row['simulation_id']} has revision {row['job_revision']}; told were {sorted(revisions)}"
+            yield f"{row['simulation_id']} has revision {row['job_revision']}; {sorted(revisions)} were published"
             continue
         if not expected.superseded and sorted(revisions) != list(range(1, row["job_revision"] + 1)):
-            yield f"{row['simulation_id']}: told were revisions {sorted(revisions)} of {row['job_revision']}"
+            yield f"{row['simulation_id']}: of {row['job_revision']} revisions {sorted(revisions)} were published"
         last = revisions[row["job_revision"]]
         state = "failed" if row["waiting"] == "missing" else row["state"]
         ours = (row["simulation_id"], row["seed"], state, json.loads(row["metrics"] or "null"), row["ended_seq"])
         theirs = (last["simulation_id"], last["seed"], last["state"], last["metrics"], last["seq"])
         if ours != theirs:
             yield f"the result is {theirs}, the manifest has {ours}"
-    if told:
-        yield f"results of jobs that there aren't: {list(told)[:5]}"
-    for one in evidence.experiments:
-        if one["published_seq"] != one["ended_seq"]:
-            yield f"{one['experiment_id']}: {one['published_seq']} of {one['ended_seq']} ends are told"
+    if published:
+        yield f"results of jobs that don't exist: {list(published)[:5]}"
+    for experiment in evidence.experiments:
+        if experiment["published_seq"] != experiment["ended_seq"]:
+            yield f"{experiment['experiment_id']}: not all of its {experiment['ended_seq']} ends are published"
 
 
 def the_last_status_is_the_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The last status of an experiment is terminal, is the manifest's, and its counts are those of the jobs."""
-    for one in evidence.experiments:
-        name = one["experiment_id"]
+    """The last status of an experiment is terminal and that of the manifest, and its counts are those of the jobs."""
+    for experiment in evidence.experiments:
+        name, revision = experiment["experiment_id"], experiment["revision"]
         if (last := evidence.last_status.get(name)) is None or last != evidence.statuses.get(name):
             yield f"{name}: the status in the stream isn't the manifest's"
             continue
-        if last["state"] != one["state"] or not last["revision"] == one["revision"] == one["published_revision"]:
-            yield f"{name} is {one['state']}, and its status {last['revision']} says {last['state']}"
+        if last["state"] != experiment["state"] or not last["revision"] == revision == experiment["published_revision"]:
+            yield f"{name} is {experiment['state']}, and its status {last['revision']} is {last['state']}"
         counts = Counter(_bucket(row) for row in evidence.of(name) if row["current"])
         if Counter({state: count for state, count in last["counts"].items() if count}) != counts:
             yield f"{name}: the status counts {last['counts']}, the manifest {dict(counts)}"
-        if sum(last["counts"].values()) != last["total"] or last["total"] != one["jobs"]:
-            yield f"{name}: {last['counts']} don't add up to {one['jobs']}"
+        if sum(last["counts"].values()) != last["total"] or last["total"] != experiment["jobs"]:
+            yield f"{name}: {last['counts']} don't add up to {experiment['jobs']}"
 
 
 def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each job ended as its runs did at the orchestrator, after as many attempts as that takes: no transport error
-    counts as an end, and neither order nor repetition of events changes one."""
+    """Each job ended as its runs did at the orchestrator, after the right number of attempts.
+
+    No transport error counts as an end, and neither the order nor the repetition of events changes an end.
+    """
     if expected.failures is None:
         return
-    for one in evidence.experiments:
-        limits = _plan(*evidence.plans[one["experiment_id"]]).limits
+    for experiment in evidence.experiments:
+        limits = _plan(*evidence.plans[experiment["experiment_id"]]).limits
         jobs: dict[tuple[int, int], list[Row]] = defaultdict(list)
-        for row in evidence.of(one["experiment_id"]):
+        for row in evidence.of(experiment["experiment_id"]):
             jobs[row["point"], row["replicate"]].append(row)
         for rows in jobs.values():
             for row in rows:
@@ -259,9 +262,9 @@ def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iter
 
 
 def nothing_else_is_put_aside(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """There are as many dead letters as there should be."""
+    """The number of dead letters is as expected."""
     if len(evidence.dead) != expected.dead:
-        yield f"{len(evidence.dead)} dead letters: {[(one.subject, one.headers) for one in evidence.dead[:5]]}"
+        yield f"{len(evidence.dead)} dead letters: {[(letter.subject, letter.headers) for letter in evidence.dead[:5]]}"
 
 
 ALWAYS: tuple[Rule, ...] = (
@@ -283,9 +286,8 @@ AT_THE_END: tuple[Rule, ...] = (
 
 
 def _bucket(row: Row) -> str:
-    if row["waiting"] == "missing":
-        return "failed"
-    return "infeasible" if row["error_kind"] == "infeasible" else str(row["state"])
+    state = "failed" if row["waiting"] == "missing" else str(row["state"])
+    return "infeasible" if row["error_kind"] == "infeasible" else state
 
 
 @cache
@@ -295,4 +297,4 @@ def _plan(text: bytes, base: bytes) -> Plan:
 
 @cache
 def _points(text: bytes, base: bytes) -> Mapping[int, Mapping[str, Any]]:
-    return {one.index: dict(one.params) for one in space.points(_plan(text, base))}
+    return {point.index: dict(point.params) for point in space.points(_plan(text, base))}

@@ -1,4 +1,4 @@
-"""Manifests with something in them, for tests."""
+"""Manifests with content, for tests."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ SHA = "ab" * 32
 
 
 def submission(seq: int, experiment_id: str | None = None, **changes: Any) -> Submission:
-    """The decision about message `seq`: accepted where it names an experiment."""
+    """The decision about message `seq`: accepted if there is an experiment."""
     plain = Submission(
         stream="EMS_PLANS",
         stream_created_ns=1_750_000_000_000_000_000,
@@ -51,15 +51,15 @@ def spec(experiment_id: str = "reef", points: int = 3, replicates: int = 2, **ch
 
 
 async def accepted(manifest: Manifest, new: NewExperiment, seq: int = 1) -> Experiment:
-    """The experiment, accepted by message `seq`, nothing of it expanded."""
+    """The experiment, accepted from message `seq` and not expanded."""
     await manifest.record_submission(submission(seq, new.experiment_id), new)
-    found = await manifest.experiment(new.experiment_id)
-    assert found is not None
-    return found
+    record = await manifest.experiment(new.experiment_id)
+    assert record is not None
+    return record
 
 
 def jobs_of(numbers: Sequence[int], replicates: int) -> tuple[list[PointRecord], list[Run]]:
-    """Points of these numbers and their first runs, as expansion makes them."""
+    """Points of these numbers with their first runs, as expansion creates them."""
     points = [PointRecord(number, {"food": 25 * number, "heat": number / 8}) for number in numbers]
     return points, [
         job.first(number, replicate, 1000 + replicate) for number in numbers for replicate in range(replicates)
@@ -81,6 +81,10 @@ def claimed(before: Run) -> Run:
     return replace(before, state=RunState.SUBMITTING, submitted_ms=NOW_MS, config_sha=SHA)
 
 
+def ended(before: Run, state: str, **changes: Any) -> Run:
+    return replace(before, state=RunState(state), finished_ms=NOW_MS, **changes)
+
+
 def completed(before: Run, ended_seq: int, **metrics: float | None) -> Run:
     return replace(
         before,
@@ -93,6 +97,11 @@ def completed(before: Run, ended_seq: int, **metrics: float | None) -> Run:
         ended_seq=ended_seq,
         job_revision=before.job_revision + 1,
     )
+
+
+async def pending(manifest: Manifest, record: Experiment) -> list[Run]:
+    """The runs of the experiment that are pending and due, in order."""
+    return [due.current for due, _ in await manifest.due(record.key, NOW_MS, 1000)]
 
 
 async def complete_all(manifest: Manifest, record: Experiment) -> None:

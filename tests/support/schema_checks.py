@@ -1,4 +1,4 @@
-"""Documents held against their published schemas, more strictly than a reader would: no key may be undescribed."""
+"""Checks documents against their published schemas, and more strictly: a key that isn't described is an error."""
 
 import functools
 from typing import Any
@@ -9,15 +9,15 @@ from ems_worker.core.documents import schemas
 
 
 def closed(schema: Any) -> Any:
-    """The schema with every object that lists its keys taking no others."""
+    """The schema without additional keys in the objects that list their keys."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {word: closed(part) for word, part in schema.items()}
-    if "properties" in made and isinstance(made.get("required"), list):
-        made.setdefault("additionalProperties", False)
-    return made
+    strict = {keyword: closed(part) for keyword, part in schema.items()}
+    if "properties" in strict and isinstance(strict.get("required"), list):
+        strict.setdefault("additionalProperties", False)
+    return strict
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 
 
 def check(document: Any) -> str:
-    """Raises where it isn't what its `schema` says; the name of that."""
+    """Returns the name of the document's schema. Raises jsonschema.ValidationError if it doesn't conform."""
     name: str = document["schema"]
     _validator(name).validate(document)
     return name

@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml is AsyncAPI 3.0, and says what the worker does: its streams, its queries, its documents."""
+"""docs/asyncapi.yaml is valid AsyncAPI 3.0 and describes the worker's streams, queries and documents."""
 
 import json
 import tarfile
@@ -35,15 +35,15 @@ REQUESTS: dict[str, type[pydantic.BaseModel]] = {
 
 @pytest.fixture(scope="module")
 def validator() -> jsonschema.Draft7Validator:
-    """Of AsyncAPI 3.0 documents."""
+    """A validator of AsyncAPI 3.0 documents."""
     with tarfile.open(other_languages.npm_package(*SPECS)) as archive:
         file = archive.extractfile(SCHEMA)
         assert file is not None
         return jsonschema.Draft7Validator(json.load(file))
 
 
-def test_it_is_asyncapi(validator: jsonschema.Draft7Validator) -> None:
-    """By the specification's schema."""
+def test_the_document_is_valid_asyncapi(validator: jsonschema.Draft7Validator) -> None:
+    """It conforms to the schema of the specification."""
     assert [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(API)] == []
 
 
@@ -55,13 +55,15 @@ def test_it_is_asyncapi(validator: jsonschema.Draft7Validator) -> None:
         ("info", "title", 1),
     ],
 )
-def test_what_is_no_asyncapi_is_seen(validator: jsonschema.Draft7Validator, part: str, key: str, value: object) -> None:
-    """A misspelt key, an unknown action, a title that is a number."""
+def test_an_invalid_document_is_detected(
+    validator: jsonschema.Draft7Validator, part: str, key: str, value: object
+) -> None:
+    """A misspelt key, an unknown action and a title that is a number are all errors."""
     assert not validator.is_valid(API | {part: API[part] | {key: value}})
 
 
 def references(part: Any) -> Iterator[str]:
-    """Every $ref in it."""
+    """Every $ref in a part of the document."""
     if isinstance(part, dict):
         if "$ref" in part:
             yield part["$ref"]
@@ -72,8 +74,8 @@ def references(part: Any) -> Iterator[str]:
             yield from references(inner)
 
 
-def test_every_reference_leads_somewhere() -> None:
-    """Within the document and into the published schemas; and every document is among them."""
+def test_every_reference_can_be_resolved() -> None:
+    """References lead into the document or to a published schema, and every published document is referenced."""
     files = set()
     for reference in references(API):
         file, _, path = reference.partition("#")
@@ -93,7 +95,7 @@ def addresses() -> set[str]:
 
 
 def test_every_subject_is_a_channel() -> None:
-    """All that the streams hold, but for what nobody sends yet; and nothing that is in no stream and no query."""
+    """Every subject of the streams has a channel, except those that are not used yet, and no channel is unknown."""
     covered = set()
     for spec in streams.SPECS:
         for subject in spec.subjects:
@@ -112,13 +114,13 @@ def test_every_query_and_change_is_a_channel() -> None:
 
 
 def _nobody(kind: Any) -> Any:
-    """An object that has methods and nothing else: enough to list its handlers."""
+    """An object that has methods and nothing else, which is enough to list its handlers."""
     return object.__new__(kind)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests_are_what_the_worker_reads(name: str) -> None:
-    """The same keys, the same ones required."""
+    """Their schemas have the same keys as the worker's models, and the same required keys."""
     described = API["components"]["schemas"][name]
     model = REQUESTS[name].model_json_schema()
     assert set(described["properties"]) == set(model["properties"])

@@ -1,4 +1,4 @@
-"""Export: jobs as flat rows with stable columns."""
+"""Exports: jobs as flat rows with stable columns."""
 
 import csv
 import io
@@ -68,8 +68,8 @@ async def exported(tmp_path: Path, *jobs: dict[str, Any]) -> list[dict[str, str]
     return list(csv.DictReader(io.StringIO(file.read_text())))
 
 
-async def test_csv_has_one_line_a_job_and_every_column(tmp_path: Path) -> None:
-    """Ids, state, param.*, metric.*, label.*, error, times, artifacts; nothing is an empty cell, structure is JSON."""
+async def test_csv_has_a_row_per_job_and_every_column(tmp_path: Path) -> None:
+    """Null is an empty cell, and lists and mappings are JSON."""
     rows = await exported(tmp_path, *JOBS)
     assert [row["point"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[0]["label.site"] == "a, b"
@@ -82,7 +82,7 @@ async def test_csv_has_one_line_a_job_and_every_column(tmp_path: Path) -> None:
 
 
 async def test_columns_follow_the_experiment_not_the_first_job(tmp_path: Path) -> None:
-    """Parameters in the plan's order, tracked metrics even while no job has ended; the fixed ones around them."""
+    """Parameters are in the plan's order, and tracked metrics have columns before any job has ended."""
     (row,) = await exported(tmp_path, job(0, state="pending", metrics=None))
     before = ["experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state"]
     varied = ["param.food", "param.heat", "metric.population"]
@@ -92,7 +92,7 @@ async def test_columns_follow_the_experiment_not_the_first_job(tmp_path: Path) -
 
 
 async def test_jsonl_has_the_same_names_with_their_types(tmp_path: Path) -> None:
-    """Numbers stay numbers, null stays null."""
+    """Numbers stay numbers, and null stays null."""
     file = tmp_path / "out.jsonl"
     await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, file)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -103,8 +103,8 @@ async def test_jsonl_has_the_same_names_with_their_types(tmp_path: Path) -> None
     assert rows[0]["artifact.series"] == "file:///x.csv"
 
 
-async def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
-    """A connection that breaks in the middle leaves no half file, and what was there before stays."""
+async def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
+    """A connection that breaks leaves no partial file, and an existing file is kept."""
 
     async def breaking() -> AsyncIterator[dict[str, Any]]:
         yield job(0)
@@ -118,14 +118,14 @@ async def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert file.read_text() == "before"
 
 
-async def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    """Its name is in the words."""
+async def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """The error names the path."""
     with pytest.raises(exits.Misused, match="nowhere"):
         await export.write(stream(job(0)), DETAILS, export.Format.CSV, tmp_path / "nowhere" / "out.csv")
 
 
-async def test_what_is_no_regular_file_is_written_and_stays_what_it_is(tmp_path: Path) -> None:
-    """A pipe's reader gets the rows; a file in its place would leave the reader waiting and report success."""
+async def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """Its reader gets the rows; a file in its place would leave the reader waiting."""
     pipe, heard = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: heard.extend(pipe.read_text().splitlines()), daemon=True)
@@ -139,7 +139,7 @@ async def test_what_is_no_regular_file_is_written_and_stays_what_it_is(tmp_path:
 
 @pytest.mark.parametrize("before", ["before", None])
 async def test_a_link_stays_a_link(tmp_path: Path, before: str | None) -> None:
-    """The file that it leads to is the one that is made or replaced."""
+    """The file that the link leads to is created or replaced."""
     elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
     elsewhere.mkdir()
     here.mkdir()
@@ -154,7 +154,7 @@ async def test_a_link_stays_a_link(tmp_path: Path, before: str | None) -> None:
 
 @pytest.mark.parametrize("name", ["", "loop"])
 async def test_a_directory_or_a_link_to_itself_cannot_be_written(tmp_path: Path, name: str) -> None:
-    """In words."""
+    """The error says why."""
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(exits.Misused, match="can't be written: "):
         await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, tmp_path / name)
@@ -163,8 +163,8 @@ async def test_a_directory_or_a_link_to_itself_cannot_be_written(tmp_path: Path,
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1")
 
 
-async def test_texts_that_would_be_formulas_can_be_kept_from_being_computed(tmp_path: Path) -> None:
-    """Texts and names of columns, never numbers; without being asked a CSV has what the plan and its runs said."""
+async def test_texts_that_would_be_formulas_can_be_escaped(tmp_path: Path) -> None:
+    """Texts and column names are escaped, numbers never; by default a CSV has the texts unchanged."""
     hostile = [
         job(number, params={"food": text}, labels={"=n": text}, metrics={"population": -1.5}, error={"message": text})
         for number, text in enumerate(FORMULAS)

@@ -1,4 +1,4 @@
-"""The published schemas, held against documents as the core builds them; tests/acceptance has the worker's own."""
+"""Documents as the core builds them conform to the published schemas; tests/acceptance checks those of a worker."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ SHA = "0" * 64
 
 
 @pytest.mark.parametrize("name", list(schemas.DOCUMENTS))
-def test_each_is_a_schema_and_published(name: str) -> None:
-    """By the rules of draft 2020-12; docs/schemas has it as `ems schema` prints it."""
+def test_each_schema_is_valid_and_published(name: str) -> None:
+    """It conforms to draft 2020-12, and docs/schemas has it as `ems schema` prints it."""
     schema = schemas.DOCUMENTS[name]
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
@@ -31,12 +31,12 @@ def test_each_is_a_schema_and_published(name: str) -> None:
 
 
 def test_nothing_else_is_published() -> None:
-    """A document that is no more leaves no file behind."""
+    """The schema of a document that no longer exists leaves no file behind."""
     assert {path.stem for path in PUBLISHED.iterdir()} == set(schemas.DOCUMENTS)
 
 
 def test_schemas_are_found_by_word_and_by_whole_name() -> None:
-    """`status` and `ems.status.v1` are one; `plan` is there; what doesn't exist is None."""
+    """`status` and `ems.status.v1` are the same schema, `plan` is known, and an unknown name gives None."""
     assert schemas.find("status") is schemas.find("ems.status.v1") is schemas.STATUS
     assert schemas.find("settled") is None
     found = [schemas.find(name) for name in schemas.names()]
@@ -45,7 +45,7 @@ def test_schemas_are_found_by_word_and_by_whole_name() -> None:
 
 
 def undescribed(schema: Any, path: str = "") -> list[str]:
-    """The properties without a description."""
+    """The properties that have no description."""
     found = []
     for name, one in schema.get("properties", {}).items():
         found += [] if one.get("description") else [f"{path}.{name}"]
@@ -55,7 +55,7 @@ def undescribed(schema: Any, path: str = "") -> list[str]:
 
 @pytest.mark.parametrize("name", list(schemas.DOCUMENTS))
 def test_everything_is_described(name: str) -> None:
-    """Each key says what it means."""
+    """Every key of every schema has a description."""
     assert undescribed(schemas.DOCUMENTS[name], name) == []
 
 
@@ -95,24 +95,24 @@ runs = st.builds(
 
 
 def sent(document: documents.Document) -> Any:
-    """As a reader gets it."""
+    """The document as a reader receives it."""
     return json.loads(documents.encode(document))
 
 
 @given(points, runs)
-def test_every_result_is_what_its_schema_says(point: PointRecord, one: Run) -> None:
-    """Whatever the run went through."""
+def test_every_result_conforms_to_its_schema(point: PointRecord, one: Run) -> None:
+    """This holds whatever state its run is in."""
     assert schema_checks.check(sent(results.result("e-1", JobRow(point, one)))) == "ems.result.v1"
 
 
 @given(rows)
-def test_every_point_is_what_its_schema_says(row: PointRow) -> None:
-    """Ended or not."""
+def test_every_point_conforms_to_its_schema(row: PointRow) -> None:
+    """This holds for points that have ended and for others."""
     assert schema_checks.check(sent(documents.point("e-1", row))) == "ems.point.v1"
 
 
 @given(st.sampled_from(ExperimentState), texts, texts, times, times, rows, metrics, st.integers(0, 9))
-def test_every_status_is_what_its_schema_says(
+def test_every_status_conforms_to_its_schema(
     state: ExperimentState,
     group: str | None,
     reason: str | None,
@@ -122,7 +122,7 @@ def test_every_status_is_what_its_schema_says(
     tracked: dict[str, Aggregate],
     ended: int,
 ) -> None:
-    """With and without a pace, a best point, a reason."""
+    """This holds with and without a pace, a best point and a reason."""
     spec = NewExperiment(
         "e-1", "name", b"", b"", SHA, 1, 9, 9, 1000, group, ("a tag",), metrics=("m",), goal_metric="m", goal="minimize"
     )
@@ -139,8 +139,8 @@ def test_every_status_is_what_its_schema_says(
 
 
 @pytest.mark.parametrize("decision", PlanDecision)
-def test_every_decision_is_what_its_schema_says(decision: PlanDecision) -> None:
-    """With all there can be, and with none of it."""
+def test_every_decision_conforms_to_its_schema(decision: PlanDecision) -> None:
+    """This holds for a decision with every field and for one with none."""
     wrong = [Problem("unknown_key", "a.b", "what", 1, 2, suggestion="c"), Problem("too_many_jobs", "", "what")]
     whole = documents.decision(
         decision, experiment_id="e", points=1, jobs=1, plan_sha=SHA, errors=wrong, warnings=wrong, stream="S", seq=1
@@ -150,8 +150,8 @@ def test_every_decision_is_what_its_schema_says(decision: PlanDecision) -> None:
     )
 
 
-def test_a_document_that_is_something_else_is_refused() -> None:
-    """A key too many, a key too few, another word: this test's own tool sees each."""
+def test_a_document_that_does_not_conform_is_detected() -> None:
+    """The check itself detects an additional key, a missing key and an unknown word."""
     good = documents.decision(PlanDecision.REJECTED)
     for bad in (good | {"more": 1}, good | {"decision": "perhaps"}, {k: v for k, v in good.items() if k != "jobs"}):
         with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""The documents that leave the worker say what they should, whatever they are made from."""
+"""The documents that leave the worker have the right content, whatever they are made from."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def row(point: int, *values: float, ended: int | None = 1) -> PointRow:
     ],
 )
 def test_times_are_rfc_3339_in_utc(milliseconds: int | None, text: str | None) -> None:
-    """With milliseconds; none stays none."""
+    """They have milliseconds; a missing time stays missing."""
     assert documents.timestamp(milliseconds) == text
 
 
@@ -65,12 +65,12 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_encoding_keeps_every_value(value: Any) -> None:
-    """Integers of any length too."""
+    """Every finite JSON value is read back equal, integers of any length included."""
     assert json.loads(documents.encode(value)) == value
 
 
-def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
-    """A suggestion only where there is one; a plan that was only validated has no submission."""
+def test_a_decision_names_the_problems_and_its_message() -> None:
+    """A suggestion is there only if there is one, and a plan that was only validated has no submission."""
     problems = [Problem("unknown_key", "limit", "no such key", 3, 5, "limits"), Problem("too_many_jobs", "", "many")]
     rejected = documents.decision(PlanDecision.REJECTED, errors=problems, stream="EMS_PLANS", seq=9)
     assert rejected["submission"] == {"stream": "EMS_PLANS", "seq": 9}
@@ -90,20 +90,20 @@ def test_a_decision_names_what_is_wrong_and_which_message_it_is_about() -> None:
 
 
 @given(st.text(st.characters(), min_size=1).map(lambda text: text * 2000), st.sampled_from(["\ud800", "\x00", ""]))
-def test_a_decision_fits_into_a_message_whatever_the_plan_says(text: str, odd: str) -> None:
-    """A hundred problems that quote it, with characters that UTF-8 can't hold or that JSON writes as six."""
+def test_every_decision_fits_into_a_message(text: str, odd: str) -> None:
+    """A hundred problems may quote text that UTF-8 can't hold or that JSON writes as six characters each."""
     problems = [Problem("bad", odd + text, odd * 5000 + text, 1, 1, text)] * 101
     assert len(documents.encode(documents.decision(PlanDecision.REJECTED, errors=problems))) < 1_500_000
 
 
-def test_the_usual_problem_is_not_cut() -> None:
-    """Words of a few lines are whole."""
+def test_a_problem_of_usual_length_is_not_cut() -> None:
+    """A message of a few lines is complete."""
     words = "x" * documents.MAX_MESSAGE
     assert documents.problem(Problem("bad", "a.b", words))["message"] == words
 
 
-def test_an_aggregate_of_nothing_is_null() -> None:
-    """So is the spread of one value, and what overflows."""
+def test_an_unknown_aggregate_is_null() -> None:
+    """So are the standard deviation of a single value and a number that overflows."""
     assert documents.aggregate(Aggregate(missing=2)) == {
         "n": 0,
         "mean": None,
@@ -119,8 +119,8 @@ def test_an_aggregate_of_nothing_is_null() -> None:
     json.dumps(huge, allow_nan=False)
 
 
-def test_long_parameter_values_leave_as_their_digest() -> None:
-    """Values over four kilobytes, of any type that can be long; short ones stay."""
+def test_long_parameter_values_are_replaced_by_their_digests() -> None:
+    """This holds for values over four kilobytes of every type that can be long; short values are kept."""
     long: dict[str, Any] = {"text": "x" * 5000, "list": [1] * 5000, "map": {"a": "y" * 5000}}
     short = {"food": 25, "heat": 1.5, "none": None, "list": [1, 2]}
     found = documents.shortened({**short, **{f"long_{name}": value for name, value in long.items()}})
@@ -144,12 +144,12 @@ def test_long_parameter_values_leave_as_their_digest() -> None:
 def test_the_pace_is_that_of_the_recent_past(
     samples: list[tuple[float, int]], remaining: int, pace: tuple[float, float | None]
 ) -> None:
-    """None for a time that can't be told."""
+    """The remaining time is None if it is unknown."""
     assert documents.pace(samples, remaining) == documents.Pace(*pace)
 
 
 def test_a_status_counts_every_job_once() -> None:
-    """By bucket, those not expanded yet as pending."""
+    """Jobs are counted by bucket, and those that aren't expanded yet as pending."""
     tally = Tally(4, {Bucket.COMPLETED: 1, Bucket.RUNNING: 1}, {"population": Aggregate().add(2.0)})
     status = documents.status(
         RECORD, tally, worker_id="w", now_ms=1_700_000_002_000, pace=documents.Pace(1.23456, 2.46), best=row(1, 2.0)
@@ -163,14 +163,14 @@ def test_a_status_counts_every_job_once() -> None:
     assert (status["group"], status["tags"], status["reason"]) == ("study", ["hot"], None)
 
 
-def test_a_status_says_why_nothing_happens() -> None:
-    """In the words that it is given."""
+def test_a_status_has_the_reason() -> None:
+    """The reason is the text that it is given."""
     plain = documents.status(RECORD, Tally(0), worker_id="w", now_ms=0, pace=documents.Pace(), reason="paused: x")
     assert (plain["reason"], plain["progress"], plain["best"]) == ("paused: x", 1.0, None)
 
 
 def test_the_best_point_needs_a_goal_and_a_value() -> None:
-    """Else there is none."""
+    """Without a goal, or without a value of its metric, there is no best point."""
     best = documents.best_point(RECORD, row(3, 2.0, 4.0))
     assert best is not None
     assert (best["point"], best["mean"], best["n"], best["goal"]) == (3, 3.0, 2, "maximize")
@@ -179,8 +179,8 @@ def test_the_best_point_needs_a_goal_and_a_value() -> None:
     assert documents.best_point(replace(RECORD, spec=replace(SPEC, goal_metric="other")), row(3, 1.0)) is None
 
 
-def test_the_better_point_is_better_by_its_mean() -> None:
-    """The earlier one where they are equal; one without a value is no candidate; a point replaces itself."""
+def test_the_better_point_has_the_better_mean() -> None:
+    """The earlier of equal points wins, a point without a value loses, and a point replaces itself."""
     low, high, also_high = row(1, 1.0), row(2, 5.0), row(3, 5.0)
     assert documents.better("maximize", "population", low, high) is high
     assert documents.better("minimize", "population", low, high) is low
@@ -196,7 +196,7 @@ def test_the_better_point_is_better_by_its_mean() -> None:
 
 
 def test_a_point_has_every_count() -> None:
-    """Its revision is the position of its last end; none while it is open."""
+    """Its revision is the position of its last end, and 0 while a job is open."""
     ended = documents.point("reef", row(1, 2.0, ended=9))
     assert (ended["schema"], ended["ended"], ended["revision"]) == ("ems.point.v1", True, 9)
     assert set(ended["counts"]) == {bucket.value for bucket in Bucket}
@@ -208,8 +208,8 @@ def test_a_point_has_every_count() -> None:
 RUN = Run(3, 1, 2, seed=42, state=RunState.COMPLETED, metrics={"population": 1.0}, finished_ms=5, job_revision=1)
 
 
-def test_a_result_is_the_job_by_its_standing_run() -> None:
-    """Long parameters shortened unless it is to be whole."""
+def test_a_result_is_the_job_by_its_current_run() -> None:
+    """Long parameters are shortened unless the result is to be whole."""
     result = results.result("reef", JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}, ended_seq=4)))
     assert result["simulation_id"] == "reef-p000003-r001-a2"
     assert (result["state"], result["seed"], result["seq"], result["error"]) == ("completed", 42, 4, None)
@@ -228,23 +228,23 @@ def test_a_result_is_the_job_by_its_standing_run() -> None:
         ({"state": RunState.LOST, "error_kind": ErrorKind.LOST, "error_message": "x"}, "lost", ("lost", "x")),
     ],
 )
-def test_a_result_tells_what_went_wrong(
+def test_a_result_has_the_kind_and_message_of_a_failure(
     changes: dict[str, Any], state: str, error: tuple[str | None, str | None]
 ) -> None:
-    """The kind and the words, as far as there are any."""
+    """Either may be missing."""
     result = results.result("reef", JobRow(POINT, replace(RUN, metrics=None, **changes)))
     assert (result["state"], result["metrics"]) == (state, None)
     assert result["error"] == {"kind": error[0], "message": error[1]}
 
 
-def test_a_run_whose_metrics_did_not_come_has_failed_so() -> None:
-    """Though the run itself completed."""
+def test_a_job_without_its_awaited_metrics_has_failed() -> None:
+    """It has failed although its run completed."""
     result = results.result("reef", JobRow(POINT, replace(RUN, waiting=Waiting.MISSING)))
     assert (result["state"], result["error"]["kind"]) == ("failed", "metrics_missing")
 
 
 def test_a_line_is_flat() -> None:
-    """Every value under a name of its own, the error in two columns."""
+    """Every value has a column of its own, and the error has two."""
     row = JobRow(POINT, replace(RUN, artifacts={"csv": "file:///a"}))
     line = results.line(results.result("reef", row))
     assert (line["param.food"], line["metric.population"], line["label.who"]) == (25, 1.0, "me")

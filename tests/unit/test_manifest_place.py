@@ -1,4 +1,4 @@
-"""Which file system a path is on, by the text of /proc/self/mountinfo."""
+"""The file system that a path is on, according to the text of /proc/self/mountinfo."""
 
 from pathlib import Path
 
@@ -33,11 +33,11 @@ no line of it
         ("/both/ems", None),
     ],
 )
-def test_a_network_file_system_is_told(path: str, kind: str | None) -> None:
-    """By the longest mount point that has the path; the last mount at one point hides those before."""
+def test_a_network_file_system_is_recognised(path: str, kind: str | None) -> None:
+    """The deepest mount point above the path decides; of several mounts at one point the last one does."""
     assert place.network(MOUNTS, Path(path)) == kind
 
 
-def test_without_mounts_nothing_is_known() -> None:
-    """An empty text names none."""
+def test_without_mounts_every_path_is_local() -> None:
+    """An empty text names no file system."""
     assert place.network("", Path("/home")) is None

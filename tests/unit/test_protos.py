@@ -1,4 +1,4 @@
-"""The wire may grow and not change: what `make lint` holds the protos against, and that it sees a break."""
+"""The protos may grow but not change: `make lint` holds them against a baseline and detects a breaking change."""
 
 import shutil
 import subprocess
@@ -26,8 +26,8 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "protos"
 
 
-def test_the_protos_break_nobody() -> None:
-    """Who was built with the last release's understands them."""
+def test_the_protos_break_no_program() -> None:
+    """Programs built with the protos of the last release understand these."""
     ended = breaking(PROTOS)
     assert (ended.returncode, ended.stdout) == (0, "")
 
@@ -40,8 +40,8 @@ def test_the_protos_break_nobody() -> None:
         ("  rpc StartSimulations(", "  rpc StartMany("),
     ],
 )
-def test_a_break_is_seen(copy: Path, old: str, new: str) -> None:
-    """A field with another number or type, a call that is gone."""
+def test_a_breaking_change_is_detected(copy: Path, old: str, new: str) -> None:
+    """A field with another number or type, or a missing call, fails the check."""
     proto = copy / ORCHESTRATOR
     text = proto.read_text()
     assert old in text

@@ -1,4 +1,4 @@
-"""What others say of a run, brought to size and shape."""
+"""What other programs report about a run is limited in size and brought into shape."""
 
 import math
 
@@ -13,19 +13,19 @@ from ems_worker.core.lifecycle.run import ErrorKind
 
 
 @pytest.mark.parametrize("value", ["7", None, [], True, math.nan, math.inf, -math.inf, 10**400])
-def test_what_is_no_finite_number_is_none(value: object) -> None:
-    """A text, a truth value, NaN, infinity, or more than a float can hold."""
+def test_a_value_that_is_no_finite_number_is_none(value: object) -> None:
+    """This holds for text, booleans, NaN, infinity, and integers that no float can hold."""
     assert sanitize.number(value) is None
 
 
 @pytest.mark.parametrize("value", [0, -7, 2.5, 10**30])
-def test_numbers_stay(value: float) -> None:
-    """Whole ones too, as floats."""
+def test_finite_numbers_are_kept(value: float) -> None:
+    """Integers become floats."""
     assert sanitize.number(value) == float(value)
 
 
-def test_mappings_keep_what_is_right() -> None:
-    """A bad metric is None, so that it counts as missing; a bad artifact is left out; absent ones are empty."""
+def test_valid_entries_of_mappings_are_kept() -> None:
+    """An invalid metric is None and counts as missing, an invalid artifact is dropped, a missing mapping is empty."""
     assert sanitize.metrics({"a": 1, "b": "x"}) == {"a": 1.0, "b": None}
     assert sanitize.artifacts({"a": "u", "b": 7}) == {"a": "u"}
     assert sanitize.metrics(None) == {}
@@ -34,15 +34,15 @@ def test_mappings_keep_what_is_right() -> None:
 
 @pytest.mark.parametrize("read", [sanitize.metrics, sanitize.artifacts])
 @pytest.mark.parametrize("value", ["a", [1], {7: "u"}, {"": "u"}, {"x" * 201: "u"}, {str(n): "u" for n in range(1001)}])
-def test_mappings_that_are_none_or_too_large_are_unreadable(read: object, value: object) -> None:
-    """As a whole: what is left out of them could be what matters."""
+def test_a_value_that_is_no_mapping_or_too_large_is_unreadable(read: object, value: object) -> None:
+    """The event is refused as a whole, because what would be dropped could be what matters."""
     assert callable(read)
     with pytest.raises(errors.Unreadable):
         read(value)
 
 
 def test_long_text_is_cut() -> None:
-    """A long text loses its end and shows that it did; what isn't text is None."""
+    """A long text ends with an ellipsis, and a value that isn't text is None."""
     assert text.clip("abcdef", 4) == "abc…"
     assert text.clip("abcd", 4) == "abcd"
     assert text.clip("") is text.clip(7) is text.clip(None) is None
@@ -50,7 +50,7 @@ def test_long_text_is_cut() -> None:
 
 @given(st.text())
 def test_text_can_always_be_stored(value: str) -> None:
-    """Lone surrogates don't survive, everything else does."""
+    """Lone surrogates are replaced, and everything else is kept."""
     kept = text.clip(value + "\ud800")
     assert kept == value.encode("utf-8", "replace").decode() + "?"
 
@@ -69,7 +69,7 @@ def test_text_can_always_be_stored(value: str) -> None:
     ],
 )
 def test_kinds_of_failure(kind: object, message: object, expected: tuple[ErrorKind, str | None]) -> None:
-    """Only those that an orchestrator may say; any other is the simulation's own failure and kept in the words."""
+    """A kind that an orchestrator may not report counts as the simulation's own failure and is named in the message."""
     assert sanitize.failure(kind, message) == expected
 
 
@@ -86,12 +86,12 @@ def test_kinds_of_failure(kind: object, message: object, expected: tuple[ErrorKi
     ],
 )
 def test_times(value: object, expected: int | None) -> None:
-    """RFC 3339 with an offset; without one nobody knows which moment is meant."""
+    """A time is RFC 3339 with an offset; without one it is ambiguous and counts as missing."""
     assert sanitize.milliseconds(value) == expected
 
 
 def test_a_line_is_printable() -> None:
-    """What a terminal would take for a command, or a line's end, is a blank; no text is an empty line."""
+    """Control characters and line ends become blanks, and a value that isn't text is an empty line."""
     assert text.single_line("a\nb\x1b[31m\u202ec ä", 100) == "a b [31m c ä"
     assert text.single_line("x" * 50, 10) == "x" * 9 + "…"
     assert text.single_line(None, 10) == text.single_line("", 10) == ""

@@ -16,7 +16,7 @@ APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 BUSY_SECONDS = 5.0
 # What a data directory of ours contains: the database with its companions, and exports.
 _OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
-_MOUNTS = Path("/proc/self/mountinfo")
+MOUNTS = Path("/proc/self/mountinfo")
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 # FULL: a commit is on disk before its request is answered. The log is truncated after a large expansion.
@@ -69,7 +69,7 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
 
 def _check_disk(path: Path) -> None:
     try:
-        mounts = _MOUNTS.read_text("utf-8", "surrogateescape")
+        mounts = MOUNTS.read_text("utf-8", "surrogateescape")
     except OSError:
         return  # not Linux: SQLite refuses the file systems that it recognises
     kind = place.network(mounts, path.parent.resolve())
