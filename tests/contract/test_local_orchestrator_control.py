@@ -59,7 +59,7 @@ async def test_stop_ends_a_run_and_all_its_processes(
 async def test_stop_of_a_queued_run_starts_nothing(
     orchestrator: local_orchestrator.Orchestrator, tmp_path: Path
 ) -> None:
-    """A run in the queue ends as stopped and is never started."""
+    """A run in the queue ends as stopped, is never started, and never occupies a slot."""
     for name in ("first", "second", "queued"):
         await orchestrator.begin(name, until_released(tmp_path))
     assert (await orchestrator.status("queued")).state == pb.SIMULATION_STATE_QUEUED
@@ -68,6 +68,9 @@ async def test_stop_of_a_queued_run_starts_nothing(
     for name in ("first", "second"):
         assert (await orchestrator.ends(name)).state == pb.SIMULATION_STATE_COMPLETED
     assert sorted(starts(tmp_path)) == ["first", "second"]
+    async for capacity in orchestrator.calls.WatchCapacity(pb.WatchCapacityRequest(), timeout=30):
+        if (capacity.in_use, capacity.queued) == (0, 0):
+            break
 
 
 async def test_stop_of_an_ended_run_changes_nothing(orchestrator: local_orchestrator.Orchestrator) -> None:

@@ -10,6 +10,7 @@ import nats
 import pytest
 
 from ems_worker.local.orchestrator import model, simulation
+from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import local_orchestrator, servers, wait
@@ -84,6 +85,39 @@ async def test_crashes_at_any_moment_start_every_run_once(
         return often if len(often) >= len(expected) else []
 
     assert await wait.until(published, what="all events") == expected
+
+
+async def test_a_crash_during_stop_does_not_save_a_run(fresh: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
+    """A simulation that outlives a STOP and the orchestrator gets SIGTERM again after the restart."""
+    survives_one = (
+        f"trap 'echo >> {tmp_path}/terms' TERM; until [ $(wc -l < {tmp_path}/terms) = 2 ]; do sleep 0.01; done"
+    )
+    (tmp_path / "terms").touch()
+    await fresh.begin("stubborn", recorded(tmp_path, survives_one))
+    await wait.until(lambda: starts(tmp_path), what="the simulation to start")
+    await fresh.reaches("stubborn", pb.SIMULATION_STATE_RUNNING)
+    stop = pb.ControlSimulationCommand(simulation_id="stubborn", action=pb.CONTROL_ACTION_STOP)
+    stopping = fresh.calls.ControlSimulation(stop, timeout=60)
+    await wait.until((tmp_path / "terms").read_text, what="the first SIGTERM")
+    await fresh.restart(crash=True)
+    stopping.cancel()
+    assert (await fresh.ends("stubborn")).error_kind == "stopped"
+    assert alive(tmp_path) == []
+
+
+async def test_a_run_that_was_stopped_before_a_crash_is_not_started(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """A run that had a slot but no process when the orchestrator crashed ends as stopped after the restart."""
+    orchestrator = local_orchestrator.Orchestrator(broker.url, tmp_path)
+    orchestrator.data_dir.mkdir()
+    store = Store(orchestrator.data_dir / "orchestrator.db")
+    await store.open()
+    await store.admit([model.Order("stopped-early", recorded(tmp_path, RESULT).encode(), "sha", 1, "exp")])
+    assert await store.begin("stopped-early") is not None
+    assert await store.request_stop("stopped-early")
+    await store.close()
+    async with orchestrator:
+        assert (await orchestrator.ends("stopped-early")).error_kind == "stopped"
+    assert starts(tmp_path) == []
 
 
 async def test_processes_that_vanish_are_an_infrastructure_failure(
