@@ -105,14 +105,18 @@ async def test_a_crash_during_stop_does_not_save_a_run(fresh: local_orchestrator
     assert alive(tmp_path) == []
 
 
-async def test_a_run_that_was_stopped_before_a_crash_is_not_started(broker: servers.NatsServer, tmp_path: Path) -> None:
-    """A run that had a slot but no process when the orchestrator crashed ends as stopped after the restart."""
+@pytest.mark.parametrize("state", [model.State.QUEUED, model.State.STARTING])
+async def test_a_run_that_was_stopped_before_a_crash_is_not_started(
+    broker: servers.NatsServer, tmp_path: Path, state: model.State
+) -> None:
+    """A run whose STOP was recorded before its process started ends as stopped after the restart."""
     orchestrator = local_orchestrator.Orchestrator(broker.url, tmp_path)
     orchestrator.data_dir.mkdir()
     store = Store(orchestrator.data_dir / "orchestrator.db")
     await store.open()
     await store.admit([model.Order("stopped-early", recorded(tmp_path, RESULT).encode(), "sha", 1, "exp")])
-    assert await store.begin("stopped-early") is not None
+    if state is model.State.STARTING:
+        assert await store.begin("stopped-early") is not None
     assert await store.request_stop("stopped-early")
     await store.close()
     async with orchestrator:
