@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -233,3 +234,17 @@ async def test_an_existing_stream_with_the_subjects_is_used(tmp_path: Path) -> N
             await wait.until(has_both, what="both events in the stream of the operator")
         assert [info.config.name for info in await stream.streams_info()] == ["OPERATORS"]
         await client.close()
+
+
+async def test_the_stream_is_recreated_if_the_broker_loses_its_data(tmp_path: Path) -> None:
+    """An orchestrator that keeps running creates the stream again and publishes the next events to it."""
+    async with servers.NatsServer(tmp_path / "nats") as broker:
+        async with local_orchestrator.Orchestrator(broker.url, tmp_path) as orchestrator:
+            await orchestrator.begin("before", RESULT)
+            await local_orchestrator.published(broker.url, "before", "completed")
+            await broker.stop()
+            shutil.rmtree(tmp_path / "nats" / "jetstream")
+            await broker.start()
+            await orchestrator.begin("after", RESULT)
+            stored = await local_orchestrator.published(broker.url, "after", "completed")
+    assert [event.subject for event in stored] == ["sim.run_started", "sim.run_completed"]
