@@ -1,16 +1,18 @@
 """The runs of the local orchestrator survive its crashes and outages of the broker, and end with its shutdown."""
 
 import asyncio
+import dataclasses
 import functools
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import nats
 import pytest
 
-from ems_worker.local.orchestrator import model, simulation
+from ems_worker.local.orchestrator import events, model, simulation
 from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
@@ -248,3 +250,24 @@ async def test_the_stream_is_recreated_if_the_broker_loses_its_data(tmp_path: Pa
             await orchestrator.begin("after", RESULT)
             stored = await local_orchestrator.published(broker.url, "after", "completed")
     assert [event.subject for event in stored] == ["sim.run_started", "sim.run_completed"]
+
+
+async def test_runs_are_forgotten_after_thirty_days(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """At its start the orchestrator deletes runs that ended more than thirty days ago, and keeps more recent ones."""
+    orchestrator = local_orchestrator.Orchestrator(broker.url, tmp_path)
+    orchestrator.data_dir.mkdir()
+    store = Store(orchestrator.data_dir / "orchestrator.db")
+    await store.open()
+    now, day = time.time_ns(), 24 * 3600 * 10**9
+    for name, finished_ns in (("old", now - 31 * day), ("recent", now - 29 * day)):
+        await store.admit([model.Order(name, b"", "sha", 1, "exp")])
+        run = await store.begin(name)
+        assert run is not None
+        end = model.RunEnd()
+        ended = dataclasses.replace(run, state=end.state, end=end, started_ns=1, finished_ns=finished_ns)
+        await store.end(ended, events.ended(ended))
+    await store.published([stored.number for stored in await store.unpublished(10)])
+    await store.close()
+    async with orchestrator:
+        await orchestrator.reaches("old", pb.SIMULATION_STATE_NOT_FOUND)
+        assert (await orchestrator.status("recent")).state == pb.SIMULATION_STATE_COMPLETED
