@@ -17,7 +17,7 @@ from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import local_orchestrator, servers, wait
-from tests.support.shell_simulations import RESULT, alive, recorded, starts, until_released
+from tests.support.shell_simulations import RESULT, alive, child, recorded, starts, until_released
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,17 @@ async def test_crashes_at_any_moment_start_every_run_once(
         return often if len(often) >= len(expected) else []
 
     assert await wait.until(published, what="all events") == expected
+
+
+async def test_no_process_outlives_an_adopted_run(fresh: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
+    """Children that an adopted simulation leaves behind are killed before the run counts as ended."""
+    await fresh.begin("adopted", f"{child(tmp_path)} {until_released(tmp_path)}")
+    await wait.until(lambda: starts(tmp_path) and len(alive(tmp_path)) == 2, what="the child to start")
+    await fresh.reaches("adopted", pb.SIMULATION_STATE_RUNNING)
+    await fresh.restart(crash=True)
+    (tmp_path / "go").touch()
+    assert (await fresh.ends("adopted")).state == pb.SIMULATION_STATE_COMPLETED
+    assert alive(tmp_path) == []
 
 
 async def test_a_crash_during_stop_does_not_save_a_run(fresh: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
