@@ -101,6 +101,17 @@ async def test_an_unprotected_port_is_refused(tmp_path: Path) -> None:
         assert "orchestrator.open" in orchestrator.log.read_text()
 
 
+async def test_a_port_has_one_orchestrator(tmp_path: Path) -> None:
+    """A second orchestrator on the same port doesn't start, instead of getting half of the calls."""
+    target = local_port()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    async with serving(tmp_path / "first", target, "--insecure"):
+        async with program(tmp_path / "second", target, "--insecure") as second:
+            assert await second.wait(timeout=20) == 1
+            assert f"can't listen on {target}" in second.last_words()
+
+
 async def test_every_call_needs_the_token(tmp_path: Path, token: Path) -> None:
     """Calls of any kind without it or with another token are UNAUTHENTICATED, including health and reflection."""
     target = local_port()

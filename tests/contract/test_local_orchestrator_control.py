@@ -10,7 +10,7 @@ import pytest
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import local_orchestrator, servers, wait
-from tests.support.shell_simulations import RESULT, alive, recorded, starts, until_released
+from tests.support.shell_simulations import RESULT, alive, child, recorded, starts, until_released
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,11 @@ async def test_stop_ends_a_run_and_all_its_processes(
     orchestrator: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path
 ) -> None:
     """STOP replies FAILED when all processes of the run are gone, even children that ignore SIGTERM."""
-    stubborn = f"trap '' TERM; (trap '' TERM; echo $$ >> {tmp_path}/pids; sleep 60) & sleep 60"
+    stubborn = f"trap '' TERM; {child(tmp_path)} sleep 60"
     await orchestrator.begin("stopped", recorded(tmp_path, stubborn))
-    await wait.until(lambda: starts(tmp_path), what="the simulation to start")
+    await wait.until(
+        lambda: starts(tmp_path) and len(alive(tmp_path)) == 2, what="the simulation and its child to start"
+    )
     assert await orchestrator.control("stopped", pb.CONTROL_ACTION_STOP) == pb.SIMULATION_STATE_FAILED
     assert alive(tmp_path) == []
     assert (await orchestrator.status("stopped")).error_kind == "stopped"
@@ -56,10 +58,31 @@ async def test_stop_ends_a_run_and_all_its_processes(
     assert await orchestrator.control("stopped", pb.CONTROL_ACTION_STOP) == pb.SIMULATION_STATE_FAILED
 
 
+async def test_a_stopped_simulation_has_time_to_clean_up(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """After SIGTERM a simulation may run until the end of the grace period."""
+    cleanup = f"trap 'sleep 0.2; touch {tmp_path}/cleaned; exit' TERM; while :; do sleep 0.01; done"
+    more = ["--stop-grace-seconds", "600"]
+    async with local_orchestrator.Orchestrator(broker.url, tmp_path, more=more) as orchestrator:
+        await orchestrator.begin("cleaning", recorded(tmp_path, cleanup))
+        await wait.until(lambda: starts(tmp_path), what="the simulation to start")
+        await orchestrator.reaches("cleaning", pb.SIMULATION_STATE_RUNNING)
+        assert await orchestrator.control("cleaning", pb.CONTROL_ACTION_STOP) == pb.SIMULATION_STATE_FAILED
+    assert (tmp_path / "cleaned").exists()
+
+
+async def test_no_process_outlives_its_run(orchestrator: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
+    """Children that a simulation leaves behind are killed before the run counts as ended."""
+    await orchestrator.begin("parent", f"{child(tmp_path)} {until_released(tmp_path)}")
+    await wait.until(lambda: starts(tmp_path) and len(alive(tmp_path)) == 2, what="the child to start")
+    (tmp_path / "go").touch()
+    assert (await orchestrator.ends("parent")).state == pb.SIMULATION_STATE_COMPLETED
+    assert alive(tmp_path) == []
+
+
 async def test_stop_of_a_queued_run_starts_nothing(
     orchestrator: local_orchestrator.Orchestrator, tmp_path: Path
 ) -> None:
-    """A run in the queue ends as stopped and is never started."""
+    """A run in the queue ends as stopped, is never started, and never occupies a slot."""
     for name in ("first", "second", "queued"):
         await orchestrator.begin(name, until_released(tmp_path))
     assert (await orchestrator.status("queued")).state == pb.SIMULATION_STATE_QUEUED
@@ -68,6 +91,9 @@ async def test_stop_of_a_queued_run_starts_nothing(
     for name in ("first", "second"):
         assert (await orchestrator.ends(name)).state == pb.SIMULATION_STATE_COMPLETED
     assert sorted(starts(tmp_path)) == ["first", "second"]
+    async for capacity in orchestrator.calls.WatchCapacity(pb.WatchCapacityRequest(), timeout=30):
+        if (capacity.in_use, capacity.queued) == (0, 0):
+            break
 
 
 async def test_stop_of_an_ended_run_changes_nothing(orchestrator: local_orchestrator.Orchestrator) -> None:

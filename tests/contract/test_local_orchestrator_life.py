@@ -1,19 +1,23 @@
 """The runs of the local orchestrator survive its crashes and outages of the broker, and end with its shutdown."""
 
 import asyncio
+import dataclasses
 import functools
 import os
+import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import nats
 import pytest
 
-from ems_worker.local.orchestrator import model, simulation
+from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import local_orchestrator, servers, wait
-from tests.support.shell_simulations import RESULT, alive, recorded, starts, until_released
+from tests.support.shell_simulations import RESULT, alive, child, recorded, starts, until_released
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,54 @@ async def test_crashes_at_any_moment_start_every_run_once(
         return often if len(often) >= len(expected) else []
 
     assert await wait.until(published, what="all events") == expected
+
+
+async def test_no_process_outlives_an_adopted_run(fresh: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
+    """Children that an adopted simulation leaves behind are killed before the run counts as ended."""
+    await fresh.begin("adopted", f"{child(tmp_path)} {until_released(tmp_path)}")
+    await wait.until(lambda: starts(tmp_path) and len(alive(tmp_path)) == 2, what="the child to start")
+    await fresh.reaches("adopted", pb.SIMULATION_STATE_RUNNING)
+    await fresh.restart(crash=True)
+    (tmp_path / "go").touch()
+    assert (await fresh.ends("adopted")).state == pb.SIMULATION_STATE_COMPLETED
+    assert alive(tmp_path) == []
+
+
+async def test_a_crash_during_stop_does_not_save_a_run(fresh: local_orchestrator.Orchestrator, tmp_path: Path) -> None:
+    """A simulation that outlives a STOP and the orchestrator gets SIGTERM again after the restart."""
+    survives_one = (
+        f"trap 'echo >> {tmp_path}/terms' TERM; until [ $(wc -l < {tmp_path}/terms) = 2 ]; do sleep 0.01; done"
+    )
+    (tmp_path / "terms").touch()
+    await fresh.begin("stubborn", recorded(tmp_path, survives_one))
+    await wait.until(lambda: starts(tmp_path), what="the simulation to start")
+    await fresh.reaches("stubborn", pb.SIMULATION_STATE_RUNNING)
+    stop = pb.ControlSimulationCommand(simulation_id="stubborn", action=pb.CONTROL_ACTION_STOP)
+    stopping = fresh.calls.ControlSimulation(stop, timeout=60)
+    await wait.until((tmp_path / "terms").read_text, what="the first SIGTERM")
+    await fresh.restart(crash=True)
+    stopping.cancel()
+    assert (await fresh.ends("stubborn")).error_kind == "stopped"
+    assert alive(tmp_path) == []
+
+
+@pytest.mark.parametrize("state", [model.State.QUEUED, model.State.STARTING])
+async def test_a_run_that_was_stopped_before_a_crash_is_not_started(
+    broker: servers.NatsServer, tmp_path: Path, state: model.State
+) -> None:
+    """A run whose STOP was recorded before its process started ends as stopped after the restart."""
+    orchestrator = local_orchestrator.Orchestrator(broker.url, tmp_path)
+    orchestrator.data_dir.mkdir()
+    store = Store(orchestrator.data_dir / "orchestrator.db")
+    await store.open()
+    await store.admit([model.Order("stopped-early", recorded(tmp_path, RESULT).encode(), "sha", 1, "exp")])
+    if state is model.State.STARTING:
+        assert await store.begin("stopped-early") is not None
+    assert await store.request_stop("stopped-early")
+    await store.close()
+    async with orchestrator:
+        assert (await orchestrator.ends("stopped-early")).error_kind == "stopped"
+    assert starts(tmp_path) == []
 
 
 async def test_processes_that_vanish_are_an_infrastructure_failure(
@@ -195,3 +247,38 @@ async def test_an_existing_stream_with_the_subjects_is_used(tmp_path: Path) -> N
             await wait.until(has_both, what="both events in the stream of the operator")
         assert [info.config.name for info in await stream.streams_info()] == ["OPERATORS"]
         await client.close()
+
+
+async def test_the_stream_is_recreated_if_the_broker_loses_its_data(tmp_path: Path) -> None:
+    """An orchestrator that keeps running creates the stream again and publishes the next events to it."""
+    async with servers.NatsServer(tmp_path / "nats") as broker:
+        async with local_orchestrator.Orchestrator(broker.url, tmp_path) as orchestrator:
+            await orchestrator.begin("before", RESULT)
+            await local_orchestrator.published(broker.url, "before", "completed")
+            await broker.stop()
+            shutil.rmtree(tmp_path / "nats" / "jetstream")
+            await broker.start()
+            await orchestrator.begin("after", RESULT)
+            stored = await local_orchestrator.published(broker.url, "after", "completed")
+    assert [event.subject for event in stored] == ["sim.run_started", "sim.run_completed"]
+
+
+async def test_runs_are_forgotten_after_thirty_days(broker: servers.NatsServer, tmp_path: Path) -> None:
+    """At its start the orchestrator deletes runs that ended more than thirty days ago, and keeps more recent ones."""
+    orchestrator = local_orchestrator.Orchestrator(broker.url, tmp_path)
+    orchestrator.data_dir.mkdir()
+    store = Store(orchestrator.data_dir / "orchestrator.db")
+    await store.open()
+    now, day = time.time_ns(), 24 * 3600 * 10**9
+    for name, finished_ns in (("old", now - 31 * day), ("recent", now - 29 * day)):
+        await store.admit([model.Order(name, b"", "sha", 1, "exp")])
+        run = await store.begin(name)
+        assert run is not None
+        end = model.RunEnd()
+        ended = dataclasses.replace(run, state=end.state, end=end, started_ns=1, finished_ns=finished_ns)
+        await store.end(ended, events.ended(ended))
+    await store.published([stored.number for stored in await store.unpublished(10)])
+    await store.close()
+    async with orchestrator:
+        await orchestrator.reaches("old", pb.SIMULATION_STATE_NOT_FOUND)
+        assert (await orchestrator.status("recent")).state == pb.SIMULATION_STATE_COMPLETED

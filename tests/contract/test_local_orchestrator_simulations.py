@@ -70,6 +70,15 @@ async def test_a_result_file_takes_precedence_over_printed_lines(orchestrator: l
     assert dict((await orchestrator.ends("file")).metrics) == {"a": 1.0}
 
 
+async def test_the_result_file_of_an_earlier_run_is_not_used(orchestrator: local_orchestrator.Orchestrator) -> None:
+    """The output of a run is kept when its id is forgotten, but its result.json is deleted before the next run."""
+    output = orchestrator.data_dir / "runs" / "reused" / "output"
+    output.mkdir(parents=True)
+    (output / "result.json").write_text('{"metrics": {"stale": 1}}')
+    await orchestrator.begin("reused", RESULT)
+    assert dict((await orchestrator.ends("reused")).metrics) == {"population": 12.0}
+
+
 @pytest.mark.parametrize(
     ("script", "kind", "retryable", "message"),
     [

@@ -16,6 +16,11 @@ def until_released(directory: Path) -> str:
     return recorded(directory, f"until [ -e {directory}/go ]; do sleep 0.01; done; {RESULT}")
 
 
+def child(directory: Path) -> str:
+    """The beginning of a script: starts a child that sleeps, and records its process id."""
+    return f"sh -c 'echo $$ >> {directory}/pids; exec sleep 60' &"
+
+
 def starts(directory: Path) -> list[str]:
     """The simulation ids of all starts so far."""
     path = directory / "starts"
@@ -24,9 +29,10 @@ def starts(directory: Path) -> list[str]:
 
 def alive(directory: Path) -> list[int]:
     """The recorded processes that are still running; zombies don't count."""
-    running = []
-    for pid in map(int, (directory / "pids").read_text().split()):
+    path = directory / "pids"
+    running = set()
+    for pid in map(int, path.read_text().split() if path.exists() else ()):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX":
-                running.append(pid)
-    return running
+                running.add(pid)
+    return sorted(running)
