@@ -30,7 +30,7 @@ async def _event(broker: Broker) -> bytes:
 async def test_a_network_cut_is_survived(server: containers.NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it lasts, those who fetch wait and those who publish try again; after it each message is there once."""
     monkeypatch.setattr(connection, "PING_SECONDS", 0.3)
-    heard = support.Heard()
+    heard = support.Callbacks()
     async with support.connected(server.url, heard) as broker:
         await broker.publish([("sim.run_started", b"before", "1")])
         assert await _event(broker) == b"before"

@@ -77,13 +77,13 @@ async def test_our_errors_become_codes_and_messages(
 
 async def test_a_bug_in_a_handler_is_reported_and_not_shown(server: servers.NatsServer) -> None:
     """The client gets a 500 without internals, the worker gets the exception, and the service continues."""
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker, support.plain(server) as (client, _):
         await _serve(broker)
         headers = (await _ask(client, "fail", b"bug")).headers or {}
         assert headers["Nats-Service-Error-Code"] == "500"
         assert "secret" not in headers["Nats-Service-Error"]
-        assert [type(error) for error in heard.errors] == [KeyError]
+        assert [type(error) for error in callbacks.errors] == [KeyError]
         assert (await _ask(client, "echo", b"!")).data == b"echo !"
 
 

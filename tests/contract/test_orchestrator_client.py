@@ -34,8 +34,8 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
             [
                 support.start("a", outcome="ACCEPTED"),
                 support.start("b", outcome="ALREADY_EXISTS"),
-                support.start("c", outcome="REJECTED", code="INVALID_ARGUMENT", words="no such species"),
-                support.start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full"),
+                support.start("c", outcome="REJECTED", code="INVALID_ARGUMENT", message="no such species"),
+                support.start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", message="queue is full"),
                 support.start("e", silent="yes"),
                 support.start("f"),
                 support.start("g", outcome="REJECTED"),
@@ -72,7 +72,7 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
 async def test_the_status_of_a_single_call_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
     """The outcome is the meaning of the status code, and the message is the orchestrator's."""
     async with support.pair(log) as (_, client):
-        (answer,) = await support.answers(client, [support.start("a", abort=code, words="because")])
+        (answer,) = await support.answers(client, [support.start("a", abort=code, message="because")])
         assert answer == Answer("a", outcome, code, "because")
 
 
@@ -106,7 +106,7 @@ async def test_the_runs_of_a_refused_batch_are_submitted_one_by_one(log: Path) -
     """The refusal of a whole batch doesn't say which run caused it, and must not fail the others."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
-            client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
+            client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", message="nonsense")]
         )
         assert _outcomes(answers) == [
             ("good", "submitted", "OK", ""),
@@ -118,7 +118,7 @@ async def test_a_batch_that_fails_otherwise_is_unknown_for_all_its_runs(log: Pat
     """The commands may have arrived, so the answers are UNKNOWN and the commands can be sent again."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
-            client, [support.start("a"), support.start("b", abort="INTERNAL", words="oops")]
+            client, [support.start("a"), support.start("b", abort="INTERNAL", message="oops")]
         )
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "INTERNAL")}
 

@@ -34,7 +34,7 @@ def _env(site: roles.Site, role: str, **settings: str) -> dict[str, str]:
 
 async def test_the_worker_needs_no_other_right(site: roles.Site) -> None:
     """It makes its consumers, reads, acknowledges, publishes, answers and rewinds, and is refused nothing."""
-    heard = support.Heard()
+    heard = support.Callbacks()
     worker = site.keys.access("worker")
     async with (
         Broker.connect(worker, name="test", timeout=5, on_error=heard.errors.append) as broker,
