@@ -21,6 +21,7 @@ async def _fail(data: bytes) -> bytes:
         b"plan": errors.PlanRejected([errors.Problem("unknown_key", "x", "isn't known")]),
         b"conflict": errors.ManifestConflict("it moved on"),
         b"away": errors.OrchestratorUnavailable("nobody there"),
+        b"long": errors.RequestRefused("x" * 100_000),
         b"bug": KeyError("a secret of the code"),
     }[data]
 
@@ -62,6 +63,7 @@ async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None
         (b"plan", "400", "x: isn't known [unknown_key]"),
         (b"conflict", "503", "it moved on"),
         (b"away", "503", "nobody there"),
+        (b"long", "400", "x" * 4000),
     ],
 )
 async def test_our_errors_become_codes_and_messages(

@@ -149,6 +149,22 @@ async def test_a_lower_limit_is_learnt_from_a_refusal(log: Path) -> None:
         assert (await support.calls(client))[BATCH] == 3 + 3
 
 
+async def test_a_learnt_limit_is_forgotten_after_a_restart(log: Path) -> None:
+    """The orchestrator that comes back may take larger batches."""
+    starts = [support.start(f"r{n}", config=b"x" * 30_000) for n in range(9)]
+    async with servers.GrpcProgram(support.MODULE, ["--max-message", "100000"], log=log) as old:
+        port = int(old.target.rpartition(":")[2])
+        async with Orchestrator.connect(old.target) as client:
+            await support.answers(client, starts)
+            await old.kill()
+            await wait.until(lambda: not client.ready(), what="the loss")
+            assert await client.stop("a") == "UNAVAILABLE"
+            async with servers.GrpcProgram(support.MODULE, [], log=log, port=port):
+                await wait.until(client.ready, what="reconnection")
+                await support.answers(client, starts)
+                assert (await support.calls(client))[BATCH] == 1
+
+
 async def test_a_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
     """Sending it again can't help although its code is RESOURCE_EXHAUSTED, and the other runs are submitted."""
     async with support.pair(log, "--max-message", "100000") as (_, client):
@@ -184,6 +200,24 @@ async def test_an_orchestrator_without_capacity_yields_none(log: Path, monkeypat
             return ((await support.calls(client))["WatchCapacity"] or 0) > 3
 
         await wait.until(tried_again, what="more calls")
+        assert not next_change.done()
+        next_change.cancel()
+        await asyncio.gather(next_change, return_exceptions=True)
+        await changes.aclose()
+
+
+async def test_a_watch_without_changes_is_repeated_silently(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its deadline an idle watch yields nothing: the orchestrator is still there, and so is its capacity."""
+    monkeypatch.setattr(capacity, "WATCH_SECONDS", 0.2)
+    async with support.pair(log, "--capacity", "4") as (_, client):
+        changes = client.capacity()
+        assert await anext(changes) == Capacity(4, 0, "m1")
+        next_change = asyncio.ensure_future(anext(changes))
+
+        async def watched_again() -> bool:
+            return ((await support.calls(client))["WatchCapacity"] or 0) > 2
+
+        await wait.until(watched_again, what="more watches")
         assert not next_change.done()
         next_change.cancel()
         await asyncio.gather(next_change, return_exceptions=True)
