@@ -34,8 +34,8 @@ async def test_an_outage_of_the_network_loses_no_message(
     server: containers.NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During the outage a fetch waits and a publish is retried; afterwards each message has arrived exactly once."""
-    monkeypatch.setattr(connection, "_PING_SECONDS", 0.3)
-    heard = support.Heard()
+    monkeypatch.setattr(connection, "PING_SECONDS", 0.3)
+    heard = support.Callbacks()
     async with support.connected(server.url, heard) as broker:
         await broker.publish([("sim.run_started", b"before", "1")])
         assert await _next_event(broker) == b"before"

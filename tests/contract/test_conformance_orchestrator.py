@@ -53,10 +53,10 @@ FINDS = {
     "random-ids": ("message-ids", "was published under several ids"),
     "new-ids-after-outage": ("message-ids", "was published under several ids"),
     "forgets": ("known-after-restart", "ended before the restart was answered ACCEPTED"),
-    "tells-again": ("started-once", "two starts?"),
+    "reports-again": ("started-once", "two starts?"),
 }
 # The check that must run first, so that this check can detect the fault.
-FIRST = {"new-ids-after-outage": "broker-outage", "tells-again": "known-when-ended"}
+FIRST = {"new-ids-after-outage": "broker-outage", "reports-again": "known-when-ended"}
 
 
 @pytest.fixture(scope="module")

@@ -106,8 +106,8 @@ async def test_checks_that_do_not_apply_are_skipped(tmp_path: Path) -> None:
 async def test_a_command_that_does_not_exist_fails_the_first_check(tmp_path: Path) -> None:
     """The other checks are skipped, because they could not pass either."""
     finished = await results(simulator.Options((str(tmp_path / "missing"),)))
-    found = [each.result for each in finished.values()]
-    assert found == [check.CheckResult.FAILED, *(len(found) - 1) * [check.CheckResult.SKIPPED]]
+    results_ = [each.result for each in finished.values()]
+    assert results_ == [check.CheckResult.FAILED, *(len(results_) - 1) * [check.CheckResult.SKIPPED]]
     assert "can't be executed" in finished["completes"].message
     assert finished["metrics"].message == "completes failed"
 

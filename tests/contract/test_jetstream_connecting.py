@@ -106,7 +106,7 @@ async def test_a_program_that_is_not_nats_counts_as_an_unreachable_server() -> N
         async with Broker.connect([url], name="test", timeout=5):
             pytest.fail("connected to something else")
 
-    callbacks = support.Heard()
+    callbacks = support.Callbacks()
     link = connection.Connection([url], name="test", on_error=callbacks.errors.append)
     waiting = asyncio.create_task(link.open(None))
     before = greetings

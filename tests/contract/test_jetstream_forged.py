@@ -61,8 +61,8 @@ async def test_a_message_forged_into_the_pull_inbox_is_ignored(server: servers.N
 
     The worker doesn't publish to the forged reply subject either, as it does to acknowledge a real message.
     """
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker, support.plain(server) as (client, js):
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker, support.plain(server) as (client, js):
         fetching, inbox = await _fetching(broker, client)
         for _ in range(3):
             await client.publish(inbox, b"forged", reply=reply)
@@ -74,8 +74,8 @@ async def test_a_message_forged_into_the_pull_inbox_is_ignored(server: servers.N
 
         assert await wait.until(plans, what="the real plan") == [b"real"]
         if not reply.startswith("$JS.ACK."):  # newer servers don't accept such a reply subject from a client
-            assert [type(error) for error in heard.errors] == [errors.Unreadable]
-            assert "EMS_NATS_INBOX_PREFIX" in str(heard.errors[0])
+            assert [type(error) for error in callbacks.errors] == [errors.Unreadable]
+            assert "EMS_NATS_INBOX_PREFIX" in str(callbacks.errors[0])
         assert (await js.stream_info("EMS_RESULTS")).config.name == "EMS_RESULTS"
 
 

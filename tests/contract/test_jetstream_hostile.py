@@ -53,16 +53,16 @@ async def test_a_message_on_a_subject_that_is_not_text_is_read_like_any_other(
     server: servers.NatsServer, subject: bytes, ending: bytes
 ) -> None:
     """The connection survives it, the message can become a dead letter, and the next message is read."""
-    heard = support.Heard()
+    callbacks = support.Callbacks()
     kind = "event" if subject.startswith(b"sim") else "plan"
-    async with support.connected(server.url, heard) as broker:
+    async with support.connected(server.url, callbacks) as broker:
         await publish(server, b"PUB " + subject + ending + b" 2\r\n{}\r\n", b"PUB " + subject + b"good 2\r\n{}\r\n")
         hostile, good = await fetch(broker, kind, 2)
         assert good.subject == f"{subject.decode()}good"
         assert hostile.subject == (subject + ending).decode("utf-8", "backslashreplace")
         await broker.dead_letter(hostile, "its subject", kind)
         await broker.ack([good])
-        assert heard == support.Heard()
+        assert callbacks == support.Callbacks()
         async with support.plain(server) as (_, js):
             letter = await js.get_last_msg("EMS_DLQ", f"ems.dlq.{kind}")
             assert (letter.headers or {})["Ems-Sequence"] == str(hostile.seq)
@@ -71,8 +71,8 @@ async def test_a_message_on_a_subject_that_is_not_text_is_read_like_any_other(
 @pytest.mark.parametrize("block", HEADERS)
 async def test_malformed_headers_are_ignored(server: servers.NatsServer, block: bytes) -> None:
     """A message with malformed headers is delivered with its data, and the next message is read."""
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker:
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker:
         await publish(
             server,
             b"HPUB sim.run_started %d %d\r\n%s{}\r\n" % (len(block), len(block) + 2, block),
@@ -81,19 +81,19 @@ async def test_malformed_headers_are_ignored(server: servers.NatsServer, block: 
         hostile, good = await fetch(broker, "event", 2)
         assert (hostile.data, good.data) == (b"{}", b"good")
         await broker.ack([hostile, good])
-        assert heard == support.Heard()
+        assert callbacks == support.Callbacks()
 
 
 async def test_a_request_with_a_hostile_reply_subject_costs_no_connection(server: servers.NatsServer) -> None:
     """A request whose reply subject isn't text gets no reply, and the next request gets its own."""
-    heard = support.Heard()
+    callbacks = support.Callbacks()
 
     async def answer(_: bytes) -> bytes:
         return b"{}"
 
-    async with support.connected(server.url, heard) as broker:
+    async with support.connected(server.url, callbacks) as broker:
         await support.serve(broker, {"list": answer})
         await publish(server, b"PUB ems.api.list _INBOX.\xff 2\r\n{}\r\n", b"PUB $SRV.PING.ems a.\x0bb 0\r\n\r\n")
         async with support.plain(server) as (plain, _):
             assert (await plain.request("ems.api.list", b"{}", timeout=5)).data == b"{}"
-        assert heard == support.Heard()
+        assert callbacks == support.Callbacks()

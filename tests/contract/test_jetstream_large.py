@@ -108,7 +108,7 @@ async def test_the_message_limit_of_a_stream_is_respected(broker: Broker, server
         letter = await (await js.subscribe("ems.dlq.event")).next_msg(timeout=5)
         assert (letter.data, (letter.headers or {})["Ems-By-Reference"]) == (b"", "true")
     await limit(-1)
-    async with support.connected(server.url) as later:
-        assert await later.publish_latest(STATUS, status(8, "completed", values=200), 8)
+    await server.restart()
+    assert await broker.publish_latest(STATUS, status(8, "completed", values=200), 8)
     [stored] = await whole.stored(server.url, STATUS)
     assert (stored["revision"], "shortened" in stored) == (8, False)

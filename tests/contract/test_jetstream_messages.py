@@ -120,6 +120,18 @@ async def test_a_delay_is_never_zero(broker: Broker, server: servers.NatsServer)
         assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":50000000}'
 
 
+async def test_working_on_a_message_postpones_its_redelivery(broker: Broker, server: servers.NatsServer) -> None:
+    """The worker tells the server that it is still processing the message, without acknowledging it."""
+    await broker.publish([("sim.run_failed", b"x", "1")])
+    (message,) = await _events(broker, 1)
+    async with support.plain(server) as (client, js):
+        acknowledgements = await client.subscribe(message.token)
+        await client.flush()
+        await broker.working([message])
+        assert (await acknowledgements.next_msg(timeout=5)).data == b"+WPI"
+        assert (await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_ack_pending == 1
+
+
 async def test_large_plans_arrive_whole(broker: Broker, server: servers.NatsServer) -> None:
     """Plans near the server's limit come a few at a time."""
     plans = [bytes([65 + n]) * 1_000_000 for n in range(12)]
@@ -185,9 +197,28 @@ async def test_a_latest_message_is_never_overwritten_by_an_older_one(
         stored = await js.get_last_msg("EMS_STATUS", subject, direct=True)
         assert json.loads(stored.data or b"") == {"revision": 5, "worker_id": "one"}
         assert (await js.stream_info("EMS_STATUS")).state.messages == 1
-        for revision, foreign in enumerate((b"something else", b'{"revision": 9223372036854775807}', b"[]"), 6):
+        others = (
+            b"something else",
+            b'{"revision": 9223372036854775807}',
+            b'{"revision": 99, "experiment_id": "other"}',
+            b"[]",
+        )
+        for revision, foreign in enumerate(others, 6):
             await js.publish(subject, foreign)
             assert await put(broker, revision), "a message that isn't a status of ours is replaced"
+
+
+async def test_a_removed_latest_message_is_forgotten_once_it_is_looked_up(
+    broker: Broker, server: servers.NatsServer
+) -> None:
+    """After the look-up, a lower revision than the removed one can be stored."""
+    subject = "ems.experiment.status.reef"
+    assert await broker.publish_latest(subject, b'{"revision": 5}', 5)
+    assert await broker.published_revision(subject) == 5
+    async with support.plain(server) as (_, js):
+        await js.purge_stream("EMS_STATUS")
+    assert await broker.published_revision(subject) is None
+    assert await broker.publish_latest(subject, b'{"revision": 1}', 1)
 
 
 async def test_a_message_that_the_server_cannot_take_is_refused_before_it_is_sent(broker: Broker) -> None:
@@ -215,6 +246,17 @@ async def test_a_dead_letter_has_its_reason_and_origin(broker: Broker, server: s
         assert headers["Ems-Subject"] == "sim.run_failed.x"
         assert headers["Ems-Delivered"] == "1"
         assert (await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_ack_pending == 0
+
+
+async def test_the_reason_of_a_dead_letter_is_cut(broker: Broker, server: servers.NatsServer) -> None:
+    """A long reason, which may quote the message, must not make the headers too large."""
+    await broker.publish([("sim.run_failed.x", b"garbage", "1")])
+    (message,) = await _events(broker, 1)
+    await broker.dead_letter(message, "x" * 100_000, "event")
+    async with support.plain(server) as (_, js):
+        letter = await js.get_last_msg("EMS_DLQ", "ems.dlq.event")
+        assert (letter.headers or {})["Ems-Reason"] == "x" * 2000
+        assert letter.data == b"garbage"
 
 
 async def test_a_dead_letter_that_is_too_large_is_stored_by_reference(

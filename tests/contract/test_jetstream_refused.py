@@ -23,30 +23,30 @@ PLANS_NEXT = "$JS.API.CONSUMER.MSG.NEXT.EMS_PLANS.ems-worker-plans"
 @contextlib.asynccontextmanager
 async def without_right(
     directory: Path, *denied: str
-) -> AsyncIterator[tuple[Broker, support.Heard, servers.NatsServer]]:
+) -> AsyncIterator[tuple[Broker, support.Callbacks, servers.NatsServer]]:
     """A broker connected as a user who may not publish on these subjects; an admin created the streams."""
     deny = ", ".join(f'"{subject}"' for subject in denied)
     config = (
         "authorization { users: [ { user: admin, password: a },"
         f" {{ user: worker, password: w, permissions: {{ publish: {{ deny: [{deny}] }} }} }} ] }}\n"
     )
-    heard = support.Heard()
+    callbacks = support.Callbacks()
     async with servers.NatsServer(directory, more=config) as server:
         async with Broker.connect(Access((server.url,), user="admin", password="a"), name="a", timeout=5) as admin:
             await admin.ensure(support.OWNER)
         access = Access((server.url,), user="worker", password="w")
-        async with Broker.connect(access, name="test", timeout=5, on_error=heard.errors.append) as broker:
+        async with Broker.connect(access, name="test", timeout=5, on_error=callbacks.errors.append) as broker:
             await broker.ensure(support.OWNER)
-            yield broker, heard, server
+            yield broker, callbacks, server
 
 
 async def test_fetching_without_the_right_is_reported(tmp_path: Path) -> None:
     """Otherwise a worker that never gets a message would seem to be idle."""
-    async with without_right(tmp_path, "$JS.API.CONSUMER.MSG.NEXT.>") as (broker, heard, _):
+    async with without_right(tmp_path, "$JS.API.CONSUMER.MSG.NEXT.>") as (broker, callbacks, _):
         for _ in range(2):
             assert await broker.plans() == []
         assert broker.refused == f'{PLANS_NEXT}: Permissions Violation for Publish to "{PLANS_NEXT}"'
-        assert len(heard.errors) == 1
+        assert len(callbacks.errors) == 1
         assert broker.connected
 
 
@@ -89,11 +89,11 @@ async def test_publishing_without_the_right_is_reported(
 
 async def test_a_reply_that_is_not_allowed_is_not_reported(tmp_path: Path) -> None:
     """A requester chooses the reply subject, and must not be able to make the worker unready with it."""
-    async with without_right(tmp_path, "_INBOX.of_others.>") as (broker, heard, _):
+    async with without_right(tmp_path, "_INBOX.of_others.>") as (broker, callbacks, _):
         await broker.reply("_INBOX.of_others.x", b"{}")
         await broker.publish([("ems.experiment.result.x", b"{}", "1")])
         assert broker.refused is None
-        assert heard.errors == []
+        assert callbacks.errors == []
 
 
 async def test_a_full_store_is_reported_until_there_is_room(tmp_path: Path) -> None:

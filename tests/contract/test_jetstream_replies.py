@@ -73,10 +73,10 @@ async def test_no_reply_goes_to_the_workers_own_inboxes(server: servers.NatsServ
 
 async def test_a_request_without_a_reply_subject_is_not_carried_out(server: servers.NatsServer) -> None:
     """Its sender could not learn the result."""
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker, support.plain(server) as (client, _):
         metrics = await _serve(broker)
         await client.publish("ems.api.fail", b"")
         await client.request("ems.api.fail", b"", timeout=5)
         assert _refused(metrics) == 1
-        assert heard == support.Heard()
+        assert callbacks == support.Callbacks()

@@ -21,6 +21,7 @@ async def _fail(data: bytes) -> bytes:
         b"plan": errors.PlanRejected([errors.Problem("unknown_key", "x", "isn't known")]),
         b"conflict": errors.ManifestConflict("it moved on"),
         b"away": errors.OrchestratorUnavailable("nobody there"),
+        b"long": errors.RequestRefused("x" * 100_000),
         b"bug": KeyError("a secret of the code"),
     }[data]
 
@@ -62,6 +63,7 @@ async def test_the_service_can_be_discovered(server: servers.NatsServer) -> None
         (b"plan", "400", "x: isn't known [unknown_key]"),
         (b"conflict", "503", "it moved on"),
         (b"away", "503", "nobody there"),
+        (b"long", "400", "x" * 4000),
     ],
 )
 async def test_our_errors_become_codes_and_messages(
@@ -77,13 +79,13 @@ async def test_our_errors_become_codes_and_messages(
 
 async def test_a_bug_in_a_handler_is_reported_and_not_shown(server: servers.NatsServer) -> None:
     """The client gets a 500 without internals, the worker gets the exception, and the service continues."""
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker, support.plain(server) as (client, _):
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker, support.plain(server) as (client, _):
         await _serve(broker)
         headers = (await _ask(client, "fail", b"bug")).headers or {}
         assert headers["Nats-Service-Error-Code"] == "500"
         assert "secret" not in headers["Nats-Service-Error"]
-        assert [type(error) for error in heard.errors] == [KeyError]
+        assert [type(error) for error in callbacks.errors] == [KeyError]
         assert (await _ask(client, "echo", b"!")).data == b"echo !"
 
 

@@ -39,15 +39,15 @@ async def _failure(broker: Broker) -> str:
 @pytest.mark.parametrize("crash", [False, True])
 async def test_the_broker_reconnects_to_a_restarted_server(server: servers.NatsServer, crash: bool) -> None:
     """Events and plans flow as before without any call, and the callbacks report the loss and the reconnection."""
-    heard = support.Heard()
-    async with support.connected(server.url, heard) as broker:
+    callbacks = support.Callbacks()
+    async with support.connected(server.url, callbacks) as broker:
         fetching = asyncio.create_task(_one_event(broker))
         await server.restart(crash=crash)
         await wait.until(lambda: broker.connected, what="reconnection")
         await broker.publish([("sim.run_started", b"after", "1")])
 
         assert await fetching == b"after"
-        assert (heard.disconnected, heard.reconnected) == (1, 1)
+        assert (callbacks.disconnected, callbacks.reconnected) == (1, 1)
         async with support.plain(server) as (_, js):
             await js.publish("ems.experiment.submit", b"plan")
         assert [message.data for message in await broker.plans()] == [b"plan"]
@@ -199,11 +199,11 @@ async def test_publishing_to_a_full_stream_is_reported(
 async def test_a_half_open_connection_is_replaced(server: servers.NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unanswered pings reveal that a link swallows everything, and the broker connects again."""
     monkeypatch.setattr(connection, "PING_SECONDS", 0.3)
-    heard = support.Heard()
-    async with link.Link(server.port) as half, support.connected(f"nats://{half.address}", heard) as broker:
+    callbacks = support.Callbacks()
+    async with link.Link(server.port) as half, support.connected(f"nats://{half.address}", callbacks) as broker:
         fetching = asyncio.create_task(_one_event(broker))
         await asyncio.sleep(0)
         half.freeze()
-        await wait.until(lambda: heard.reconnected == 1, what="a new connection")
+        await wait.until(lambda: callbacks.reconnected == 1, what="a new connection")
         await broker.publish([("sim.run_started", b"after", "1")])
         assert await fetching == b"after"

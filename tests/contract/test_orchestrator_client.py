@@ -35,8 +35,8 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
             [
                 support.start("a", outcome="ACCEPTED"),
                 support.start("b", outcome="ALREADY_EXISTS"),
-                support.start("c", outcome="REJECTED", code="INVALID_ARGUMENT", words="no such species"),
-                support.start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full"),
+                support.start("c", outcome="REJECTED", code="INVALID_ARGUMENT", message="no such species"),
+                support.start("d", outcome="REJECTED", code="RESOURCE_EXHAUSTED", message="queue is full"),
                 support.start("e", silent="yes"),
                 support.start("f"),
                 support.start("g", outcome="REJECTED"),
@@ -73,7 +73,7 @@ async def test_a_batch_is_one_call_and_its_answers_come_in_order(log: Path) -> N
 async def test_the_status_of_a_single_call_is_its_answer(log: Path, code: str, outcome: Outcome) -> None:
     """The outcome is the meaning of the status code, and the message is the orchestrator's."""
     async with support.pair(log) as (_, client):
-        (answer,) = await support.answers(client, [support.start("a", abort=code, words="because")])
+        (answer,) = await support.answers(client, [support.start("a", abort=code, message="because")])
         assert answer == Answer("a", outcome, code, "because")
 
 
@@ -107,7 +107,7 @@ async def test_the_runs_of_a_refused_batch_are_submitted_one_by_one(log: Path) -
     """The refusal of a whole batch doesn't say which run caused it, and must not fail the others."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
-            client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")]
+            client, [support.start("good"), support.start("bad", abort="INVALID_ARGUMENT", message="nonsense")]
         )
         assert _outcomes(answers) == [
             ("good", "submitted", "OK", ""),
@@ -119,7 +119,7 @@ async def test_a_batch_that_fails_otherwise_is_unknown_for_all_its_runs(log: Pat
     """The commands may have arrived, so the answers are UNKNOWN and the commands can be sent again."""
     async with support.pair(log) as (_, client):
         answers = await support.answers(
-            client, [support.start("a"), support.start("b", abort="INTERNAL", words="oops")]
+            client, [support.start("a"), support.start("b", abort="INTERNAL", message="oops")]
         )
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "INTERNAL")}
 
@@ -148,6 +148,22 @@ async def test_a_lower_limit_is_learnt_from_a_refusal(log: Path) -> None:
             )
             assert {answer.outcome for answer in answers} == {Outcome.SUBMITTED}
         assert (await support.calls(client))[BATCH] == 3 + 3
+
+
+async def test_a_learnt_limit_is_forgotten_after_a_restart(log: Path) -> None:
+    """The orchestrator that comes back may take larger batches."""
+    starts = [support.start(f"r{n}", config=b"x" * 30_000) for n in range(9)]
+    async with servers.GrpcProgram(support.MODULE, ["--max-message", "100000"], log=log) as old:
+        port = int(old.target.rpartition(":")[2])
+        async with Orchestrator.connect(old.target) as client:
+            await support.answers(client, starts)
+            await old.kill()
+            await wait.until(lambda: not client.ready(), what="the loss")
+            assert await client.stop("a") == "UNAVAILABLE"
+            async with servers.GrpcProgram(support.MODULE, [], log=log, port=port):
+                await wait.until(client.ready, what="reconnection")
+                await support.answers(client, starts)
+                assert (await support.calls(client))[BATCH] == 1
 
 
 async def test_a_command_over_the_limit_is_refused_and_not_slowed_down(log: Path) -> None:
@@ -185,6 +201,24 @@ async def test_an_orchestrator_without_capacity_yields_none(log: Path, monkeypat
             return ((await support.calls(client))["WatchCapacity"] or 0) > 3
 
         await wait.until(tried_again, what="more calls")
+        assert not next_change.done()
+        next_change.cancel()
+        await asyncio.gather(next_change, return_exceptions=True)
+        await changes.aclose()
+
+
+async def test_a_watch_without_changes_is_repeated_silently(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its deadline an idle watch yields nothing: the orchestrator is still there, and so is its capacity."""
+    monkeypatch.setattr(capacity, "WATCH_SECONDS", 0.2)
+    async with support.pair(log, "--capacity", "4") as (_, client):
+        changes = client.capacity()
+        assert await anext(changes) == Capacity(4, 0, "m1")
+        next_change = asyncio.ensure_future(anext(changes))
+
+        async def watched_again() -> bool:
+            return ((await support.calls(client))["WatchCapacity"] or 0) > 2
+
+        await wait.until(watched_again, what="more watches")
         assert not next_change.done()
         next_change.cancel()
         await asyncio.gather(next_change, return_exceptions=True)

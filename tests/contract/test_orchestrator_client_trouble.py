@@ -105,7 +105,7 @@ async def test_overload_shrinks_the_window_and_good_answers_grow_it(log: Path) -
     """A batch with a run that has to wait halves the window, and no more calls are open than that allows."""
     async with support.pair(log, "--delay", "0.02", window=16) as (_, client):
         assert client.rpc_window == 16
-        busy = support.start("busy", outcome="REJECTED", code="RESOURCE_EXHAUSTED", words="queue is full")
+        busy = support.start("busy", outcome="REJECTED", code="RESOURCE_EXHAUSTED", message="queue is full")
         await support.answers(client, [support.start("good"), busy])
         assert client.rpc_window == 8
         await asyncio.gather(*(support.answers(client, [support.start(f"r{n}")]) for n in range(32)))
@@ -117,7 +117,7 @@ async def test_calls_that_were_open_together_count_as_one_overload(log: Path) ->
     """Of the answers to one burst only the first halves the window, and the next burst halves it again."""
     async with support.pair(log, "--without", "StartSimulations", "--delay", "0.05", window=16) as (_, client):
         for expected in (8, 4):
-            burst = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", words="busy") for n in range(expected)]
+            burst = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", message="busy") for n in range(expected)]
             assert {answer.outcome for answer in await support.answers(client, burst)} == {Outcome.SLOW_DOWN}
             assert client.rpc_window == expected
 
@@ -126,7 +126,7 @@ async def test_a_bad_command_and_a_hanging_call_do_not_shrink_the_window(log: Pa
     """Neither says anything about the load, but many hanging calls do."""
     async with support.pair(log, "--max-message", "100000", window=16) as (server, client):
         await support.answers(client, [support.start("large", config=b"x" * 99_995)])
-        await support.answers(client, [support.start("bad", abort="INVALID_ARGUMENT", words="nonsense")])
+        await support.answers(client, [support.start("bad", abort="INVALID_ARGUMENT", message="nonsense")])
         assert client.rpc_window == 16
         async with support.connected(server, deadline=0.5, window=16) as hasty:
             await support.answers(hasty, [support.start("a", hang="yes")])
@@ -179,7 +179,7 @@ async def test_a_full_queue_is_not_taken_for_an_oversized_command(log: Path) -> 
     """Whatever the orchestrator's message is, the run has to wait, alone and in a batch."""
     async with support.pair(log) as (_, client):
         message = "the run queue exceeds maximum size, try again later"
-        full = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", words=message) for n in range(2)]
+        full = [support.start(f"r{n}", abort="RESOURCE_EXHAUSTED", message=message) for n in range(2)]
         for starts in (full[:1], full):
             for answer in await support.answers(client, starts):
                 assert (answer.outcome, answer.message) == (Outcome.SLOW_DOWN, message)

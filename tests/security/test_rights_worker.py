@@ -36,7 +36,7 @@ def _env(secured: roles.SecuredBroker, role: str, **settings: str) -> dict[str, 
 
 async def test_the_rights_of_the_worker_suffice(secured: roles.SecuredBroker) -> None:
     """It creates consumers, reads, acknowledges, publishes, replies and rewinds without a violation."""
-    heard = support.Heard()
+    heard = support.Callbacks()
     worker = secured.keys.access("worker")
     async with (
         Broker.connect(worker, name="test", timeout=5, on_error=heard.errors.append) as broker,

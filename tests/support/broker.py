@@ -16,7 +16,7 @@ from tests.support import servers
 
 
 @dataclass
-class Heard:
+class Callbacks:
     """What the broker reported to its callbacks."""
 
     disconnected: int = 0
@@ -35,16 +35,16 @@ OWNER = "5f0c"
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, heard: Heard | None = None, *, ensure: bool = True) -> AsyncIterator[Broker]:
+async def connected(url: str, callbacks: Callbacks | None = None, *, ensure: bool = True) -> AsyncIterator[Broker]:
     """A connected broker; unless `ensure` is off, its streams exist."""
-    heard = heard or Heard()
+    callbacks = callbacks or Callbacks()
     async with Broker.connect(
         [url],
         name="test",
         timeout=5,
-        on_disconnected=heard.on_disconnected,
-        on_reconnected=heard.on_reconnected,
-        on_error=heard.errors.append,
+        on_disconnected=callbacks.on_disconnected,
+        on_reconnected=callbacks.on_reconnected,
+        on_error=callbacks.errors.append,
     ) as broker:
         if ensure:
             await broker.ensure(OWNER)

@@ -1,6 +1,6 @@
 """An orchestrator that follows a script: python -m tests.support.scripted_orchestrator --listen HOST:PORT ...
 
-The labels of a command script its answer: `outcome` names a StartOutcome, `code` and `words` are a status and its
+The labels of a command script its answer: `outcome` names a StartOutcome, `code` and `message` are a status and its
 message, `abort` is a status with which the whole call fails, `silent` leaves the command out of the reply to its batch,
 and `hang` never answers. The status of the id "calls" has as metrics the number of calls by name, and as "open" the
 maximum that were open at once.
@@ -45,10 +45,10 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         if "hang" in script:
             await asyncio.Event().wait()
         if "abort" in script:
-            await context.abort(_CODES[script["abort"]], script["words"])
+            await context.abort(_CODES[script["abort"]], script["message"])
         if "silent" in script:
             return None
-        response = pb.StartSimulationResponse(simulation_id=command.simulation_id, message=script["words"])
+        response = pb.StartSimulationResponse(simulation_id=command.simulation_id, message=script["message"])
         if "outcome" in script:
             response.outcome = pb.StartOutcome.Value(f"START_OUTCOME_{script['outcome']}")
         if "code" in script:

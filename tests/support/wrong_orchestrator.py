@@ -131,7 +131,7 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             (False, "restarts-ended"),
         )
         if known is not None and not again:
-            if self._way == "tells-again":
+            if self._way == "reports-again":
                 self._do(self._events.report(run_events_pb2.RunStarted(simulation_id=name, started_at=_now())))
             outcome = pb.START_OUTCOME_UNSPECIFIED if self._way == "no-outcome" else pb.START_OUTCOME_ALREADY_EXISTS
             return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)

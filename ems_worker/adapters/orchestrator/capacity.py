@@ -12,7 +12,7 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
 # Even this call has a deadline: over a half-open connection it would never end.
-_WATCH_SECONDS = 300.0
+WATCH_SECONDS = 300.0
 _MIN_PAUSE_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 5.0
 UNIMPLEMENTED_PAUSE_SECONDS = 60.0
@@ -32,7 +32,7 @@ async def watch(
     reported = False
     pause = _MIN_PAUSE_SECONDS
     while True:
-        call = stub().WatchCapacity(pb.WatchCapacityRequest(), timeout=_WATCH_SECONDS)
+        call = stub().WatchCapacity(pb.WatchCapacityRequest(), timeout=WATCH_SECONDS)
         gone = False
         try:
             async with asyncio.timeout(first_seconds):
