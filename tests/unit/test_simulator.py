@@ -62,7 +62,7 @@ def test_extinction_ends_the_run_and_is_dated() -> None:
 
 
 @given(seed=st.integers(min_value=0, max_value=2**64 - 1))
-@settings(max_examples=settings.default.max_examples // 10)  # each simulates twice
+@settings(max_examples=settings().max_examples // 10)  # each simulates twice
 def test_a_seed_gives_one_run(seed: int) -> None:
     """The same configuration and seed give the same time series, to the last digit."""
     config = simulator.parse(document(max_ticks=30))
