@@ -1,14 +1,14 @@
-# Two commands for a newcomer: `make demo` and `make test`. `make check` is all that CI runs.
+# Start with `make demo` and `make test`. `make check` runs everything that CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-# Tests mostly wait for servers, so there may be more processes than cores.
+# Tests mostly wait for servers, so there can be more processes than cores.
 TEST_PROCESSES ?= 4
 .DEFAULT_GOAL := help
 
-help:  ## this list
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(VENV)/ready: pyproject.toml deploy/lock/dev.txt
@@ -18,23 +18,23 @@ $(VENV)/ready: pyproject.toml deploy/lock/dev.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-venv: $(VENV)/ready  ## virtual environment in .venv with everything installed
+venv: $(VENV)/ready  ## create the virtual environment .venv with everything installed
 
-demo: venv  ## a whole platform on this machine runs examples/reef_heat.yaml
+demo: venv  ## run examples/reef_heat.yaml on a complete platform on this machine
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-# Compiled modules are kept, even where the environment asks Python not to: tests start hundreds of processes.
+# Compiled modules are kept, even if the environment disables that: tests start hundreds of processes.
 test test-long: export PYTHONDONTWRITEBYTECODE :=
 
-test: venv  ## the quick tests: pure code with its coverage, then real servers and commands
+test: venv  ## run the quick tests: pure code with its coverage, then real servers and commands
 	$(BIN)/python -m pytest -m 'not long' -n 2 --cov --cov-report=term tests/unit
 	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/unit --ignore tests/containers
 
-test-long: venv  ## what takes long: large plans, kills, attacks, fuzzing, many examples; containers where an engine answers
+test-long: venv  ## run the long tests: large plans, kills, attacks, fuzzing, many examples; containers if an engine responds
 	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long -n $(TEST_PROCESSES) --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers
 
-lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
+lint: venv  ## run ruff and mypy; check imports, protos, generated files and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,27 +44,27 @@ lint: venv  ## ruff, mypy, import contracts, protos, Dockerfile
 	$(BIN)/python -m docs.generate --check
 	$(BIN)/hadolint Dockerfile
 
-lock: venv  ## the exact versions in deploy/lock from pyproject.toml; with UPGRADE=--upgrade the newest
+lock: venv  ## update deploy/lock after a change to pyproject.toml; UPGRADE=--upgrade takes the newest versions
 	$(LOCK) $(UPGRADE) pyproject.toml --extra dev --output-file deploy/lock/dev.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --extra design --output-file deploy/lock/design.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --extra local --output-file deploy/lock/local.txt
 	$(LOCK) $(UPGRADE) pyproject.toml --extra design --extra local --output-file deploy/lock/design,local.txt
 	echo 'setuptools>=77,<81' | $(LOCK) $(UPGRADE) - --output-file deploy/lock/build.txt
 
-newer: venv  ## what is newer than the versions in deploy/lock, as far as pyproject.toml allows
+newer: venv  ## list newer versions than those in deploy/lock that pyproject.toml allows
 	@mkdir -p build
 	@$(LOCK) --upgrade pyproject.toml --extra dev | grep == | tr -d ' \\' > build/newest.txt || true
-	@grep == deploy/lock/dev.txt | tr -d ' \\' | diff --suppress-common-lines - build/newest.txt && echo "nothing is newer" || true
+	@grep == deploy/lock/dev.txt | tr -d ' \\' | diff --suppress-common-lines - build/newest.txt && echo "all versions are the newest allowed" || true
 
-protos: venv  ## ems_worker/pb from protos/
+protos: venv  ## generate ems_worker/pb from protos/
 	$(BIN)/python protos/generate.py
 
-docs: venv  ## the pages and tables that are made from the code
+docs: venv  ## generate the pages and tables that come from the code
 	$(BIN)/python -m docs.generate
 
-check: lint test test-long  ## what CI runs
+check: lint test test-long  ## run everything that CI runs
 
-clean:  ## removes what the other targets made
+clean:  ## remove the files that the other targets created
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
 .PHONY: help venv demo test test-long lint lock newer protos docs check clean

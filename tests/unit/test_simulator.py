@@ -1,4 +1,4 @@
-"""The fish model: it answers to heat and food as a reef does, and gives the same run for the same seed."""
+"""The fish model responds to heat and food as a reef does, and gives the same run for the same seed."""
 
 import copy
 import csv
@@ -22,7 +22,7 @@ SEEDS = range(3)
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The demo's base configuration, shortened, with some values changed by their names."""
+    """The base configuration of the demo, for a shorter run and with some values changed by name."""
     base: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "reef_base.yaml").read_text())
     layer = base["simulation_layer"]
     layer["run_control"]["max_ticks"] = 200
@@ -33,28 +33,28 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def mean_population(**changes: Any) -> float:
-    """Fish left at the end, over a few seeds."""
+    """The mean population at the end of a run, over a few seeds."""
     config = simulator.parse(document(**changes))
     return statistics.mean(simulator.simulate(config, seed).population for seed in SEEDS)
 
 
-def test_more_heat_leaves_fewer_fish() -> None:
-    """The population falls with every step of heat beyond the optimum, down to extinction."""
+def test_the_population_falls_with_heat() -> None:
+    """Every step beyond the optimal temperature leaves fewer fish, down to extinction."""
     populations = [mean_population(water_temperature=degrees) for degrees in (26, 28, 30, 34)]
     assert populations == sorted(populations, reverse=True)
     assert len(set(populations)) == 4
     assert populations[-1] == 0
 
 
-def test_more_food_feeds_more_fish() -> None:
-    """The population rises with what the reef carries."""
+def test_the_population_rises_with_food() -> None:
+    """The more food the reef carries, the more fish survive."""
     populations = [mean_population(initial_food_count=count) for count in (25, 50, 100)]
     assert populations == sorted(populations)
     assert len(set(populations)) == 3
 
 
-def test_extinction_ends_the_run_and_is_dated() -> None:
-    """Without food all fish die, and the run ends with the tick of the last one's death."""
+def test_extinction_ends_the_run() -> None:
+    """Without food all fish die, and the run ends with the tick in which the last fish dies."""
     result = simulator.simulate(simulator.parse(document(initial_food_count=0)), seed=1)
     assert result.population == 0
     assert result.food_eaten == 0
@@ -63,32 +63,32 @@ def test_extinction_ends_the_run_and_is_dated() -> None:
 
 @given(seed=st.integers(min_value=0, max_value=2**64 - 1))
 @settings(max_examples=settings().max_examples // 10)  # each simulates twice
-def test_a_seed_gives_one_run(seed: int) -> None:
-    """The same configuration and seed give the same time series, to the last digit."""
+def test_the_same_seed_gives_the_same_run(seed: int) -> None:
+    """The same configuration and seed give exactly the same time series."""
     config = simulator.parse(document(max_ticks=30))
     assert simulator.simulate(config, seed) == simulator.simulate(config, seed)
 
 
-def test_seeds_differ() -> None:
-    """Different seeds give different runs."""
+def test_different_seeds_give_different_runs() -> None:
+    """Runs of the same configuration with different seeds differ."""
     config = simulator.parse(document(max_ticks=30))
     assert simulator.simulate(config, 1) != simulator.simulate(config, 2)
 
 
 def test_fish_and_food_are_accounted_for() -> None:
-    """Every tick's population is the one before, and births less deaths; what was eaten was there."""
+    """The population changes only by births and deaths, and the food stays between zero and the initial amount."""
     config = simulator.parse(document())
     series = simulator.simulate(config, seed=5).series
     population = config.initial_fish_count
-    for line in series:
-        population += line.births - line.deaths
-        assert line.population == population
-        assert 0 <= line.food <= config.initial_food_count
-        assert line.mean_energy > 0 or line.population == 0
+    for row in series:
+        population += row.births - row.deaths
+        assert row.population == population
+        assert 0 <= row.food <= config.initial_food_count
+        assert row.mean_energy > 0 or row.population == 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"world_width": 0}, "simulation_layer.world_definition.world_width is 0, not between 1 and 10000"),
         ({"initial_fish_count": 2.5}, "initial_fish_count is 2.5, not a whole number"),
@@ -98,28 +98,28 @@ def test_fish_and_food_are_accounted_for() -> None:
         ({"swim_speed": float("nan")}, "swim_speed is nan, not between"),
     ],
 )
-def test_a_bad_value_is_named(changes: dict[str, Any], words: str) -> None:
-    """A configuration that no run can be made of is refused with the path of what is wrong."""
-    with pytest.raises(simulator.ConfigError, match=words):
+def test_an_invalid_value_is_named(changes: dict[str, Any], message: str) -> None:
+    """A configuration that describes no meaningful run is refused with the path and the problem of the value."""
+    with pytest.raises(simulator.ConfigError, match=message):
         simulator.parse(document(**changes))
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    """Two bad values give one error that names both."""
+def test_all_problems_are_reported_at_once() -> None:
+    """Two invalid values give one error that names both."""
     with pytest.raises(simulator.ConfigError, match=r"world_width.*; .*max_ticks"):
         simulator.parse(document(world_width=0, max_ticks=0))
 
 
-def test_values_with_a_default_may_be_left_out() -> None:
-    """A configuration of an earlier platform, without heat, still runs."""
-    old = document()
-    reduced = copy.deepcopy(old)
+def test_values_with_a_default_may_be_omitted() -> None:
+    """A configuration without a section on the environment is equivalent to one with the default values."""
+    complete = document()
+    reduced = copy.deepcopy(complete)
     del reduced["simulation_layer"]["environment"]
-    assert simulator.parse(reduced) == simulator.parse(old)
+    assert simulator.parse(reduced) == simulator.parse(complete)
 
 
 def run_program(directory: Path, config: dict[str, Any], **environment: str) -> "subprocess.CompletedProcess[str]":
-    """The simulator as the orchestrator starts it."""
+    """Runs the simulator as the orchestrator does."""
     path = directory / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     given_environment = {
@@ -134,8 +134,8 @@ def run_program(directory: Path, config: dict[str, Any], **environment: str) -> 
     return subprocess.run(command, env=given_environment, capture_output=True, text=True, timeout=30)
 
 
-def test_the_program_keeps_to_the_protocol(tmp_path: Path) -> None:
-    """As a process it prints its metrics last, and leaves its time series under the run's id."""
+def test_the_program_follows_the_protocol(tmp_path: Path) -> None:
+    """The last line on stdout has the metrics, and the time series is a file named after the run."""
     ended = run_program(tmp_path, document())
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])
@@ -148,12 +148,12 @@ def test_the_program_keeps_to_the_protocol(tmp_path: Path) -> None:
     }
     assert result["artifacts"] == {"time_series": "exp-p000001-r000-a1.csv"}
     with (tmp_path / "exp-p000001-r000-a1.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [int(line["population"]) for line in lines] == [line.population for line in expected.series]
+        rows = list(csv.DictReader(file))
+    assert [int(row["population"]) for row in rows] == [row.population for row in expected.series]
 
 
-def test_the_program_refuses_what_it_cannot_run(tmp_path: Path) -> None:
-    """A bad configuration is infeasible (exit 65) with one clear line; a missing seed is the caller's mistake (2)."""
+def test_the_program_reports_why_it_cannot_run(tmp_path: Path) -> None:
+    """An invalid configuration is infeasible (exit code 65) with one line on stderr; an invalid seed is exit code 2."""
     bad = run_program(tmp_path, document(world_width=-1))
     assert bad.returncode == 65
     assert bad.stderr == (
@@ -164,11 +164,14 @@ def test_the_program_refuses_what_it_cannot_run(tmp_path: Path) -> None:
     assert "Traceback" not in unseeded.stderr
 
 
-def test_the_program_imports_little(tmp_path: Path) -> None:
-    """Thousands of runs pay for every import: PyYAML and a small part of the standard library are loaded."""
+def test_the_program_imports_only_what_it_needs(tmp_path: Path) -> None:
+    """It imports few modules and none of this package, since every import delays thousands of runs."""
     ended = run_program(tmp_path, document(max_ticks=1), PYTHONPROFILEIMPORTTIME="1")
     assert ended.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
-    assert "yaml" in imported
-    assert not imported & {"asyncio", "dataclasses", "inspect", "logging", "ssl", "subprocess", "ems_worker"}
+    imported = {
+        line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")
+    }
+    assert {"yaml", "random", "json"} <= imported
+    assert not {name for name in imported if name.startswith("ems_worker")}
+    assert not imported & {"asyncio", "dataclasses", "inspect", "logging", "numpy", "pydantic", "socket", "subprocess"}
     assert len(imported) < 150
