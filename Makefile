@@ -31,7 +31,7 @@ test: venv  ## run the quick tests: pure code with its coverage, then real serve
 	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/unit --ignore tests/containers
 
 test-long: venv  ## run the long tests: large plans, kills, attacks, fuzzing, many examples; containers if an engine responds
-	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long -n $(TEST_PROCESSES) --ignore tests/containers
+	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long --timeout 600 -n $(TEST_PROCESSES) --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers
 
 lint: venv  ## run ruff and mypy; check imports, protos, generated files and the Dockerfile
