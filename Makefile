@@ -23,8 +23,16 @@ venv: $(VENV)/ready  ## create the virtual environment .venv with everything ins
 demo: venv  ## run examples/reef_heat.yaml on a complete platform on this machine
 	@$(BIN)/python -m ems_worker.local.demo examples/reef_heat.yaml
 
-# Tests mostly wait for servers, so there can be more processes than cores.
-TEST_PROCESSES ?= 4
+# Compiled modules are kept, even if the environment disables that: tests start hundreds of processes.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
+
+test: venv  ## run the quick tests: pure code with its coverage, then real servers and commands
+	$(BIN)/python -m pytest -m 'not long' -n 2 --cov --cov-report=term tests/unit
+	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/unit --ignore tests/containers
+
+test-long: venv  ## run the long tests: large plans, kills, attacks, fuzzing, many examples; containers if an engine responds
+	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long --timeout 600 -n $(TEST_PROCESSES) --ignore tests/containers
+	$(BIN)/python -m pytest tests/containers
 
 lint: venv  ## run ruff and mypy; check imports, protos, generated files and the Dockerfile
 	$(BIN)/ruff check .

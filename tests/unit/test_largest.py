@@ -88,8 +88,9 @@ def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
 
 
 def test_a_plan_none_of_whose_runs_fits_is_refused_for_its_first_point() -> None:
-    """What all of its runs have in common is too large already: no point is measured."""
+    """What all of its runs have in common is too large already; within a larger limit, it is not."""
     large = parsed({"experiment_id": "e", "base_config": {"a": 0, "text": "x" * 500}, "parameter_space": {"a": [1, 2]}})
+    assert largest.over(large, "e", 100_000) is None
     found = largest.over(large, "e", 100)
     assert found is not None
     assert found.code == "configuration_too_large"
