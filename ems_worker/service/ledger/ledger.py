@@ -156,7 +156,7 @@ class Ledger:
     async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Effect | None]:
         """Applies signals to runs; returns their effects once all changes are in the manifest.
 
-        The effect is None for a run that the manifest doesn't have. Signals of an experiment are applied in their order.
+        The effect is None for a run that the manifest doesn't have. Signals of an experiment are applied in order.
         Signals that change an experiment that isn't in memory are applied last: others don't wait until it is loaded.
         """
         effects: dict[int, Effect | None] = {}
