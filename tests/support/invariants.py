@@ -1,7 +1,7 @@
-"""What has to hold whatever was killed, cut off or repeated: docs/invariants.md has these rules in words.
+"""The rules that hold whatever was killed, cut off or repeated; docs/invariants.md explains them.
 
-Each rule yields what contradicts it. `ALWAYS` hold at every moment, also right after a kill; `AT_THE_END` once all
-experiments have ended and are told.
+Each rule yields contradictions. The rules in `ALWAYS` hold at every moment, even right after a kill, and those in
+`AT_THE_END` once all experiments have ended and are published.
 """
 
 import fnmatch
@@ -28,11 +28,12 @@ _RETRIED = ("infrastructure", "timeout", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`failures`: which runs the orchestrator was told to fail; None: what becomes of runs isn't foretold.
+    """What a test expects.
 
-    `retried`: people asked for more attempts. `late`: patterns of runs that are ended by their time limit.
-    `window`: runs open at once at most, as the oracle saw it. `dead`: how many dead letters there are. `superseded`:
-    some ends were replaced before they were told, so revisions of results may be missing below the last.
+    `failures`: which runs fail at the orchestrator; None: not known in advance. `retried`: there were retry requests.
+    `late`: patterns of the ids of runs that end by their time limit. `window`: how many runs may be open at once.
+    `dead`: the number of dead letters. `superseded`: some ends were replaced before they were published, so that earlier
+    revisions of results may be missing.
     """
 
     failures: oracle.Failures | None = NONE
@@ -47,63 +48,63 @@ Rule = Callable[[Evidence, Expected], Iterator[str]]
 
 
 def check(evidence: Evidence, expected: Expected | None = None, *, ended: bool = True) -> None:
-    """Raises AssertionError with every contradiction to a rule."""
+    """Raises AssertionError with all contradictions to the rules."""
     expected = expected or Expected()
     rules = ALWAYS + AT_THE_END if ended else ALWAYS
-    found = [f"{rule.__name__}: {words}" for rule in rules for words in rule(evidence, expected)]
-    assert not found, "\n".join([f"{len(found)} contradictions", *found[:20]])
+    problems = [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(evidence, expected)]
+    assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
 
 
 def durable_before_accepted(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """What the oracle was asked to start was submitting in the manifest before, with the same identity."""
+    """Each run that the orchestrator got had been recorded as submitting, with the same digest."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
-    for word, name, *sha in evidence.calls:
-        if word == "ended":
+    for kind, name, *sha in evidence.calls:
+        if kind == "ended":
             continue
         if (row := rows.get(name)) is None:
-            yield f"{name} was {word}, and the manifest hasn't got it"
+            yield f"{name} was {kind}, and the manifest doesn't have it"
         elif row["state"] == "pending" or row["submitted_at"] is None:
-            yield f"{name} was {word}, and is {row['state']}"
+            yield f"{name} was {kind}, and is {row['state']}"
         elif row["config_sha"] != sha[0]:
-            yield f"{name} was {word} as {sha[0]}, and is {row['config_sha']}"
+            yield f"{name} was {kind} as {sha[0]}, and is {row['config_sha']}"
 
 
 def ids_are_functions_of_the_plan(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each run's seed, parameters and identity follow from the plan's bytes alone."""
-    for one in evidence.experiments:
-        made = _plan(*evidence.plans[one["experiment_id"]])
-        points = _points(*evidence.plans[one["experiment_id"]])
-        template = Template(made)
-        for row in evidence.of(one["experiment_id"]):
-            params, seed = points[row["point"]], made.seeds.of(row["point"], row["replicate"])
+    """The id, seed, parameters and digest of each run follow from the plan's bytes alone."""
+    for experiment_id in (experiment["experiment_id"] for experiment in evidence.experiments):
+        parsed = _plan(*evidence.plans[experiment_id])
+        points = _points(*evidence.plans[experiment_id])
+        template = Template(parsed)
+        for row in evidence.of(experiment_id):
+            params, seed = points[row["point"]], parsed.seeds.of(row["point"], row["replicate"])
             if row["simulation_id"] != str(
-                ids.SimulationId(one["experiment_id"], row["point"], row["replicate"], row["attempt"])
+                ids.SimulationId(experiment_id, row["point"], row["replicate"], row["attempt"])
             ):
                 yield f"{row['simulation_id']} is at {row['point']}/{row['replicate']}/{row['attempt']}"
             if json.loads(row["params"]) != params or row["seed"] != seed:
-                yield f"{row['simulation_id']} has other parameters or another seed than its plan gives it"
+                yield f"{row['simulation_id']} has other parameters or another seed than in its plan"
             if row["config_sha"] is not None and row["config_sha"] != template.config_sha(params, seed):
-                yield f"{row['simulation_id']} has another identity than its plan gives it"
+                yield f"{row['simulation_id']} has another digest than in its plan"
 
 
 def nothing_is_started_twice(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The oracle took each simulation id on as new work once at most, and never met it with other work."""
-    words = Counter((words[0], words[1]) for words in evidence.calls)
-    for (word, name), count in words.items():
-        if word == "conflict" or (word == "accepted" and count > 1):
-            yield f"{name}: {word} {count} times"
+    """The orchestrator accepted each simulation id at most once, and never got it with another configuration."""
+    counts = Counter((call[0], call[1]) for call in evidence.calls)
+    for (kind, name), count in counts.items():
+        if kind == "conflict" or (kind == "accepted" and count > 1):
+            yield f"{name}: {kind} {count} times"
 
 
 def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """One open attempt a job; the next was started only after the one before failed, was lost, or was dropped."""
+    """A job has one open attempt, and the next one started after the one before failed, was lost, or was dropped."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
     ended: set[str] = set()
-    for word, name, *_ in evidence.calls:
-        if word == "ended":
+    for kind, name, *_ in evidence.calls:
+        if kind == "ended":
             ended.add(name)
         stem, _, attempt = name.rpartition("-a")
         before = f"{stem}-a{int(attempt) - 1}"
-        if word != "accepted" or before not in rows or before in ended:
+        if kind != "accepted" or before not in rows or before in ended:
             continue
         given_up = rows[before]["error_kind"] in ("lost", "refused")
         if not given_up and rows[before]["state"] not in ("completed", "cancelled"):
@@ -115,8 +116,8 @@ def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator
 
 
 def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """No status, result or cursor outside is ahead of what the manifest has."""
-    known = {one["experiment_id"]: one for one in evidence.experiments}
+    """No published status, result or cursor is ahead of the manifest."""
+    known = {experiment["experiment_id"]: experiment for experiment in evidence.experiments}
     for name, document in evidence.last_status.items():
         if name not in known or document["revision"] > known[name]["revision"]:
             yield f"status of {name} has revision {document['revision']}"
@@ -124,40 +125,40 @@ def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterat
     for row in evidence.runs:
         job = row["experiment_id"], row["point"], row["replicate"]
         revisions[job] = max(revisions[job], row["job_revision"])
-    for one in evidence.results:
-        job = one["experiment_id"], one["point"], one["replicate"]
-        if one["job_revision"] > revisions[job] or one["seq"] > known[job[0]]["ended_seq"]:
-            yield f"result {job} has revision {one['job_revision']} and position {one['seq']}"
-    for one in evidence.experiments:
-        if one["published_revision"] > one["revision"] or one["published_seq"] > one["ended_seq"]:
-            yield f"{one['experiment_id']} has told more than it knows"
+    for result in evidence.results:
+        job = result["experiment_id"], result["point"], result["replicate"]
+        if result["job_revision"] > revisions[job] or result["seq"] > known[job[0]]["ended_seq"]:
+            yield f"result {job} has revision {result['job_revision']} and position {result['seq']}"
+    for name, row in known.items():
+        if row["published_revision"] > row["revision"] or row["published_seq"] > row["ended_seq"]:
+            yield f"{name} has published more than it has"
 
 
 def windows_are_kept(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Of the runs that the oracle has taken on and not ended there are never more than the windows allow."""
+    """The orchestrator never had more open runs than the run window and `max_concurrent` allow."""
     limits = {name: _plan(*texts).limits.max_concurrent for name, texts in evidence.plans.items()}
     open_runs: set[str] = set()
     ended: set[str] = set()
     per_experiment: Counter[str] = Counter()
-    for word, name, *_ in evidence.calls:
+    for kind, name, *_ in evidence.calls:
         parsed = ids.parse_simulation_id(name)
         assert parsed is not None, name
-        if word == "accepted" and name not in ended:
+        if kind == "accepted" and name not in ended:
             open_runs.add(name)
             per_experiment[parsed.experiment_id] += 1
-            most = limits.get(parsed.experiment_id)
+            limit = limits.get(parsed.experiment_id)
             if expected.window is not None and len(open_runs) > expected.window:
                 yield f"{len(open_runs)} runs are open with {name}; the window is {expected.window}"
-            if most is not None and per_experiment[parsed.experiment_id] > most:
-                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; it may have {most}"
-        elif word == "ended":
+            if limit is not None and per_experiment[parsed.experiment_id] > limit:
+                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; it may have {limit}"
+        elif kind == "ended":
             per_experiment[parsed.experiment_id] -= name in open_runs
             open_runs.discard(name)
             ended.add(name)
 
 
 def acked_plans_are_decided_once(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """A plan whose publisher got an ack has one decision, published as recorded, and one experiment if accepted."""
+    """Each acknowledged plan has one decision, published as recorded, and one experiment if it was accepted."""
     by_seq = {row["seq"]: row for row in evidence.submissions}
     for seq in evidence.acked:
         if seq not in by_seq:
@@ -166,83 +167,86 @@ def acked_plans_are_decided_once(evidence: Evidence, expected: Expected) -> Iter
         if evidence.decisions.get(seq) != json.loads(row["document"]) or not row["published"]:
             yield f"the decision about plan {seq} isn't published as it was recorded"
     accepted = Counter(row["experiment_id"] for row in evidence.submissions if row["verdict"] == "accepted")
-    if accepted != Counter(one["experiment_id"] for one in evidence.experiments):
-        yield f"accepted were {accepted}, of which {len(evidence.experiments)} are experiments"
+    if accepted != Counter(experiment["experiment_id"] for experiment in evidence.experiments):
+        yield f"{len(evidence.experiments)} experiments for the accepted plans {accepted}"
 
 
 def every_job_has_one_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each experiment has ended, with each of its jobs in one terminal state, each end at a place of its own."""
-    for one in evidence.experiments:
-        name, made = one["experiment_id"], _plan(*evidence.plans[one["experiment_id"]])
-        if one["state"] not in ENDED:
-            yield f"{name} is {one['state']}"
+    """Each experiment has ended, and each of its jobs has one terminal state and a position of its own."""
+    for experiment in evidence.experiments:
+        name, parsed = experiment["experiment_id"], _plan(*evidence.plans[experiment["experiment_id"]])
+        if experiment["state"] not in ENDED:
+            yield f"{name} is {experiment['state']}"
         rows = evidence.of(name)
-        standing = Counter((row["point"], row["replicate"]) for row in rows if row["current"])
+        current = Counter((row["point"], row["replicate"]) for row in rows if row["current"])
         points = _points(*evidence.plans[name])
-        if standing != Counter((point, replicate) for point in points for replicate in range(made.replicates)):
-            yield f"{name} has {sum(standing.values())} standing runs for {one['jobs']} jobs"
+        if current != Counter((point, replicate) for point in points for replicate in range(parsed.replicates)):
+            yield f"{name} has {sum(current.values())} current runs for {experiment['jobs']} jobs"
         for row in rows:
             if row["state"] not in TERMINAL or row["waiting"] == "awaiting":
                 yield f"{row['simulation_id']} is {row['state']}, waiting {row['waiting']}"
         seqs = [row["ended_seq"] for row in rows if row["current"]]
-        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs) > one["ended_seq"]:
+        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs) > experiment["ended_seq"]:
             yield f"{name} has wrong positions: {sorted(seqs, key=str)[:10]}"
 
 
 def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each end of a job is told once, the last as the manifest has it; the cursor is at the last."""
-    told: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
-    for one in evidence.results:
-        job = one["experiment_id"], one["point"], one["replicate"]
-        if told[job].setdefault(one["job_revision"], one) != one:
-            yield f"{job} has two results of revision {one['job_revision']}"
+    """Each end of a job is published once, the last one as in the manifest, and the cursor is at the last end."""
+    published: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for result in evidence.results:
+        job = result["experiment_id"], result["point"], result["replicate"]
+        if published[job].setdefault(result["job_revision"], result) != result:
+            yield f"{job} has two results of revision {result['job_revision']}"
     for row in evidence.runs:
         if not row["current"]:
             continue
-        revisions = told.pop((row["experiment_id"], row["point"], row["replicate"]), {})
+        revisions = published.pop((row["experiment_id"], row["point"], row["replicate"]), {})
         if row["job_revision"] not in revisions or max(revisions) != row["job_revision"]:
-            yield f"{row['simulation_id']} has revision {row['job_revision']}; told were {sorted(revisions)}"
+            yield f"{row['simulation_id']} has revision {row['job_revision']}; published are {sorted(revisions)}"
             continue
         if not expected.superseded and sorted(revisions) != list(range(1, row["job_revision"] + 1)):
-            yield f"{row['simulation_id']}: told were revisions {sorted(revisions)} of {row['job_revision']}"
+            yield f"{row['simulation_id']}: published are revisions {sorted(revisions)} of {row['job_revision']}"
         last = revisions[row["job_revision"]]
         state = "failed" if row["waiting"] == "missing" else row["state"]
         ours = (row["simulation_id"], row["seed"], state, json.loads(row["metrics"] or "null"), row["ended_seq"])
         theirs = (last["simulation_id"], last["seed"], last["state"], last["metrics"], last["seq"])
         if ours != theirs:
             yield f"the result is {theirs}, the manifest has {ours}"
-    if told:
-        yield f"results of jobs that there aren't: {list(told)[:5]}"
-    for one in evidence.experiments:
-        if one["published_seq"] != one["ended_seq"]:
-            yield f"{one['experiment_id']}: {one['published_seq']} of {one['ended_seq']} ends are told"
+    if published:
+        yield f"results of jobs that don't exist: {list(published)[:5]}"
+    for row in evidence.experiments:
+        if row["published_seq"] != row["ended_seq"]:
+            yield f"{row['experiment_id']}: {row['published_seq']} of {row['ended_seq']} ends are published"
 
 
 def the_last_status_is_the_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The last status of an experiment is terminal, is the manifest's, and its counts are those of the jobs."""
-    for one in evidence.experiments:
-        name = one["experiment_id"]
+    """The last status of an experiment is terminal, equals the manifest's, and counts the jobs as they are."""
+    for experiment in evidence.experiments:
+        name = experiment["experiment_id"]
         if (last := evidence.last_status.get(name)) is None or last != evidence.statuses.get(name):
             yield f"{name}: the status in the stream isn't the manifest's"
             continue
-        if last["state"] != one["state"] or not last["revision"] == one["revision"] == one["published_revision"]:
-            yield f"{name} is {one['state']}, and its status {last['revision']} says {last['state']}"
+        revisions = {last["revision"], experiment["revision"], experiment["published_revision"]}
+        if last["state"] != experiment["state"] or len(revisions) > 1:
+            yield f"{name} is {experiment['state']}, and its status {last['revision']} has {last['state']}"
         counts = Counter(_bucket(row) for row in evidence.of(name) if row["current"])
         if Counter({state: count for state, count in last["counts"].items() if count}) != counts:
             yield f"{name}: the status counts {last['counts']}, the manifest {dict(counts)}"
-        if sum(last["counts"].values()) != last["total"] or last["total"] != one["jobs"]:
-            yield f"{name}: {last['counts']} don't add up to {one['jobs']}"
+        if sum(last["counts"].values()) != last["total"] or last["total"] != experiment["jobs"]:
+            yield f"{name}: {last['counts']} don't add up to {experiment['jobs']}"
 
 
-def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each job ended as its runs did at the orchestrator, after as many attempts as that takes: no transport error
-    counts as an end, and neither order nor repetition of events changes one."""
+def jobs_end_as_their_runs_did(evidence: Evidence, expected: Expected) -> Iterator[str]:
+    """Each job ended as its runs did at the orchestrator, after as many attempts as that takes.
+
+    No transport error ends a job, and neither the order nor the repetition of events changes its end.
+    """
     if expected.failures is None:
         return
-    for one in evidence.experiments:
-        limits = _plan(*evidence.plans[one["experiment_id"]]).limits
+    for experiment_id in (experiment["experiment_id"] for experiment in evidence.experiments):
+        limits = _plan(*evidence.plans[experiment_id]).limits
         jobs: dict[tuple[int, int], list[Row]] = defaultdict(list)
-        for row in evidence.of(one["experiment_id"]):
+        for row in evidence.of(experiment_id):
             jobs[row["point"], row["replicate"]].append(row)
         for rows in jobs.values():
             for row in rows:
@@ -258,10 +262,10 @@ def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iter
                     yield f"{row['simulation_id']} of {len(rows)} attempts, ended {kind}, current {row['current']}"
 
 
-def nothing_else_is_put_aside(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """There are as many dead letters as there should be."""
+def nothing_else_is_a_dead_letter(evidence: Evidence, expected: Expected) -> Iterator[str]:
+    """The number of dead letters is the expected one."""
     if len(evidence.dead) != expected.dead:
-        yield f"{len(evidence.dead)} dead letters: {[(one.subject, one.headers) for one in evidence.dead[:5]]}"
+        yield f"{len(evidence.dead)} dead letters: {[(letter.subject, letter.headers) for letter in evidence.dead[:5]]}"
 
 
 ALWAYS: tuple[Rule, ...] = (
@@ -277,8 +281,8 @@ AT_THE_END: tuple[Rule, ...] = (
     every_job_has_one_end,
     results_are_those_of_the_manifest,
     the_last_status_is_the_end,
-    the_end_is_what_the_runs_say,
-    nothing_else_is_put_aside,
+    jobs_end_as_their_runs_did,
+    nothing_else_is_a_dead_letter,
 )
 
 
@@ -295,4 +299,4 @@ def _plan(text: bytes, base: bytes) -> Plan:
 
 @cache
 def _points(text: bytes, base: bytes) -> Mapping[int, Mapping[str, Any]]:
-    return {one.index: dict(one.params) for one in space.points(_plan(text, base))}
+    return {point.index: dict(point.params) for point in space.points(_plan(text, base))}
