@@ -32,7 +32,7 @@ class Expected:
 
     `failures`: which runs fail at the orchestrator; None: not known in advance. `retried`: there were retry requests.
     `late`: patterns of the ids of runs that end by their time limit. `window`: how many runs may be open at once.
-    `dead`: the number of dead letters. `superseded`: some ends were replaced before they were published, so that earlier
+    `dead`: the number of dead letters. `superseded`: some ends were replaced before they were published, so earlier
     revisions of results may be missing.
     """
 
@@ -77,9 +77,7 @@ def ids_are_functions_of_the_plan(evidence: Evidence, expected: Expected) -> Ite
         template = Template(parsed)
         for row in evidence.of(experiment_id):
             params, seed = points[row["point"]], parsed.seeds.of(row["point"], row["replicate"])
-            if row["simulation_id"] != str(
-                ids.SimulationId(experiment_id, row["point"], row["replicate"], row["attempt"])
-            ):
+            if row["simulation_id"] != ids.simulation_id(experiment_id, row["point"], row["replicate"], row["attempt"]):
                 yield f"{row['simulation_id']} is at {row['point']}/{row['replicate']}/{row['attempt']}"
             if json.loads(row["params"]) != params or row["seed"] != seed:
                 yield f"{row['simulation_id']} has other parameters or another seed than in its plan"
