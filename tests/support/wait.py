@@ -16,16 +16,16 @@ async def until(probe: Callable[[], Awaitable[T]], *, timeout: float = ..., what
 @overload
 async def until(probe: Callable[[], T], *, timeout: float = ..., what: str = ...) -> T: ...
 async def until(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 15.0, what: str = "") -> T:
-    """Calls `probe` (plain or async) repeatedly until it returns a true value, and returns that value.
+    """Calls `probe` (plain or async) again and again until it gives something true, and gives that back.
 
-    Raises AssertionError after `timeout` seconds, with `what` was awaited and the last value of the probe.
+    Raises AssertionError after `timeout` seconds, with `what` was awaited and what the probe gave last.
     """
     deadline = time.monotonic() + timeout
     while True:
-        result = probe()
-        value = cast("T", await result if inspect.isawaitable(result) else result)
+        given = probe()
+        value = cast("T", await given if inspect.isawaitable(given) else given)
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"waited {timeout} s for {what or probe}, the last value was {value!r}")
+            raise AssertionError(f"waited {timeout} s for {what or probe}, the last look gave {value!r}")
         await asyncio.sleep(_POLL_SECONDS)
