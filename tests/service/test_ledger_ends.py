@@ -91,9 +91,9 @@ async def test_an_experiment_is_concluded_once(tmp_path: Path) -> None:
         moved: list[ExperimentState] = []
         move = desk.manifest.move_experiment
 
-        async def note(key: int, expected: ExperimentState, to: ExperimentState, *rest: Any) -> None:
+        async def note(key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, **more: Any) -> None:
             moved.append(to)
-            await move(key, expected, to, *rest)
+            await move(key, expected, to, at_ms, **more)
 
         with patch.object(desk.manifest, "move_experiment", note):
             await asyncio.gather(

@@ -22,14 +22,14 @@ def a_job(*signals: tuple[int, Signal]) -> Job:
     """A job after these signals, each for the attempt of that number."""
     current = Job((job.first(3, 1, 99),))
     for attempt, signal in signals:
-        current = job.apply(current, attempt, signal, POLICY, 1000).job
+        current = job.apply(current, attempt, signal, POLICY, now_ms=1000).job
     return current
 
 
 def test_a_job_ends_with_its_first_completed_attempt() -> None:
     """The completed attempt represents the job, and there is nothing to stop."""
     before = a_job((1, CLAIM), (1, ACCEPT), (1, START))
-    decision = job.apply(before, 1, COMPLETE, POLICY, 2000)
+    decision = job.apply(before, 1, COMPLETE, POLICY, now_ms=2000)
     assert decision.ended
     assert decision.job.current.state is RunState.COMPLETED
     assert decision.stop == ()
@@ -37,7 +37,7 @@ def test_a_job_ends_with_its_first_completed_attempt() -> None:
 
 def test_an_infrastructure_failure_is_retried_after_a_pause() -> None:
     """The next attempt has the same seed, and the job has not ended."""
-    decision = job.apply(a_job((1, CLAIM), (1, ACCEPT)), 1, BROKEN, POLICY, 10_000)
+    decision = job.apply(a_job((1, CLAIM), (1, ACCEPT)), 1, BROKEN, POLICY, now_ms=10_000)
     assert not decision.ended
     second = decision.job.current
     assert (second.attempt, second.state, second.seed) == (2, RunState.PENDING, 99)
@@ -47,47 +47,47 @@ def test_an_infrastructure_failure_is_retried_after_a_pause() -> None:
 
 def test_a_failure_of_the_simulation_is_not_retried() -> None:
     """It would fail again, so it ends the job."""
-    decision = job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, 1)
+    decision = job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, now_ms=1)
     assert decision.ended
     assert len(decision.job.runs) == 1
 
 
 def test_a_failure_that_the_orchestrator_calls_not_retryable_is_not_retried() -> None:
     """`retryable: false` wins over the plan's `retry_on`."""
-    decision = job.apply(a_job((1, CLAIM)), 1, replace(BROKEN, retryable=False), POLICY, 1)
+    decision = job.apply(a_job((1, CLAIM)), 1, replace(BROKEN, retryable=False), POLICY, now_ms=1)
     assert decision.ended
 
 
 def test_a_job_has_at_most_max_attempts() -> None:
     """The last attempt then represents the job."""
     before = a_job((1, CLAIM), (1, BROKEN), (2, CLAIM), (2, BROKEN), (3, CLAIM))
-    decision = job.apply(before, 3, BROKEN, POLICY, 1)
+    decision = job.apply(before, 3, BROKEN, POLICY, now_ms=1)
     assert decision.ended
     assert decision.job.current.attempt == 3
 
 
 def test_a_failure_is_not_retried_if_retries_are_turned_off() -> None:
     """An experiment that is ending starts no new attempts."""
-    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, 1, retries=False)
+    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=False)
     assert decision.ended
 
 
 def test_a_late_completion_of_a_lost_attempt_wins_and_the_open_one_is_stopped() -> None:
     """The first completed attempt represents the job, also when the other one completes."""
     before = a_job((1, CLAIM), (1, ACCEPT), (1, LOSE), (2, CLAIM), (2, ACCEPT))
-    decision = job.apply(before, 1, COMPLETE, POLICY, 1)
+    decision = job.apply(before, 1, COMPLETE, POLICY, now_ms=1)
     assert decision.ended
     assert decision.stop == (2,)
     assert decision.job.current.attempt == 1
     assert decision.job.attempt(2).stop_reason is StopReason.UNWANTED
-    later = job.apply(decision.job, 2, COMPLETE, POLICY, 2)
+    later = job.apply(decision.job, 2, COMPLETE, POLICY, now_ms=2)
     assert not later.ended
     assert later.job.current.attempt == 1
 
 
 def test_a_late_completion_cancels_the_pending_next_attempt() -> None:
     """It needs no STOP, because no command was sent."""
-    decision = job.apply(a_job((1, CLAIM), (1, LOSE)), 1, COMPLETE, POLICY, 1)
+    decision = job.apply(a_job((1, CLAIM), (1, LOSE)), 1, COMPLETE, POLICY, now_ms=1)
     assert decision.job.attempt(2).state is RunState.CANCELLED
     assert decision.stop == ()
     assert decision.job.current.attempt == 1
@@ -96,7 +96,7 @@ def test_a_late_completion_cancels_the_pending_next_attempt() -> None:
 def test_the_late_failure_of_a_lost_attempt_leaves_the_next_one_alone() -> None:
     """The failure is recorded on its row, and the next attempt still represents the job."""
     before = a_job((1, CLAIM), (1, LOSE), (2, CLAIM))
-    decision = job.apply(before, 1, BROKEN, POLICY, 1)
+    decision = job.apply(before, 1, BROKEN, POLICY, now_ms=1)
     assert decision.effect is Effect.APPLY
     assert not decision.ended
     assert decision.job.current == before.current
@@ -105,11 +105,11 @@ def test_the_late_failure_of_a_lost_attempt_leaves_the_next_one_alone() -> None:
 def test_a_job_that_ended_lost_ends_again_when_its_real_end_arrives() -> None:
     """The result gets the next revision, and the job isn't retried."""
     policy = RetryPolicy(retry_on=frozenset({ErrorKind.INFRASTRUCTURE}))
-    lost = job.apply(a_job((1, CLAIM)), 1, LOSE, policy, 1)
+    lost = job.apply(a_job((1, CLAIM)), 1, LOSE, policy, now_ms=1)
     assert lost.ended
     numbered = job.number_end(lost.job, 8)
     assert (numbered.current.ended_seq, numbered.current.job_revision) == (8, 1)
-    failed = job.apply(numbered, 1, BROKEN, policy, 2)
+    failed = job.apply(numbered, 1, BROKEN, policy, now_ms=2)
     assert failed.ended
     assert len(failed.job.runs) == 1
     assert job.number_end(failed.job, 9).current.job_revision == 2
@@ -119,7 +119,7 @@ def test_the_revision_continues_when_another_attempt_represents_the_job() -> Non
     """Only the row of that attempt has a position among the ends."""
     lost = a_job((1, CLAIM), (1, LOSE), (2, CLAIM), (2, LOSE), (3, CLAIM), (3, LOSE))
     ended = job.number_end(lost, 4)
-    decision = job.apply(ended, 1, COMPLETE, POLICY, 1)
+    decision = job.apply(ended, 1, COMPLETE, POLICY, now_ms=1)
     again = job.number_end(decision.job, 5)
     assert (again.current.attempt, again.current.job_revision, again.current.ended_seq) == (1, 2, 5)
     assert again.attempt(3).ended_seq is None
@@ -128,7 +128,7 @@ def test_the_revision_continues_when_another_attempt_represents_the_job() -> Non
 def test_changes_are_the_attempts_that_differ() -> None:
     """Each changed attempt comes with its earlier state, and a new one with None."""
     before = a_job((1, CLAIM))
-    after = job.apply(before, 1, BROKEN, POLICY, 1).job
+    after = job.apply(before, 1, BROKEN, POLICY, now_ms=1).job
     first, second = job.changed(before, after)
     assert first[0] == before.attempt(1)
     assert first[1] == after.attempt(1)
@@ -152,30 +152,30 @@ SCORED = Signal(RunEvent.MEASURE, metrics={"score": 2.0})
 
 def test_a_job_that_waits_for_metrics_ends_when_they_arrive() -> None:
     """The completion of its run doesn't end it."""
-    waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, 1)
+    waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, now_ms=1)
     assert not waiting.ended
-    ended = job.apply(waiting.job, 1, SCORED, WAITS, 2)
+    ended = job.apply(waiting.job, 1, SCORED, WAITS, now_ms=2)
     assert ended.ended
     assert ended.job.current.settled
 
 
 def test_missing_metrics_end_a_job_and_a_retry_waits_again_without_a_new_run() -> None:
     """If they arrive then, the result gets the next revision."""
-    waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, 1).job
-    expired = job.apply(waiting, 1, Signal(RunEvent.EXPIRE), WAITS, 2)
+    waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, now_ms=1).job
+    expired = job.apply(waiting, 1, Signal(RunEvent.EXPIRE), WAITS, now_ms=2)
     assert expired.ended
     again = job.again(job.number_end(expired.job, 7), 3)
     assert again is not None
     assert len(again.runs) == 1
     assert not again.current.settled
     assert again.current.ended_seq is None
-    ended = job.number_end(job.apply(again, 1, SCORED, WAITS, 4).job, 8)
+    ended = job.number_end(job.apply(again, 1, SCORED, WAITS, now_ms=4).job, 8)
     assert (ended.current.job_revision, ended.current.ended_seq) == (2, 8)
 
 
 def test_a_retry_gives_failed_and_lost_jobs_one_more_attempt() -> None:
     """The number of attempts left doesn't matter. A retry doesn't include completed and open jobs."""
-    failed = job.number_end(job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, 1).job, 3)
+    failed = job.number_end(job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, now_ms=1).job, 3)
     again = job.again(failed, 5)
     assert again is not None
     assert (again.current.attempt, again.current.state, again.current.job_revision) == (2, RunState.PENDING, 1)
@@ -209,7 +209,7 @@ def test_after_any_signals_one_attempt_represents_the_job_and_the_first_complete
         if attempt > len(after.runs):
             continue
         before = after
-        decision = job.apply(before, attempt, signal, POLICY, 1)
+        decision = job.apply(before, attempt, signal, POLICY, now_ms=1)
         after = decision.job
         if decision.ended:
             seq += 1

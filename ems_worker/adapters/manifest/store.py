@@ -126,7 +126,7 @@ class Manifest(Reports):
 
     # Experiments.
     async def move_experiment(
-        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
+        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, *, reason: str | None = None
     ) -> None:
         row = (key, expected.value, to.value, at_ms, reason)
         await self._writer.submit(Step(WRITES["move_experiment"], [row]))

@@ -83,7 +83,7 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
     return failed.retryable is not False and failed.error_kind in policy.retry_on
 
 
-def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, now_ms: int, *, retries: bool = True) -> Applied:
+def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, *, now_ms: int, retries: bool = True) -> Applied:
     """Applies a signal for one attempt to its job. `retries`: whether a failure may lead to another attempt."""
     before = job.attempt(attempt)
     effect, after = run.advance(before, signal, now_ms, policy.awaited)

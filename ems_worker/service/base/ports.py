@@ -72,7 +72,7 @@ class Manifest(Protocol):
         """Experiments that have not ended, or have results or a status revision to publish."""
 
     async def move_experiment(
-        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, reason: str | None = None
+        self, key: int, expected: ExperimentState, to: ExperimentState, at_ms: int, *, reason: str | None = None
     ) -> None:
         """Changes the state, guarded by the expected one; sets started_ms or finished_ms if the new state needs it."""
 

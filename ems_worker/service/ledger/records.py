@@ -36,7 +36,7 @@ class Records:
         started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
         finished = now_ms if to in experiment.ENDED else None
         live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
-        await self._commits.put(self._manifest.move_experiment(before.key, before.state, to, now_ms, reason))
+        await self._commits.put(self._manifest.move_experiment(before.key, before.state, to, now_ms, reason=reason))
         self._on_change(before.key)
 
     async def conclude(self, live: Live) -> None:

@@ -57,7 +57,7 @@ class Turn:
         if live is None:
             applied = job.Applied(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
         else:
-            applied = job.apply(before, key[3], signal, live.policy, now_ms, retries=live.retries_failures)
+            applied = job.apply(before, key[3], signal, live.policy, now_ms=now_ms, retries=live.retries_failures)
         if live is None or applied.effect not in transitions.CHANGING:
             self.jobs.add(key[:3])
             self._timers.heard(key, before.attempt(key[3]))
