@@ -87,7 +87,7 @@ async def test_an_experiment_moves_only_from_the_state_that_was_expected(manifes
     await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, 10)
     with pytest.raises(errors.ManifestConflict, match="move_experiment"):
         await manifest.move_experiment(record.key, state.ACCEPTED, state.CANCELLED, 11)
-    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, 20, "too many jobs failed")
+    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, 20, reason="too many jobs failed")
     ended = await manifest.experiment("reef")
     assert ended is not None
     assert (ended.state, ended.started_ms, ended.finished_ms) == (state.FAILED, 10, 20)
