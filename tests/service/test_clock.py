@@ -35,15 +35,15 @@ async def failed(desk: Desk) -> None:
 
 async def dispatcher_checked(desk: Desk) -> None:
     """Returns when the dispatcher has looked for due runs with the clock as it is now."""
-    looks, next_due = 0, desk.manifest.next_due_ms
+    checks, next_due = 0, desk.manifest.next_due_ms
 
     async def count(after_ms: int) -> int | None:
-        nonlocal looks
-        looks += 1
+        nonlocal checks
+        checks += 1
         return await next_due(after_ms)
 
     with patch.object(desk.manifest, "next_due_ms", count):
-        await wait.until(lambda: looks > 2)
+        await wait.until(lambda: checks > 2)
 
 
 async def test_a_clock_that_was_set_back_only_for_a_while_delays_no_retry(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ async def test_infeasible_jobs_have_a_count_of_their_own_and_are_no_failures(tmp
     """They aren't retried."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
-        one, other = await desk.launch(live)
-        await desk.hear("failed", one, error_kind="infeasible")
+        first, other = await desk.launch(live)
+        await desk.hear("failed", first, error_kind="infeasible")
         await desk.hear("completed", other)
         status = await desk.report("reef")
         assert (status["state"], status["counts"]["infeasible"], status["counts"]["failed"]) == ("completed", 1, 0)

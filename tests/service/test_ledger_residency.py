@@ -108,7 +108,7 @@ async def test_other_experiments_continue_while_a_large_one_is_loaded(tmp_path: 
         await desk.report("large")
         old = (await desk.ledger.find([late]))[late]
         busy = await desk.begin(plan("busy", points=4))
-        one, other = await desk.launch(busy, 2)
+        first, other = await desk.launch(busy, 2)
         go_on, tally, reads = asyncio.Event(), desk.manifest.tally, 0
 
         async def slowly(key: int) -> Any:
@@ -124,7 +124,7 @@ async def test_other_experiments_continue_while_a_large_one_is_loaded(tmp_path: 
             twin = asyncio.create_task(desk.ledger.hear([(old, measure)]))
 
             async def completed() -> bool:
-                return (await desk.row(one)).run.state is RunState.COMPLETED
+                return (await desk.row(first)).run.state is RunState.COMPLETED
 
             # Which of the two tasks starts the loading doesn't matter: the busy experiment's event is applied first.
             await wait.until(completed)

@@ -26,12 +26,12 @@ async def test_events_may_be_json_or_protobuf(tmp_path: Path) -> None:
     """Both encodings have the same effect."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
-        one, other = await desk.launch(live)
+        first, other = await desk.launch(live)
         started = {"started_at": "2026-01-01T00:00:01Z", "model_version": "fish-2"}
-        await desk.hear("started", one, **started)
+        await desk.hear("started", first, **started)
         await desk.hear(
             "completed",
-            one,
+            first,
             metrics={"population": 4.5},
             artifacts={"series": "file:///a.csv"},
             finished_at="2026-01-01T00:00:09.500Z",
@@ -49,11 +49,11 @@ async def test_events_may_be_json_or_protobuf(tmp_path: Path) -> None:
                 desk.message("sim.run_completed", wrapped("completed", done.SerializeToString())),
             ]
         )
-        first, second = (await desk.row(one)).run, (await desk.row(other)).run
+        from_json, from_protobuf = (await desk.row(first)).run, (await desk.row(other)).run
         for name in ("state", "started_ms", "finished_ms", "metrics", "artifacts", "model_version"):
-            assert getattr(first, name) == getattr(second, name)
-        assert (first.state, first.metrics) == (RunState.COMPLETED, {"population": 4.5})
-        assert (first.started_ms, first.finished_ms) == (1767225601000, 1767225609500)
+            assert getattr(from_json, name) == getattr(from_protobuf, name)
+        assert (from_json.state, from_json.metrics) == (RunState.COMPLETED, {"population": 4.5})
+        assert (from_json.started_ms, from_json.finished_ms) == (1767225601000, 1767225609500)
         assert len(desk.broker.acked) == 5  # the plan, and four events
 
 

@@ -44,19 +44,19 @@ def test_nothing_is_allotted_without_room_or_demand() -> None:
 
 def test_the_work_of_sharing_grows_in_proportion_to_the_number_of_experiments() -> None:
     """Room is shared whenever a run ends: comparing every pair of ten thousand experiments would take too long."""
-    looks = 0
+    evaluations = 0
 
     class CountedDemand(Demand):
         @property
         def max_open(self) -> int:
-            nonlocal looks
-            looks += 1
+            nonlocal evaluations
+            evaluations += 1
             return super().max_open
 
     demands = [CountedDemand(key, key % 3, 50) for key in range(10_000)]
     granted = schedule.allot(demands, 256)
     assert granted == dict.fromkeys(range(0, 768, 3), 1)
-    assert looks < 10 * len(demands)
+    assert evaluations < 10 * len(demands)
 
 
 DEMANDS = st.lists(
