@@ -1,4 +1,4 @@
-"""Trouble with the broker that isn't a crash: half-open connections, streams deleted or made anew."""
+"""Faults of the broker other than crashes: half-open connections, and streams that are deleted or recreated."""
 
 import asyncio
 from pathlib import Path
@@ -10,18 +10,18 @@ from tests.support import stage, wait, whole
 NOTICED_SECONDS = 30.0
 
 
-async def unready(theatre: stage.Stage, word: str, within: float) -> str:
-    """Waits until the probe tells of this trouble; its words."""
+async def unready(theatre: stage.Stage, text: str, timeout: float) -> str:
+    """Waits until /readyz reports a problem with this text; returns the answer."""
 
-    async def told() -> str:
+    async def reported() -> str:
         code, body = await theatre.worker.ask("/readyz")
-        return body if code == 503 and word in body else ""
+        return body if code == 503 and text in body else ""
 
-    return await wait.until(told, timeout=within, what=f"{word!r} in /readyz")
+    return await wait.until(reported, timeout=timeout, what=f"{text!r} in /readyz")
 
 
 async def half_open(directory: Path) -> None:
-    """The connection dies without a word in mid-experiment: that is noticed in time, and all ends on a new one."""
+    """A connection that dies silently during an experiment is noticed in time, and the work ends on a new one."""
     async with stage.Stage(directory, "--slots", "10", "--delay", "0.05", proxied=True) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -29,17 +29,17 @@ async def half_open(directory: Path) -> None:
         await wait.until(lambda: len(theatre.oracle.accepted()) > 50, what="some runs")
         theatre.to_broker.up.drop()
         theatre.to_broker.down.drop()
-        # New connections work at once, the old ones never again.
+        # New connections work at once, the old ones never.
         theatre.to_broker.heal()
-        old = theatre.to_broker.made
-        await wait.until(lambda: theatre.to_broker.made > old, timeout=NOTICED_SECONDS, what="another connection")
+        before = theatre.to_broker.made
+        await wait.until(lambda: theatre.to_broker.made > before, timeout=NOTICED_SECONDS, what="another connection")
         await theatre.ended(30)
         await theatre.stop()
         await theatre.check()
 
 
-async def made_anew(directory: Path) -> None:
-    """A stream that was deleted and created anew while the worker ran is an alarm, and stays one."""
+async def recreated(directory: Path) -> None:
+    """A stream that was deleted and recreated while the worker ran is a problem."""
     async with stage.Stage(directory) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -53,20 +53,19 @@ async def made_anew(directory: Path) -> None:
 
 
 async def deleted(directory: Path) -> None:
-    """Streams that only the worker writes to are gone: an alarm. Started again it makes them, and nothing is lost."""
+    """Deleted streams of the worker's documents are a problem. The next start recreates them, and nothing is lost."""
     async with stage.Stage(directory) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
-        gone = ("EMS_RESULTS", "EMS_STATUS", "EMS_DLQ")
+        names = ("EMS_RESULTS", "EMS_STATUS", "EMS_DLQ")
         async with theatre.client() as client:
-            for name in gone:
+            for name in names:
                 await client.jetstream().delete_stream(name)
             await client.jetstream().publish("sim.run_started", b"neither JSON nor protobuf")
         await theatre.publish(whole.plan("unheard", 3))
-        for name in gone:
-            words = await unready(theatre, f"stream {name}", 40)
-            assert "Remedy" in words
-        assert f'ems_trouble{{part="stream {gone[0]}"}} 1.0' in (await theatre.worker.ask("/metrics"))[1]
+        for name in names:
+            assert "Remedy" in await unready(theatre, f"stream {name}", 40)
+        assert f'ems_trouble{{part="stream {names[0]}"}} 1.0' in (await theatre.worker.ask("/metrics"))[1]
         await theatre.stop()
         await theatre.give_back()
         theatre.worker.start()
@@ -74,17 +73,17 @@ async def deleted(directory: Path) -> None:
         await theatre.ended(30)
         assert len(await whole.stored(theatre.broker.url, "ems.experiment.result.unheard")) == 3
 
-        async def put_aside() -> bool:
+        async def dead_lettered() -> bool:
             async with theatre.client() as client:
                 return (await client.jetstream().stream_info("EMS_DLQ")).state.messages == 1
 
-        await wait.until(put_aside, what="the dead letter")
+        await wait.until(dead_lettered, what="the dead letter")
         assert (await theatre.worker.ask("/readyz"))[0] == 200
         await theatre.stop()
 
 
-async def deleted_and_made_again(directory: Path) -> None:
-    """By somebody else, while the worker runs: it goes on by itself, and the alarm stays until it is started again."""
+async def deleted_and_recreated(directory: Path) -> None:
+    """The worker continues once deleted streams are recreated, and reports a problem until its next start."""
     async with stage.Stage(directory) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -108,28 +107,28 @@ async def deleted_and_made_again(directory: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(150)
-async def test_what_takes_half_a_minute_is_noticed(tmp_path: Path) -> None:
-    """A half-open connection within 30 seconds; a stream that is gone, or made anew, by the next look at them."""
+async def test_faults_that_take_half_a_minute_to_notice_are_noticed(tmp_path: Path) -> None:
+    """These are a half-open connection, and deleted or recreated streams. The cases run at the same time."""
     await stage.together(
         half_open(tmp_path / "half"),
-        made_anew(tmp_path / "anew"),
+        recreated(tmp_path / "recreated"),
         deleted(tmp_path / "deleted"),
-        deleted_and_made_again(tmp_path / "again"),
+        deleted_and_recreated(tmp_path / "again"),
     )
 
 
 @pytest.mark.parametrize("stream", ["EMS_PLANS", pytest.param("SIM_EVENTS", marks=pytest.mark.long)])
-async def test_a_deleted_stream_is_an_alarm_and_is_not_made_again(tmp_path: Path, stream: str) -> None:
-    """The worker isn't ready, says what to do, and goes on with what it can."""
+async def test_a_running_worker_reports_a_deleted_stream_and_does_not_recreate_it(tmp_path: Path, stream: str) -> None:
+    """It isn't ready, reports the remedy, and continues with its other work."""
     async with stage.Stage(tmp_path) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
         async with theatre.client() as client:
             await client.jetstream().delete_stream(stream)
-            words = await unready(theatre, stream, 15)
-            assert "deleted" in words
-            assert "Remedy" in words
-            names = [one.config.name for one in await client.jetstream().streams_info()]
+            problem = await unready(theatre, stream, 15)
+            assert "deleted" in problem
+            assert "Remedy" in problem
+            names = [info.config.name for info in await client.jetstream().streams_info()]
             assert stream not in names
         assert theatre.worker.running
         await asyncio.wait_for(theatre.stop(), 10)

@@ -1,4 +1,4 @@
-"""A disk without room: nothing is announced that isn't written, nothing is lost, and it goes on by itself."""
+"""A full disk: nothing is acknowledged or sent that isn't recorded, nothing is lost, and no restart is needed."""
 
 import resource
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.support import invariants, stage, wait, whole
 
 
 def limit_files(theatre: stage.Stage, size: int) -> None:
-    """No file of the worker's can become larger than that: as on a full disk, every write beyond it fails."""
+    """Makes every write of the worker fail that would make a file larger than this, as on a full disk."""
     resource.prlimit(theatre.worker.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -29,8 +29,8 @@ async def acked(theatre: stage.Stage) -> int:
         pytest.param("for the log", 3000, marks=pytest.mark.long),
     ],
 )
-async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path, room: str, jobs: int) -> None:
-    """Not ready, no acks, no new work announced; once there is room it goes on without a restart."""
+async def test_a_full_disk_stops_all_work_and_loses_nothing(tmp_path: Path, room: str, jobs: int) -> None:
+    """The worker isn't ready and acknowledges nothing. It continues by itself once there is room."""
     async with stage.Stage(tmp_path, "--slots", "50", "--delay", "0.02") as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -41,16 +41,16 @@ async def test_a_full_disk_holds_everything_up_and_loses_nothing(tmp_path: Path,
         limit_files(theatre, max(200_000, log_size + 100_000) if room == "for the log" else log_size)
         await theatre.publish(whole.plan("large", jobs))
 
-        async def held() -> bool:
+        async def reported() -> bool:
             code, body = await theatre.worker.ask("/readyz")
             return code == 503 and "manifest" in body
 
-        await wait.until(held, timeout=30, what="the worker to say that it can't write")
+        await wait.until(reported, timeout=30, what="the worker to report that it can't write")
         before = await acked(theatre)
         await theatre.publish(whole.plan("meanwhile", 5))
         theatre.check_now(invariants.Expected(window=50))
-        known = [one["experiment_id"] for one in theatre.local().experiments]
-        assert "meanwhile" not in known
+        recorded = [experiment["experiment_id"] for experiment in theatre.local().experiments]
+        assert "meanwhile" not in recorded
         assert await acked(theatre) == before
         assert theatre.worker.running
 

@@ -1,4 +1,4 @@
-"""Whatever comes over the bus, in whatever order and however often: each job ends as its runs did."""
+"""Any events on the bus, in any order and any number of times: each job ends as its runs did."""
 
 import os
 import random
@@ -13,10 +13,10 @@ from ems_worker.core import ids
 from ems_worker.local.orchestrator import events, model
 from tests.support import invariants, oracle, stage, wait, whole
 
-# What the orchestrator would say of them; it holds all runs, and the test speaks in its place.
+# The results of runs. The orchestrator ends none of them: the test publishes the events in its place.
 FAILURES = oracle.Failures.parse(["*-p00000[1-4]-r000-a1:infrastructure", "*-p000005-r001-a*:simulation"])
 POINTS, REPLICATES = 10, 2
-# JSON and protobuf that can't be understood; the subject's token tells them apart.
+# Bytes that are no valid event. Each has a subject of its own, by the last token.
 GARBAGE = [b"", b"\xff\xfe\x00", b"{", b"[]", b'{"metrics": {}}', b'{"simulation_id": 5}', b"\x0a\x03abc", b"null"]
 
 
@@ -25,7 +25,7 @@ def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
 
 
 def names(experiment_id: str) -> Iterator[str]:
-    """Every run that there will be: names are functions of the plan."""
+    """The simulation ids of all runs, which follow from the plan."""
     for point in range(POINTS):
         for replicate in range(REPLICATES):
             first = ids.simulation_id(experiment_id, point, replicate, 1)
@@ -34,16 +34,16 @@ def names(experiment_id: str) -> Iterator[str]:
                 yield ids.simulation_id(experiment_id, point, replicate, 2)
 
 
-def told(name: str, rng: random.Random) -> list[tuple[str, bytes]]:
-    """All that there is to say of a run, some of it twice, in either encoding."""
+def messages_of(name: str, rng: random.Random) -> list[tuple[str, bytes]]:
+    """The events of a run in random order, some of them twice, in both encodings."""
     outcome = FAILURES.outcome(name)
     began = 1_760_000_000_000_000_000
     run = model.LocalRun(name, outcome.state, "", "", False, began, began + 1, outcome, oracle.MODEL_VERSION)
     said = [(events.STARTED, orjson.dumps({"simulation_id": name})), _bytes(events.started(run))]
     said += [_bytes(events.ended(run)), _bytes(events.ended(run))]
     if name.startswith("late-"):
-        # Its score comes from the analysis layer, and only there.
-        said = [one for one in said if one[0] == events.STARTED]
+        # The score of these runs comes only from the analysis layer.
+        said = [message for message in said if message[0] == events.STARTED]
         metrics = oracle.metrics(name)
         if outcome.error_kind is None:
             said += 2 * [_json(events.COMPLETED, name, metrics={"population": metrics["population"]})]
@@ -61,8 +61,8 @@ def _json(subject: str, name: str, **more: Any) -> tuple[str, bytes]:
     return subject, orjson.dumps({"simulation_id": name, **more})
 
 
-async def test_events_in_any_order_with_anything_among_them(tmp_path: Path) -> None:
-    """Duplicated, shuffled, before the plan that they belong to, of unknown runs, malformed, and contradicting."""
+async def test_each_job_ends_as_its_runs_did_after_events_in_any_order(tmp_path: Path) -> None:
+    """Events are duplicated, shuffled, before their plan, of unknown runs, malformed, and contradicting."""
     seed = int(os.environ.get("EMS_CHAOS_SEED") or random.randrange(2**32))
     print(f"EMS_CHAOS_SEED={seed}")
     rng = random.Random(seed)
@@ -70,7 +70,7 @@ async def test_events_in_any_order_with_anything_among_them(tmp_path: Path) -> N
         theatre.worker.start()
         await theatre.worker.ready()
         runs = [name for experiment in ("plain", "late") for name in names(experiment)]
-        said = [event for name in runs for event in told(name, rng)]
+        said = [message for name in runs for message in messages_of(name, rng)]
         said += [_json(rng.choice((events.STARTED, events.COMPLETED)), f"other-{n}") for n in range(30)]
         said += [_json(events.COMPLETED, "plain-p000099-r000-a1"), _json(events.STARTED, "plain-p000000-r000-a9")]
         garbage = [(f"{events.COMPLETED}.{n}", data) for n, data in enumerate(GARBAGE)]
@@ -80,7 +80,7 @@ async def test_events_in_any_order_with_anything_among_them(tmp_path: Path) -> N
 
             async def publish(messages: list[tuple[str, bytes]]) -> None:
                 for subject, data in messages:
-                    # It speaks in the orchestrator's place, and so it keeps that one's log.
+                    # The test stands in for the orchestrator, and so writes to its log.
                     if subject in (events.COMPLETED, events.FAILED):
                         name, _ = event_codec.decode(subject, data)
                         if name in runs:
@@ -93,7 +93,7 @@ async def test_events_in_any_order_with_anything_among_them(tmp_path: Path) -> N
             tracked = ["population", {"name": "score", "from": "event", "timeout_seconds": 60}]
             await theatre.publish(plan("late", metrics_to_track=tracked))
             await publish(said[early : 2 * early] + garbage)
-            # In the midst of it, the worker dies and another takes its place.
+            # The worker dies, and another one is started.
             await theatre.worker.kill()
             await theatre.give_back()
             theatre.worker.start()
@@ -108,9 +108,9 @@ async def test_events_in_any_order_with_anything_among_them(tmp_path: Path) -> N
             await publish(contradictions)
             dead = len(GARBAGE) + len(contradictions)
 
-            async def put_aside() -> bool:
+            async def dead_lettered() -> bool:
                 return (await client.jetstream().stream_info("EMS_DLQ")).state.messages >= dead
 
-            await wait.until(put_aside, what=f"{dead} dead letters")
+            await wait.until(dead_lettered, what=f"{dead} dead letters")
         await theatre.stop()
         await theatre.check(invariants.Expected(FAILURES, dead=dead))

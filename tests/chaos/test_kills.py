@@ -1,6 +1,6 @@
-"""kill -9 of anything at any time, and a network with every fault: in the end everything is as if nothing had been.
+"""kill -9 of any process at any time, and network faults of every kind: in the end all work is done correctly.
 
-`EMS_CHAOS_SEED` chooses what happens when; without it every run draws another one and prints it.
+`EMS_CHAOS_SEED` determines what happens when. Without it, each run draws a seed and prints it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest
 from tests.support import invariants, oracle, proxy, stage, wait, whole
 
 FAULT_SECONDS = 20.0
-# After the last fault: half a minute until the broker delivers again what a dead worker held, and then the work itself.
+# After the last fault: half a minute until the broker redelivers what a dead worker had fetched, and then the work.
 BOUND_SECONDS = 75.0
 SLOTS = 20
 FAILURES = ("*-p0000?3-r000-a1:infrastructure", "*-p00000?-r001-a*:simulation")
@@ -30,8 +30,8 @@ class Chaos:
         self._rng = rng
         self._published = 0
 
-    async def go_on(self, seconds: float) -> None:
-        """Faults for so long, then none: everything is up and connected."""
+    async def cause_faults(self, seconds: float) -> None:
+        """Causes faults for this long; afterwards all processes run and all links work."""
         faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (4, self._kill_worker),
             (2, self._kill_oracle),
@@ -41,17 +41,17 @@ class Chaos:
             (2, self._one_way),
             (4, self._publish),
         ]
-        weights, deeds = zip(*faults, strict=True)
+        weights, actions = zip(*faults, strict=True)
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         await self._publish()
         while loop.time() < until:
-            [deed] = self._rng.choices(deeds, weights)
-            await deed()
+            [action] = self._rng.choices(actions, weights)
+            await action()
             await wait.let_pass(self._rng.uniform(0.0, 0.8))
 
     async def _publish(self) -> None:
-        """A plan; now and then one that was published before, or that contradicts one."""
+        """Publishes a plan: a new one, one that was published before, or another one with the same id."""
         again = self._published > 1 and self._rng.random() < 0.3
         number = self._rng.randrange(self._published) if again else self._published
         self._published += not again
@@ -92,7 +92,7 @@ class Chaos:
         link.heal()
 
     async def _one_way(self) -> None:
-        """What is sent one way is lost, until somebody notices that the connection is dead."""
+        """Loses what is sent in one direction, then cuts the connection."""
         link = self._link()
         self._rng.choice((link.up, link.down)).drop()
         await wait.let_pass(self._rng.uniform(0.2, 2.0))
@@ -108,19 +108,19 @@ def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_whatever_happens_everything_ends_as_it_should(tmp_path: Path) -> None:
-    """The rules hold at every death of the worker, and all of them within a bound after the last fault."""
+async def test_everything_ends_correctly_after_random_faults(tmp_path: Path) -> None:
+    """The rules for every moment hold at each death of the worker, and all rules within a time after the last fault."""
     seed = int(os.environ.get("EMS_CHAOS_SEED") or random.randrange(2**32))
     print(f"EMS_CHAOS_SEED={seed}")
-    flags = ["--slots", str(SLOTS), "--delay", "0.2", *(flag for one in FAILURES for flag in ("--fail", one))]
+    flags = ["--slots", str(SLOTS), "--delay", "0.2", *(flag for pattern in FAILURES for flag in ("--fail", pattern))]
     async with stage.Stage(tmp_path, *flags, proxied=True, EMS_RPC_DEADLINE_SECONDS="2") as theatre:
         theatre.worker.start()
-        await Chaos(theatre, random.Random(seed)).go_on(FAULT_SECONDS)
+        await Chaos(theatre, random.Random(seed)).cause_faults(FAULT_SECONDS)
         await theatre.worker.ready()
         await theatre.ended(BOUND_SECONDS)
         await theatre.stop()
-        found = await theatre.check(EXPECTED)
-        assert len(found.runs) > 80
+        evidence = await theatre.check(EXPECTED)
+        assert len(evidence.runs) > 80
 
 
 async def begun(theatre: stage.Stage, runs: int) -> None:
@@ -128,8 +128,8 @@ async def begun(theatre: stage.Stage, runs: int) -> None:
 
 
 @pytest.mark.long
-async def test_an_orderly_end_under_full_load_loses_nothing(tmp_path: Path) -> None:
-    """SIGTERM in the midst of thousands of jobs: within ten seconds, exit code 0, and the next worker goes on."""
+async def test_a_shutdown_under_full_load_loses_nothing(tmp_path: Path) -> None:
+    """After SIGTERM the worker exits with code 0 within ten seconds, and the next worker continues."""
     jobs = 2000
     async with stage.Stage(tmp_path, "--slots", "200", "--delay", "0.05") as theatre:
         theatre.worker.start()

@@ -1,4 +1,4 @@
-"""Any story of deliveries, answers, losses and deaths, step by step: the rules hold after each step, and at its end."""
+"""Any sequence of deliveries, answers, losses and deaths: the rules hold after each step and at the end."""
 
 import asyncio
 import contextlib
@@ -22,10 +22,10 @@ from tests.support.evidence import Evidence
 from tests.support.world import DiedError, Life, World
 
 WINDOW = 5
-# Within so many days without faults everything has to end.
-MOST_DAYS = 12
+# After this many rounds without faults everything must have ended.
+MAX_ROUNDS = 12
 FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
-# Now and then the worker dies at one of the next named points of its way.
+# In some steps the worker dies at one of the next named points.
 DEATH = st.none() | st.none() | st.integers(1, 8)
 CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]), max_size=2)
 
@@ -35,7 +35,7 @@ def plan(number: int, **more: Any) -> dict[str, Any]:
 
 
 class Story(RuleBasedStateMachine):
-    """A world with one worker after another in it; the manifest is real, and all that is left of one that died."""
+    """A world with one worker after another. The manifest is real, and is all that a dead worker leaves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,19 +56,19 @@ class Story(RuleBasedStateMachine):
         self._context = Life.begun(self.world, self.directory, WINDOW)
         self.life = await self._context.__aenter__()
 
-    async def _reborn(self) -> None:
+    async def _restart(self) -> None:
         await self._context.__aexit__(None, None, None)
         await self._open()
 
-    def _do(self, deed: Callable[[], Awaitable[None]], death: int | None = None) -> None:
-        """Carries something out; if the worker dies of it, another takes its place."""
+    def _do(self, step: Callable[[], Awaitable[None]], death: int | None = None) -> None:
+        """Carries out a step; if the worker dies in it, another one is started."""
 
         async def work() -> None:
             self.world.points_left = death
             try:
-                await deed()
+                await step()
             except DiedError:
-                await self._reborn()
+                await self._restart()
             finally:
                 self.world.points_left = None
                 self.world.hiccups.clear()
@@ -77,7 +77,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 2), other=st.booleans())
     def publish(self, number: int, other: bool) -> None:
-        """A plan, perhaps once more, perhaps another one of its name."""
+        """Publishes a plan: a new one, one that was published before, or another one with the same id."""
         self.world.publish(plan(number, description="another" if other else "the plan"))
 
     @rule(death=DEATH)
@@ -97,7 +97,7 @@ class Story(RuleBasedStateMachine):
     @precondition(lambda self: self.world.running)
     @rule(data=st.data(), ends=st.booleans())
     def a_run_moves_on(self, data: st.DataObject, ends: bool) -> None:
-        """It starts, or ends; the event of it waits on the bus."""
+        """A run starts or ends, and its event waits on the bus."""
         name = data.draw(st.sampled_from(self.world.running))
         (self.world.end if ends else self.world.begin)(name)
 
@@ -110,7 +110,7 @@ class Story(RuleBasedStateMachine):
     @precondition(lambda self: self.world.events)
     @rule(data=st.data(), death=DEATH)
     def track(self, data: st.DataObject, death: int | None) -> None:
-        """Any events there ever were, in any order, any number of times."""
+        """Delivers any events so far, in any order, any number of times."""
         events = data.draw(st.lists(st.sampled_from(self.world.events), min_size=1, max_size=12))
         self._do(lambda: self.life.track(events), death)
 
@@ -128,23 +128,23 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def the_broker_refuses_results(self) -> None:
-        """A report that gets nowhere."""
+        """A report fails."""
         self.world.broker.refuse = lambda _: errors.BrokerUnavailable("away")
         with contextlib.suppress(errors.BrokerUnavailable):
             self._do(self.life.report)
         self.world.broker.refuse = lambda _: None
 
-    @rule(days=st.integers(1, 4))
-    def good_days(self, days: int) -> None:
-        """Everything once, in its order: the way to where experiments end."""
-        for _ in range(days):
-            self._everything()
+    @rule(rounds=st.integers(1, 4))
+    def rounds_without_faults(self, rounds: int) -> None:
+        """Everything happens in order, so that experiments end."""
+        for _ in range(rounds):
+            self._round()
 
     @rule(number=st.integers(0, 2), again=st.booleans(), death=DEATH)
     def retry(self, number: int, again: bool, death: int | None) -> None:
-        """Somebody's wish, perhaps the same as before."""
+        """Sends a retry request, or repeats one."""
         self.retried += not again
-        self._do(lambda: self.life.retry(f"story-{number}", f"wish-{number}-{self.retried}"), death)
+        self._do(lambda: self.life.retry(f"story-{number}", f"request-{number}-{self.retried}"), death)
 
     @rule()
     def the_orchestrator_is_wiped(self) -> None:
@@ -152,7 +152,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def the_worker_is_killed(self) -> None:
-        self._runner.run(self._reborn())
+        self._runner.run(self._restart())
 
     @invariant()
     def the_rules_hold(self) -> None:
@@ -166,10 +166,10 @@ class Story(RuleBasedStateMachine):
         return self.world.evidence(self.directory / "manifest.db")
 
     def teardown(self) -> None:
-        """Faults end: within a bound everything has ended, as the runs say, and is told."""
+        """Without further faults everything ends correctly and is published within a number of rounds."""
         try:
-            for _ in range(MOST_DAYS):
-                self._everything()
+            for _ in range(MAX_ROUNDS):
+                self._round()
                 if not self.world.unacked and not self.life.desk.ledger.experiments():
                     break
             expected = invariants.Expected(FAILURES, window=WINDOW, retried=True, superseded=True)
@@ -180,15 +180,15 @@ class Story(RuleBasedStateMachine):
             self._patches.close()
             structlog.configure(**self._log)
 
-    def _everything(self) -> None:
-        for deed in (self.life.take_plans, self.life.expand, self.life.dispatch):
-            self._do(deed)
+    def _round(self) -> None:
+        for step in (self.life.take_plans, self.life.expand, self.life.dispatch):
+            self._do(step)
         self.all_runs_end()
-        for deed in (self._hear_all, self.life.reconcile, self.life.report):
-            self._do(deed)
+        for step in (self._track_all, self.life.reconcile, self.life.report):
+            self._do(step)
         self.world.clock.seconds += 30.0
 
-    async def _hear_all(self) -> None:
+    async def _track_all(self) -> None:
         await self.life.track(self.world.events)
         await self.life.retry_parked()
 

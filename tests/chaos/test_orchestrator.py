@@ -1,4 +1,4 @@
-"""Trouble with the orchestrator that isn't a crash: it turns calls away, doesn't answer, or can do only the least."""
+"""Faults of the orchestrator other than crashes: it refuses calls, doesn't answer, or implements only single starts."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,14 @@ BATCHES_AND_SINGLE_CALLS = pytest.mark.parametrize(
 
 
 async def gauge(theatre: stage.Stage, name: str) -> float:
-    """A metric of the worker's."""
+    """The value of one of the worker's metrics."""
     _, text = await theatre.worker.ask("/metrics")
     return float(next(line.split(" ")[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
 
 @BATCHES_AND_SINGLE_CALLS
-async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, able: list[str]) -> None:
-    """Every other start call is turned away: the window of calls shrinks, each job ends at its first attempt."""
+async def test_many_refused_calls_cost_only_time(tmp_path: Path, able: list[str]) -> None:
+    """Every other start call is refused. The window of calls shrinks, and each job ends with its first attempt."""
     async with stage.Stage(tmp_path, "--slots", "40", "--busy", "2", *able) as theatre:
         theatre.worker.start()
         await theatre.publish(whole.plan("storm", 120))
@@ -31,15 +31,15 @@ async def test_storms_of_refusals_cost_time_and_nothing_else(tmp_path: Path, abl
         async def fewer() -> bool:
             return await gauge(theatre, "ems_rpc_window") < 64
 
-        await wait.until(fewer, what="the window of calls to be told")
+        await wait.until(fewer, what="a smaller window of calls")
         await theatre.stop()
-        found = await theatre.check(invariants.Expected(window=40 if not able else 256))
-        assert [row["attempts"] for row in found.runs] == [1] * 120
+        evidence = await theatre.check(invariants.Expected(window=40 if not able else 256))
+        assert [row["attempts"] for row in evidence.runs] == [1] * 120
 
 
 @pytest.mark.long
-async def test_calls_without_answers_are_sent_again_under_their_ids(tmp_path: Path) -> None:
-    """The commands arrive and their answers are lost: the orchestrator has each run once, and each ends once."""
+async def test_commands_whose_answers_are_lost_are_sent_again_under_the_same_ids(tmp_path: Path) -> None:
+    """The orchestrator has each run once, and each ends once."""
     settings = {"EMS_RPC_DEADLINE_SECONDS": "0.5", "EMS_RUN_WINDOW": "50"}
     async with stage.Stage(tmp_path, "--delay", "4", proxied=True, **settings) as theatre:
         theatre.worker.start()
@@ -50,19 +50,19 @@ async def test_calls_without_answers_are_sent_again_under_their_ids(tmp_path: Pa
         theatre.to_orchestrator.heal()
         await theatre.ended()
         await theatre.stop()
-        found = await theatre.check(invariants.Expected(window=50))
-        assert "duplicate" in {words[0] for words in found.calls}
+        evidence = await theatre.check(invariants.Expected(window=50))
+        assert "duplicate" in {call[0] for call in evidence.calls}
 
 
 async def status(theatre: stage.Stage, experiment_id: str) -> dict[str, Any]:
-    """The last that was published; without counts before there was one."""
+    """The last published status; one without counts if there is none yet."""
     async with theatre.client() as client:
         try:
             message = await client.jetstream().get_last_msg("EMS_STATUS", f"ems.experiment.status.{experiment_id}")
         except nats.js.errors.Error:
             return {"counts": {}, "reason": None}
-    found: dict[str, Any] = json.loads(message.data or b"{}")
-    return found
+    document: dict[str, Any] = json.loads(message.data or b"{}")
+    return document
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ async def status(theatre: stage.Stage, experiment_id: str) -> dict[str, Any]:
     ],
     ids=["single", "narrow", "batches"],
 )
-async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: list[str], window: str) -> None:
-    """Two of a hundred: all others complete while these hang; the experiment says what it waits for."""
-    # Of a batch it isn't known which run is to blame before it had no answer in time.
+async def test_starts_that_are_never_answered_delay_no_other(tmp_path: Path, able: list[str], window: str) -> None:
+    """Two of a hundred hang. All others complete, and the status has the number of starts without an answer."""
+    # Which run of a batch hangs isn't known before the batch has reached its deadline.
     settings: dict[str, Any] = {
         "EMS_RPC_DEADLINE_SECONDS": "600" if able else "4",
         "EMS_RPC_WINDOW": window,
@@ -88,42 +88,42 @@ async def test_starts_that_never_answer_hold_up_no_other(tmp_path: Path, able: l
         await theatre.publish(whole.plan("hang", 600))
 
         async def all_others() -> bool:
-            found = (await status(theatre, "hang"))["counts"]
-            return (found.get("completed"), found.get("submitting")) == (588, 12)
+            counts = (await status(theatre, "hang"))["counts"]
+            return (counts.get("completed"), counts.get("submitting")) == (588, 12)
 
         await wait.until(all_others, timeout=60, what="all others to complete")
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return "12 starts without an answer" in str((await status(theatre, "hang"))["reason"])
 
-        await wait.until(told, what="the reason")
+        await wait.until(reported, what="the reason")
         await theatre.stop()
 
 
 @BATCHES_AND_SINGLE_CALLS
 @pytest.mark.long
-async def test_answers_that_come_too_late_cost_nothing_but_a_word(tmp_path: Path, able: list[str]) -> None:
-    """Every call takes longer than its deadline, and the runs do start: all complete, at their first attempts."""
+async def test_late_answers_cost_no_attempt(tmp_path: Path, able: list[str]) -> None:
+    """Every call takes longer than its deadline, but its runs start. The status has the reason."""
     settings: dict[str, Any] = {"EMS_RPC_DEADLINE_SECONDS": "1", "EMS_RUN_WINDOW": "50"}
     slow = ["--answer-after", "3", "--delay", "1"]
     async with stage.Stage(tmp_path, "--slots", "50", *slow, *able, **settings) as theatre:
         theatre.worker.start()
         await theatre.publish(whole.plan("slow", 300))
 
-        async def said() -> bool:
+        async def reported() -> bool:
             _, ready = await theatre.worker.ask("/readyz")
             return "slow to answer" in ready and "slow to answer" in str((await status(theatre, "slow"))["reason"])
 
-        await wait.until(said, what="the reason")
+        await wait.until(reported, what="the reason")
         await theatre.ended(60)
         assert await gauge(theatre, "ems_rpc_window") >= 16
         await theatre.stop()
-        found = await theatre.check(invariants.Expected(window=50))
-        assert [row["attempts"] for row in found.runs] == [1] * 300
+        evidence = await theatre.check(invariants.Expected(window=50))
+        assert [row["attempts"] for row in evidence.runs] == [1] * 300
 
 
-async def test_an_orchestrator_that_is_away_is_told_with_the_cause(tmp_path: Path) -> None:
-    """By the probe and by the status of each experiment, as long as it is."""
+async def test_an_unreachable_orchestrator_is_reported_with_the_cause(tmp_path: Path) -> None:
+    """The probe and the status of each experiment have the cause until the orchestrator is back."""
     async with stage.Stage(tmp_path) as theatre:
         theatre.worker.start()
         await theatre.worker.ready()
@@ -131,14 +131,14 @@ async def test_an_orchestrator_that_is_away_is_told_with_the_cause(tmp_path: Pat
         await theatre.publish(whole.plan("away", 2))
         cause = f"the orchestrator can't be reached: {theatre.oracle.target}: connection refused"
 
-        async def said() -> bool:
+        async def reported() -> bool:
             code, ready = await theatre.worker.ask("/readyz")
             return code == 503 and cause in ready and (await status(theatre, "away"))["reason"] == cause
 
-        await wait.until(said, what="the cause")
+        await wait.until(reported, what="the cause")
         theatre.oracle.start()
         await theatre.ended()
-        await wait.until(lambda: _ready(theatre), what="the probe to be well again")
+        await wait.until(lambda: _ready(theatre), what="the worker to be ready again")
         assert (await status(theatre, "away"))["reason"] is None
 
 
@@ -147,8 +147,8 @@ async def _ready(theatre: stage.Stage) -> bool:
 
 
 @pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.long) for turn in range(1, 5))])
-async def test_the_orderly_end_amid_single_starts_is_one(tmp_path: Path, turn: int) -> None:
-    """Exit code 0 and no traceback, while calls are open and others wait for their places."""
+async def test_a_shutdown_during_single_starts_is_orderly(tmp_path: Path, turn: int) -> None:
+    """The exit code is 0 and there is no traceback, although calls are open and others wait for the window."""
     settings: dict[str, Any] = {"EMS_RPC_WINDOW": str(2**turn)}
     async with stage.Stage(tmp_path, "--no-batch", "--answer-after", "0.05", **settings) as theatre:
         theatre.worker.start()

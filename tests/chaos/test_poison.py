@@ -1,4 +1,4 @@
-"""A message that kills its reader is put aside, and only that: its neighbours died with it and are healthy."""
+"""A message that kills the worker becomes a dead letter, and healthy messages beside it don't."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ HEALTHY = 20
 
 
 async def fetched_in_vain(theatre: stage.Stage, stream: str, consumer: str, times: int) -> None:
-    """As workers do that die with all these messages in their hands."""
+    """Fetches all messages this many times without acknowledging them, like workers that die."""
     async with theatre.client() as client:
         reader = await client.jetstream().pull_subscribe_bind(consumer, stream)
         for _ in range(times):
@@ -26,8 +26,8 @@ async def fetched_in_vain(theatre: stage.Stage, stream: str, consumer: str, time
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["event", "plan"])
-async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, kind: str) -> None:
-    """After it outlived the worker three times alone; healthy messages of as many deliveries are worked on."""
+async def test_only_the_message_that_kills_the_worker_becomes_a_dead_letter(tmp_path: Path, kind: str) -> None:
+    """It does so after three deaths of the worker. Healthy messages with as many deliveries are processed."""
     points = {"event": "track.read@.poison", "plan": "accept.read@.poison"}
     expected = invariants.Expected(dead=1)
     async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE="", EMS_PLANS_PER_MINUTE_TOTAL="") as theatre:
@@ -54,12 +54,12 @@ async def test_poison_is_put_aside_and_its_neighbours_are_not(tmp_path: Path, ki
             await theatre.worker.died()
             theatre.check_now(expected)
             await theatre.give_back()
-        # Still armed: it isn't read any more.
+        # The crash point is still armed: the message isn't read any more.
         theatre.worker.start()
         await theatre.publish(whole.plan("after", 4))
         await theatre.ended()
         await theatre.stop()
-        found = await theatre.check(expected)
-        [letter] = found.dead
+        evidence = await theatre.check(expected)
+        [letter] = evidence.dead
         assert letter.subject == f"ems.dlq.{kind}"
         assert "died 3 times" in str(letter.headers)

@@ -1,4 +1,4 @@
-"""The proxy makes the faults that it is told to make: else the tests that use it would prove nothing."""
+"""The proxy causes the faults that the other tests rely on."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,81 +18,81 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @pytest.fixture
 async def between() -> AsyncIterator[proxy.Proxy]:
-    """In front of a server that echoes."""
+    """A proxy in front of a server that echoes."""
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server, proxy.Proxy(lambda: int(server.sockets[0].getsockname()[1])) as one:
-        yield one
+    async with server, proxy.Proxy(lambda: int(server.sockets[0].getsockname()[1])) as running:
+        yield running
 
 
-async def dial(one: proxy.Proxy) -> Connection:
-    return await asyncio.open_connection("127.0.0.1", one.port)
+async def dial(target: proxy.Proxy) -> Connection:
+    return await asyncio.open_connection("127.0.0.1", target.port)
 
 
-async def say(connection: Connection, word: bytes, within: float = 5.0) -> bytes | None:
-    """The echo; None where none came in time, empty at the end of the connection."""
+async def send(connection: Connection, data: bytes, timeout: float = 5.0) -> bytes | None:
+    """The echo; None if none arrived in time, empty at the end of the connection."""
     reader, writer = connection
-    writer.write(word)
+    writer.write(data)
     try:
-        async with asyncio.timeout(within):
+        async with asyncio.timeout(timeout):
             return await reader.read(100)
     except TimeoutError:
         return None
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_stalled_way_delivers_once_it_is_healed(between: proxy.Proxy, way: str) -> None:
-    """Nothing is lost."""
+async def test_a_stalled_direction_delivers_everything_once_it_is_healed(between: proxy.Proxy, way: str) -> None:
+    """Nothing arrives before that."""
     connection = await dial(between)
-    assert await say(connection, b"one") == b"one"
+    assert await send(connection, b"one") == b"one"
     getattr(between, way).stall()
-    assert await say(connection, b"two", 0.05) is None
+    assert await send(connection, b"two", 0.05) is None
     between.heal()
-    assert await say(connection, b"") == b"two"
+    assert await send(connection, b"") == b"two"
     connection[1].close()
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_dropped_way_ruins_its_connections_for_good(between: proxy.Proxy, way: str) -> None:
-    """Without a word to either end; new ones work."""
+async def test_connections_never_recover_from_a_dropped_direction(between: proxy.Proxy, way: str) -> None:
+    """Neither end notices, and new connections work."""
     connection = await dial(between)
     getattr(between, way).drop()
-    assert await say(connection, b"one", 0.05) is None
+    assert await send(connection, b"one", 0.05) is None
     between.heal()
-    assert await say(connection, b"two", 0.05) is None
+    assert await send(connection, b"two", 0.05) is None
     other = await dial(between)
-    assert await say(other, b"three") == b"three"
-    for one in (connection, other):
-        one[1].close()
+    assert await send(other, b"three") == b"three"
+    for _, writer in (connection, other):
+        writer.close()
 
 
-async def test_a_delay_holds_for_each_way(between: proxy.Proxy) -> None:
-    """Nothing arrives before both have passed."""
+async def test_each_direction_has_its_own_delay(between: proxy.Proxy) -> None:
+    """An echo takes at least the sum of both."""
     connection = await dial(between)
     between.up.delay(0.05)
     between.down.delay(0.05)
     before = asyncio.get_running_loop().time()
-    assert await say(connection, b"one") == b"one"
+    assert await send(connection, b"one") == b"one"
     assert asyncio.get_running_loop().time() - before >= 0.1
     connection[1].close()
 
 
-async def test_a_cut_is_heard_at_the_end_that_it_is_for(between: proxy.Proxy) -> None:
-    """One way: its receiver sees an end. Both: each end sees a broken connection."""
+async def test_a_cut_ends_the_connection_at_its_receiver(between: proxy.Proxy) -> None:
+    """If both directions are cut, each end sees a broken connection."""
     connection = await dial(between)
-    assert await say(connection, b"one") == b"one"
+    assert await send(connection, b"one") == b"one"
     between.down.cut()
-    assert await say(connection, b"two") == b""
+    assert await send(connection, b"two") == b""
     connection[1].close()
     other = await dial(between)
-    assert await say(other, b"three") == b"three"
+    assert await send(other, b"three") == b"three"
     between.cut()
     with pytest.raises(ConnectionError):
-        assert await say(other, b"four")
+        assert await send(other, b"four")
     await wait.until(lambda: between.open == 0, what="both connections to end")
 
 
-async def test_a_server_that_is_away_refuses_through_the_proxy() -> None:
-    """As it does without one."""
-    async with proxy.Proxy(lambda: 1) as one:
+async def test_a_connection_to_an_absent_server_breaks() -> None:
+    """It does so as without the proxy."""
+    async with proxy.Proxy(lambda: 1) as running:
         with pytest.raises(ConnectionError):
-            assert await say(await dial(one), b"one")
+            assert await send(await dial(running), b"one")

@@ -1,4 +1,4 @@
-"""The rules that judge all the other tests here find what they are for: evidence that was tampered with."""
+"""The rules that judge the other tests here notice evidence that was tampered with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,15 +17,15 @@ FIRST, SECOND, GOOD = "reef-p000000-r000-a1", "reef-p000000-r000-a2", "reef-p000
 
 
 @pytest.fixture
-async def found(tmp_path: Path) -> Evidence:
-    """Of an experiment that ended as it should, with a job that was tried twice, and one that failed."""
+async def genuine(tmp_path: Path) -> Evidence:
+    """The evidence of an experiment that ended correctly, with one job that was retried and one that failed."""
     world = World(FAILURES)
     limits = {"max_attempts": 2, "max_failed": 1, "max_concurrent": 3}
     world.publish(whole.plan("reef", 3, 2, limits=limits))
     async with Life.begun(world, tmp_path, 4) as life:
         for _ in range(5):
-            for deed in (life.take_plans, life.expand, life.dispatch):
-                await deed()
+            for step in (life.take_plans, life.expand, life.dispatch):
+                await step()
             for name in world.running:
                 world.end(name)
             await life.track(world.events)
@@ -35,107 +35,107 @@ async def found(tmp_path: Path) -> Evidence:
 
 
 def row(name: str, **changes: Any) -> Callable[[Evidence], Evidence]:
-    """With another row for this run."""
+    """Changes the row of this run."""
 
-    def tamper(one: Evidence) -> Evidence:
-        runs = [{**row, **changes} if row["simulation_id"] == name else row for row in one.runs]
-        return replace(one, runs=runs)
+    def tamper(evidence: Evidence) -> Evidence:
+        runs = [{**row, **changes} if row["simulation_id"] == name else row for row in evidence.runs]
+        return replace(evidence, runs=runs)
 
     return tamper
 
 
 def experiment(**changes: Any) -> Callable[[Evidence], Evidence]:
-    """With another row for the experiment."""
-    return lambda one: replace(one, experiments=[{**one.experiments[0], **changes}])
+    """Changes the row of the experiment."""
+    return lambda evidence: replace(evidence, experiments=[{**evidence.experiments[0], **changes}])
 
 
 def calls(change: Callable[[list[Sequence[str]]], object]) -> Callable[[Evidence], Evidence]:
-    """With another story told by the oracle."""
+    """Changes the orchestrator's log of calls."""
 
-    def tamper(one: Evidence) -> Evidence:
-        told = list(one.calls)
-        change(told)
-        return replace(one, calls=told)
+    def tamper(evidence: Evidence) -> Evidence:
+        log = list(evidence.calls)
+        change(log)
+        return replace(evidence, calls=log)
 
     return tamper
 
 
 def status(**changes: Any) -> Callable[[Evidence], Evidence]:
-    """With another last status."""
-    return lambda one: replace(one, last_status={"reef": {**one.last_status["reef"], **changes}})
+    """Changes the last status."""
+    return lambda evidence: replace(evidence, last_status={"reef": {**evidence.last_status["reef"], **changes}})
 
 
-def index(told: list[Sequence[str]], word: str, name: str) -> int:
-    return next(number for number, words in enumerate(told) if (words[0], words[1]) == (word, name))
+def index(log: list[Sequence[str]], kind: str, name: str) -> int:
+    return next(number for number, call in enumerate(log) if (call[0], call[1]) == (kind, name))
 
 
-def early(told: list[Sequence[str]]) -> None:
-    """The second attempt is accepted before the first ended."""
-    told.insert(index(told, "ended", FIRST), told.pop(index(told, "accepted", SECOND)))
+def retry_early(log: list[Sequence[str]]) -> None:
+    """Has the second attempt accepted before the first one ended."""
+    log.insert(index(log, "ended", FIRST), log.pop(index(log, "accepted", SECOND)))
 
 
-def crowded(told: list[Sequence[str]]) -> None:
-    """All first attempts are accepted before any ends."""
-    told.sort(key=lambda words: (words[1].endswith("a2"), words[0] == "ended"))
+def crowd(log: list[Sequence[str]]) -> None:
+    """Has all first attempts accepted before any of them ends."""
+    log.sort(key=lambda call: (call[1].endswith("a2"), call[0] == "ended"))
 
 
 TAMPERED: list[tuple[str, Callable[[Evidence], Evidence]]] = [
-    ("durable_before_accepted", calls(lambda told: told.append(["accepted", "reef-p000009-r000-a1", "x"]))),
+    ("durable_before_accepted", calls(lambda log: log.append(["accepted", "reef-p000009-r000-a1", "x"]))),
     ("durable_before_accepted", row(GOOD, submitted_at=None)),
     ("durable_before_accepted", row(GOOD, config_sha="ab")),
     ("ids_are_functions_of_the_plan", row(GOOD, seed=7)),
     ("ids_are_functions_of_the_plan", row(GOOD, params='{"food": 7}')),
     ("ids_are_functions_of_the_plan", row(GOOD, config_sha="ab")),
-    ("nothing_is_started_twice", calls(lambda told: told.append(told[0]))),
-    ("nothing_is_started_twice", calls(lambda told: told.append(["conflict", GOOD, "x"]))),
-    ("attempts_follow_failures", calls(early)),
+    ("nothing_is_started_twice", calls(lambda log: log.append(log[0]))),
+    ("nothing_is_started_twice", calls(lambda log: log.append(["conflict", GOOD, "x"]))),
+    ("attempts_follow_failures", calls(retry_early)),
     ("attempts_follow_failures", row(FIRST, state="running")),
     ("nothing_published_is_ahead", status(revision=1000)),
     ("nothing_published_is_ahead", experiment(ended_seq=2)),
     ("nothing_published_is_ahead", row(GOOD, job_revision=0)),
-    ("windows_are_kept", calls(crowded)),
-    ("acked_plans_are_decided_once", lambda one: replace(one, acked={99: {}})),
-    ("acked_plans_are_decided_once", lambda one: replace(one, decisions={})),
-    ("acked_plans_are_decided_once", lambda one: replace(one, submissions=[])),
+    ("windows_are_kept", calls(crowd)),
+    ("acked_plans_are_decided_once", lambda evidence: replace(evidence, acked={99: {}})),
+    ("acked_plans_are_decided_once", lambda evidence: replace(evidence, decisions={})),
+    ("acked_plans_are_decided_once", lambda evidence: replace(evidence, submissions=[])),
     ("every_job_has_one_end", row(GOOD, state="submitted")),
     ("every_job_has_one_end", row(GOOD, waiting="awaiting")),
     ("every_job_has_one_end", row(FIRST, current=1)),
     ("every_job_has_one_end", row(GOOD, ended_seq=1)),
     ("every_job_has_one_end", experiment(state="running")),
-    ("results_are_those_of_the_manifest", lambda one: replace(one, results=one.results[1:])),
+    ("results_are_those_of_the_manifest", lambda evidence: replace(evidence, results=evidence.results[1:])),
     (
         "results_are_those_of_the_manifest",
-        lambda one: replace(one, results=[*one.results, {**one.results[0], "seq": 9}]),
+        lambda evidence: replace(evidence, results=[*evidence.results, {**evidence.results[0], "seq": 9}]),
     ),
     ("results_are_those_of_the_manifest", row(GOOD, metrics="{}")),
     ("results_are_those_of_the_manifest", experiment(published_seq=1)),
     ("the_last_status_is_the_end", status(state="running")),
-    ("the_last_status_is_the_end", lambda one: replace(one, last_status={})),
+    ("the_last_status_is_the_end", lambda evidence: replace(evidence, last_status={})),
     ("the_last_status_is_the_end", row(GOOD, state="failed")),
-    ("the_end_is_what_the_runs_say", row(GOOD, error_kind="lost")),
-    ("the_end_is_what_the_runs_say", row(GOOD, metrics="{}")),
-    ("the_end_is_what_the_runs_say", row(SECOND, current=0)),
-    ("nothing_else_is_put_aside", lambda one: replace(one, dead=[Stored(1, "ems.dlq.event", {})])),
+    ("jobs_end_as_their_runs_did", row(GOOD, error_kind="lost")),
+    ("jobs_end_as_their_runs_did", row(GOOD, metrics="{}")),
+    ("jobs_end_as_their_runs_did", row(SECOND, current=0)),
+    ("nothing_else_is_a_dead_letter", lambda evidence: replace(evidence, dead=[Stored(1, "ems.dlq.event", {})])),
 ]
 
 
-async def test_what_is_right_is_not_complained_about(found: Evidence) -> None:
-    """And all that there is to complain about can be."""
-    invariants.check(found, EXPECTED)
+async def test_genuine_evidence_satisfies_all_rules(genuine: Evidence) -> None:
+    """Each rule has at least one case of tampering below."""
+    invariants.check(genuine, EXPECTED)
     rules = {rule.__name__ for rule in invariants.ALWAYS + invariants.AT_THE_END}
     assert rules == {name for name, _ in TAMPERED}
 
 
-async def test_every_tampering_is_found_by_its_rule(found: Evidence) -> None:
-    """Each by the rule that is meant to."""
+async def test_tampering_is_noticed_by_the_rule_against_it(genuine: Evidence) -> None:
+    """The other rules may notice it, too."""
     for rule, tamper in TAMPERED:
         with pytest.raises(AssertionError, match=f"(?m)^{rule}: "):
-            invariants.check(tamper(found), EXPECTED)
+            invariants.check(tamper(genuine), EXPECTED)
 
 
-async def test_what_goes_back_is_found(found: Evidence) -> None:
-    """A rank, an end, a number."""
-    onwards.check(found, found)
+async def test_a_state_or_number_that_goes_back_is_noticed(genuine: Evidence) -> None:
+    """Cases are a rank, an end and a revision."""
+    onwards.check(genuine, genuine)
     for tamper in (row(GOOD, state="running"), row(FIRST, state="completed"), experiment(revision=0)):
         with pytest.raises(AssertionError):
-            onwards.check(found, tamper(found))
+            onwards.check(genuine, tamper(genuine))

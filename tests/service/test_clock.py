@@ -1,4 +1,4 @@
-"""The wall clock is set, back or forward: retries come all the same, and no limit gets shorter."""
+"""The wall clock is set back or forward: retries still start, and no limit gets shorter."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
 HOUR = 3600.0
-LONGEST = job.MAX_BACKOFF_SECONDS * 1.5
+MAX_PAUSE = job.MAX_BACKOFF_SECONDS * 1.5
 FIRST, SECOND = "reef-p000000-r000-a1", "reef-p000000-r000-a2"
 
 
@@ -27,31 +27,31 @@ def short_sleeps() -> Iterator[None]:
 
 
 async def failed(desk: Desk) -> None:
-    """One run was started, and failed: it is to be tried again."""
+    """A run was started and has failed, and its retry is pending."""
     await desk.begin(plan(points=1))
     await wait.until(lambda: desk.orchestrator.sent == [FIRST])
     await desk.hear("failed", FIRST, error_kind="infrastructure")
 
 
-async def looked(desk: Desk) -> None:
-    """The dispatcher has looked for due runs, with the clock as it is now."""
-    looks, next_due = 0, desk.manifest.next_due_ms
+async def dispatcher_checked(desk: Desk) -> None:
+    """Returns when the dispatcher has looked for due runs with the clock as it is now."""
+    checks, next_due = 0, desk.manifest.next_due_ms
 
     async def count(after_ms: int) -> int | None:
-        nonlocal looks
-        looks += 1
+        nonlocal checks
+        checks += 1
         return await next_due(after_ms)
 
     with patch.object(desk.manifest, "next_due_ms", count):
-        await wait.until(lambda: looks > 2)
+        await wait.until(lambda: checks > 2)
 
 
-async def test_a_clock_that_is_right_again_has_delayed_nothing(tmp_path: Path) -> None:
-    """It was set back for a while, with the dispatcher asleep for a retry."""
+async def test_a_clock_that_was_set_back_only_for_a_while_delays_no_retry(tmp_path: Path) -> None:
+    """The dispatcher slept until the retry was due while the clock was wrong."""
     async with Desk.open(tmp_path, clock := Clock()) as desk, background(desk.dispatcher.run()):
         await failed(desk)
         clock.set_by = -HOUR / 60
-        await looked(desk)
+        await dispatcher_checked(desk)
         assert desk.orchestrator.sent == [FIRST]
         clock.set_by = 0.0
         clock.seconds += 2 * job.FIRST_BACKOFF_SECONDS
@@ -62,7 +62,7 @@ async def test_a_clock_that_is_right_again_has_delayed_nothing(tmp_path: Path) -
 async def test_a_clock_that_was_set_back_delays_a_retry_by_no_more_than_the_longest_pause(
     tmp_path: Path, ahead: float
 ) -> None:
-    """Whatever is on disk from before, also if the worker is started anew."""
+    """This holds after a restart, too, for due times that were recorded before."""
     clock = Clock(set_by=ahead)
     async with Desk.open(tmp_path, clock) as desk:
         async with background(desk.dispatcher.run()):
@@ -71,20 +71,20 @@ async def test_a_clock_that_was_set_back_delays_a_retry_by_no_more_than_the_long
     clock.seconds += 1
     async with Desk.open(tmp_path, clock) as desk, background(desk.dispatcher.run()):
         desk.dispatcher.set_behind(False)
-        await looked(desk)
+        await dispatcher_checked(desk)
         assert desk.orchestrator.sent == []
         due_ms = (await desk.row(SECOND)).run.due_ms
-        assert clock.now_ms() < due_ms <= clock.now_ms() + 1000 * LONGEST
-        clock.seconds += LONGEST + 1
+        assert clock.now_ms() < due_ms <= clock.now_ms() + 1000 * MAX_PAUSE
+        clock.seconds += MAX_PAUSE + 1
         await wait.until(lambda: desk.orchestrator.sent == [SECOND])
 
 
-async def test_a_pause_that_is_in_its_time_stays_as_it_is(tmp_path: Path) -> None:
-    """And runs of paused experiments are left alone."""
+async def test_a_due_time_within_the_longest_pause_stays(tmp_path: Path) -> None:
+    """The manifest moves only later ones."""
     async with Desk.open(tmp_path) as desk, background(desk.dispatcher.run()):
         await failed(desk)
         before = (await desk.row(SECOND)).run.due_ms
-        await looked(desk)
+        await dispatcher_checked(desk)
         assert (await desk.row(SECOND)).run.due_ms == before
         assert await desk.manifest.hasten(before) == 0
         assert await desk.manifest.hasten(before - 1) == 1
@@ -92,7 +92,7 @@ async def test_a_pause_that_is_in_its_time_stays_as_it_is(tmp_path: Path) -> Non
 
 
 async def test_a_clock_set_forward_stops_no_run_and_drops_no_parked_event(tmp_path: Path) -> None:
-    """Both are measured in time that passes."""
+    """Both times are measured on the monotonic clock."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1, limits={"run_timeout_seconds": 60}))
         await desk.launch(live)
@@ -113,7 +113,7 @@ async def test_a_clock_set_forward_stops_no_run_and_drops_no_parked_event(tmp_pa
 
 
 async def test_parked_events_of_an_earlier_process_have_their_whole_time_again(tmp_path: Path) -> None:
-    """Between the two the clock may have been set."""
+    """The clock may have been set between the two processes."""
     clock = Clock()
     async with Desk.open(tmp_path, clock) as desk:
         await desk.hear("started", "unknown")
@@ -127,8 +127,8 @@ async def test_parked_events_of_an_earlier_process_have_their_whole_time_again(t
         assert not desk.tracker.parked
 
 
-def test_steady_time_is_that_of_its_making_moved_on() -> None:
-    """Whatever becomes of the wall clock."""
+def test_steady_time_follows_only_the_monotonic_clock() -> None:
+    """Setting the wall clock doesn't change it."""
     clock = Clock()
     before, steady = clock.now_ms(), Steady(clock)
     clock.set_by = -HOUR
@@ -136,34 +136,30 @@ def test_steady_time_is_that_of_its_making_moved_on() -> None:
     assert (steady.now_ms(), steady.seconds) == (before + 5000, 5.0)
 
 
-async def test_a_stranded_run_is_found_by_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    """No command is under way for it, and nobody else would send it."""
+async def test_a_stranded_run_is_found_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    """No command is under way for it."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
         await desk.ledger.claim(live.key, 1)
-        one = desk.services.reconciler
         clock.set_by = -HOUR
         clock.seconds += 21
-        assert len(one.stranded()) == 1
+        assert len(desk.services.reconciler.stranded()) == 1
 
 
-async def test_a_clock_that_was_set_back_makes_no_wiped_orchestrator_look_like_one_that_lost_a_run(
-    tmp_path: Path,
-) -> None:
-    """It knows what it was given since: by the clock that is older than what it lacks. That costs no attempt."""
+async def test_a_wiped_orchestrator_is_detected_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    """By the clock, the run that it knows is older than the one that it forgot. Still no attempt is lost."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         [old] = await desk.launch(live, 1)
     clock.set_by = -HOUR
     async with Desk.open(tmp_path, clock) as desk:
-        found = desk.ledger.live("reef")
-        assert found is not None
-        [new] = await desk.launch(found, 1)
-        one = desk.services.reconciler
+        recovered = desk.ledger.live("reef")
+        assert recovered is not None
+        [new] = await desk.launch(recovered, 1)
         desk.orchestrator.known = {old: None, new: Signal(RunEvent.START)}
         again = []
         for _ in range(3):
             clock.seconds += INTERVAL_SECONDS + 1
-            again += await one.query()
+            again += await desk.services.reconciler.query()
         assert [run.point for _, run in again][:1] == [0]
         assert (await desk.row(old)).run.state is RunState.SUBMITTED

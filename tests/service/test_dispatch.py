@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pytest
-
-from ems_worker.core.lifecycle import delivery
+from ems_worker.core.lifecycle import delivery, retry
 from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind
 from ems_worker.core.lifecycle.transitions import RunState
@@ -39,6 +37,23 @@ async def test_a_run_is_sent_again_under_the_same_id_until_it_is_settled(tmp_pat
         await quiet(desk)
         assert desk.orchestrator.sent == [name] * 3
         assert (await desk.row(name)).run.state is RunState.SUBMITTED
+
+
+async def test_the_pauses_between_commands_start_over_once_a_run_is_settled(tmp_path: Path) -> None:
+    """An orchestrator that settles some runs of a batch gets the others again soon."""
+    failures: list[int] = []
+
+    def noted(count: int, *_: object) -> float:
+        failures.append(count)
+        return 0.0
+
+    async with Desk.open(tmp_path) as desk:
+        desk.orchestrator.answers["reef-p000000-r000-a1"] = deque(["UNAVAILABLE", "UNAVAILABLE", "OK"])
+        desk.orchestrator.answers["reef-p000001-r000-a1"] = deque(["UNAVAILABLE"] * 4 + ["OK"])
+        live = await desk.begin(plan(points=2))
+        with patch.object(retry, "pause_seconds", noted):
+            await desk.launch(live)
+        assert failures == [1, 2, 1, 2]
 
 
 async def test_an_event_settles_a_run_whose_answer_did_not(tmp_path: Path) -> None:
@@ -107,23 +122,6 @@ async def test_a_refusal_of_all_runs_is_a_problem_until_one_is_accepted(tmp_path
         await wait.until(lambda: live.tally.by_bucket[Bucket.SUBMITTED] == 2)
 
 
-async def test_the_dispatcher_wakes_by_itself_when_a_retry_becomes_due(tmp_path: Path) -> None:
-    """It sleeps until the next due time."""
-
-    class RunningClock(Clock):
-        def now_ms(self) -> int:
-            return super().now_ms() + round(1000 * asyncio.get_running_loop().time())
-
-    async with working(tmp_path, clock=RunningClock()) as desk:
-        with patch("ems_worker.core.lifecycle.job.FIRST_BACKOFF_SECONDS", 0.1):
-            await desk.begin(plan(points=1))
-            await wait.until(lambda: desk.orchestrator.sent)
-            await quiet(desk)
-            await desk.hear("failed", "reef-p000000-r000-a1", error_kind="infrastructure")
-            await wait.until(lambda: len(desk.orchestrator.sent) == 2)
-            assert desk.orchestrator.sent[1] == "reef-p000000-r000-a2"
-
-
 async def test_runs_whose_commands_were_under_way_at_a_crash_are_sent_again(tmp_path: Path) -> None:
     """Ids and digests are the same, and the points are read once for each experiment."""
     async with Desk.open(tmp_path) as desk:
@@ -148,30 +146,6 @@ async def test_runs_whose_commands_were_under_way_at_a_crash_are_sent_again(tmp_
         assert "reef-p000004-r000-a1" not in digests
         assert set(digests.values()) <= {run.config_sha for run, _ in claimed}
         assert desk.ledger.open == 7
-
-
-async def test_no_run_is_started_while_a_backlog_of_events_waits(tmp_path: Path) -> None:
-    """Runs are started once the events are applied."""
-    async with working(tmp_path) as desk:
-        desk.dispatcher.set_behind(True)
-        await desk.begin(plan(points=2))
-        await quiet(desk)
-        assert desk.orchestrator.sent == []
-        desk.dispatcher.set_behind(False)
-        await wait.until(lambda: len(desk.orchestrator.sent) == 2)
-
-
-async def test_a_cancellation_together_with_a_wake_up_ends_the_dispatcher(tmp_path: Path) -> None:
-    """The cancellation isn't lost."""
-    async with Desk.open(tmp_path) as desk:
-        for _ in range(20):
-            task = asyncio.create_task(desk.dispatcher.run())
-            await quiet(desk)
-            desk.dispatcher.wake()
-            task.cancel()
-            async with asyncio.timeout(2):
-                with pytest.raises(asyncio.CancelledError):
-                    await task
 
 
 async def test_a_start_that_hangs_delays_no_other_run(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The breaker: after most runs broke, new runs are started only to probe the cluster."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -76,16 +77,38 @@ async def test_the_dispatcher_sleeps_when_the_breakers_pause_is_over_and_events_
         assert desk.dispatcher.breaker_reason
         desk.clock.seconds += breaker.MAX_PAUSE_SECONDS
         desk.dispatcher.set_behind(True)
-        looks = 0
+        checks = 0
         next_due = desk.manifest.next_due_ms
 
         async def count(after_ms: int) -> Any:
-            nonlocal looks
-            looks += 1
+            nonlocal checks
+            checks += 1
             return await next_due(after_ms)
 
         with patch.object(desk.manifest, "next_due_ms", count):
             async with background(desk.dispatcher.run()):
-                await wait.until(lambda: looks)
+                await wait.until(lambda: checks)
                 await quiet(desk)
-        assert looks <= 2
+        assert checks <= 2
+
+
+async def test_a_run_that_ends_while_its_claim_is_committed_is_no_probe(tmp_path: Path) -> None:
+    """Its end was reported before the breaker knew of the claim, so that the breaker would wait for it in vain."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=20, limits={"max_attempts": 1, "max_failed": "100%"}))
+        for name in await desk.launch(live, 10):
+            await desk.hear("failed", name, error_kind="infrastructure")
+        desk.clock.seconds += breaker.MAX_PAUSE_SECONDS
+        claim = desk.ledger.claim
+
+        async def overtaken(key: int, limit: int) -> Any:
+            claimed = await claim(key, limit)
+            for run, _ in claimed:
+                await desk.hear("completed", f"reef-p{run.point:06d}-r000-a1")
+            return claimed
+
+        async with asyncio.TaskGroup() as group:
+            with patch.object(desk.ledger, "claim", overtaken):
+                assert await desk.dispatcher.fill(group)
+            assert desk.dispatcher.breaker_reason
+            assert await desk.dispatcher.fill(group)

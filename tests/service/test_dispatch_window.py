@@ -1,13 +1,15 @@
-"""The run window: how many runs may be open, and which experiments get the room."""
+"""The run window: how many runs may be open, which experiments get the room, and when it is filled."""
 
 import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 
 from ems_worker.adapters.manifest import Manifest
+from ems_worker.service import dispatch
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan, quiet
 from tests.support.dispatching import sent, working
@@ -140,3 +142,48 @@ async def test_the_cost_of_filling_the_window_does_not_grow_with_the_number_of_e
             await desk.hear("completed", desk.orchestrator.sent[-1])
         assert costs[0] == costs[1]
         assert costs[0]["due_counts"] == 1
+
+
+async def test_the_dispatcher_wakes_by_itself_when_a_retry_becomes_due(tmp_path: Path) -> None:
+    """It sleeps until the next due time."""
+
+    class RunningClock(Clock):
+        def now_ms(self) -> int:
+            return super().now_ms() + round(1000 * asyncio.get_running_loop().time())
+
+    async with working(tmp_path, clock=RunningClock()) as desk:
+        # The longest sleep is longer than the test waits.
+        with (
+            patch("ems_worker.core.lifecycle.job.FIRST_BACKOFF_SECONDS", 0.1),
+            patch.object(dispatch, "_MAX_SLEEP_SECONDS", 60.0),
+        ):
+            await desk.begin(plan(points=1))
+            await wait.until(lambda: desk.orchestrator.sent)
+            await quiet(desk)
+            await desk.hear("failed", "reef-p000000-r000-a1", error_kind="infrastructure")
+            await wait.until(lambda: len(desk.orchestrator.sent) == 2)
+            assert desk.orchestrator.sent[1] == "reef-p000000-r000-a2"
+
+
+async def test_no_run_is_started_while_a_backlog_of_events_waits(tmp_path: Path) -> None:
+    """Runs are started once the events are applied."""
+    async with working(tmp_path) as desk:
+        desk.dispatcher.set_behind(True)
+        await desk.begin(plan(points=2))
+        await quiet(desk)
+        assert desk.orchestrator.sent == []
+        desk.dispatcher.set_behind(False)
+        await wait.until(lambda: len(desk.orchestrator.sent) == 2)
+
+
+async def test_a_cancellation_together_with_a_wake_up_ends_the_dispatcher(tmp_path: Path) -> None:
+    """The cancellation isn't lost."""
+    async with Desk.open(tmp_path) as desk:
+        for _ in range(20):
+            task = asyncio.create_task(desk.dispatcher.run())
+            await quiet(desk)
+            desk.dispatcher.wake()
+            task.cancel()
+            async with asyncio.timeout(2):
+                with pytest.raises(asyncio.CancelledError):
+                    await task

@@ -225,15 +225,15 @@ async def test_the_time_limit_of_metrics_counts_from_the_end_of_their_run(tmp_pa
     both = [{"name": name, "from": "event", "timeout_seconds": limit} for name, limit in (("a", 60), ("b", 100))]
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2, metrics_to_track=both))
-        one, other = await desk.launch(live)
-        await desk.hear("completed", one)
+        first, other = await desk.launch(live)
+        await desk.hear("completed", first)
         await desk.hear("completed", other)
         clock.seconds += 50
-        await desk.hear("metrics", one, metrics={"step_1": 1})
+        await desk.hear("metrics", first, metrics={"step_1": 1})
         await desk.hear("metrics", other, metrics={"a": 1})
         clock.seconds += 11
         await desk.limits.check()
-        assert (await desk.row(one)).run.waiting is Waiting.MISSING
+        assert (await desk.row(first)).run.waiting is Waiting.MISSING
         assert (await desk.row(other)).run.waiting is Waiting.AWAITING
         clock.seconds += 40
         await desk.limits.check()
@@ -261,8 +261,8 @@ async def test_an_unwanted_run_whose_stop_is_not_confirmed_is_cancelled(tmp_path
     limits: dict[str, Any] = {"limits": {"max_attempts": 1, "fail_fast": True}}
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2, **limits))
-        one, other = await desk.launch(live)
-        await desk.hear("failed", one)
+        first, other = await desk.launch(live)
+        await desk.hear("failed", first)
         await desk.limits.check()
         assert desk.orchestrator.stops == [other]
         clock.seconds += 31

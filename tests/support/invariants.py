@@ -1,6 +1,6 @@
-"""What holds whatever was killed, disconnected or repeated; docs/invariants.md explains these rules.
+"""The rules that hold whatever was killed, cut off or repeated; docs/invariants.md explains them.
 
-Each rule yields its contradictions. Those of `ALWAYS` hold at every moment, also right after a kill, those of
+Each rule yields contradictions. The rules in `ALWAYS` hold at every moment, even right after a kill, and those in
 `AT_THE_END` once all experiments have ended and are published.
 """
 
@@ -28,11 +28,12 @@ _RETRIED = ("infrastructure", "timeout", "lost")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`failures`: which runs the orchestrator is to fail; None: the outcomes of runs are unknown.
+    """What a test expects.
 
-    `retried`: people requested more attempts. `late`: patterns of runs that are ended by their time limit. `window`:
-    the maximum number of open runs, as the oracle sees it. `dead`: the number of dead letters. `superseded`: some ends
-    were replaced before they were published, so revisions of results may be missing below the last.
+    `failures`: which runs fail at the orchestrator; None: not known in advance. `retried`: there were retry requests.
+    `late`: patterns of the ids of runs that end by their time limit. `window`: how many runs may be open at once.
+    `dead`: the number of dead letters. `superseded`: some ends were replaced before they were published, so earlier
+    revisions of results may be missing.
     """
 
     failures: oracle.Failures | None = NONE
@@ -47,63 +48,61 @@ Rule = Callable[[Evidence, Expected], Iterator[str]]
 
 
 def check(evidence: Evidence, expected: Expected | None = None, *, ended: bool = True) -> None:
-    """Raises AssertionError with the first contradictions."""
+    """Raises AssertionError with all contradictions to the rules."""
     expected = expected or Expected()
     rules = ALWAYS + AT_THE_END if ended else ALWAYS
-    contradictions = [f"{rule.__name__}: {message}" for rule in rules for message in rule(evidence, expected)]
-    assert not contradictions, "\n".join([f"{len(contradictions)} contradictions", *contradictions[:20]])
+    problems = [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(evidence, expected)]
+    assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
 
 
 def durable_before_accepted(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Every run that the oracle was asked to start was submitting in the manifest before, with the same identity."""
+    """Each run that the orchestrator got had been recorded as submitting, with the same digest."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
-    for word, name, *sha in evidence.calls:
-        if word == "ended":
+    for kind, name, *sha in evidence.calls:
+        if kind == "ended":
             continue
         if (row := rows.get(name)) is None:
-            yield f"{name} was {word}, and the manifest doesn't have it"
+            yield f"{name} was {kind}, and the manifest doesn't have it"
         elif row["state"] == "pending" or row["submitted_at"] is None:
-            yield f"{name} was {word}, and is {row['state']}"
+            yield f"{name} was {kind}, and is {row['state']}"
         elif row["config_sha"] != sha[0]:
-            yield f"{name} was {word} as {sha[0]}, and is {row['config_sha']}"
+            yield f"{name} was {kind} as {sha[0]}, and is {row['config_sha']}"
 
 
 def ids_are_functions_of_the_plan(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each run's seed, parameters and identity follow from the plan's bytes alone."""
-    for experiment in evidence.experiments:
-        parsed = _plan(*evidence.plans[experiment["experiment_id"]])
-        points = _points(*evidence.plans[experiment["experiment_id"]])
+    """The id, seed, parameters and digest of each run follow from the plan's bytes alone."""
+    for experiment_id in (experiment["experiment_id"] for experiment in evidence.experiments):
+        parsed = _plan(*evidence.plans[experiment_id])
+        points = _points(*evidence.plans[experiment_id])
         template = Template(parsed)
-        for row in evidence.of(experiment["experiment_id"]):
+        for row in evidence.of(experiment_id):
             params, seed = points[row["point"]], parsed.seeds.of(row["point"], row["replicate"])
-            if row["simulation_id"] != str(
-                ids.SimulationId(experiment["experiment_id"], row["point"], row["replicate"], row["attempt"])
-            ):
+            if row["simulation_id"] != ids.simulation_id(experiment_id, row["point"], row["replicate"], row["attempt"]):
                 yield f"{row['simulation_id']} is at {row['point']}/{row['replicate']}/{row['attempt']}"
             if json.loads(row["params"]) != params or row["seed"] != seed:
-                yield f"{row['simulation_id']} has other parameters or another seed than its plan gives it"
+                yield f"{row['simulation_id']} has other parameters or another seed than in its plan"
             if row["config_sha"] is not None and row["config_sha"] != template.config_sha(params, seed):
-                yield f"{row['simulation_id']} has another identity than its plan gives it"
+                yield f"{row['simulation_id']} has another digest than in its plan"
 
 
 def nothing_is_started_twice(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The oracle accepted each simulation id at most once, and never got it with another configuration."""
-    calls = Counter((call[0], call[1]) for call in evidence.calls)
-    for (word, name), count in calls.items():
-        if word == "conflict" or (word == "accepted" and count > 1):
-            yield f"{name}: {word} {count} times"
+    """The orchestrator accepted each simulation id at most once, and never got it with another configuration."""
+    counts = Counter((call[0], call[1]) for call in evidence.calls)
+    for (kind, name), count in counts.items():
+        if kind == "conflict" or (kind == "accepted" and count > 1):
+            yield f"{name}: {kind} {count} times"
 
 
 def attempts_follow_failures(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """A job has one open attempt; the next starts only after the one before failed, was lost or was dropped."""
+    """A job has one open attempt, and the next one started after the one before failed, was lost, or was dropped."""
     rows = {row["simulation_id"]: row for row in evidence.runs}
     ended: set[str] = set()
-    for word, name, *_ in evidence.calls:
-        if word == "ended":
+    for kind, name, *_ in evidence.calls:
+        if kind == "ended":
             ended.add(name)
         stem, _, attempt = name.rpartition("-a")
         before = f"{stem}-a{int(attempt) - 1}"
-        if word != "accepted" or before not in rows or before in ended:
+        if kind != "accepted" or before not in rows or before in ended:
             continue
         given_up = rows[before]["error_kind"] in ("lost", "refused")
         if not given_up and rows[before]["state"] not in ("completed", "cancelled"):
@@ -130,57 +129,56 @@ def nothing_published_is_ahead(evidence: Evidence, expected: Expected) -> Iterat
             yield f"result {job} has revision {result['job_revision']} and position {result['seq']}"
     for name, row in known.items():
         if row["published_revision"] > row["revision"] or row["published_seq"] > row["ended_seq"]:
-            yield f"{name} has published more than the manifest has"
+            yield f"{name} has published more than it has"
 
 
 def windows_are_kept(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The oracle never has more open runs than the windows allow."""
+    """The orchestrator never had more open runs than the run window and `max_concurrent` allow."""
     limits = {name: _plan(*texts).limits.max_concurrent for name, texts in evidence.plans.items()}
     open_runs: set[str] = set()
     ended: set[str] = set()
     per_experiment: Counter[str] = Counter()
-    for word, name, *_ in evidence.calls:
+    for kind, name, *_ in evidence.calls:
         parsed = ids.parse_simulation_id(name)
         assert parsed is not None, name
-        if word == "accepted" and name not in ended:
+        if kind == "accepted" and name not in ended:
             open_runs.add(name)
             per_experiment[parsed.experiment_id] += 1
             limit = limits.get(parsed.experiment_id)
             if expected.window is not None and len(open_runs) > expected.window:
                 yield f"{len(open_runs)} runs are open with {name}; the window is {expected.window}"
             if limit is not None and per_experiment[parsed.experiment_id] > limit:
-                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; the limit is {limit}"
-        elif word == "ended":
+                yield f"{per_experiment[parsed.experiment_id]} of {parsed.experiment_id} are open; it may have {limit}"
+        elif kind == "ended":
             per_experiment[parsed.experiment_id] -= name in open_runs
             open_runs.discard(name)
             ended.add(name)
 
 
 def acked_plans_are_decided_once(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """A plan whose publisher got an ack has one decision, published as recorded, and one experiment if accepted."""
+    """Each acknowledged plan has one decision, published as recorded, and one experiment if it was accepted."""
     by_seq = {row["seq"]: row for row in evidence.submissions}
     for seq in evidence.acked:
         if seq not in by_seq:
-            yield f"plan {seq} was acknowledged without a decision"
+            yield f"plan {seq} was acknowledged and never decided"
     for seq, row in by_seq.items():
         if evidence.decisions.get(seq) != json.loads(row["document"]) or not row["published"]:
-            yield f"the decision about plan {seq} isn't published as recorded"
+            yield f"the decision about plan {seq} isn't published as it was recorded"
     accepted = Counter(row["experiment_id"] for row in evidence.submissions if row["verdict"] == "accepted")
     if accepted != Counter(experiment["experiment_id"] for experiment in evidence.experiments):
-        yield f"accepted were {accepted}, of which {len(evidence.experiments)} are experiments"
+        yield f"{len(evidence.experiments)} experiments for the accepted plans {accepted}"
 
 
 def every_job_has_one_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each experiment has ended with all jobs in a terminal state, and each end has a position of its own."""
+    """Each experiment has ended, and each of its jobs has one terminal state and a position of its own."""
     for experiment in evidence.experiments:
-        name = experiment["experiment_id"]
-        replicates = _plan(*evidence.plans[name]).replicates
+        name, parsed = experiment["experiment_id"], _plan(*evidence.plans[experiment["experiment_id"]])
         if experiment["state"] not in ENDED:
             yield f"{name} is {experiment['state']}"
         rows = evidence.of(name)
         current = Counter((row["point"], row["replicate"]) for row in rows if row["current"])
         points = _points(*evidence.plans[name])
-        if current != Counter((point, replicate) for point in points for replicate in range(replicates)):
+        if current != Counter((point, replicate) for point in points for replicate in range(parsed.replicates)):
             yield f"{name} has {sum(current.values())} current runs for {experiment['jobs']} jobs"
         for row in rows:
             if row["state"] not in TERMINAL or row["waiting"] == "awaiting":
@@ -191,7 +189,7 @@ def every_job_has_one_end(evidence: Evidence, expected: Expected) -> Iterator[st
 
 
 def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each end of a job is published once, the last as the manifest has it, and the cursor is at the last end."""
+    """Each end of a job is published once, the last one as in the manifest, and the cursor is at the last end."""
     published: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for result in evidence.results:
         job = result["experiment_id"], result["point"], result["replicate"]
@@ -202,10 +200,10 @@ def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) ->
             continue
         revisions = published.pop((row["experiment_id"], row["point"], row["replicate"]), {})
         if row["job_revision"] not in revisions or max(revisions) != row["job_revision"]:
-            yield f"{row['simulation_id']} has revision {row['job_revision']}; {sorted(revisions)} were published"
+            yield f"{row['simulation_id']} has revision {row['job_revision']}; published are {sorted(revisions)}"
             continue
         if not expected.superseded and sorted(revisions) != list(range(1, row["job_revision"] + 1)):
-            yield f"{row['simulation_id']}: of {row['job_revision']} revisions {sorted(revisions)} were published"
+            yield f"{row['simulation_id']}: published are revisions {sorted(revisions)} of {row['job_revision']}"
         last = revisions[row["job_revision"]]
         state = "failed" if row["waiting"] == "missing" else row["state"]
         ours = (row["simulation_id"], row["seed"], state, json.loads(row["metrics"] or "null"), row["ended_seq"])
@@ -214,20 +212,21 @@ def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) ->
             yield f"the result is {theirs}, the manifest has {ours}"
     if published:
         yield f"results of jobs that don't exist: {list(published)[:5]}"
-    for experiment in evidence.experiments:
-        if experiment["published_seq"] != experiment["ended_seq"]:
-            yield f"{experiment['experiment_id']}: not all of its {experiment['ended_seq']} ends are published"
+    for row in evidence.experiments:
+        if row["published_seq"] != row["ended_seq"]:
+            yield f"{row['experiment_id']}: {row['published_seq']} of {row['ended_seq']} ends are published"
 
 
 def the_last_status_is_the_end(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The last status of an experiment is terminal and that of the manifest, and its counts are those of the jobs."""
+    """The last status of an experiment is terminal, equals the manifest's, and counts the jobs as they are."""
     for experiment in evidence.experiments:
-        name, revision = experiment["experiment_id"], experiment["revision"]
+        name = experiment["experiment_id"]
         if (last := evidence.last_status.get(name)) is None or last != evidence.statuses.get(name):
             yield f"{name}: the status in the stream isn't the manifest's"
             continue
-        if last["state"] != experiment["state"] or not last["revision"] == revision == experiment["published_revision"]:
-            yield f"{name} is {experiment['state']}, and its status {last['revision']} is {last['state']}"
+        revisions = {last["revision"], experiment["revision"], experiment["published_revision"]}
+        if last["state"] != experiment["state"] or len(revisions) > 1:
+            yield f"{name} is {experiment['state']}, and its status {last['revision']} has {last['state']}"
         counts = Counter(_bucket(row) for row in evidence.of(name) if row["current"])
         if Counter({state: count for state, count in last["counts"].items() if count}) != counts:
             yield f"{name}: the status counts {last['counts']}, the manifest {dict(counts)}"
@@ -235,17 +234,17 @@ def the_last_status_is_the_end(evidence: Evidence, expected: Expected) -> Iterat
             yield f"{name}: {last['counts']} don't add up to {experiment['jobs']}"
 
 
-def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """Each job ended as its runs did at the orchestrator, after the right number of attempts.
+def jobs_end_as_their_runs_did(evidence: Evidence, expected: Expected) -> Iterator[str]:
+    """Each job ended as its runs did at the orchestrator, after as many attempts as that takes.
 
-    No transport error counts as an end, and neither the order nor the repetition of events changes an end.
+    No transport error ends a job, and neither the order nor the repetition of events changes its end.
     """
     if expected.failures is None:
         return
-    for experiment in evidence.experiments:
-        limits = _plan(*evidence.plans[experiment["experiment_id"]]).limits
+    for experiment_id in (experiment["experiment_id"] for experiment in evidence.experiments):
+        limits = _plan(*evidence.plans[experiment_id]).limits
         jobs: dict[tuple[int, int], list[Row]] = defaultdict(list)
-        for row in evidence.of(experiment["experiment_id"]):
+        for row in evidence.of(experiment_id):
             jobs[row["point"], row["replicate"]].append(row)
         for rows in jobs.values():
             for row in rows:
@@ -261,8 +260,8 @@ def the_end_is_what_the_runs_say(evidence: Evidence, expected: Expected) -> Iter
                     yield f"{row['simulation_id']} of {len(rows)} attempts, ended {kind}, current {row['current']}"
 
 
-def nothing_else_is_put_aside(evidence: Evidence, expected: Expected) -> Iterator[str]:
-    """The number of dead letters is as expected."""
+def nothing_else_is_a_dead_letter(evidence: Evidence, expected: Expected) -> Iterator[str]:
+    """The number of dead letters is the expected one."""
     if len(evidence.dead) != expected.dead:
         yield f"{len(evidence.dead)} dead letters: {[(letter.subject, letter.headers) for letter in evidence.dead[:5]]}"
 
@@ -280,14 +279,15 @@ AT_THE_END: tuple[Rule, ...] = (
     every_job_has_one_end,
     results_are_those_of_the_manifest,
     the_last_status_is_the_end,
-    the_end_is_what_the_runs_say,
-    nothing_else_is_put_aside,
+    jobs_end_as_their_runs_did,
+    nothing_else_is_a_dead_letter,
 )
 
 
 def _bucket(row: Row) -> str:
-    state = "failed" if row["waiting"] == "missing" else str(row["state"])
-    return "infeasible" if row["error_kind"] == "infeasible" else state
+    if row["waiting"] == "missing":
+        return "failed"
+    return "infeasible" if row["error_kind"] == "infeasible" else str(row["state"])
 
 
 @cache

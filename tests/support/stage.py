@@ -1,4 +1,4 @@
-"""A whole system whose parts a test kills and cuts off, with what is needed to judge it afterwards."""
+"""A whole system whose processes a test kills and whose links it cuts, and the evidence to check afterwards."""
 
 import asyncio
 import contextlib
@@ -17,34 +17,34 @@ from ems_worker.adapters.jetstream import consumers
 from ems_worker.local import ports
 from tests.support import evidence, invariants, onwards, proxy, servers, wait, whole
 
-# The worker's orderly end has to come within that time, whatever it is doing.
+# How long a shutdown may take, whatever the worker is doing.
 SHUTDOWN_SECONDS = 10.0
 
 
 class Worker(whole.Worker):
-    """A worker that may be told where to crash."""
+    """A worker that can be made to crash at a named point."""
 
     def __init__(self, directory: Path, server: str, orchestrator: str, **settings: str) -> None:
         super().__init__(directory, server, orchestrator, **settings)
         assert self._env is not None
-        # The seed is the tests' own: the worker refuses settings that it doesn't know.
+        # The seed is for the tests only: the worker refuses unknown settings.
         self._plain = {name: value for name, value in self._env.items() if name != "EMS_CHAOS_SEED"}
         self._env = dict(self._plain)
 
     def arm(self, crash_at: str | None) -> None:
-        """From its next start on it ends at this point; None: it doesn't."""
+        """Makes the worker crash at this point from its next start on; None: at none."""
         self._env = dict(self._plain) if crash_at is None else {**self._plain, "EMS_CRASH_AT": crash_at}
 
     async def died(self, timeout: float = 30) -> None:
-        """Waits for its death by SIGKILL."""
+        """Waits until the worker has died by SIGKILL."""
         code = await self.wait(timeout)
         assert code == -signal.SIGKILL, f"the worker should have died, exit code {code}: {self.last_words()}"
 
 
 class Stage:
-    """`async with Stage(directory) as stage`: nats-server and oracle are there; the worker is started by the test.
+    """`async with Stage(directory) as stage`: a nats-server and an oracle run; the test starts the worker.
 
-    With `proxied` the worker reaches each of them through a proxy of its own, `to_broker` and `to_orchestrator`.
+    If `proxied`, the worker reaches them through the proxies `to_broker` and `to_orchestrator`.
     """
 
     def __init__(self, directory: Path, *oracle_flags: str, proxied: bool = False, **settings: str) -> None:
@@ -60,7 +60,7 @@ class Stage:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            # Its port has to be known before it runs: the oracle is told, and starts meanwhile.
+            # The port of the server is chosen first, so that the oracle can start at the same time.
             self.broker.port = ports.free_port()
             self.oracle = whole.Oracle(self.directory, self.broker.url, *self._flags)
             self.oracle.start()
@@ -88,12 +88,12 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        """A plain client of the broker, past the proxy."""
-        async with whole.client(self.broker.url) as one:
-            yield one
+        """A client of the broker that doesn't use the proxy."""
+        async with whole.client(self.broker.url) as connected:
+            yield connected
 
     async def publish(self, plan: Mapping[str, Any], timeout: float = 30) -> int:
-        """Publishes a plan until it is acknowledged, under one message id; its sequence."""
+        """Publishes a plan, with the same message id until it is acknowledged; returns its sequence."""
         headers = {"Nats-Msg-Id": uuid.uuid4().hex}
 
         async def stored() -> int:
@@ -109,18 +109,18 @@ class Stage:
         return seq
 
     async def ask(self, verb: str, timeout: float = 5, **body: str) -> dict[str, Any] | None:
-        """A change over `ems.api`; None where no answer came."""
+        """Sends a change request; returns the reply, or None if there is none in time."""
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with self.client() as client:
                 message = await client.request(f"ems.api.{verb}", json.dumps(body).encode(), timeout=timeout)
-                found: dict[str, Any] = json.loads(message.data)
-                return found
+                reply: dict[str, Any] = json.loads(message.data)
+                return reply
         return None
 
     async def ended(self, timeout: float = 30) -> None:
-        """Waits until every acknowledged plan is decided, and every experiment has ended and is told."""
+        """Waits until every acknowledged plan is decided, and every experiment has ended and is published."""
 
-        def all_told() -> bool:
+        def all_published() -> bool:
             assert self.worker.running, f"the worker ended with {self.worker.exit_code}: {self.worker.last_words()}"
             if not self.manifest.exists():
                 return False
@@ -129,21 +129,21 @@ class Stage:
                   total(finished_ms IS NOT NULL AND published_seq = ended_seq
                     AND published_revision = revision AND published_revision >= state_revision)
                 FROM experiments"""
-            [(decided, experiments, told)] = whole.rows(self.manifest, query)
-            return bool(decided >= len(self.acked) and experiments == told)
+            [(decided, experiments, published)] = whole.rows(self.manifest, query)
+            return bool(decided >= len(self.acked) and experiments == published)
 
-        await wait.until(all_told, timeout=timeout, what="all experiments to end")
+        await wait.until(all_published, timeout=timeout, what="all experiments to end")
 
     async def stop(self) -> None:
-        """The worker's orderly end."""
+        """Shuts the worker down in order."""
         self.worker.signal(signal.SIGTERM)
         code = await self.worker.wait(SHUTDOWN_SECONDS)
         assert code == 0, f"the worker's exit code is {code} after SIGTERM: {self.worker.last_words()}"
 
     async def give_back(self) -> None:
-        """Has the broker deliver again at once what a dead worker fetched and didn't acknowledge.
+        """Makes the broker redeliver at once what a dead worker fetched and didn't acknowledge.
 
-        It would after `ack_wait`, half a minute. Must not be called while a worker is at work.
+        Otherwise it would do so after `ack_wait`, half a minute. Must not be called while a worker runs.
         """
         async with self.client() as client:
             jetstream = client.jetstream()
@@ -157,11 +157,11 @@ class Stage:
             await client.flush()
 
     def local(self) -> evidence.Evidence:
-        """What is on disk now."""
+        """The evidence on disk."""
         return evidence.local(self.manifest, self.oracle.starts, self.acked)
 
     def check_now(self, expected: invariants.Expected | None = None) -> None:
-        """The rules that hold at every moment, as far as they are about files, and that nothing went back."""
+        """Checks the rules for every moment against the files, and that nothing went back since the last check."""
         if self.manifest.exists():
             now = self.local()
             invariants.check(now, expected, ended=False)
@@ -170,17 +170,17 @@ class Stage:
             self._before = now
 
     async def check(self, expected: invariants.Expected | None = None) -> evidence.Evidence:
-        """All rules, after the end; what was found."""
+        """Checks all rules after the end; returns the evidence."""
         async with self.client() as client:
-            found = await evidence.whole(client.jetstream(), self.local())
-        invariants.check(found, expected)
+            complete = await evidence.whole(client.jetstream(), self.local())
+        invariants.check(complete, expected)
         fatal = [line for line in self.worker.lines() if line["event"] in ("worker.fatal", "ledger.not_recorded")]
         assert not fatal, fatal
-        return found
+        return complete
 
 
 async def together(*work: Any) -> None:
-    """Runs coroutines at once; the first error ends all."""
+    """Runs coroutines at the same time; the first error cancels the others."""
     async with asyncio.TaskGroup() as group:
-        for one in work:
-            group.create_task(one)
+        for coroutine in work:
+            group.create_task(coroutine)

@@ -78,8 +78,8 @@ def test_the_worst_answer_of_a_batch_decides() -> None:
 def test_an_event_of_an_unanswered_run_lets_commands_go_only_if_the_obstacle_is_silence() -> None:
     """The event shows that its command arrived; the orchestrator is still reported as slow."""
     silent = after(call(1.0, "DEADLINE_EXCEEDED", *MANY))
-    heard = delivery.event_received(silent)
-    assert (heard.stuck, heard.obstacle) == (False, Obstacle.SILENT)
+    after_event = delivery.event_received(silent)
+    assert (after_event.stuck, after_event.obstacle) == (False, Obstacle.SILENT)
     busy = after(call(1.0, "RESOURCE_EXHAUSTED", *MANY))
     assert delivery.event_received(busy) == busy
 

@@ -1,4 +1,4 @@
-"""An experiment: its states, the tally of its jobs, its conclusion."""
+"""An experiment: its states, the tally of its jobs, and its conclusion."""
 
 import math
 import statistics
@@ -25,15 +25,15 @@ def test_every_pair_of_state_and_event_is_decided() -> None:
     assert set(experiment.TRANSITIONS) == {(s, e) for s in ExperimentState for e in ExperimentEvent}
 
 
-def test_ended_experiments_hear_nothing_but_the_beginning_of_a_new_round() -> None:
-    """Reopened they are running."""
-    heard = {event for (state, event), to in experiment.TRANSITIONS.items() if state in experiment.ENDED and to}
-    assert heard == {ExperimentEvent.REOPEN}
+def test_an_ended_experiment_can_only_be_reopened() -> None:
+    """It is running then."""
+    effective = {event for (state, event), to in experiment.TRANSITIONS.items() if state in experiment.ENDED and to}
+    assert effective == {ExperimentEvent.REOPEN}
     assert experiment.TRANSITIONS[ExperimentState.FAILED, ExperimentEvent.REOPEN] is ExperimentState.RUNNING
 
 
-def test_jobs_that_wait_for_metrics_have_not_ended_and_have_failed_when_these_are_missing() -> None:
-    """By the names of the contract: awaiting_metrics, then failed."""
+def test_a_job_that_waits_for_metrics_has_not_ended_and_fails_if_they_are_missing() -> None:
+    """Its published states are awaiting_metrics and failed."""
     waiting = moved(RunState.COMPLETED, waiting=Waiting.AWAITING)
     missing = moved(RunState.COMPLETED, waiting=Waiting.MISSING)
     assert experiment.job_state(waiting) == "awaiting_metrics"
@@ -41,14 +41,14 @@ def test_jobs_that_wait_for_metrics_have_not_ended_and_have_failed_when_these_ar
     assert experiment.job_state(moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)) == "failed"
     tally = Tally(2, metrics={"score": Aggregate()}).after([(PENDING, waiting), (PENDING, missing)])
     assert (tally.ended, tally.failures) == (1, 1)
-    there = moved(RunState.COMPLETED, metrics={"score": 4.0})
-    tally = tally.after([(waiting, there), (missing, there)])
+    scored = moved(RunState.COMPLETED, metrics={"score": 4.0})
+    tally = tally.after([(waiting, scored), (missing, scored)])
     assert tally.counts[Bucket.COMPLETED] == 2
     assert tally.metrics["score"].n == 2
 
 
-def test_a_metric_that_comes_after_the_end_is_no_longer_missing() -> None:
-    """The aggregates follow; a value that was there already stays the one that counts."""
+def test_a_metric_that_arrives_after_the_end_is_no_longer_missing() -> None:
+    """The aggregates include it once, and values that were known before are not counted again."""
     first = moved(RunState.COMPLETED, metrics={"x": 1.0})
     tally = Tally(1, metrics={"x": Aggregate(), "y": Aggregate()}).after([(PENDING, first)])
     assert tally.metrics["y"].missing == 1
@@ -56,8 +56,8 @@ def test_a_metric_that_comes_after_the_end_is_no_longer_missing() -> None:
     assert (tally.metrics["y"].missing, tally.metrics["y"].mean, tally.metrics["x"].n) == (0, 5.0, 1)
 
 
-def test_jobs_that_are_not_expanded_count_as_pending_and_counts_add_up() -> None:
-    """Before the first run is recorded the status is complete already."""
+def test_jobs_that_are_not_expanded_count_as_pending() -> None:
+    """So the counts add up to the number of jobs from the beginning."""
     tally = Tally(10)
     assert tally.by_bucket[Bucket.PENDING] == 10
     after = tally.after([(PENDING, moved(RunState.SUBMITTING)), (None, moved(RunState.CANCELLED))])
@@ -66,8 +66,8 @@ def test_jobs_that_are_not_expanded_count_as_pending_and_counts_add_up() -> None
     assert after.ended == 1
 
 
-def test_infeasible_jobs_are_counted_apart_and_are_no_failures() -> None:
-    """A configuration without a meaningful run says something about the model, not about the experiment."""
+def test_infeasible_jobs_have_a_count_of_their_own_and_are_no_failures() -> None:
+    """An infeasible configuration is a finding about the model, not a failure of the experiment."""
     infeasible = moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)
     tally = Tally(2).after([(PENDING, infeasible), (PENDING, moved(RunState.LOST))])
     assert tally.counts[Bucket.INFEASIBLE] == 1
@@ -79,15 +79,15 @@ def test_infeasible_jobs_are_counted_apart_and_are_no_failures() -> None:
 def test_an_experiment_ends_when_every_job_has_and_fails_above_what_is_allowed(
     allowed: int, event: ExperimentEvent
 ) -> None:
-    """While a job is open nothing is concluded."""
+    """There is no conclusion while a job is open."""
     failed = moved(RunState.FAILED, error_kind=ErrorKind.SIMULATION)
     tally = Tally(2).after([(PENDING, failed)])
     assert experiment.conclusion(tally, allowed) is None
     assert experiment.conclusion(tally.after([(PENDING, moved(RunState.COMPLETED))]), allowed) is event
 
 
-def test_an_experiment_of_which_jobs_were_dropped_is_no_success() -> None:
-    """Though the job that had failed turns out to have completed: what was not done has to be tried again."""
+def test_an_experiment_with_dropped_jobs_has_failed() -> None:
+    """This holds even if the job that had failed turns out to have completed, until the dropped jobs are retried."""
     lost, dropped = moved(RunState.LOST), moved(RunState.CANCELLED)
     tally = Tally(2).after([(PENDING, lost), (PENDING, dropped)])
     assert experiment.conclusion(tally, 0) is ExperimentEvent.MISS
@@ -98,8 +98,8 @@ def test_an_experiment_of_which_jobs_were_dropped_is_no_success() -> None:
     assert experiment.conclusion(tally.after([(dropped, moved(RunState.COMPLETED))]), 0) is ExperimentEvent.SUCCEED
 
 
-def test_only_completed_jobs_are_aggregated_and_absent_values_are_counted() -> None:
-    """A tracked metric that a result lacks is missing, not zero."""
+def test_only_completed_jobs_are_aggregated() -> None:
+    """A tracked metric that a result lacks counts as missing, not as zero."""
     tally = Tally(3, metrics={"x": Aggregate()}).after(
         [
             (PENDING, moved(RunState.COMPLETED, metrics={"x": 2.0})),
@@ -113,7 +113,7 @@ def test_only_completed_jobs_are_aggregated_and_absent_values_are_counted() -> N
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=50))
 def test_aggregates_are_mean_and_sample_standard_deviation(values: list[float]) -> None:
-    """As statistics.mean and statistics.stdev say."""
+    """They agree with `statistics.mean` and `statistics.stdev`."""
     aggregate = Aggregate()
     for value in values:
         aggregate = aggregate.add(value)
@@ -124,6 +124,6 @@ def test_aggregates_are_mean_and_sample_standard_deviation(values: list[float]) 
 
 
 def test_values_that_are_not_finite_are_missing() -> None:
-    """NaN and infinities never reach a mean; one value alone has no deviation."""
+    """NaN and infinities are left out of the mean, and a single value has no deviation."""
     aggregate = Aggregate().add(math.nan).add(math.inf).add(None).add(1.0)
     assert (aggregate.n, aggregate.missing, aggregate.mean, aggregate.std) == (1, 3, 1.0, None)

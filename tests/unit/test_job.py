@@ -1,4 +1,4 @@
-"""A job: which attempt stands for it, when it ends, and when it is tried again."""
+"""A job: which attempt represents it, when it ends, and when it is retried."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import job, transitions
 from ems_worker.core.lifecycle.job import Job, RetryPolicy
-from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason
+from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 POLICY = RetryPolicy(max_attempts=3)
@@ -19,14 +19,15 @@ WRONG = Signal(RunEvent.FAIL, ErrorKind.SIMULATION, "NaN in the model")
 
 
 def a_job(*signals: tuple[int, Signal]) -> Job:
-    one = Job((job.first(3, 1, 99),))
+    """A job after these signals, each for the attempt of that number."""
+    current = Job((job.first(3, 1, 99),))
     for attempt, signal in signals:
-        one = job.apply(one, attempt, signal, POLICY, now_ms=1000).job
-    return one
+        current = job.apply(current, attempt, signal, POLICY, now_ms=1000).job
+    return current
 
 
 def test_a_job_ends_with_its_first_completed_attempt() -> None:
-    """One attempt, completed: the job ended by it."""
+    """The completed attempt represents the job, and there is nothing to stop."""
     before = a_job((1, CLAIM), (1, ACCEPT), (1, START))
     decision = job.apply(before, 1, COMPLETE, POLICY, now_ms=2000)
     assert decision.ended
@@ -34,8 +35,8 @@ def test_a_job_ends_with_its_first_completed_attempt() -> None:
     assert decision.stop == ()
 
 
-def test_a_broken_attempt_gets_a_next_one_later() -> None:
-    """Infrastructure failures are retried after a pause, with the same seed, and the job has not ended."""
+def test_an_infrastructure_failure_is_retried_after_a_pause() -> None:
+    """The next attempt has the same seed, and the job has not ended."""
     decision = job.apply(a_job((1, CLAIM), (1, ACCEPT)), 1, BROKEN, POLICY, now_ms=10_000)
     assert not decision.ended
     second = decision.job.current
@@ -44,37 +45,37 @@ def test_a_broken_attempt_gets_a_next_one_later() -> None:
     assert not decision.job.attempt(1).current
 
 
-def test_a_wrong_simulation_is_not_tried_again() -> None:
-    """What would fail again ends the job."""
+def test_a_failure_of_the_simulation_is_not_retried() -> None:
+    """It would fail again, so it ends the job."""
     decision = job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, now_ms=1)
     assert decision.ended
     assert len(decision.job.runs) == 1
 
 
-def test_not_retryable_wins_over_the_plan() -> None:
-    """`retryable: false` of the orchestrator forbids another attempt, whatever the kind."""
+def test_a_failure_that_the_orchestrator_calls_not_retryable_is_not_retried() -> None:
+    """`retryable: false` wins over the plan's `retry_on`."""
     decision = job.apply(a_job((1, CLAIM)), 1, replace(BROKEN, retryable=False), POLICY, now_ms=1)
     assert decision.ended
 
 
-def test_tries_are_bounded() -> None:
-    """After max_attempts the job ends as its last attempt did."""
-    one = a_job((1, CLAIM), (1, BROKEN), (2, CLAIM), (2, BROKEN), (3, CLAIM))
-    decision = job.apply(one, 3, BROKEN, POLICY, now_ms=1)
+def test_a_job_has_at_most_max_attempts() -> None:
+    """The last attempt then represents the job."""
+    before = a_job((1, CLAIM), (1, BROKEN), (2, CLAIM), (2, BROKEN), (3, CLAIM))
+    decision = job.apply(before, 3, BROKEN, POLICY, now_ms=1)
     assert decision.ended
     assert decision.job.current.attempt == 3
 
 
-def test_nothing_is_retried_once_it_is_not_wanted() -> None:
-    """An experiment that is ending doesn't start new attempts."""
+def test_a_failure_is_not_retried_if_retries_are_turned_off() -> None:
+    """An experiment that is ending starts no new attempts."""
     decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=False)
     assert decision.ended
 
 
 def test_a_late_completion_of_a_lost_attempt_wins_and_the_open_one_is_stopped() -> None:
-    """The first completed attempt stands for the job; others that are open are to be stopped."""
-    one = a_job((1, CLAIM), (1, ACCEPT), (1, LOSE), (2, CLAIM), (2, ACCEPT))
-    decision = job.apply(one, 1, COMPLETE, POLICY, now_ms=1)
+    """The first completed attempt represents the job, also when the other one completes."""
+    before = a_job((1, CLAIM), (1, ACCEPT), (1, LOSE), (2, CLAIM), (2, ACCEPT))
+    decision = job.apply(before, 1, COMPLETE, POLICY, now_ms=1)
     assert decision.ended
     assert decision.stop == (2,)
     assert decision.job.current.attempt == 1
@@ -84,8 +85,8 @@ def test_a_late_completion_of_a_lost_attempt_wins_and_the_open_one_is_stopped() 
     assert later.job.current.attempt == 1
 
 
-def test_a_late_completion_drops_the_attempt_that_was_never_announced() -> None:
-    """A pending next attempt is cancelled at once: nobody has heard of it."""
+def test_a_late_completion_cancels_the_pending_next_attempt() -> None:
+    """It needs no STOP, because no command was sent."""
     decision = job.apply(a_job((1, CLAIM), (1, LOSE)), 1, COMPLETE, POLICY, now_ms=1)
     assert decision.job.attempt(2).state is RunState.CANCELLED
     assert decision.stop == ()
@@ -93,16 +94,16 @@ def test_a_late_completion_drops_the_attempt_that_was_never_announced() -> None:
 
 
 def test_the_late_failure_of_a_lost_attempt_leaves_the_next_one_alone() -> None:
-    """Its row says how it ended; the job goes on with the next attempt."""
-    one = a_job((1, CLAIM), (1, LOSE), (2, CLAIM))
-    decision = job.apply(one, 1, BROKEN, POLICY, now_ms=1)
+    """The failure is recorded on its row, and the next attempt still represents the job."""
+    before = a_job((1, CLAIM), (1, LOSE), (2, CLAIM))
+    decision = job.apply(before, 1, BROKEN, POLICY, now_ms=1)
     assert decision.effect is Effect.APPLY
     assert not decision.ended
-    assert decision.job.current == one.current
+    assert decision.job.current == before.current
 
 
-def test_a_job_that_ended_lost_ends_anew_when_its_end_is_heard_of() -> None:
-    """The result is another one then, with a higher revision, and nothing is tried again."""
+def test_a_job_that_ended_lost_ends_again_when_its_real_end_arrives() -> None:
+    """The result gets the next revision, and the job isn't retried."""
     policy = RetryPolicy(retry_on=frozenset({ErrorKind.INFRASTRUCTURE}))
     lost = job.apply(a_job((1, CLAIM)), 1, LOSE, policy, now_ms=1)
     assert lost.ended
@@ -114,10 +115,10 @@ def test_a_job_that_ended_lost_ends_anew_when_its_end_is_heard_of() -> None:
     assert job.number_end(failed.job, 9).current.job_revision == 2
 
 
-def test_the_revision_goes_on_when_another_attempt_comes_to_stand_for_the_job() -> None:
-    """A job that ended lost with attempt 3 and completes with attempt 1 gets the next revision; only one row has it."""
-    one = a_job((1, CLAIM), (1, LOSE), (2, CLAIM), (2, LOSE), (3, CLAIM), (3, LOSE))
-    ended = job.number_end(one, 4)
+def test_the_revision_continues_when_another_attempt_represents_the_job() -> None:
+    """Only the row of that attempt has a position among the ends."""
+    lost = a_job((1, CLAIM), (1, LOSE), (2, CLAIM), (2, LOSE), (3, CLAIM), (3, LOSE))
+    ended = job.number_end(lost, 4)
     decision = job.apply(ended, 1, COMPLETE, POLICY, now_ms=1)
     again = job.number_end(decision.job, 5)
     assert (again.current.attempt, again.current.job_revision, again.current.ended_seq) == (1, 2, 5)
@@ -125,7 +126,7 @@ def test_the_revision_goes_on_when_another_attempt_comes_to_stand_for_the_job() 
 
 
 def test_changes_are_the_attempts_that_differ() -> None:
-    """What is recorded of a decision: changed rows with what they were, new rows without."""
+    """Each changed attempt comes with its earlier state, and a new one with None."""
     before = a_job((1, CLAIM))
     after = job.apply(before, 1, BROKEN, POLICY, now_ms=1).job
     first, second = job.changed(before, after)
@@ -136,7 +137,7 @@ def test_changes_are_the_attempts_that_differ() -> None:
 
 
 def test_the_pause_before_the_next_attempt_doubles_up_to_a_limit() -> None:
-    """With a spread of half its length to both sides, the same for the same job."""
+    """The spread is half of the pause to both sides, and depends only on the job and the attempt."""
     for attempt in range(1, 20):
         base = min(job.MAX_BACKOFF_SECONDS, job.FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
         pause = job.backoff_seconds(attempt, "j")
@@ -149,8 +150,8 @@ WAITS = RetryPolicy(awaited=frozenset({"score"}))
 SCORED = Signal(RunEvent.MEASURE, metrics={"score": 2.0})
 
 
-def test_a_job_that_waits_for_metrics_ends_when_they_come() -> None:
-    """Its run has completed long before."""
+def test_a_job_that_waits_for_metrics_ends_when_they_arrive() -> None:
+    """The completion of its run doesn't end it."""
     waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, now_ms=1)
     assert not waiting.ended
     ended = job.apply(waiting.job, 1, SCORED, WAITS, now_ms=2)
@@ -159,7 +160,7 @@ def test_a_job_that_waits_for_metrics_ends_when_they_come() -> None:
 
 
 def test_missing_metrics_end_a_job_and_a_retry_waits_again_without_a_new_run() -> None:
-    """With the next revision when they come after all."""
+    """If they arrive then, the result gets the next revision."""
     waiting = job.apply(a_job((1, CLAIM)), 1, COMPLETE, WAITS, now_ms=1).job
     expired = job.apply(waiting, 1, Signal(RunEvent.EXPIRE), WAITS, now_ms=2)
     assert expired.ended
@@ -173,7 +174,7 @@ def test_missing_metrics_end_a_job_and_a_retry_waits_again_without_a_new_run() -
 
 
 def test_a_retry_gives_failed_and_lost_jobs_one_more_attempt() -> None:
-    """Whatever tries were left; jobs that completed or are open are left alone."""
+    """The number of attempts left doesn't matter. A retry doesn't include completed and open jobs."""
     failed = job.number_end(job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, now_ms=1).job, 3)
     again = job.again(failed, 5)
     assert again is not None
@@ -183,8 +184,8 @@ def test_a_retry_gives_failed_and_lost_jobs_one_more_attempt() -> None:
     assert job.again(a_job((1, CLAIM), (1, COMPLETE)), 6) is None
 
 
-def test_a_retry_takes_a_job_that_was_dropped_and_none_that_was_cancelled_otherwise() -> None:
-    """Dropped since too many others had failed: the reason is on its run."""
+def test_a_retry_includes_a_job_that_was_dropped_but_no_other_cancelled_one() -> None:
+    """The stop reason on its run shows that the job was dropped because too many others failed."""
     dropped = a_job((1, Signal(RunEvent.CANCEL)))
     assert job.again(dropped, 5) is None
     marked = Job((replace(dropped.current, stop_reason=StopReason.UNWANTED, ended_seq=2, job_revision=1),))
@@ -198,30 +199,29 @@ SIGNALS = st.sampled_from([CLAIM, ACCEPT, START, COMPLETE, LOSE, BROKEN, WRONG, 
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), SIGNALS), max_size=25))
-def test_whatever_comes_one_attempt_stands_for_the_job_and_the_first_completed_one_wins(
-    heard: list[tuple[int, Signal]],
+def test_after_any_signals_one_attempt_represents_the_job_and_the_first_completed_one_wins(
+    signals: list[tuple[int, Signal]],
 ) -> None:
     """Exactly one row is current, attempts have no gaps, a completed job stays so, and ends are numbered in order."""
-    one = Job((job.first(0, 0, 1),))
-    seq, won = 0, None
-    for attempt, signal in heard:
-        if attempt > len(one.runs):
+    after = Job((job.first(0, 0, 1),))
+    seq, winner = 0, None
+    for attempt, signal in signals:
+        if attempt > len(after.runs):
             continue
-        before = one
-        decision = job.apply(one, attempt, signal, POLICY, now_ms=1)
-        one = decision.job
+        before = after
+        decision = job.apply(before, attempt, signal, POLICY, now_ms=1)
+        after = decision.job
         if decision.ended:
             seq += 1
-            one = job.number_end(one, seq)
-            assert one.current.job_revision == before.current.job_revision + 1 or not before.current.ended
-        assert sum(each.current for each in one.runs) == 1
-        assert [each.attempt for each in one.runs] == list(range(1, len(one.runs) + 1))
-        assert all(each.ended_seq is None for each in one.runs if not each.current)
-        if won is None and one.current.state is RunState.COMPLETED:
-            won = one.current.attempt
-        if won is not None:
-            assert one.current.attempt == won
-        # A further attempt exists only where those before it failed, were lost, or were cancelled with it.
-        assert all(each.state in transitions.TERMINAL for each in one.runs[:-1]) or won is not None
-    assert isinstance(one.current, Run)
-    assert one.key == (0, 0)
+            after = job.number_end(after, seq)
+            assert after.current.job_revision == before.current.job_revision + 1
+        assert sum(run.current for run in after.runs) == 1
+        assert [run.attempt for run in after.runs] == list(range(1, len(after.runs) + 1))
+        assert all(run.ended_seq is None for run in after.runs if not run.current)
+        if winner is None and after.current.state is RunState.COMPLETED:
+            winner = after.current.attempt
+        if winner is not None:
+            assert after.current.attempt == winner
+        # Earlier attempts have ended before the next one exists; after a late completion others may still be open.
+        assert all(run.state in transitions.TERMINAL for run in after.runs[:-1]) or winner is not None
+    assert after.key == (0, 0)

@@ -1,4 +1,4 @@
-"""The states of a run: every pair of state and event."""
+"""The states of a run: what each event does in each state."""
 
 from dataclasses import replace
 
@@ -21,17 +21,17 @@ def a_run(state: RunState = RunState.PENDING) -> Run:
 
 
 def test_every_pair_of_state_and_event_is_decided() -> None:
-    """No event can arrive in a state for which the table has no answer, and it has no rows for anything else."""
+    """The table has exactly one row for each pair."""
     assert set(transitions.TRANSITIONS) == {(state, event) for state in RunState for event in RunEvent}
 
 
 @pytest.mark.parametrize("pair", transitions.TRANSITIONS, ids=lambda pair: f"{pair[0]}+{pair[1]}")
 def test_the_rank_never_falls_and_only_lost_runs_leave_a_terminal_state(pair: tuple[RunState, RunEvent]) -> None:
-    """Applying an event moves up in rank; every other effect moves nothing."""
+    """An event that is applied moves the run to a higher rank; every other effect leaves it unchanged."""
     state, event = pair
     transition = transitions.TRANSITIONS[pair]
     effect, after = run.advance(a_run(state), Signal(event), now_ms=5)
-    # There is nothing to add here: see the tests of metrics for what is noted.
+    # These signals have no content to note; the tests of metrics have such.
     assert effect is (Effect.DUPLICATE if transition.effect is Effect.NOTE else transition.effect)
     if transition.to is None:
         assert effect is not Effect.APPLY
@@ -45,7 +45,7 @@ def test_the_rank_never_falls_and_only_lost_runs_leave_a_terminal_state(pair: tu
 
 @pytest.mark.parametrize("state", RunState)
 def test_a_repeated_event_changes_nothing(state: RunState) -> None:
-    """Delivery is at least once: hearing an event twice is the same as hearing it once."""
+    """Delivery is at least once: applying an event twice has the same effect as applying it once."""
     for event in RunEvent:
         _, once = run.advance(a_run(state), Signal(event), now_ms=5)
         effect, twice = run.advance(once, Signal(event), now_ms=9)
@@ -55,31 +55,31 @@ def test_a_repeated_event_changes_nothing(state: RunState) -> None:
 
 @given(st.lists(EVENTS, max_size=12))
 def test_a_terminal_run_has_a_time_and_an_open_one_has_none(events: list[RunEvent]) -> None:
-    """finished_ms is there exactly in terminal states, whatever comes in whatever order."""
-    one = a_run()
+    """After any sequence of events, `finished_ms` is set exactly in terminal states."""
+    current = a_run()
     for event in events:
-        _, one = run.advance(one, Signal(event), now_ms=5)
-        assert one.ended == (one.finished_ms is not None)
+        _, current = run.advance(current, Signal(event), now_ms=5)
+        assert current.ended == (current.finished_ms is not None)
 
 
 @given(st.permutations([RunEvent.CLAIM, RunEvent.ACCEPT, RunEvent.START, RunEvent.COMPLETE]))
 def test_the_order_of_events_does_not_change_the_end(events: list[RunEvent]) -> None:
-    """Completed is completed, whether its event came before the reply or after."""
-    one = a_run()
+    """The run completes, whether its event arrives before the reply or after it."""
+    current = a_run()
     for event in events:
-        _, one = run.advance(one, Signal(event), now_ms=5)
-    assert one.state is RunState.COMPLETED
+        _, current = run.advance(current, Signal(event), now_ms=5)
+    assert current.state is RunState.COMPLETED
 
 
-def test_a_start_restarts_the_time_that_counts() -> None:
-    """The limit counts from the run's start: what was counted while it queued is dropped."""
+def test_the_elapsed_time_starts_from_zero_when_the_run_starts() -> None:
+    """The time that the run spent in the orchestrator's queue doesn't count against its limit."""
     queued = replace(a_run(RunState.SUBMITTED), elapsed_ms=9000)
     _, running = run.advance(queued, Signal(RunEvent.START, started_ms=3, model_version="m1"), now_ms=5)
     assert (running.elapsed_ms, running.started_ms, running.model_version) == (0, 3, "m1")
 
 
-def test_a_completed_run_keeps_what_the_event_carried() -> None:
-    """Metrics, artifacts, times and model version are on the row."""
+def test_a_completed_run_has_the_content_of_its_event() -> None:
+    """This includes metrics, artifacts, times and the model version."""
     signal = Signal(
         RunEvent.COMPLETE, metrics={"x": 1.0}, artifacts={"a": "u"}, started_ms=1, finished_ms=2, model_version="m"
     )
@@ -101,15 +101,15 @@ def test_a_completed_run_keeps_what_the_event_carried() -> None:
 def test_a_confirmed_stop_means_what_it_was_sent_for(
     reason: StopReason | None, state: RunState, kind: ErrorKind
 ) -> None:
-    """Stopped at its limit is a timeout, stopped as unwanted is cancelled, stopped by somebody else is stopped."""
+    """At the time limit it is a timeout, for an unwanted run a cancellation, and without our STOP a failure."""
     stopping = replace(a_run(RunState.RUNNING), stop_reason=reason)
     _, after = run.advance(stopping, Signal(RunEvent.FAIL, ErrorKind.STOPPED, "stopped"), now_ms=5)
     assert after.state is state
     assert after.error_kind is kind
 
 
-def test_another_failure_of_a_stopping_run_is_what_it_is() -> None:
-    """A run that failed by itself before the STOP arrived didn't time out."""
+def test_a_run_that_fails_by_itself_before_its_stop_arrives_keeps_its_error() -> None:
+    """It isn't a timeout."""
     stopping = replace(a_run(RunState.RUNNING), stop_reason=StopReason.TIMEOUT)
     _, after = run.advance(stopping, Signal(RunEvent.FAIL, ErrorKind.SIMULATION, "boom"), now_ms=5)
     assert after.error_kind is ErrorKind.SIMULATION
@@ -124,7 +124,7 @@ def completed(**metrics: float | None) -> Run:
 
 
 def test_a_completed_run_without_an_awaited_metric_waits_for_it() -> None:
-    """Its job has not ended until the metric comes."""
+    """Its job ends only when the metric arrives."""
     waiting = completed(population=3.0)
     assert waiting.waiting is Waiting.AWAITING
     assert waiting.ended
@@ -135,8 +135,8 @@ def test_a_completed_run_without_an_awaited_metric_waits_for_it() -> None:
     assert after.settled
 
 
-def test_metrics_may_come_before_their_run_has_completed() -> None:
-    """They are kept on the run, which then waits for nothing."""
+def test_metrics_may_arrive_before_their_run_has_completed() -> None:
+    """They are kept, and the completed run waits for nothing."""
     _, early = run.advance(a_run(RunState.RUNNING), SCORED, 4, AWAITED)
     assert early.state is RunState.RUNNING
     _, after = run.advance(early, Signal(RunEvent.COMPLETE, metrics={"population": 3.0}), 5, AWAITED)
@@ -145,15 +145,15 @@ def test_metrics_may_come_before_their_run_has_completed() -> None:
 
 
 def test_the_first_value_of_a_metric_stands() -> None:
-    """Whatever the order of two events is heard as: neither takes back what is known; a null gives way to a value."""
+    """A later event changes no known value, and replaces a null."""
     scored = run.advance(completed(), SCORED, 6, AWAITED)[1]
     other = Signal(RunEvent.MEASURE, metrics={"score": 9.0})
     assert run.advance(scored, other, 7, AWAITED) == (Effect.DUPLICATE, scored)
     assert run.advance(completed(score=None), SCORED, 6, AWAITED)[1].metrics == {"score": 2.0}
 
 
-def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_come_after_all() -> None:
-    """Expiry, a retry without a new run, and a late metric."""
+def test_metrics_that_did_not_arrive_are_missing_until_a_retry_or_their_late_arrival() -> None:
+    """A retry waits for them again, without a new run."""
     effect, missing = run.advance(completed(), Signal(RunEvent.EXPIRE), 6, AWAITED)
     assert effect is Effect.NOTE
     assert missing.waiting is Waiting.MISSING
@@ -163,14 +163,21 @@ def test_metrics_that_do_not_come_are_missing_until_they_are_awaited_again_or_co
     assert run.advance(missing, SCORED, 6, AWAITED)[1].waiting is None
 
 
-def test_a_run_that_an_orchestrator_forgot_counts_its_time_from_its_next_start() -> None:
-    """What it used before is dropped; a start that is told twice counts once, as always."""
+def test_the_elapsed_time_of_a_run_that_an_orchestrator_forgot_starts_from_zero_at_its_next_start() -> None:
+    """A repeated start event doesn't reset it once more."""
     running = replace(a_run(RunState.RUNNING), elapsed_ms=9000, stop_reason=StopReason.TIMEOUT)
-    anew = run.forgotten(running)
-    assert (anew.state, anew.started_ms, anew.elapsed_ms, anew.stop_reason) == (RunState.RUNNING, None, 0, None)
+    forgotten = run.forgotten(running)
+    assert (forgotten.state, forgotten.started_ms, forgotten.elapsed_ms, forgotten.stop_reason) == (
+        RunState.RUNNING,
+        None,
+        0,
+        None,
+    )
     unwanted = replace(running, stop_reason=StopReason.UNWANTED)
     assert run.forgotten(unwanted).stop_reason is StopReason.UNWANTED
-    effect, started = run.advance(replace(anew, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8)
+    effect, started = run.advance(
+        replace(forgotten, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8
+    )
     assert effect is Effect.NOTE
     assert (started.started_ms, started.elapsed_ms, started.model_version) == (8, 0, "m2")
     assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Effect.DUPLICATE, started)
@@ -180,8 +187,8 @@ def many(name: str, count: int) -> dict[str, float | None]:
     return {f"{name}{number}": 1.0 for number in range(count)}
 
 
-def test_a_run_has_no_more_metrics_than_the_most_in_whatever_order_they_come() -> None:
-    """What goes beyond changes nothing; its own end always has room, and what is known already isn't more."""
+def test_a_run_has_a_limited_number_of_metrics_in_any_order_of_arrival() -> None:
+    """An event beyond the limit changes nothing. Half of the limit is reserved for the run's end."""
     half = run.MAX_METRICS // 2
     _, early = run.advance(a_run(RunState.RUNNING), Signal(RunEvent.MEASURE, metrics=many("early", half)), 4)
     one_more = Signal(RunEvent.MEASURE, metrics={"one": 1.0})

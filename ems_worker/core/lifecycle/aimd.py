@@ -19,8 +19,8 @@ BEST_GROWTH = 1.002
 RECENT = 8
 # An overloaded orchestrator that gets half as many calls answers each in less than this fraction of the time.
 FASTER = 0.75
-# How long a call has before others continue in its place: at least this long, and this long if no call of its kind was
-# answered yet.
+# How long a call may take before others continue in its place: at least MIN_PATIENCE_SECONDS. The other value applies
+# until a call of its kind was answered.
 MIN_PATIENCE_SECONDS = 0.5
 UNKNOWN_PATIENCE_SECONDS = 2.5
 

@@ -2,16 +2,16 @@
 
 import hashlib
 
-# The spread makes a pause at most this many times the longest base.
+# With the spread, a pause is at most this many times its maximum without it.
 MAX_SPREAD = 1.5
 
 
-def pause_seconds(failures: int, identity: str, first: float, longest: float) -> float:
-    """The pause after `failures` failures in a row (from 1): `first`, doubled each time up to `longest`, +-50 %.
+def pause_seconds(failures: int, identity: str, first_seconds: float, max_seconds: float) -> float:
+    """The pause after `failures` failures in a row: `first_seconds`, doubled each time up to `max_seconds`, +-50 %.
 
     The spread keeps the retries after a mass failure from arriving together. It is derived from the identity and the
     count, so equal arguments give equal pauses.
     """
-    base = min(longest, first * 2.0 ** min(failures - 1, 64))
+    base = min(max_seconds, first_seconds * 2.0 ** min(failures - 1, 64))
     draw = int.from_bytes(hashlib.sha256(f"{identity}#{failures}".encode()).digest()[:4], "big") / 2**32
     return base * (0.5 + draw)

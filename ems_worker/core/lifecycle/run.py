@@ -147,7 +147,7 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
 
 
 def forgotten(run: Run) -> Run:
-    """An open run that is sent again to an orchestrator that lost it: its time limit begins anew when it starts.
+    """An open run that is sent again to an orchestrator that lost it: its time counts from zero when it starts.
 
     A STOP for its time limit is void: the run did not use the time that passed since the orchestrator lost it.
     """

@@ -4,15 +4,14 @@ Their methods may be called from several tasks. Each write to the manifest retur
 concurrent writes share a transaction (group commit).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.outcome import Call
-from ems_worker.core.lifecycle.run import Run, Signal
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import (
     ChangeRequest,
     Experiment,
@@ -23,9 +22,10 @@ from ems_worker.core.records import (
     PointRow,
     Submission,
 )
-from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
+from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.service.base.orchestrator import Orchestrator
 
-__all__ = ["Broker", "Capacity", "Change", "Manifest", "Message", "Orchestrator", "Start"]
+__all__ = ["Broker", "Change", "Manifest", "Orchestrator"]
 
 # A changed attempt: the experiment's key, the run before (None for a new row), and the run after.
 Change = tuple[int, Run | None, Run]
@@ -268,45 +268,3 @@ class Broker(Protocol):
 
         Raises errors.NotFound, or errors.RequestRefused for an object that can't be used.
         """
-
-
-class Orchestrator(Protocol):
-    """The Orchestration Layer. Every call has a deadline, and no answer of the orchestrator raises an error."""
-
-    async def start(self, starts: Sequence[Start], on_call: Callable[[Call], None]) -> None:
-        """Sends start commands, in batches if the orchestrator accepts these; returns when each has an answer.
-
-        `on_call` receives each call when it ends. A call that takes long is also reported before that, with LATE as
-        its answers.
-        """
-
-    async def stop(self, simulation_id: str) -> str:
-        """Sends STOP; returns the name of the gRPC status code of the answer."""
-
-    async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
-        """The status of runs as a signal, None for an unknown run; runs without an answer are left out.
-
-        None instead of a mapping: the orchestrator doesn't implement GetSimulationStatus.
-        """
-
-    def ready(self) -> bool:
-        """Whether the orchestrator can be reached, as far as is known."""
-
-    @property
-    def away(self) -> str | None:
-        """Why the orchestrator can't be reached, for people; None if it can."""
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so many calls are unanswered that new ones wait for them."""
-
-    @property
-    def message_limit(self) -> int:
-        """The largest start command in bytes that the orchestrator accepts, as far as is known."""
-
-    @property
-    def rpc_window(self) -> int:
-        """How many calls may be open at once at present."""
-
-    def capacity(self) -> AsyncIterator[Capacity | None]:
-        """Changes of capacity, without end; None if the orchestrator doesn't report it (UNIMPLEMENTED) or is away."""

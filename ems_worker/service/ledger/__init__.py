@@ -1,1 +1,1 @@
-"""The experiments in memory and the one place where runs change state."""
+"""The experiments in memory, and the only code that changes the states of runs."""

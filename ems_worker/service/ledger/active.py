@@ -1,4 +1,4 @@
-"""The experiments in memory and their jobs with an open run; the manifest has the rest."""
+"""The experiments in memory, and their jobs with an open run. Everything else is only in the manifest."""
 
 from collections.abc import Container, Iterable, Mapping, Set
 
@@ -11,19 +11,19 @@ from ems_worker.service.ledger.live import JobKey, Live, RunKey
 
 
 class ActiveExperiments:
-    """Experiments by key and by id, and jobs by key, as far as they are in memory."""
+    """The experiments and jobs in memory: experiments by key and by id, jobs by key."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._by_key: dict[int, Live] = {}
         self._keys: dict[str, int] = {}
         self._jobs: dict[JobKey, Job] = {}
-        # Jobs that memory may no longer need.
+        # Jobs that may no longer be needed in memory.
         self._idle: set[JobKey] = set()
-        # Ids of experiments that were unloaded, or are known by an event only.
+        # Ids of experiments that were unloaded, or were looked up without being loaded.
         self._unloaded: dict[int, str] = {}
         self._claimed_ms = 0
-        # Why a plan can't be read as it was accepted, by experiment id.
+        # By experiment id, why the plan can't be read as it was accepted.
         self.unreadable: dict[str, str] = {}
 
     def get(self, key: int) -> Live | None:
@@ -46,7 +46,7 @@ class ActiveExperiments:
         self._unloaded[live.key] = live.experiment_id
 
     def unloaded_id(self, key: int) -> str:
-        """The id of an experiment of which a run was found."""
+        """The id of an experiment that isn't in memory, after `find` returned one of its runs or it was unloaded."""
         return self._unloaded[key]
 
     def jobs(self) -> Set[JobKey]:
@@ -56,38 +56,38 @@ class ActiveExperiments:
         return self._jobs.get(key)
 
     def put(self, experiment_key: int, job: Job) -> None:
-        """Puts a job in place of what it was."""
+        """Adds a job, or replaces it."""
         self._jobs[experiment_key, *job.key] = job
 
     def keep(self, experiment_key: int, stored: Job) -> Job:
-        """The job as it is in memory; as it is `stored` if it wasn't there."""
+        """The job in memory. If it isn't there, adds it as `stored`."""
         return self._jobs.setdefault((experiment_key, *stored.key), stored)
 
     def claim_time(self, now_ms: int) -> int:
-        """The time of a claim: now, but never before an earlier claim, though the clock may have gone back.
+        """The time of a claim: now, but never before an earlier claim, even if the clock was set back.
 
-        Times of claims tell older runs from younger ones, and so runs that an orchestrator lost from those that it had
-        before it was wiped.
+        Reconciliation compares these times, to tell a run that the orchestrator lost from one that it had before it was
+        wiped.
         """
         self._claimed_ms = max(self._claimed_ms, now_ms)
         return self._claimed_ms
 
     async def load_jobs(self, keys: Iterable[JobKey]) -> None:
-        """Loads jobs from the manifest that are not in memory, until they are idle again."""
+        """Loads those of these jobs that aren't in memory. They are dropped again when they are idle."""
         missing = [key for key in keys if key not in self._jobs]
         if missing:
             self.may_be_idle(missing)
             self._jobs.update(await self._manifest.jobs(missing))
 
     def may_be_idle(self, keys: Iterable[JobKey]) -> None:
-        """Has `drop_idle` look at these jobs."""
+        """Makes `drop_idle` check these jobs."""
         self._idle.update(keys)
 
     def drop_idle(self, needed: Container[JobKey]) -> None:
         """Drops jobs that have no open run and are not `needed`.
 
-        Only at the beginning of a turn: a job that is looked up in the middle of one must not vanish before it is used,
-        nor be older than what was decided meanwhile.
+        This may happen only at the beginning of a turn: a job that a turn has looked up must stay until it is used, and
+        must not be loaded in an older state than it had.
         """
         for key in self._idle:
             job = self._jobs.get(key)
@@ -109,7 +109,7 @@ class ActiveExperiments:
         ]
 
     async def find(self, simulation_ids: Iterable[str]) -> Mapping[str, RunKey]:
-        """The runs of these simulation ids, as far as they name an experiment of the manifest that can be read."""
+        """The keys of the runs with these simulation ids; ids of unknown or unreadable experiments are left out."""
         runs: dict[str, RunKey] = {}
         keys: dict[str, int | None] = {}
         for simulation_id in simulation_ids:

@@ -1,4 +1,4 @@
-"""Decisions on their way to the disk: queued in order, seen through, and reported when one can't be recorded."""
+"""Commits under way: they run in order and to their end, and a failed one ends the worker."""
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class CommitQueue:
-    """Commits under way, by which memory is ahead of the disk. The manifest's writer keeps their order."""
+    """The commits under way, by which memory is ahead of the disk. The manifest's writer keeps their order."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -26,9 +26,9 @@ class CommitQueue:
         jobs: Collection[JobKey] = (),
         on_settled: Callable[[Iterable[JobKey]], None] = lambda _: None,
     ) -> asyncio.Future[None]:
-        """Starts a commit that concerns `jobs`. The returned future may be cancelled; the commit goes through.
+        """Starts a commit that concerns `jobs`. Cancelling the returned future doesn't cancel the commit.
 
-        `on_settled` receives those jobs that no other commit concerns any more, whether the commit succeeded or not.
+        When the commit ends, successfully or not, `on_settled` receives those jobs that no other commit concerns.
         """
         for key in jobs:
             self._uncommitted[key] = self._uncommitted.get(key, 0) + 1
@@ -49,9 +49,9 @@ class CommitQueue:
         return any(key[0] == experiment_key for key in self._uncommitted)
 
     async def until_broken(self) -> None:
-        """Waits until a commit fails, and raises its error: memory is wrong then, and only a restart helps.
+        """Waits until a commit fails, and raises its error: memory no longer agrees with the disk.
 
-        Requests over the network that wait for a commit receive the error as their answer and can't end the worker.
+        A request over the network that waits for the commit gets the error too, but can't end the worker.
         """
         await self._broken.wait()
         assert self._failure is not None

@@ -1,8 +1,8 @@
-"""The one place where runs and experiments change state: it gathers a job, asks the core, and records the answer.
+"""The only place where runs and experiments change state: it looks up a job, asks the core, and records the answer.
 
-Decisions are made one after another under a lock and are in memory at once; their commits are queued in the same order
-and shared by the manifest's writer. Nothing that a decision announces (a call, an ack, a message) happens before
-the method returns, which is after the commit.
+Decisions are made one after another under a lock and are in memory at once. Their commits are queued in the same order,
+and the manifest's writer combines them into transactions. A method returns after its commit, and only then may a caller
+act on the decision: make a call, acknowledge, or publish.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ log = structlog.get_logger()
 
 
 class Ledger:
-    """Experiments in memory and their open jobs, in step with the manifest.
+    """The experiments in memory with their open jobs, kept consistent with the manifest.
 
-    Raises errors.ManifestConflict or errors.ManifestUnusable where a change can't be recorded.
+    Methods raise errors.ManifestConflict or errors.ManifestUnusable if a change can't be recorded.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Ledger:
         self._active = ActiveExperiments(manifest)
         self._timers = Timers(clock)
         self._commits = CommitQueue()
-        # Held by whoever decides about runs.
+        # Held during each decision about runs.
         self._lock = asyncio.Lock()
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
         self._residency = Residency(
@@ -84,7 +84,7 @@ class Ledger:
         return self._active.by_id(experiment_id)
 
     async def find(self, simulation_ids: Iterable[str]) -> Mapping[str, RunKey]:
-        """The runs of these simulation ids, as far as their experiments are known and can be read."""
+        """The keys of the runs with these simulation ids; ids of unknown or unreadable experiments are left out."""
         return await self._active.find(simulation_ids)
 
     @property
@@ -102,16 +102,16 @@ class Ledger:
 
     @property
     def uncommitted(self) -> int:
-        """How many commits are under way: by these memory is ahead of the disk."""
+        """How many commits are under way, by which memory is ahead of the disk."""
         return len(self._commits)
 
     def run(self, key: RunKey) -> Run | None:
         """A run whose job is in memory, as all jobs with an open run are."""
-        found = self._active.job(key[:3])
-        return None if found is None or key[3] > len(found.runs) else found.attempt(key[3])
+        known = self._active.job(key[:3])
+        return None if known is None or key[3] > len(known.runs) else known.attempt(key[3])
 
     def last_heard(self, key: RunKey) -> float | None:
-        """When this process last heard of an open run, in monotonic seconds; None if it never did."""
+        """When this process last had news of an open run, in monotonic seconds; None if it never had."""
         return self._timers.last_heard(key)
 
     def elapsed_ms(self, key: RunKey, counted: Run) -> int:
@@ -124,19 +124,19 @@ class Ledger:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """Why an experiment is left alone as long as this worker runs, by id: its plan can't be read as accepted.
+        """The experiments, by id, whose plans can't be read as they were accepted, with the reasons.
 
-        Events of its runs wait with those of unknown runs.
+        They are left alone as long as this worker runs, and events of their runs are parked like those of unknown runs.
         """
         return self._active.unreadable
 
     def mark_unreadable(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
-        """Leaves an experiment alone; others go on."""
+        """Leaves an experiment alone from now on."""
         self._active.unreadable[experiment_id] = str(error)
         log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
-        """Takes an experiment into memory with its open jobs and the runs that wait for metrics, unless it is there."""
+        """Adds an experiment, unless it is in memory, with its open jobs and the runs that wait for metrics."""
         self._residency.admit(live, open_jobs, awaiting)
 
     def pinned(self, experiment_id: str) -> AbstractAsyncContextManager[Live | None]:
@@ -154,10 +154,10 @@ class Ledger:
     # Decisions about runs.
 
     async def hear(self, signals: Sequence[tuple[RunKey, Signal]]) -> list[Effect | None]:
-        """Applies signals, those of an experiment in their order; returns when what they changed is in the manifest.
+        """Applies signals to runs; returns their effects once all changes are in the manifest.
 
-        The effect of each; None for a run that the manifest doesn't have. Signals that change an unloaded experiment
-        are applied last: it is loaded for them first, while others continue.
+        The effect is None for a run that the manifest doesn't have. Signals of an experiment are applied in order.
+        Signals that change an experiment that isn't in memory are applied last: others don't wait until it is loaded.
         """
         effects: dict[int, Effect | None] = {}
         left = list(enumerate(signals))
@@ -183,19 +183,19 @@ class Ledger:
                     self.mark_unreadable(experiment_id, error)
                     effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
                 else:
-                    assert live is not None  # one of its jobs was found
+                    assert live is not None  # the manifest has one of its jobs
                     loaded.append((live, live.record))
             left = [(index, signal) for index, signal in left if index not in effects]
         for live, before in loaded:
             if live.record is before:
-                # Nothing changed, so there will be no report that unloads it.
+                # Nothing changed, so no report will follow that unloads it.
                 await self.unload(live.key)
         return [effects[index] for index in range(len(signals))]
 
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
 
-        None of an experiment that isn't running.
+        No run is claimed if the experiment isn't running, or is failing fast.
         """
         claimed: list[tuple[Run, PointRecord]] = []
         async with self._turn() as turn:
@@ -220,24 +220,24 @@ class Ledger:
         """Records on open runs why they are to be stopped, before STOP is sent."""
         async with self._turn() as turn:
             for key, reason in runs:
-                if (found := self.run(key)) is not None and found.state in transitions.OPEN:
-                    turn.update(key, replace(found, stop_reason=reason))
+                if (before := self.run(key)) is not None and before.state in transitions.OPEN:
+                    turn.update(key, replace(before, stop_reason=reason))
 
     async def forget_time(self, runs: Iterable[RunKey]) -> None:
-        """Resets the time limits of runs that are sent again to an orchestrator that forgot them.
+        """Resets the elapsed time of runs that are sent again to an orchestrator that forgot them.
 
-        Their time counts again once the orchestrator is heard from: until then they wait to be submitted.
+        Their time counts again after the next news of each run. Until then they wait to be submitted.
         """
         async with self._turn() as turn:
             for key in runs:
-                if (found := self.run(key)) is not None and found.state in (RunState.SUBMITTED, RunState.RUNNING):
-                    turn.update(key, run.forgotten(found))
+                if (before := self.run(key)) is not None and before.state in (RunState.SUBMITTED, RunState.RUNNING):
+                    turn.update(key, run.forgotten(before))
                     self._timers.forget(key)
 
     async def retry(self, key: int, after_job: tuple[int, int], limit: int) -> tuple[int, tuple[int, int] | None]:
-        """Retries up to `limit` jobs after `after_job` that failed, were lost or dropped.
+        """Retries failed, lost and dropped jobs among the next `limit` candidates after the job `after_job`.
 
-        Returns how many of them are retried, and the last (point, replicate) that was looked at: None at the end.
+        Returns how many are retried, and the (point, replicate) of the last candidate: None if there were none.
         """
         retried = 0
         async with self._turn() as turn:
@@ -253,15 +253,15 @@ class Ledger:
         return retried, stored_jobs[-1].key if stored_jobs else None
 
     async def count_time(self) -> None:
-        """Records how much of their limits open runs have used, so that a crash adds only the time since to a limit."""
+        """Records the elapsed time of open runs: a crash lengthens their limits only by the time since."""
         async with self._turn() as turn:
             for key in self._timers.counting():
-                if (found := self.run(key)) is not None:
-                    turn.update(key, replace(found, elapsed_ms=self._timers.elapsed_ms(key, found)))
+                if (before := self.run(key)) is not None:
+                    turn.update(key, replace(before, elapsed_ms=self._timers.elapsed_ms(key, before)))
                     self._timers.counted(key)
 
     async def cancel_pending(self, key: int, limit: int) -> int:
-        """Cancels up to `limit` pending runs of an experiment that is failing fast; how many there were."""
+        """Cancels up to `limit` pending runs of an experiment that is failing fast; returns 0 when none is left."""
         async with self._turn() as turn:
             live = self._active.get(key)
             if live is None or not live.failing_fast:
@@ -271,14 +271,14 @@ class Ledger:
                 pending = self._active.keep(key, stored).current
                 if pending.state is RunState.PENDING:
                     run_key = (key, *stored.key, pending.attempt)
-                    # The reason lets a retry take the job: what a person cancels stays cancelled.
+                    # With this reason a retry includes the job. A job that a person cancelled has none.
                     turn.update(run_key, replace(pending, stop_reason=StopReason.UNWANTED))
                     turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
         return len(pending_jobs)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Turn]:
-        """A turn under the lock. Its changes are committed after it, and experiments that ended by them concluded."""
+        """A turn under the lock. After it, its changes are committed, and experiments that have ended are concluded."""
         async with self._lock:
             self._active.drop_idle(self._commits)
             turn = Turn(self._active, self._timers, self._on_end)

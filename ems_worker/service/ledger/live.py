@@ -1,4 +1,4 @@
-"""An experiment in memory, and the keys by which its jobs and runs are found."""
+"""An experiment in memory, and the keys of jobs and runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ RunKey = tuple[int, int, int, int]
 
 @dataclass(slots=True)
 class Live:
-    """An experiment that is being worked on. Only the ledger replaces its `record` and its tallies.
+    """An experiment in memory. Only the ledger replaces its `record` and its tallies.
 
-    `tally` counts what has been decided, `recorded` what of it is on disk: only that is published or ends the
-    experiment.
+    `tally` counts all decisions, `recorded` only those on disk. What is published, and what ends the experiment,
+    depends on `recorded`.
     """
 
     record: Experiment
@@ -35,7 +35,7 @@ class Live:
     allowed: int
     # Runs in the run window.
     open: int = 0
-    # By metric that arrives in an event of its own: how many seconds a completed run waits for it.
+    # For each metric that arrives in an event of its own, how many seconds a completed run waits for it.
     metric_timeouts: Mapping[str, float] = field(default_factory=dict)
     # Attempts created since the experiment was loaded.
     attempts: int = 0
@@ -65,7 +65,7 @@ class Live:
 
     @property
     def expands(self) -> bool:
-        """Whether points are left to expand, or all are there and the experiment has not begun."""
+        """Whether the expander has work: points to expand, or only to begin the experiment."""
         return not self.ended and (not self.expanded or self.record.state is ExperimentState.ACCEPTED)
 
     @property

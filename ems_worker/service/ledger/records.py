@@ -55,9 +55,9 @@ class Records:
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
     async def request(self, live: Live, request: ChangeRequest, to: ExperimentState | None) -> None:
-        """Records a change request, and with it moves the experiment to another state, if to any.
+        """Records a change request, and moves the experiment to the state `to` in the same transaction.
 
-        A request without an answer keeps the experiment open until `answer`.
+        A request without an answer keeps the experiment open until `answer` is called.
         """
         if request.answer is None:
             live.requests.add(request.request_id)
@@ -88,7 +88,7 @@ class Records:
         live.record = replace(live.record, expanded_points=expanded)
 
     def ends_numbered(self, live: Live, ended_seq: int | None) -> None:
-        """Notes the position of the last end, which the manifest records with the runs that ended."""
+        """Sets the position of the last end. The manifest records it with the runs that ended."""
         if ended_seq is not None:
             live.record = replace(live.record, ended_seq=ended_seq)
 

@@ -29,7 +29,7 @@ class Residency:
         read: Callable[[Experiment], Awaitable[Live]],
         on_change: Callable[[int], None],
     ) -> None:
-        """`lock` is held by whoever decides about runs. `read` builds an experiment from its record."""
+        """`lock` is held during each decision about runs. `read` builds an experiment from its record."""
         self._manifest = manifest
         self._active = active
         self._timers = timers
@@ -40,7 +40,7 @@ class Residency:
         self._loading: dict[str, asyncio.Task[Live | None]] = {}
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
-        """Takes an experiment into memory with its open jobs and the runs that wait for metrics, unless it is there."""
+        """Adds an experiment, unless it is in memory, with its open jobs and the runs that wait for metrics."""
         if self._active.get(live.key) is not None:
             return
         self._active.add(live)
@@ -56,11 +56,11 @@ class Residency:
             self._timers.wait_for_metrics(key, live.metrics_timeout(completed))
 
     async def load(self, experiment_id: str) -> Live | None:
-        """Loads an experiment; None if the manifest doesn't have it. Not to be called under the lock.
+        """Loads an experiment; None if the manifest doesn't have it. Must not be called under the lock.
 
-        Raises errors.PlanNotReadAsAccepted. Reading a large plan takes seconds, during which others go on. Tasks that
-        want the same experiment share one reading: as nothing changes in an experiment that isn't in memory, the result
-        is still current when it is admitted.
+        Raises errors.PlanNotReadAsAccepted. Reading a large plan takes seconds, during which other experiments
+        continue. Tasks that load the same experiment share the reading. Its result is current when it is admitted,
+        because nothing changes in an experiment that isn't in memory.
         """
         loading = self._loading.get(experiment_id)
         if loading is None:
@@ -81,7 +81,7 @@ class Residency:
 
     async def unload(self, key: int) -> None:
         """Unloads an experiment that has ended and has nothing left to publish; a late event loads it again."""
-        # Under the lock: a decision about a run relies on its experiment.
+        # Under the lock, because a decision about a run needs its experiment.
         async with self._lock:
             live = self._active.get(key)
             if live is None or live.pins or not live.ended or live.open:
@@ -105,8 +105,8 @@ class Residency:
         finally:
             live.pins -= 1
             if loaded and live.record is before:
-                # Nothing changed, so there will be no report that unloads it.
+                # Nothing changed, so no report will follow that unloads it.
                 await self.unload(live.key)
             elif live.ended:
-                # A report during the block could not unload it.
+                # A report that ended during the block could not unload it.
                 self._on_change(live.key)

@@ -17,19 +17,19 @@ class Timers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # When the time that is not in `elapsed_ms` yet began to count.
+        # Since when time has counted that isn't in the run's `elapsed_ms` yet.
         self._since: dict[RunKey, float] = {}
         self._heard: dict[RunKey, float] = {}
         self._metrics_due: dict[RunKey, float] = {}
         self._waiting_since: dict[RunKey, float] = {}
 
     def load(self, key: RunKey, loaded: Run) -> None:
-        """Starts counting for an open run from the manifest, of which this process has not heard yet."""
+        """Starts counting for an open run, if time counts in its state."""
         if loaded.state in _TIMED:
             self._since[key] = self._clock.monotonic()
 
     def changed(self, key: RunKey, before: Run | None, after: Run) -> None:
-        """Follows a run from one state to the next: each state that counts begins a new time."""
+        """Follows a run from one state to the next. Each state in which time counts starts a new count."""
         if after.state not in transitions.OPEN:
             self._since.pop(key, None)
             self._heard.pop(key, None)
@@ -38,7 +38,7 @@ class Timers:
             self.load(key, after)
 
     def heard(self, key: RunKey, unchanged: Run) -> None:
-        """Notes that the orchestrator has the run, though its state stays the same."""
+        """Notes news of a run that leave its state unchanged: the orchestrator has the run."""
         now = self._clock.monotonic()
         if key in self._heard:
             self._heard[key] = now
@@ -46,16 +46,16 @@ class Timers:
             self._since.setdefault(key, now)
 
     def last_heard(self, key: RunKey) -> float | None:
-        """When this process last heard of an open run; None if it never did."""
+        """When this process last had news of an open run; None if it never had."""
         return self._heard.get(key)
 
     def elapsed_ms(self, key: RunKey, counted: Run) -> int:
-        """The milliseconds that count against the run's limit: those recorded and those of this process."""
+        """The milliseconds that count against the run's limit: recorded ones and those since."""
         since = self._since.get(key)
         return counted.elapsed_ms + (0 if since is None else round(1000 * (self._clock.monotonic() - since)))
 
     def counted(self, key: RunKey) -> None:
-        """Continues from now: the time up to here is in the run's `elapsed_ms`."""
+        """Starts a new count, because the time up to now is in the run's `elapsed_ms`."""
         self._since[key] = self._clock.monotonic()
 
     def counting(self) -> Iterable[RunKey]:
@@ -63,15 +63,15 @@ class Timers:
         return tuple(self._since)
 
     def forget(self, key: RunKey) -> None:
-        """Stops counting until the orchestrator is heard from about this run again."""
+        """Stops counting until the next news of this run."""
         self._since.pop(key, None)
 
     def wait_for_metrics(self, key: RunKey, seconds: float) -> None:
-        """Waits until `seconds` after the run completed, however often more metrics arrive meanwhile."""
+        """Waits until `seconds` after the run completed, even if other metrics arrive meanwhile."""
         self._metrics_due[key] = self._waiting_since.setdefault(key, self._clock.monotonic()) + seconds
 
     def stop_waiting(self, key: RunKey) -> None:
-        """The run's job waits for no metrics, or no longer."""
+        """Stops waiting for metrics, if the run's job did."""
         self._metrics_due.pop(key, None)
         self._waiting_since.pop(key, None)
 

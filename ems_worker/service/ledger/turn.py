@@ -1,4 +1,4 @@
-"""One turn of the ledger: decisions that are in memory at once and are recorded together."""
+"""A turn of the ledger: decisions that take effect in memory at once and are recorded together."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from ems_worker.service.ledger.timers import Timers
 
 
 class Turn:
-    """Changes jobs in memory, and collects each changed attempt once: as it was before the turn and is after it."""
+    """Changes jobs in memory, and collects each changed attempt as it was before the turn and is after it."""
 
     def __init__(self, active: ActiveExperiments, timers: Timers, on_end: Callable[[RunKey, Run], None]) -> None:
         """`on_end` receives each run that ends."""
@@ -23,7 +23,7 @@ class Turn:
         self._after: dict[RunKey, Run] = {}
         # The last position given to an end, by experiment.
         self.ended_seq: dict[int, int] = {}
-        # Jobs that it looked at or changed.
+        # Jobs that the turn used or changed.
         self.jobs: set[JobKey] = set()
 
     @property
@@ -36,19 +36,19 @@ class Turn:
         return [(key[0], self._before[key], after) for key, after in self._after.items()]
 
     def would_change(self, key: RunKey, signal: Signal, now_ms: int) -> bool:
-        """Whether the signal changes a run, as far as can be said without its experiment.
+        """Whether the signal would change the run, decided without its experiment.
 
-        What its job waits for isn't known then, and doesn't matter: without other metrics the same ones are absent.
+        Which metrics the job waits for isn't known then. It doesn't matter, because it doesn't change the effect.
         """
-        found = self._active.job(key[:3])
-        if found is None or key[3] > len(found.runs):
+        known = self._active.job(key[:3])
+        if known is None or key[3] > len(known.runs):
             return False
-        return run.advance(found.attempt(key[3]), signal, now_ms)[0] in transitions.CHANGING
+        return run.advance(known.attempt(key[3]), signal, now_ms)[0] in transitions.CHANGING
 
     def apply(self, key: RunKey, signal: Signal, now_ms: int) -> job.Applied | None:
         """Applies a signal to a run; None if there is no such run.
 
-        Nothing changes where the experiment isn't in memory.
+        If the experiment isn't in memory, the effect is returned and nothing changes.
         """
         before = self._active.job(key[:3])
         if before is None or key[3] > len(before.runs):
@@ -77,7 +77,7 @@ class Turn:
         self._note(key[0], before, job_after)
 
     def replace(self, live: Live, before: Job, after: Job) -> None:
-        """Replaces a job everywhere in memory: with its experiment's counts, and the times of its runs."""
+        """Replaces a job in memory, and updates its experiment's counts and the timers of its runs."""
         self._active.put(live.key, after)
         self._note(live.key, before, after)
         for old, new in job.changed(before, after):
