@@ -181,10 +181,10 @@ def test_the_paths_in_a_value_that_is_a_mapping_must_exist() -> None:
 
 
 def test_an_invalid_axis_is_reported_once() -> None:
-    """Zip groups and constraints that use it are not reported as well."""
+    """Neither its own condition nor the zip groups and constraints that use it are reported as well."""
     text = """
     parameter_space:
-      fish.count: {values: [], as: n}
+      fish.count: {values: [], as: n, when: "nothing > n"}
       fish.speed: [1, 2]
       layers.2.dep: [1]
       note: {logrange: {start: 0, stop: 0, num: 0}}
