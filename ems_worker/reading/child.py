@@ -20,7 +20,7 @@ def main() -> None:
     streams.guard()
     sys.stdout = sys.stderr  # so that nothing else is printed among the answers
     options: process.Options = pickle.loads(_receive(requests))  # noqa: S301  # from our own parent process
-    _limit(options.max_memory_bytes, options.max_cpu_seconds)
+    _limit(options.allowance)
     examination = Examination(_receive(requests), options.tools())
     while request := _receive(requests):
         method, arguments = pickle.loads(request)  # noqa: S301  # from our own parent process
@@ -40,7 +40,7 @@ def _answer(
     except errors.Unreadable as error:
         return process.Answer(unreadable=str(error))
     except MemoryError:
-        message = f"reading this plan takes more than {options.max_memory_bytes // 2**20} MB; send smaller plans"
+        message = f"reading this plan takes more than {options.allowance.memory_bytes // 2**20} MB; send smaller plans"
         return process.Answer(problems=(errors.Problem("too_large", "", message),))
 
 
@@ -49,13 +49,13 @@ def _receive(requests: BinaryIO) -> bytes:
     return requests.read(int.from_bytes(requests.read(process.LENGTH_BYTES), "big"))
 
 
-def _limit(memory_bytes: int, cpu_seconds: int) -> None:
-    """Limits what this process may use in addition to what it uses now."""
+def _limit(allowance: process.Allowance) -> None:
+    """Limits the memory of this process in addition to what it uses now, and its processor time."""
     statm = Path("/proc/self/statm")
     if statm.exists():  # other systems don't report the current size
         used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (used + allowance.memory_bytes, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (allowance.cpu_seconds, allowance.cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 from ems_worker import errors
 from ems_worker.core.records import NewExperiment
 from ems_worker.reading import process
-from ems_worker.reading.process import Options, Process
+from ems_worker.reading.process import Allowance, Options, Process
 from ems_worker.service.intake import check
 from ems_worker.service.intake.check import ReadBase
 from ems_worker.service.intake.examination import Examination, Examined
 
-# Each process may use as much memory as `Options.max_memory_bytes`.
+# Each process may use as much memory as its allowance has.
 _MAX_PROCESSES: Final = 2
 
 
@@ -25,9 +25,14 @@ class _LargeError(Exception):
 class Examiner:
     """Examines plans; implements `service.intake.examination.Examiner`. `read_base` must be picklable."""
 
-    def __init__(self, read_base: ReadBase, max_bytes: int, max_jobs: int | None, **limits: int) -> None:
-        """`limits` are fields of `Options`: what a process may use."""
-        self.options = Options(read_base, max_bytes, max_jobs, **limits)
+    def __init__(
+        self,
+        read_base: ReadBase,
+        max_bytes: int,
+        max_jobs: int | None,
+        allowance: Allowance = process.DEFAULT_ALLOWANCE,
+    ) -> None:
+        self.options = Options(read_base, max_bytes, max_jobs, allowance)
         self._processes = asyncio.Semaphore(_MAX_PROCESSES)
 
     @contextlib.asynccontextmanager

@@ -20,16 +20,26 @@ _CHUNK_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a process may use."""
+
+    # Beyond what the process starts with: enough for ten times the largest plan and the largest base file.
+    memory_bytes: int = 512 * 1024 * 1024
+    # Processor time. Counting the points of a plan takes up to half a minute, and longer on a slow machine.
+    cpu_seconds: int = 300
+
+
+DEFAULT_ALLOWANCE: Final = Allowance()
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """How plans are read, and what the process may use. They are sent to the process, so they must be picklable."""
+    """How plans are read. The options are sent to the process, so they must be picklable."""
 
     read_base: ReadBase
     max_bytes: int
     max_jobs: int | None
-    # Beyond what the process starts with: enough for ten times the largest plan and the largest base file.
-    max_memory_bytes: int = 512 * 1024 * 1024
-    # Processor time. Counting the points of a plan takes up to half a minute, and longer on a slow machine.
-    max_cpu_seconds: int = 300
+    allowance: Allowance
 
     def tools(self) -> Tools:
         """The tools of an examination with these options."""

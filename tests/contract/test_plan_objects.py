@@ -1,4 +1,4 @@
-"""Plans over the server's max_payload: how the client sends them, and how the worker's side finds them again."""
+"""Plans larger than the server's max_payload: how the client sends them, and how the worker reads them."""
 
 import gzip
 import random
@@ -30,12 +30,12 @@ async def broker(server: servers.NatsServer) -> AsyncIterator[Broker]:
 
 
 def noise(size: int) -> bytes:
-    """Text that hardly compresses below three quarters."""
+    """Text that compresses only slightly: to a bit more than half its size."""
     return random.Random(7).randbytes(size // 2).hex().encode()
 
 
 async def stored(server: servers.NatsServer, plan: bytes) -> tuple[bytes, dict[str, str]]:
-    """The message that the client's publish of this plan stores, and its headers."""
+    """The message that the client publishes for a plan, and its headers."""
     async with client.EmsClient(server.url, publisher="evolution") as ems:
         ack = await ems.publish(plan, content_type="application/json")
     async with support.plain(server) as (_, js):
@@ -45,8 +45,8 @@ async def stored(server: servers.NatsServer, plan: bytes) -> tuple[bytes, dict[s
 
 
 @pytest.mark.usefixtures("broker")
-async def test_a_plan_that_fits_goes_as_it_is(server: servers.NatsServer) -> None:
-    """Just under the limit too: headers have room beside it, and the connection lives."""
+async def test_a_plan_that_fits_is_sent_unchanged(server: servers.NatsServer) -> None:
+    """That includes a plan slightly below the limit, which leaves room for the headers."""
     plan = noise(2**20 - 4096)
     data, headers = await stored(server, plan)
     assert data == plan
@@ -55,7 +55,7 @@ async def test_a_plan_that_fits_goes_as_it_is(server: servers.NatsServer) -> Non
 
 @pytest.mark.usefixtures("broker")
 async def test_a_plan_that_fits_when_compressed_is_one_message(server: servers.NatsServer) -> None:
-    """No object, so nothing that could be missing; its headers say so to people who look."""
+    """It needs no object, which could be missing; its headers show the encoding."""
     plan = b"[" + b"0.5, " * 1_000_000 + b"0]"
     data, headers = await stored(server, plan)
     assert gzip.decompress(data) == plan
@@ -63,8 +63,8 @@ async def test_a_plan_that_fits_when_compressed_is_one_message(server: servers.N
     assert "Ems-Plan-Object" not in headers
 
 
-async def test_a_larger_plan_goes_by_the_object_store(server: servers.NatsServer, broker: Broker) -> None:
-    """The message says where and what it is; the worker's side reads the same bytes."""
+async def test_a_larger_plan_is_sent_through_the_object_store(server: servers.NatsServer, broker: Broker) -> None:
+    """The message names the object and its digest, and the worker reads the same bytes."""
     plan = noise(8 * 2**20)
     data, headers = await stored(server, plan)
     assert data == b""
@@ -73,8 +73,8 @@ async def test_a_larger_plan_goes_by_the_object_store(server: servers.NatsServer
 
 
 @pytest.mark.parametrize("most", [4096, 16 * 1024, 128 * 1024])
-async def test_an_objects_parts_fit_a_server_that_takes_little(tmp_path: Path, most: int) -> None:
-    """Where its max_payload is below the usual size of a part, too."""
+async def test_the_chunks_of_an_object_fit_into_messages(tmp_path: Path, most: int) -> None:
+    """That holds even if the server's max_payload is below the usual size of a chunk."""
     async with servers.NatsServer(tmp_path / "nats", more=f"max_payload: {most}\n") as server:
         async with support.connected(server.url) as broker:
             plan = noise(400_000)
@@ -83,8 +83,8 @@ async def test_an_objects_parts_fit_a_server_that_takes_little(tmp_path: Path, m
             assert plan_codec.unpack(content, MOST) == plan
 
 
-async def test_without_the_store_a_large_plan_is_refused_with_the_remedy(server: servers.NatsServer) -> None:
-    """An operator may have forbidden the worker to make it."""
+async def test_a_large_plan_without_an_object_store_is_refused_with_the_remedy(server: servers.NatsServer) -> None:
+    """An operator may forbid the worker to create the store."""
     async with support.connected(server.url), support.plain(server) as (_, js):
         await js.delete_object_store(BUCKET)
         async with client.EmsClient(server.url) as ems:
@@ -92,8 +92,8 @@ async def test_without_the_store_a_large_plan_is_refused_with_the_remedy(server:
                 await ems.publish(noise(4 * 2**20))
 
 
-async def test_what_another_client_puts_there_is_read(server: servers.NatsServer, broker: Broker) -> None:
-    """In chunks of its own size, replaced objects as they are now, any name; an empty one too."""
+async def test_an_object_of_another_client_is_read(server: servers.NatsServer, broker: Broker) -> None:
+    """It may have chunks of another size, any name, or no content; the latest version counts."""
     async with support.plain(server) as (_, js):
         bucket = await js.object_store(BUCKET)
         for name, content in (("plän/é one", b"first"), ("plän/é one", noise(300_000)), ("empty", b"")):
@@ -101,8 +101,8 @@ async def test_what_another_client_puts_there_is_read(server: servers.NatsServer
             assert await broker.plan_object(name, MOST) == content
 
 
-async def test_what_is_not_there_or_not_whole_is_told(server: servers.NatsServer, broker: Broker) -> None:
-    """Never put, deleted, a chunk gone, too large, or other bytes than its store says."""
+async def test_an_object_that_is_missing_or_incomplete_is_an_error(server: servers.NatsServer, broker: Broker) -> None:
+    """It may never have existed, be deleted, lack a chunk, be too large, or have other bytes than its digest."""
     async with support.plain(server) as (_, js):
         bucket = await js.object_store(BUCKET)
         with pytest.raises(errors.NotFound, match="no object 'none'"):
@@ -127,8 +127,8 @@ async def test_what_is_not_there_or_not_whole_is_told(server: servers.NatsServer
             await broker.plan_object("swapped", MOST)
 
 
-async def test_a_store_that_cannot_be_read_is_refused_at_the_start(server: servers.NatsServer) -> None:
-    """Large plans would wait in it for ever; an existing one that can is used as it is."""
+async def test_an_object_store_that_the_worker_can_not_read_is_refused_at_the_start(server: servers.NatsServer) -> None:
+    """Large plans would wait in it indefinitely. An existing store that can be read is used unchanged."""
     async with support.plain(server) as (_, js):
         await js.create_object_store(BUCKET, description="the operator's own")
         async with support.connected(server.url) as broker:
@@ -143,7 +143,7 @@ async def test_a_store_that_cannot_be_read_is_refused_at_the_start(server: serve
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "a b", "*", "x" * 65])
-async def test_a_publisher_is_one_token(server: servers.NatsServer, name: str) -> None:
-    """Anything else would be another subject, or a wildcard."""
+async def test_the_name_of_a_publisher_is_one_token(server: servers.NatsServer, name: str) -> None:
+    """Any other name would change the subject, or be a wildcard."""
     with pytest.raises(errors.RequestRefused, match="letters"):
         client.EmsClient(server.url, publisher=name)

@@ -1,4 +1,4 @@
-"""Plans of any size, in any wrapping, by any publisher: through the real worker to an orchestrator that remembers."""
+"""Plans of any size, wrapping and publisher, from the broker through the worker to a recording orchestrator."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ PATH = "simulation_layer.brain.weights"
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Deployment]:
-    """Broker, worker and the oracle, which takes requests up to gRPC's usual 4 MiB."""
+    """A broker, a worker and the oracle, which accepts requests up to gRPC's default limit of 4 MiB."""
     directory = tmp_path_factory.mktemp("large")
     started = commands.Deployment(directory, orchestrator=["--log", str(directory / "oracle.txt")])
     started.calls = directory / "oracle.txt"  # type: ignore[attr-defined]  # for these tests only
@@ -36,10 +36,10 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.De
 
 
 def accepted(deployment: commands.Deployment, experiment_id: str) -> list[str]:
-    """The runs of an experiment that the oracle took on, as its log on disk has them."""
+    """The runs of an experiment that the oracle accepted, according to its log on disk."""
     log: Path = deployment.calls  # type: ignore[attr-defined]
     lines = (line.split(" ")[:2] for line in log.read_text().splitlines())
-    return [name for word, name in lines if word == "accepted" and name.startswith(f"{experiment_id}-p")]
+    return [name for event, name in lines if event == "accepted" and name.startswith(f"{experiment_id}-p")]
 
 
 def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def plan(experiment_id: str, **more: Any) -> dict[str, Any]:
 
 
 async def send(client_: Client, data: bytes, headers: dict[str, str] | None = None, token: str = "") -> dict[str, Any]:
-    """What a publisher does that knows nothing of this project: publish, then wait for the decision by the PubAck."""
+    """Publishes a plan without this project's client, and waits for the decision that belongs to its PubAck."""
     subject = "ems.experiment.submit" + token
     ack = await client_.jetstream().publish(subject, data, headers=headers)
     live = await client_.subscribe(f"ems.experiment.decision.{ack.seq}")
@@ -63,13 +63,15 @@ async def send(client_: Client, data: bytes, headers: dict[str, str] | None = No
 
 @pytest.mark.timeout(120)
 def test_a_hundred_genomes_of_four_thousand_weights(deployment: commands.Deployment) -> None:
-    """8 MB of JSON by way of the object store: every run is started once though they fill several messages, and what
-    comes back has the weights' digests instead of the weights."""
+    """8 MB of JSON go through the object store, and every run starts once.
+
+    Results have the digests of the weights instead of the weights.
+    """
 
     async def work() -> None:
         draw = random.Random(1)
         genomes = [[draw.gauss(0, 1) for _ in range(WEIGHTS)] for _ in range(GENOMES)]
-        runs = [{"run_id_suffix": f"g{n}", "params_override": {PATH: one}} for n, one in enumerate(genomes)]
+        runs = [{"run_id_suffix": f"g{n}", "params_override": {PATH: genome}} for n, genome in enumerate(genomes)]
         data = json.dumps(plan("evolution", runs=runs)).encode()
         assert len(data) > 7_500_000
         async with client.EmsClient(deployment.nats.url, publisher="evolution") as ems:
@@ -78,14 +80,14 @@ def test_a_hundred_genomes_of_four_thousand_weights(deployment: commands.Deploym
             assert (decision["decision"], decision["jobs"]) == ("accepted", GENOMES)
             status = await ems.wait("evolution")
             assert (status["state"], status["counts"]["completed"]) == ("completed", GENOMES)
-            results = [one async for one in ems.results("evolution")]
+            results = [result async for result in ems.results("evolution")]
             assert len(results) == GENOMES
-            for one in results:
-                assert one["params"][PATH].keys() == {"sha256", "bytes"}
-                assert one["params"][PATH]["bytes"] > 60_000
+            for result in results:
+                assert result["params"][PATH].keys() == {"sha256", "bytes"}
+                assert result["params"][PATH]["bytes"] > 60_000
             assert len(json.dumps(status)) < 10_000
-            points = [one async for one in ems.points("evolution")]
-            assert max(len(json.dumps(one)) for one in points) < 10_000
+            points = [point async for point in ems.points("evolution")]
+            assert max(len(json.dumps(point)) for point in points) < 10_000
             config = await ems.config("evolution-p000042-r000-a1")
             assert config.config_sha == config.computed_sha
             assert repr(genomes[42][0]) in config.content
@@ -95,8 +97,8 @@ def test_a_hundred_genomes_of_four_thousand_weights(deployment: commands.Deploym
     assert sorted(names) == [f"evolution-p{point:06d}-r000-a1" for point in range(GENOMES)]
 
 
-def test_every_wrapping_is_the_same_plan(deployment: commands.Deployment) -> None:
-    """Plain JSON, gzip, the envelope around JSON and YAML, an object: one experiment, and its duplicates."""
+def test_a_plan_is_the_same_in_every_wrapping(deployment: commands.Deployment) -> None:
+    """Sent as JSON, as YAML, with gzip, in an envelope and as an object, it is one experiment and its duplicates."""
 
     async def work() -> None:
         text = json.dumps(plan("wrapped", runs=[{}])).encode()
@@ -133,7 +135,7 @@ def envelope(payload: bytes) -> bytes:
 def test_a_single_configuration_over_the_orchestrators_limit_is_refused_at_intake(
     deployment: commands.Deployment,
 ) -> None:
-    """It could never be started: the decision names the point and its largest parameter; `validate` says the same."""
+    """The decision and `validate` name the point and its largest parameter."""
 
     async def work() -> None:
         runs = [{"params_override": {PATH: [0.5] * 3}}, {"params_override": {PATH: [0.123456789] * 220_000}}]
@@ -152,8 +154,8 @@ def test_a_single_configuration_over_the_orchestrators_limit_is_refused_at_intak
     assert accepted(deployment, "huge") == []
 
 
-def test_the_trace_of_a_plan_goes_on_with_its_results(deployment: commands.Deployment) -> None:
-    """By the same header; and it is in the manifest's record of the experiment."""
+def test_results_and_points_have_the_trace_of_their_plan(deployment: commands.Deployment) -> None:
+    """They have the same header as the plan."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
     async def work() -> None:
@@ -171,31 +173,31 @@ def test_the_trace_of_a_plan_goes_on_with_its_results(deployment: commands.Deplo
     asyncio.run(work())
 
 
-def test_a_publisher_that_never_pauses_is_held_up(deployment: commands.Deployment) -> None:
-    """With 429 in the decision, by its own name only; what is in the limit is decided."""
+def test_a_publisher_that_sends_too_many_plans_gets_the_code_429(deployment: commands.Deployment) -> None:
+    """Plans within its limit are decided, and so are the plans of other publishers."""
 
     async def work() -> None:
         other = await nats.connect(deployment.nats.url)
         try:
             stream = other.jetstream()
-            # Each is another one: a plan that is repeated is answered, and not counted.
+            # The plans differ, because a repeated plan is answered without being counted.
             texts = [json.dumps({"experiment_id": f"hasty-{number}"}).encode() for number in range(601)]
             acks = [await stream.publish("ems.experiment.submit.hasty", text) for text in texts]
             async with client.EmsClient(deployment.nats.url) as ems:
                 last = await ems.decision(acks[-1].seq, timeout=60)
-                assert [one["code"] for one in last["errors"]] == ["429"]
+                assert [error["code"] for error in last["errors"]] == ["429"]
                 before = await ems.decision(acks[-2].seq, timeout=5)
-                assert "429" not in [one["code"] for one in before["errors"]]
+                assert "429" not in [error["code"] for error in before["errors"]]
             patient = await send(other, texts[0], token=".patient")
-            assert "429" not in [one["code"] for one in patient["errors"]]
+            assert "429" not in [error["code"] for error in patient["errors"]]
         finally:
             await other.close()
 
     asyncio.run(work())
 
 
-def test_what_cannot_be_used_is_said_in_the_decision(deployment: commands.Deployment) -> None:
-    """An object of another digest, or without one; one that never comes is waited for, then rejected."""
+def test_a_plan_whose_object_is_unusable_is_rejected(deployment: commands.Deployment) -> None:
+    """The object may have another digest, the message may lack the digest, or the object may never arrive."""
 
     async def work() -> None:
         other = await nats.connect(deployment.nats.url)
@@ -203,20 +205,20 @@ def test_what_cannot_be_used_is_said_in_the_decision(deployment: commands.Deploy
             bucket = await other.jetstream().object_store("EMS_PLAN_OBJECTS")
             await bucket.put("late", b"old")
             wrong = {"Ems-Plan-Object": "late", "Ems-Plan-Digest": "0" * 64}
-            assert [one["code"] for one in (await send(other, b"", wrong))["errors"]] == ["plan_object_digest"]
+            assert [error["code"] for error in (await send(other, b"", wrong))["errors"]] == ["plan_object_digest"]
             without = {"Ems-Plan-Object": "late"}
-            assert [one["code"] for one in (await send(other, b"", without))["errors"]] == ["plan_object_digest"]
+            assert [error["code"] for error in (await send(other, b"", without))["errors"]] == ["plan_object_digest"]
             missing = {"Ems-Plan-Object": uuid.uuid4().hex, "Ems-Plan-Digest": "0" * 64}
-            found = await send(other, b"", missing)
-            assert [one["code"] for one in found["errors"]] == ["plan_object_missing"]
+            decision = await send(other, b"", missing)
+            assert [error["code"] for error in decision["errors"]] == ["plan_object_missing"]
         finally:
             await other.close()
 
     asyncio.run(work())
 
 
-def test_a_reply_comes_on_an_inbox_only(deployment: commands.Deployment) -> None:
-    """Else a submitter could make the worker publish an event of a run."""
+def test_a_reply_is_sent_only_to_an_inbox(deployment: commands.Deployment) -> None:
+    """Otherwise a publisher could make the worker publish events of runs."""
 
     async def work() -> None:
         other = await nats.connect(deployment.nats.url)
@@ -228,7 +230,7 @@ def test_a_reply_comes_on_an_inbox_only(deployment: commands.Deployment) -> None
             await send(other, text, {"Ems-Reply-To": "sim.run_completed"})
             decision = await send(other, text, {"Ems-Reply-To": inbox})
             assert json.loads((await answers.next_msg(timeout=10)).data) == decision
-            # The run of the first message completes: the only event on that subject is the orchestrator's own.
+            # The run of the first message completes: the only event on that subject is from the orchestrator.
             async with client.EmsClient(deployment.nats.url) as ems:
                 await ems.wait("replied")
             assert b"ems.decision" not in (await spoofed.next_msg(timeout=10)).data

@@ -120,6 +120,6 @@ def test_a_short_plan_may_name_a_long_base_configuration(tmp_path: Path) -> None
 def _unpacked(data: bytes) -> int:
     """The size of a plan without what is wrapped around it; what can't be unpacked has none but its own."""
     try:
-        return len(plan_codec.unpack(data, hostile_plans.MOST))
+        return len(plan_codec.unpack(data, hostile_plans.MAX_BYTES))
     except (errors.PlanRejected, errors.Unreadable):
         return len(data)

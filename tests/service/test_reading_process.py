@@ -11,6 +11,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.reading import Examiner
+from ems_worker.reading.process import Allowance
 from ems_worker.service.intake import check
 from ems_worker.service.intake.examination import Examination, Examined
 from tests.support import wait
@@ -103,7 +104,7 @@ async def test_a_plan_over_a_small_limit_is_refused_without_a_process(started: l
 async def test_a_plan_that_needs_too_much_memory_is_rejected() -> None:
     """The process reports it and continues."""
     greedy = {**plan(), "base_config": {"food": 1, "list": [[n] for n in range(300_000)]}}
-    limited = examiner(max_bytes=10_000_000, max_memory_bytes=4_000_000)
+    limited = examiner(max_bytes=10_000_000, allowance=Allowance(memory_bytes=4_000_000))
     async with limited.examine(json.dumps(greedy).encode()) as examined:
         with pytest.raises(errors.PlanRejected, match="takes more than 3 MB"):
             await examined.outline()
@@ -127,7 +128,7 @@ async def test_a_process_that_uses_too_much_processor_time_is_ended() -> None:
         "parameter_space": {"food": axis, "heat": axis},
         "constraints": ["max(food ** 2.5, heat) < 0"],
     }
-    async with examiner(max_cpu_seconds=1).examine(json.dumps(slow).encode()) as examined:
+    async with examiner(allowance=Allowance(cpu_seconds=1)).examine(json.dumps(slow).encode()) as examined:
         with pytest.raises(errors.Unreadable, match="ended with exit code -9"):
             await settled(examined)
 

@@ -1,4 +1,4 @@
-"""Plans whose combinations have to be tried one by one: they hold up neither others nor the event loop."""
+"""Plans whose combinations are evaluated one by one: they delay neither other plans nor the event loop."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ from tests.support.desk import Clock, Desk, background, plan
 
 
 def slow(side: int = 100) -> dict[str, Any]:
-    """Two of its combinations are points, the last but a few."""
+    """A plan of which two combinations are points, both near the end."""
     axis = {"range": {"start": 1, "stop": side, "num": side}}
     return {
         "experiment_id": "slow",
@@ -31,21 +31,21 @@ SLOW = slow()
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Little is worked out while a plan is read, so that a small one is a slow one."""
+    """Parsing may do little work, so that small plans are slow to count."""
     with patch.object(work_limits, "DEFAULT", WorkLimits(tree_steps=1000, combinations_per_yield=200)):
         yield
 
 
 @contextlib.asynccontextmanager
 async def intake(desk: Desk) -> AsyncIterator[None]:
-    """It goes on by itself."""
+    """Runs the intake in the background."""
     async with background(desk.intake.run()), background(desk.intake.run_slow()):
         yield
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_quick_plan_is_decided_before_a_slow_one_that_came_first(tmp_path: Path) -> None:
-    """Both are, each with its exact number of points; delivered again meanwhile, the slow one is decided once."""
+    """Both decisions have the exact number of points. A slow plan that is delivered again meanwhile is decided once."""
     async with Desk.open(tmp_path) as desk, intake(desk):
         slow = desk.message("ems.experiment.submit", SLOW)
         desk.broker.waiting.put_nowait([slow, desk.message("ems.experiment.submit", plan("quick")), slow])
@@ -57,8 +57,8 @@ async def test_a_quick_plan_is_decided_before_a_slow_one_that_came_first(tmp_pat
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_plans_of_one_id_are_decided_in_their_order(tmp_path: Path) -> None:
-    """However quickly the later one could be."""
+async def test_plans_with_the_same_id_are_decided_in_their_order(tmp_path: Path) -> None:
+    """A later plan waits for a slow one even if it could be decided quickly."""
     async with Desk.open(tmp_path) as desk, intake(desk):
         messages = [desk.message("ems.experiment.submit", one) for one in (SLOW, plan("slow"), plan("quick"))]
         desk.broker.waiting.put_nowait(messages)
@@ -78,8 +78,8 @@ async def test_a_publishers_slow_plans_count_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
-    """Nothing is counted for it: its numbers are in the manifest."""
+async def test_a_repeated_slow_plan_is_a_duplicate_at_once(tmp_path: Path) -> None:
+    """Its points are not counted again: the manifest has their number."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
         with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
@@ -88,8 +88,8 @@ async def test_a_slow_plan_again_is_a_duplicate_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None:
-    """Another version of the model; more jobs than a worker takes, as soon as they are counted."""
+async def test_a_problem_that_needs_no_count_is_reported_without_counting(tmp_path: Path) -> None:
+    """A wrong model version needs no count; too many jobs are reported as soon as they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.reported = "reef-1"
         with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
@@ -98,33 +98,33 @@ async def test_what_is_found_wrong_quickly_costs_no_time(tmp_path: Path) -> None
         many = {**SLOW, "constraints": ["a * b < 8000"]}
         with patch.object(
             evaluation.Evaluator, "satisfied", autospec=True, side_effect=evaluation.Evaluator.satisfied
-        ) as tried:
+        ) as evaluated:
             [problem] = (await desk.submit(many))["errors"]
         assert problem["code"] == "too_many_jobs"
         assert "EMS_MAX_JOBS" in problem["message"]
         assert "10,000 at most" in problem["message"]
-        assert tried.call_count < 3000
+        assert evaluated.call_count < 3000
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_broker_hears_that_a_slow_plan_is_worked_on(tmp_path: Path) -> None:
-    """Before it would send it again."""
+async def test_the_message_of_a_slow_plan_is_reported_as_in_progress(tmp_path: Path) -> None:
+    """Otherwise the broker would redeliver it."""
 
     class Hasty(Clock):
         def monotonic(self) -> float:
             self.seconds += 1
             return self.seconds
 
-    heard: list[int] = []
+    reported: list[int] = []
 
     async def working(messages: Any) -> None:
-        heard.extend(message.seq for message in messages)
+        reported.extend(message.seq for message in messages)
 
     async with Desk.open(tmp_path, clock=Hasty()) as desk:
         with patch.object(desk.broker, "working", working):
             assert (await desk.submit(SLOW))["decision"] == "accepted"
-    assert heard
-    assert set(heard) == {1}
+    assert reported
+    assert set(reported) == {1}
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ async def test_a_search_for_points_lets_others_have_their_turn(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("stop", [90, 900])
-async def test_a_value_that_can_not_be_derived_somewhere_rejects_the_plan(tmp_path: Path, stop: int) -> None:
-    """At its place, wherever among the points that is."""
+async def test_a_plan_with_a_derived_value_that_fails_at_a_point_is_rejected(tmp_path: Path, stop: int) -> None:
+    """The problem has the position of the expression and the values at that point."""
     text = f"""experiment_id: x
 base_config: {{a: 0, b: 0}}
 parameter_space:
@@ -187,7 +187,7 @@ parameter_space:
 
 @pytest.mark.usefixtures("impatient")
 async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them is a message that the broker waits for: too many, and it would deliver nobody's plans any more."""
+    """Each holds an unacknowledged message; with too many of these the broker would stop to deliver plans."""
     monkeypatch.setattr("ems_worker.service.intake.accept._MOST_SLOW_OF_ONE", 0)
     async with Desk.open(tmp_path) as desk:
         await desk.intake.take_quick([desk.message("ems.experiment.submit.a", SLOW)])

@@ -1,4 +1,4 @@
-"""Plans that are made to cost: by their size once unpacked, by how they nest, by how much is wrong with them."""
+"""Plans that are made to be expensive: by their unpacked size, their nesting, or the number of their problems."""
 
 import gzip
 import json
@@ -8,24 +8,24 @@ from typing import Any, Final
 from ems_worker.adapters import plan_codec
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 
-# What the worker takes by default.
-MOST: Final = 16 * 1024 * 1024
-NEARLY: Final = MOST - 1000
+# The worker's default limit.
+MAX_BYTES: Final = 16 * 1024 * 1024
+NEARLY: Final = MAX_BYTES - 1000
 
 
 def _plan(base: str, **more: Any) -> bytes:
-    """A plan around the text of a base configuration."""
+    """A plan with the text of a base configuration."""
     rest = json.dumps({"experiment_id": "hostile", **more})
     return f'{rest[:-1]},"base_config":{base}}}'.encode()
 
 
 def _filled(piece: str, size: int = NEARLY, last: str = "0") -> str:
-    """A base configuration of one list that is full of the piece."""
+    """The text of a base configuration: a list that repeats a piece."""
     return '{"a":[' + f"{piece}," * ((size - 200) // (len(piece) + 1)) + f"{last}]}}"
 
 
 def _text(piece: str, size: int = NEARLY, encoded: int = 1) -> str:
-    """A base configuration of one long text."""
+    """The text of a base configuration: a long text that repeats a piece."""
     return '{"a":"' + piece * ((size - 200) // (len(piece) * encoded)) + '"}'
 
 
@@ -63,7 +63,7 @@ def _yaml(base: str) -> bytes:
     return f"experiment_id: hostile\nbase_config:\n{base}\n".encode()
 
 
-# What becomes of each: accepted, the code of its first problem, or dead (it goes to the dead letters).
+# Each plan with its outcome: accepted, the code of its first problem, or dead if it goes to the dead letters.
 JSON_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
     "a text of 16 MB": (lambda: _plan(_text("x")), "configuration_too_large"),
     "a text of 16 MB of escapes": (lambda: _plan(_text("\\n")), "configuration_too_large"),
@@ -119,7 +119,7 @@ JSON_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
 }
 WRAPPED_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
     "16 KB of gzip around 16 MB": (lambda: gzip.compress(_plan(_text('x\\"')[:-1] + ',"b":NaN}')), "bad_number"),
-    "gzip over the limit": (lambda: gzip.compress(b"x" * (MOST + 1)), "plan_too_large"),
+    "gzip over the limit": (lambda: gzip.compress(b"x" * (MAX_BYTES + 1)), "plan_too_large"),
     "gzip around an envelope": (lambda: gzip.compress(_enveloped(_plan(_text("x")))), "configuration_too_large"),
     "an envelope of 16 MB": (lambda: _enveloped(_plan(_text("x", NEARLY - 200))), "configuration_too_large"),
     "16 MB of unknown fields": (lambda: b"\x78\x01" * (NEARLY // 2), "too_large"),

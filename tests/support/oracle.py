@@ -1,9 +1,9 @@
-"""A no-op orchestrator as a process of its own: it takes runs on, ends them at once, and remembers every call it got.
+"""A no-op orchestrator in a process of its own: it accepts runs, ends them at once, and records every start call.
 
-`python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. No processes, no database: what remains is
-what its client costs. With `--log FILE` it is the oracle of tests that kill things: a line a start call, on disk before
-the reply, `accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`, and `ended ID` before the event that tells of it;
-a restart reads it and stays idempotent.
+`python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. It has no processes and no database, so
+that benchmarks measure its client. With `--log FILE` it is the oracle of tests that kill processes: the log has a line
+per start call, on disk before the reply (`accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`), and `ended ID`
+before the event of the end. After a restart it reads the log and stays idempotent.
 """
 
 import argparse
@@ -38,14 +38,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def metrics(simulation_id: str) -> dict[str, float]:
-    """What a run of this id measures: `population` 0..999 and `score` 0..1, from a hash of the id."""
+    """The metrics of a run: `population` 0..999 and `score` 0..1, from a hash of its id."""
     digest = int.from_bytes(hashlib.sha256(simulation_id.encode()).digest()[:8], "big")
     return {"population": float(digest % 1000), "score": digest / 2**64}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failures:
-    """Which runs fail, and with which kind: PATTERN (shell wildcards over the id), or PATTERN:KIND."""
+    """The runs that fail, and the kind of error: PATTERN (shell wildcards over the id) or PATTERN:KIND."""
 
     rules: tuple[tuple[str, model.ErrorKind], ...]
 
@@ -55,7 +55,7 @@ class Failures:
         return cls(tuple((pattern, model.ErrorKind(kind or "simulation")) for pattern, _, kind in split))
 
     def outcome(self, simulation_id: str) -> model.RunEnd:
-        """How a run of this id ends."""
+        """The end of a run."""
         for pattern, kind in self.rules:
             if fnmatch.fnmatchcase(simulation_id, pattern):
                 return model.RunEnd(kind, message=f"fails by --fail {pattern}")
@@ -63,7 +63,7 @@ class Failures:
 
 
 class Log:
-    """Lines that are on disk once `write` returns; lines that wait are written together."""
+    """A log whose lines are on disk once `write` returns; waiting lines are written together."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
@@ -72,7 +72,7 @@ class Log:
 
     async def write(self, lines: Iterable[str]) -> None:
         self._waiting += [f"{line}\n".encode() for line in lines]
-        async with self._lock:  # whoever held it before us has written our lines already, or leaves them to us
+        async with self._lock:  # the previous holder may have written these lines already
             block, self._waiting = self._waiting, []
             if block:
                 await asyncio.to_thread(self._sync, b"".join(block))
@@ -84,14 +84,14 @@ class Log:
 
 
 class Oracle(pb_grpc.OrchestratorClientServiceServicer):
-    """Takes every run on and ends it after `delay` seconds."""
+    """Accepts every run and ends it after `delay` seconds."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._no_batch: bool = options.no_batch
         self._slots: int = options.slots
         self._delay: float = options.delay
         self._failures = Failures.parse(options.fail)
-        self._held: list[str] = options.hold
+        self._never_ending: list[str] = options.hold
         self._busy: int = options.busy
         self._hung: list[str] = options.hang
         self._answer_after: float = options.answer_after
@@ -105,17 +105,17 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             self.log = Log(options.log)
 
     def _remember(self, lines: Iterable[str]) -> None:
-        """Runs of an earlier life end again: their events may not have got out; those that did are duplicates."""
+        """Runs of the previous process end again, because their events may not be published; others are duplicates."""
         for _, simulation_id, sha in (line.split(" ") for line in lines if line.startswith("accepted ")):
             self._know(simulation_id, sha)
-            self._take_on(simulation_id)
+            self._begin(simulation_id)
 
     def _know(self, name: str, sha: str) -> None:
         running, now, unknown = model.State.RUNNING, time.time_ns(), model.RunEnd()
         self._runs[name] = model.LocalRun(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
-    def _take_on(self, simulation_id: str) -> None:
-        if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._held):
+    def _begin(self, simulation_id: str) -> None:
+        if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending):
             return
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._end, simulation_id)
@@ -136,18 +136,18 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             known = self._runs.get(command.simulation_id)
             response = pb.StartSimulationResponse(simulation_id=command.simulation_id)
             if known is None:
-                word, response.outcome = "accepted", pb.START_OUTCOME_ACCEPTED
+                event, response.outcome = "accepted", pb.START_OUTCOME_ACCEPTED
                 self._know(command.simulation_id, command.config_sha)
                 accepted.append(command.simulation_id)
             elif known.config_sha == command.config_sha:
-                word, response.outcome = "duplicate", pb.START_OUTCOME_ALREADY_EXISTS
+                event, response.outcome = "duplicate", pb.START_OUTCOME_ALREADY_EXISTS
             else:
-                word, response.outcome = "conflict", pb.START_OUTCOME_REJECTED
+                event, response.outcome = "conflict", pb.START_OUTCOME_REJECTED
                 response.status_code = grpc.StatusCode.FAILED_PRECONDITION.value[0]
                 response.message = "known with another config_sha"
-            lines.append(f"{word} {command.simulation_id} {command.config_sha}")
+            lines.append(f"{event} {command.simulation_id} {command.config_sha}")
             responses.append(response)
-        # A caller that hangs up meanwhile must not leave runs that are known and never end.
+        # Shielded, because a call that is cancelled here would leave runs that never end.
         await asyncio.shield(self._settle(lines, accepted))
         return responses
 
@@ -155,7 +155,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         if self.log is not None:
             await self.log.write(lines)
         for simulation_id in accepted:
-            self._take_on(simulation_id)
+            self._begin(simulation_id)
 
     async def _unless_busy(self, context: Context) -> None:
         self._start_calls += 1
@@ -163,10 +163,10 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
 
     async def _unless_hung(self, commands: Iterable[pb.StartSimulationCommand]) -> None:
-        if any(fnmatch.fnmatchcase(one.simulation_id, pattern) for one in commands for pattern in self._hung):
+        if any(fnmatch.fnmatchcase(command.simulation_id, pattern) for command in commands for pattern in self._hung):
             await asyncio.Event().wait()
 
-    async def _only_whole(self, context: Context) -> None:
+    async def _unless_single(self, context: Context) -> None:
         if self._no_batch:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "--no-batch")
 
@@ -184,7 +184,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     async def StartSimulations(  # noqa: N802
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
-        await self._only_whole(context)
+        await self._unless_single(context)
         await self._unless_busy(context)
         await self._unless_hung(request.commands)
         responses = await self._start(request.commands)
@@ -194,7 +194,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     async def ControlSimulation(  # noqa: N802
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
-        await self._only_whole(context)
+        await self._unless_single(context)
         if request.action != pb.CONTROL_ACTION_STOP:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
         if request.simulation_id not in self._runs:
@@ -206,24 +206,24 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
     ) -> pb.GetSimulationStatusResponse:
-        await self._only_whole(context)
+        await self._unless_single(context)
         none = pb.SIMULATION_STATE_NOT_FOUND
-        known = ((one, self._runs.get(one)) for one in request.simulation_ids)
+        known = ((name, self._runs.get(name)) for name in request.simulation_ids)
         return pb.GetSimulationStatusResponse(
             statuses=[
-                service.status(run) if run is not None else pb.SimulationStatus(simulation_id=one, state=none)
-                for one, run in known
+                service.status(run) if run is not None else pb.SimulationStatus(simulation_id=name, state=none)
+                for name, run in known
             ]
         )
 
     async def WatchCapacity(self, request: pb.WatchCapacityRequest, context: Context) -> AsyncIterator[pb.Capacity]:  # noqa: N802
-        await self._only_whole(context)
+        await self._unless_single(context)
         yield pb.Capacity(slots=self._slots, max_message_bytes=4 * 1024 * 1024, model_version=MODEL_VERSION)
         await asyncio.Event().wait()
 
 
 async def publish(oracle: Oracle, stream: nats.js.JetStreamContext) -> None:
-    """Publishes one event after the other, each until the broker has it."""
+    """Publishes events in turn, and repeats each until the broker has stored it."""
     while True:
         event = await oracle.ends.get()
         if oracle.log is not None:
@@ -233,7 +233,7 @@ async def publish(oracle: Oracle, stream: nats.js.JetStreamContext) -> None:
                 await stream.publish(event.subject, event.body, headers={"Nats-Msg-Id": event.message_id})
                 break
             except nats.js.errors.NoStreamResponseError:
-                with contextlib.suppress(nats.errors.Error):  # another publisher, or the worker, was quicker
+                with contextlib.suppress(nats.errors.Error):  # another publisher or the worker created it first
                     await stream.add_stream(outbox.stream_config())
             except (nats.errors.Error, OSError):
                 await asyncio.sleep(0.2)
@@ -260,17 +260,18 @@ async def serve(options: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen", required=True)
-    parser.add_argument("--server", required=True)
-    parser.add_argument("--log", type=Path, help="every start call, on disk before its reply")
-    parser.add_argument("--no-batch", action="store_true", help="only StartSimulation is implemented")
-    parser.add_argument("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="these ids fail")
-    parser.add_argument("--hold", action="append", default=[], metavar="PATTERN", help="these ids run until stopped")
-    parser.add_argument("--hang", action="append", default=[], metavar="PATTERN", help="their starts have no answer")
-    parser.add_argument("--answer-after", type=float, default=0.0, help="seconds between a start and its answer")
-    parser.add_argument("--busy", type=int, default=1, help="of so many start calls all but one are turned away")
-    parser.add_argument("--slots", type=int, default=1000, help="told in WatchCapacity")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds that a run takes")
+    add = parser.add_argument
+    add("--listen", required=True)
+    add("--server", required=True)
+    add("--log", type=Path, help="log every start call, on disk before its reply")
+    add("--no-batch", action="store_true", help="implement only StartSimulation")
+    add("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="runs with these ids fail")
+    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped")
+    add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
+    add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
+    add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")
+    add("--slots", type=int, default=1000, help="the slots that WatchCapacity reports")
+    add("--delay", type=float, default=0.0, help="the duration of a run in seconds")
     uvloop.run(serve(parser.parse_args()))
     return 0
 

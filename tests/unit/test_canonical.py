@@ -1,4 +1,4 @@
-"""One spelling for each value."""
+"""Canonical JSON, digests, and the differences between values."""
 
 import json
 
@@ -18,14 +18,14 @@ JSON_VALUES = st.recursive(
 
 @given(JSON_VALUES)
 def test_canonical_json_reads_back_as_the_value(value: object) -> None:
-    """Nothing is lost: floats stay floats, whole numbers whole."""
+    """Floats remain floats, and whole numbers remain whole numbers."""
     again = json.loads(canonical.canonical_json(value))
     assert again == value
     assert canonical.canonical_json(again) == canonical.canonical_json(value)
 
 
-def test_canonical_json_has_one_spelling() -> None:
-    """Order and layout don't matter, types do."""
+def test_equal_values_have_the_same_canonical_json() -> None:
+    """The order of keys doesn't matter; the types of values do."""
     assert canonical.canonical_json({"b": [1, 1.0, "é"], "a": None}) == '{"a":null,"b":[1,1.0,"é"]}'.encode()
     assert canonical.digest(1) != canonical.digest(1.0)
     assert canonical.digest(True) != canonical.digest(1)
@@ -33,8 +33,8 @@ def test_canonical_json_has_one_spelling() -> None:
         canonical.canonical_json(float("nan"))
 
 
-def test_plan_sha_is_of_the_content_not_of_the_path() -> None:
-    """The same plan by path and inline is the same; another base, number type or key is another plan."""
+def test_the_digest_of_a_plan_has_the_content_of_the_base_and_not_its_path() -> None:
+    """Another base, another type of a number or another key gives another digest."""
     base = {"fish": 1}
     by_path = canonical.plan_sha({"experiment_name": "x", "base_config_file_path": "a.yaml"}, base)
     assert by_path == canonical.plan_sha({"base_config_path": "b.yaml", "experiment_name": "x"}, base)
@@ -45,7 +45,7 @@ def test_plan_sha_is_of_the_content_not_of_the_path() -> None:
 
 
 def test_differences_names_each_path_that_differs() -> None:
-    """A conflict tells what differs, types included; lists of another length differ as wholes."""
+    """Types count; lists of different lengths differ as a whole."""
     a = {"same": 1, "type": 1, "deep": {"x": [1, 2, {"y": 3}]}, "short": [1], "gone": {"all": 1}}
     b = {"same": 1, "type": 1.0, "deep": {"x": [1, 5, {"y": 4}]}, "short": [1, 2], "new": None}
     assert [*canonical.differences(a, b)] == ["deep.x.1", "deep.x.2.y", "gone", "new", "short", "type"]
@@ -56,5 +56,5 @@ def test_differences_names_each_path_that_differs() -> None:
 
 @given(JSON_VALUES, JSON_VALUES)
 def test_values_without_differences_have_the_same_digest(a: object, b: object) -> None:
-    """`differences` and the digest agree about what is equal."""
+    """Values with differences have different digests."""
     assert (not [*canonical.differences(a, b)]) == (canonical.digest(a) == canonical.digest(b))

@@ -1,4 +1,4 @@
-"""The largest start command of a plan, found without rendering every run; the rate of plans; trace context."""
+"""The size of the largest start command of a plan, and the trace context of a plan."""
 
 import json
 
@@ -25,10 +25,12 @@ def parsed(document: object) -> plan.Plan:
     return plan.parse(data)
 
 
-def sizes(one: plan.Plan) -> list[int]:
-    template = render.Template(one)
+def sizes(made: plan.Plan) -> list[int]:
+    """The size of the rendered configuration of each point."""
+    template = render.Template(made)
     return [
-        len(template.render(p.params, one.seeds.of(p.index, 0), f"e-p{p.index:06d}-r000-a1")) for p in space.points(one)
+        len(template.render(point.params, made.seeds.of(point.index, 0), f"e-p{point.index:06d}-r000-a1"))
+        for point in space.points(made)
     ]
 
 
@@ -38,11 +40,11 @@ def sizes(one: plan.Plan) -> list[int]:
     st.lists(VALUES, min_size=1, max_size=3, unique_by=json.dumps),
     st.integers(0, 3000),
 )
-def test_a_limit_is_exceeded_exactly_where_a_rendered_run_exceeds_it(
+def test_a_plan_exceeds_a_limit_only_if_a_rendered_run_does(
     overrides: list[object], axis: list[object], spare: int
 ) -> None:
-    """The bounds never let a run through that is too large; and none is refused that fits with its envelope."""
-    one = parsed(
+    """No run that is too large is accepted, and no run is refused that fits together with its envelope."""
+    made = parsed(
         {
             "experiment_id": "e",
             "allow_new_paths": True,
@@ -53,11 +55,10 @@ def test_a_limit_is_exceeded_exactly_where_a_rendered_run_exceeds_it(
             "num_replicates_per_run": 2,
         }
     )
-    most = max(sizes(one))
-    found = largest.over(one, "e", most - 1 + spare)
+    size = max(sizes(made))
     if spare == 0:
-        assert found is not None
-    assert largest.over(one, "e", most + 600) is None
+        assert largest.over(made, "e", size - 1) is not None
+    assert largest.over(made, "e", size + 600) is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_a_limit_is_exceeded_exactly_where_a_rendered_run_exceeds_it(
     ],
 )
 def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
-    """Also those whose values are worked out when they are asked for; the limit is met to the byte, but for names."""
+    """The measured size is exact to the byte, also if the values of the axis are computed on access."""
     document = {
         "experiment_id": "e",
         "base_config": {"a": 0, "b": 0},
@@ -80,11 +81,11 @@ def test_every_kind_of_axis_is_measured(axis: dict[str, object]) -> None:
     }
     if "dist" in axis:
         document["design"] = {"sampler": "random", "samples": 40}
-    one = parsed(document)
-    most = max(sizes(one))
+    made = parsed(document)
+    size = max(sizes(made))
     envelope = 512
-    assert largest.over(one, "e", most + envelope) is None
-    assert largest.over(one, "e", most + envelope - 1) is not None
+    assert largest.over(made, "e", size + envelope) is None
+    assert largest.over(made, "e", size + envelope - 1) is not None
 
 
 def test_a_plan_none_of_whose_runs_fits_is_refused_for_its_first_point() -> None:
@@ -96,26 +97,26 @@ def test_a_plan_none_of_whose_runs_fits_is_refused_for_its_first_point() -> None
     assert found.code == "configuration_too_large"
 
 
-def test_measured_values_are_forgotten_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory stays bounded; the answer is the same."""
+def test_the_cache_of_sizes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropping cached sizes doesn't change the result."""
     monkeypatch.setattr(largest, "MAX_CACHED", 2)
     runs = [{"params_override": {"b": "x" * n}} for n in range(3000, 3010)]
-    one = parsed({"experiment_id": "e", "base_config": {"b": "y" * 900}, "runs": runs})
-    assert largest.over(one, "e", max(sizes(one)) + 512) is None
+    made = parsed({"experiment_id": "e", "base_config": {"b": "y" * 900}, "runs": runs})
+    assert largest.over(made, "e", max(sizes(made)) + 512) is None
 
 
 def test_the_problem_names_the_point_and_its_largest_parameter() -> None:
-    """Points that fit are passed over; a plan without parameters has only its base to blame."""
+    """If the plan has no parameters, the problem has no path."""
     runs = [{"params_override": {"a": 1}}, {"params_override": {"a": 2, "b": "x" * 9000}}]
-    one = parsed({"experiment_id": "e", "base_config": {"a": 0, "b": ""}, "runs": runs})
-    found = largest.over(one, "e", 5000)
-    assert found is not None
-    assert (found.code, found.path) == ("configuration_too_large", "b")
-    assert "point 1" in found.message
+    made = parsed({"experiment_id": "e", "base_config": {"a": 0, "b": ""}, "runs": runs})
+    problem = largest.over(made, "e", 5000)
+    assert problem is not None
+    assert (problem.code, problem.path) == ("configuration_too_large", "b")
+    assert "point 1" in problem.message
     bare = parsed({"experiment_id": "e", "base_config": {"b": "x" * 9000}, "runs": [{}]})
-    found = largest.over(bare, "e", 5000)
-    assert found is not None
-    assert found.path == ""
+    problem = largest.over(bare, "e", 5000)
+    assert problem is not None
+    assert problem.path == ""
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,6 @@ def test_the_problem_names_the_point_and_its_largest_parameter() -> None:
         (None, False),
     ],
 )
-def test_only_what_is_a_trace_context_is_passed_on(text: str | None, passes: bool) -> None:
-    """Anything else is dropped, whoever sent it."""
+def test_only_a_valid_trace_context_is_passed_on(text: str | None, passes: bool) -> None:
+    """Any other value is dropped."""
     assert trace.parent(text) == (text if passes else None)

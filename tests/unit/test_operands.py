@@ -1,4 +1,4 @@
-"""How long what expressions name may be."""
+"""The size of the values that expressions name."""
 
 import json
 
@@ -26,8 +26,8 @@ JSON = canonical.JSON
         ({str(n): n for n in range(1001)}, None),
     ],
 )
-def test_a_value_weighs_what_is_inside(value: JSON, weight: int | None) -> None:
-    """Lists and mappings at any depth, and a little for long texts; a thousand is the most of either."""
+def test_the_weight_of_a_value_is_the_number_of_values_inside(value: JSON, weight: int | None) -> None:
+    """It counts lists and mappings at any depth, and long texts a little; the maximum is a thousand."""
     assert operands.weight(value) == weight
 
 
@@ -64,8 +64,8 @@ def _runs(*overrides: dict[str, JSON]) -> dict[str, object]:
         ("sum(b.0) > 1", _runs({"b": [[1, 2]]}, {"b": [LONG]})),
     ],
 )
-def test_what_is_too_long_is_refused_where_it_is_named(constraint: str, data: dict[str, object]) -> None:
-    """Wherever its value comes from: a single one that is too long is enough."""
+def test_a_value_that_is_too_long_for_an_expression_is_refused(constraint: str, data: dict[str, object]) -> None:
+    """One such value is enough, wherever it comes from; the problem is at the expression."""
     assert refused(constraint, **data) == [("out_of_range", "constraints.0")]
 
 
@@ -81,13 +81,13 @@ def test_what_is_too_long_is_refused_where_it_is_named(constraint: str, data: di
         ("b.0 == 1", _runs({"b": [1]}, {"b": [1, LONG]}, {})),
     ],
 )
-def test_what_is_not_named_may_be_long(constraint: str, data: dict[str, object]) -> None:
-    """Only what an expression reads counts, not what is around it."""
+def test_values_that_no_expression_names_may_be_long(constraint: str, data: dict[str, object]) -> None:
+    """Only the part of a value that an expression names counts."""
     assert refused(constraint, **data) == []
 
 
-def test_taking_lists_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many names that lead into the many values of one axis would be looked up in each of them."""
+def test_looking_into_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that leads into the values of an axis has to be looked up in each of them."""
     monkeypatch.setattr(operands, "MAX_UNPACKED", 5)
     assert refused("b.0 > 0", **_axis("b", *([n] for n in range(1, 6)))) == []
     assert refused("b.0 > 0", **_axis("b", *([n] for n in range(1, 7)))) == [("out_of_range", "constraints.0")]

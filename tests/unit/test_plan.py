@@ -35,10 +35,10 @@ def test_a_plan_without_options_has_the_defaults_of_the_contract() -> None:
     small = parsed("description: the smallest plan")
     assert (small.experiment_id, small.experiment_name, small.description) == (None, "reef", "the smallest plan")
     assert small.replicates == 1
-    assert small.seeds == plan.Seeds("common", 0)
-    assert small.inject == plan.Inject(None, None)
+    assert small.seeds == options.Seeds("common", 0)
+    assert small.inject == options.Inject(None, None)
     assert small.metrics == ()
-    assert small.limits == plan.ExperimentLimits(None, None, 3, frozenset({"infrastructure", "timeout", "lost"}))
+    assert small.limits == options.ExperimentLimits(None, None, 3, frozenset({"infrastructure", "timeout", "lost"}))
     assert small.limits.max_failed.allowed(1000) == 0
     assert not small.limits.fail_fast
     assert (small.group, small.tags, small.labels, small.warnings, small.parameters) == (None, (), {}, (), ())
@@ -72,18 +72,18 @@ def test_a_parsed_plan_has_the_values_of_all_keys() -> None:
     assert full.experiment_id == "reef-7"
     assert full.replicates == 3
     assert full.seeds.of(1, 2) != full.seeds.of(2, 2)
-    assert full.inject == plan.Inject(("run", "seed"), ("run", "id"))
+    assert full.inject == options.Inject(("run", "seed"), ("run", "id"))
     assert full.metrics == (
-        plan.TrackedMetric("population"),
-        plan.TrackedMetric("energy", "minimize"),
-        plan.TrackedMetric("age"),
+        options.TrackedMetric("population"),
+        options.TrackedMetric("energy", "minimize"),
+        options.TrackedMetric("age"),
     )
-    assert full.limits == plan.ExperimentLimits(
+    assert full.limits == options.ExperimentLimits(
         5,
         1.5,
         7,
         frozenset({"simulation", "lost"}),
-        plan.MaxFailed(percent=Fraction(25, 2)),
+        options.MaxFailed(percent=Fraction(25, 2)),
         fail_fast=True,
         priority=-7,
     )
@@ -181,10 +181,10 @@ def test_the_paths_in_a_value_that_is_a_mapping_must_exist() -> None:
 
 
 def test_an_invalid_axis_is_reported_once() -> None:
-    """Zip groups and constraints that use it are not reported as well."""
+    """Neither its own condition nor the zip groups and constraints that use it are reported as well."""
     text = """
     parameter_space:
-      fish.count: {values: [], as: n}
+      fish.count: {values: [], as: n, when: "nothing > n"}
       fish.speed: [1, 2]
       layers.2.dep: [1]
       note: {logrange: {start: 0, stop: 0, num: 0}}
@@ -369,7 +369,7 @@ def test_an_injected_value_never_replaces_a_mapping_or_list(inject: str, message
     with pytest.raises(errors.PlanRejected, match=f"{message}.*such as run.seed"):
         parsed(f"inject: {inject}")
     fine = parsed("inject: {seed: note.seed, simulation_id: layers.0}")
-    assert fine.inject == plan.Inject(("note", "seed"), ("layers", 0))
+    assert fine.inject == options.Inject(("note", "seed"), ("layers", 0))
 
 
 def test_a_sampler_without_its_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,5 +428,5 @@ def test_values_are_read_and_removed_by_path() -> None:
 def test_equal_parts_of_plans_compare_equal() -> None:
     """Parts of plans are values."""
     assert design.Design() == parsed("description: x").design
-    assert options.ExperimentLimits() == plan.ExperimentLimits()
+    assert options.ExperimentLimits() == parsed("limits: {}").limits
     assert samples.Uniform(0, 1) == samples.Uniform(0, 1)

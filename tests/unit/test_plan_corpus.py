@@ -1,4 +1,4 @@
-"""The corpus of invalid plans: each file under tests/plans/invalid with the errors that it has."""
+"""The invalid plans in tests/plans/invalid, each with its expected problems beside it."""
 
 import pathlib
 
@@ -14,8 +14,8 @@ INVALID = sorted(path for path in (PLANS / "invalid").iterdir() if path.suffix !
 BASE = yaml_reader.read_base((PLANS / "base.yaml").read_bytes()).data
 
 
-def refusal(data: bytes, base: dict[str, canonical.JSON] = BASE) -> tuple[errors.Problem, ...]:
-    """All that is wrong with a plan, as `ems validate` and the intake tell it."""
+def problems(data: bytes, base: dict[str, canonical.JSON] = BASE) -> tuple[errors.Problem, ...]:
+    """The problems of a plan, as `ems validate` and the intake report them."""
     try:
         document = yaml_reader.read_plan(data)
     except errors.PlanRejected as rejected:
@@ -26,8 +26,8 @@ def refusal(data: bytes, base: dict[str, canonical.JSON] = BASE) -> tuple[errors
     return yaml_reader.with_positions(refused.value.problems, document)
 
 
-def test_the_corpus_is_large() -> None:
-    """At least 150 plans, each with its expected errors beside it."""
+def test_there_are_at_least_150_invalid_plans() -> None:
+    """Each of them has a file with its expected problems."""
     assert len(INVALID) >= 150
     assert all(path.with_name(f"{path.name}.expected").exists() for path in INVALID)
 
@@ -37,10 +37,10 @@ def test_an_invalid_plan_has_all_its_errors_in_their_places(path: pathlib.Path, 
     """Code, line and column of every error, in the order of the text; and each has words, short enough to be read."""
     if path.stem == "too_many_tried":
         request.getfixturevalue("untraced")  # a million tries take seconds with coverage
-    found = refusal(path.read_bytes())
+    reported = problems(path.read_bytes())
     expected = path.with_name(f"{path.name}.expected").read_text().splitlines()
-    assert [f"{problem.code} {problem.line} {problem.column}" for problem in found] == expected
-    for problem in found:
+    assert [f"{problem.code} {problem.line} {problem.column}" for problem in reported] == expected
+    for problem in reported:
         assert 10 < len(problem.message) < 400
         assert str(problem).startswith(f"line {problem.line}, column {problem.column}: ")
 
@@ -56,8 +56,8 @@ def test_an_invalid_plan_has_all_its_errors_in_their_places(path: pathlib.Path, 
         ("zip_unknown", "fish.speed"), ("runs_path", "fish.count"), ("limits_retry_word", "timeout"),
     ],
 )  # fmt: skip
-def test_what_was_most_likely_meant_is_said(name: str, nearest: str | None) -> None:
-    """A misspelt key, path or word brings the nearest right one, and none where nothing is near."""
-    problem = refusal((PLANS / "invalid" / f"{name}.yaml").read_bytes())[0]
+def test_a_misspelt_name_gets_a_suggestion(name: str, nearest: str | None) -> None:
+    """The suggestion is the most similar key, path or choice; a name that is similar to none gets no suggestion."""
+    problem = problems((PLANS / "invalid" / f"{name}.yaml").read_bytes())[0]
     assert problem.suggestion == nearest
     assert nearest is None or problem.message.endswith(f"; did you mean {nearest}?")

@@ -16,7 +16,7 @@ WIDE = f"experiment_name: x\nbase_config: {{{', '.join(f'p{n}: 0' for n in range
 
 
 def _space(axis: str, first: int = 0, last: int = 2000) -> str:
-    """Two thousand axes; N in them is the number of each, M of the next."""
+    """Two thousand axes. N stands for the number of an axis, M for the number of the next."""
     axes = (f"p{n}: {axis.replace('N', str(n)).replace('M', str(n + 1))}" for n in range(first, last))
     return f"{WIDE}parameter_space: {{{', '.join(axes)}}}\n"
 
@@ -31,23 +31,23 @@ NAMES = " + ".join(f"p{n}" for n in range(31))
 
 
 def _listed(constraint: str, **base: object) -> str:
-    """Two axes and a constraint over lists, which only JSON may have so long."""
+    """Two axes and a constraint over lists, in JSON because YAML plans can't have such long lists."""
     space = {name: {"range": {"start": 1, "stop": 300, "num": 300}} for name in "ab"}
     plan = {"experiment_name": "x", "base_config": {"a": 0, "b": 0, **base}, "parameter_space": space}
     return json.dumps({**plan, "constraints": [constraint]})
 
 
 def _left_out(axes: int, samples: int) -> str:
-    """Sampled axes whose conditions differ at each of the samples."""
-    words = {f"p{n}": {"dist": "choice", "values": [1, 2], "when": f"x // {2**n} % 2 == 0"} for n in range(axes)}
-    space = {"x": {"dist": "int", "low": 0, "high": 2**40}, **words}
+    """Sampled axes with conditions that differ at each sample."""
+    conditional = {f"p{n}": {"dist": "choice", "values": [1, 2], "when": f"x // {2**n} % 2 == 0"} for n in range(axes)}
+    space = {"x": {"dist": "int", "low": 0, "high": 2**40}, **conditional}
     plan = {"experiment_name": "x", "base_config": dict.fromkeys(space, 0), "parameter_space": space}
     return json.dumps({**plan, "design": {"samples": samples}})
 
 
 _LETTERS = "x" * 999
 
-# The code of the first error, None where the plan is accepted.
+# Each plan with the code of its first problem; None: it is accepted.
 HOSTILE: dict[str, tuple[str, str | None]] = {
     "a gigantic range": (
         f"{SMALL}parameter_space: {{a: {{range: {{start: 0, stop: 1.0e+308, step: 1.0e-300}}}}}}",
@@ -97,8 +97,8 @@ def _decide(text: str) -> str | None:
     try:
         space.count(plan.parse(document.data))
     except errors.PlanRejected as rejected:
-        found = yaml_reader.with_positions(rejected.problems, document)
-        return found[1 if found[0].code == "too_many_problems" else 0].code
+        problems = yaml_reader.with_positions(rejected.problems, document)
+        return problems[1 if problems[0].code == "too_many_problems" else 0].code
     return None
 
 
@@ -158,7 +158,7 @@ def test_a_hostile_plan_is_decided_in_little_memory(name: str) -> None:
 
 @pytest.mark.usefixtures("untraced")
 def test_a_million_points_stream_through_little_memory() -> None:
-    """Nothing is kept of the points that were made: twenty thousand of a million grow memory by less than 1 MB."""
+    """Points are not kept: making twenty thousand of a million takes less than 1 MB."""
     text = f"{SMALL}parameter_space: {{a: {_range(1000)}, b: {_range(1000)}}}"
     large = plan.parse(yaml_reader.read_plan(text.encode()).data)
     assert space.count(large).points == 1_000_000

@@ -1,4 +1,4 @@
-"""Spaced values."""
+"""Ranges of values, and the values of distributions."""
 
 import math
 
@@ -11,15 +11,15 @@ from ems_worker.core.language import ranges, samples
 FINITE = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
 
 
-def test_steps_are_decimals_as_written() -> None:
-    """A tenth is a tenth: what accumulates in binary doesn't here, and ends are included."""
+def test_steps_are_exact_decimals() -> None:
+    """Steps of a tenth accumulate no rounding errors, and both ends are included."""
     assert list(ranges.by_step(0, 1, 0.1)) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert list(ranges.by_step(0.0, 1.0, 0.3)) == [0.0, 0.3, 0.6, 0.9]
     assert list(ranges.by_count(18.0, 24.0, 4)) == [18.0, 20.0, 22.0, 24.0]
 
 
-def test_whole_ranges_stay_whole() -> None:
-    """Whole numbers where both ends and every step are, floats otherwise."""
+def test_a_range_of_whole_numbers_has_whole_numbers() -> None:
+    """Values are whole if both ends and every step are; otherwise all of them are floats."""
     for values, expected in [
         (ranges.by_count(500, 1500, 5), [500, 750, 1000, 1250, 1500]),
         (ranges.by_count(0, 1, 3), [0.0, 0.5, 1.0]),
@@ -36,17 +36,17 @@ def test_whole_ranges_stay_whole() -> None:
         (ranges.by_magnitude(3, 300, 1), [3]),
         (ranges.by_magnitude(1e-4, 0.1, 4), [1e-4, 1e-3, 1e-2, 0.1]),
     ]:
-        found = list(values)
+        listed = list(values)
         if expected is None:
-            assert all(type(value) is float for value in found)
+            assert all(type(value) is float for value in listed)
         else:
-            assert found == expected
-            assert list(map(type, found)) == list(map(type, expected))
+            assert listed == expected
+            assert list(map(type, listed)) == list(map(type, expected))
 
 
 @given(FINITE, FINITE, st.integers(2, 200))
-def test_a_range_has_its_ends_and_its_count(start: float, stop: float, num: int) -> None:
-    """The first value is the start, the last the stop, to the last bit."""
+def test_a_range_has_exact_ends_and_the_given_number_of_values(start: float, stop: float, num: int) -> None:
+    """The first value equals the start and the last value equals the stop."""
     values = ranges.by_count(start, stop, num)
     assert len(values) == ranges.size(values) == num
     assert (values[0], values[num - 1]) == (start, stop)
@@ -54,16 +54,16 @@ def test_a_range_has_its_ends_and_its_count(start: float, stop: float, num: int)
 
 
 @given(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9), st.integers(2, 50))
-def test_a_logarithmic_range_multiplies(start: float, stop: float, num: int) -> None:
-    """Each value is the same multiple of the one before, and the ends are exact."""
+def test_a_logarithmic_range_grows_by_the_same_factor(start: float, stop: float, num: int) -> None:
+    """The ends are exact."""
     values = list(ranges.by_magnitude(start, stop, num))
     assert (values[0], values[-1]) == (start, stop)
     for index, value in enumerate(values):
         assert math.isclose(value, start * (stop / start) ** (index / (num - 1)), rel_tol=1e-9)
 
 
-def test_huge_ranges_cost_nothing() -> None:
-    """Their values are worked out when asked for, and are sequences like any other."""
+def test_a_huge_range_computes_values_on_access() -> None:
+    """It is a sequence whose size may be too large for `len`."""
     values = ranges.by_step(0, 10**18, 1)
     assert ranges.size(values) == 10**18 + 1
     assert values[10**17] == 10**17
@@ -74,15 +74,15 @@ def test_huge_ranges_cost_nothing() -> None:
 
 
 def test_a_column_of_samples_is_a_sequence() -> None:
-    """Slices as well as single values go through the distribution."""
+    """Indexing and slicing map coordinates by the distribution."""
     column = samples.Column([0.0, 0.5, 0.999], samples.Int(1, 2))
     assert column[0:3] == [1, 2, 2]
     assert len(column) == 3
 
 
 @given(st.floats(0, 1, exclude_max=True))
-def test_distributions_stay_within_their_bounds(u: float) -> None:
-    """Whatever the sampler gives, ends of the interval included."""
+def test_a_distribution_stays_within_its_range(u: float) -> None:
+    """That holds for all coordinates from 0, included, to 1."""
     assert -1 <= samples.Uniform(-1.0, 1.0)(u) <= 1  # type: ignore[operator]  # it is a number
     assert 1e-4 <= samples.LogUniform(1e-4, 0.1)(u) <= 0.1  # type: ignore[operator]  # it is a number
     assert samples.Int(-1, 1)(u) in (-1, 0, 1)

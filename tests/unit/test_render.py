@@ -14,7 +14,7 @@ from tests.support import steps
 JSON = canonical.JSON
 ID = "reef-p000000-r000-a1"
 
-# What readers of YAML stumble over, in either version.
+# Texts that readers of either YAML version may take for something else.
 AWKWARD = [
     "", " ", "no", "Yes", "ON", "off", "y", "N", "null", "~", "true", "False", ".inf", "-.INF", ".nan", "NaN", "<<",
     "=", "010", "0o7", "0x1F", "0b1", "1_000", "12:30", "12:30:00", "1e3", "1e-3", "1.", ".5", "-.5", "+1", "1.0e5",
@@ -39,7 +39,7 @@ VALUES: st.SearchStrategy[JSON] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=10,
 )
-# Keys with dots are paths of several steps in an override, and empty ones can't be said there.
+# Overrides can't name keys with dots, which are paths of several steps, or empty keys.
 CONFIGS: st.SearchStrategy[dict[str, JSON]] = st.dictionaries(KEYS, VALUES, max_size=5)
 
 
@@ -48,15 +48,15 @@ def parsed(base: dict[str, JSON], **more: object) -> plan.Plan:
 
 
 def settable(config: JSON) -> list[paths.Path]:
-    """Paths that a plan can name: no empty part, and no dot in a key."""
+    """Paths that a plan can name: without empty keys and keys with dots."""
     return [path for path in paths.walk(config) if all(str(step) and "." not in str(step) for step in path)]
 
 
 @given(CONFIGS)
 @example({text: text for text in AWKWARD if len(text) <= 1000})
 @example({"k" * 999 + "\U0001f41f": {"deep": [[], {}, [[1, {"a": [None]}]]]}})
-def test_readers_of_both_yaml_versions_load_what_was_meant(config: dict[str, JSON]) -> None:
-    """PyYAML (1.1), in C and in Python, and our own reader (1.2) read the same configuration back, order included."""
+def test_readers_of_both_yaml_versions_load_the_configuration(config: dict[str, JSON]) -> None:
+    """PyYAML (1.1), in C and in Python, and the worker's reader (1.2) load the same values in the same order."""
     text = render.Template(parsed(config)).render({}, 0, ID)
     for loaded in (
         yaml.safe_load(text),
@@ -69,8 +69,8 @@ def test_readers_of_both_yaml_versions_load_what_was_meant(config: dict[str, JSO
 
 
 @given(st.data())
-def test_a_run_differs_from_the_base_in_what_it_overrides_and_in_nothing_else(data: st.DataObject) -> None:
-    """Overridden and injected paths have their values, all others the base's; text, data and digest agree."""
+def test_a_run_differs_from_the_base_only_in_its_overrides(data: st.DataObject) -> None:
+    """Injected values count as overrides; the text, the data and the digest of a configuration agree."""
     base = data.draw(CONFIGS)
     free = settable(base)
     chosen: list[paths.Path] = []
@@ -100,20 +100,20 @@ def test_a_run_differs_from_the_base_in_what_it_overrides_and_in_nothing_else(da
 
 
 def test_overrides_merge_mappings_replace_lists_and_keep_null() -> None:
-    """The contract's rule, in one example; a mapping given for a mapping changes only what it names."""
+    """A mapping that overrides a mapping changes only the keys that it names."""
     base: dict[str, JSON] = {"a": {"x": 1, "y": {"z": 2}}, "list": [1, 2, 3], "n": 1, "empty": {}}
-    run = {"params_override": {"a": {"y": {"z": 5}}, "list": [9], "n": None, "empty": {}}}
-    only = parsed(base, runs=[run])
-    params = next(space.points(only)).params
+    entry = {"params_override": {"a": {"y": {"z": 5}}, "list": [9], "n": None, "empty": {}}}
+    made = parsed(base, runs=[entry])
+    params = next(space.points(made)).params
     assert params == {"a.y.z": 5, "list": [9], "n": None, "empty": {}}
     expected = {"a": {"x": 1, "y": {"z": 5}}, "list": [9], "n": None, "empty": {}}
-    template = render.Template(only)
+    template = render.Template(made)
     assert template.config(params, 0, ID) == expected
     assert yaml.safe_load(template.render(params, 0, ID)) == expected
 
 
-def test_values_of_an_axis_that_are_mappings_merge_too() -> None:
-    """Each value may set other keys: templates are by the set of paths."""
+def test_a_value_of_an_axis_that_is_a_mapping_merges() -> None:
+    """Each value may set different keys."""
     base: dict[str, JSON] = {"a": {"x": 1, "y": 2}, "species": [{"speed": 1.0}, {"speed": 2.0}]}
     varied = parsed(base, parameter_space={"a": [{"x": 5}, {"y": 6}], "species.1.speed": [3.0]})
     template = render.Template(varied)
@@ -123,11 +123,11 @@ def test_values_of_an_axis_that_are_mappings_merge_too() -> None:
     assert rendered == [template.config(point.params, 0, ID) for point in space.points(varied)]
 
 
-def test_new_paths_come_after_what_was_there() -> None:
-    """Injected paths need not exist, others with allow_new_paths; a scalar in the way gives way to a mapping."""
+def test_new_paths_come_after_existing_ones() -> None:
+    """Injected paths may be new, and other paths with allow_new_paths; a mapping replaces a null above them."""
     base: dict[str, JSON] = {"a": {"x": 1}, "m": None}
-    run = {"params_override": {"a.new.deep": 1, "m.inside": [1.5, 2.5e-7]}}
-    made = parsed(base, runs=[run], inject={"seed": "a.seed"}, allow_new_paths=True)
+    entry = {"params_override": {"a.new.deep": 1, "m.inside": [1.5, 2.5e-7]}}
+    made = parsed(base, runs=[entry], inject={"seed": "a.seed"}, allow_new_paths=True)
     template = render.Template(made)
     params = next(space.points(made)).params
     assert template.render(params, 3, ID).decode() == (
@@ -135,8 +135,8 @@ def test_new_paths_come_after_what_was_there() -> None:
     )
 
 
-def test_an_injected_path_is_no_part_of_the_work_s_identity() -> None:
-    """What the base has at an injected path doesn't count, in lists as elsewhere; the seed itself does."""
+def test_the_digest_of_a_configuration_has_no_injected_paths() -> None:
+    """The values of the base at these paths, also in lists, don't change it; the seed does."""
     base: dict[str, JSON] = {"seed": 1, "ids": ["a", "b"], "fish": 5}
     inject = {"seed": "seed", "simulation_id": "ids.0"}
     first = render.Template(parsed(base, inject=inject))
@@ -148,8 +148,8 @@ def test_an_injected_path_is_no_part_of_the_work_s_identity() -> None:
     assert missing.config_sha({}, 7) == canonical.digest({"config": {"fish": None}, "seed": 7})
 
 
-def test_the_base_stays_as_it_was() -> None:
-    """Rendering changes neither the plan's base nor the caller's values."""
+def test_rendering_modifies_neither_the_base_nor_the_parameters() -> None:
+    """The configuration that it returns shares no values with them."""
     base: dict[str, JSON] = {"a": {"x": [1]}}
     value: list[JSON] = [5]
     made = parsed(base, runs=[{"params_override": {"a.x": value}}])
@@ -162,8 +162,8 @@ def test_the_base_stays_as_it_was() -> None:
     assert inner["x"] is not value
 
 
-def test_many_sets_of_paths_don_t_pile_up() -> None:
-    """Entries of `runs` may each override something else; only so many templates are kept."""
+def test_the_number_of_texts_in_memory_is_limited() -> None:
+    """Each entry of `runs` may override other paths, which takes another text."""
     base: dict[str, JSON] = {f"k{number}": 0 for number in range(200)}
     made = parsed(base, runs=[{"params_override": {f"k{number}": 1}} for number in range(200)])
     template = render.Template(made)
@@ -181,7 +181,7 @@ def test_many_sets_of_paths_don_t_pile_up() -> None:
 @example(-0.0)
 @example(5e-324)
 def test_floats_are_floats_to_both_versions(value: float) -> None:
-    """The shortest text that reads back exactly, with the point that 1.1 wants before an exponent."""
+    """The text reads back exactly and has the point before an exponent that YAML 1.1 requires."""
     text = scalars.write(value)
     assert repr(yaml.safe_load(text)) == repr(value)
     assert repr(scalars.read(text)) == repr(value)
@@ -205,12 +205,12 @@ def test_rendering_takes_few_steps() -> None:
 
 
 def test_plain_data_is_block_yaml() -> None:
-    """Configurations outside of plans are written the same way."""
+    """Other configurations are written in the same way as those of runs."""
     assert render.block({}) == "{}\n"
     assert render.block({"a": {"no": ["no", 1.0e-7]}}) == 'a:\n  "no":\n    - "no"\n    - 1.0e-07\n'
 
 
-def test_an_unknown_parameter_is_a_mistake_of_the_caller() -> None:
-    """Parameters come from the plan's own points."""
+def test_rendering_an_unknown_parameter_is_a_programming_error() -> None:
+    """Parameters come from the points of the same plan."""
     with pytest.raises(KeyError):
         render.Template(parsed({"a": 1})).render({"b": 1}, 0, ID)

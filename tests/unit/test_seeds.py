@@ -1,4 +1,4 @@
-"""Seeds of runs."""
+"""The seeds of runs."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ ROOTS = st.integers(0, 2**63 - 1)
 POINTS = st.integers(0, seeds.POINTS - 1)
 REPLICATES = st.integers(0, seeds.REPLICATES - 1)
 
-# Published in docs/plan-language.md: (policy, root, point, replicate) -> seed.
+# The test vectors of docs/plan-language.md: (policy, root, point, replicate) -> seed.
 VECTORS = [
     ("common", 0, 0, 0, 951979130700066),
     ("common", 0, 0, 1, 2947676365597677),
@@ -27,21 +27,23 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("policy", "root", "point", "replicate", "expected"), VECTORS)
-def test_published_vectors(policy: seeds.Policy, root: int, point: int, replicate: int, expected: int) -> None:
-    """A seed never changes, in any version: results are compared across years."""
+def test_the_published_seeds_never_change(
+    policy: seeds.Policy, root: int, point: int, replicate: int, expected: int
+) -> None:
+    """Every version of the worker has the same seeds, so that results can be compared across years."""
     assert seeds.seed(policy, root, point, replicate) == expected
 
 
 @given(ROOTS, POINTS, REPLICATES)
 def test_a_seed_is_exact_in_json_and_javascript(root: int, point: int, replicate: int) -> None:
-    """Seeds stay below 2**52."""
+    """It is less than 2**52."""
     assert 0 <= seeds.seed("independent", root, point, replicate) < 2**52
     assert 0 <= seeds.seed("common", root, point, replicate) < 2**52
 
 
 @given(ROOTS, POINTS, POINTS, REPLICATES)
-def test_common_seeds_pair_points(root: int, point: int, other: int, replicate: int) -> None:
-    """Replicate r has the same seed at every point; it is the independent seed of point 0."""
+def test_common_seeds_are_the_same_at_every_point(root: int, point: int, other: int, replicate: int) -> None:
+    """They equal the independent seeds of point 0."""
     assert seeds.seed("common", root, point, replicate) == seeds.seed("common", root, other, replicate)
     assert seeds.seed("common", root, point, replicate) == seeds.seed("independent", root, 0, replicate)
 
@@ -53,18 +55,18 @@ def test_independent_seeds_never_collide(root: int, jobs: set[tuple[int, int]]) 
 
 
 @given(ROOTS, st.integers(0, 2**52 - 1))
-def test_the_permutation_can_be_undone(root: int, number: int) -> None:
-    """Running the rounds backwards gives the number back: no two numbers share an image, whatever the root."""
+def test_seeds_are_a_permutation_for_every_root(root: int, number: int) -> None:
+    """The rounds of the documented Feistel network, in reverse, map each image back to its number."""
     image = seeds.permute(root, number)
     left, right = image >> 26, image & (2**26 - 1)
-    for prefix in reversed(seeds._prefixes(root)):
-        digest = hashlib.sha256(b"%b%d" % (prefix, left)).digest()
+    for number_of_round in reversed(range(seeds.ROUNDS)):
+        digest = hashlib.sha256(f"ems-seed-1:{root}:{number_of_round}:{left}".encode()).digest()
         left, right = right ^ int.from_bytes(digest[:4], "big") & (2**26 - 1), left
     assert left << 26 | right == number
 
 
-def test_seeds_of_neighbours_look_unrelated() -> None:
-    """Half of the bits differ on average between replicates, points and roots that differ by one."""
+def test_seeds_of_neighbouring_jobs_look_unrelated() -> None:
+    """On average half of the bits differ between replicates, points and roots that differ by one."""
     flips: list[int] = []
     for number in range(500):
         here = seeds.seed("independent", 7, number, number)
@@ -78,6 +80,6 @@ def test_seeds_of_neighbours_look_unrelated() -> None:
     assert min(flips) > 5
 
 
-def test_a_list_of_seeds_is_taken_as_it_is() -> None:
-    """Replicate r of every point has the r-th seed of the list."""
+def test_listed_seeds_are_used_unchanged() -> None:
+    """Replicate r has the seed number r of the list at every point."""
     assert [seeds.seed("list", 0, 3, replicate, values=(5, 6, 7)) for replicate in range(3)] == [5, 6, 7]

@@ -102,7 +102,7 @@ def _refuse_too_many(text: str, max_values: int) -> None:
     for token in _TOKEN.finditer(text):
         count += token[0] not in _BETWEEN
         if count > max_values:
-            message = f"a document of this size has at most {max_values:,} keys and values"
+            message = f"more than {max_values:,} keys and values, the maximum for a document of this size"
             _refuse("too_large", message, _Lines(text).position(token.start()))
 
 

@@ -100,7 +100,7 @@ class _Builder:
     def _value(self, event: yaml.Event, location: Location, depth: int) -> JSON:
         self._nodes += 1
         if self._nodes > limits.MAX_YAML_NODES:
-            message = f"more than {limits.MAX_YAML_NODES:,} values; send larger plans as JSON"
+            message = f"more than {limits.MAX_YAML_NODES:,} values, the maximum for YAML; send larger plans as JSON"
             _refuse("too_large", message, _position(event), location=location)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, location)

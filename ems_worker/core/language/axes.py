@@ -32,7 +32,7 @@ class Axis:
     """One parameter, at its location in the plan.
 
     Points at which `when` is false leave the parameter out. `source` is None if the axis is invalid: that was reported,
-    and only its name counts, so that expressions which use it are not reported as well. An axis whose path doesn't
+    and only its name is kept, so that expressions which use it are not reported as well. An axis whose path doesn't
     exist has an empty path.
     """
 
@@ -126,8 +126,8 @@ class AxisParser:
         name = self._problems.text(given, (*axis.location, "as"), NAME, NAME_FORM) if "as" in spec else None
         when = self._expression(spec["when"], (*axis.location, "when")) if "when" in spec else None
         source = self._source(spec, axis.location)
-        if source is None and isinstance(given, str):
-            name = given
+        if source is None:
+            return dataclasses.replace(axis, name=given) if isinstance(given, str) else axis
         return dataclasses.replace(axis, name=name or axis.name, source=source, when=when)
 
     def _source(self, spec: Mapping[str, object], location: Location) -> AxisValues | None:

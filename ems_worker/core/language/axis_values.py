@@ -1,6 +1,6 @@
-"""How an axis gets its values: the four cases that counting, expanding and checking a plan tell apart.
+"""The sources of an axis's values: four cases, which counting, expanding and checking a plan distinguish.
 
-The kinds of axes in plans (`axis_kinds`) are more, but each of them results in one of these.
+Plans have more kinds of axes (`axis_kinds`); each kind gives one of these.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Varied:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same value at all points: the only one of `values`."""
+    """The same value at all points; `values` has a single element."""
 
     values: Sequence[JSON]
     location: Location

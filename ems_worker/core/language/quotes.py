@@ -39,7 +39,7 @@ def brief(value: object) -> str:
 
 
 def _pieces(value: object) -> Iterator[str]:
-    """The value's `repr`, piece by piece: of a huge value only the part that is shown is ever made."""
+    """The value's `repr`, piece by piece: for a huge value, only the part that is shown is built."""
     if isinstance(value, str):
         yield repr(value[: _MAX_QUOTE + 1])
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Warnings for values of another type than the base configuration's: most of them are typing mistakes."""
+"""Warnings for values of another type than the base configuration's: most of these values are mistakes."""
 
 from collections.abc import Callable, Sequence
 from types import NoneType

@@ -122,10 +122,8 @@ class _Resolver:
         if name not in self._known:
             self._known[name] = self._find(name)
         if name in self._too_long:
-            limit = (
-                f"at most {operands.MAX_WEIGHT:,} values inside, and texts at most {operands.MAX_WEIGHT:,} characters"
-            )
-            problems.add("out_of_range", location, f"{name!r} is too long for an expression; its values have {limit}")
+            limit = f"a text has at most {operands.MAX_WEIGHT:,} characters, a list or mapping as many values inside"
+            problems.add("out_of_range", location, f"{name!r} is too long for an expression: {limit}")
         elif self._known[name] is None:
             known = chain(self._by_name, self._listed.parameters)
             suggestion = None if problems.full else _nearest(name, known, self._base, problems.budget)

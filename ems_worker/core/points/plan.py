@@ -10,7 +10,9 @@ from ems_worker.core import canonical, ids, seeds
 from ems_worker.core.language import conflicts, design, listed, options, paths, quotes
 from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language.design import Design
 from ems_worker.core.language.listed import ListedPointParser
+from ems_worker.core.language.options import ExperimentLimits, Inject, Seeds, TrackedMetric
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points import derived, dimensions, names, work_limits
 from ems_worker.core.points.grid import Grid
@@ -18,15 +20,6 @@ from ems_worker.core.points.names import Names
 from ems_worker.core.points.work_limits import WorkLimits
 
 JSON = canonical.JSON
-
-# The types of a plan's parts, for its users.
-Goal = options.Goal
-TrackedMetric = options.TrackedMetric
-Seeds = options.Seeds
-Inject = options.Inject
-ExperimentLimits = options.ExperimentLimits
-MaxFailed = options.MaxFailed
-Design = design.Design
 
 KEYS: Final = (
     "experiment_id",
@@ -189,7 +182,7 @@ def _check_combinations(varying: tuple[dimensions.Dimension, ...], problems: Pro
 
 
 def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int, problems: Problems) -> None:
-    """Reports a grid without points, and one with too many points, jobs or combinations to evaluate."""
+    """Reports a grid that has no points, or too many points, jobs or combinations to evaluate."""
     jobs = grid.total * replicates
     if grid.total >= seeds.POINTS:
         bound = "" if grid.exact else "up to "
@@ -205,7 +198,7 @@ def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int,
         )
         problems.add("too_many_combinations", ("constraints",), message, on_key=True)
     elif grid.too_many_derivations:
-        message = "derived values depend on too many combinations of parameters to evaluate them at all of them"
+        message = "derived values depend on too many combinations of parameters for evaluating them everywhere"
         problems.add("too_many_combinations", _SPACE, message, on_key=True)
     elif grid.exact and chosen.max_jobs is not None and jobs > chosen.max_jobs:
         message = f"the plan has {jobs:,} jobs, and its max_jobs is {chosen.max_jobs:,}"
