@@ -65,8 +65,9 @@ async def test_parts_that_are_killed_are_restarted(swept: Path) -> None:
     assert processes.mentioning(str(swept)) == {}
 
 
-async def test_no_process_survives_sigkill_of_the_platform(swept: Path) -> None:
-    """When the platform itself is killed, its parts and their simulations end too."""
+@pytest.mark.parametrize("orchestrator_too", [False, True])
+async def test_no_process_survives_sigkill_of_the_platform(swept: Path, orchestrator_too: bool) -> None:
+    """When the platform is killed, its parts and their simulations end, even if the orchestrator can't end them."""
     platform = await up(swept, simulator=SLOW)
     async with client.EmsClient(platform.addresses["nats_url"]) as ems:
         await ems.publish(plan())
@@ -75,7 +76,11 @@ async def test_no_process_survives_sigkill_of_the_platform(swept: Path) -> None:
         return "sleep 60" in processes.mentioning(str(swept)).values()
 
     await wait.until(simulating, timeout=20, what="a simulation to run")
+    running = processes.mentioning(str(swept / "data"))
+    [orchestrator] = [pid for pid, command in running.items() if "-m ems_worker.local.orchestrator" in command]
     os.kill(platform.program.pid, signal.SIGKILL)
+    if orchestrator_too:
+        os.kill(orchestrator, signal.SIGKILL)
     assert await platform.program.wait(timeout=10) == -signal.SIGKILL
     await wait.until(lambda: not processes.mentioning(str(swept)), timeout=40, what="everything to end")
 
