@@ -98,8 +98,12 @@ async def test_the_message_limit_of_a_stream_is_respected(broker: Broker, server
     await limit(50_000)
     await broker.publish([(RESULT, result(seq), f"wide-{seq}") for seq in (1, 2, 3)])
     assert ["shortened" in document for document in await whole.stored(server.url, RESULT)] == [False, True, False]
+    # Within the limit of the server, so that only the refusal by the stream reveals its limit.
+    assert len(status(7, "completed", values=200)) < 1_000_000
     for _ in range(2):
-        assert await broker.publish_latest(STATUS, status(7, "completed"), 7)
+        assert await broker.publish_latest(STATUS, status(7, "completed", values=200), 7)
+    [stored] = await whole.stored(server.url, STATUS)
+    assert (stored["revision"], "shortened" in stored) == (7, True)
     async with support.plain(server) as (client, js):
         await client.publish("sim.run_started", b"x" * 60_000)
         await client.flush()
