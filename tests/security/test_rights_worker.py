@@ -136,9 +136,9 @@ async def test_provision_creates_missing_streams_and_reports_them(secured: roles
         await stream.delete_stream("EMS_RESULTS")
         await stream.delete_stream("SIM_EVENTS")
         await stream.add_stream(name="BUS", subjects=["sim.>"])
-    output = "EMS_PLANS: there already\nBUS: there already\nEMS_STATUS: there already\nEMS_RESULTS: {}\n"
-    output += "EMS_DLQ: there already\nOBJ_EMS_PLAN_OBJECTS: there already\n"
-    for result in ("made", "there already"):
+    output = "EMS_PLANS: already exists\nBUS: already exists\nEMS_STATUS: already exists\nEMS_RESULTS: {}\n"
+    output += "EMS_DLQ: already exists\nOBJ_EMS_PLAN_OBJECTS: already exists\n"
+    for result in ("created", "already exists"):
         done = commands.run("ems-worker", "provision", env=_env(secured, "admin"))
         assert (done.code, done.out, done.err) == (0, output.format(result), "")
 

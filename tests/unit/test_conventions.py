@@ -14,6 +14,9 @@ SOURCES = [
 ]
 MAX_LINES = 300
 MAX_POSITIONAL = 4
+# The worker promises milliseconds in which its event loop turns. `make test-long` measures them, without the time in
+# which other processes had the processor.
+MEASURES_TIME = {"tests/support/held.py"}
 
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in SOURCES}
 CALLS = [
@@ -75,7 +78,8 @@ def test_tests_wait_for_conditions() -> None:
 def test_tests_measure_no_time() -> None:
     """How long something takes depends on the machine: work is counted in steps."""
     clocks = ("time.perf_counter", "time.process_time", "time.thread_time")
-    assert [f"{name}:{node.lineno}" for name, node in CALLS if ast.unparse(node.func) in clocks] == []
+    readers = [(name, node) for name, node in CALLS if ast.unparse(node.func) in clocks]
+    assert [f"{name}:{node.lineno}" for name, node in readers if name not in MEASURES_TIME] == []
 
 
 def test_only_the_ledger_replaces_a_record() -> None:
