@@ -1,9 +1,9 @@
-"""What reading and checking plans costs others: the event loop is never held, and memory stays within bounds.
+"""Reading and checking a plan never blocks the event loop, and takes a limited amount of memory.
 
-The quick tests count the steps of the event loop's thread. A single call of a C library may hold the loop as well, so
-the long ones measure time, too, and are the only tests that do. What counts is what the process itself did: time in
-which its threads waited for a processor is subtracted, and what seems too long is measured again, as what really holds
-the loop does so each time.
+The quick tests count the steps of the event loop's thread. A single call of a C library can block the loop as well, so
+the long tests also measure time, and are the only tests that do. They count the time that the process itself used: the
+time during which its threads waited for a processor is subtracted. A measurement that is too long is repeated, because
+code that really blocks the loop does so every time.
 """
 
 import json
@@ -23,14 +23,14 @@ ROOT = Path(__file__).parents[2]
 MOST_STEPS = 20_000
 MOST_MS = 50
 TRIES = 4
-# What a plan of any size may take, and then ten times its own size.
+# The memory that a plan of any size may take, in addition to ten times its size.
 SPARE_BYTES = 96 * 1024 * 1024
 
 
 def measured(verb: str, bases: Path, *plans: Path, timed: bool = True) -> dict[Path, dict[str, Any]]:
-    """What each of the plans came to, and what it cost: how long it held the loop is the best of some tries.
+    """The outcome and the cost of each plan. The time that it blocked the loop is the minimum of several runs.
 
-    Not `timed`, there is one try, and the time isn't reported.
+    Unless `timed`, there is a single run, and the time is not reported.
     """
     best: dict[Path, dict[str, Any]] = {}
     waiting = list(plans)
@@ -50,14 +50,14 @@ def measured(verb: str, bases: Path, *plans: Path, timed: bool = True) -> dict[P
 
 @pytest.fixture
 def hostile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """The file of a hostile plan, gone after the test: all of them are half a gigabyte."""
+    """The file of a hostile plan, deleted after the test: together they have half a gigabyte."""
     path = tmp_path / "plan"
     path.write_bytes(hostile_plans.PLANS[request.param][0]())
     yield path
     path.unlink()
 
 
-# For every run of the tests; the others take a quarter of an hour.
+# These plans are in every test run; the others take a quarter of an hour.
 QUICK = (
     "4,000 keys and 40 misspelt paths",
     "16 KB of gzip around 16 MB",
@@ -69,8 +69,8 @@ ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for
 
 
 @pytest.mark.parametrize("hostile", ALL, indirect=True)
-def test_a_hostile_plan_costs_little(hostile: Path, request: pytest.FixtureRequest) -> None:
-    """It becomes what it should, doesn't hold the loop, and takes less than ten times its unpacked size and 96 MB."""
+def test_a_hostile_plan_has_a_limited_cost(hostile: Path, request: pytest.FixtureRequest) -> None:
+    """It doesn't block the event loop, and takes less memory than 96 MB plus ten times its unpacked size."""
     timed = request.node.get_closest_marker("long") is not None
     [found] = measured("intake", hostile.parent, hostile, timed=timed).values()
     assert found["outcome"] == hostile_plans.PLANS[request.node.callspec.params["hostile"]][1]
@@ -81,8 +81,8 @@ def test_a_hostile_plan_costs_little(hostile: Path, request: pytest.FixtureReque
 
 @pytest.mark.long
 @pytest.mark.parametrize("hostile", [*hostile_plans.WRAPPED_PLANS, "a hundred thousand named points"], indirect=True)
-def test_asking_about_a_hostile_plan_costs_little(hostile: Path) -> None:
-    """Whoever may ask `validate` holds up nobody."""
+def test_validating_a_hostile_plan_does_not_block_the_event_loop(hostile: Path) -> None:
+    """Requests to `validate` delay no others."""
     [found] = measured("validate", hostile.parent, hostile).values()
     assert found["steps"] <= MOST_STEPS, found
     assert found["held_ms"] <= MOST_MS, found
@@ -93,10 +93,10 @@ def test_asking_about_a_hostile_plan_costs_little(hostile: Path) -> None:
     ("bases", "pattern"),
     [("examples", "*.yaml"), pytest.param("tests/plans", "invalid/*.yaml", marks=pytest.mark.long)],
 )
-def test_ordinary_plans_do_not_hold_the_event_loop(
+def test_ordinary_plans_do_not_block_the_event_loop(
     verb: str, bases: str, pattern: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The examples, and every plan with a mistake that the tests know."""
+    """Ordinary plans are the examples, and all invalid plans of the tests."""
     plans = []
     for path in sorted((ROOT / bases).glob(pattern)):
         plans.append(tmp_path / path.name)
@@ -108,7 +108,7 @@ def test_ordinary_plans_do_not_hold_the_event_loop(
 
 
 def test_a_short_plan_may_name_a_long_base_configuration(tmp_path: Path) -> None:
-    """It is read as if it were in the plan."""
+    """Reading it costs no more than if it were part of the plan."""
     (tmp_path / "base.yaml").write_text(f'{{"a":[{",".join(["0.5"] * 300_000)}]}}')
     plan = tmp_path / "plan.yaml"
     plan.write_text("experiment_id: x\nbase_config_file_path: base.yaml\n")
@@ -118,7 +118,7 @@ def test_a_short_plan_may_name_a_long_base_configuration(tmp_path: Path) -> None
 
 
 def _unpacked(data: bytes) -> int:
-    """The size of a plan without what is wrapped around it; what can't be unpacked has none but its own."""
+    """The size of a plan without its wrapping; if it can't be unwrapped, the size of the message."""
     try:
         return len(plan_codec.unpack(data, hostile_plans.MAX_BYTES))
     except (errors.PlanRejected, errors.Unreadable):

@@ -68,8 +68,8 @@ async def test_plans_with_the_same_id_are_decided_in_their_order(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_publishers_slow_plans_count_once(tmp_path: Path) -> None:
-    """Among those that it may send within a minute."""
+async def test_a_slow_plan_counts_once_against_the_rate_of_its_publisher(tmp_path: Path) -> None:
+    """Deciding it takes two rounds, but only the first counts."""
     async with Desk.open(tmp_path, plans_per_minute=1) as desk:
         async with intake(desk):
             desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
@@ -150,8 +150,8 @@ async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_search_for_points_lets_others_have_their_turn(tmp_path: Path) -> None:
-    """A chunk ends after so many tries, with the points found by then, if any; after a restart too."""
+async def test_a_search_for_points_yields_to_other_experiments(tmp_path: Path) -> None:
+    """A chunk ends after a number of evaluations, with the points found so far; the search survives a restart."""
     with patch.object(expand, "_TRIES_PER_CHUNK", 1100):
         async with Desk.open(tmp_path) as desk:
             await desk.submit(SLOW)
@@ -187,7 +187,7 @@ parameter_space:
 
 @pytest.mark.usefixtures("impatient")
 async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each holds an unacknowledged message; with too many of these the broker would stop to deliver plans."""
+    """Each holds an unacknowledged message; with too many of these the broker would stop delivering plans."""
     monkeypatch.setattr("ems_worker.service.intake.accept._MOST_SLOW_OF_ONE", 0)
     async with Desk.open(tmp_path) as desk:
         await desk.intake.take_quick([desk.message("ems.experiment.submit.a", SLOW)])
