@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same; `make test-long` runs every property again with `--hypothesis-profile long`: many examples, drawn anew.
 _ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
 hypothesis.settings.register_profile("quick", max_examples=20, derandomize=True, print_blob=True, **_ANY_SPEED)
-hypothesis.settings.register_profile("long", max_examples=300, print_blob=True, **_ANY_SPEED)
+hypothesis.settings.register_profile("long", max_examples=100, print_blob=True, **_ANY_SPEED)
 hypothesis.settings.load_profile("quick")
 
 

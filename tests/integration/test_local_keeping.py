@@ -15,7 +15,7 @@ from ems_worker.local import keeping, ports, process
 from tests.support import processes, wait
 from tests.support.local_platform import plan, up
 
-SHORT_PATIENCE = "platform.HUNG_SECONDS = 2.0"
+SHORT_PATIENCE = "platform.HUNG_SECONDS = 5.0"
 UNHEALTHY = """
 import http.server, sys
 class Unhealthy(http.server.BaseHTTPRequestHandler):
