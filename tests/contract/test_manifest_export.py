@@ -98,7 +98,7 @@ def expected(manifest: Manifest) -> list[dict[str, Any]]:
     """The rows of the export as SQL gives them."""
     connection = sqlite3.connect(f"file:{manifest.path}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
-    plain = [column for field in results.FIELDS for column in field.columns]
+    plain = [column for field in results.FIELDS if field.prefix is None for column in field.columns]
     named = ", ".join(f"{SQL.get(column, column)} AS {column}" for column in plain)
     # SQLite has no type for these.
     flags = [field.name for field in results.FIELDS if "boolean" in field.schema["type"]]

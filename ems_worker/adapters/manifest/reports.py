@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import reads, rows
+from ems_worker.adapters.manifest import incoming, reads, rows
 from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.estimate import CompletedRun
@@ -41,7 +41,7 @@ class Reports:
     async def submission(self, message: tuple[int, int, int]) -> Submission | None:
         created_ns, seq, stored_ms = message
         row = await self._hot.one(reads.SUBMISSION, stream_created_ns=created_ns, seq=seq, stored_ms=stored_ms)
-        return None if row is None else rows.submission(row)
+        return None if row is None else incoming.submission(row)
 
     async def accepted(self, digest: bytes) -> bytes | None:
         document: str | None = await self._hot.value("accepted", digest=digest)
@@ -56,7 +56,7 @@ class Reports:
         return seq or 0
 
     async def unpublished_decisions(self) -> Sequence[Submission]:
-        return [rows.submission(row) for row in await self._hot.all(reads.UNPUBLISHED_DECISIONS)]
+        return [incoming.submission(row) for row in await self._hot.all(reads.UNPUBLISHED_DECISIONS)]
 
     # Experiments.
     async def experiment(self, experiment_id: str) -> Experiment | None:
@@ -132,10 +132,10 @@ class Reports:
     # Control.
     async def request(self, request_id: str) -> ChangeRequest | None:
         row = await self._hot.one(reads.REQUEST, request_id=request_id)
-        return None if row is None else rows.request(row)
+        return None if row is None else incoming.request(row)
 
     async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
-        return [rows.request(row) for row in await self._hot.all(reads.OPEN_REQUESTS, key=key)]
+        return [incoming.request(row) for row in await self._hot.all(reads.OPEN_REQUESTS, key=key)]
 
     # Reports.
     async def durations(self, base: bytes) -> Sequence[CompletedRun]:

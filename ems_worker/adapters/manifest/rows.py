@@ -20,14 +20,11 @@ from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import (
-    ChangeRequest,
     Experiment,
     NewExperiment,
     ParkedEvent,
-    PlanDecision,
     PointRecord,
     PointRow,
-    Submission,
 )
 
 Row = tuple[Any, ...]
@@ -149,40 +146,6 @@ def point(row: reads.PointRow) -> PointRecord:
     return PointRecord(row.point, json.loads(row.params), row.run_id_suffix, labels)
 
 
-def submission(row: reads.SubmissionRow) -> Submission:
-    return Submission(
-        stream=row.stream,
-        stream_created_ns=row.stream_created_ns,
-        seq=row.seq,
-        stored_ms=row.stored_ms,
-        subject=row.subject,
-        received_ms=row.received_ms,
-        decision=PlanDecision(row.verdict),
-        document=row.document.encode(),
-        experiment_id=row.experiment_id,
-        plan_sha=row.plan_sha,
-        publisher=row.publisher,
-        reply_to=row.reply_to,
-    )
-
-
-def new_submission(submission: Submission) -> Row:
-    """A row of insert_submission."""
-    return (
-        *submission.identity,
-        submission.stream,
-        submission.subject,
-        submission.received_ms,
-        submission.decision.value,
-        submission.document.decode(),
-        submission.experiment_id,
-        submission.plan_sha,
-        submission.publisher,
-        submission.reply_to,
-        submission.digest,
-    )
-
-
 def new_experiment(spec: NewExperiment) -> Row:
     """A row of insert_experiment."""
     return (
@@ -247,29 +210,6 @@ def experiment(row: reads.ExperimentRow) -> Experiment:
         started_ms=row.started_ms,
         finished_ms=row.finished_ms,
         reason=row.reason,
-    )
-
-
-def new_request(request: ChangeRequest) -> Row:
-    """A row of insert_request."""
-    return (
-        request.request_id,
-        request.experiment,
-        request.verb,
-        request.body,
-        request.received_ms,
-        request.answer,
-    )
-
-
-def request(row: reads.RequestRow) -> ChangeRequest:
-    return ChangeRequest(
-        request_id=row.request_id,
-        experiment=row.experiment,
-        verb=row.verb,
-        body=row.body,
-        received_ms=row.received_ms,
-        answer=row.answer,
     )
 
 

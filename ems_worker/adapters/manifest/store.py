@@ -8,7 +8,7 @@ from pathlib import Path
 import aiosqlite
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import migrate, opening, rows
+from ems_worker.adapters.manifest import incoming, migrate, opening, rows
 from ems_worker.adapters.manifest.place import OpenFiles
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import ReadConnection
@@ -113,7 +113,7 @@ class Manifest(Reports):
 
     # Submissions.
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
-        steps = [Step(WRITES["insert_submission"], [rows.new_submission(submission)])]
+        steps = [Step(WRITES["insert_submission"], [incoming.new_submission(submission)])]
         if experiment is not None:
             steps.append(Step(WRITES["insert_experiment"], [rows.new_experiment(experiment)]))
             steps.append(Step(WRITES["insert_plan"], [rows.new_plan(experiment)]))
@@ -166,7 +166,7 @@ class Manifest(Reports):
     async def record_request(
         self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
     ) -> None:
-        steps = [Step(WRITES["insert_request"], [rows.new_request(request)])]
+        steps = [Step(WRITES["insert_request"], [incoming.new_request(request)])]
         if move is not None:
             expected, to = move
             moved = (request.experiment, expected.value, to.value, request.received_ms, None)
