@@ -1,0 +1,44 @@
+"""What the start commands show about the orchestrator, and for how long that is reported."""
+
+from pathlib import Path
+
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
+from tests.support.desk import Desk, plan
+
+NAME = "reef-p000000-r000-a1"
+
+
+def answer(code: str) -> Answer:
+    return Answer(NAME, outcome(code), code, "its message")
+
+
+async def test_silence_is_a_problem_as_long_as_a_run_waits_for_an_answer(tmp_path: Path) -> None:
+    """After that it is one for half a minute, as long as the last call is recent."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        reach, silent = desk.submitter.reach, answer("DEADLINE_EXCEEDED")
+        reach.call_ended(Call(1.0, 1.0, (silent,)))
+        reach.wait(NAME, (live, run, point), desk.clock.monotonic(), silent)
+        desk.clock.seconds += 60
+        waiting = "1 start without an answer, the oldest for 1 min"
+        assert reach.problem == f"the orchestrator is slow to answer: {waiting}"
+        assert reach.waits(live) == f"{waiting} (DEADLINE_EXCEEDED: its message)"
+        assert reach.last_code(NAME) == "DEADLINE_EXCEEDED"
+        reach.stop_waiting(NAME)
+        assert desk.submitter.reach.problem is None
+        assert desk.submitter.reach.waits(live) is None
+        assert desk.submitter.reach.last_code(NAME) is None
+
+
+async def test_a_late_call_is_no_problem_until_it_has_reached_its_deadline(tmp_path: Path) -> None:
+    """The status of its experiment has the length of the wait, though."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        late = Answer(NAME, Outcome.LATE, "")
+        desk.submitter.reach.call_ended(Call(1.0, 1.0, (late,)))
+        desk.submitter.reach.wait(NAME, (live, run, point), desk.clock.monotonic(), late)
+        desk.clock.seconds += 20
+        assert desk.submitter.reach.problem is None
+        assert desk.submitter.reach.waits(live) == "1 start without an answer, the oldest for 20 s"
