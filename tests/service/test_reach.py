@@ -8,8 +8,8 @@ from tests.support.desk import Desk, plan
 NAME = "reef-p000000-r000-a1"
 
 
-def answer(code: str) -> Answer:
-    return Answer(NAME, outcome(code), code, "its message")
+def answer(code: str, name: str = NAME) -> Answer:
+    return Answer(name, outcome(code), code, "its message")
 
 
 async def test_silence_is_a_problem_as_long_as_a_run_waits_for_an_answer(tmp_path: Path) -> None:
@@ -42,3 +42,21 @@ async def test_a_late_call_is_no_problem_until_it_has_reached_its_deadline(tmp_p
         desk.clock.seconds += 20
         assert desk.submitter.reach.problem is None
         assert desk.submitter.reach.waits(live) == "1 start without an answer, the oldest for 20 s"
+
+
+async def test_an_event_of_an_unanswered_run_lets_new_runs_be_claimed_although_others_are_silent(
+    tmp_path: Path,
+) -> None:
+    """It shows that commands arrive; until then no run may be claimed, unless as a probe."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=20))
+        reach = desk.submitter.reach
+        for run, point in await desk.ledger.claim(live.key, 10):
+            name = f"reef-p{run.point:06d}-r000-a1"
+            silent = answer("DEADLINE_EXCEEDED", name)
+            reach.call_ended(Call(1.0, 1.0, (silent,)))
+            reach.wait(name, (live, run, point), desk.clock.monotonic(), silent)
+        reach.runs_claimed()
+        assert reach.room(5) == 0
+        await desk.hear("started", NAME)
+        assert reach.room(5) == 5
