@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
+from ems_worker.service.reach import Reach
 from tests.support.desk import Desk, plan
 
 NAME = "reef-p000000-r000-a1"
@@ -60,3 +61,17 @@ async def test_an_event_of_an_unanswered_run_lets_new_runs_be_claimed_although_o
         assert reach.room(5) == 0
         await desk.hear("started", NAME)
         assert reach.room(5) == 5
+
+
+async def test_relief_is_announced_once_when_commands_get_through_again(tmp_path: Path) -> None:
+    """This needs no settled run: an error inside the orchestrator shows that commands arrive, too."""
+    reliefs: list[None] = []
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        reach = Reach(desk.ledger, desk.orchestrator, desk.clock, lambda: reliefs.append(None))
+        for number, code in enumerate(("UNAVAILABLE", "UNAVAILABLE", "INTERNAL", "INTERNAL")):
+            reach.call_ended(Call(float(number), 1.0, (answer(code),)))
+            reach.wait(NAME, (live, run, point), desk.clock.monotonic(), answer(code))
+            reach.check()
+            assert len(reliefs) == (number >= 2)
