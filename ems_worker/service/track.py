@@ -185,7 +185,9 @@ class Tracker:
             log.warning(f"event.{effect}", simulation_id=parked[index].simulation_id, seq=parked[index].seq)
         waiting = set(unknown)
         await self._manifest.unpark([event for index, event in enumerate(parked) if index not in waiting])
-        self.parked |= await self._manifest.any_parked()
+        any_left = await self._manifest.any_parked()
+        # Not `|=`: that would overwrite what was set while the manifest was asked.
+        self.parked = self.parked or any_left
 
     async def _to_retry(self) -> Sequence[ParkedEvent]:
         """All parked events the first time, later those of experiments with new points or attempts.

@@ -236,3 +236,45 @@ async def test_an_ended_experiment_is_unloaded_after_a_retry_without_jobs(tmp_pa
         assert desk.ledger.live("reef") is None
         assert (await retry(desk))["changed"] is False
         assert desk.ledger.live("reef") is None
+
+
+async def test_no_job_is_cancelled_while_a_retry_adds_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many jobs have failed until the retry has reached them, and yet the experiment doesn't fail fast."""
+    monkeypatch.setattr("ems_worker.service.control._CHUNK", 1)
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=4, limits={"max_attempts": 1, "fail_fast": True, "max_failed": 1}))
+        for name in await desk.launch(live):
+            await desk.hear("failed", name, error_kind="simulation")
+        assert (await desk.report("reef"))["state"] == "failed"
+        carry_out = desk.ledger.retry
+
+        async def followed_by_limits(*given: Any) -> Any:
+            result = await carry_out(*given)
+            await desk.limits.check()
+            return result
+
+        monkeypatch.setattr(desk.ledger, "retry", followed_by_limits)
+        assert (await retry(desk))["retried"] == 4
+        states = [row.run.state for row in await desk.rows("reef") if row.run.attempt == 2]
+        assert states == [RunState.PENDING] * 4
+
+
+async def test_a_retry_whose_jobs_have_ended_meanwhile_ends_the_experiment_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lost run turns out to have completed between the request and its carrying out: there is nothing to retry."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1, limits={"max_attempts": 1}))
+        [name] = await desk.launch(live)
+        await desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.LOSE, ErrorKind.LOST, "silent"))])
+        assert (await desk.report("reef"))["state"] == "failed"
+        carry_out = desk.ledger.retry
+
+        async def overtaken(*given: Any) -> Any:
+            await desk.hear("completed", name, metrics={"population": 1})
+            return await carry_out(*given)
+
+        monkeypatch.setattr(desk.ledger, "retry", overtaken)
+        assert (await retry(desk))["retried"] == 0
+        status = await desk.report("reef")
+        assert (status["state"], status["round"]) == ("completed", 2)

@@ -245,7 +245,7 @@ async def test_silence_is_a_problem_until_there_is_an_answer_or_no_run_waits_for
         assert desk.submitter.reach.problem == f"{slow}: {waiting}; {crowded}"
         desk.orchestrator.crowded = False
         await desk.hear("completed", "reef-p000000-r000-a1")
-        await wait.until(lambda: "reef-p000009-r000-a1" in desk.orchestrator.sent)
+        await was_sent(desk, "reef-p000009-r000-a1")
         for point in range(1, 20):
             await was_sent(desk, f"reef-p{point:06d}-r000-a1")
             await desk.hear("completed", f"reef-p{point:06d}-r000-a1")

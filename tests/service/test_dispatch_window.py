@@ -9,7 +9,6 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.service import dispatch
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan, quiet
 from tests.support.dispatching import sent, working
@@ -152,11 +151,7 @@ async def test_the_dispatcher_wakes_by_itself_when_a_retry_becomes_due(tmp_path:
             return super().now_ms() + round(1000 * asyncio.get_running_loop().time())
 
     async with working(tmp_path, clock=RunningClock()) as desk:
-        # The longest sleep is longer than the test waits.
-        with (
-            patch("ems_worker.core.lifecycle.job.FIRST_BACKOFF_SECONDS", 0.1),
-            patch.object(dispatch, "_MAX_SLEEP_SECONDS", 60.0),
-        ):
+        with patch("ems_worker.core.lifecycle.job.FIRST_BACKOFF_SECONDS", 0.1):
             await desk.begin(plan(points=1))
             await wait.until(lambda: desk.orchestrator.sent)
             await quiet(desk)

@@ -101,3 +101,14 @@ async def test_an_experiment_is_concluded_once(tmp_path: Path) -> None:
                 *(desk.ledger.records.conclude(live) for _ in range(3)),
             )
         assert moved == [ExperimentState.COMPLETED]
+
+
+async def test_no_job_is_retried_while_its_experiment_fails_fast(tmp_path: Path) -> None:
+    """A run that fails for infrastructure reasons then ends its job, although it has attempts left."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=2, limits={"fail_fast": True}))
+        first, second = await desk.launch(live)
+        await desk.hear("failed", first, error_kind="simulation")
+        await desk.hear("failed", second, error_kind="infrastructure")
+        assert [row.run.attempt for row in await desk.rows("reef")] == [1, 1]
+        assert (await desk.report("reef"))["state"] == "failed"

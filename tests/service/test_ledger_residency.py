@@ -208,3 +208,31 @@ async def test_memory_keeps_only_jobs_with_an_open_run(tmp_path: Path) -> None:
         await desk.hear("started", "reef-p000099-r000-a1")
         await desk.ledger.count_time()
         assert desk.ledger.jobs() == {(live.key, 1, 0)}
+
+
+async def test_an_experiment_is_not_unloaded_while_late_metrics_are_being_committed(tmp_path: Path) -> None:
+    """Loaded again, it would be older than the manifest after the commit."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        [first] = await desk.launch(live)
+        await desk.ledger.hear([((live.key, 0, 0, 1), LOSE)])
+        desk.clock.seconds += 10
+        [second] = await desk.launch(live)
+        await desk.hear("completed", first, metrics={"population": 1})
+        await desk.hear("completed", second, metrics={"population": 2})
+        await desk.report("reef")
+        assert desk.ledger.experiments() == []
+        save, go_on = desk.manifest.save, asyncio.Event()
+
+        async def slowly(*given: Any) -> None:
+            await go_on.wait()
+            await save(*given)
+
+        with patch.object(desk.manifest, "save", slowly):
+            hearing = asyncio.create_task(desk.hear("metrics", second, metrics={"x": 1}))
+            await wait.until(lambda: desk.ledger.uncommitted)
+            await desk.ledger.unload(live.key)
+            assert desk.ledger.live("reef") is not None
+            go_on.set()
+            await hearing
+        assert desk.ledger.live("reef") is None

@@ -105,9 +105,10 @@ async def test_the_first_end_of_a_run_stands_and_a_contradicting_event_becomes_a
         await desk.hear("completed", name, metrics={"population": 1})
         await desk.hear("failed", name, error_kind="simulation")
         assert (await desk.row(name)).run.state is RunState.COMPLETED
-        [(kind, _, reason)] = desk.broker.dead
+        [(kind, seq, reason)] = desk.broker.dead
         assert kind == "event"
         assert name in reason
+        assert desk.broker.acked.count(seq) == 1
         assert desk.count("ems_events_total", verdict="contradiction") == 1
         assert desk.count("ems_dead_letters_total", kind="event") == 1
 

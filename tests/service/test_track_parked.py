@@ -157,3 +157,18 @@ async def test_a_parked_event_that_contradicts_another_is_dropped(tmp_path: Path
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.COMPLETED
         assert await desk.manifest.parked() == []
         assert desk.count("ems_events_total", verdict="contradiction") == 1
+
+
+async def test_an_event_that_is_parked_during_the_last_step_of_a_retry_is_not_forgotten(tmp_path: Path) -> None:
+    """The tracker asks last whether events are parked, and another one may be parked before it has the answer."""
+    async with Desk.open(tmp_path) as desk:
+        any_parked = desk.manifest.any_parked
+
+        async def overtaken() -> bool:
+            answer = await any_parked()
+            await desk.hear("started", "reef-p000000-r000-a1")
+            return answer
+
+        with patch.object(desk.manifest, "any_parked", overtaken):
+            await desk.tracker.retry_parked(0)
+        assert desk.tracker.parked

@@ -15,12 +15,16 @@ from tests.support.desk import Desk, background
 
 @contextlib.contextmanager
 def short_pauses() -> Iterator[None]:
-    """Shortens the pauses of dispatch and submission during the block."""
+    """Shortens the pauses of dispatch and submission during the block.
+
+    The dispatcher's longest sleep is longer than a test waits: something has to wake it.
+    """
     with (
         patch.object(submit, "_FIRST_PAUSE_SECONDS", 0.01),
         patch.object(submit, "_MAX_PAUSE_SECONDS", 0.02),
         patch.object(dispatch, "_READY_POLL_SECONDS", 0.01),
         patch.object(dispatch, "_REPORT_SECONDS", 0.01),
+        patch.object(dispatch, "_MAX_SLEEP_SECONDS", 60.0),
     ):
         yield
 
