@@ -1,8 +1,4 @@
-"""Bytes to plain data: what is read, what is refused, and where that is."""
-
-import contextlib
-import json
-import tracemalloc
+"""Reading YAML and JSON: values, problems, and their positions."""
 
 import pytest
 import yaml
@@ -12,18 +8,7 @@ from hypothesis import strategies as st
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.adapters.yaml_reader import limits
-from ems_worker.core.points import scalars
-from tests.support import steps
-
-Problem = tuple[str, int | None, int | None]
-
-
-def refused(text: str | bytes, *, base: bool = False) -> list[Problem]:
-    """Code, line and column of everything that is wrong with this text."""
-    data = text.encode() if isinstance(text, str) else text
-    with pytest.raises(errors.PlanRejected) as rejected:
-        (yaml_reader.read_base if base else yaml_reader.read_plan)(data)
-    return [(problem.code, problem.line, problem.column) for problem in rejected.value.problems]
+from tests.support.yaml_texts import Problem, refused
 
 
 @pytest.mark.parametrize(
@@ -38,8 +23,8 @@ def refused(text: str | bytes, *, base: bool = False) -> list[Problem]:
         ('"1"', "1"), ("'no'", "no"), ("|\n  a\n  b\n", "a\nb\n"), ("nan", "nan"), (".infx", ".infx"),
     ],
 )  # fmt: skip
-def test_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
-    """Plain scalars go by the core schema, quoted ones are text."""
+def test_scalars_have_the_meaning_of_yaml_1_2(text: str, value: object) -> None:
+    """Plain scalars follow the core schema; quoted scalars are text."""
     read = yaml_reader.read_plan(f"key: {text}".encode()).data["key"]
     assert read == value
     assert type(read) is type(value)
@@ -51,7 +36,7 @@ def test_scalars_mean_what_yaml_1_2_says(text: str, value: object) -> None:
      "0b101", "1.0e5", "-.5", "=", "0x_1", "1_0.5", "+0123"],
 )  # fmt: skip
 def test_a_base_scalar_that_the_versions_read_differently_is_refused(text: str) -> None:
-    """The simulator's reader may be of either version; in a plan the same scalar has one meaning and is fine."""
+    """The simulator may use either version. In a plan, which only the worker reads, the scalar is valid."""
     assert refused(f"fish:\n  count: {text}", base=True) == [("ambiguous_scalar", 2, 10)]
     assert yaml_reader.read_base(f'a: "{text}"'.encode()).data == {"a": text}
     yaml_reader.read_plan(f"a: {text}".encode())
@@ -62,15 +47,15 @@ def test_a_base_scalar_that_the_versions_read_differently_is_refused(text: str) 
     ["a", "y", "N", "1", "-1.5", "1.0e-3", "1.5e+10", "true", "null", "~", "0x1F", "0", "a-b", "1.2.3", "+5", ".5",
      "- 1", "5 m", "x: no-w"],
 )  # fmt: skip
-def test_a_base_scalar_that_both_versions_read_alike_is_fine(text: str) -> None:
-    """Ordinary numbers and words need no quotes, and PyYAML agrees about what they are."""
+def test_a_base_scalar_that_both_versions_read_alike_is_valid(text: str) -> None:
+    """Ordinary numbers and words need no quotes, and PyYAML reads the same values."""
     data = f"a:\n  {text}".encode()
     assert yaml_reader.read_base(data).data == yaml.safe_load(data)
 
 
 @given(st.text(st.sampled_from("0123456789+-.:_eExobTZ nyYNfFaA~<="), min_size=1, max_size=8))
-def test_what_is_called_the_same_in_both_is_the_same_to_pyyaml(text: str) -> None:
-    """`same_in_1_1` never says yes where PyYAML, a reader of 1.1, gives another value or type."""
+def test_a_valid_base_scalar_has_the_same_value_in_pyyaml(text: str) -> None:
+    """PyYAML, a reader of YAML 1.1, gives the same value and type for every scalar that is accepted."""
     try:
         document = yaml.safe_load(f"a: {text}")
     except (yaml.YAMLError, ValueError):
@@ -78,15 +63,15 @@ def test_what_is_called_the_same_in_both_is_the_same_to_pyyaml(text: str) -> Non
     if not isinstance(document, dict) or list(document) != ["a"] or isinstance(document["a"], dict):
         return
     try:
-        mine = yaml_reader.read_base(f"a: {text}".encode()).data["a"]
+        value = yaml_reader.read_base(f"a: {text}".encode()).data["a"]
     except errors.PlanRejected:
         return
-    assert mine == document["a"]
-    assert type(mine) is type(document["a"])
+    assert value == document["a"]
+    assert type(value) is type(document["a"])
 
 
-def test_bases_have_anchors_and_each_alias_is_a_copy_of_its_own() -> None:
-    """Setting one place must not set the other."""
+def test_an_alias_in_a_base_is_a_separate_copy() -> None:
+    """Setting a value in one copy doesn't change the others."""
     data = yaml_reader.read_base(b"a: &x {b: [1]}\nc: *x\nd: &y text\ne: *y").data
     assert data == {"a": {"b": [1]}, "c": {"b": [1]}, "d": "text", "e": "text"}
     assert data["a"] is not data["c"]
@@ -123,8 +108,8 @@ def test_bases_have_anchors_and_each_alias_is_a_copy_of_its_own() -> None:
         ("? " + "k" * 1001 + "\n: 1", [("bad_key", 1, 3)]),
     ],
 )  # fmt: skip
-def test_what_a_yaml_plan_may_not_have(text: str, expected: list[Problem]) -> None:
-    """Each thing that is refused, with its line and column; all of them at once but for broken syntax."""
+def test_an_invalid_yaml_plan_has_all_its_problems_with_positions(text: str, expected: list[Problem]) -> None:
+    """All problems are reported at once, except that errors of syntax and size end the reading."""
     assert refused(text) == expected
 
 
@@ -136,14 +121,14 @@ def test_what_a_yaml_plan_may_not_have(text: str, expected: list[Problem]) -> No
         ("description: @reef\n", "a text that begins like this needs quotes"),
     ],
 )
-def test_the_commonest_slips_are_told_with_their_remedy(text: str, remedy: str) -> None:
-    """The parser's own words say what it met, not what was meant."""
+def test_common_syntax_errors_are_reported_with_the_remedy(text: str, remedy: str) -> None:
+    """The parser's own message says what it found, but not what to do."""
     with pytest.raises(errors.PlanRejected, match=f": {remedy} "):
         yaml_reader.read_plan(text.encode())
 
 
-def test_what_a_base_may_not_have() -> None:
-    """Anchors must be known and not hold themselves; merge keys mean something in 1.1 only; keys are text."""
+def test_an_invalid_base_has_problems_with_positions() -> None:
+    """Aliases need an anchor and must not be inside it, merge keys exist only in YAML 1.1, and keys are text."""
     assert refused("a: *x", base=True) == [("anchor", 1, 4)]
     assert refused("a: &x [*x]", base=True) == [("anchor", 1, 8)]
     assert refused("d: &d {x: 1}\na: {<<: *d}", base=True) == [("merge_key", 2, 5)]
@@ -151,8 +136,8 @@ def test_what_a_base_may_not_have() -> None:
     assert refused("a: {no: b}", base=True)[0] == ("ambiguous_scalar", 1, 5)
 
 
-def test_numbers_are_keys_in_plans_for_elements_of_lists() -> None:
-    """`species: {0: {speed: 1}}` addresses an element; JSON can't say it otherwise than as text."""
+def test_the_index_of_a_list_element_may_be_a_key_in_a_plan() -> None:
+    """`species: {0: {speed: 1}}` is a path to a list element; the key is text, as in JSON."""
     assert yaml_reader.read_plan(b"species: {0: {speed: 1}, 12: 1}").data == {"species": {"0": {"speed": 1}, "12": 1}}
     assert refused("species: {00: 1, 1.0: 2}") == [("bad_key", 1, 11), ("bad_key", 1, 18)]
 
@@ -182,15 +167,15 @@ def test_numbers_are_keys_in_plans_for_elements_of_lists() -> None:
         ("{" + ",".join(f'"a{n}": NaN' for n in range(500)) + "}", [("bad_number", 1, 8)]),
     ],
 )  # fmt: skip
-def test_what_a_json_plan_may_not_have(text: str, expected: list[Problem]) -> None:
-    """JSON goes another way to the same rules."""
-    found = refused(text)
-    assert found[: len(expected)] == expected
-    assert len(found) in (len(expected), 100)
+def test_an_invalid_json_plan_has_its_problems_with_positions(text: str, expected: list[Problem]) -> None:
+    """JSON follows the same rules as YAML, and has at most a hundred problems."""
+    reported = refused(text)
+    assert reported[: len(expected)] == expected
+    assert len(reported) in (len(expected), 100)
 
 
 def test_json_is_read_as_json_and_flow_yaml_as_yaml() -> None:
-    """What begins like JSON may be YAML; a byte-order mark is no part of either."""
+    """A text that begins like JSON may be YAML; a byte-order mark is ignored."""
     assert yaml_reader.read_plan(b'\xef\xbb\xbf {"a": [1, 1.0, "\\ud83d\\udc1f", null]}').data == {
         "a": [1, 1.0, "\U0001f41f", None]
     }
@@ -201,8 +186,8 @@ def test_json_is_read_as_json_and_flow_yaml_as_yaml() -> None:
     assert refused("[a, b]") == [("wrong_type", 1, 1)]
 
 
-def test_what_is_no_text_is_unreadable() -> None:
-    """Such messages are for the dead letters: no plan could be told from them."""
+def test_data_that_is_not_text_is_unreadable() -> None:
+    """Such messages go to the dead letters, as do messages that are far too large."""
     with pytest.raises(errors.Unreadable, match="UTF-8"):
         yaml_reader.read_plan(b"a: \xff")
     with pytest.raises(errors.Unreadable, match="bytes"):
@@ -228,7 +213,7 @@ JSON_TEXT = b"""{
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "key", "value"),
+    ("text", "location", "key", "value"),
     [
         (YAML_TEXT, (), (2, 1), (2, 1)),
         (YAML_TEXT, ("a",), (2, 1), (3, 3)),
@@ -248,115 +233,22 @@ JSON_TEXT = b"""{
         (JSON_TEXT, ("list", 7), (5, 2), (5, 2)),
     ],
 )
-def test_places_are_found_in_the_text(
-    text: bytes, place: tuple[str | int, ...], key: tuple[int, int], value: tuple[int, int]
+def test_locations_have_positions_in_the_text(
+    text: bytes, location: tuple[str | int, ...], key: tuple[int, int], value: tuple[int, int]
 ) -> None:
-    """Line and column count from 1; what isn't there is where it would belong."""
+    """Lines and columns count from 1; a location that doesn't exist has the position of the nearest one above it."""
     document = yaml_reader.read_plan(text)
-    assert document.locate(place) == key
-    assert document.locate(place, value=True) == value
+    assert document.locate(location) == key
+    assert document.locate(location, value=True) == value
 
 
-def test_problems_get_their_places() -> None:
-    """Wrong keys point at the key, wrong values at the value; what has a line keeps it."""
+def test_problems_get_their_positions() -> None:
+    """Problems have the position of the key or of the value; a problem with a position keeps it."""
     document = yaml_reader.read_plan(b"a:\n  b: 1\n")
-    found = [
+    problems = [
         errors.Problem("x", "a.b", "m", location=("a", "b")),
         errors.Problem("x", "a.b", "m", location=("a", "b"), on_key=True),
         errors.Problem("x", "a.b", "m", 7, 8, location=("a", "b")),
     ]
-    placed = yaml_reader.with_positions(found, document)
-    assert [(problem.line, problem.column) for problem in placed] == [(2, 3), (2, 6), (7, 8)]
-
-
-def _bomb() -> str:
-    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join(f'*a{n - 1}' for _ in range(9))}]" for n in range(1, 20)]
-    return "\n".join(lines)
-
-
-HOSTILE = {
-    "alias bomb": (_bomb(), True),
-    "alias bomb in a plan": (_bomb(), False),
-    "merge bomb": ("a: &a {k: 1}\n" + "\n".join(f"b{n}: {{<<: [{', '.join(['*a'] * 9)}]}}" for n in range(99)), True),
-    "deep flow": ("a: " + "[" * 1_000_000, False),
-    "deep flow mappings": ("{a: " * 300_000, False),
-    "deep blocks": ("\n".join(" " * n + "a:" for n in range(1500)), False),
-    "deep json": ('{"a":' * 500_000, False),
-    "deep aliases": ("a0: &a0 [1]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 500)), True),
-    "many yaml values": ("a: [" + "1," * 600_000 + "]", False),
-    "large yaml": ("a: " + "x" * limits.MAX_YAML_BYTES, False),
-    "long number": ("a: 1." + "1" * 2_000_000 + "e999", False),
-    "long json number": ('{"a": 1' + "0" * 2_000_000 + "}", False),
-    "long exponent": ('{"a": 1e' + "9" * 1_000_000 + "}", False),
-    "many duplicate keys": ("{" + "a: 1, " * 200_000 + "}", False),
-    "unclosed quotes": ('a: "' + "x\n" * 500_000, False),
-    "question marks": ("? " * 100_000, False),
-}
-
-
-@pytest.mark.usefixtures("untraced")
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_texts_are_refused_in_few_steps(name: str) -> None:
-    """Two million steps are about half a second of work, whatever the text would unfold to."""
-    text, base = HOSTILE[name]
-    data = text.encode()
-    assert steps.of(lambda: refused(data, base=base)) < 2_000_000
-
-
-# Tracing each of a million small allocations takes seconds.
-MANY_ALLOCATIONS = ("deep json", "many yaml values")
-
-
-@pytest.mark.usefixtures("untraced")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] if name in MANY_ALLOCATIONS else []) for name in HOSTILE]
-)
-def test_hostile_texts_are_refused_in_little_memory(name: str) -> None:
-    """Each takes less than 50 MB, whatever it would unfold to."""
-    text, base = HOSTILE[name]
-    data = text.encode()
-    tracemalloc.start()
-    try:
-        refused(data, base=base)
-        assert tracemalloc.get_traced_memory()[1] < 50 * 1024 * 1024
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.usefixtures("untraced")
-def test_a_megabyte_of_json_is_read_in_few_steps() -> None:
-    """Large plans come from programs, as JSON: four steps a number at most."""
-    data = json.dumps({"runs": [{"w": [n / 7 for n in range(1000)]} for _ in range(50)]}).encode()
-    assert steps.of(lambda: yaml_reader.read_plan(data)) < 200_000
-
-
-@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """No input makes another exception than ours."""
-    for read in (yaml_reader.read_plan, yaml_reader.read_base):
-        with contextlib.suppress(errors.PlanRejected, errors.Unreadable):
-            assert isinstance(read(data).data, dict)
-
-
-@given(st.text(st.sampled_from("{}[]:,-?&*!|>'\"%@`# \n\tab01<.~"), max_size=60))
-def test_any_punctuation_is_read_or_refused(text: str) -> None:
-    """The same, nearer to YAML."""
-    test_any_bytes_are_read_or_refused.hypothesis.inner_test(text.encode())  # type: ignore[attr-defined]  # hypothesis adds it
-
-
-def test_a_number_too_large_is_not_finite() -> None:
-    """What no configuration can hold is refused where scalars are read."""
-    with pytest.raises(scalars.NotFiniteError):
-        scalars.number("1e400")
-
-
-TOKENS = ['"a"', '"b"', "1", "NaN", "9" * 30, '"\\ud800"', *"{}[],:"]
-
-
-@given(st.lists(st.sampled_from(TOKENS), max_size=25).map("".join))
-def test_any_tokens_of_json_are_a_document_or_problems(text: str) -> None:
-    """What is wrong with a value may stand before the place where the text stops being JSON."""
-    for whole in (text, '{"k": {"a": 1, "a": ' + text):
-        with contextlib.suppress(errors.PlanRejected):
-            yaml_reader.read_plan(whole.encode())
+    located = yaml_reader.with_positions(problems, document)
+    assert [(problem.line, problem.column) for problem in located] == [(2, 3), (2, 6), (7, 8)]
