@@ -125,8 +125,8 @@ async def test_a_running_worker_reports_a_deleted_stream_and_does_not_recreate_i
         await theatre.worker.ready()
         async with theatre.client() as client:
             await client.jetstream().delete_stream(stream)
-            problem = await unready(theatre, stream, 15)
-            assert "deleted" in problem
+            problem = await unready(theatre, "was deleted", 15)
+            assert stream in problem
             assert "Remedy" in problem
             names = [info.config.name for info in await client.jetstream().streams_info()]
             assert stream not in names

@@ -1,9 +1,9 @@
-"""Measures what reading plans costs a worker: `python -m tests.support.held {intake | validate} BASES PLAN...`.
+"""Measures what reading plans costs a worker.
 
-It runs in its own process, like the worker: collecting the garbage of a test process would add to the times. For each
-plan it prints one line of JSON with the outcome, the longest time in milliseconds for which the event loop was blocked,
-and the number of bytes by which the peak memory of the reading process exceeds that for a small plan (0 if no process
-was needed).
+`python -m tests.support.held {calls | ms} {intake | validate} BASES PLAN...` runs in its own process, like the worker:
+collecting the garbage of a test process would add to the times. For each plan it prints one line of JSON with the
+outcome, for how long at most the event loop was blocked, in milliseconds or in calls of its thread, and the number of
+bytes by which the peak memory of the reading process exceeds that for a small plan (0 if no process was needed).
 """
 
 import asyncio
@@ -13,13 +13,14 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
 from ems_worker.reading import process
+from tests.support import steps
 from tests.support.desk import Desk, background
 
 _BEAT_SECONDS: Final = 0.002
@@ -54,17 +55,17 @@ def _processor_waits() -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def heartbeat() -> AsyncIterator[Heartbeat]:
-    """Measures for how long the event loop is blocked in the `async with` block."""
+async def heartbeat() -> AsyncIterator[Callable[[], float]]:
+    """Measures for how many milliseconds at most the event loop is blocked in the `async with` block."""
     heart = Heartbeat()
     async with background(heart.run()):
         await asyncio.sleep(10 * _BEAT_SECONDS)  # the heart must beat before anything is measured
         heart.max_delay = 0.0
-        yield heart
+        yield lambda: 1000 * heart.max_delay
         await asyncio.sleep(10 * _BEAT_SECONDS)
 
 
-async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mapping[str, Any]:
+async def measure(unit: str, verb: str, plan: bytes, *, directory: Path, bases: Path) -> Mapping[str, Any]:
     """The outcome of a plan and its cost. The plan may name a base configuration in `bases`."""
     async with Desk.open(
         directory,
@@ -75,14 +76,14 @@ async def measure(verb: str, plan: bytes, directory: Path, bases: Path) -> Mappi
         before = _peak() or await _peak_of_a_small_plan(desk)
         message = desk.message("ems.experiment.submit", plan)
         validate = desk.services.queries.handlers()["validate"]
-        async with heartbeat() as heart:
+        async with heartbeat() if unit == "ms" else steps.between_turns() as blocked:
             if verb == "intake":
                 await desk.intake.take(message)
                 decisions = desk.broker.of("decision")
             else:
                 decisions = [json.loads(await validate(plan))]
     outcome = _outcome(decisions[-1]) if decisions else "dead"
-    return {"outcome": outcome, "held_ms": 1000 * heart.max_delay, "taken": _peak() - before}
+    return {"outcome": outcome, "blocked": blocked(), "taken": _peak() - before}
 
 
 async def _peak_of_a_small_plan(desk: Desk) -> int:
@@ -103,11 +104,12 @@ def _outcome(decision: Mapping[str, Any]) -> str:
     return next(str(error["code"]) for error in decision["errors"] if error["code"] != "too_many_problems")
 
 
-def main(verb: str, bases: str, *plans: str) -> None:
+def main(unit: str, verb: str, bases: str, *plans: str) -> None:
     """Prints the measurements of each plan."""
     for plan in plans:
         with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            measurements = runner.run(measure(verb, Path(plan).read_bytes(), Path(directory), Path(bases)))
+            cost = measure(unit, verb, Path(plan).read_bytes(), directory=Path(directory), bases=Path(bases))
+            measurements = runner.run(cost)
         print(json.dumps(measurements), flush=True)
 
 

@@ -61,7 +61,7 @@ async def an_accepted_plan_is_reported_before_anything_happens_to_it(directory: 
 
 async def later_points_are_dispatched_when_they_are_expanded(directory: Path) -> None:
     """Though the experiment has been running, and no run ends."""
-    with patch.object(expand, "_RUNS_A_CHUNK", 1):
+    with patch.object(expand, "_RUNS_PER_CHUNK", 1):
         async with Desk.open(directory) as desk, background(desk.dispatcher.run()):
             await desk.submit(plan(points=2))
             live = desk.ledger.live("reef")
