@@ -68,8 +68,8 @@ async def test_plans_with_the_same_id_are_decided_in_their_order(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_slow_plan_counts_once_against_its_publishers_rate(tmp_path: Path) -> None:
-    """The plan is handled twice, first when it is set aside and then when it is decided."""
+async def test_a_slow_plan_counts_once_against_the_rate_of_its_publisher(tmp_path: Path) -> None:
+    """Deciding it takes two rounds, but only the first counts."""
     async with Desk.open(tmp_path, plans_per_minute=1) as desk:
         async with intake(desk):
             desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
@@ -150,8 +150,8 @@ async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_search_for_points_is_divided_into_chunks(tmp_path: Path) -> None:
-    """A chunk ends after a number of combinations, even without a point, and the search continues after a restart."""
+async def test_a_search_for_points_yields_to_other_experiments(tmp_path: Path) -> None:
+    """A chunk ends after a number of evaluations, with the points found so far; the search survives a restart."""
     with patch.object(expand, "_TRIES_PER_CHUNK", 1100):
         async with Desk.open(tmp_path) as desk:
             await desk.submit(SLOW)

@@ -195,22 +195,25 @@ class Intake:
             await self._manifest.record_submission(submission, new)
         return submission, new
 
-    async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
-        """Returns the submission with its decision. If `quick`, raises _SlowPlanError for a slow plan."""
-        received_ms = self._clock.now_ms()
+    def _undecided(self, message: Message) -> Submission:
+        """The submission of a message without its decision."""
         reply_to = message.headers.get(subjects.REPLY_TO_HEADER)
-        undecided = Submission(
+        return Submission(
             stream=message.stream,
             stream_created_ns=message.stream_created_ns,
             seq=message.seq,
             stored_ms=message.published_ms,
             subject=message.subject,
-            received_ms=received_ms,
+            received_ms=self._clock.now_ms(),
             decision=PlanDecision.REJECTED,
             document=b"",
             publisher=rate.publisher(message.subject),
             reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
         )
+
+    async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
+        """Returns the submission with its decision. If `quick`, raises _SlowPlanError for a slow plan."""
+        undecided = self._undecided(message)
         digest = contents.digest(message)
         if digest is not None and (accepted := await self._manifest.accepted(digest)) is not None:
             return submissions.repeated(undecided, accepted), None
@@ -243,7 +246,7 @@ class Intake:
                         experiment_id=experiment_id,
                         plan=plan,
                         base=base,
-                        created_ms=received_ms,
+                        created_ms=undecided.received_ms,
                     )
                 elif existing.spec.plan_sha == outline.plan_sha:
                     outline = replace(outline, count=SpaceSize(existing.spec.points, existing.spec.jobs))
