@@ -1,5 +1,6 @@
 """Rates and quotas limit what a publisher can send, and records of decisions are deleted in time."""
 
+import asyncio
 import base64
 import dataclasses
 import hashlib
@@ -95,6 +96,15 @@ async def test_the_open_jobs_of_a_publisher_are_limited(tmp_path: Path) -> None:
         assert codes(await sent(desk, "a", plan("first", points=3))) == []
         assert codes(await sent(desk, "a", plan("second", points=3))) == ["too_many_open_jobs"]
         assert codes(await sent(desk, "a", plan("second", points=2))) == []
+
+
+async def test_quotas_apply_to_plans_that_are_decided_at_the_same_time(tmp_path: Path) -> None:
+    """A slow plan may be recorded while another plan of its publisher is decided; only one of two is accepted here."""
+    async with Desk.open(tmp_path, max_open_experiments=1) as desk:
+        messages = [desk.message("ems.experiment.submit.a", plan(name)) for name in ("first", "second")]
+        await asyncio.gather(*(desk.intake.take(message) for message in messages))
+        decisions = [decision["decision"] for decision in desk.broker.of("decision")]
+        assert sorted(decisions) == ["accepted", "rejected"]
 
 
 async def test_a_priority_above_the_limit_is_rejected(tmp_path: Path) -> None:
