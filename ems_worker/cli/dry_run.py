@@ -1,4 +1,4 @@
-"""What a plan would do, without doing it: its size, its first and last configurations, its seeds."""
+"""Shows what a plan would run: its size, its first and last configurations, and its seeds."""
 
 import collections
 import difflib
@@ -10,9 +10,9 @@ from ems_worker.cli import shell, statuses, tables
 from ems_worker.core import ids
 from ems_worker.core.points import plan, render, space
 
-# Rows of the seed table: a plan may have a seed for each job.
+# The number of rows in the seed table: a plan may have a seed for each job.
 _MAX_SEEDS = 12
-# Takes the place of the experiment's id in the ids of runs if the worker is to choose it.
+# Stands for the experiment's id in the ids of runs if the plan has none.
 _UNKNOWN_ID = "EXPERIMENT"
 
 
@@ -37,17 +37,17 @@ def show(parsed: plan.Plan, count: space.SpaceSize, estimate: Mapping[str, Any] 
 def size(count: space.SpaceSize, replicates: int) -> str:
     """The numbers of points and jobs as a phrase."""
     each = f" with {replicates} replicates each" if replicates > 1 else ""
-    return f"{_many(count.points, 'point')}{each}: {_many(count.jobs, 'job')}"
+    return f"{_counted(count.points, 'point')}{each}: {_counted(count.jobs, 'job')}"
 
 
 def estimated_time(estimate: Mapping[str, Any]) -> str:
     """The estimate of an `ems.decision.v1` as a line."""
-    each = f"{estimate['mean_run_seconds']:.3g} s a run, from {_many(estimate['runs'], 'earlier run')} of this model"
+    each = f"{estimate['mean_run_seconds']:.3g} s a run, from {_counted(estimate['runs'], 'earlier run')} of this model"
     return f"estimated time: {statuses.duration(estimate['seconds'])} ({each}; {estimate['slots']:,} at once)"
 
 
 def _first_and_last(parsed: plan.Plan, count: space.SpaceSize) -> Iterator[tuple[space.Point, int]]:
-    """The first and the last job as (point, replicate)."""
+    """The first and the last job, each as its point and replicate."""
     yield next(space.points(parsed)), 0
     if count.jobs > 1:
         (last,) = collections.deque(space.points(parsed, count.points - 1), maxlen=1)
@@ -69,11 +69,14 @@ def _seed_table(parsed: plan.Plan, count: space.SpaceSize) -> None:
     each_job = parsed.seeds.policy == "independent"
     total = count.jobs if each_job else parsed.replicates
     jobs = itertools.islice(itertools.product(range(count.points), range(parsed.replicates)), min(total, _MAX_SEEDS))
-    rows = [(str(p) if each_job else "all", str(r), str(parsed.seeds.of(p, r))) for p, r in jobs]
+    rows = [
+        (str(point) if each_job else "all", str(replicate), str(parsed.seeds.of(point, replicate)))
+        for point, replicate in jobs
+    ]
     tables.show(("point", "replicate", "seed"), rows, numbers=(0, 1, 2))
     if total > len(rows):
         shell.out(f"... and {total - len(rows):,} more")
 
 
-def _many(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,4 +1,4 @@
-"""Exports jobs as flat rows, one per job, for notebooks and spreadsheets. core.documents.results has their columns."""
+"""Exports jobs as flat rows for notebooks and spreadsheets; `core.documents.results` defines the columns."""
 
 import contextlib
 import json
@@ -18,32 +18,32 @@ from ems_worker.terminal import streams
 
 Document = documents.Document
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection), full-width characters included.
+# Characters that begin a formula in a spreadsheet, including their full-width forms (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _QUOTED = re.compile(r'[,"\r\n]')
 
 
 class Format(StrEnum):
-    """How rows are written."""
+    """The format of the rows."""
 
     CSV = "csv"
     JSONL = "jsonl"
 
 
 async def write(
-    jobs: AsyncIterator[Document], details: Document, kind: Format, file: Path | None, *, safe: bool = False
+    jobs: AsyncIterator[Document], details: Document, row_format: Format, file: Path | None, *, safe: bool = False
 ) -> int:
     """Writes a row for each job to stdout or a file, which is written completely or not at all. Returns the count.
 
-    A pipe or a device gets the rows as they come and is not replaced. `details` is the experiment's `ems.api.get`
-    document. With `safe` no cell of a CSV is a formula to a spreadsheet. Raises exits.Misused if the file can't be
+    A pipe or a device receives the rows as they arrive, and is not replaced. `details` is the `ems.api.get`
+    document of the experiment. With `safe` no cell of a CSV is a formula in a spreadsheet. Raises exits.Misused if the file can't be
     written, or if `safe` is combined with JSON.
     """
-    if safe and kind is not Format.CSV:
+    if safe and row_format is not Format.CSV:
         raise exits.Misused("--safe-for-spreadsheets needs --format csv: spreadsheets don't evaluate JSON")
     try:
         with _target(file) as target:
-            return await (_jsonl(jobs, target) if kind is Format.JSONL else _csv(jobs, details, target, safe))
+            return await (_jsonl(jobs, target) if row_format is Format.JSONL else _csv(jobs, details, target, safe))
     except OSError as failed:
         if isinstance(failed, BrokenPipeError):
             raise
@@ -84,9 +84,9 @@ def _row(cells: Iterable[Any], safe: bool) -> str:
 
 
 def _cell(value: Any, safe: bool) -> str:
-    """Null is an empty cell, text is written as it is, everything else as JSON.
+    """Null is an empty cell, text is written unchanged, and everything else as JSON.
 
-    The csv module doesn't quote a carriage return, at which most readers begin a new row.
+    The csv module is not used because it doesn't quote a carriage return, at which most readers begin a new row.
     """
     if value is None:
         return ""
@@ -110,12 +110,12 @@ def _target(file: Path | None) -> Iterator[IO[str]]:
         with file.open("w", encoding="utf-8", newline="") as target:
             yield streams.guarded(target)
     else:
-        whole = file.resolve()
-        partial = whole.with_name(f".{whole.name}.{os.getpid()}.partial")
+        complete = file.resolve()
+        partial = complete.with_name(f".{complete.name}.{os.getpid()}.partial")
         try:
             with partial.open("w", encoding="utf-8", newline="") as target:
                 yield target
-            partial.replace(whole)
+            partial.replace(complete)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from ems_worker.service.intake import check as plan_check
 def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> plan_check.Checked | None:
     """Prints the plan's warnings and returns the checked plan; prints all problems of an invalid plan and returns None.
 
-    With `json`, an invalid plan is printed as its `ems.decision.v1`. `consequence` ends the message for people.
+    With `json`, the problems are printed as an `ems.decision.v1`. Otherwise `consequence` ends the summary line.
     """
     try:
         checked = plans.check(file)

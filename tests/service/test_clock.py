@@ -34,7 +34,7 @@ async def failed(desk: Desk) -> None:
 
 
 async def dispatcher_checked(desk: Desk) -> None:
-    """Returns when the dispatcher has looked for due runs with the clock as it is now."""
+    """Returns when the dispatcher has looked for due runs at the present time of the clock."""
     checks, next_due = 0, desk.manifest.next_due_ms
 
     async def count(after_ms: int) -> int | None:
@@ -79,8 +79,8 @@ async def test_a_clock_that_was_set_back_delays_a_retry_by_no_more_than_the_long
         await wait.until(lambda: desk.orchestrator.sent == [SECOND])
 
 
-async def test_a_due_time_within_the_longest_pause_stays(tmp_path: Path) -> None:
-    """The manifest moves only later ones."""
+async def test_a_due_time_within_the_longest_pause_is_kept(tmp_path: Path) -> None:
+    """The manifest changes only later due times."""
     async with Desk.open(tmp_path) as desk, background(desk.dispatcher.run()):
         await failed(desk)
         before = (await desk.row(SECOND)).run.due_ms
@@ -112,7 +112,7 @@ async def test_a_clock_set_forward_stops_no_run_and_drops_no_parked_event(tmp_pa
         assert not desk.tracker.parked
 
 
-async def test_parked_events_of_an_earlier_process_have_their_whole_time_again(tmp_path: Path) -> None:
+async def test_parked_events_of_an_earlier_process_have_their_full_time_limit_again(tmp_path: Path) -> None:
     """The clock may have been set between the two processes."""
     clock = Clock()
     async with Desk.open(tmp_path, clock) as desk:
@@ -147,7 +147,7 @@ async def test_a_stranded_run_is_found_after_the_clock_was_set_back(tmp_path: Pa
 
 
 async def test_a_wiped_orchestrator_is_detected_after_the_clock_was_set_back(tmp_path: Path) -> None:
-    """By the clock, the run that it knows is older than the one that it forgot. Still no attempt is lost."""
+    """By the clock, the run that it knows is older than the run that it lost. Still no attempt is lost."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         [old] = await desk.launch(live, 1)

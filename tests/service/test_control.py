@@ -19,7 +19,7 @@ from tests.support.desk import Clock, Desk, plan
 
 
 class Died(Exception):
-    """Stands for the death of the worker."""
+    """Simulates a crash of the worker."""
 
 
 def control(desk: Desk) -> Control:
@@ -79,7 +79,7 @@ async def test_a_retry_that_was_recorded_is_carried_out_after_a_crash(
 async def test_a_repeated_request_is_carried_out_if_the_first_one_failed_after_it_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client that got an error sends the request again, and gets the reply that the first one would have had."""
+    """The client gets an error, sends the request again, and gets the reply to the first request."""
     async with Desk.open(tmp_path) as desk:
         await failed(desk)
         carry_out, failures = desk.ledger.retry, [errors.ManifestUnusable("disk full")]
@@ -98,7 +98,7 @@ async def test_a_repeated_request_is_carried_out_if_the_first_one_failed_after_i
         await finish(desk)
 
 
-async def test_a_retry_that_was_half_carried_out_is_finished_after_a_crash(
+async def test_a_retry_that_was_partly_carried_out_is_completed_after_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If its jobs are recorded and its reply is not, no job is retried twice."""
@@ -171,7 +171,7 @@ async def test_a_retry_stops_the_cancelling_of_pending_jobs(tmp_path: Path) -> N
 async def test_memory_and_manifest_agree_after_an_event_during_a_retry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lost run may turn out to have completed while a retry reads the jobs to retry, this one among them."""
+    """A lost run may turn out to have completed while a retry reads the jobs to retry, including its job."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2, limits={"max_attempts": 1}))
         late, other = await desk.launch(live)
@@ -195,7 +195,7 @@ async def test_memory_and_manifest_agree_after_an_event_during_a_retry(
         assert (await desk.report("reef"))["state"] == "completed"
 
 
-async def test_a_change_that_can_not_be_recorded_ends_the_worker(
+async def test_a_change_that_cannot_be_recorded_ends_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client gets the error, and so does the worker, because memory no longer agrees with the manifest."""

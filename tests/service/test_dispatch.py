@@ -83,7 +83,7 @@ async def test_no_new_run_is_claimed_while_commands_do_not_get_through(tmp_path:
         await wait.until(lambda: later.open == 2)
 
 
-async def test_runs_that_the_orchestrator_can_not_answer_delay_no_others(tmp_path: Path) -> None:
+async def test_runs_that_the_orchestrator_cannot_answer_delay_no_others(tmp_path: Path) -> None:
     """This holds even if there are more batches with such a run than may be under way at once."""
     async with working(tmp_path, run_window=1000) as desk:
         for number in range(5):
@@ -211,24 +211,24 @@ async def test_a_problem_with_the_orchestrator_is_the_reason_in_every_status_unt
     """The status of an experiment whose starts wait for answers has the length of the wait."""
     async with working(tmp_path, clock=(clock := Clock()), run_window=2) as desk:
         desk.orchestrator.code = "RESOURCE_EXHAUSTED"
-        await desk.begin(plan("one", points=2))
+        await desk.begin(plan("waiting", points=2))
         await desk.begin(plan("other", points=2))
         await wait.until(lambda: desk.submitter.reach.problem)
         overloaded = "the orchestrator is overloaded: RESOURCE_EXHAUSTED: its message"
-        assert (await desk.report("one"))["reason"] == overloaded
+        assert (await desk.report("waiting"))["reason"] == overloaded
         assert (await desk.report("other"))["reason"] == overloaded
         desk.orchestrator.code = "INTERNAL"
         await wait.until(lambda: desk.submitter.reach.problem is None)
         clock.seconds += 30
         waits = "2 starts without an answer, the oldest for 30 s (INTERNAL: its message)"
-        assert (await desk.report("one"))["reason"] == waits
+        assert (await desk.report("waiting"))["reason"] == waits
         assert (await desk.report("other"))["reason"] is None
         desk.orchestrator.is_ready = False
         away = "the orchestrator can't be reached: 127.0.0.1:50051: connection refused"
-        assert (await desk.report("one"))["reason"] == (await desk.report("other"))["reason"] == away
+        assert (await desk.report("waiting"))["reason"] == (await desk.report("other"))["reason"] == away
         desk.orchestrator.is_ready, desk.orchestrator.code = True, "OK"
         await wait.until(lambda: not desk.submitter.sending)
-        assert (await desk.report("one"))["reason"] is None
+        assert (await desk.report("waiting"))["reason"] is None
 
 
 async def test_silence_is_a_problem_until_there_is_an_answer_or_no_run_waits_for_one(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ async def test_a_run_that_takes_a_day_does_not_keep_the_breaker_from_probing(tmp
         await quiet(desk)
         assert len(desk.orchestrator.sent) == before + 1
         assert desk.dispatcher.breaker_reason
-        # A probe may take a day, too: another one starts after a while.
+        # A probe may take a day, too: another probe starts after a while.
         clock.seconds += breaker.MAX_PAUSE_SECONDS
         desk.dispatcher.wake()
         await sent(desk, before + 2)
@@ -93,7 +93,7 @@ async def test_the_dispatcher_sleeps_when_the_breakers_pause_is_over_and_events_
 
 
 async def test_a_run_that_ends_while_its_claim_is_committed_is_no_probe(tmp_path: Path) -> None:
-    """Its end was reported before the breaker knew of the claim, so that the breaker would wait for it in vain."""
+    """Its end was reported before the breaker knew of the claim, so the breaker would never see it end."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=20, limits={"max_attempts": 1, "max_failed": "100%"}))
         for name in await desk.launch(live, 10):

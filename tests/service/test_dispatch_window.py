@@ -1,4 +1,4 @@
-"""The run window: how many runs may be open, which experiments get the room, and when it is filled."""
+"""The run window: how many runs may be open, which experiments share it, and when it is filled."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from tests.support.played import capacity
 
 
 async def test_the_window_is_filled_and_never_exceeded(tmp_path: Path) -> None:
-    """Each run that ends makes room for another."""
+    """Each run that ends is replaced with another run."""
     async with working(tmp_path, run_window=3) as desk:
         live = await desk.begin(plan(points=8))
         await wait.until(lambda: len(desk.orchestrator.sent) == 3)
@@ -55,7 +55,7 @@ async def test_the_window_is_the_orchestrators_slots(tmp_path: Path) -> None:
 
 
 async def test_a_higher_priority_goes_first(tmp_path: Path) -> None:
-    """Others get the room that it can't use, and open runs continue."""
+    """Other experiments get the part of the window that it can't use, and open runs continue."""
     async with working(tmp_path, run_window=4) as desk:
         low = await desk.begin(plan("low", points=20))
         await wait.until(lambda: low.open == 4)
@@ -104,7 +104,7 @@ async def test_slots_that_are_reported_late_count(tmp_path: Path) -> None:
         assert live.open == 4
 
 
-async def test_a_configured_window_stays(tmp_path: Path) -> None:
+async def test_a_configured_window_is_kept(tmp_path: Path) -> None:
     """The orchestrator's report doesn't change it."""
     async with working(tmp_path, run_window=3) as desk:
         desk.orchestrator.capacities.put_nowait(capacity(100))

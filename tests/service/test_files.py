@@ -35,7 +35,7 @@ async def test_the_file_has_a_line_for_each_job(tmp_path: Path) -> None:
 
 
 async def test_the_file_is_replaced_atomically(tmp_path: Path) -> None:
-    """The old file stays until the new one is complete, and a failure leaves it alone."""
+    """The old file is kept until the new file is complete, and after a failure."""
     path = await files.write_manifest(tmp_path, "reef", rows(3))
     with pytest.raises(errors.ManifestUnusable):
         await files.write_manifest(tmp_path, "reef", rows(1, fail=True))
@@ -44,7 +44,7 @@ async def test_the_file_is_replaced_atomically(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 1
 
 
-async def test_a_file_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """The error has the name of the file and the system's reason."""
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.FileUnwritable, match=r"reef\.manifest\.jsonl can't be written: "):
@@ -55,7 +55,7 @@ async def test_a_file_that_can_not_be_written_is_an_error(tmp_path: Path) -> Non
 def test_a_path_replaced_with_a_link_meanwhile_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
 ) -> None:
-    """Another process can change the path between the check and the opening of the file, and must not gain by it."""
+    """A process that changes the path between its check and the opening of the file gains no access to another file."""
     root, outside = tmp_path / "plans", tmp_path / "outside"
     for directory, content in ((root / "sub", "mine"), (outside, "secret")):
         directory.mkdir(parents=True)

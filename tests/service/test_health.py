@@ -40,7 +40,7 @@ async def test_the_metric_of_problems_agrees_with_the_probe(tmp_path: Path) -> N
         assert (desk.count("ems_trouble", part="start"), desk.count("ems_trouble", part="broker")) == (0, 1)
         health.set_problem("broker", None)
         assert desk.count("ems_trouble", part="manifest") == desk.count("ems_trouble", part="loop") == 0
-        disk_problems.append("no room")
+        disk_problems.append("the disk is full")
         desk.clock.seconds += 60
         measured = {
             sample.labels["part"]

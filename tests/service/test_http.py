@@ -85,7 +85,7 @@ def test_a_port_that_is_taken_is_a_wrong_setting(server: http.HttpServer) -> Non
 
 
 def test_leaving_without_entering_is_harmless() -> None:
-    """The server can be left after a failure that kept it from being entered."""
+    """The server can be exited even if entering it failed."""
     http.HttpServer("127.0.0.1", 0, CollectorRegistry(), unhealthy=dict, unready=dict).__exit__(None, None, None)
 
 

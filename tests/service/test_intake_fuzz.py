@@ -1,4 +1,4 @@
-"""Whatever comes as a plan ends in a decision, a dead letter, or is asked for later; no other exception, ever."""
+"""Any plan message, even a malformed one, leads to a decision, a dead letter or a redelivery, never to an error."""
 
 import asyncio
 import base64
@@ -29,15 +29,15 @@ FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, Heal
 
 @dataclass
 class Broker(desks.Broker):
-    """Has one object, and remembers what was asked for later."""
+    """A broker with a plan and a large object in its store; it records which messages are to be redelivered later."""
 
     postponed: list[int] = field(default_factory=list)
 
-    async def plan_object(self, name: str, most_bytes: int) -> bytes:
+    async def plan_object(self, name: str, max_bytes: int) -> bytes:
         if name == "plan":
             return PLAN
         if name == "large":
-            raise errors.RequestRefused(f"the object has more than {most_bytes} bytes")
+            raise errors.RequestRefused(f"the object has more than {max_bytes} bytes")
         raise errors.NotFound(f"there is no object {name}")
 
     async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
@@ -46,7 +46,7 @@ class Broker(desks.Broker):
 
 
 class Intake:
-    """A worker's intake that takes one message after another."""
+    """The intake of a worker, called synchronously."""
 
     def __init__(self, runner: asyncio.Runner, desk: Desk, broker: Broker) -> None:
         self._runner = runner
@@ -54,13 +54,16 @@ class Intake:
         self._broker = broker
 
     def take(self, data: bytes, **changes: Any) -> str:
-        """What became of a message: its decision, `dead` or `later`."""
+        """Handles a message; returns its decision, `dead` or `later`."""
         message = self._desk.message("ems.experiment.submit", data, **changes)
         self._runner.run(self._desk.intake.take(message))
-        found = [one["decision"] for one in self._broker.of("decision") if one["submission"]["seq"] == message.seq]
-        found += ["dead" for _, seq, _ in self._broker.dead if seq == message.seq]
-        found += ["later" for seq in self._broker.postponed if seq == message.seq]
-        [outcome] = found
+        decisions = [
+            document for document in self._broker.of("decision") if document["submission"]["seq"] == message.seq
+        ]
+        outcomes = [decision["decision"] for decision in decisions]
+        outcomes += ["dead" for _, seq, _ in self._broker.dead if seq == message.seq]
+        outcomes += ["later" for seq in self._broker.postponed if seq == message.seq]
+        [outcome] = outcomes
         assert (message.seq in self._broker.acked) == (outcome != "later")
         self._broker.published.clear()
         return str(outcome)
@@ -68,7 +71,7 @@ class Intake:
 
 @pytest.fixture
 def intake() -> Iterator[Intake]:
-    """With a manifest of its own."""
+    """An intake with an empty manifest."""
     with tempfile.TemporaryDirectory() as directory, asyncio.Runner() as runner:
         broker = Broker()
         opened = Desk.open(Path(directory), broker=broker)
@@ -81,20 +84,20 @@ def _enveloped(payload: bytes, key: str = plan_codec.TYPE_KEY, **more: Any) -> b
     return GenericEventRequest(event_type_key=key, event_payload=payload, **more).SerializeToString()
 
 
-WORDS = st.text(st.characters(codec="utf-8"), max_size=9)
+TOKENS = st.text(st.characters(codec="utf-8"), max_size=9)
 ENVELOPES = st.builds(
     _enveloped,
     st.sampled_from([PLAN, b"", gzip.compress(PLAN), _enveloped(PLAN)]) | st.binary(max_size=50),
-    st.sampled_from([plan_codec.TYPE_KEY, "", "sim.run_started.v1"]) | WORDS,
-    event_id=WORDS,
+    st.sampled_from([plan_codec.TYPE_KEY, "", "sim.run_started.v1"]) | TOKENS,
+    event_id=TOKENS,
     timestamp_ns=st.integers(-(2**63), 2**63 - 1),
-    payload_content_type=WORDS,
+    payload_content_type=TOKENS,
 )
 
 
 @st.composite
 def mutated(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """Some bytes of it replaced, put in, or missing."""
+    """The data with up to four changes: bytes replaced, inserted or removed."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(data)))
@@ -107,15 +110,15 @@ def mutated(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
 @example(_enveloped(PLAN))
 @example(_enveloped(b""))
 @example(b"\x12\xff\xff\xff\xff\x0f")
-def test_any_envelope_is_decided_or_a_dead_letter(intake: Intake, data: bytes) -> None:
-    """Around a plan or something else, whole or damaged."""
+def test_any_envelope_leads_to_a_decision_or_a_dead_letter(intake: Intake, data: bytes) -> None:
+    """The envelopes contain a plan or other bytes, and some are damaged."""
     assert intake.take(data) in {"accepted", "duplicate", "rejected", "dead"}
 
 
 @FUZZ
 @given(mutated(st.sampled_from([gzip.compress(PLAN), gzip.compress(_enveloped(PLAN)), gzip.compress(b"") * 3])))
-def test_any_gzip_is_decided_or_a_dead_letter(intake: Intake, data: bytes) -> None:
-    """Of one member or some, whole or damaged."""
+def test_any_compressed_data_leads_to_a_decision_or_a_dead_letter(intake: Intake, data: bytes) -> None:
+    """The gzip data has one member or several, and some is damaged."""
     assert intake.take(data) in {"accepted", "duplicate", "rejected", "dead"}
 
 
@@ -128,8 +131,8 @@ def test_any_gzip_is_decided_or_a_dead_letter(intake: Intake, data: bytes) -> No
         max_leaves=20,
     ).map(lambda value: json.dumps(value).encode())
 )
-def test_any_plan_is_decided_or_a_dead_letter(intake: Intake, data: bytes) -> None:
-    """What looks like one, in JSON."""
+def test_any_json_leads_to_a_decision_or_a_dead_letter(intake: Intake, data: bytes) -> None:
+    """The documents are damaged plans, or arbitrary values with the keys of a plan."""
     assert intake.take(data) in {"accepted", "duplicate", "rejected", "dead"}
 
 
@@ -140,7 +143,7 @@ DIGESTS = [
     "sha-256=AAAA",
     "00" * 32,
 ]
-# What a header of NATS can say: text, in whatever characters its bytes come to.
+# The value of a NATS header is arbitrary text.
 TEXT = st.text(st.characters(), max_size=30)
 HEADERS = st.fixed_dictionaries(
     {},
@@ -162,10 +165,10 @@ HEADERS = st.fixed_dictionaries(
 @example({contents.OBJECT: "gone", contents.DIGEST: DIGESTS[1]}, contents.OBJECT_TRIES, b"")
 @example({contents.OBJECT: "plan", contents.DIGEST: "SHA-256=\u00e9"}, 1, b"")
 @example({contents.OBJECT: "\ud800"}, 1, b"")
-def test_any_headers_are_decided_or_a_dead_letter(
+def test_any_headers_lead_to_a_decision_a_dead_letter_or_a_redelivery(
     intake: Intake, headers: Mapping[str, str], delivered: int, data: bytes
 ) -> None:
-    """Or the plan's object may still come."""
+    """A message is redelivered later only while the plan's object may still arrive."""
     outcome = intake.take(data, headers=headers, delivered=delivered)
     assert outcome in {"accepted", "duplicate", "rejected", "dead", "later"}
     if outcome == "later":

@@ -1,4 +1,4 @@
-"""Time limits and STOP: a run that takes too long is stopped, and given up if its end isn't confirmed."""
+"""Time limits and STOP: a run that takes too long is stopped, and lost if its end isn't confirmed."""
 
 import asyncio
 from pathlib import Path
@@ -108,7 +108,7 @@ async def test_a_stop_that_did_not_arrive_is_sent_again(tmp_path: Path) -> None:
         assert (await desk.row(name)).run.state is RunState.SUBMITTED
 
 
-async def test_a_run_is_given_up_even_if_no_stop_ever_arrives(tmp_path: Path) -> None:
+async def test_a_run_is_lost_even_if_no_stop_ever_arrives(tmp_path: Path) -> None:
     """The time for the confirmation counts from the first STOP."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         desk.orchestrator.stop_code = "UNAVAILABLE"
@@ -240,8 +240,8 @@ async def test_the_time_limit_of_metrics_counts_from_the_end_of_their_run(tmp_pa
         assert (await desk.row(other)).run.waiting is Waiting.MISSING
 
 
-async def test_after_a_retry_metrics_have_their_whole_time_again(tmp_path: Path) -> None:
-    """Their run isn't repeated."""
+async def test_after_a_retry_metrics_have_their_full_time_limit_again(tmp_path: Path) -> None:
+    """The run itself isn't repeated."""
     late = [{"name": "a", "from": "event", "timeout_seconds": 60}]
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1, metrics_to_track=late))
@@ -257,7 +257,7 @@ async def test_after_a_retry_metrics_have_their_whole_time_again(tmp_path: Path)
 
 
 async def test_an_unwanted_run_whose_stop_is_not_confirmed_is_cancelled(tmp_path: Path) -> None:
-    """Its experiment ends by that."""
+    """This ends its experiment."""
     limits: dict[str, Any] = {"limits": {"max_attempts": 1, "fail_fast": True}}
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2, **limits))

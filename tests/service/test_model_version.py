@@ -1,4 +1,4 @@
-"""`model_version`: a plan for another version of the model than the orchestrator runs is rejected, or waits."""
+"""A plan for another model version than the orchestrator runs is rejected; a plan that was accepted before waits."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -61,7 +61,7 @@ async def test_no_run_of_a_plan_starts_until_the_orchestrator_reports_its_versio
 
 
 async def test_the_version_is_unknown_while_the_orchestrator_is_away(tmp_path: Path) -> None:
-    """It may come back with another version, so that runs wait for a report, or for the time for one to pass."""
+    """It may return with another version, so runs wait for its report or until the time limit for the report passes."""
     with patch.object(dispatch, "_READY_POLL_SECONDS", 0.01), patch.object(dispatch, "_REPORT_SECONDS", 0.01):
         async with Desk.open(tmp_path, run_window=1) as desk, background(desk.dispatcher.run()):
             desk.orchestrator.capacities.put_nowait(capacity(100, "reef-2"))
@@ -79,7 +79,7 @@ async def test_the_version_is_unknown_while_the_orchestrator_is_away(tmp_path: P
 
 
 async def test_an_orchestrator_that_reports_no_version_gets_the_runs(tmp_path: Path) -> None:
-    """The worker can't check the version then."""
+    """The worker can't check the version."""
     async with Desk.open(tmp_path) as desk, background(desk.dispatcher.run()):
         desk.orchestrator.capacities.put_nowait(None)
         live = await desk.begin(NEW)

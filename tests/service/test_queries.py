@@ -15,39 +15,44 @@ from tests.support.desk import Desk, plan
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with Desk.open(tmp_path / "data", max_jobs=1000) as one:
-        yield one
+    """A worker that accepts plans of up to 1,000 jobs."""
+    async with Desk.open(tmp_path / "data", max_jobs=1000) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    one = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
-    yield one
-    asyncio.run(one.stop())
+    """A NATS server for all tests of this module."""
+    server = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
+    yield server
+    asyncio.run(server.stop())
 
 
 @pytest.fixture
 async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client]:
     """A plain client of a server on which the desk's worker answers."""
     queries = desk.services.queries
-    async with broker.connected(server.url) as served, broker.plain(server) as (one, _):
+    async with broker.connected(server.url) as served, broker.plain(server) as (client, _):
         await broker.serve(served, queries.handlers())
-        yield one
+        yield client
 
 
 async def ask(client: Client, verb: str, **request: Any) -> dict[str, Any]:
+    """Sends a request; returns the reply, or the code and the message of an error."""
     return await send(client, verb, json.dumps(request).encode())
 
 
 async def send(client: Client, verb: str, data: bytes) -> dict[str, Any]:
+    """Sends the bytes of a request, which need not be valid; returns the same as `ask`."""
     reply = await client.request(f"ems.api.{verb}", data, timeout=5)
     if reply.headers and "Nats-Service-Error-Code" in reply.headers:
-        return {"code": reply.headers["Nats-Service-Error-Code"], "words": reply.headers["Nats-Service-Error"]}
-    found: dict[str, Any] = json.loads(reply.data)
-    return found
+        return {"code": reply.headers["Nats-Service-Error-Code"], "message": reply.headers["Nats-Service-Error"]}
+    document: dict[str, Any] = json.loads(reply.data)
+    return document
 
 
 async def run_all(desk: Desk, experiment_id: str = "reef", points: int = 3, replicates: int = 1) -> list[str]:
+    """Runs an experiment to its end; returns the simulation ids."""
     live = await desk.begin(plan(experiment_id, points=points, replicates=replicates))
     names = await desk.launch(live)
     for number, name in enumerate(names):
@@ -68,24 +73,24 @@ async def test_validate_decides_without_recording(desk: Desk, client: Client) ->
 
 
 async def test_experiments_are_listed_newest_first_page_by_page(desk: Desk, client: Client) -> None:
-    """Each experiment comes once, filtered by group or state if requested."""
-    for name in ("one", "two", "three"):
+    """Each experiment is listed once. The list can be filtered by group or state."""
+    for name in ("first", "second", "third"):
         await run_all(desk, name, points=1)
-    await desk.begin(plan("four", group="study"))
+    await desk.begin(plan("last", group="study"))
     seen, cursor = [], None
     while True:
         page = await ask(client, "list", limit=2, cursor=cursor)
-        seen += [one["experiment_id"] for one in page["experiments"]]
+        seen += [experiment["experiment_id"] for experiment in page["experiments"]]
         if (cursor := page["cursor"]) is None:
             break
-    assert seen == ["four", "three", "two", "one"]
+    assert seen == ["last", "third", "second", "first"]
     grouped = await ask(client, "list", group="study")
-    assert [one["experiment_id"] for one in grouped["experiments"]] == ["four"]
+    assert [experiment["experiment_id"] for experiment in grouped["experiments"]] == ["last"]
     running = await ask(client, "list", state="running")
-    assert [one["experiment_id"] for one in running["experiments"]] == ["four"]
+    assert [experiment["experiment_id"] for experiment in running["experiments"]] == ["last"]
 
 
-async def test_get_gives_an_experiment_that_runs_and_one_that_has_ended(desk: Desk, client: Client) -> None:
+async def test_get_returns_running_and_ended_experiments(desk: Desk, client: Client) -> None:
     """Both have the same document, with the facts of the plan."""
     live = await desk.begin(plan(points=2, description="hot"))
     first, second = await desk.launch(live)
@@ -101,13 +106,13 @@ async def test_get_gives_an_experiment_that_runs_and_one_that_has_ended(desk: De
     assert over["schema"] == now["schema"] == "ems.status.v1"
 
 
-async def test_jobs_come_in_pages_each_once(desk: Desk, client: Client) -> None:
+async def test_jobs_are_listed_in_pages_without_repetition(desk: Desk, client: Client) -> None:
     """They can be filtered by state, and include every attempt if requested."""
     names = await run_all(desk, points=5)
     seen, cursor = [], None
     while True:
         page = await ask(client, "jobs", experiment_id="reef", limit=2, cursor=cursor)
-        seen += [one["simulation_id"] for one in page["jobs"]]
+        seen += [job["simulation_id"] for job in page["jobs"]]
         if (cursor := page["cursor"]) is None:
             break
     assert seen == names
@@ -115,17 +120,17 @@ async def test_jobs_come_in_pages_each_once(desk: Desk, client: Client) -> None:
     assert len((await ask(client, "jobs", experiment_id="reef", attempts=True))["jobs"]) == 5
 
 
-async def test_points_come_in_pages(desk: Desk, client: Client) -> None:
+async def test_points_are_listed_in_pages(desk: Desk, client: Client) -> None:
     """Each point has its aggregates."""
     await run_all(desk, points=3, replicates=2)
     first = await ask(client, "points", experiment_id="reef", limit=2)
-    assert [one["metrics"]["population"]["n"] for one in first["points"]] == [2, 2]
+    assert [point["metrics"]["population"]["n"] for point in first["points"]] == [2, 2]
     rest = await ask(client, "points", experiment_id="reef", limit=2, cursor=first["cursor"])
-    assert ([one["point"] for one in rest["points"]], rest["cursor"]) == ([2], None)
+    assert ([point["point"] for point in rest["points"]], rest["cursor"]) == ([2], None)
 
 
-async def test_results_continue_at_the_cursor_of_the_stream(desk: Desk, client: Client) -> None:
-    """The reply has the results that were published."""
+async def test_results_continue_after_a_sequence_number(desk: Desk, client: Client) -> None:
+    """The replies contain the published results."""
     await run_all(desk, points=5)
     first = await ask(client, "results", experiment_id="reef", limit=3)
     assert (len(first["results"]), first["after_seq"], first["more"]) == (3, 3, True)
@@ -136,8 +141,8 @@ async def test_results_continue_at_the_cursor_of_the_stream(desk: Desk, client: 
     assert (none["results"], none["after_seq"]) == ([], 5)
 
 
-async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, client: Client) -> None:
-    """A long configuration comes in parts, also after the experiment was unloaded."""
+async def test_a_configuration_has_the_same_bytes_as_in_the_start_command(desk: Desk, client: Client) -> None:
+    """A long configuration is returned in parts, also after the experiment was unloaded."""
     base = {"food": 1, "series": [index / 7 for index in range(40_000)]}
     live = await desk.begin(plan(points=1, base_config=base))
     [name] = await desk.launch(live)
@@ -157,12 +162,12 @@ async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, cli
 
 
 @pytest.mark.parametrize(
-    ("verb", "request_", "code", "words"),
+    ("verb", "request_", "code", "message"),
     [
-        ("get", {"experiment_id": "nobody"}, "404", "there is no experiment nobody"),
-        ("jobs", {"experiment_id": "nobody"}, "404", "there is no experiment"),
-        ("points", {"experiment_id": "nobody"}, "404", "there is no experiment"),
-        ("results", {"experiment_id": "nobody"}, "404", "there is no experiment"),
+        ("get", {"experiment_id": "unknown"}, "404", "there is no experiment unknown"),
+        ("jobs", {"experiment_id": "unknown"}, "404", "there is no experiment"),
+        ("points", {"experiment_id": "unknown"}, "404", "there is no experiment"),
+        ("results", {"experiment_id": "unknown"}, "404", "there is no experiment"),
         ("config", {"simulation_id": "nonsense"}, "404", "there is no run nonsense"),
         ("config", {"simulation_id": "reef-p000099-r000-a1"}, "404", "there is no run"),
         ("config", {"simulation_id": "reef-p000000-r000-a9"}, "404", "there is no run"),
@@ -179,13 +184,13 @@ async def test_a_configuration_is_byte_for_byte_what_the_run_got(desk: Desk, cli
     ],
 )
 async def test_an_error_has_a_code_and_a_message(
-    desk: Desk, client: Client, verb: str, request_: dict[str, Any], code: str, words: str
+    desk: Desk, client: Client, verb: str, request_: dict[str, Any], code: str, message: str
 ) -> None:
     """The code is like that of HTTP, and the message names the problem."""
     await desk.begin(plan())
     answer = await ask(client, verb, **request_)
     assert answer.get("code") == code, answer
-    assert words in answer["words"]
+    assert message in answer["message"]
 
 
 async def test_a_request_that_is_no_json_object_is_refused(client: Client) -> None:
@@ -194,11 +199,11 @@ async def test_a_request_that_is_no_json_object_is_refused(client: Client) -> No
         assert (await send(client, "get", data))["code"] == "400"
 
 
-async def test_an_integer_of_any_size_is_handled(desk: Desk, client: Client) -> None:
-    """A position over 64 bits is refused, and beyond the end of a configuration there is no text."""
+async def test_integers_of_any_size_are_handled(desk: Desk, client: Client) -> None:
+    """A sequence number of more than 64 bits is refused, and an offset beyond a configuration returns no text."""
     await run_all(desk, points=1)
     answer = await ask(client, "results", experiment_id="reef", after_seq=2**70)
     assert answer["code"] == "400"
-    assert "after_seq: " in answer["words"]
+    assert "after_seq: " in answer["message"]
     page = await ask(client, "config", simulation_id="reef-p000000-r000-a1", offset=2**70)
     assert (page["config"], page["next_offset"]) == ("", None)

@@ -1,4 +1,4 @@
-"""Large plans are examined in a process of their own, which has limits and always ends."""
+"""Large plans are examined in a separate process, which has limits and always ends."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ async def test_a_small_plan_needs_no_process(tmp_path: Path, started: list[Any])
 
 
 async def test_a_small_plan_that_involves_large_data_is_read_in_a_process(tmp_path: Path, started: list[Any]) -> None:
-    """Its base file may be large, or the plan of the experiment that has its id already."""
+    """The base file may be large, or the plan of the existing experiment with the same id."""
     (tmp_path / "base.yaml").write_text(json.dumps({"food": 1, "long": LONG}))
     named = {key: value for key, value in plan("named").items() if key != "base_config"}
     async with Desk.open(tmp_path / "data", base_config_root=tmp_path) as desk:

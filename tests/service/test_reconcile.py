@@ -90,11 +90,11 @@ async def test_runs_are_sent_again_to_a_wiped_orchestrator_without_costing_an_at
         assert (await desk.report("reef"))["counts"]["completed"] == 3
 
 
-async def test_a_crash_while_runs_are_sent_again_costs_no_attempt_either(tmp_path: Path) -> None:
-    """The next worker doesn't take the runs that were not sent again for lost."""
+async def test_a_crash_while_runs_are_sent_again_costs_no_attempt(tmp_path: Path) -> None:
+    """The next worker doesn't count the runs that were not sent again as lost."""
 
     class Died(Exception):
-        """Stands for the death of the worker."""
+        """Simulates a crash of the worker."""
 
     def die(_: object) -> None:
         if len(desk.orchestrator.calls) == 4:
@@ -120,7 +120,7 @@ async def test_a_crash_while_runs_are_sent_again_costs_no_attempt_either(tmp_pat
         assert (await desk.row(old)).run.state is RunState.SUBMITTED
 
 
-async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path) -> None:
+async def test_a_run_that_is_sent_again_has_its_full_time_limit_again(tmp_path: Path) -> None:
     """Its elapsed time is reset on disk before it is sent.
 
     No time counts until the next news of the run, and it counts from zero again when the run starts.
@@ -172,7 +172,7 @@ async def test_a_run_that_is_sent_again_has_its_whole_time_again(tmp_path: Path)
 
 
 async def test_a_limit_that_passes_before_a_wiped_orchestrator_is_detected_costs_no_attempt(tmp_path: Path) -> None:
-    """The run is sent again, and has its whole time."""
+    """The run is sent again, and has its full time limit."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         desk.orchestrator.stop_code = "NOT_FOUND"
         live = await desk.begin(plan(points=1, limits={"run_timeout_seconds": 3600, "max_attempts": 1}))
@@ -200,7 +200,7 @@ async def test_a_limit_that_passes_before_a_wiped_orchestrator_is_detected_costs
 
 
 async def test_the_limit_of_a_run_that_was_sent_again_counts_from_its_submission(tmp_path: Path) -> None:
-    """This is so until it starts, as at the first time."""
+    """It counts from the start of the run once that is reported, as after the first submission."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1, limits={"run_timeout_seconds": 60}))
         [name] = await desk.launch(live)
@@ -236,8 +236,8 @@ async def test_a_run_that_had_started_fails_if_the_orchestrator_that_forgot_it_r
         assert refused.error_message == "INVALID_ARGUMENT: its message"
 
 
-async def test_an_orchestrator_can_not_be_asked_after_two_unimplemented_answers(tmp_path: Path) -> None:
-    """A single one may be due to its start. An empty answer changes nothing, and a status resets the count."""
+async def test_an_orchestrator_is_not_queried_after_two_unimplemented_answers(tmp_path: Path) -> None:
+    """A single such answer may be due to its start. An empty answer changes nothing, and a status resets the count."""
     async with Desk.open(tmp_path) as desk:
         [name] = await desk.launch(await desk.begin(plan(points=1)))
         can_ask = []
@@ -257,7 +257,7 @@ async def test_no_run_is_lost_if_the_orchestrator_does_not_implement_statuses(tm
 
 
 async def test_a_run_that_is_submitting_without_a_command_is_sent_again(tmp_path: Path) -> None:
-    """It is found after twice the deadline of a call."""
+    """It is detected after twice the deadline of a call."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
         await desk.ledger.claim(live.key, 1)

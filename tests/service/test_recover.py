@@ -29,7 +29,7 @@ def uninstall_scipy(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "scipy.stats", None)
 
 
-async def test_only_the_experiment_whose_plan_can_not_be_read_as_accepted_is_left_alone(
+async def test_only_the_experiment_whose_plan_cannot_be_read_as_accepted_is_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other experiments continue. Events of its runs are parked until a worker starts that can read the plan."""
@@ -64,7 +64,7 @@ async def test_only_the_experiment_whose_plan_can_not_be_read_as_accepted_is_lef
 async def test_requests_that_need_an_unreadable_plan_are_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """These are changes and configurations of runs. Another plan with the same id is a conflict, as ever."""
+    """These are changes and configurations of runs. Another plan with the same id is a conflict, as usual."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan("sampled", **SAMPLED))
         first, second = await desk.launch(live)
@@ -84,7 +84,7 @@ async def test_requests_that_need_an_unreadable_plan_are_refused_with_the_reason
         assert "exists with another plan" in conflict["errors"][0]["message"]
 
 
-async def test_a_late_event_of_an_experiment_that_can_not_be_loaded_is_parked(
+async def test_a_late_event_of_an_experiment_that_cannot_be_loaded_is_parked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other events of its batch are applied."""
@@ -107,7 +107,7 @@ async def test_a_late_event_of_an_experiment_that_can_not_be_loaded_is_parked(
 
 
 async def test_a_plan_that_now_has_another_number_of_points_is_not_expanded_further(tmp_path: Path) -> None:
-    """The points that are left would not fit the recorded ones. Once all are recorded the number doesn't matter."""
+    """The remaining points would not match the recorded ones. Once all are recorded the number doesn't matter."""
     async with Desk.open(tmp_path, Clock()) as desk:
         live = await desk.begin(plan(points=3))
         record = dataclasses.replace(live.record, spec=dataclasses.replace(live.record.spec, points=2))
@@ -126,7 +126,7 @@ async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: 
 
 
 async def test_only_some_of_many_unreadable_experiments_are_named(tmp_path: Path) -> None:
-    """The others are counted, so that the message stays short."""
+    """The message has the number of the other experiments, so it stays short."""
     async with Desk.open(tmp_path) as desk:
         for number in range(12):
             desk.ledger.mark_unreadable(f"e{number}", errors.PlanNotReadAsAccepted("why"))

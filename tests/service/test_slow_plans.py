@@ -1,4 +1,4 @@
-"""Plans whose combinations are evaluated one by one: they delay neither other plans nor the event loop."""
+"""Plans whose combinations are evaluated individually delay neither other plans nor the event loop."""
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ from tests.support.desk import Clock, Desk, background, plan
 
 
 def slow(side: int = 100) -> dict[str, Any]:
-    """A plan of which two combinations are points, both near the end."""
+    """A plan with two combinations that satisfy its constraint, both near the end."""
     axis = {"range": {"start": 1, "stop": side, "num": side}}
     return {
         "experiment_id": "slow",
@@ -31,7 +31,7 @@ SLOW = slow()
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Parsing may do little work, so that small plans are slow to count."""
+    """Lowers the limit of work in parsing, so that even small plans are slow to count."""
     with patch.object(work_limits, "DEFAULT", WorkLimits(tree_steps=1000, combinations_per_yield=200)):
         yield
 
@@ -60,11 +60,11 @@ async def test_a_quick_plan_is_decided_before_a_slow_one_that_came_first(tmp_pat
 async def test_plans_with_the_same_id_are_decided_in_their_order(tmp_path: Path) -> None:
     """A later plan waits for a slow one even if it could be decided quickly."""
     async with Desk.open(tmp_path) as desk, intake(desk):
-        messages = [desk.message("ems.experiment.submit", one) for one in (SLOW, plan("slow"), plan("quick"))]
+        messages = [desk.message("ems.experiment.submit", body) for body in (SLOW, plan("slow"), plan("quick"))]
         desk.broker.waiting.put_nowait(messages)
         await wait.until(lambda: len(desk.broker.of("decision")) == 3, timeout=20)
-        found = [(one["submission"]["seq"], one["decision"]) for one in desk.broker.of("decision")]
-        assert found == [(3, "accepted"), (1, "accepted"), (2, "rejected")]
+        decisions = [(decision["submission"]["seq"], decision["decision"]) for decision in desk.broker.of("decision")]
+        assert decisions == [(3, "accepted"), (1, "accepted"), (2, "rejected")]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -94,7 +94,7 @@ async def test_a_problem_that_needs_no_count_is_reported_without_counting(tmp_pa
         desk.versions.reported = "reef-1"
         with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
-        assert [one["code"] for one in other["errors"]] == ["model_version"]
+        assert [problem["code"] for problem in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
         with patch.object(
             evaluation.Evaluator, "satisfied", autospec=True, side_effect=evaluation.Evaluator.satisfied
@@ -186,10 +186,13 @@ parameter_space:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_more_slow_plans_than_may_wait_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each holds an unacknowledged message; with too many of these the broker would stop delivering plans."""
-    monkeypatch.setattr("ems_worker.service.intake.accept._MOST_SLOW_OF_ONE", 0)
+@pytest.mark.parametrize(("publishers", "waiting"), [(1, 8), (9, 64)])
+async def test_a_slow_plan_is_rejected_if_too_many_are_waiting(tmp_path: Path, publishers: int, waiting: int) -> None:
+    """At most 8 of a publisher and 64 in total wait: with too many unacknowledged messages the broker would stop."""
     async with Desk.open(tmp_path) as desk:
-        await desk.intake.take_quick([desk.message("ems.experiment.submit.a", SLOW)])
+        for number in range(waiting + 1):
+            assert desk.broker.of("decision") == []
+            subject = f"ems.experiment.submit.publisher-{number % publishers}"
+            await desk.intake.take_quick([desk.message(subject, {**SLOW, "experiment_id": f"slow-{number}"})])
         [decision] = desk.broker.of("decision")
-        assert [one["code"] for one in decision["errors"]] == ["too_many_slow_plans"]
+        assert [problem["code"] for problem in decision["errors"]] == ["too_many_slow_plans"]

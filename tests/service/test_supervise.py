@@ -1,4 +1,4 @@
-"""A part of the worker that ends by itself ends the worker."""
+"""The worker ends when one of its parts ends, whether it returns or fails."""
 
 import asyncio
 from pathlib import Path
@@ -49,7 +49,7 @@ async def test_work_that_is_cancelled_from_outside_is_no_error() -> None:
 @pytest.mark.parametrize("name", [(RunLimits, "run"), (Dispatcher, "run"), (Dispatcher, "_follow_capacity")])
 @pytest.mark.parametrize("end", [returns, cancels])
 async def test_the_worker_ends_when_one_of_its_parts_ends(tmp_path: Path, name: tuple[type, str], end: object) -> None:
-    """The error says so."""
+    """The error reports that the worker wasn't stopping."""
 
     async def ended(*_: object) -> None:
         await end()  # type: ignore[operator]  # one of the functions above

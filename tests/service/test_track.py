@@ -132,8 +132,8 @@ async def test_a_malformed_event_becomes_a_dead_letter_without_delaying_its_batc
         assert len(desk.broker.acked) == 5
 
 
-async def test_the_rest_of_a_subject_may_be_any_token(tmp_path: Path) -> None:
-    """It may even be no valid text, which the client library escapes, in subjects of events and of plans."""
+async def test_the_last_token_of_a_subject_may_be_anything(tmp_path: Path) -> None:
+    """It may even be invalid text, which the client library escapes. This holds for events and for plans."""
     async with Desk.open(tmp_path) as desk:
         await desk.intake.take(desk.message("ems.experiment.submit.\\xff", plan(points=1)))
         live = desk.ledger.live("reef")
@@ -161,7 +161,7 @@ async def test_an_event_with_too_many_metrics_becomes_a_dead_letter(tmp_path: Pa
         )
 
 
-async def test_a_batch_that_can_not_be_recorded_is_not_acknowledged(tmp_path: Path) -> None:
+async def test_a_batch_that_cannot_be_recorded_is_not_acknowledged(tmp_path: Path) -> None:
     """It will be delivered again."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))

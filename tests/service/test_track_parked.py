@@ -132,7 +132,7 @@ async def test_an_event_that_is_parked_while_its_run_is_created_is_applied_next_
         assert not desk.tracker.parked
 
 
-async def test_an_event_that_is_parked_while_others_are_applied_is_not_forgotten(tmp_path: Path) -> None:
+async def test_an_event_that_is_parked_while_others_are_applied_is_kept(tmp_path: Path) -> None:
     """The tracker still knows that parked events wait."""
     async with Desk.open(tmp_path) as desk:
         unpark = desk.manifest.unpark
@@ -147,7 +147,7 @@ async def test_an_event_that_is_parked_while_others_are_applied_is_not_forgotten
 
 
 async def test_a_parked_event_that_contradicts_another_is_dropped(tmp_path: Path) -> None:
-    """The first end stands, and no event stays parked."""
+    """The first end is kept, and no event stays parked."""
     async with Desk.open(tmp_path) as desk:
         await desk.hear("completed", "reef-p000000-r000-a1")
         await desk.hear("failed", "reef-p000000-r000-a1")

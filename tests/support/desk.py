@@ -120,6 +120,11 @@ class Desk:
         event = {"simulation_id": simulation_id, **content}
         await self.tracker.track([self.message(f"sim.run_{kind}", event)])
 
+    async def complete(self, simulation_ids: Sequence[str], populations: Sequence[float]) -> None:
+        """Delivers a `completed` event for each run, with its value of the metric `population`."""
+        for simulation_id, population in zip(simulation_ids, populations, strict=True):
+            await self.hear("completed", simulation_id, metrics={"population": population})
+
     async def report(self, experiment_id: str) -> dict[str, Any]:
         """Publishes the news of the experiment; returns the last status of any experiment."""
         self.reporter.look()

@@ -1,6 +1,6 @@
-"""What is around the services, played in memory: the broker, the orchestrator and the clock.
+"""The broker, the orchestrator and the clock around the services, simulated in memory.
 
-They do what no real server can be made to do on demand: an answer at a given moment, or a lost one.
+They do what a real server can't be made to do on demand, such as answering at a given moment, or losing an answer.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ START_MS = 1_760_000_000_000
 
 @dataclass
 class Clock:
-    """A clock that only the test moves. `set_by`: by how many seconds the wall clock was set."""
+    """A clock that only the test advances. `set_by` is the number of seconds by which the wall clock was adjusted."""
 
     seconds: float = 1000.0
     set_by: float = 0.0
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclass
 class Broker:
-    """Records what it is given. `refuse` returns the error that publishing to a subject raises, or None."""
+    """Records all calls. `refuse` returns the error that publishing to a subject raises, or None."""
 
     acked: list[int] = field(default_factory=list)
     dead: list[tuple[str, int, str]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Broker:
         return False
 
     async def rewind(self, plans: int, events: int) -> None:
-        raise AssertionError("no manifest is restored here")
+        raise AssertionError("unexpected: a manifest is restored")
 
     async def published_revision(self, subject: str) -> int | None:
         return None
@@ -79,10 +79,10 @@ class Broker:
         self.acked += [message.seq for message in messages]
 
     async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
-        raise AssertionError("no redelivery is asked for here")
+        raise AssertionError("unexpected: a message is to be redelivered")
 
     async def working(self, messages: Sequence[Message]) -> None:
-        raise AssertionError("no message takes that long here")
+        raise AssertionError("unexpected: a message takes long")
 
     async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
         self.dead.append((kind, message.seq, reason))
@@ -112,10 +112,11 @@ class Broker:
 
 @dataclass
 class Orchestrator:
-    """Answers start commands with gRPC codes by name: those of `answers`, in turn for each simulation id, or `code`.
+    """Answers start commands with the names of gRPC codes.
 
-    The answers to commands in `hung` are late until their event is set. `known` is the answer to GetSimulationStatus.
-    `capacities` is a queue of the reports of its capacity.
+    A command gets the next code of `answers` for its simulation id, or else `code`. The answer to a command in `hung`
+    is late until its event is set. `known` is the answer to GetSimulationStatus. `capacities` is the queue of capacity
+    reports.
     """
 
     code: str = "OK"
@@ -137,8 +138,8 @@ class Orchestrator:
         self.calls.append(list(starts))
         self.on_start(starts)
         names = [start.simulation_id for start in starts]
-        if at_once := tuple(self._answer(name) for name in names if name not in self.hung):
-            on_call(Call(began, 0.0, at_once))
+        if answers := tuple(self._answer(name) for name in names if name not in self.hung):
+            on_call(Call(began, 0.0, answers))
         for name in self.hung.keys() & set(names):
             on_call(Call(began, 1.0, (Answer(name, Outcome.LATE, ""),)))
             await self.hung[name].wait()

@@ -1,4 +1,4 @@
-"""What depends on each callback that `daemon.services.build` ties, and `build` with one of its ties cut."""
+"""Scenarios that need every callback that `daemon.services.build` connects, and `build` without one of them."""
 
 import ast
 import copy
@@ -16,12 +16,13 @@ from ems_worker.service import expand, reconcile, track
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
-# Without its wake-up a service looks again by itself, seconds later.
+# A service that isn't woken checks again seconds later; within this time it has to be woken.
 _SOON = 2.0
 
 
 @asynccontextmanager
 async def _working(directory: Path, **settings: Any) -> AsyncIterator[Desk]:
+    """A worker whose expander, dispatcher and reporter run in the background."""
     async with (
         Desk.open(directory, **settings) as desk,
         background(desk.expander.run()),
@@ -41,7 +42,7 @@ async def _state(desk: Desk, state: str) -> None:
 
 
 async def an_accepted_plan_runs_to_its_end(directory: Path) -> None:
-    """It is expanded, dispatched within the run window, reported, and its manifest file is written."""
+    """It is expanded, dispatched within the run window and reported, and its manifest file is written."""
     async with _working(directory, run_window=1) as desk:
         await desk.submit(plan(points=3))
         for number in range(3):
@@ -52,15 +53,15 @@ async def an_accepted_plan_runs_to_its_end(directory: Path) -> None:
         assert desk.files == ["reef"]
 
 
-async def an_accepted_plan_is_reported_before_anything_happens_to_it(directory: Path) -> None:
-    """Its first status follows from its acceptance alone."""
+async def an_accepted_plan_has_a_status_before_it_is_expanded(directory: Path) -> None:
+    """Its acceptance alone causes the first status."""
     async with Desk.open(directory) as desk, background(desk.reporter.run()):
         await desk.submit(plan())
         await _state(desk, "accepted")
 
 
 async def later_points_are_dispatched_when_they_are_expanded(directory: Path) -> None:
-    """Though the experiment has been running, and no run ends."""
+    """This needs no end of a run, although the experiment is running already."""
     with patch.object(expand, "_RUNS_PER_CHUNK", 1):
         async with Desk.open(directory) as desk, background(desk.dispatcher.run()):
             await desk.submit(plan(points=2))
@@ -72,8 +73,8 @@ async def later_points_are_dispatched_when_they_are_expanded(directory: Path) ->
                 await wait.until(lambda: desk.dispatcher.idle)
 
 
-async def runs_that_break_open_the_breaker_which_is_a_reason(directory: Path) -> None:
-    """Nothing more is started then, and the status says so."""
+async def an_open_breaker_is_a_reason(directory: Path) -> None:
+    """Many infrastructure failures open it, and the status reports that no run is started."""
     async with Desk.open(directory) as desk:
         await desk.begin(plan(points=40, limits={"max_attempts": 1, "max_failed": "100%"}))
         live = desk.ledger.experiments()[0]
@@ -83,7 +84,7 @@ async def runs_that_break_open_the_breaker_which_is_a_reason(directory: Path) ->
 
 
 async def a_refusal_of_the_broker_is_a_reason(directory: Path) -> None:
-    """The status says what NATS refuses."""
+    """The status names what NATS refuses."""
     async with Desk.open(directory) as desk:
         await desk.begin(plan())
         desk.broker.refused = "to store results"
@@ -91,7 +92,7 @@ async def a_refusal_of_the_broker_is_a_reason(directory: Path) -> None:
 
 
 async def an_orchestrator_that_is_away_is_a_reason(directory: Path) -> None:
-    """The status says that it can't be reached."""
+    """The status reports that it can't be reached."""
     async with Desk.open(directory) as desk:
         await desk.begin(plan())
         desk.orchestrator.is_ready = False
@@ -99,14 +100,14 @@ async def an_orchestrator_that_is_away_is_a_reason(directory: Path) -> None:
 
 
 async def another_model_version_is_a_reason(directory: Path) -> None:
-    """The status says which version the experiment waits for."""
+    """The status names the version for which the experiment waits."""
     async with Desk.open(directory) as desk:
         await desk.begin(plan(model_version="reef-2"))
         assert "reef-2" in (await desk.report("reef"))["reason"]
 
 
 async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None:
-    """The status says how many of this experiment's wait, and for how long."""
+    """The status has the number of those of this experiment."""
     async with Desk.open(directory, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         desk.orchestrator.code = "INTERNAL"
@@ -119,7 +120,7 @@ async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None
 
 
 async def runs_are_started_as_soon_as_commands_get_through_again(directory: Path) -> None:
-    """Though the run that had been refused is not started yet itself."""
+    """This doesn't require that the refused run has been started."""
     async with _working(directory) as desk:
         desk.orchestrator.code = "UNAUTHENTICATED"
         await desk.submit(plan("refused", points=1))
@@ -132,7 +133,7 @@ async def runs_are_started_as_soon_as_commands_get_through_again(directory: Path
 
 
 async def a_backlog_of_events_stops_dispatch(directory: Path) -> None:
-    """Events come before new runs."""
+    """Dispatch continues when the backlog is gone."""
     async with Desk.open(directory) as desk, background(desk.tracker.run()):
         with patch.object(track, "_BACKLOG", 2):
             events = [desk.message("sim.run_started", {"simulation_id": name}) for name in "ab"]
@@ -142,8 +143,8 @@ async def a_backlog_of_events_stops_dispatch(directory: Path) -> None:
             await wait.until(lambda: not desk.dispatcher.behind, timeout=_SOON)
 
 
-async def runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked(directory: Path) -> None:
-    """Without a limit of its plan a run is stopped after an hour, once the orchestrator refused to say how it is."""
+async def runs_have_a_default_time_limit_if_the_orchestrator_has_no_status_query(directory: Path) -> None:
+    """A run whose plan has no limit is stopped after an hour if the orchestrator doesn't answer status queries."""
     async with Desk.open(directory, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
         [name] = await desk.launch(live)
@@ -160,7 +161,7 @@ async def runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked(dir
 
 
 async def plans_over_the_orchestrators_message_limit_are_rejected(directory: Path) -> None:
-    """At intake, and when a publisher asks whether the plan is valid."""
+    """Intake and `ems.api.validate` both reject them."""
     async with Desk.open(directory) as desk:
         desk.orchestrator.message_limit = 600
         large = plan(base_config={"food": 1, "text": "x" * 500})
@@ -170,7 +171,7 @@ async def plans_over_the_orchestrators_message_limit_are_rejected(directory: Pat
 
 
 async def the_run_window_counts_in_an_estimate(directory: Path) -> None:
-    """Which begins once the orchestrator has reported its slots."""
+    """The window is the number of slots that the orchestrator has reported."""
     async with Desk.open(directory, clock := Clock(), run_window=None) as desk, background(desk.dispatcher.run()):
         desk.orchestrator.capacities.put_nowait(Capacity(3, 0, ""))
         await desk.begin(plan(points=1))
@@ -183,8 +184,8 @@ async def the_run_window_counts_in_an_estimate(directory: Path) -> None:
         assert decision["estimate"]["slots"] == 3
 
 
-async def an_experiment_that_has_ended_is_loaded_again(directory: Path) -> None:
-    """From its record."""
+async def an_ended_experiment_can_be_loaded_again(directory: Path) -> None:
+    """It is loaded from the manifest."""
     async with Desk.open(directory) as desk:
         [name] = await desk.launch(await desk.begin(plan(points=1)))
         await desk.hear("completed", name, metrics={"population": 1})
@@ -197,55 +198,55 @@ async def an_experiment_that_has_ended_is_loaded_again(directory: Path) -> None:
 
 SCENARIOS = (
     an_accepted_plan_runs_to_its_end,
-    an_accepted_plan_is_reported_before_anything_happens_to_it,
+    an_accepted_plan_has_a_status_before_it_is_expanded,
     later_points_are_dispatched_when_they_are_expanded,
-    runs_that_break_open_the_breaker_which_is_a_reason,
+    an_open_breaker_is_a_reason,
     a_refusal_of_the_broker_is_a_reason,
     an_orchestrator_that_is_away_is_a_reason,
     another_model_version_is_a_reason,
     start_commands_without_an_answer_are_a_reason,
     runs_are_started_as_soon_as_commands_get_through_again,
     a_backlog_of_events_stops_dispatch,
-    runs_have_a_time_limit_only_where_the_orchestrator_cannot_be_asked,
+    runs_have_a_default_time_limit_if_the_orchestrator_has_no_status_query,
     plans_over_the_orchestrators_message_limit_are_rejected,
     the_run_window_counts_in_an_estimate,
-    an_experiment_that_has_ended_is_loaded_again,
+    an_ended_experiment_can_be_loaded_again,
 )
 
 
 async def every_scenario(directory: Path) -> None:
-    """Each in a directory of its own, until one fails."""
+    """Runs the scenarios, each in its own directory, until one fails."""
     for scenario in SCENARIOS:
         await scenario(directory / scenario.__name__)
 
 
 _TREE = ast.parse(inspect.getsource(services))
-_NOTHING = "_nothing"
+_NO_OP = "_no_op"
 
 
 def _build(tree: ast.Module) -> ast.FunctionDef:
     return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
 
 
-def _ties(build: ast.FunctionDef) -> list[tuple[ast.AST, ast.AST]]:
-    """The places where `build` ties a callback, each with what is there once the tie is cut.
+def _connections(build: ast.FunctionDef) -> list[tuple[ast.AST, ast.AST]]:
+    """The places where `build` connects a callback, each with its replacement when the connection is cut.
 
-    They are: each call that a function within it makes; each lambda; and each method of a service, or function within
-    it, that a service receives.
+    These are each call in a function inside `build`, each lambda, and each argument of a service that is a method of
+    another service or a function inside `build`.
     """
     functions = {node.name: node for node in build.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     built = [node for node in build.body if isinstance(node, ast.Assign)]
     services_built = {target.id for node in built for target in node.targets if isinstance(target, ast.Name)}
-    nothing = ast.Name(_NOTHING, ast.Load())
-    nothing_async = ast.Name(f"{_NOTHING}_async", ast.Load())
+    no_op = ast.Name(_NO_OP, ast.Load())
+    no_op_async = ast.Name(f"{_NO_OP}_async", ast.Load())
 
     def within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
         if isinstance(node, ast.Lambda):
-            yield node, nothing
+            yield node, no_op
         elif isinstance(node, ast.Name) and node.id in functions:
-            yield node, nothing_async if isinstance(functions[node.id], ast.AsyncFunctionDef) else nothing
+            yield node, no_op_async if isinstance(functions[node.id], ast.AsyncFunctionDef) else no_op
         elif isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in {*services_built, "event_codec"}:
-            yield node, nothing
+            yield node, no_op
         else:
             for child in ast.iter_child_nodes(node):
                 yield from within(child)
@@ -253,33 +254,33 @@ def _ties(build: ast.FunctionDef) -> list[tuple[ast.AST, ast.AST]]:
     calls = [statement for function in functions.values() for statement in function.body]
     return [
         *((statement, ast.Pass()) for statement in calls if isinstance(statement, ast.Expr)),
-        *(tie for assignment in built for tie in within(assignment.value)),
+        *(connection for assignment in built for connection in within(assignment.value)),
     ]
 
 
 def cuts() -> Mapping[str, Callable[..., services.Services]]:
-    """`build` with one tie cut, for each tie there is, by what was cut."""
-    return dict(_cut(number) for number in range(len(_ties(_build(_TREE)))))
+    """`build` with a connection cut, for each connection, by the source text that was cut."""
+    return dict(_cut(number) for number in range(len(_connections(_build(_TREE)))))
 
 
 def _cut(number: int) -> tuple[str, Callable[..., services.Services]]:
     tree = copy.deepcopy(_TREE)
-    tie, instead = _ties(_build(tree))[number]
+    connection, replacement = _connections(_build(tree))[number]
     for parent in ast.walk(tree):
         for field, value in ast.iter_fields(parent):
-            if value is tie:
-                setattr(parent, field, instead)
-            elif isinstance(value, list) and tie in value:
-                value[value.index(tie)] = instead
-    namespace: dict[str, Any] = {**vars(services), _NOTHING: _nothing, f"{_NOTHING}_async": _nothing_async}
+            if value is connection:
+                setattr(parent, field, replacement)
+            elif isinstance(value, list) and connection in value:
+                value[value.index(connection)] = replacement
+    namespace: dict[str, Any] = {**vars(services), _NO_OP: _no_op, f"{_NO_OP}_async": _no_op_async}
     exec(compile(ast.fix_missing_locations(tree), services.__file__, "exec"), namespace)
-    assert isinstance(tie, ast.expr | ast.stmt)
-    return f"line {tie.lineno}: {ast.unparse(tie)}", namespace["build"]
+    assert isinstance(connection, ast.expr | ast.stmt)
+    return f"line {connection.lineno}: {ast.unparse(connection)}", namespace["build"]
 
 
-def _nothing(*_: object) -> None:
-    """Stands in for a callback that was cut."""
+def _no_op(*_: object) -> None:
+    """Replaces a callback that was cut."""
 
 
-async def _nothing_async(*_: object) -> None:
-    """Stands in for an awaited callback that was cut."""
+async def _no_op_async(*_: object) -> None:
+    """Replaces an awaited callback that was cut."""

@@ -22,6 +22,7 @@ class Events:
     """Publishes events until they are stored."""
 
     def __init__(self, client: Client, way: str) -> None:
+        self._client = client
         self._stream = client.jetstream()
         self._way = way
         self._last = ("", b"")
@@ -49,6 +50,8 @@ class Events:
 
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str] | None) -> None:
         while True:
+            if self._way == "loses-events" and not self._client.is_connected:
+                return  # nats-py would keep the message and send it after the outage
             try:
                 await self._stream.publish(subject, data, timeout=0.2, headers=headers)
                 return

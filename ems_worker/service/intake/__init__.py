@@ -1,1 +1,1 @@
-"""Plans from message to decision: read, checked, examined, recorded, acknowledged."""
+"""Handles plan messages, from reading and checking the plan to recording its decision."""

@@ -1,8 +1,8 @@
-"""Plans in: a message is read, checked and decided; the decision is on disk before the message is acknowledged."""
+"""Decides plan messages: each is read and checked, and its decision is recorded before the message is acknowledged."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -30,24 +30,33 @@ from ems_worker.service.intake.examination import Examined, Examiner, Outline
 
 log = structlog.get_logger()
 
-# How often the broker hears that a plan is still being decided: well within the time after which it sends it again.
+# The interval at which the broker is told that a plan is still being decided. It is well below the time after which the
+# broker redelivers the message.
 _WORKING_SECONDS = 5.0
-# Plans that take long and wait to be decided, of one publisher and of all: all of them are messages that aren't
-# acknowledged yet, of which the broker allows 256.
-_MOST_SLOW_OF_ONE = 8
-_MOST_SLOW = 64
+# Limits of the slow plans that wait to be decided. Their messages are not acknowledged, and the broker allows 256
+# unacknowledged messages.
+_MAX_SLOW_PER_PUBLISHER = 8
+_MAX_SLOW = 64
 
 
-class _TakesLongError(Exception):
-    """A plan is not to be decided while others wait."""
+class _SlowPlanError(Exception):
+    """Deciding a plan takes so long that it must not delay the plans behind it."""
 
     def __init__(self, experiment_id: str) -> None:
         self.experiment_id = experiment_id
         super().__init__(experiment_id)
 
 
+@dataclass(frozen=True, slots=True)
+class _SlowPlan:
+    """A slow plan that waits to be decided, or is being decided."""
+
+    experiment_id: str
+    publisher: str | None
+
+
 class Intake:
-    """Decides plan messages, in the order of the stream; but those that take long let others pass."""
+    """Decides plan messages in the order of the stream. Slow plans are set aside and decided by `run_slow`."""
 
     def __init__(
         self,
@@ -65,7 +74,7 @@ class Intake:
         message_limit: Callable[[], int | None],
         on_accept: Callable[[Experiment], Awaitable[None]],
     ) -> None:
-        """`max_bytes`: of a plan from the object store. `message_limit`: of a start command, in bytes."""
+        """`max_bytes` limits plans in the object store; `message_limit` returns that of start commands in bytes."""
         self._manifest = manifest
         self._broker = broker
         self._examiner = examiner
@@ -76,55 +85,54 @@ class Intake:
         self._replies = replies
         self._rate = PlanRate(rates)
         self._quotas = quotas
-        # From counting what a publisher holds to recording one more.
-        self._counting = asyncio.Lock()
+        # Held while a publisher's open work is counted and its new experiment recorded.
+        self._quota_lock = asyncio.Lock()
         self._message_limit = message_limit
         self._versions = versions
         self._guard = Guard(manifest, broker, metrics, "plan")
-        # Plans that take long, by the message's identity, in their order: the id of each one's experiment, and its
-        # publisher.
-        self._slow: dict[tuple[int, int, int], tuple[str, str | None]] = {}
+        # By the identity of the message, in the order of arrival.
+        self._slow: dict[tuple[int, int, int], _SlowPlan] = {}
         self._slow_messages: asyncio.Queue[Message] = asyncio.Queue()
 
     async def run(self) -> None:
-        """For ever: the next plan."""
+        """Decides plans until it is cancelled."""
         await self.publish_decisions()
         while True:
             await self._guard.process(await self._broker.plans(), self.take_quick)
-            await asyncio.sleep(0)  # whatever the broker does, this loop leaves others their turn
+            await asyncio.sleep(0)  # gives other tasks a turn even if the broker never waits
 
     async def run_slow(self) -> None:
-        """For ever: the next of the plans that take long."""
+        """Decides slow plans until it is cancelled."""
         while True:
             message = await self._slow_messages.get()
             try:
                 await self.take(message)
             finally:
-                # If it couldn't be decided it is delivered again.
+                # After an error the broker redelivers the message.
                 del self._slow[message.identity]
 
     async def take_quick(self, messages: Sequence[Message]) -> None:
-        """Decides messages, and sets those aside for `run_slow` that take long."""
+        """Decides messages, and leaves slow plans to `run_slow`."""
         for message in messages:
             if message.identity in self._slow:
                 continue
             try:
                 await self._take(message, self._quotas, quick=message.delivered < SUSPECTED_DELIVERIES)
-            except _TakesLongError as plan:
-                log.info("plan.takes_long", experiment_id=plan.experiment_id, seq=message.seq)
-                self._slow[message.identity] = plan.experiment_id, rate.publisher(message.subject)
+            except _SlowPlanError as slow:
+                log.info("plan.takes_long", experiment_id=slow.experiment_id, seq=message.seq)
+                self._slow[message.identity] = _SlowPlan(slow.experiment_id, rate.publisher(message.subject))
                 self._slow_messages.put_nowait(message)
 
     async def take_again(self, messages: Sequence[Message]) -> None:
         """Decides messages that are delivered again after a restore, one after another.
 
-        Without the quotas: experiments whose ends aren't known again yet look open.
+        Quotas don't apply: experiments that ended after the backup still count as open.
         """
         for message in messages:
             await self._take(message, Quotas())
 
     async def take(self, message: Message) -> None:
-        """Decides one message. A message that was decided before gets its decision again."""
+        """Decides a message. A message that was decided before gets the same decision."""
         await self._take(message, self._quotas)
 
     async def _take(self, message: Message, quotas: Quotas, *, quick: bool = False) -> None:
@@ -133,9 +141,9 @@ class Intake:
         if submission is None:
             try:
                 submission, new = await self._decide(message, quotas, quick)
-            except contents.NotYetError as wait:
-                log.info("plan.object_awaited", seq=message.seq, seconds=wait.seconds)
-                await self._broker.later([message], wait.seconds)
+            except contents.ObjectAwaitedError as awaited:
+                log.info("plan.object_awaited", seq=message.seq, seconds=awaited.seconds)
+                await self._broker.later([message], awaited.seconds)
                 return
             except errors.Unreadable as error:
                 log.warning("plan.unreadable", subject=message.subject, seq=message.seq, reason=str(error))
@@ -162,7 +170,7 @@ class Intake:
         await self._publish(submission)
 
     async def publish_decisions(self) -> None:
-        """Decisions that were recorded before a crash and may not have been heard."""
+        """Publishes decisions that were recorded before a crash and may not have been published."""
         for submission in await self._manifest.unpublished_decisions():
             await self._publish(submission)
 
@@ -170,7 +178,7 @@ class Intake:
         name = "decision-{}-{}-{}".format(*submission.identity)
         subject = f"{subjects.DECISION}.{submission.seq}"
         await self._broker.publish([(subject, submission.document, name)])
-        # Asked again: it may have been recorded under other settings.
+        # The reply subject was checked before it was recorded, but possibly with other settings.
         if submission.reply_to is not None and self._replies.allows(submission.reply_to, submission.subject):
             await self._broker.reply(submission.reply_to, submission.document)
         crash.point("accept.published")
@@ -179,7 +187,7 @@ class Intake:
     async def _record(
         self, submission: Submission, new: NewExperiment | None, message: Message, quotas: Quotas
     ) -> tuple[Submission, NewExperiment | None]:
-        async with self._counting:
+        async with self._quota_lock:
             if new is not None and quotas.counted:
                 open_work = await self._manifest.open_work(submission.publisher)
                 if problems := publisher_quotas.refusals(quotas, submission.publisher, open_work, new.jobs):
@@ -187,31 +195,35 @@ class Intake:
             await self._manifest.record_submission(submission, new)
         return submission, new
 
-    async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
-        """Raises _TakesLongError for a plan that takes long, if it is to be `quick`."""
-        received_ms = self._clock.now_ms()
+    def _undecided(self, message: Message) -> Submission:
+        """The submission of a message without its decision."""
         reply_to = message.headers.get(subjects.REPLY_TO_HEADER)
-        blank = Submission(
+        return Submission(
             stream=message.stream,
             stream_created_ns=message.stream_created_ns,
             seq=message.seq,
             stored_ms=message.published_ms,
             subject=message.subject,
-            received_ms=received_ms,
+            received_ms=self._clock.now_ms(),
             decision=PlanDecision.REJECTED,
             document=b"",
             publisher=rate.publisher(message.subject),
             reply_to=reply_to if reply_to is not None and self._replies.allows(reply_to, message.subject) else None,
         )
+
+    async def _decide(self, message: Message, quotas: Quotas, quick: bool) -> tuple[Submission, NewExperiment | None]:
+        """Returns the submission with its decision. If `quick`, raises _SlowPlanError for a slow plan."""
+        undecided = self._undecided(message)
         digest = contents.digest(message)
         if digest is not None and (accepted := await self._manifest.accepted(digest)) is not None:
-            return submissions.repeated(blank, accepted), None
-        its_turn = message.identity in self._slow
-        again = message.delivered > 1
-        if not its_turn:
-            too_many = self._rate.refusal(blank.publisher, message.published_ms, again=again, identity=message.identity)
-            if too_many is not None:
-                return submissions.rejected(blank, [too_many]), None
+            return submissions.repeated(undecided, accepted), None
+        set_aside = message.identity in self._slow
+        if not set_aside:
+            refusal = self._rate.refusal(
+                undecided.publisher, message.published_ms, again=message.delivered > 1, identity=message.identity
+            )
+            if refusal is not None:
+                return submissions.rejected(undecided, [refusal]), None
         try:
             data = await contents.read(message, self._broker, self._max_bytes)
             async with self._examiner.examine(data) as examined:
@@ -219,13 +231,13 @@ class Intake:
                 experiment_id = outline.experiment_id or ids.experiment_id(
                     outline.experiment_name or "", message.stream_created_ns, message.seq
                 )
-                if not its_turn and any(experiment_id == slow for slow, _ in self._slow.values()):
-                    raise _TakesLongError(experiment_id)  # one of the same id is before it
+                if not set_aside and any(slow.experiment_id == experiment_id for slow in self._slow.values()):
+                    raise _SlowPlanError(experiment_id)  # an earlier plan with the same id is decided first
                 existing = await self._manifest.experiment(experiment_id)
                 new = None
                 if existing is None:
-                    if (too_high := publisher_quotas.priority_refusal(quotas, outline.priority)) is not None:
-                        return submissions.rejected(blank, [too_high]), None
+                    if (refusal := publisher_quotas.priority_refusal(quotas, outline.priority)) is not None:
+                        return submissions.rejected(undecided, [refusal]), None
                     outline = await self._examine(message, examined, outline, experiment_id=experiment_id, quick=quick)
                     plan, base = await examined.plan(), await examined.base()
                     new = submissions.experiment(
@@ -234,40 +246,40 @@ class Intake:
                         experiment_id=experiment_id,
                         plan=plan,
                         base=base,
-                        created_ms=received_ms,
+                        created_ms=undecided.received_ms,
                     )
                 elif existing.spec.plan_sha == outline.plan_sha:
                     outline = replace(outline, count=SpaceSize(existing.spec.points, existing.spec.jobs))
                 else:
-                    return submissions.rejected(blank, [await examined.conflict(existing.spec)]), None
+                    return submissions.rejected(undecided, [await examined.conflict(existing.spec)]), None
         except errors.PlanRejected as error:
-            return submissions.rejected(blank, error.problems), None
+            return submissions.rejected(undecided, error.problems), None
         decision = PlanDecision.ACCEPTED if existing is None else PlanDecision.DUPLICATE
-        submission = submissions.decided(blank, decision, experiment_id, outline)
-        if new is not None and outline.by_itself:
+        submission = submissions.decided(undecided, decision, experiment_id, outline)
+        if new is not None and outline.self_contained:
             submission = replace(submission, digest=digest)
         return submission, new
 
     def _admit_slow(self, publisher: str | None) -> None:
-        """Raises PlanRejected where so many plans that take long wait already that one more would stop the others."""
-        of_one = sum(publisher == other for _, other in self._slow.values())
-        if of_one >= _MOST_SLOW_OF_ONE or len(self._slow) >= _MOST_SLOW:
-            words = (
-                "too many plans whose points take long to count wait already: send it again later, or make it simpler"
+        """Raises PlanRejected if too many slow plans are waiting already."""
+        of_publisher = sum(slow.publisher == publisher for slow in self._slow.values())
+        if of_publisher >= _MAX_SLOW_PER_PUBLISHER or len(self._slow) >= _MAX_SLOW:
+            message = (
+                "too many plans whose points take long to count are waiting: send this plan again later, or simplify it"
             )
-            raise errors.PlanRejected([Problem("too_many_slow_plans", "", words)])
+            raise errors.PlanRejected([Problem("too_many_slow_plans", "", message)])
 
     async def _examine(
         self, message: Message, examined: Examined, outline: Outline, *, experiment_id: str, quick: bool
     ) -> Outline:
-        """Checks a plan whose experiment is new; the outline has its exact count."""
+        """Checks the plan of a new experiment; the returned outline has the exact count."""
         platform = Platform(model_version=self._versions.reported, message_limit=self._message_limit())
         reported = self._clock.monotonic()
-        # Between two steps the thread is free for others, and the worker may end.
+        # Between two steps the thread serves other examinations, and the worker can stop.
         async for outline in examined.steps(experiment_id, platform):
             if quick and not outline.settled:
                 self._admit_slow(rate.publisher(message.subject))
-                raise _TakesLongError(experiment_id)
+                raise _SlowPlanError(experiment_id)
             if (now := self._clock.monotonic()) - reported > _WORKING_SECONDS:
                 reported = now
                 await self._broker.working([message])

@@ -1,4 +1,4 @@
-"""A plan's bytes checked, offline and at intake by the same code: read, parsed, counted; every problem at its place."""
+"""Reads and checks plans. Intake, `ems.api.validate` and the offline commands use the same code."""
 
 import contextlib
 import gc
@@ -16,23 +16,26 @@ from ems_worker.errors import Problem
 
 
 class PlanReader(Protocol):
-    """Turns bytes into data: `adapters.yaml_reader`."""
+    """Reads YAML and JSON; `adapters.yaml_reader` implements it."""
 
     def read_plan(self, data: bytes) -> Any: ...
     def read_base(self, data: bytes) -> Any: ...
     def with_positions(self, problems: Sequence[Problem], document: Any) -> tuple[Problem, ...]: ...
 
 
-# Up to this size reading a plan holds up others for a few milliseconds at a time.
+# Reading a plan of up to this size blocks other threads for a few milliseconds at most.
 LARGE_BYTES: Final = 256 * 1024
 
-# Reads a base configuration's file by the path that a plan gives; raises errors.PlanRejected.
+# Returns the content of the base configuration at a plan's path; raises errors.PlanRejected.
 ReadBase = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A valid plan, how much it asks for, and its identity; `base` is the base configuration's content."""
+    """A valid plan with its size and digest.
+
+    `data` is the plan as it was read, `base` the content of its base configuration.
+    """
 
     plan: Plan
     count: SpaceSize
@@ -42,14 +45,14 @@ class Checked:
 
 
 def refuse_base(path: str) -> bytes:
-    """For plans whose base configuration must travel with them."""
+    """Rejects every path: without a folder of base configurations, a plan has to contain its base configuration."""
     raise errors.PlanRejected(
         [
             Problem(
                 "base_not_readable",
                 "base_config_file_path",
                 f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
-                "Send its content with the plan as base_config; ems-publish does",
+                "Put its content into the plan as base_config, as ems-publish does",
                 location=("base_config_file_path",),
             )
         ]
@@ -57,9 +60,9 @@ def refuse_base(path: str) -> bytes:
 
 
 def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
-    """Reads and parses a plan; the count may be a bound, and `steps` are still to be done.
+    """Reads and parses a plan. Its count may still be an upper bound, and the checks of `steps` follow.
 
-    Raises errors.PlanRejected with every problem found, each at its line and column, or errors.Unreadable.
+    Raises errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
     """
     document = reader.read_plan(data)
     try:
@@ -76,10 +79,11 @@ def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The platform that a plan is checked against; what is not known leads to a warning in place of a rejection.
+    """The platform that a plan is checked against. A check against an unknown value warns instead of rejecting.
 
-    `max_jobs`: the worker's limit; None: unlimited, or not known. `model_version`: what the orchestrator reports; empty
-    or None: not known. `message_limit`: the largest start command that it takes, in bytes; None: not known.
+    `max_jobs` is the worker's limit; None if it is unlimited or unknown. `model_version` is the version that the
+    orchestrator reports; empty or None if it is unknown. `message_limit` is the size of the largest start command that
+    the orchestrator accepts, in bytes; None if it is unknown.
     """
 
     max_jobs: int | None = None
@@ -90,10 +94,10 @@ class Platform:
 def steps(
     checked: Checked, data: bytes, reader: PlanReader, platform: Platform, *, experiment_id: str
 ) -> Iterator[Checked]:
-    """Checks a plan that was read, a step of bounded time at a time; the last value has the exact count.
+    """Checks a plan in steps of bounded time; the last value has the exact count and all warnings.
 
-    Every check of a plan takes these steps: at intake, in `ems.api.validate`, and offline. The plan's experiment gets
-    this id, empty if that is not known yet. Raises errors.PlanRejected, with problems located in `data`.
+    Intake, `ems.api.validate` and the offline commands all run these steps. `experiment_id` is empty if the id isn't
+    known yet. Raises errors.PlanRejected with the problems located in `data`, the plan's text.
     """
 
     def located(problem: Problem) -> tuple[Problem, ...]:
@@ -107,7 +111,7 @@ def steps(
             raise errors.PlanRejected(located(mismatch))
         checked = warned(mismatch)
     try:
-        # What is recorded has to be exact: points are numbered, and jobs are waited for.
+        # The recorded count has to be exact: points are numbered by it, and the experiment ends with its last job.
         for count in space.settle(checked.plan, platform.max_jobs):
             checked = replace(checked, count=count)
             yield checked
@@ -130,40 +134,45 @@ def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
 
 
 def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the base file; its problems are told at the key that names it, with their place in that file."""
+    """The content of the base file. Its problems are located at the plan's key, with their location in the file."""
     key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
     try:
         content: dict[str, Any] = reader.read_base(read_base(path)).data
     except errors.PlanRejected as error:
-        raise errors.PlanRejected([_in_file(one, key, path) for one in error.problems]) from None
+        raise errors.PlanRejected([_in_file(problem, key, path) for problem in error.problems]) from None
     except errors.Unreadable as error:
         raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
     return content
 
 
-def _in_file(one: Problem, key: str, path: str) -> Problem:
-    if one.location == (key,):
-        return one
-    at = f", line {one.line}, column {one.column}" if one.line is not None else ""
-    where = f" ({one.path})" if one.path else ""
-    return Problem(one.code, key, f"{path}{at}{where}: {one.message}", suggestion=one.suggestion, location=(key,))
+def _in_file(problem: Problem, key: str, path: str) -> Problem:
+    """A problem in the base file, located at the plan's key."""
+    if problem.location == (key,):
+        return problem
+    line = f", line {problem.line}, column {problem.column}" if problem.line is not None else ""
+    inner_path = f" ({problem.path})" if problem.path else ""
+    message = f"{path}{line}{inner_path}: {problem.message}"
+    return Problem(problem.code, key, message, suggestion=problem.suggestion, location=(key,))
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
-    """The error for a recorded plan that this worker can't go on with."""
+    """The error for a recorded plan that this worker reads differently, or not at all."""
     return errors.PlanNotReadAsAccepted(
         f"this worker doesn't read the plan of {spec.experiment_id} as it was accepted: {reason}. Run a worker of the "
-        "version, and with the extras, of the one that accepted it"
+        "version that accepted it, with the same extras"
     )
 
 
 def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, render.Template]:
-    """The plan of `stored`, to be kept, and its template; raises what that does. The text's data is gone by then."""
+    """A recorded experiment's plan, size and template, to be kept in memory. Raises the same errors as `stored`.
+
+    The data from which the plan was parsed is freed.
+    """
     large = len(spec.plan) + len(spec.base) > LARGE_BYTES
     with _uncollected() if large else contextlib.nullcontext():
         checked = stored(spec, reader)
         runs = checked.data.get("runs")
-        # A few at a time: to free a hundred thousand at once stops all threads.
+        # In slices: freeing a hundred thousand objects at once blocks all threads.
         while isinstance(runs, list) and runs:
             del runs[-1000:]
         return checked.plan, checked.count, render.Template(checked.plan)
@@ -171,9 +180,9 @@ def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, re
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No search for garbage walks what is made here, now or ever: with a million objects it stops all threads.
+    """Excludes the objects that are created here from garbage collection, which blocks all threads for a large plan.
 
-    A plan has no cycles; it goes when nothing refers to it any more.
+    A plan has no reference cycles, so reference counting frees it.
     """
     gc.disable()
     try:
@@ -186,7 +195,7 @@ def _uncollected() -> Iterator[None]:
 def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     """The plan of a recorded experiment, as it was accepted.
 
-    Raises errors.PlanNotReadAsAccepted where it was accepted by a worker that read it differently, or had more.
+    Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra.
     """
     try:
         data = reader.read_plan(spec.plan).data

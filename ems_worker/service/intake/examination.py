@@ -1,6 +1,6 @@
-"""One plan message examined: unpacked, read, checked, counted, in steps between which whoever asked may turn away.
+"""Examines a plan message: unpacks, reads, checks and counts the plan, in steps between which the caller may stop.
 
-What comes out is plain values, so that it can happen in another process: see `Examiner`.
+The results are plain values, so that an `Examiner` can run the examination in another process.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -19,16 +19,16 @@ from ems_worker.errors import Problem
 from ems_worker.service.intake import check
 from ems_worker.service.intake.check import Checked, PlanReader, Platform, ReadBase
 
-# How many of the paths in which two plans differ a conflict names.
-_MOST_NAMED = 10
+# The number of differing paths that the message of a conflict lists.
+_MAX_LISTED_PATHS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What is known of a plan that was read and is valid so far.
+    """The properties of a valid plan that intake decides by and records.
 
-    `settled`: `count` is exact, and no combination is left to be tried. `by_itself`: the same bytes are the same plan
-    at any time; not so where it names a base file, or takes its id from its message.
+    `settled`: `count` is exact. Otherwise combinations are still to be counted. `self_contained`: the same bytes always
+    mean the same plan. They don't if the plan refers to a base file, or gets its id from its message.
     """
 
     experiment_id: str | None
@@ -42,7 +42,7 @@ class Outline:
     replicates: int
     max_concurrent: int | None
     priority: int
-    by_itself: bool
+    self_contained: bool
     parameters: Mapping[str, str]
     metrics: tuple[str, ...]
     goal_metric: str | None
@@ -52,12 +52,15 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What plans are examined with. `unpack` takes off what publishers wrap around a plan, up to `most_bytes`."""
+    """The dependencies and limits of an examination.
+
+    `unpack` removes a plan's compression and envelope; it raises if the plan has more than `max_bytes`.
+    """
 
     reader: PlanReader
     read_base: ReadBase
     unpack: Callable[[bytes, int], bytes]
-    most_bytes: int
+    max_bytes: int
     max_jobs: int | None
 
 
@@ -76,7 +79,7 @@ def _outline(checked: Checked) -> Outline:
         replicates=parsed.replicates,
         max_concurrent=parsed.limits.max_concurrent,
         priority=parsed.limits.priority,
-        by_itself=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
+        self_contained=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
         parameters={parameter.name: ".".join(map(str, parameter.path)) for parameter in parsed.parameters},
         metrics=tuple(metric.name for metric in parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
@@ -86,13 +89,13 @@ def _outline(checked: Checked) -> Outline:
 
 
 class Examination:
-    """The examination of one message's bytes: `outline` first, then the others in any order.
+    """The examination of a message's bytes. `outline` has to be called first, `begin` before `step`.
 
-    Each raises errors.PlanRejected with every problem found, `outline` also errors.Unreadable.
+    Each method raises errors.PlanRejected with every problem that it detects, `outline` also errors.Unreadable.
     """
 
     def __init__(self, data: bytes, tools: Tools) -> None:
-        self._packed = data
+        self._data = data
         self._tools = tools
         self._plan = b""
         self._checked: Checked | None = None
@@ -107,19 +110,19 @@ class Examination:
 
     def outline(self) -> Outline:
         """Unpacks and reads the plan."""
-        self._plan = self._tools.unpack(self._packed, self._tools.most_bytes)
-        self._packed = b""
+        self._plan = self._tools.unpack(self._data, self._tools.max_bytes)
+        self._data = b""
         self._checked = check.read(self._plan, self._tools.reader, self._tools.read_base)
         self._outline = _outline(self._checked)
         return self._outline
 
     def begin(self, experiment_id: str, platform: Platform) -> None:
-        """Prepares the steps by which the plan is checked (`check.steps`)."""
+        """Starts the checks of the plan (`check.steps`)."""
         platform = replace(platform, max_jobs=self._tools.max_jobs)
         self._steps = check.steps(self.checked, self._plan, self._tools.reader, platform, experiment_id=experiment_id)
 
     def step(self) -> Outline | None:
-        """Takes the next step: the outline as it is known then; None after the last step."""
+        """Takes the next step and returns the outline after it; None after the last step."""
         if (checked := next(self._steps, None)) is None:
             return None
         self._checked = checked
@@ -127,23 +130,23 @@ class Examination:
         return replace(self._outline, count=checked.count, warnings=checked.plan.warnings)
 
     def conflict(self, existing: NewExperiment) -> Problem:
-        """The experiment of this id has another plan: where they differ."""
+        """The problem that an experiment with this id exists with another plan; its message lists where they differ."""
         known = f"experiment {existing.experiment_id} exists with another plan"
         remedy = "choose another experiment_id"
         try:
-            sent = check.stored(existing, self._tools.reader)
+            stored = check.stored(existing, self._tools.reader)
         except errors.PlanNotReadAsAccepted:
             return Problem("conflict", "experiment_id", known, suggestion=remedy)
         paths = canonical.differences(
-            canonical.with_base(sent.data, sent.base), canonical.with_base(self.checked.data, self.checked.base)
+            canonical.with_base(stored.data, stored.base), canonical.with_base(self.checked.data, self.checked.base)
         )
-        shown = ", ".join(islice(paths, _MOST_NAMED))
+        shown = ", ".join(islice(paths, _MAX_LISTED_PATHS))
         more = sum(1 for _ in paths)
         and_more = f" and {more} more" if more else ""
         return Problem("conflict", "experiment_id", f"{known}; they differ in {shown}{and_more}", suggestion=remedy)
 
     def plan(self) -> bytes:
-        """The plan's own text, unpacked."""
+        """The plan's text, unpacked."""
         return self._plan
 
     def base(self) -> bytes:
@@ -151,20 +154,20 @@ class Examination:
         return documents.encode(self.checked.base)
 
 
-# Calls a method of an examination by its name, away from the event loop.
+# Calls a method of an examination by name, in a thread or another process.
 Call = Callable[..., Awaitable[Any]]
 
 
 class Examined:
-    """An `Examination` that goes on elsewhere: the same methods, awaited."""
+    """An `Examination` in a thread or another process: it has the same methods, awaited."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     async def outline(self) -> Outline:
         """As `Examination.outline`."""
-        found: Outline = await self._call("outline")
-        return found
+        outline: Outline = await self._call("outline")
+        return outline
 
     async def steps(self, experiment_id: str, platform: Platform) -> AsyncIterator[Outline]:
         """Checks the plan in steps of bounded time; the last outline has the exact count and all warnings."""
@@ -174,21 +177,21 @@ class Examined:
 
     async def conflict(self, existing: NewExperiment) -> Problem:
         """As `Examination.conflict`."""
-        found: Problem = await self._call("conflict", existing)
-        return found
+        problem: Problem = await self._call("conflict", existing)
+        return problem
 
     async def plan(self) -> bytes:
         """As `Examination.plan`."""
-        found: bytes = await self._call("plan")
-        return found
+        plan: bytes = await self._call("plan")
+        return plan
 
     async def base(self) -> bytes:
         """As `Examination.base`."""
-        found: bytes = await self._call("base")
-        return found
+        base: bytes = await self._call("base")
+        return base
 
 
 class Examiner(Protocol):
-    """Has plans examined without holding up the event loop: `ems_worker.reading`."""
+    """Examines plans without blocking the event loop; `ems_worker.reading` implements it."""
 
     def examine(self, data: bytes) -> AbstractAsyncContextManager[Examined]: ...

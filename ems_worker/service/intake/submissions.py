@@ -1,4 +1,4 @@
-"""What is recorded of a plan message: the submission with its decision, and an accepted plan's experiment."""
+"""The records of a plan message: its submission with the decision, and the experiment of an accepted plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +11,8 @@ from ems_worker.errors import Problem
 from ems_worker.service.intake.examination import Outline
 
 
-def decided(blank: Submission, decision: PlanDecision, experiment_id: str, outline: Outline) -> Submission:
-    """Of a plan that was read and is valid."""
+def decided(undecided: Submission, decision: PlanDecision, experiment_id: str, outline: Outline) -> Submission:
+    """The submission of a valid plan."""
     document = documents.decision(
         decision,
         experiment_id=experiment_id,
@@ -20,11 +20,11 @@ def decided(blank: Submission, decision: PlanDecision, experiment_id: str, outli
         jobs=outline.count.jobs,
         plan_sha=outline.plan_sha,
         warnings=outline.warnings,
-        stream=blank.stream,
-        seq=blank.seq,
+        stream=undecided.stream,
+        seq=undecided.seq,
     )
     return replace(
-        blank,
+        undecided,
         decision=decision,
         document=documents.encode(document),
         experiment_id=experiment_id,
@@ -32,11 +32,11 @@ def decided(blank: Submission, decision: PlanDecision, experiment_id: str, outli
     )
 
 
-def rejected(blank: Submission, problems: Sequence[Problem]) -> Submission:
-    """With what is wrong."""
-    document = documents.decision(PlanDecision.REJECTED, errors=problems, stream=blank.stream, seq=blank.seq)
+def rejected(undecided: Submission, problems: Sequence[Problem]) -> Submission:
+    """The submission of a plan that is rejected for these problems."""
+    document = documents.decision(PlanDecision.REJECTED, errors=problems, stream=undecided.stream, seq=undecided.seq)
     return replace(
-        blank,
+        undecided,
         decision=PlanDecision.REJECTED,
         document=documents.encode(document),
         experiment_id=None,
@@ -45,11 +45,11 @@ def rejected(blank: Submission, problems: Sequence[Problem]) -> Submission:
     )
 
 
-def repeated(blank: Submission, accepted: bytes) -> Submission:
-    """Of a plan of the same bytes as one that was accepted by this document."""
-    document = documents.repeated(accepted, blank.stream, blank.seq)
+def repeated(undecided: Submission, accepted: bytes) -> Submission:
+    """The submission of a plan with the same bytes as an accepted plan, whose decision is `accepted`."""
+    document = documents.repeated(accepted, undecided.stream, undecided.seq)
     return replace(
-        blank,
+        undecided,
         decision=PlanDecision.DUPLICATE,
         document=documents.encode(document),
         experiment_id=document["experiment_id"],
