@@ -220,7 +220,7 @@ class Intake:
         set_aside = message.identity in self._slow
         if not set_aside:
             refusal = self._rate.refusal(
-                undecided.publisher, message.published_ms, again=False, identity=message.identity
+                undecided.publisher, message.published_ms, again=message.delivered > 1, identity=message.identity
             )
             if refusal is not None:
                 return submissions.rejected(undecided, [refusal]), None
