@@ -165,7 +165,7 @@ async def test_the_last_token_of_the_subject_is_the_publisher(tmp_path: Path) ->
     """A message without that token has no publisher."""
     async with Desk.open(tmp_path) as desk:
         for subject, publisher in (("ems.experiment.submit.evolution", "evolution"), ("ems.experiment.submit", None)):
-            message = desk.message(subject, plan(publisher or "nobody"))
+            message = desk.message(subject, plan(publisher or "unnamed"))
             await desk.intake.take(message)
             stored = await desk.manifest.submission(message.identity)
             assert stored is not None

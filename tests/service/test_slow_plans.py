@@ -78,6 +78,18 @@ async def test_a_slow_plan_counts_once_against_the_rate_of_its_publisher(tmp_pat
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_a_slow_plan_is_not_counted_again_after_a_minute(tmp_path: Path) -> None:
+    """The plans that its publisher has sent since then don't prevent its decision."""
+    async with Desk.open(tmp_path, plans_per_minute=1) as desk:
+        await desk.intake.take_quick([desk.message("ems.experiment.submit", SLOW)])
+        desk.clock.seconds += 60
+        assert (await desk.submit(plan("quick")))["decision"] == "accepted"
+        async with background(desk.intake.run_slow()):
+            await wait.until(lambda: len(desk.broker.of("decision")) == 2, timeout=20)
+        assert desk.broker.of("decision")[1]["decision"] == "accepted"
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_a_repeated_slow_plan_is_a_duplicate_at_once(tmp_path: Path) -> None:
     """Its points are not counted again: the manifest has their number."""
     async with Desk.open(tmp_path) as desk:
