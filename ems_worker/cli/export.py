@@ -36,8 +36,8 @@ async def write(
     """Writes a row for each job to stdout or a file, which is written completely or not at all. Returns the count.
 
     A pipe or a device receives the rows as they arrive, and is not replaced. `details` is the `ems.api.get` document of
-    the experiment. With `safe` no cell of a CSV is a formula. Raises exits.Misused if the file cannot be
-    written, or if `safe` is combined with JSON.
+    the experiment. With `safe` no cell of a CSV is a formula in a spreadsheet. Raises exits.Misused if the file can't
+    be written, or if `safe` is combined with JSON.
     """
     if safe and row_format is not Format.CSV:
         raise exits.Misused("--safe-for-spreadsheets needs --format csv: spreadsheets don't evaluate JSON")

@@ -11,6 +11,7 @@ import pytest
 from ems_worker.core.points import evaluation, work_limits
 from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
+from ems_worker.service.base.poison import SUSPECTED_DELIVERIES
 from tests.support import steps, wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -195,6 +196,15 @@ parameter_space:
         [problem] = (await desk.submit(text.encode()))["errors"]
         assert (problem["code"], problem["line"]) == ("expression_fails", 5)
         assert f"a = {stop}" in problem["message"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_plan_that_may_have_killed_the_worker_is_not_set_aside(tmp_path: Path) -> None:
+    """It is decided at once, while the guard observes whether the worker survives it."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.intake.take_quick([desk.message("ems.experiment.submit", SLOW, delivered=SUSPECTED_DELIVERIES)])
+        [decision] = desk.broker.of("decision")
+        assert decision["decision"] == "accepted"
 
 
 @pytest.mark.usefixtures("impatient")
