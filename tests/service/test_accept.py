@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ems_worker import errors
-from tests.support.desk import CREATED_NS, Desk, plan
+from tests.support import wait
+from tests.support.desk import CREATED_NS, Desk, background, plan
 
 
 async def test_an_accepted_plan_is_recorded_and_acknowledged(tmp_path: Path) -> None:
@@ -115,7 +116,8 @@ async def test_a_crash_before_the_decision_is_published_loses_nothing(tmp_path: 
             await desk.submit(plan(), seq=3)
     async with Desk.open(tmp_path) as desk:
         assert desk.ledger.live("reef") is not None
-        await desk.intake.publish_decisions()
+        async with background(desk.intake.run()):
+            await wait.until(lambda: desk.broker.of("decision"))
         [decision] = desk.broker.of("decision")
         assert (decision["decision"], decision["submission"]["seq"]) == ("accepted", 3)
         assert await desk.submit(plan(), seq=3) == decision
@@ -165,7 +167,7 @@ async def test_the_last_token_of_the_subject_is_the_publisher(tmp_path: Path) ->
     """A message without that token has no publisher."""
     async with Desk.open(tmp_path) as desk:
         for subject, publisher in (("ems.experiment.submit.evolution", "evolution"), ("ems.experiment.submit", None)):
-            message = desk.message(subject, plan(publisher or "nobody"))
+            message = desk.message(subject, plan(publisher or "unnamed"))
             await desk.intake.take(message)
             stored = await desk.manifest.submission(message.identity)
             assert stored is not None

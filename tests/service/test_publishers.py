@@ -34,6 +34,14 @@ async def test_all_publishers_together_have_a_rate_limit(tmp_path: Path) -> None
         assert desk.broker.of("decision")[-1]["submission"]["seq"] == 7
 
 
+async def test_a_redelivered_plan_counts_at_the_time_of_the_newest_plan(tmp_path: Path) -> None:
+    """Its own time is in the past, when its publisher may not have reached the limit."""
+    async with Desk.open(tmp_path, plans_per_minute=1) as desk:
+        earlier_ms = desk.clock.now_ms() - 61_000
+        assert codes(await sent(desk, "a", plan("first"))) == []
+        assert codes(await sent(desk, "a", plan("second"), published_ms=earlier_ms, delivered=2)) == ["429"]
+
+
 async def test_a_repeated_plan_counts_against_no_rate(tmp_path: Path) -> None:
     """It is recognized by its bytes, whichever publisher sends it, and is a duplicate even above the limit."""
     async with Desk.open(tmp_path, plans_per_minute=2, plans_per_minute_total=4) as desk:
@@ -99,7 +107,7 @@ async def test_the_open_jobs_of_a_publisher_are_limited(tmp_path: Path) -> None:
 
 
 async def test_quotas_apply_to_plans_that_are_decided_at_the_same_time(tmp_path: Path) -> None:
-    """A slow plan may be recorded while another plan of its publisher is decided; only one of two is accepted here."""
+    """A slow plan may be recorded while another plan of its publisher is decided. Only one of two is accepted."""
     async with Desk.open(tmp_path, max_open_experiments=1) as desk:
         messages = [desk.message("ems.experiment.submit.a", plan(name)) for name in ("first", "second")]
         await asyncio.gather(*(desk.intake.take(message) for message in messages))

@@ -11,6 +11,7 @@ import pytest
 from ems_worker.core.points import evaluation, work_limits
 from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
+from ems_worker.service.base.poison import SUSPECTED_DELIVERIES
 from tests.support import steps, wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -75,6 +76,18 @@ async def test_a_slow_plan_counts_once_against_the_rate_of_its_publisher(tmp_pat
             desk.broker.waiting.put_nowait([desk.message("ems.experiment.submit", SLOW)])
             await wait.until(lambda: desk.broker.of("decision"), timeout=20)
             assert desk.broker.of("decision")[0]["decision"] == "accepted"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_plan_is_not_counted_again_after_a_minute(tmp_path: Path) -> None:
+    """The plans that its publisher has sent since then don't prevent its decision."""
+    async with Desk.open(tmp_path, plans_per_minute=1) as desk:
+        await desk.intake.take_quick([desk.message("ems.experiment.submit", SLOW)])
+        desk.clock.seconds += 60
+        assert (await desk.submit(plan("quick")))["decision"] == "accepted"
+        async with background(desk.intake.run_slow()):
+            await wait.until(lambda: len(desk.broker.of("decision")) == 2, timeout=20)
+        assert desk.broker.of("decision")[1]["decision"] == "accepted"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -183,6 +196,15 @@ parameter_space:
         [problem] = (await desk.submit(text.encode()))["errors"]
         assert (problem["code"], problem["line"]) == ("expression_fails", 5)
         assert f"a = {stop}" in problem["message"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_slow_plan_that_may_have_killed_the_worker_is_not_set_aside(tmp_path: Path) -> None:
+    """It is decided at once, while the guard observes whether the worker survives it."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.intake.take_quick([desk.message("ems.experiment.submit", SLOW, delivered=SUSPECTED_DELIVERIES)])
+        [decision] = desk.broker.of("decision")
+        assert decision["decision"] == "accepted"
 
 
 @pytest.mark.usefixtures("impatient")

@@ -30,12 +30,12 @@ __all__ = ["CREATED_NS", "Broker", "Clock", "Desk", "Orchestrator", "background"
 
 
 class Desk:
-    """The services of one worker. Opened again on the same directory it is that worker after a restart, or a crash."""
+    """The services of a worker. Opening the same directory again is a restart of the worker, possibly after a crash."""
 
     def __init__(
         self, directory: Path, manifest: Manifest, clock: Clock, broker: Broker | None = None, **settings: Any
     ) -> None:
-        """`settings` change those of `_settings`."""
+        """`settings` override the defaults of tests."""
         self.manifest = manifest
         self.clock = clock
         self.metrics = Metrics()

@@ -107,7 +107,7 @@ async def another_model_version_is_a_reason(directory: Path) -> None:
 
 
 async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None:
-    """The status has the number of those of this experiment."""
+    """The status has the number of the experiment's commands that wait for an answer."""
     async with Desk.open(directory, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         desk.orchestrator.code = "INTERNAL"

@@ -30,7 +30,7 @@ from ems_worker.service.intake.examination import Examined, Examiner, Outline
 
 log = structlog.get_logger()
 
-# The interval at which the broker is told that a plan is still being decided. It is well below the time after which the
+# The interval of reports to the broker that a plan is still being decided. It is well below the time after which the
 # broker redelivers the message.
 _WORKING_SECONDS = 5.0
 # Limits of the slow plans that wait to be decided. Their messages are not acknowledged, and the broker allows 256
@@ -124,7 +124,7 @@ class Intake:
                 self._slow_messages.put_nowait(message)
 
     async def take_again(self, messages: Sequence[Message]) -> None:
-        """Decides messages that are delivered again after a restore, one after another.
+        """Decides messages that are delivered again after a restore, in their order.
 
         Quotas don't apply: experiments that ended after the backup still count as open.
         """

@@ -156,7 +156,7 @@ def _in_file(problem: Problem, key: str, path: str) -> Problem:
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
-    """The error for a recorded plan that this worker reads differently, or not at all."""
+    """The error for a recorded plan that this worker can't read, or reads differently."""
     return errors.PlanNotReadAsAccepted(
         f"this worker doesn't read the plan of {spec.experiment_id} as it was accepted: {reason}. Run a worker of the "
         "version that accepted it, with the same extras"
