@@ -76,7 +76,8 @@ async def test_no_process_outlives_its_run(orchestrator: local_orchestrator.Orch
     await wait.until(lambda: starts(tmp_path) and len(alive(tmp_path)) == 2, what="the child to start")
     (tmp_path / "go").touch()
     assert (await orchestrator.ends("parent")).state == pb.SIMULATION_STATE_COMPLETED
-    assert alive(tmp_path) == []
+    # A killed process takes a moment to disappear.
+    await wait.until(lambda: not alive(tmp_path), what="the child to be gone")
 
 
 async def test_stop_of_a_queued_run_starts_nothing(

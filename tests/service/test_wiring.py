@@ -18,6 +18,7 @@ async def test_the_services_work_together(tmp_path: Path, scenario: Scenario) ->
     await scenario(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cut", CUTS)
 async def test_a_missing_callback_is_detected(tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least one scenario fails without it."""
