@@ -10,6 +10,7 @@ import pytest
 from docs import generate, tables
 from ems_worker import daemon, errors
 from ems_worker.cli import exits
+from ems_worker.core.lifecycle.outcome import OUTCOMES
 from ems_worker.core.records import PlanDecision
 from ems_worker.service import track
 
@@ -96,3 +97,14 @@ def test_the_worker_ends_with_the_codes_of_the_table() -> None:
     assert named == (exits.Exit.OK, exits.Exit.USAGE, exits.Exit.UNREACHABLE, exits.Exit.MANIFEST)
     for kind in (errors.SettingsError, errors.FileUnwritable, errors.BrokerMisconfigured, errors.ManifestUnusable):
         assert exits.of(kind("x")) in named
+
+
+def test_the_status_codes_of_the_orchestrator_page_are_those_of_the_worker() -> None:
+    """Each code has a row, and codes with the same outcome share a row or say that they are treated the same."""
+    page = (ROOT / "docs/orchestrator.md").read_text()
+    table = page.partition("| code | what the worker does |")[2].partition("\n\n")[0]
+    listed = re.findall(r"`([A-Z_]+)`", table)
+    assert sorted(listed) == sorted(OUTCOMES)
+    for row in table.splitlines():
+        outcomes = {OUTCOMES[code] for code in re.findall(r"`([A-Z_]+)`", row)}
+        assert len(outcomes) <= 1, row
