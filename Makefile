@@ -26,11 +26,11 @@ demo: venv  ## run examples/reef_heat.yaml on a complete platform on this machin
 # Compiled modules are kept, even if the environment disables that: tests start hundreds of processes.
 test test-long: export PYTHONDONTWRITEBYTECODE :=
 
-test: venv  ## run the quick tests: pure code with its coverage, then real servers and commands
-	$(BIN)/python -m pytest -m 'not long' -n 2 --cov --cov-report=term tests/unit
-	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/unit --ignore tests/containers
+test: venv  ## run the quick tests: pure code, real servers and commands
+	$(BIN)/python -m pytest -m 'not long' -n $(TEST_PROCESSES) --dist loadfile --ignore tests/containers
 
-test-long: venv  ## run the long tests: large plans, kills, attacks, fuzzing, many examples; containers if an engine responds
+test-long: venv  ## run the long tests: coverage, large plans, kills, attacks, fuzzing, many examples; containers if an engine responds
+	$(BIN)/python -m pytest -m 'not long' -n 2 --cov --cov-report=term tests/unit
 	$(BIN)/python -m pytest -m 'long or hypothesis' --hypothesis-profile long --timeout 600 -n $(TEST_PROCESSES) --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers
 

@@ -24,9 +24,18 @@ def empty(deployment: commands.Deployment) -> Iterator[commands.Deployment]:
 
 
 async def _purge(deployment: commands.Deployment) -> None:
+    """Empties the stream once the worker has decided all messages: a replayed one may become a dead letter again."""
     client = await nats.connect(deployment.nats.url)
+    stream = client.jetstream()
+
+    async def decided() -> bool:
+        consumers = (("EMS_PLANS", "ems-worker-plans"), ("SIM_EVENTS", "ems-worker-events"))
+        infos = [await stream.consumer_info(*consumer) for consumer in consumers]
+        return all(info.num_pending == 0 and info.num_ack_pending == 0 for info in infos)
+
     try:
-        await client.jetstream().purge_stream("EMS_DLQ")
+        await wait.until(decided, what="the worker to decide all messages")
+        await stream.purge_stream("EMS_DLQ")
     finally:
         await client.close()
 

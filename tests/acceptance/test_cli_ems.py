@@ -235,6 +235,7 @@ async def test_without_server_or_worker_it_is_exit_code_4(tmp_path: Path) -> Non
     assert (ended.code, "no worker answers" in ended.err) == (exits.Exit.UNREACHABLE, True)
 
 
+@pytest.mark.long
 def test_help_and_version_are_plain() -> None:
     """The help of every program lists the exit codes, and in a pipe it has no escape codes."""
     for name in ("ems", "ems-publish", "ems-worker"):

@@ -158,6 +158,7 @@ def test_a_dry_run_publishes_nothing_and_shows_what_the_runs_would_get(
     assert (listed.code, listed.err) == (exits.Exit.FAILED, "error: there is no experiment dry\n")
 
 
+@pytest.mark.long
 def test_a_dry_run_estimates_the_time_from_earlier_runs(deployment: commands.Deployment, tmp_path: Path) -> None:
     """The estimate is the worker's. With --json it is part of the decision, and null without a server."""
     commands.run("ems-publish", plan_of(tmp_path, "earlier"), "--wait", env=deployment.env)

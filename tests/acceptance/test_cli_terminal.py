@@ -181,6 +181,7 @@ async def piped(url: str, *arguments: str) -> bytes:
     return out
 
 
+@pytest.mark.long
 async def test_data_in_a_pipe_is_unchanged(url: str) -> None:
     """Data is written byte for byte, and text for people is cleaned, as the pipe may end at a terminal."""
     assert await piped(url, "dlq", "show", "1") == H.encode()

@@ -60,6 +60,7 @@ def test_a_change_without_effect_is_reported(deployment: commands.Deployment) ->
         assert (ended.code, ended.err) == (exits.Exit.FAILED, "error: there is no experiment nobody\n")
 
 
+@pytest.mark.long
 def test_jobs_that_wait_for_metrics_are_shown_and_wait_again(deployment: commands.Deployment) -> None:
     """`ls` and `show` count waiting jobs, and `retry` after their timeout makes them wait again without a new run."""
     publish(deployment, "late", LATE)

@@ -179,6 +179,7 @@ def test_files_of_secrets_must_be_private_and_valid(tmp_path: Path) -> None:
             nats_access.options(access)
 
 
+@pytest.mark.long
 def test_the_worker_shows_no_secret(home: Home) -> None:
     """Secrets are neither in the shown configuration nor in errors, and have no flag, which other users could see."""
     home.context("prod", url=f"nats://u:{PASSWORD}@127.0.0.1:4222")

@@ -61,6 +61,7 @@ async def send(client_: Client, data: bytes, headers: dict[str, str] | None = No
     return document
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_hundred_genomes_of_four_thousand_weights(deployment: commands.Deployment) -> None:
     """8 MB of JSON go through the object store, and every run starts once.

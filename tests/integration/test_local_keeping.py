@@ -30,6 +30,7 @@ signal.pause()
 """
 
 
+@pytest.mark.long
 async def test_a_worker_that_hangs_is_restarted(swept: Path) -> None:
     """A worker that SIGSTOP suspends is ended and restarted, with a message, and then completes its experiment."""
     platform = await up(swept, before=SHORT_PATIENCE)

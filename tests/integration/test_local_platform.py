@@ -41,6 +41,7 @@ async def test_up_runs_a_plan_and_ends_all_its_processes(swept: Path) -> None:
     assert processes.mentioning(str(swept)) == {}
 
 
+@pytest.mark.long
 async def test_parts_that_are_killed_are_restarted(swept: Path) -> None:
     """After SIGKILL, worker, orchestrator and broker all return at their addresses, and a plan completes."""
     platform = await up(swept)
@@ -85,6 +86,7 @@ async def test_no_process_survives_sigkill_of_the_platform(swept: Path, orchestr
     await wait.until(lambda: not processes.mentioning(str(swept)), timeout=40, what="everything to end")
 
 
+@pytest.mark.long
 async def test_a_data_directory_has_one_platform(swept: Path) -> None:
     """A second platform on the same directory is refused before it starts anything; the first one keeps running."""
     first = await up(swept)

@@ -69,7 +69,7 @@ async def full_queue(directory: Path) -> str:
     message = "the run queue exceeds maximum size, try again later"
     flags = ("--capacity", "100")
     async with ground(directory, module="tests.support.scripted_orchestrator", flags=flags) as on:
-        labels = {"abort": "RESOURCE_EXHAUSTED", "words": message}
+        labels = {"abort": "RESOURCE_EXHAUSTED", "message": message}
         await whole.publish(on.broker.url, whole.plan("queued", points=40, labels=labels))
         reason = await reason_of(on.broker.url, "queued", message)
         status = await whole.status(on.broker.url, "queued")

@@ -155,6 +155,7 @@ async def test_provision_refuses_a_contradicting_stream(secured: roles.SecuredBr
     assert "Remedy" in done.err
 
 
+@pytest.mark.long
 async def test_provision_without_the_rights_names_the_subject(secured: roles.SecuredBroker) -> None:
     """The command exits with 4, and its error names the subject that the broker has denied."""
     done = commands.run("ems-worker", "provision", env=_env(secured, "dashboard"))

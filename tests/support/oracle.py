@@ -99,6 +99,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._runs: dict[str, model.LocalRun] = {}
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
+        self._unlogged_ends: list[str] = []
         if options.log is not None:
             if options.log.exists():
                 self._remember(options.log.read_text().split("\n"))
@@ -128,7 +129,14 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             outcome = outcome or self._failures.outcome(simulation_id)
             run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
+            self._unlogged_ends.append(simulation_id)
             self.ends.put_nowait(events.ended(run))
+
+    async def log_ends(self) -> None:
+        """Returns once all ends are in the log: before anything outside can know of them."""
+        if self.log is not None:
+            ended, self._unlogged_ends = self._unlogged_ends, []
+            await self.log.write(f"ended {simulation_id}" for simulation_id in ended)
 
     async def _start(self, commands: Iterable[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
         lines, responses, accepted = [], [], []
@@ -200,6 +208,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         if request.simulation_id not in self._runs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
         self._end(request.simulation_id, slots.STOPPED)
+        await self.log_ends()
         state = service.status(self._runs[request.simulation_id]).state
         return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)
 
@@ -207,6 +216,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.GetSimulationStatusRequest, context: Context
     ) -> pb.GetSimulationStatusResponse:
         await self._unless_single(context)
+        await self.log_ends()
         none = pb.SIMULATION_STATE_NOT_FOUND
         known = ((name, self._runs.get(name)) for name in request.simulation_ids)
         return pb.GetSimulationStatusResponse(
@@ -226,8 +236,7 @@ async def publish(oracle: Oracle, stream: nats.js.JetStreamContext) -> None:
     """Publishes events in turn, and repeats each until the broker has stored it."""
     while True:
         event = await oracle.ends.get()
-        if oracle.log is not None:
-            await oracle.log.write([f"ended {event.simulation_id}"])
+        await oracle.log_ends()
         while True:
             try:
                 await stream.publish(event.subject, event.body, headers={"Nats-Msg-Id": event.message_id})

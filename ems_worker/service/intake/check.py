@@ -103,13 +103,13 @@ def steps(
     def located(problem: Problem) -> tuple[Problem, ...]:
         return reader.with_positions([problem], reader.read_plan(data))
 
-    def warned(problem: Problem) -> Checked:
-        return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *located(problem))))
+    def warned(*problems: Problem) -> Checked:
+        return replace(checked, plan=replace(checked.plan, warnings=(*checked.plan.warnings, *problems)))
 
     if (mismatch := _version_problem(checked.plan, platform.model_version)) is not None:
         if platform.model_version:
             raise errors.PlanRejected(located(mismatch))
-        checked = warned(mismatch)
+        checked = warned(*located(mismatch))
     try:
         # The recorded count has to be exact: points are numbered by it, and the experiment ends with its last job.
         for count in space.settle(checked.plan, platform.max_jobs):
@@ -119,8 +119,9 @@ def steps(
         raise errors.PlanRejected(reader.with_positions(error.problems, reader.read_plan(data))) from None
     limit = platform.message_limit
     if (oversize := largest.over(checked.plan, experiment_id, limit or largest.DEFAULT_LIMIT_BYTES)) is not None:
+        # It is about a point, not about a place in the text, and reading a large plan again costs its memory again.
         if limit is not None:
-            raise errors.PlanRejected(located(oversize))
+            raise errors.PlanRejected([oversize])
         yield warned(oversize)
 
 
