@@ -6,6 +6,8 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.support import stage, wait, whole
 
 LIMIT = 20
@@ -29,6 +31,7 @@ def move_manifest(directory: Path) -> tuple[Path, Path]:
     return file, file.rename(file.with_name("aside"))
 
 
+@pytest.mark.long
 async def test_invented_publishers_do_not_evade_the_total_limit(tmp_path: Path) -> None:
     """Plans above the limit are rejected whatever publisher they name, and a known plan is still a duplicate."""
     async with stage.Stage(tmp_path, "--slots", "8", EMS_PLANS_PER_MINUTE_TOTAL=str(LIMIT)) as theatre:

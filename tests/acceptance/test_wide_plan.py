@@ -5,6 +5,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support import schema_checks, stage, whole
 
 # Each value is below 4 KB and the start command below 4 MiB, but the result is above the 1 MiB of a message.
@@ -17,6 +19,7 @@ PLAN = {
 }
 
 
+@pytest.mark.long
 async def test_documents_larger_than_a_message_are_shortened(tmp_path: Path) -> None:
     """Result, point and status name what was shortened, and another experiment's documents are complete."""
     async with stage.Stage(tmp_path) as theatre:

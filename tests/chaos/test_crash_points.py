@@ -60,13 +60,8 @@ def plan(point: str) -> dict[str, Any]:
     return whole.plan(name(point), 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
 
 
-# Each death costs a start of the worker: one of the five sequences is enough for the quick tests.
-QUICK = ("while a plan is accepted",)
-
-
-@pytest.mark.parametrize(
-    "deaths", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in DEATHS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("deaths", DEATHS)
 async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths: str) -> None:
     """At each death the rules for every moment hold, and in the end all rules, for every experiment."""
     flags = [flag for pattern in FAILURES for flag in ("--fail", pattern)]

@@ -18,6 +18,7 @@ from tests.support import manifests
 POINTS, REPLICATES, BATCH, PART = 4000, 5, 500, 20
 
 
+@pytest.mark.long
 async def test_twenty_thousand_jobs_from_expansion_to_their_ends(tmp_path: Path) -> None:
     """Saves of 25 callers at once share commits: 60,000 changes in 3,000 requests take a few hundred of them."""
     async with Manifest.open(tmp_path / "manifest.db") as manifest:

@@ -197,6 +197,7 @@ def test_a_publisher_that_sends_too_many_plans_gets_the_code_429(deployment: com
     asyncio.run(work())
 
 
+@pytest.mark.long
 def test_a_plan_whose_object_is_unusable_is_rejected(deployment: commands.Deployment) -> None:
     """The object may have another digest, the message may lack the digest, or the object may never arrive."""
 

@@ -121,6 +121,7 @@ async def test_a_part_that_fails_single_probes_is_not_restarted(tmp_path: Path) 
     keeper.cancel()
 
 
+@pytest.mark.long
 async def test_a_part_that_is_starting_gets_more_time(tmp_path: Path) -> None:
     """Before its first successful probe, the limit is that for the start and not that for a part that hangs."""
     probes = []

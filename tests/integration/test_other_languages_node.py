@@ -72,6 +72,7 @@ async def test_an_orchestrator_in_node_conforms(broker: servers.NatsServer, tmp_
     assert skipped == (OPTIONAL if flags else set())
 
 
+@pytest.mark.long
 @ALL_AND_ONE
 async def test_the_worker_runs_a_plan_with_programs_in_node(
     broker: servers.NatsServer, tmp_path: Path, flags: list[str]

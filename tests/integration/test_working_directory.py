@@ -4,6 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ems_worker.cli import exits
 from ems_worker.local import ports
 from tests.support import commands
@@ -15,6 +17,7 @@ PLAN = f"# {LARGE}\nexperiment_id: large\nbase_config: {{a: 1}}\nparameter_space
 MODULES = ("asyncio", "json", "random", "signal", "socket", "struct")
 
 
+@pytest.mark.long
 def test_files_in_the_working_directory_do_not_replace_pythons_modules(swept: Path) -> None:
     """A whole platform runs a plan in a directory whose files have the names of Python's modules."""
     folder = swept / "project"
