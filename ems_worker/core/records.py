@@ -1,11 +1,11 @@
 """What the manifest holds, as values. Times are in milliseconds since the Unix epoch; their names end in `_ms`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
 
 
@@ -71,6 +71,11 @@ class NewExperiment:
     goal: str | None = None
     # Trace context of the plan message.
     traceparent: str | None = None
+    # The version of the plan language that the plan was accepted under.
+    language: int = 1
+    # Whether it starts on hold, and whether it stays open until `close`.
+    hold: bool = False
+    keep_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,21 @@ class Experiment:
     started_ms: int | None = None
     finished_ms: int | None = None
     reason: str | None = None
+    pauses: frozenset[PauseOwner] = frozenset()
+    pause_now: bool = False
+    cancel: CancelMode | None = None
+    kept_open: bool = False
+    # Limits that `set` put in place of the plan's, by their keys in a plan.
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    # How many versions the plan has had: 1, and one more with each `extend`.
+    plan_version: int = 1
+    # The last round that settled. `settling_ms`: since its quorum, how long this round has waited for stragglers.
+    settled_round: int = 0
+    settling_ms: int | None = None
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.state, self.round, self.pauses, self.pause_now, self.cancel, self.kept_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +157,36 @@ class ChangeRequest:
     body: str
     received_ms: int
     answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of one experiment that somebody requested, and how far it is carried out.
+
+    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded. `changed`,
+    `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged` (point,
+    replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn` and
+    `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`: how many
+    of its two documents are published.
+    """
+
+    request_id: str
+    experiment: int
+    verb: str
+    request: str
+    received_ms: int
+    state: ExperimentState
+    round: int
+    revision: int
+    number: int = 0
+    changed: bool = True
+    judged: tuple[int, int] | None = (-1, -1)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    added: int | None = None
+    withdrawn: int | None = None
+    unchanged: int | None = None
+    applied_ms: int | None = None
+    published: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from ems_worker.core import ids
-from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
+from ems_worker.core.lifecycle.run import UNWANTED, ErrorKind, Signal, StopReason
 from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.service import reconcile
 from ems_worker.service.base import crash
@@ -105,7 +105,7 @@ class RunLimits:
             if run.stop_reason is not None:
                 to_stop.append(key)
             elif live.failing_fast:
-                overdue.append((key, StopReason.UNWANTED))
+                overdue.append((key, StopReason.FAILING_FAST))
             elif (limit := self._limit_seconds(live)) is not None and self._ledger.elapsed_ms(key, run) > 1000 * limit:
                 overdue.append((key, StopReason.TIMEOUT))
         if overdue:
@@ -187,7 +187,7 @@ class RunLimits:
             stopping, run = self._stopping[key], self._ledger.run(key)
             if run is None or now - stopping.since < stopping.patience:
                 continue
-            if run.stop_reason is StopReason.UNWANTED:
+            if run.stop_reason in UNWANTED:
                 signals.append((key, Signal(RunEvent.CANCEL)))
             else:
                 message = "passed its time limit, and its end was not confirmed"

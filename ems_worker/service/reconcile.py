@@ -11,7 +11,7 @@ import structlog
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import reconcile
 from ems_worker.core.lifecycle.reconcile import RunStatus
-from ems_worker.core.lifecycle.run import Run, StopReason
+from ems_worker.core.lifecycle.run import UNWANTED, Run
 from ems_worker.core.lifecycle.transitions import Effect, RunState
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
@@ -106,7 +106,7 @@ class Reconciler:
                 if effect is Effect.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
         # Unwanted runs are not started again: their limits end them.
-        wanted = [(key, live, run) for key, live, run in silent if run.stop_reason is not StopReason.UNWANTED]
+        wanted = [(key, live, run) for key, live, run in silent if run.stop_reason not in UNWANTED]
         runs = [(live, run) for key, live, run in wanted if key in conclusion.resend]
         if runs:
             log.warning("orchestrator.wiped", runs=len(runs))

@@ -216,7 +216,7 @@ async def test_an_unwanted_run_is_not_sent_again(tmp_path: Path) -> None:
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         unwanted, wanted = await desk.launch(live)
-        await desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.UNWANTED)])
+        await desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.SUPERSEDED)])
         nothing = dict.fromkeys([unwanted, wanted])
         await query(desk, nothing)
         [(_, run)] = await query(desk, nothing)

@@ -79,7 +79,7 @@ def test_a_late_completion_of_a_lost_attempt_wins_and_the_open_one_is_stopped() 
     assert decision.ended
     assert decision.stop == (2,)
     assert decision.job.current.attempt == 1
-    assert decision.job.attempt(2).stop_reason is StopReason.UNWANTED
+    assert decision.job.attempt(2).stop_reason is StopReason.SUPERSEDED
     later = job.apply(decision.job, 2, COMPLETE, POLICY, now_ms=2)
     assert not later.ended
     assert later.job.current.attempt == 1
@@ -188,7 +188,7 @@ def test_a_retry_includes_a_job_that_was_dropped_but_no_other_cancelled_one() ->
     """The stop reason on its run shows that the job was dropped because too many others failed."""
     dropped = a_job((1, Signal(RunEvent.CANCEL)))
     assert job.again(dropped, 5) is None
-    marked = Job((replace(dropped.current, stop_reason=StopReason.UNWANTED, ended_seq=2, job_revision=1),))
+    marked = Job((replace(dropped.current, stop_reason=StopReason.FAILING_FAST, ended_seq=2, job_revision=1),))
     again = job.again(marked, 5)
     assert again is not None
     assert (again.current.attempt, again.current.state, again.current.job_revision) == (2, RunState.PENDING, 1)

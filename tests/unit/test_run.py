@@ -94,7 +94,7 @@ def test_a_completed_run_has_the_content_of_its_event() -> None:
     ("reason", "state", "kind"),
     [
         (StopReason.TIMEOUT, RunState.FAILED, ErrorKind.TIMEOUT),
-        (StopReason.UNWANTED, RunState.CANCELLED, ErrorKind.STOPPED),
+        (StopReason.SUPERSEDED, RunState.CANCELLED, ErrorKind.STOPPED),
         (None, RunState.FAILED, ErrorKind.STOPPED),
     ],
 )
@@ -173,8 +173,8 @@ def test_the_elapsed_time_of_a_run_that_an_orchestrator_forgot_starts_from_zero_
         0,
         None,
     )
-    unwanted = replace(running, stop_reason=StopReason.UNWANTED)
-    assert run.forgotten(unwanted).stop_reason is StopReason.UNWANTED
+    unwanted = replace(running, stop_reason=StopReason.SUPERSEDED)
+    assert run.forgotten(unwanted).stop_reason is StopReason.SUPERSEDED
     effect, started = run.advance(
         replace(forgotten, elapsed_ms=70), Signal(RunEvent.START, model_version="m2"), now_ms=8
     )

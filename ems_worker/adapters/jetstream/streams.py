@@ -47,7 +47,7 @@ SPECS = (
     ),
     Spec(
         RESULTS,
-        (f"{subjects.RESULT}.*", f"{subjects.POINT}.*", f"{subjects.SETTLED}.*"),
+        tuple(f"{name}.*" for name in (subjects.RESULT, subjects.POINT, subjects.SETTLED, subjects.CHANGE)),
         initial=_MONTH,
     ),
     Spec(DEAD_LETTERS, (subjects.DEAD_PLANS, subjects.DEAD_EVENTS), initial=_MONTH),

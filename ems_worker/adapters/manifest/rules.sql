@@ -11,7 +11,7 @@ CASE
 -- name: retried
 -- Whether a person's retry takes the job of this current run: core.lifecycle.job.retried.
 (waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
-  OR (runs.state = 'cancelled' AND stop_reason = 'unwanted'));
+  OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast'));
 
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.

@@ -24,6 +24,39 @@ class ExperimentState(StrEnum):
 ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, ExperimentState.CANCELLED})
 
 
+class PauseOwner(StrEnum):
+    """Who pauses an experiment. Its jobs start only while nobody does."""
+
+    PERSON = "person"  # `pause`
+    HOLD = "hold"  # the plan says `hold: true`
+    CANARY = "canary"  # the first jobs are to be looked at
+    BUDGET = "budget"  # what the plan allows is used up; `set` raises it
+    RESTORED = "restored"  # its manifest was restored, and changes of it may be missing
+
+
+class CancelMode(StrEnum):
+    """What happens to the open runs of an experiment that is cancelled."""
+
+    STOP = "stop"  # they are stopped
+    DRAIN = "drain"  # they may end
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about an experiment's changes, and what they change.
+
+    `pause_now`: its open runs are paused too, where the orchestrator can do that. `cancel`: the whole experiment was
+    cancelled in this round. `kept_open`: it doesn't end before `close`.
+    """
+
+    state: ExperimentState
+    round: int = 1
+    pauses: frozenset[PauseOwner] = frozenset()
+    pause_now: bool = False
+    cancel: CancelMode | None = None
+    kept_open: bool = False
+
+
 class ExperimentEvent(StrEnum):
     BEGIN = "begin"  # its first jobs are in the manifest
     PAUSE = "pause"  # no more of its runs are to be started

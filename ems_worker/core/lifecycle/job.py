@@ -124,7 +124,7 @@ def retried(current: Run) -> bool:
     if current.state is RunState.FAILED:
         return current.error_kind is not ErrorKind.INFEASIBLE
     if current.state is RunState.CANCELLED:
-        return current.stop_reason is StopReason.UNWANTED
+        return current.stop_reason is StopReason.FAILING_FAST
     return current.state is RunState.LOST or current.waiting is Waiting.MISSING
 
 
@@ -160,7 +160,7 @@ def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, 
         if loser.state is RunState.PENDING:
             loser = run.advance(loser, Signal(RunEvent.CANCEL), now_ms)[1]
         elif loser.state in transitions.OPEN:
-            loser = replace(loser, stop_reason=StopReason.UNWANTED)
+            loser = replace(loser, stop_reason=StopReason.SUPERSEDED)
             stop.append(loser.attempt)
         runs.append(loser)
     return Job(tuple(runs)), tuple(stop)

@@ -38,8 +38,16 @@ class StopReason(StrEnum):
     It decides what a confirmed STOP means, and whether `retry` includes the job.
     """
 
-    TIMEOUT = "timeout"
-    UNWANTED = "unwanted"  # another attempt won, or too many jobs of its experiment failed
+    TIMEOUT = "timeout"  # it passed its time limit
+    SUPERSEDED = "superseded"  # another attempt won
+    FAILING_FAST = "failing_fast"  # more jobs of its experiment failed than its plan allows
+    CANCELLED = "cancelled"  # a person cancelled it
+    STRAGGLER = "straggler"  # its experiment settled without it
+    RACED = "raced"  # a race found its point worse than the leader
+
+
+# The reasons for which a run's result is not wanted: a confirmed STOP cancels the run.
+UNWANTED = frozenset(StopReason) - {StopReason.TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,12 @@ class Signal:
     started_ms: int | None = None
     finished_ms: int | None = None
     model_version: str | None = None
+    # Where the run is or was.
+    host: str | None = None
+    slot: str | None = None
+    # Progress of an open run: `step` of `total`, in units of its own.
+    step: float | None = None
+    total: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,9 @@ class Run:
     `current`: this attempt represents its job. `ended_seq`: the position of the job's end among the ends of its
     experiment, and `job_revision`: how many ends the job has had; both are set on the current run of an ended job.
     `due_ms`: the earliest time to claim it. `elapsed_ms`: the time that counts against its limit, as last recorded.
+    `drains`: its job is cancelled, and this run may end by itself. `suspended`: the orchestrator confirmed a PAUSE.
+    `step` of `total`: how far an open run was when it last reported. `excluded`: why its job doesn't count; each new
+    attempt and the winning one take that over, as they do `job_revision`.
     """
 
     point: int
@@ -88,6 +105,13 @@ class Run:
     config_sha: str | None = None
     ended_seq: int | None = None
     job_revision: int = 0
+    drains: bool = False
+    suspended: bool = False
+    host: str | None = None
+    slot: str | None = None
+    step: float | None = None
+    total: float | None = None
+    excluded: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -106,7 +130,7 @@ def interpret(run: Run, signal: Signal) -> Signal:
     if run.stop_reason is StopReason.TIMEOUT:
         # `retryable` describes the stop, which the worker asked for.
         return _replace(signal, error_kind=ErrorKind.TIMEOUT, message="stopped at its time limit", retryable=None)
-    if run.stop_reason is StopReason.UNWANTED:
+    if run.stop_reason in UNWANTED:
         return _replace(signal, event=RunEvent.CANCEL)
     return signal
 

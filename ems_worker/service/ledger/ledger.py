@@ -272,7 +272,7 @@ class Ledger:
                 if pending.state is RunState.PENDING:
                     run_key = (key, *stored.key, pending.attempt)
                     # With this reason a retry includes the job. A job that a person cancelled has none.
-                    turn.update(run_key, replace(pending, stop_reason=StopReason.UNWANTED))
+                    turn.update(run_key, replace(pending, stop_reason=StopReason.FAILING_FAST))
                     turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
         return len(pending_jobs)
 

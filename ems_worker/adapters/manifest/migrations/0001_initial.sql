@@ -137,7 +137,7 @@ CREATE TABLE runs (
   CONSTRAINT only_completed_runs_wait
     CHECK (waiting IS NULL OR (state = 'completed' AND waiting IN ('awaiting', 'missing'))),
   CONSTRAINT awaiting_is_no_end CHECK (ended_seq IS NULL OR waiting IS NOT 'awaiting'),
-  CONSTRAINT stop_reason_is_known CHECK (stop_reason IS NULL OR stop_reason IN ('timeout', 'unwanted')),
+  CONSTRAINT stop_reason_is_known CHECK (stop_reason IS NULL OR stop_reason IN ('timeout', 'superseded', 'failing_fast', 'cancelled', 'straggler', 'raced')),
   CONSTRAINT retryable_is_a_boolean CHECK (retryable IS NULL OR retryable IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 
