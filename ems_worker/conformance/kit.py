@@ -52,6 +52,7 @@ class Session:
     experiment_id: str
     accepted: dict[str, pb.StartSimulationCommand] = field(default_factory=dict)
     busy_before: int = 0
+    open_at_restart: set[str] = field(default_factory=set)
     _points: int = 0
     _ended: str = ""
 
