@@ -50,7 +50,8 @@ async def started_once(session: kit.Session) -> None:
     await session.settled()
     contents = collections.defaultdict(set)
     for event in _all(session):
-        contents[_description(session, event)].add(event.message.data)
+        if not _again(session, event):
+            contents[_description(session, event)].add(event.message.data)
     for description, different in contents.items():
         check.require(
             len(different) == 1, f"{description} was published with {len(different)} different contents: two starts?"
@@ -74,14 +75,14 @@ async def broker_outage(session: kit.Session) -> None:
 
 
 def _description(session: kit.Session, event: messages.Event) -> str:
-    """Names the event; events with the same description are repetitions of each other.
+    """Names the event; events with the same description are repetitions of each other."""
+    distinct = event.message.message_id if event.kind == messages.METRICS or _again(session, event) else ""
+    return " ".join(filter(None, (event.kind, "of", event.simulation_id, distinct)))
 
-    A run may report its progress again and again, and a run that was open when the orchestrator was shut down in order
-    may start again.
-    """
-    again = event.kind == messages.STARTED and event.simulation_id in session.open_at_restart
-    told = event.message.message_id if event.kind == messages.METRICS or again else ""
-    return " ".join(filter(None, (event.kind, "of", event.simulation_id, told)))
+
+def _again(session: kit.Session, event: messages.Event) -> bool:
+    """Whether the event may be a second start: of a run that was open when the orchestrator was shut down in order."""
+    return event.kind == messages.STARTED and event.simulation_id in session.open_at_restart
 
 
 def _all(session: kit.Session) -> Iterable[messages.Event]:
