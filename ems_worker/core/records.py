@@ -163,11 +163,11 @@ class ChangeRequest:
 class Change:
     """A change of one experiment that somebody requested, and how far it is carried out.
 
-    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded. `changed`,
-    `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged` (point,
-    replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn` and
-    `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`: how many
-    of its two documents are published.
+    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded.
+    `changed`, `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged`
+    (point, replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn`
+    and `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`:
+    how many of its two documents are published.
     """
 
     request_id: str
