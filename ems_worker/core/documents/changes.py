@@ -1,4 +1,4 @@
-"""`ems.change.v1`: what somebody requested of an experiment, and what became of it. `ems.changes.v1`: those of a group."""
+"""`ems.change.v1`: a requested change of an experiment and what became of it; `ems.changes.v1`: those of a group."""
 
 import json
 from collections.abc import Iterable, Mapping
