@@ -138,13 +138,15 @@ class JobRow:
 class PointRow:
     """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
-    `ended_seq` is the position of the last end of a job of this point; None while a job is open.
+    `ended_seq` is the position of the last end of a job of this point; None while a job is open. `excluded`: why the
+    point doesn't count; set if all its jobs are excluded. Its aggregates are without excluded jobs.
     """
 
     point: PointRecord
     counts: Mapping[Bucket, int]
     metrics: Mapping[str, Aggregate]
     ended_seq: int | None = None
+    excluded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
