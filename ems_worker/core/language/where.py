@@ -88,6 +88,11 @@ def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | Non
     return Where(text, frozenset(used), expression, used)
 
 
+def reserved(name: str) -> bool:
+    """Whether a name means a fact or label of jobs, even if a parameter has it too."""
+    return name in RESERVED or name.startswith(_LABEL)
+
+
 def _value(name: str, params: Mapping[str, JSON], labels: Mapping[str, str], job: Facts) -> JSON:
     if name in Facts._fields:
         value: JSON = getattr(job, name)
