@@ -48,7 +48,7 @@ def counted(change: Change, before: str, after: str, jobs: int = 1) -> Change:
     counts = {name: dict(to) for name, to in change.counts.items()}
     of_state = counts.setdefault(before, {})
     of_state[after] = of_state.get(after, 0) + jobs
-    return replace(change, counts=counts, changed=True)
+    return replace(change, counts=counts)
 
 
 class Judging:
@@ -80,11 +80,12 @@ class Judging:
         decide: Decide,
         *,
         read: Callable[[tuple[int, int]], Awaitable[Jobs]],
+        follows: bool = True,
         reopens: bool = False,
     ) -> Change:
         """Judges the jobs that `read` returns for the change's cursor.
 
-        `reopens`: an experiment that had ended and has jobs again begins a new round.
+        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has jobs again begins a new round.
         """
         assert change.judged is not None
         async with self._turn() as turn:
@@ -99,8 +100,8 @@ class Judging:
                     self._put(turn, live, before, effect.job)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif complete:
-                change = replace(change, judged=None)
+            elif complete or not follows:
+                change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
@@ -114,7 +115,7 @@ class Judging:
         """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
         async with self._turn() as turn:
             for key, owner, run in self._active.open_runs():
-                if owner is live and run.stop_reason is None and run.current:
+                if owner is live and run.current and (run.stop_reason is None or (run.drains and not drain)):
                     change = counted(change, run.state.value, "cancelled")
                     turn.update(key, replace(run, stop_reason=reason, drains=drain))
             turn.carry(live, change)

@@ -66,8 +66,6 @@ class Control:
     def _handler(self, verb: Verb) -> Handler:
         async def handle(data: bytes) -> bytes:
             request = queries.read(requests.MODELS[verb], data)
-            if request.where is not None and not requests.takes_where(verb):
-                raise errors.RequestRefused(f"where: {verb} concerns a whole experiment; only cancel, retry, exclude and include take a where")
             if isinstance(request, requests.ResumeRequest) and request.all:
                 resumed = False if request.dry_run else self._release()
                 return documents.encode(changes.resumed_all(request.request_id, resumed))
@@ -155,11 +153,13 @@ class Control:
     ) -> tuple[Change, Experiment | None]:
         """The change as it is to be recorded, and the experiment after it if that changes."""
         now_ms, record = self._clock.now_ms(), live.record
-        after = records.steered(record, ruling.after, now_ms) if ruling.changed else record
+        # A new round begins with the first job that it has.
+        changes_now = ruling.changed and not ruling.reopens(record.standing)
+        after = records.steered(record, ruling.after, now_ms) if changes_now else record
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        changed = after != record
+        changed = after != record or ruling.judges
         change = Change(
             request_id=request.request_id,
             experiment=live.key,
@@ -171,9 +171,9 @@ class Control:
             revision=record.revision,
             changed=changed,
             judged=(-1, -1) if ruling.judges else None,
-            applied_ms=None if changed or ruling.judges else now_ms,
+            applied_ms=None if changed else now_ms,
         )
-        return change, after if changed else None
+        return change, None if after == record else after
 
     def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:
         try:

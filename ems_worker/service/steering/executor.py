@@ -127,8 +127,8 @@ class Executor:
                     change = judging.counted(change, effect.before, effect.after)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif live.expanded:
-                change = replace(change, judged=None)
+            elif live.expanded or verb is Verb.RETRY:
+                change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
         return change
@@ -143,6 +143,7 @@ class Executor:
             change,
             effects.of(live, verb, request),
             read=lambda after: self._jobs(live, verb, request, after),
+            follows=verb is not Verb.RETRY,
             reopens=verb is Verb.RETRY,
         )
 
