@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.conclusion import Terms
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import Run
@@ -31,8 +32,6 @@ class Live:
     tally: Tally
     recorded: Tally
     policy: RetryPolicy
-    # How many of its jobs may fail.
-    allowed: int
     # Runs in the run window.
     open: int = 0
     # For each metric that arrives in an event of its own, how many seconds a completed run waits for it.
@@ -76,6 +75,17 @@ class Live:
     def reopening(self) -> bool:
         """Whether a retry is still adding attempts. Until it is done the experiment neither ends nor fails fast."""
         return bool(self.requests)
+
+    @property
+    def allowed(self) -> int:
+        """How many of its jobs may fail: a percentage is one of the jobs that count."""
+        return self.plan.limits.max_failed.allowed(self.tally.counting)
+
+    @property
+    def terms(self) -> Terms:
+        """What the end of its round depends on besides its jobs."""
+        max_failed = self.plan.limits.max_failed
+        return Terms(max_failed.allowed, self.record.cancel, kept_open=self.record.kept_open, judging=self.reopening)
 
     @property
     def failing_fast(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import conclusion, experiment
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import ChangeRequest, PointRecord
@@ -43,14 +43,15 @@ class Records:
 
     async def conclude(self, live: Live) -> None:
         """Ends the experiment if all its jobs have ended."""
-        event = experiment.conclusion(live.recorded, live.allowed)
-        if event is None or live.reopening:
+        terms = live.terms
+        event = conclusion.event(live.recorded, terms)
+        if event is None:
             return
         crash.point("ledger.concluding")
         to = experiment.TRANSITIONS[live.record.state, event]
         if to is None:
             return
-        await self.move(live, to, experiment.reason(live.recorded, live.allowed))
+        await self.move(live, to, conclusion.reason(live.recorded, terms))
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
