@@ -67,19 +67,6 @@ class Applied:
     stop: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Steered:
-    """What a change did to a job: `job` is the job after it.
-
-    `ended`: the job gets a result, or another one than before. A job that never started gets none when it is cancelled:
-    it is only counted. `stop`: attempts that the orchestrator should stop.
-    """
-
-    job: Job
-    ended: bool = False
-    stop: tuple[int, ...] = ()
-
-
 def first(point: int, replicate: int, seed: int) -> Run:
     """The first run of a new job."""
     return Run(point=point, replicate=replicate, attempt=1, seed=seed)
@@ -180,50 +167,65 @@ def again(job: Job, now_ms: int, named: frozenset[str] | None = None) -> Job | N
     return Job((*earlier, following))
 
 
-def cancelled(
-    job: Job, now_ms: int, reason: StopReason, *, drain: bool = False, unsent: bool = False
-) -> Steered | None:
+def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False, unsent: bool = False) -> Job | None:
     """The job after it was called off for this reason; None if it has ended, or is on its way out already.
 
-    `drain`: an open attempt may end by itself, and metrics are waited for. `unsent`: the command of its attempt was
-    never sent, and won't be. A completed run that still lacks metrics stays completed: its job fails, because they are
-    missing.
+    An open attempt gets the reason, for which it is to be stopped. `drain`: it may end by itself instead, and metrics
+    are waited for. `unsent`: the command of its attempt was never sent, and won't be. A completed run that still lacks
+    metrics stays completed: its job fails, because they are missing.
     """
     last = job.current
     if last.settled:
         return None
     if last.state is RunState.PENDING or (last.state is RunState.SUBMITTING and unsent):
-        after = run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1]
-        # A first attempt that never started is only counted.
-        return Steered(job.with_run(after), ended=last.attempt > 1)
-    if last.waiting is Waiting.AWAITING:
-        if drain:
-            return None if last.drains else Steered(job.with_run(replace(last, drains=True)))
-        after = run.advance(replace(last, stop_reason=reason), Signal(RunEvent.EXPIRE), now_ms)[1]
-        return Steered(job.with_run(after), ended=True)
+        return job.with_run(run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1])
     if last.stop_reason not in _OVERRULED[reason]:
         return None
     if drain:
-        return None if last.drains else Steered(job.with_run(replace(last, drains=True)))
-    return Steered(job.with_run(replace(last, stop_reason=reason, drains=False)), stop=(last.attempt,))
+        return None if last.drains else job.with_run(replace(last, drains=True))
+    marked = replace(last, stop_reason=reason, drains=False)
+    if last.waiting is Waiting.AWAITING:
+        marked = run.advance(marked, Signal(RunEvent.EXPIRE), now_ms)[1]
+    return job.with_run(marked)
 
 
-def excluded(job: Job, reason: str) -> Steered | None:
+def unstarted(job: Job) -> bool:
+    """Whether the job was never started."""
+    return job.current.state is RunState.PENDING and job.current.attempt == 1
+
+
+def excluded(job: Job, reason: str) -> Job | None:
     """The job after it was excluded for this reason, which each attempt has; None if it is already, for the same."""
     return _with_exclusion(job, reason)
 
 
-def included(job: Job) -> Steered | None:
+def included(job: Job) -> Job | None:
     """The job after it was included again; None if it isn't excluded."""
     return _with_exclusion(job, None)
 
 
-def _with_exclusion(job: Job, reason: str | None) -> Steered | None:
+def _with_exclusion(job: Job, reason: str | None) -> Job | None:
     if all(attempt.excluded == reason for attempt in job.runs):
         return None
-    # Whoever has the job's result has to hear of this.
-    after = Job(tuple(replace(attempt, excluded=reason) for attempt in job.runs))
-    return Steered(after, ended=job.current.ended_seq is not None)
+    return Job(tuple(replace(attempt, excluded=reason) for attempt in job.runs))
+
+
+def has_new_result(before: Job, after: Job) -> bool:
+    """Whether a change has given the job a result, or another one: that it is excluded is part of its result.
+
+    A job that was cancelled before it ever started has none, then or later: it is only counted.
+    """
+    old, new = before.current, after.current
+    if not new.settled or new == old:
+        return False
+    if old.settled:
+        return old.ended_seq is not None
+    return old.attempt > 1 or old.state not in (RunState.PENDING, RunState.SUBMITTING)
+
+
+def error_kind(current: Run) -> ErrorKind | None:
+    """Why the job that this run represents has no result: a completed run may lack metrics."""
+    return ErrorKind.METRICS_MISSING if current.waiting is Waiting.MISSING else current.error_kind
 
 
 def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, ...]]:
