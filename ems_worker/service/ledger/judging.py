@@ -11,7 +11,7 @@ from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
