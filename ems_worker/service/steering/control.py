@@ -156,9 +156,8 @@ class Control:
     def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
         """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         if request.expect_revision not in (None, live.record.revision):
-            raise errors.RequestRefused(
-                f"expect_revision: {live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
-            )
+            now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
+            raise errors.RequestRefused(f"expect_revision: {now}")
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
