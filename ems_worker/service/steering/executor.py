@@ -90,6 +90,7 @@ class Executor:
             if before is not None:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
+                await self._ledger.judging.reread(live)
                 await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
