@@ -6,9 +6,9 @@ from dataclasses import replace
 import structlog
 
 from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState, PauseOwner
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import ChangeRequest, PointRecord
+from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -35,10 +35,17 @@ class Records:
         before = live.record
         started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
         finished = now_ms if to in experiment.ENDED else None
-        live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
-        await self._commits.put(
-            self._manifest.move_experiment(before.key, before.state, to, at_ms=now_ms, reason=reason)
+        paused = to is ExperimentState.PAUSED
+        live.record = replace(
+            before,
+            state=to,
+            started_ms=started,
+            finished_ms=finished,
+            reason=reason,
+            pauses=(before.pauses or frozenset({PauseOwner.PERSON})) if paused else frozenset(),
+            pause_now=before.pause_now and paused,
         )
+        await self._commits.put(self._manifest.save_experiment(before, live.record))
         self._on_change(before.key)
 
     async def conclude(self, live: Live) -> None:
@@ -54,32 +61,34 @@ class Records:
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
-    async def request(self, live: Live, request: ChangeRequest, to: ExperimentState | None) -> None:
-        """Records a change request, and moves the experiment to the state `to` in the same transaction.
+    async def change(self, live: Live, change: Change, to: ExperimentState | None) -> Change:
+        """Records a change, and moves the experiment to the state `to` in the same transaction.
 
-        A request without an answer keeps the experiment open until `answer` is called.
+        A change that is not applied keeps the experiment open until `applied` is called.
         """
-        if request.answer is None:
-            live.requests.add(request.request_id)
+        if change.applied_ms is None:
+            live.requests.add(change.request_id)
         before = live.record
         if to is None:
-            await self._commits.put(self._manifest.record_request(request))
-            return
+            return await self._commits.put(self._manifest.record_change(change))
         live.record = replace(
             before,
             state=to,
             reason=None,
             round=before.round + (before.state in experiment.ENDED),
             finished_ms=None,
-            started_ms=before.started_ms or request.received_ms,
+            started_ms=before.started_ms or change.received_ms,
+            pauses=frozenset(),
+            pause_now=False,
         )
-        await self._commits.put(self._manifest.record_request(request, (before.state, to)))
+        recorded = await self._commits.put(self._manifest.record_change(change, (before, live.record)))
         self._on_change(live.key)
+        return recorded
 
-    async def answer(self, live: Live, request_id: str, answer: str) -> None:
-        """Records that a change request has been carried out."""
-        await self._commits.put(self._manifest.answer_request(request_id, answer))
-        live.requests.discard(request_id)
+    async def applied(self, live: Live, change: Change) -> None:
+        """Records that a change has been carried out."""
+        await self._commits.put(self._manifest.update_change(change))
+        live.requests.discard(change.request_id)
 
     async def expand(self, live: Live, points: Sequence[PointRecord], runs: Sequence[Run]) -> None:
         """Adds the next points of the experiment with their first runs."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, Waiting
-from ems_worker.service.base.ports import Change
+from ems_worker.service.base.ports import RunChange
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.timers import Timers
@@ -32,7 +32,7 @@ class Turn:
         return list(dict.fromkeys(key[0] for key in self._after))
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[RunChange]:
         return [(key[0], self._before[key], after) for key, after in self._after.items()]
 
     def would_change(self, key: RunKey, signal: Signal, now_ms: int) -> bool:
