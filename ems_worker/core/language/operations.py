@@ -69,7 +69,8 @@ def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
         case ast.IfExp():
             test, body, other = inner(node.test), inner(node.body), inner(node.orelse)
             return lambda values: body(values) if test(values) else other(values)
-    assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    assert isinstance(node, ast.Call)
+    assert isinstance(node.func, ast.Name)
     return _applied(_LIMITED[node.func.id], [inner(part) for part in node.args])
 
 
