@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, CancelMode, ExperimentState, PauseOwner, Standing
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
 
 
@@ -158,8 +159,8 @@ class Change:
     `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded.
     `changed`, `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged`
     (point, replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn`
-    and `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`: how
-    many of its two documents are published.
+    and `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`:
+    how many of its two documents are published.
     """
 
     request_id: str

@@ -43,6 +43,10 @@ SELECT {columns} FROM changes WHERE experiment = :key AND applied_ms IS NULL ORD
 -- Changes with a document that is not published, in order.
 SELECT {columns} FROM changes WHERE published < 1 + (applied_ms IS NOT NULL) ORDER BY number;
 
+-- name: experiment_id
+-- The id of an experiment.
+SELECT experiment_id FROM experiments WHERE key = :key;
+
 -- name: latest_changes
 -- The last changes of an experiment, newest first.
 SELECT {columns} FROM changes WHERE experiment = :key ORDER BY number DESC LIMIT :limit;

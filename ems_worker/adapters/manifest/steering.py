@@ -45,9 +45,11 @@ class Steering(Reports):
         changes: Sequence[tuple[int, Run | None, Run]],
         ended_seq: Mapping[int, int],
         change: Change | None = None,
+        reopened: tuple[Experiment, Experiment] | None = None,
     ) -> None:
         """Each attempt may be in `changes` once."""
-        await self._writer.submit(*_run_steps(changes, ended_seq), *_progress(change))
+        moved = () if reopened is None else (_saved(*reopened),)
+        await self._writer.submit(*moved, *_run_steps(changes, ended_seq), *_progress(change))
 
     # Changes.
     async def record_change(self, change: Change, experiment: tuple[Experiment, Experiment] | None = None) -> Change:
@@ -67,6 +69,10 @@ class Steering(Reports):
 
     async def unpublished_changes(self) -> Sequence[Change]:
         return [incoming.change(row) for row in await self._hot.all(steering_reads.UNPUBLISHED_CHANGES)]
+
+    async def experiment_id(self, key: int) -> str:
+        experiment_id: str = await self._hot.value("experiment_id", key=key)
+        return experiment_id
 
     async def latest_changes(self, key: int, limit: int) -> Sequence[Change]:
         found = await self._hot.all(steering_reads.LATEST_CHANGES, key=key, limit=limit)

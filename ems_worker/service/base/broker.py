@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, StreamIdentity
 
 
 class Broker(Protocol):
@@ -41,6 +41,9 @@ class Broker(Protocol):
 
     async def has_decision(self, seq: int) -> bool:
         """Whether a decision about the plan with this sequence is stored."""
+
+    async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
+        """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages, after waiting for a second at most; empty if none arrived."""

@@ -121,12 +121,17 @@ class Manifest(Protocol):
         """Jobs after a (point, replicate), with all attempts, in order."""
 
     async def save(
-        self, changes: Sequence[RunChange], ended_seq: Mapping[int, int], change: Change | None = None
+        self,
+        changes: Sequence[RunChange],
+        ended_seq: Mapping[int, int],
+        change: Change | None = None,
+        reopened: tuple[Experiment, Experiment] | None = None,
     ) -> None:
         """Writes changed and new attempts, guarded by their states before, in one transaction.
 
         `ended_seq`: for experiments in which jobs ended, the position of the last end. `change`: the requested change
-        that does this, with how far it is carried out after it.
+        that does this, with how far it is carried out after it. `reopened`: an experiment that has jobs again, before
+        and after, as `save_experiment` takes it.
         """
 
     async def awaiting(self, key: int) -> Sequence[Run]:
@@ -150,6 +155,9 @@ class Manifest(Protocol):
 
     async def unpublished_changes(self) -> Sequence[Change]:
         """Changes with a document that is not published, in the order in which they were recorded."""
+
+    async def experiment_id(self, key: int) -> str:
+        """The id of a recorded experiment."""
 
     async def latest_changes(self, key: int, limit: int) -> Sequence[Change]:
         """The last changes of the experiment, newest first."""

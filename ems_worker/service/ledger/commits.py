@@ -10,7 +10,7 @@ from ems_worker.service.ledger.live import JobKey
 
 log = structlog.get_logger()
 
-_Result = TypeVar("_Result")
+_T = TypeVar("_T")
 
 
 class CommitQueue:
@@ -24,13 +24,11 @@ class CommitQueue:
 
     def put(
         self,
-        work: Coroutine[Any, Any, _Result],
+        work: Coroutine[Any, Any, _T],
         jobs: Collection[JobKey] = (),
         on_settled: Callable[[Iterable[JobKey]], None] = lambda _: None,
-    ) -> asyncio.Future[_Result]:
-        """Starts a commit that concerns `jobs`; its result is that of the returned future.
-
-        Cancelling the future doesn't cancel the commit.
+    ) -> asyncio.Future[_T]:
+        """Starts a commit that concerns `jobs`. Cancelling the returned future doesn't cancel the commit.
 
         When the commit ends, successfully or not, `on_settled` receives those jobs that no other commit concerns.
         """
@@ -52,6 +50,11 @@ class CommitQueue:
         """Whether a commit under way concerns a job of the experiment."""
         return any(key[0] == experiment_key for key in self._uncommitted)
 
+    async def drained(self) -> None:
+        """Waits for the commits that are under way now."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
     async def until_broken(self) -> None:
         """Waits until a commit fails, and raises its error: memory no longer agrees with the disk.
 
@@ -63,10 +66,10 @@ class CommitQueue:
 
     async def _settle(
         self,
-        work: Coroutine[Any, Any, _Result],
+        work: Coroutine[Any, Any, _T],
         jobs: Collection[JobKey],
         on_settled: Callable[[Iterable[JobKey]], None],
-    ) -> _Result:
+    ) -> _T:
         try:
             return await work
         finally:
