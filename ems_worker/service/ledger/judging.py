@@ -11,7 +11,7 @@ from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
@@ -25,7 +25,7 @@ ALL_REPLICATES = 2**31
 
 _EVER_MS = 2**62
 # A decision about all jobs doesn't look at their points.
-_NO_POINT = PointRecord(0, {})
+NO_POINT = PointRecord(0, {})
 
 Jobs = Sequence[tuple[Job, PointRecord]]
 
@@ -48,7 +48,7 @@ def counted(change: Change, before: str, after: str, jobs: int = 1) -> Change:
     counts = {name: dict(to) for name, to in change.counts.items()}
     of_state = counts.setdefault(before, {})
     of_state[after] = of_state.get(after, 0) + jobs
-    return replace(change, counts=counts, changed=True)
+    return replace(change, counts=counts)
 
 
 class Judging:
@@ -80,11 +80,13 @@ class Judging:
         decide: Decide,
         *,
         read: Callable[[tuple[int, int]], Awaitable[Jobs]],
+        follows: bool = True,
         reopens: bool = False,
     ) -> Change:
         """Judges the jobs that `read` returns for the change's cursor.
 
-        `reopens`: an experiment that had ended and has jobs again begins a new round.
+        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has
+        jobs again begins a new round.
         """
         assert change.judged is not None
         async with self._turn() as turn:
@@ -96,11 +98,11 @@ class Judging:
                 self._active.may_be_idle([(live.key, *stored.key)])
                 if (effect := decide(before, point, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif complete:
-                change = replace(change, judged=None)
+            elif complete or not follows:
+                change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
@@ -110,13 +112,14 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    async def stop_open(self, live: Live, change: Change, reason: StopReason, *, drain: bool) -> Change:
+    async def stop_open(self, live: Live, change: Change, decide: Decide) -> Change:
         """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
         async with self._turn() as turn:
-            for key, owner, run in self._active.open_runs():
-                if owner is live and run.stop_reason is None and run.current:
-                    change = counted(change, run.state.value, "cancelled")
-                    turn.update(key, replace(run, stop_reason=reason, drains=drain))
+            for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
+                before = self._active.job(key[:3])
+                if before is not None and (effect := decide(before, NO_POINT, self._clock.now_ms())) is not None:
+                    change = counted(change, effect.before, effect.after)
+                    self._put(turn, live, before, effect)
             turn.carry(live, change)
         return change
 
@@ -129,10 +132,10 @@ class Judging:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
             unstarted = [before for before in known if job.unstarted(before)]
             for before in unstarted:
-                decided = job.cancelled(before, self._clock.now_ms(), reason, drain=False)
-                assert decided is not None
+                after = job.cancelled(before, self._clock.now_ms(), reason)
+                assert after is not None
                 change = counted(change, RunState.PENDING, RunState.CANCELLED)
-                turn.replace(live, before, decided)
+                turn.replace(live, before, after)
             if unstarted:
                 turn.carry(live, change)
                 return change, len(unstarted)
@@ -159,13 +162,25 @@ class Judging:
             for key in dict.fromkeys([*pending, *awaiting[:limit]]):
                 before = self._active.job(key)
                 assert before is not None
-                if (effect := decide(before, _NO_POINT, now_ms)) is not None:
+                if (effect := decide(before, NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if not pending and not awaiting:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
+
+    async def reread(self, live: Live) -> None:
+        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""
+        if not live.tally.stale:
+            return
+        async with self._turn():
+            await self._commits.drained()
+            # What is decided and what is recorded are the same now.
+            metrics = (await self._manifest.tally(live.key)).metrics
+            live.tally = live.tally.rereading().reread(metrics)
+            live.recorded = live.recorded.rereading().reread(metrics)
+        self._on_change(live.key)
 
     async def carry(self, live: Live, change: Change) -> Change:
         """Records how far a change is, after all that was decided before."""
@@ -173,8 +188,8 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    def _put(self, turn: Turn, live: Live, before: Job, after: Job) -> None:
-        """Replaces a job, and numbers its end if it ended now. A job that never started has no result to be numbered."""
-        if after.current.settled and after.current != before.current and not job.unstarted(before):
+    def _put(self, turn: Turn, live: Live, before: Job, effect: Effect) -> None:
+        after = effect.job
+        if job.has_new_result(before, after):
             after = turn.numbered(live, after)
         turn.replace(live, before, after)

@@ -1,4 +1,4 @@
-"""Carries out recorded changes: those of an experiment one after another, in bounded steps that are commits of their own.
+"""Carries out recorded changes: those of an experiment one after another, in bounded steps, each a commit of its own.
 
 A change is closed (`applied`) when nothing of it is in flight any more. Both its documents are published in any case.
 """
@@ -50,7 +50,7 @@ class Executor:
         broker: Broker,
         paused: Callable[[Live, RunKey, Run], bool],
     ) -> None:
-        """`paused`: whether an open run of an experiment that is to be paused now goes on nevertheless, or is paused."""
+        """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -82,7 +82,7 @@ class Executor:
                         await self._wake.wait()
 
     async def step(self, live: Live) -> bool:
-        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more to do."""
+        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
         lock = self._locks.setdefault(live.key, asyncio.Lock())
         async with lock:
             before = next((change for change in live.changes.values() if change.judged is not None), None)
@@ -90,6 +90,7 @@ class Executor:
             if before is not None:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
+                await self._ledger.judging.reread(live)
                 await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
@@ -127,8 +128,8 @@ class Executor:
                     change = judging.counted(change, effect.before, effect.after)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif live.expanded:
-                change = replace(change, judged=None)
+            elif live.expanded or verb is Verb.RETRY:
+                change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
         return change
@@ -143,23 +144,26 @@ class Executor:
             change,
             effects.of(live, verb, request),
             read=lambda after: self._jobs(live, verb, request, after),
+            follows=verb is not Verb.RETRY,
             reopens=verb is Verb.RETRY,
         )
 
     async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
         """The next jobs that a change has to judge."""
         if verb is Verb.RETRY and request.get("where") is None:
-            return await self._manifest.to_retry(live.key, after, _JOBS)
+            # Without a condition nothing is asked of their points.
+            return [(job, judging.NO_POINT) for job in await self._manifest.to_retry(live.key, after, _JOBS)]
         return await self._manifest.jobs_after(live.key, after, _JOBS)
 
     async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
-        change = await ledger.stop_open(live, change, reason, drain=bool(request.get("drain")))
+        decide = effects.of(live, Verb.CANCEL, request)
+        change = await ledger.stop_open(live, change, decide)
         change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
         if cancelled:
             return change
-        return await ledger.cancel_rest(live, change, effects.of(live, Verb.CANCEL, request), _JOBS)
+        return await ledger.cancel_rest(live, change, decide, _JOBS)
 
     def _applied(self, live: Live, change: Change) -> bool:
         """Whether nothing of a change is in flight any more, after it has judged its jobs."""
@@ -169,7 +173,7 @@ class Executor:
             case Verb.CANCEL:
                 reason = effects.stop_reason(request)
                 whole = request.get("where") is None and not request.get("stragglers")
-                return not any(run.stop_reason is reason for _, run in open_runs) and (
+                return not any(run.stop_reason is reason or run.drains for _, run in open_runs) and (
                     live.ended or not whole or live.record.round > change.round
                 )
             case Verb.PAUSE:
@@ -186,8 +190,8 @@ class Executor:
         async with self._publishing:
             self._unpublished = False
             try:
-                for experiment_id, change in await self._manifest.unpublished_changes():
-                    await self._publish(experiment_id, change)
+                for change in await self._manifest.unpublished_changes():
+                    await self._publish(await self._manifest.experiment_id(change.experiment), change)
             except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
                 self._unpublished = True
                 log.warning("change.publish_delayed", reason=str(error))

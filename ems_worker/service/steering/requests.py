@@ -1,7 +1,7 @@
 """Requests for changes, by verb: their JSON, checked."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 from pydantic import Field
@@ -10,8 +10,6 @@ from ems_worker.core.lifecycle.steering import Verb
 
 # Characters.
 _MAX_REASON = 500
-# The only verbs whose effect may be limited to some jobs.
-_WITH_WHERE = (Verb.CANCEL, Verb.RETRY, Verb.EXCLUDE, Verb.INCLUDE)
 
 
 class ChangeRequest(pydantic.BaseModel):
@@ -120,15 +118,6 @@ MODELS: Mapping[Verb, type[ChangeRequest]] = {
 }
 
 
-def takes_where(verb: Verb) -> bool:
-    """Whether the verb's effect may be limited to some jobs."""
-    return verb in _WITH_WHERE
-
-
 def stored(request: ChangeRequest) -> Mapping[str, Any]:
     """The request as it is recorded and published: the keys that were sent."""
     return request.model_dump(mode="json", exclude_unset=True)
-
-
-# What an experiment that settles requests of itself: the rest of its jobs is cancelled.
-STRAGGLERS: Literal["stragglers"] = "stragglers"
