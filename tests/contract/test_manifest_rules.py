@@ -154,8 +154,8 @@ def test_a_row_has_the_columns_of_its_query(tmp_path: Path) -> None:
         for name, query in queries.READS.items()
     }
     connection.close()
-    assert {name: names for name, names in columns.items() if name in reads.COLUMNS} == reads.COLUMNS
-    assert {name for name, names in columns.items() if len(names) == 1} >= columns.keys() - reads.COLUMNS.keys()
+    assert {name: names for name, names in columns.items() if name in queries.COLUMNS} == queries.COLUMNS
+    assert {name for name, names in columns.items() if len(names) == 1} >= columns.keys() - queries.COLUMNS.keys()
 
 
 def test_every_column_of_a_run_is_read(tmp_path: Path) -> None:
