@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ems_worker.service.control import Control
 
 from ems_worker import errors
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
-from ems_worker.service.control import Control
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler
 from tests.support.desk import Clock, Desk, plan

@@ -4,7 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ems_worker.adapters.manifest import reads
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
+from ems_worker.core.lifecycle import experiment as experiments
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Alike, Bucket, Tally
+from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.records import PointRecord, PointRow
 
 
@@ -15,11 +18,17 @@ def tally(
     metrics: Iterable[reads.MetricRow],
 ) -> Tally:
     """An experiment's counts over all its jobs, and its aggregates."""
-    counts: dict[Bucket, int] = {}
-    for row in counted:
-        bucket = Bucket(row.bucket)
-        counts[bucket] = counts.get(bucket, 0) + row.jobs
-    return Tally(experiment.jobs, counts, aggregates(tracked, metrics))
+    alike = [
+        Alike(
+            Bucket(row.bucket),
+            row.is_excluded == 1,
+            None if row.stop_reason is None else StopReason(row.stop_reason),
+            row.drains == 1,
+            row.jobs,
+        )
+        for row in counted
+    ]
+    return experiments.tally(experiment.jobs, alike, aggregates(tracked, metrics))
 
 
 def point(

@@ -145,11 +145,12 @@ class RunRow(NamedTuple):
 
 
 class CountedRow(NamedTuple):
-    """How many jobs a status counts alike; `stopped` is why cancelled ones were stopped."""
+    """How many jobs are counted alike."""
 
     bucket: str
     is_excluded: int
-    stopped: str | None
+    stop_reason: str | None
+    drains: int
     jobs: int
 
 

@@ -9,9 +9,10 @@ CASE
   WHEN waiting = 'awaiting' THEN 'awaiting_metrics' ELSE 'failed' END;
 
 -- name: retried
--- Whether a person's retry takes the job of this current run: core.lifecycle.job.retried.
-(waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
-  OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast'));
+-- Whether a person's retry without a condition takes the job of this current run: core.lifecycle.job.retried.
+(NOT drains AND (stop_reason IS NULL OR stop_reason NOT IN ('cancelled', 'straggler', 'raced'))
+  AND (waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
+    OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast')));
 
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.
