@@ -126,12 +126,17 @@ class Run:
 
     @property
     def called_off(self) -> bool:
-        """Whether somebody called off its job: a person, its settled experiment, or a race.
+        """Whether somebody called off its job."""
+        return called_off(self.stop_reason, self.drains)
 
-        Such a job counts only if it completes all the same. It gets no next attempt, and a retry takes it only if asked
-        for by its state.
-        """
-        return self.drains or self.stop_reason in CALLED_OFF
+
+def called_off(stop_reason: StopReason | None, drains: bool) -> bool:
+    """Whether the job of such a run was called off: by a person, its settled experiment, or a race.
+
+    A job that was called off counts only if it completes all the same. It gets no next attempt, and a retry takes it
+    only if asked for by its state.
+    """
+    return drains or stop_reason in CALLED_OFF
 
 
 def interpret(run: Run, signal: Signal) -> Signal:
