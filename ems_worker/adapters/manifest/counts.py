@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from ems_worker.adapters.manifest import reads
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, Tally
+from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket, Tally
 from ems_worker.core.records import PointRecord, PointRow
 
 
@@ -17,10 +17,19 @@ def tally(
 ) -> Tally:
     """An experiment's counts over all its jobs, and its aggregates."""
     counts: dict[Bucket, int] = {}
+    excluded: dict[Bucket, int] = {}
+    called_off: dict[Bucket, int] = {}
+    dropped = 0
     for row in counted:
         bucket = Bucket(row.bucket)
         counts[bucket] = counts.get(bucket, 0) + row.jobs
-    return Tally(experiment.jobs, counts, aggregates(tracked, metrics))
+        if row.is_excluded:
+            excluded[bucket] = excluded.get(bucket, 0) + row.jobs
+        elif bucket is Bucket.CANCELLED and row.is_dropped:
+            dropped += row.jobs
+        elif row.is_called_off and bucket in ENDED_BUCKETS and bucket is not Bucket.COMPLETED:
+            called_off[bucket] = called_off.get(bucket, 0) + row.jobs
+    return Tally(experiment.jobs, counts, aggregates(tracked, metrics), excluded, called_off, dropped=dropped)
 
 
 def point(
