@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ems_worker.core.language import options
 from ems_worker.core.language.options import ExperimentLimits
 from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.conclusion import Situation
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import Run
@@ -79,14 +80,19 @@ class Live:
         return options.overridden(self.plan.limits, self.record.overrides)
 
     @property
-    def allowed(self) -> int:
-        """How many of its jobs may fail."""
-        return self.limits.max_failed.allowed(self.record.spec.jobs)
-
-    @property
     def judging(self) -> bool:
         """Whether a change still judges jobs. Until it is done the experiment neither ends nor fails fast."""
         return any(change.judged is not None for change in self.changes.values())
+
+    @property
+    def allowed(self) -> int:
+        """How many of its jobs may fail: a percentage is one of the jobs that count."""
+        return self.limits.max_failed.allowed(self.tally.counting)
+
+    @property
+    def situation(self) -> Situation:
+        """What the end of its round depends on besides its jobs."""
+        return Situation(self.record.standing, self.limits.max_failed.allowed, judging=self.judging)
 
     @property
     def failing_fast(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import conclusion, experiment, steering
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, Standing
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change, Experiment, PointRecord
@@ -35,21 +35,17 @@ class Records:
 
     async def conclude(self, live: Live) -> None:
         """Ends the experiment if all its jobs have ended, and nothing keeps it open."""
-        situation = experiment.Situation(
-            standing=live.record.standing, allowed=live.allowed, judging=live.judging
-        )
-        event = experiment.conclusion(live.recorded, situation)
+        event = conclusion.event(live.recorded, live.situation)
         if event is None or experiment.TRANSITIONS[live.record.state, event] is None:
             return
         crash.point("ledger.concluding")
         error = await self._manifest.commonest_error(live.key) if event is ExperimentEvent.MISS else None
         # Asked again: the manifest may have taken a while to answer.
-        situation = replace(situation, standing=live.record.standing, judging=live.judging)
-        event = experiment.conclusion(live.recorded, situation)
+        event = conclusion.event(live.recorded, live.situation)
         to = None if event is None else experiment.TRANSITIONS[live.record.state, event]
         if to is None:
             return
-        await self.move(live, to, experiment.reason(live.recorded, situation, error))
+        await self.move(live, to, conclusion.reason(live.recorded, live.situation, error))
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
@@ -82,7 +78,7 @@ class Records:
         The manifest records it with these jobs.
         """
         before = live.record
-        live.record = steered(before, experiment.reopened(before.standing), now_ms)
+        live.record = steered(before, steering.reopened(before.standing), now_ms)
         return before, live.record
 
     async def settling(self, live: Live, milliseconds: int | None) -> None:
