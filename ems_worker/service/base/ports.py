@@ -22,7 +22,7 @@ from ems_worker.core.records import (
     PointRow,
     Submission,
 )
-from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, StreamIdentity
 from ems_worker.service.base.orchestrator import Orchestrator
 
 __all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
@@ -233,6 +233,9 @@ class Broker(Protocol):
 
     async def has_decision(self, seq: int) -> bool:
         """Whether a decision about the plan with this sequence is stored."""
+
+    async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
+        """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages, after waiting for a second at most; empty if none arrived."""

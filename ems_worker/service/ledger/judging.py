@@ -11,7 +11,7 @@ from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
@@ -25,7 +25,7 @@ ALL_REPLICATES = 2**31
 
 _EVER_MS = 2**62
 # A decision about all jobs doesn't look at their points.
-_NO_POINT = PointRecord(0, {})
+NO_POINT = PointRecord(0, {})
 
 Jobs = Sequence[tuple[Job, PointRecord]]
 
@@ -85,7 +85,8 @@ class Judging:
     ) -> Change:
         """Judges the jobs that `read` returns for the change's cursor.
 
-        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has jobs again begins a new round.
+        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has
+        jobs again begins a new round.
         """
         assert change.judged is not None
         async with self._turn() as turn:
@@ -97,7 +98,7 @@ class Judging:
                 self._active.may_be_idle([(live.key, *stored.key)])
                 if (effect := decide(before, point, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
             elif complete or not follows:
@@ -111,13 +112,14 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    async def stop_open(self, live: Live, change: Change, reason: StopReason, *, drain: bool) -> Change:
+    async def stop_open(self, live: Live, change: Change, decide: Decide) -> Change:
         """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
         async with self._turn() as turn:
-            for key, owner, run in self._active.open_runs():
-                if owner is live and run.current and (run.stop_reason is None or (run.drains and not drain)):
-                    change = counted(change, run.state.value, "cancelled")
-                    turn.update(key, replace(run, stop_reason=reason, drains=drain))
+            for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
+                before = self._active.job(key[:3])
+                if before is not None and (effect := decide(before, NO_POINT, self._clock.now_ms())) is not None:
+                    change = counted(change, effect.before, effect.after)
+                    self._put(turn, live, before, effect)
             turn.carry(live, change)
         return change
 
@@ -130,10 +132,10 @@ class Judging:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
             unstarted = [before for before in known if job.unstarted(before)]
             for before in unstarted:
-                decided = job.cancelled(before, self._clock.now_ms(), reason, drain=False)
-                assert decided is not None
+                after = job.cancelled(before, self._clock.now_ms(), reason)
+                assert after is not None
                 change = counted(change, RunState.PENDING, RunState.CANCELLED)
-                turn.replace(live, before, decided)
+                turn.replace(live, before, after)
             if unstarted:
                 turn.carry(live, change)
                 return change, len(unstarted)
@@ -160,9 +162,9 @@ class Judging:
             for key in dict.fromkeys([*pending, *awaiting[:limit]]):
                 before = self._active.job(key)
                 assert before is not None
-                if (effect := decide(before, _NO_POINT, now_ms)) is not None:
+                if (effect := decide(before, NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if not pending and not awaiting:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
@@ -174,8 +176,8 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    def _put(self, turn: Turn, live: Live, before: Job, after: Job) -> None:
-        """Replaces a job, and numbers its end if it ended now. A job that never started has no result to be numbered."""
-        if after.current.settled and after.current != before.current and not job.unstarted(before):
+    def _put(self, turn: Turn, live: Live, before: Job, effect: Effect) -> None:
+        after = effect.job
+        if job.has_new_result(before, after):
             after = turn.numbered(live, after)
         turn.replace(live, before, after)

@@ -1,4 +1,4 @@
-"""Carries out recorded changes: those of an experiment one after another, in bounded steps that are commits of their own.
+"""Carries out recorded changes: those of an experiment one after another, in bounded steps, each a commit of its own.
 
 A change is closed (`applied`) when nothing of it is in flight any more. Both its documents are published in any case.
 """
@@ -50,7 +50,7 @@ class Executor:
         broker: Broker,
         paused: Callable[[Live, RunKey, Run], bool],
     ) -> None:
-        """`paused`: whether an open run of an experiment that is to be paused now goes on nevertheless, or is paused."""
+        """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -82,7 +82,7 @@ class Executor:
                         await self._wake.wait()
 
     async def step(self, live: Live) -> bool:
-        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more to do."""
+        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
         lock = self._locks.setdefault(live.key, asyncio.Lock())
         async with lock:
             before = next((change for change in live.changes.values() if change.judged is not None), None)
@@ -150,17 +150,19 @@ class Executor:
     async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
         """The next jobs that a change has to judge."""
         if verb is Verb.RETRY and request.get("where") is None:
-            return await self._manifest.to_retry(live.key, after, _JOBS)
+            # Without a condition nothing is asked of their points.
+            return [(job, judging.NO_POINT) for job in await self._manifest.to_retry(live.key, after, _JOBS)]
         return await self._manifest.jobs_after(live.key, after, _JOBS)
 
     async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
-        change = await ledger.stop_open(live, change, reason, drain=bool(request.get("drain")))
+        decide = effects.of(live, Verb.CANCEL, request)
+        change = await ledger.stop_open(live, change, decide)
         change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
         if cancelled:
             return change
-        return await ledger.cancel_rest(live, change, effects.of(live, Verb.CANCEL, request), _JOBS)
+        return await ledger.cancel_rest(live, change, decide, _JOBS)
 
     def _applied(self, live: Live, change: Change) -> bool:
         """Whether nothing of a change is in flight any more, after it has judged its jobs."""
@@ -170,7 +172,7 @@ class Executor:
             case Verb.CANCEL:
                 reason = effects.stop_reason(request)
                 whole = request.get("where") is None and not request.get("stragglers")
-                return not any(run.stop_reason is reason for _, run in open_runs) and (
+                return not any(run.stop_reason is reason or run.drains for _, run in open_runs) and (
                     live.ended or not whole or live.record.round > change.round
                 )
             case Verb.PAUSE:
