@@ -170,6 +170,18 @@ class Judging:
             turn.carry(live, change)
         return change
 
+    async def reread(self, live: Live) -> None:
+        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""
+        if not live.tally.stale:
+            return
+        async with self._turn():
+            await self._commits.drained()
+            # What is decided and what is recorded are the same now.
+            metrics = (await self._manifest.tally(live.key)).metrics
+            live.tally = live.tally.rereading().reread(metrics)
+            live.recorded = live.recorded.rereading().reread(metrics)
+        self._on_change(live.key)
+
     async def carry(self, live: Live, change: Change) -> Change:
         """Records how far a change is, after all that was decided before."""
         async with self._turn() as turn:

@@ -3,9 +3,10 @@
 An older copy of the manifest that was put in its place by other means, such as a snapshot of the disk, is detected by
 what was published since, and treated the same way.
 
-Plans are decided again, with the same ids. Events, and the changes that people requested, are applied again in the order
-in which the broker stored them, with the same results. If changes may be missing, because their stream was created anew
-or has dropped messages since the backup, experiments whose published status is ahead of the manifest are paused.
+Plans are decided again, with the same ids. Events, and the changes that people requested, are applied again in the
+order in which the broker stored them, with the same results. If changes may be missing, because their stream was
+created anew or has dropped messages since the backup, experiments whose published status is ahead of the manifest are
+paused.
 """
 
 import asyncio
@@ -89,8 +90,8 @@ class Replay:
                 await self._expander.expand(live)
         complete, changes = await self._changes()
         while (events_read := await self._broker.events(_WAIT_SECONDS)) or (await self._broker.pending())[1]:
-            while changes and events_read and changes[0].stored_ms < events_read[-1].stored_ms:
-                earlier = [event for event in events_read if event.stored_ms <= changes[0].stored_ms]
+            while changes and events_read and changes[0].stored_ms < events_read[-1].published_ms:
+                earlier = [event for event in events_read if event.published_ms <= changes[0].stored_ms]
                 await self._tracker.track(earlier)
                 events_read = events_read[len(earlier) :]
                 await self._apply(changes.pop(0))

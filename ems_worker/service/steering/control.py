@@ -204,9 +204,8 @@ class Control:
         valid = options.parse_overrides(request.limits, problems)
         priority = valid.get("priority")
         if self._max_priority is not None and isinstance(priority, int) and priority > self._max_priority:
-            problems.add(
-                "out_of_range", ("priority",), f"the highest priority that this worker grants is {self._max_priority}"
-            )
+            message = f"the highest priority that this worker grants is {self._max_priority}"
+            problems.add("out_of_range", ("priority",), message)
         if len(problems):
             raise errors.RequestRefused("; ".join(f"{each.path}: {each.message}" for each in problems.collected()))
         return options.merged(live.record.overrides, valid)

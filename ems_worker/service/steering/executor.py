@@ -90,6 +90,7 @@ class Executor:
             if before is not None:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
+                await self._ledger.judging.reread(live)
                 await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
@@ -189,8 +190,8 @@ class Executor:
         async with self._publishing:
             self._unpublished = False
             try:
-                for experiment_id, change in await self._manifest.unpublished_changes():
-                    await self._publish(experiment_id, change)
+                for change in await self._manifest.unpublished_changes():
+                    await self._publish(await self._manifest.experiment_id(change.experiment), change)
             except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
                 self._unpublished = True
                 log.warning("change.publish_delayed", reason=str(error))
