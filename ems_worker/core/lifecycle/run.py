@@ -125,6 +125,13 @@ class Run:
         return self.state in TERMINAL and self.waiting is not Waiting.AWAITING
 
     @property
+    def to_be_stopped(self) -> bool:
+        """Whether STOP is sent for it while it is open: there is a reason, and it may not end by itself."""
+        if self.drains and self.stop_reason is not StopReason.TIMEOUT:
+            return False
+        return self.stop_reason is not None
+
+    @property
     def called_off(self) -> bool:
         """Whether somebody called off its job."""
         return called_off(self.stop_reason, self.drains)
