@@ -15,6 +15,8 @@ from ems_worker.core.records import Change
 VERBS: Final = ("pause", "resume", "cancel", "retry", "extend", "set", "close", "exclude", "include")
 # The state that `counts` name for jobs that `exclude` takes out and `include` takes back.
 EXCLUDED: Final = "excluded"
+# The state that `counts` name for jobs that `extend` adds, and that were not there before.
+NEW: Final = "new"
 
 # Why a verb changed nothing in an experiment that is open.
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType(
