@@ -174,7 +174,7 @@ def _agreed(
     """Whether the change may be requested: it concerns little, nobody is there to be asked, or a person says yes."""
     from ems_worker.cli import changed
 
-    if given.dry_run or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if given.dry_run or not _on_terminal():
         return True
     found: list[Document] = []
 
@@ -191,6 +191,11 @@ def _agreed(
     for document in effective:
         shell.say(changed.sentence(document))
     return streams.agreed("go on?")
+
+
+def _on_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _is_much(documents: Iterable[Document]) -> bool:

@@ -42,7 +42,13 @@ def test_a_change_is_applied_when_it_has_a_time() -> None:
 
 def test_the_request_is_whole_and_short_in_replies_to_get() -> None:
     """A restore carries the published request out again, so that it has the plan; `get` has the plan's digest."""
-    request = {"request_id": "r-1", "experiment_id": "reef", "plan": "x" * 5000, "dry_run": True, "reason": "more"}
+    request: dict[str, Any] = {
+        "request_id": "r-1",
+        "experiment_id": "reef",
+        "plan": "x" * 5000,
+        "dry_run": True,
+        "reason": "more",
+    }
     extend = change("extend", **request)
     whole = changes.document("reef", extend)
     assert (whole["request"], whole["dry_run"], whole["reason"]) == (request, True, "more")
