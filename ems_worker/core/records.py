@@ -1,11 +1,12 @@
 """What the manifest holds, as values. Times are in milliseconds since the Unix epoch; their names end in `_ms`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, CancelMode, ExperimentState, PauseOwner, Standing
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
 
 
@@ -138,8 +139,9 @@ class JobRow:
 class PointRow:
     """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
-    `ended_seq` is the position of the last end of a job of this point; None while a job is open. `excluded`: why the
-    point doesn't count; set if all its jobs are excluded. Its aggregates are without excluded jobs.
+    `ended_seq` is the position of the last end of a job of this point; None while a job is open, 0 if all were
+    cancelled before they started. `excluded_jobs` of the jobs don't count in `metrics`; `excluded` is the reason if
+    none does.
     """
 
     point: PointRecord
@@ -147,29 +149,18 @@ class PointRow:
     metrics: Mapping[str, Aggregate]
     ended_seq: int | None = None
     excluded: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRequest:
-    """A requested change, recorded before it is carried out. `body` is JSON, and so is `answer`, None until then."""
-
-    request_id: str
-    experiment: int
-    verb: str
-    body: str
-    received_ms: int
-    answer: str | None = None
+    excluded_jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """A change of one experiment that somebody requested, and how far it is carried out.
 
-    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded. `changed`,
-    `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged` (point,
-    replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn` and
-    `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`: how many
-    of its two documents are published.
+    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded.
+    `changed`, `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged`
+    (point, replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn`
+    and `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`:
+    how many of its two documents are published.
     """
 
     request_id: str
@@ -189,6 +180,37 @@ class Change:
     unchanged: int | None = None
     applied_ms: int | None = None
     published: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointIdentity:
+    """By which a point is found again when its plan is extended: its suffix, if any, and a digest of what it is."""
+
+    point: int
+    digest: bytes
+    suffix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Points that are recorded, in order, by their suffixes and by their digests: several may be equal."""
+
+    suffixes: Mapping[str, Sequence[int]]
+    digests: Mapping[bytes, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What one part of an extension adds to an experiment.
+
+    `points` are new, with their `identities`; `runs` are first runs of new jobs, of these and of other points.
+    `matched` are points of earlier versions of the plan that the present version has too.
+    """
+
+    points: Sequence[PointRecord] = ()
+    runs: Sequence[Run] = ()
+    identities: Sequence[PointIdentity] = ()
+    matched: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.documents import changes, documents, results, schemas
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, PauseOwner, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, PauseOwner, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow

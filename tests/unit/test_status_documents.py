@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from ems_worker.core.documents import documents
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, CancelMode, ExperimentState, PauseOwner, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Tally
 from ems_worker.core.records import Experiment, NewExperiment, PointRecord, PointRow
 
 SPEC = NewExperiment("reef", "Reef", b"", b"{}", "ab", 2, 4, 2, 1000, goal_metric="population", goal="maximize")

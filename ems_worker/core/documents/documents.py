@@ -16,7 +16,8 @@ import orjson
 from ems_worker.core import text
 from ems_worker.core.documents import titles
 from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.records import Experiment, PlanDecision, PointRow
 from ems_worker.errors import Problem
 
@@ -132,10 +133,15 @@ class Pace:
 
 
 def pace(samples: Sequence[tuple[float, int]], remaining: int) -> Pace:
-    """The pace from recent samples of (seconds, jobs ended so far), oldest first."""
-    if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+    """The pace from recent samples of (seconds, jobs ended so far), oldest first.
+
+    A retry takes jobs back: only the samples since then count.
+    """
+    first = max((index for index in range(1, len(samples)) if samples[index][1] < samples[index - 1][1]), default=0)
+    recent = samples[first:]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
         return Pace(eta_seconds=0.0 if remaining == 0 else None)
-    rate = (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
+    rate = (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
     if remaining == 0:
         return Pace(rate, 0.0)
     return Pace(rate, remaining / rate if rate > 0 else None)
