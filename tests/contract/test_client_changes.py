@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from ems_worker import client, errors
 from ems_worker.client import steering
-from ems_worker.core.documents import changes
+from ems_worker.core.lifecycle.steering import Verb
 from tests.support import servers, stub_worker, wait
 
 API = yaml.safe_load((servers.ROOT / "docs" / "asyncapi.yaml").read_text())
@@ -92,13 +92,13 @@ async def test_every_verb_has_a_method_and_takes_a_group(ems: client.EmsClient, 
     """Each request has an id of its own, and the client's own options stay here."""
     methods = {"extend": {"replicates": 2}, "set": {"priority": 1}}
     seen = set()
-    for verb in changes.VERBS:
+    for verb in Verb:
         await stub_worker.serve(other, verb, echo)
         method = getattr(ems, verb)
         request = (await method(group="heat", wait=False, timeout=3, dry_run=False, **methods.get(verb, {})))["request"]
         assert request.keys() == {"request_id", "group", *methods.get(verb, {})}
         seen.add(request["request_id"])
-    assert len(seen) == len(changes.VERBS)
+    assert len(seen) == len(Verb)
 
 
 async def test_all_is_neither_an_experiment_nor_a_group(ems: client.EmsClient, other: Client) -> None:

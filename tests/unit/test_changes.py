@@ -9,6 +9,7 @@ import pytest
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import ExperimentState, PauseOwner
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.records import Change
 
 
@@ -56,7 +57,7 @@ def test_the_request_is_whole_and_short_in_replies_to_get() -> None:
     assert (short["plan"]["bytes"], short["reason"]) == (5002, "more")
 
 
-@pytest.mark.parametrize("verb", changes.VERBS)
+@pytest.mark.parametrize("verb", Verb)
 @pytest.mark.parametrize("where", [None, "point == 3"])
 @pytest.mark.parametrize("state", ExperimentState)
 def test_a_change_without_effect_says_why(verb: str, where: str | None, state: ExperimentState) -> None:

@@ -11,7 +11,7 @@ import typer.testing
 
 from ems_worker import client, errors
 from ems_worker.cli import ems, exits
-from ems_worker.core.documents import changes
+from ems_worker.core.lifecycle.steering import Verb
 from tests.unit.test_cli_changed import change
 
 PLAN = "experiment_id: reef\nbase_config: {a: 1}\nparameter_space: {a: [1, 2]}\n"
@@ -74,7 +74,7 @@ OWN: dict[str, dict[str, Any]] = {
 NEEDED = {"extend": ["--replicates", "3"], "set": ["priority=5"]}
 
 
-@pytest.mark.parametrize("verb", changes.VERBS)
+@pytest.mark.parametrize("verb", Verb)
 def test_every_verb_is_a_command_with_the_same_options(fake: Worker, verb: str) -> None:
     """They are for an experiment or a group, and what isn't given is not sent."""
     flags = ["--dry-run", "--wait", "--json", "--reason=why", "--timeout=3", "--request-id=r-1", "--expect-revision=0"]

@@ -14,6 +14,7 @@ from ems_worker.core.documents import changes, documents, results, schemas
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, PauseOwner, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
@@ -107,7 +108,7 @@ requests = st.fixed_dictionaries(
 some = st.none() | st.integers(0, 99)
 all_changes = st.builds(
     Change,
-    *(st.just("r-1"), st.just(1), st.sampled_from(changes.VERBS), requests.map(json.dumps), st.integers(0, 4 * 10**12)),
+    *(st.just("r-1"), st.just(1), st.sampled_from(Verb), requests.map(json.dumps), st.integers(0, 4 * 10**12)),
     *(st.sampled_from(ExperimentState), st.integers(1, 9), st.integers(0, 9)),
     changed=st.booleans(),
     judged=st.none() | st.just((3, 0)),
