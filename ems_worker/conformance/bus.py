@@ -77,6 +77,8 @@ class Bus:
         for kind in messages.KINDS:
             for subject in (kind, f"{kind}.>"):
                 await self._client.subscribe(subject, cb=self._receive)
+        # nats-py writes the ping of a flush at once, ahead of what is in its buffer: only the second surely follows.
+        await self._client.flush()
         await self._client.flush()
 
     async def follow(self) -> None:
