@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def test_progress_is_reported_once_a_second(monkeypatch: pytest.MonkeyPatch) -> 
     config = simulator.parse(document(max_ticks=10))
     reported: list[int] = []
     clock = itertools.count(0.0, 0.05)
-    monkeypatch.setattr(simulator.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     simulator.simulate(config, 1, reported.append)
     assert reported == []
     clock = itertools.count(0.0, 0.4)
