@@ -15,6 +15,7 @@ from math import prod
 from typing import Final
 
 from ems_worker.core import canonical
+from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points import dimensions
@@ -73,6 +74,11 @@ class Grid:
             (axis.name, axis.values, self._map.dimension_of.get(number)) for number, axis in enumerate(names.axes)
         ]
         self._latest = (0, 0)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of `parameter_space`, in the plan's order."""
+        return self._names.axes
 
     @property
     def exact(self) -> bool:
