@@ -1,7 +1,7 @@
 """Small edits of a plan's document, for `extend`: more replicates, more samples, more values of an axis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, assert_never, cast
 
 from ems_worker import errors
 from ems_worker.core import canonical
@@ -87,6 +87,8 @@ def _add_values(result: dict[str, Any], plan: Plan, name: str, *, values: Sequen
         case Constant() | Derived() | None:
             message = f"{name!r} has no list of values that could take more; send the whole plan"
             problems.add("not_a_list", ("add", name), message, on_key=True)
+        case _:
+            assert_never(axis.source)
 
 
 def _append(result: dict[str, Any], plan: Plan, axis: Axis, *, values: Sequence[JSON], at: quotes.Location) -> None:

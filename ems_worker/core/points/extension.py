@@ -43,7 +43,7 @@ _MEANING: Final[Mapping[str, Callable[[Plan], object]]] = {
     "model_version": lambda plan: plan.model_version,
 }
 _ALLOWED: Final = (
-    "extend may change parameter_space, constraints, runs, design.samples, num_replicates_per_run, limits and labels"
+    "Extend may change parameter_space, constraints, runs, design.samples, num_replicates_per_run, limits and labels"
 )
 _ELSE: Final = "leave it as it was, or publish the plan as an experiment of its own"
 # Differing paths of one key that are reported.
@@ -102,8 +102,8 @@ def _compare_base(old: Version, new: Version, problems: Problems) -> None:
     if not paths:
         return
     key = next(key for key in (canonical.BASE_KEY, *canonical.BASE_PATH_KEYS) if key in new.document)
-    shown = ", ".join(paths[:_MAX_PATHS]) + (", ..." if len(paths) > _MAX_PATHS else "")
-    message = f"the base configuration differs from the experiment's in {shown or 'its content'}"
+    shown = ", ".join(paths[:_MAX_PATHS]) + (" and more" if len(paths) > _MAX_PATHS else "")
+    message = f"the base configuration differs from the experiment's in {shown}"
     _refuse((key,), f"{message}. {_ALLOWED}; {_ELSE}", problems)
 
 
