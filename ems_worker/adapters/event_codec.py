@@ -115,6 +115,8 @@ def _started(document: Mapping[str, Any], outer: str | None, at_ms: int | None) 
         RunEvent.START,
         started_ms=sanitize.milliseconds(document.get("started_at")) or at_ms,
         model_version=text.clip(document.get("model_version"), text.MAX_NAME),
+        host=text.clip(document.get("host"), text.MAX_NAME),
+        slot=text.clip(document.get("slot"), text.MAX_NAME),
     )
 
 
@@ -126,6 +128,8 @@ def _completed(document: Mapping[str, Any], outer: str | None, at_ms: int | None
         started_ms=sanitize.milliseconds(document.get("started_at")),
         finished_ms=sanitize.milliseconds(document.get("finished_at")) or at_ms,
         model_version=text.clip(document.get("model_version"), text.MAX_NAME),
+        host=text.clip(document.get("host"), text.MAX_NAME),
+        slot=text.clip(document.get("slot"), text.MAX_NAME),
     )
 
 
@@ -139,12 +143,18 @@ def _failed(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -
         retryable=retryable if isinstance(retryable, bool) else None,
         started_ms=sanitize.milliseconds(document.get("started_at")),
         finished_ms=sanitize.milliseconds(document.get("finished_at")) or at_ms,
+        host=text.clip(document.get("host"), text.MAX_NAME),
+        slot=text.clip(document.get("slot"), text.MAX_NAME),
     )
 
 
 def _measured(document: Mapping[str, Any], outer: str | None, at_ms: int | None) -> tuple[str, Signal]:
-    metrics = sanitize.metrics(document.get("metrics"))
-    return _name(document.get("simulation_id"), outer), Signal(RunEvent.MEASURE, metrics=metrics)
+    return _name(document.get("simulation_id"), outer), Signal(
+        RunEvent.MEASURE,
+        metrics=sanitize.metrics(document.get("metrics")),
+        step=sanitize.step(document.get("step")),
+        total=sanitize.total(document.get("total")),
+    )
 
 
 def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
@@ -153,6 +163,8 @@ def _started_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal
         RunEvent.START,
         started_ms=_milliseconds(payload.started_at) or at_ms,
         model_version=text.clip(payload.model_version, text.MAX_NAME),
+        host=text.clip(payload.host, text.MAX_NAME),
+        slot=text.clip(payload.slot, text.MAX_NAME),
     )
 
 
@@ -165,6 +177,8 @@ def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Sign
         started_ms=_milliseconds(payload.started_at),
         finished_ms=_milliseconds(payload.finished_at) or at_ms,
         model_version=text.clip(payload.model_version, text.MAX_NAME),
+        host=text.clip(payload.host, text.MAX_NAME),
+        slot=text.clip(payload.slot, text.MAX_NAME),
     )
 
 
@@ -180,13 +194,19 @@ def _failed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]
         retryable=payload.retryable if payload.HasField("retryable") else None,
         started_ms=_milliseconds(payload.started_at),
         finished_ms=_milliseconds(payload.finished_at) or at_ms,
+        host=text.clip(payload.host, text.MAX_NAME),
+        slot=text.clip(payload.slot, text.MAX_NAME),
     )
 
 
 def _measured_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Signal]:
     payload = pb.RunMetrics.FromString(data)
-    metrics = sanitize.metrics(dict(payload.metrics))
-    return _name(payload.simulation_id, outer), Signal(RunEvent.MEASURE, metrics=metrics)
+    return _name(payload.simulation_id, outer), Signal(
+        RunEvent.MEASURE,
+        metrics=sanitize.metrics(dict(payload.metrics)),
+        step=sanitize.step(payload.step) if payload.HasField("step") else None,
+        total=sanitize.total(payload.total) if payload.HasField("total") else None,
+    )
 
 
 def _milliseconds(timestamp: Timestamp) -> int | None:

@@ -2,27 +2,24 @@
 
 import asyncio
 import contextlib
-import json
-import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import nats.errors
 import nats.js.errors
 
 from ems_worker import errors
-from ems_worker.client import connection, latest, publishing
+from ems_worker.client import asking, connection, latest, publishing, steering
 from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
-from ems_worker.core import ids
 from ems_worker.core.documents import subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.settings import Access
 
-Document = dict[str, Any]
+Document = asking.Document
 
 # The states of an experiment that has ended.
 TERMINAL: frozenset[str] = experiment.ENDED
@@ -32,8 +29,6 @@ _STATUS = subjects.STATUS
 _STATUS_STREAM = subjects.STATUS_STREAM
 _PLANS_STREAM = subjects.PLANS_STREAM
 _API = subjects.API
-# Documents per page: the worker's maximum. A power of four, so that repeated division by four ends at 1.
-_PAGE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class RunConfig:
     content: str
 
 
-class EmsClient:
+class EmsClient(steering.Steering):
     """A client that is connected inside `async with`. Several tasks may share it.
 
     `dead_letters` are the messages that the worker could not process.
@@ -73,8 +68,8 @@ class EmsClient:
         """
         publishing.subject(publisher)
         self._publisher = publisher
-        self._connection = connection.Connection(servers, timeout=connect_timeout, notice=notice or (lambda _: None))
-        self._request_timeout = request_timeout
+        link = connection.Connection(servers, timeout=connect_timeout, notice=notice or (lambda _: None))
+        super().__init__(link, request_timeout)
         self.dead_letters = DeadLetters(self._connection, request_timeout)
 
     async def __aenter__(self) -> Self:
@@ -133,7 +128,7 @@ class EmsClient:
 
         Outdated revisions are dropped. Raises errors.NotFound if there is no such experiment.
         """
-        _check_id(experiment_id)
+        asking.check_id(experiment_id)
         subject = f"{_STATUS}.{experiment_id}"
         revision = -1
         if await self._connection.last(_STATUS_STREAM, subject) is None:
@@ -166,11 +161,11 @@ class EmsClient:
         return self._paged("list", "experiments", group=group, state=state)
 
     async def get(self, experiment_id: str) -> Document:
-        """The `ems.status.v1` of an experiment, with `description`, `parameters`, `plan_sha` and `submission`.
+        """The `ems.status.v1` of an experiment, with `description`, `parameters`, `plan_sha` and the latest `changes`.
 
         `parameters` maps names to paths.
         """
-        return await self._ask("get", experiment_id=_check_id(experiment_id))
+        return await self._ask("get", experiment_id=asking.check_id(experiment_id))
 
     def jobs(
         self, experiment_id: str, *, state: str | None = None, attempts: bool = False
@@ -180,12 +175,12 @@ class EmsClient:
         With `attempts`, yields every run of each job.
         """
         return self._paged(
-            "jobs", "jobs", experiment_id=_check_id(experiment_id), state=state, attempts=attempts or None
+            "jobs", "jobs", experiment_id=asking.check_id(experiment_id), state=state, attempts=attempts or None
         )
 
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:
         """Yields the `ems.point.v1` of every point, in the order of their numbers."""
-        return self._paged("points", "points", experiment_id=_check_id(experiment_id))
+        return self._paged("points", "points", experiment_id=asking.check_id(experiment_id))
 
     async def results(self, experiment_id: str, *, after_seq: int = 0) -> AsyncGenerator[Document, None]:
         """Yields the `ems.result.v1` of ended jobs in the order in which they ended.
@@ -194,7 +189,7 @@ class EmsClient:
         """
         more = True
         while more:
-            page = await self._page("results", experiment_id=_check_id(experiment_id), after_seq=after_seq)
+            page = await self._page("results", experiment_id=asking.check_id(experiment_id), after_seq=after_seq)
             for document in page["results"]:
                 yield document
             after_seq, more = page["after_seq"], page["more"]
@@ -209,50 +204,6 @@ class EmsClient:
             offset = page["next_offset"]
             if offset is None:
                 return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
-
-    async def retry(self, experiment_id: str, *, request_id: str | None = None) -> Document:
-        """Retries failed and lost jobs, and jobs that were cancelled because too many failed.
-
-        Returns an `ems.change.v1` with the number of jobs (`retried`). An experiment that has ended reopens as a new
-        round. Repeating a request with the same `request_id` has no further effect and returns the same document. By
-        default each request has a new id.
-        """
-        return await self._change("retry", experiment_id, request_id)
-
-    async def resume(self, experiment_id: str, *, request_id: str | None = None) -> Document:
-        """Resumes a paused experiment. Returns an `ems.change.v1`. For `request_id` see `retry`."""
-        return await self._change("resume", experiment_id, request_id)
-
-    async def _change(self, verb: str, experiment_id: str, request_id: str | None) -> Document:
-        return await self._ask(verb, experiment_id=_check_id(experiment_id), request_id=request_id or str(uuid.uuid4()))
-
-    async def _ask(self, endpoint: str, **request: object) -> Document:
-        body = json.dumps({name: value for name, value in request.items() if value is not None})
-        try:
-            return await self._connection.ask(f"{_API}.{endpoint}", body.encode(), self._request_timeout)
-        except connection.ReplyTooLarge as large:
-            if request.get("limit", 1) == 1:  # there is no smaller request
-                raise self._connection.too_large("the worker's answer") from large
-            raise
-
-    async def _page(self, endpoint: str, **request: object) -> Document:
-        """Requests a page, and smaller pages until the reply fits into a message."""
-        limit = _PAGE
-        while True:
-            try:
-                return await self._ask(endpoint, limit=limit, **request)
-            except connection.ReplyTooLarge:
-                limit = max(1, limit // 4)
-
-    async def _paged(self, endpoint: str, key: str, **request: object) -> AsyncGenerator[Document, None]:
-        cursor: str | None = None
-        while True:
-            page = await self._page(endpoint, cursor=cursor, **request)
-            for document in page[key]:
-                yield document
-            cursor = page["cursor"]
-            if cursor is None:
-                return
 
     async def _plans_since(self) -> datetime | None:
         """When the stream of plans was created. None if that is unknown; then decisions of any age are accepted."""
@@ -270,10 +221,3 @@ def _is_decision(document: Document, seq: int) -> bool:
 
 def _is_status(document: Document, experiment_id: str) -> bool:
     return document.get("experiment_id") == experiment_id and {"revision", "state"} <= document.keys()
-
-
-def _check_id(experiment_id: str) -> str:
-    # Any other text could be several subject tokens, or a wildcard.
-    if not ids.EXPERIMENT_ID.fullmatch(experiment_id):
-        raise errors.NotFound(f"no experiment {experiment_id!r}: an id has letters, digits, '-' and '_' only")
-    return experiment_id

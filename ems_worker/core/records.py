@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, CancelMode, ExperimentState, PauseOwner, Standing
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
 
 
@@ -138,13 +139,15 @@ class JobRow:
 class PointRow:
     """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
-    `ended_seq` is the position of the last end of a job of this point; None while a job is open.
+    `ended_seq` is the position of the last end of a job of this point; None while a job is open. `excluded`: why the
+    point doesn't count; set if all its jobs are excluded. Its aggregates are without excluded jobs.
     """
 
     point: PointRecord
     counts: Mapping[Bucket, int]
     metrics: Mapping[str, Aggregate]
     ended_seq: int | None = None
+    excluded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +166,11 @@ class ChangeRequest:
 class Change:
     """A change of one experiment that somebody requested, and how far it is carried out.
 
-    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded. `changed`,
-    `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged` (point,
-    replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn` and
-    `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`: how many
-    of its two documents are published.
+    `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded.
+    `changed`, `state`, `round` and `revision` are what the reply says. Each job is judged once: those up to `judged`
+    (point, replicate) are, None: all. `counts` says how many jobs went from one state to another. `added`, `withdrawn`
+    and `unchanged` are points of an `extend`. `applied_ms`: when nothing of it was in flight any more. `published`:
+    how many of its two documents are published.
     """
 
     request_id: str

@@ -1,5 +1,6 @@
 """What crosses the wire, as the values that services and adapters exchange."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,3 +63,22 @@ class Capacity:
     slots: int
     max_message_bytes: int
     model_version: str
+
+
+class Control(enum.StrEnum):
+    """What the worker asks the orchestrator to do with a run."""
+
+    PAUSE = "PAUSE"
+    RESUME = "RESUME"
+    STOP = "STOP"
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """The answer to a control command: its gRPC status code by name, and whether the run is paused after it.
+
+    A PAUSE is confirmed exactly if `paused`: OK alone may mean that the run is queued, or has ended.
+    """
+
+    code: str
+    paused: bool = False

@@ -9,6 +9,7 @@ import structlog
 from ems_worker.core import ids
 from ems_worker.core.lifecycle.run import UNWANTED, ErrorKind, Signal, StopReason
 from ems_worker.core.lifecycle.transitions import RunEvent
+from ems_worker.core.wire import Control
 from ems_worker.service import reconcile
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
@@ -155,7 +156,7 @@ class RunLimits:
             reason = run.stop_reason
             name = ids.simulation_id(live.experiment_id, *key[1:])
             async with gate:
-                code = await self._orchestrator.stop(name)
+                code = (await self._orchestrator.control(name, Control.STOP)).code
             crash.point("limits.stopped")
             self._metrics.stops.labels(str(reason)).inc()
             log.info("run.stop_sent", simulation_id=name, reason=reason, code=code)

@@ -11,7 +11,7 @@ from ems_worker.adapters.orchestrator import Orchestrator, capacity
 from ems_worker.core.lifecycle.outcome import Answer, Outcome
 from ems_worker.core.lifecycle.run import ErrorKind
 from ems_worker.core.lifecycle.transitions import RunEvent
-from ems_worker.core.wire import Capacity
+from ems_worker.core.wire import Capacity, Control, Controlled
 from tests.support import orchestrator_client as support
 from tests.support import servers, wait
 
@@ -159,7 +159,7 @@ async def test_a_learnt_limit_is_forgotten_after_a_restart(log: Path) -> None:
             await support.answers(client, starts)
             await old.kill()
             await wait.until(lambda: not client.ready(), what="the loss")
-            assert await client.stop("a") == "UNAVAILABLE"
+            assert (await client.control("a", Control.STOP)).code == "UNAVAILABLE"
             async with servers.GrpcProgram(support.MODULE, [], log=log, port=port):
                 await wait.until(client.ready, what="reconnection")
                 await support.answers(client, starts)
@@ -253,13 +253,17 @@ async def test_the_trace_is_sent_as_metadata(log: Path) -> None:
     assert (counts["StartSimulation"], counts[f"StartSimulation {first}"]) == (1, 1)
 
 
-async def test_stop_returns_the_status_code(log: Path) -> None:
-    """The code is OK, the orchestrator's refusal, or UNIMPLEMENTED."""
+async def test_control_returns_the_status_code(log: Path) -> None:
+    """The code is OK, the orchestrator's refusal, or UNIMPLEMENTED. Only the state PAUSED confirms a PAUSE."""
     async with support.pair(log) as (_, client):
-        assert await client.stop("a") == "OK"
-        assert await client.stop("unknown") == "NOT_FOUND"
+        assert await client.control("a", Control.STOP) == Controlled("OK")
+        assert await client.control("unknown", Control.STOP) == Controlled("NOT_FOUND")
+        assert await client.control("a", Control.PAUSE) == Controlled("OK", paused=True)
+        assert await client.control("queued-1", Control.PAUSE) == Controlled("OK", paused=False)
+        assert await client.control("a", Control.RESUME) == Controlled("OK", paused=False)
     async with support.pair(log, "--without", "ControlSimulation") as (_, client):
-        assert await client.stop("a") == "UNIMPLEMENTED"
+        for action in Control:
+            assert await client.control("a", action) == Controlled("UNIMPLEMENTED")
 
 
 async def test_a_status_is_the_signal_that_an_event_would_give(log: Path) -> None:
@@ -279,6 +283,7 @@ async def test_a_status_is_the_signal_that_an_event_would_give(log: Path) -> Non
         assert (done.artifacts, done.finished_ms) == ({"series": "file:///series.csv"}, 1_700_000_001_000)
         assert (failed.event, failed.error_kind, failed.retryable) == (RunEvent.FAIL, ErrorKind.INFRASTRUCTURE, True)
         assert (failed.message, failed.model_version) == ("the node died", "m1")
+        assert (failed.host, failed.slot) == ("n17", "3")
 
         many = await client.status([f"running-{n}" for n in range(2500)])
         assert many is not None

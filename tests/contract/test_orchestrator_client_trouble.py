@@ -7,7 +7,7 @@ import pytest
 
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.lifecycle.outcome import Call, Outcome
-from ems_worker.core.wire import Capacity
+from ems_worker.core.wire import Capacity, Control
 from tests.support import link, servers, wait
 from tests.support import orchestrator_client as support
 
@@ -24,7 +24,7 @@ async def test_the_answer_is_unknown_while_the_orchestrator_is_away(log: Path) -
         await wait.until(lambda: not client.ready(), what="the loss")
         answers = await support.answers(client, [support.start("a"), support.start("b")])
         assert {(answer.outcome, answer.code) for answer in answers} == {(Outcome.UNKNOWN, "UNAVAILABLE")}
-        assert await client.stop("a") == "UNAVAILABLE"
+        assert (await client.control("a", Control.STOP)).code == "UNAVAILABLE"
         assert await client.status(["a"]) == {}
 
 

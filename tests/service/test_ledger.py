@@ -68,7 +68,7 @@ async def test_the_first_completed_attempt_wins_and_the_other_is_stopped(tmp_pat
         [second] = await desk.launch(live)
         assert second == "reef-p000000-r000-a2"
         await desk.hear("completed", first, metrics={"population": 1})
-        assert (await desk.row(second)).run.stop_reason is StopReason.FAILING_FAST
+        assert (await desk.row(second)).run.stop_reason is StopReason.SUPERSEDED
         await desk.limits.check()
         assert desk.orchestrator.stops == [second]
         await desk.hear("completed", second, metrics={"population": 2})

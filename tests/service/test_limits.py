@@ -9,6 +9,7 @@ import pytest
 
 from ems_worker.core.lifecycle.run import ErrorKind, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.wire import Control, Controlled
 from ems_worker.service import limits
 from ems_worker.service.reconcile import Reconciler
 from tests.support import wait
@@ -279,15 +280,15 @@ async def test_an_unanswered_stop_does_not_delay_the_limits_of_other_runs(tmp_pa
         await desk.hear("started", first)
         clock.seconds += 30
         await desk.hear("started", second)
-        answered, stop = asyncio.Event(), desk.orchestrator.stop
+        answered, stop = asyncio.Event(), desk.orchestrator.control
 
-        async def slowly(simulation_id: str) -> str:
-            code = await stop(simulation_id)
+        async def slowly(simulation_id: str, action: Control) -> Controlled:
+            answer = await stop(simulation_id, action)
             if simulation_id == first:
                 await answered.wait()
-            return code
+            return answer
 
-        with patch.object(desk.orchestrator, "stop", slowly), patch.object(limits, "_TICK_SECONDS", 0.01):
+        with patch.object(desk.orchestrator, "control", slowly), patch.object(limits, "_TICK_SECONDS", 0.01):
             clock.seconds += 31
             await desk.limits.check()
             assert desk.orchestrator.stops == [first]

@@ -13,7 +13,7 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.lifecycle.run import Signal
-from ems_worker.core.wire import Capacity, Message, Start, StreamIdentity
+from ems_worker.core.wire import Capacity, Control, Controlled, Message, Start, StreamIdentity
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000
@@ -121,10 +121,12 @@ class Orchestrator:
 
     code: str = "OK"
     stop_code: str = "OK"
+    pause_code: str = "OK"
     answers: dict[str, deque[str]] = field(default_factory=dict)
     hung: dict[str, asyncio.Event] = field(default_factory=dict)
     calls: list[list[Start]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
+    controls: list[tuple[Control, str]] = field(default_factory=list)
     known: Mapping[str, Signal | None] | None = None
     is_ready: bool = True
     rpc_window: int = 64
@@ -150,9 +152,12 @@ class Orchestrator:
         code = codes.popleft() if codes else self.code
         return Answer(name, outcome(code), code, "" if outcome(code) is Outcome.SUBMITTED else "its message")
 
-    async def stop(self, simulation_id: str) -> str:
-        self.stops.append(simulation_id)
-        return self.stop_code
+    async def control(self, simulation_id: str, action: Control) -> Controlled:
+        self.controls.append((action, simulation_id))
+        if action is Control.STOP:
+            self.stops.append(simulation_id)
+            return Controlled(self.stop_code)
+        return Controlled(self.pause_code, paused=action is Control.PAUSE and self.pause_code == "OK")
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
         return self.known

@@ -81,9 +81,16 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
         await self._begin("ControlSimulation", context)
         if request.simulation_id == "unknown":
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such run")
-        if request.action != pb.CONTROL_ACTION_STOP:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "STOP was expected")
-        return pb.ControlSimulationResponse(simulation_id=request.simulation_id)
+        # A run that is queued can't be paused, and its state says so.
+        queued = request.simulation_id.startswith("queued")
+        states = {
+            pb.CONTROL_ACTION_PAUSE: pb.SIMULATION_STATE_QUEUED if queued else pb.SIMULATION_STATE_PAUSED,
+            pb.CONTROL_ACTION_RESUME: pb.SIMULATION_STATE_RUNNING,
+            pb.CONTROL_ACTION_STOP: pb.SIMULATION_STATE_UNSPECIFIED,
+        }
+        if request.action not in states:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "PAUSE, RESUME or STOP was expected")
+        return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=states[request.action])
 
     async def GetSimulationStatus(  # noqa: N802  the name in the protocol
         self, request: pb.GetSimulationStatusRequest, context: Context
@@ -109,7 +116,11 @@ def _status(name: str) -> pb.SimulationStatus:
     """A status in the state that the name begins with: "running-7" is RUNNING."""
     state = name.partition("-")[0].upper()
     status = pb.SimulationStatus(
-        simulation_id=name, state=pb.SimulationState.Value(f"SIMULATION_STATE_{state}"), model_version="m1"
+        simulation_id=name,
+        state=pb.SimulationState.Value(f"SIMULATION_STATE_{state}"),
+        model_version="m1",
+        host="n17",
+        slot="3",
     )
     status.started_at.FromMilliseconds(1_700_000_000_000)
     if state in ("COMPLETED", "FAILED"):

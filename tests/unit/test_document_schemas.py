@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.documents import documents, results, schemas
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
@@ -38,7 +39,7 @@ def test_nothing_else_is_published() -> None:
 def test_schemas_are_found_by_word_and_by_whole_name() -> None:
     """`status` and `ems.status.v1` are the same schema, `plan` is known, and an unknown name gives None."""
     assert schemas.find("status") is schemas.find("ems.status.v1") is schemas.STATUS
-    assert schemas.find("settled") is None
+    assert schemas.find("nothing") is None
     found = [schemas.find(name) for name in schemas.names()]
     assert None not in found
     assert len(found) == 1 + len(schemas.DOCUMENTS)

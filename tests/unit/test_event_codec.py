@@ -210,7 +210,10 @@ json_values = st.recursive(
     max_leaves=8,
 )
 keys = st.sampled_from(
-    ["simulation_id", "metrics", "artifacts", "started_at", "finished_at", "error_kind", "message", "retryable"]
+    [
+        *("simulation_id", "metrics", "artifacts", "started_at", "finished_at", "error_kind", "message", "retryable"),
+        *("host", "slot", "step", "total"),
+    ]
 )
 
 

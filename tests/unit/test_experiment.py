@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentEvent, ExperimentState, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentEvent, ExperimentState, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 

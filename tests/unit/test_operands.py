@@ -6,6 +6,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.core import canonical
+from ems_worker.core.language import weights
 from ems_worker.core.points import operands, plan
 
 JSON = canonical.JSON
@@ -28,7 +29,7 @@ JSON = canonical.JSON
 )
 def test_the_weight_of_a_value_is_the_number_of_values_inside(value: JSON, weight: int | None) -> None:
     """It counts lists and mappings at any depth, and long texts a little; the maximum is a thousand."""
-    assert operands.weight(value) == weight
+    assert weights.of(value) == weight
 
 
 LONG: list[JSON] = [0] * 1001

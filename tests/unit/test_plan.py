@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.language import design, expressions, options, paths, problems, quotes, samples
+from ems_worker.core.language import design, expressions, inject, options, paths, problems, quotes, samples, tracked
 from ems_worker.core.points import plan, space
 from tests.support.reef_plans import BASE, JSON, parsed, refused
 
@@ -16,7 +16,7 @@ def test_a_plan_without_options_has_the_defaults_of_the_contract() -> None:
     assert (small.experiment_id, small.experiment_name, small.description) == (None, "reef", "the smallest plan")
     assert small.replicates == 1
     assert small.seeds == options.Seeds("common", 0)
-    assert small.inject == options.Inject(None, None)
+    assert small.inject == inject.Inject(None, None)
     assert small.metrics == ()
     assert small.limits == options.ExperimentLimits(None, None, 3, frozenset({"infrastructure", "timeout", "lost"}))
     assert small.limits.max_failed.allowed(1000) == 0
@@ -52,11 +52,11 @@ def test_a_parsed_plan_has_the_values_of_all_keys() -> None:
     assert full.experiment_id == "reef-7"
     assert full.replicates == 3
     assert full.seeds.of(1, 2) != full.seeds.of(2, 2)
-    assert full.inject == options.Inject(("run", "seed"), ("run", "id"))
+    assert full.inject == inject.Inject(("run", "seed"), ("run", "id"))
     assert full.metrics == (
-        options.TrackedMetric("population"),
-        options.TrackedMetric("energy", "minimize"),
-        options.TrackedMetric("age"),
+        tracked.TrackedMetric("population"),
+        tracked.TrackedMetric("energy", "minimize"),
+        tracked.TrackedMetric("age"),
     )
     assert full.limits == options.ExperimentLimits(
         5,
@@ -90,7 +90,7 @@ def test_a_metric_may_arrive_after_the_run() -> None:
     text = "metrics_to_track: [{name: late, from: event, timeout_seconds: 90}, {name: other, from: event}]"
     late, other = parsed(text).metrics
     assert (late.source, late.timeout_seconds) == ("event", 90.0)
-    assert other.timeout_seconds == options.DEFAULT_METRIC_TIMEOUT_SECONDS
+    assert other.timeout_seconds == tracked.DEFAULT_METRIC_TIMEOUT_SECONDS
 
 
 def test_a_plan_may_list_its_seeds() -> None:
@@ -230,7 +230,7 @@ def test_an_injected_value_never_replaces_a_mapping_or_list(inject: str, message
     with pytest.raises(errors.PlanRejected, match=f"{message}.*such as run.seed"):
         parsed(f"inject: {inject}")
     fine = parsed("inject: {seed: note.seed, simulation_id: layers.0}")
-    assert fine.inject == options.Inject(("note", "seed"), ("layers", 0))
+    assert fine.inject == inject.Inject(("note", "seed"), ("layers", 0))
 
 
 def test_a_sampler_without_its_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

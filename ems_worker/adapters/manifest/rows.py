@@ -14,8 +14,9 @@ import orjson
 
 from ems_worker.adapters.manifest import reads
 from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState

@@ -14,7 +14,7 @@ from ems_worker.adapters.orchestrator.window import AdaptiveWindow, Slot
 from ems_worker.core.lifecycle import outcome
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
 from ems_worker.core.lifecycle.run import Signal
-from ems_worker.core.wire import Capacity, Start
+from ems_worker.core.wire import Capacity, Control, Controlled, Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.settings import Channel
@@ -118,12 +118,13 @@ class Orchestrator:
         """
         await self._submit([commands.encode(start) for start in starts], report)
 
-    async def stop(self, simulation_id: str) -> str:
-        """Sends STOP, and returns the name of the gRPC status code of the answer."""
-        command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=pb.CONTROL_ACTION_STOP)
+    async def control(self, simulation_id: str, action: Control) -> Controlled:
+        """Sends PAUSE, RESUME or STOP for a run, and returns the answer."""
+        wanted = pb.ControlAction.Value(f"CONTROL_ACTION_{action}")
+        command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=wanted)
         async with self._slot("ControlSimulation"):
-            _, code, _ = await self._call(self._stub.ControlSimulation(command, timeout=self._deadline))
-        return code
+            reply, code, _ = await self._call(self._stub.ControlSimulation(command, timeout=self._deadline))
+        return Controlled(code, paused=reply is not None and reply.state == pb.SIMULATION_STATE_PAUSED)
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
         """What the orchestrator knows of runs: a signal, or None for a run that it doesn't know.

@@ -29,10 +29,12 @@ def read(response: pb.GetSimulationStatusResponse) -> dict[str, Signal | None]:
 def _signal(status: pb.SimulationStatus) -> Signal | None:
     started_ms, finished_ms = _milliseconds(status.started_at), _milliseconds(status.finished_at)
     version = text.clip(status.model_version, text.MAX_NAME)
+    host, slot = text.clip(status.host, text.MAX_NAME), text.clip(status.slot, text.MAX_NAME)
     if status.state == pb.SIMULATION_STATE_QUEUED:
         return Signal(RunEvent.ACCEPT)
     if status.state in (pb.SIMULATION_STATE_RUNNING, pb.SIMULATION_STATE_PAUSED):
-        return Signal(RunEvent.START, started_ms=started_ms, model_version=version)
+        # PAUSED is no news either: the run is open, and the worker knows which runs it paused.
+        return Signal(RunEvent.START, started_ms=started_ms, model_version=version, host=host, slot=slot)
     if status.state == pb.SIMULATION_STATE_COMPLETED:
         return Signal(
             RunEvent.COMPLETE,
@@ -41,6 +43,8 @@ def _signal(status: pb.SimulationStatus) -> Signal | None:
             started_ms=started_ms,
             finished_ms=finished_ms,
             model_version=version,
+            host=host,
+            slot=slot,
         )
     if status.state == pb.SIMULATION_STATE_FAILED:
         kind, message = sanitize.failure(status.error_kind, status.message)
@@ -52,6 +56,8 @@ def _signal(status: pb.SimulationStatus) -> Signal | None:
             started_ms=started_ms,
             finished_ms=finished_ms,
             model_version=version,
+            host=host,
+            slot=slot,
         )
     return None
 

@@ -15,7 +15,9 @@ import orjson
 
 from ems_worker.core import text
 from ems_worker.core.documents import titles
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.records import Experiment, PlanDecision, PointRow
 from ems_worker.errors import Problem
 
@@ -131,10 +133,15 @@ class Pace:
 
 
 def pace(samples: Sequence[tuple[float, int]], remaining: int) -> Pace:
-    """The pace from recent samples of (seconds, jobs ended so far), oldest first."""
-    if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+    """The pace from recent samples of (seconds, jobs ended so far), oldest first.
+
+    A retry takes jobs back: only the samples since then count.
+    """
+    first = max((index for index in range(1, len(samples)) if samples[index][1] < samples[index - 1][1]), default=0)
+    recent = samples[first:]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
         return Pace(eta_seconds=0.0 if remaining == 0 else None)
-    rate = (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0])
+    rate = (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
     if remaining == 0:
         return Pace(rate, 0.0)
     return Pace(rate, remaining / rate if rate > 0 else None)
@@ -149,10 +156,15 @@ def status(
     pace: Pace,
     best: PointRow | None = None,
     reason: str | None = None,
+    excluded: int = 0,
+    underway: float = 0.0,
 ) -> Document:
-    """`ems.status.v1`. `reason`: why the experiment is in its state, or why it makes no progress."""
+    """`ems.status.v1`.
+
+    `reason`: why the experiment is in its state, or why it makes no progress. `excluded`: how many jobs don't count.
+    `underway`: what open runs have done, as jobs: the sum of their `share`.
+    """
     spec = record.spec
-    ended = tally.ended
     return {
         "schema": titles.STATUS,
         "experiment_id": spec.experiment_id,
@@ -164,7 +176,7 @@ def status(
         "revision": record.revision,
         "counts": {name.value: count for name, count in tally.by_bucket.items()},
         "total": tally.total,
-        "progress": ended / tally.total if tally.total else 1.0,
+        "progress": _progress(tally, underway),
         "throughput": round(pace.throughput, 3),
         "eta_seconds": None if pace.eta_seconds is None else round(pace.eta_seconds, 1),
         "created_at": timestamp(spec.created_ms),
@@ -174,7 +186,58 @@ def status(
         "worker_id": worker_id,
         "metrics": {name: aggregate(values) for name, values in tally.metrics.items()},
         "best": None if best is None else best_point(record, best),
+        "pauses": sorted(owner.value for owner in record.pauses),
+        "cancelling": None if record.cancel is None or record.state in experiment.ENDED else record.cancel.value,
+        "kept_open": record.kept_open,
+        "settled": record.settled_round == record.round,
+        "excluded": excluded,
         "reason": reason,
+    }
+
+
+def share(step: float | None, total: float | None) -> float:
+    """How much of an open run is done, 0 to 1, by what it last reported; 0 if it reported nothing."""
+    if step is None or total is None or total <= 0:
+        return 0.0
+    return min(1.0, max(0.0, step / total))
+
+
+def _progress(tally: Tally, underway: float) -> float:
+    """The share of the work that is done: jobs that ended, and of open runs the share that they reported."""
+    if tally.ended >= tally.total:
+        return 1.0
+    return min(tally.ended + underway, tally.total) / tally.total
+
+
+def settled(
+    record: Experiment,
+    tally: Tally,
+    *,
+    by_quorum: bool,
+    ended_seq: int,
+    now_ms: int,
+    best: PointRow | None = None,
+    excluded: int = 0,
+) -> Document:
+    """`ems.settled.v1`: enough jobs of a round have ended (`by_quorum`), or all have.
+
+    `ended_seq`: the results up to this position belong to it.
+    """
+    return {
+        "schema": titles.SETTLED,
+        "experiment_id": record.spec.experiment_id,
+        "experiment_name": record.spec.name,
+        "group": record.spec.group,
+        "round": record.round,
+        "reason": "quorum" if by_quorum else "ended",
+        "counts": {name.value: count for name, count in tally.by_bucket.items()},
+        "total": tally.total,
+        "stragglers": tally.total - tally.ended,
+        "excluded": excluded,
+        "ended_seq": ended_seq,
+        "metrics": {name: aggregate(values) for name, values in tally.metrics.items()},
+        "best": None if best is None else best_point(record, best),
+        "settled_at": timestamp(now_ms),
     }
 
 
@@ -218,6 +281,7 @@ def point(experiment_id: str, row: PointRow) -> Document:
         "params": shortened(row.point.params),
         "counts": {name.value: row.counts.get(name, 0) for name in Bucket},
         "metrics": {name: aggregate(values) for name, values in row.metrics.items()},
+        "excluded": row.excluded,
         "ended": row.ended_seq is not None,
         "revision": row.ended_seq or 0,
     }

@@ -120,6 +120,13 @@ FIELDS: Final = (
         lambda _, row: row.run.model_version,
         shapes.maybe(shapes.text("version of the model that computed it")),
     ),
+    Field("host", lambda _, row: row.run.host, shapes.maybe(shapes.text("the machine that the run is or was on"))),
+    Field("slot", lambda _, row: row.run.slot, shapes.maybe(shapes.text("the slot of that machine"))),
+    Field(
+        "step", lambda _, row: row.run.step, shapes.maybe(shapes.number("how far the run was when it last reported"))
+    ),
+    Field("total", lambda _, row: row.run.total, shapes.maybe(shapes.number("how far it has to go, in the same unit"))),
+    Field("excluded", lambda _, row: row.run.excluded, shapes.EXCLUDED),
     Field("config_sha", lambda _, row: row.run.config_sha, shapes.maybe(shapes.CONFIG_SHA)),
     Field("job_revision", lambda _, row: row.run.job_revision, shapes.count("how many times the job has ended so far")),
     Field(

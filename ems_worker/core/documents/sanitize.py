@@ -52,6 +52,18 @@ def number(value: object) -> float | None:
     return converted if math.isfinite(converted) else None
 
 
+def step(value: object) -> float | None:
+    """How far a run is, in a unit of its own; None if the value is not a finite number of at least 0."""
+    converted = number(value)
+    return converted if converted is not None and converted >= 0 else None
+
+
+def total(value: object) -> float | None:
+    """The step at which a run ends; None if the value is not a finite number above 0."""
+    converted = number(value)
+    return converted if converted is not None and converted > 0 else None
+
+
 def metrics(value: object) -> dict[str, float | None]:
     """Names to finite numbers or None. Raises Unreadable if the value isn't a mapping or has too many entries."""
     if value is None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ems_worker.core.documents import results, shapes, titles
+from ems_worker.core.documents import change_schemas, results, shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.language import schema
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner
 from ems_worker.core.records import PlanDecision
 
 _CURSOR: Final[Schema] = {"cursor": shapes.maybe(shapes.text("send it to get the next page; null: this is the last"))}
@@ -100,7 +100,11 @@ STATUS: Final = shapes.document(
         "revision": shapes.count("revision of this document; readers ignore lower revisions"),
         "counts": _COUNTS,
         "total": shapes.count("number of jobs"),
-        "progress": shapes.number("share of the jobs that have ended", minimum=0, maximum=1),
+        "progress": shapes.number(
+            "share of the work that is done: jobs that ended, and of running ones what they reported",
+            minimum=0,
+            maximum=1,
+        ),
         "throughput": shapes.number("jobs that ended per second, recently", minimum=0),
         "eta_seconds": shapes.maybe(shapes.number("time until the last job ends, at that rate", minimum=0)),
         "created_at": shapes.time("when its plan was accepted"),
@@ -110,6 +114,15 @@ STATUS: Final = shapes.document(
         "worker_id": shapes.text("the worker that published this"),
         "metrics": _METRICS,
         "best": shapes.maybe(_BEST),
+        "pauses": shapes.sequence(
+            "who pauses it; its jobs start only while nobody does", shapes.choice("an owner of a pause", PauseOwner)
+        ),
+        "cancelling": shapes.maybe(
+            shapes.choice("it is being cancelled: its open runs are stopped, or may end (drain)", CancelMode)
+        ),
+        "kept_open": shapes.flag("whether it stays open until `close`, even if all jobs have ended"),
+        "settled": shapes.flag("whether this round has settled: see ems.settled.v1"),
+        "excluded": shapes.count("number of jobs that are left out of metrics and ranking; `counts` has them too"),
         "reason": shapes.maybe(shapes.text("why the experiment is in this state, or why none of its jobs start")),
     },
     {
@@ -118,6 +131,7 @@ STATUS: Final = shapes.document(
         "plan_sha": shapes.PLAN_SHA,
         "points": shapes.count("number of points", 1),
         "replicates": shapes.count("number of replicates of each point", 1),
+        "changes": shapes.sequence(f"the latest changes ({titles.CHANGE}), the last one first", change_schemas.BRIEF),
         **shapes.SHORTENED,
     },
 )
@@ -133,6 +147,7 @@ POINT: Final = shapes.document(
         "params": shapes.PARAMS,
         "counts": _COUNTS,
         "metrics": _METRICS,
+        "excluded": shapes.EXCLUDED,
         "ended": shapes.flag("whether all jobs of the point have ended"),
         "revision": shapes.count("position of the point's last end of a job; 0 while a job is open"),
     },
@@ -154,17 +169,25 @@ CONFIG: Final = shapes.document(
         "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
     },
 )
-CHANGE: Final = shapes.document(
-    titles.CHANGE,
-    "The outcome of a requested change. The same request always gets the same reply.",
+SETTLED: Final = shapes.document(
+    titles.SETTLED,
+    "A round has settled: as many jobs have ended as the plan's quorum says, or all. Published once a round.",
     {
-        "request_id": shapes.text("the id of the request"),
         "experiment_id": shapes.EXPERIMENT_ID,
-        "changed": shapes.flag("whether the request changed anything"),
-        "state": shapes.choice("of the experiment after the change", ExperimentState),
-        "round": shapes.count("of the experiment after the change", 1),
+        "experiment_name": shapes.text("the experiment's name"),
+        "group": shapes.maybe(shapes.text("the study that the experiment belongs to")),
+        "round": shapes.count("the round that settled", 1),
+        "reason": shapes.choice("quorum: enough jobs ended; ended: all jobs ended first", ("quorum", "ended")),
+        "counts": _COUNTS,
+        "total": shapes.count("number of jobs"),
+        "stragglers": shapes.count("number of jobs that had not ended"),
+        "excluded": shapes.count("number of jobs that are left out of metrics and ranking"),
+        "ended_seq": shapes.count("the results up to this `seq` are those that it counts"),
+        "metrics": _METRICS,
+        "best": shapes.maybe(_BEST),
+        "settled_at": shapes.time("when the round settled"),
     },
-    {"retried": shapes.count("number of jobs that are retried or wait for metrics again; only in replies to retry")},
+    shapes.SHORTENED,
 )
 
 DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
@@ -198,7 +221,9 @@ DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
                 position=_MORE,
             ),
             CONFIG,
-            CHANGE,
+            SETTLED,
+            change_schemas.CHANGE,
+            change_schemas.CHANGES,
         )
     }
 )

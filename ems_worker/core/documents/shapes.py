@@ -93,3 +93,5 @@ PARAMS: Final = by_name(
 POINT: Final = count("the point's number")
 RUN_ID_SUFFIX: Final = maybe(text("the plan's own name for the point"))
 LABELS: Final = by_name("the plan's labels of the point", text("a short text"))
+# Of a job or a point.
+EXCLUDED: Final = maybe(text("why it is left out of aggregates and ranking; null: it counts"))

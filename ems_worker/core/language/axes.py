@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axis_kinds, checks, paths, quotes, ranges, type_warnings
+from ems_worker.core.language import axis_kinds, checks, paths, quotes, ranges, type_warnings, where
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
@@ -124,6 +124,9 @@ class AxisParser:
         self._problems.keys(spec, axis.location, KEYS)
         given = spec.get("as")
         name = self._problems.text(given, (*axis.location, "as"), NAME, NAME_FORM) if "as" in spec else None
+        if name in where.RESERVED:
+            message = f"{name!r} has a meaning of its own in the conditions that choose jobs; choose another name"
+            self._problems.add("reserved_name", (*axis.location, "as"), message, _another(name, axis.path))
         when = self._expression(spec["when"], (*axis.location, "when")) if "when" in spec else None
         source = self._source(spec, axis.location)
         if source is None:
@@ -172,6 +175,12 @@ class AxisParser:
             self._problems.add("out_of_range", location, message)
             return None
         return checks.expression(data, location, self._problems)
+
+
+def _another(name: str, path: paths.Path) -> str:
+    """A name like this one that an axis may have."""
+    longer = "_".join(map(str, path[-2:]))
+    return longer if len(path) > 1 and NAME.fullmatch(longer) else f"{name}_value"
 
 
 def _kinds(spec: Mapping[str, object]) -> list[axis_kinds.AxisKind]:

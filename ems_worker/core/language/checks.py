@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from ems_worker.core import canonical
 from ems_worker.core.language import expressions, quotes
@@ -10,6 +10,8 @@ from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
+
+_MAX_SECONDS: Final = 366 * 24 * 3600
 
 
 def listed(data: object, location: Location, problems: Problems) -> Sequence[JSON] | None:
@@ -33,6 +35,19 @@ def expression(data: object, location: Location, problems: Problems) -> expressi
     except expressions.ExpressionError as error:
         problems.add("bad_expression", location, f"{quotes.brief(text)}: {error}", error.suggestion)
         return None
+
+
+def seconds(value: object, location: Location, problems: Problems, *, zero: bool = False) -> float | None:
+    """A time in seconds, at most a year; it may be 0 only if `zero`."""
+    number = problems.number(value, location)
+    if number is None:
+        return None
+    if (number > 0 or (zero and number == 0)) and number <= _MAX_SECONDS:
+        return float(number)
+    least = "at least 0" if zero else "greater than 0"
+    message = f"{quotes.brief(value)} is not {least} and at most {_MAX_SECONDS} seconds"
+    problems.add("out_of_range", location, message)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

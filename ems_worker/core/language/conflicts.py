@@ -1,10 +1,10 @@
 """Conflicts between parameters: a value that is set twice, a name with two meanings."""
 
-from ems_worker.core.language import paths
+from ems_worker.core.language import paths, where
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language.inject import Inject
 from ems_worker.core.language.listed import ListedPointParser
-from ems_worker.core.language.options import Inject
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -15,6 +15,7 @@ def check(config: ConfigPaths, space: list[Axis], listed: ListedPointParser, inj
     The name of an axis must not be another path of the base configuration either, because expressions couldn't refer
     to that path any more.
     """
+    _warn_reserved(config.problems, space, listed)
     setters = _Setters(config.problems)
     for axis in space:
         setters.check(axis.path, f"{axis.dotted!r}", axis.location)
@@ -31,6 +32,16 @@ def check(config: ConfigPaths, space: list[Axis], listed: ListedPointParser, inj
     for key, target in (("seed", inject.seed), ("simulation_id", inject.simulation_id)):
         if target is not None:
             setters.check(target, f"the injected {key}", ("inject", key))
+
+
+def _warn_reserved(problems: Problems, space: list[Axis], listed: ListedPointParser) -> None:
+    """Warns about parameters with the name of a fact or label of jobs: a `where` can't refer to their values."""
+    unnamed = {axis.dotted: axis.location for axis in space if axis.name == axis.dotted}
+    for name, location in {**listed.locations, **unnamed}.items():
+        if where.reserved(name):
+            message = f"in the conditions that choose jobs, {name!r} is not this parameter but a property of the job"
+            remedy = "to refer to the parameter, give it another name with 'as'"
+            problems.warn("reserved_name", location, f"{message}; {remedy}")
 
 
 def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointParser) -> dict[str, str]:

@@ -6,6 +6,7 @@ rest. Numbers, texts and lists have a maximum size, so that no expression takes 
 """
 
 import ast
+import functools
 import math
 import operator
 import re
@@ -43,6 +44,8 @@ _HINTS: Final = {
     "^": "write powers with **",
 }
 _LITERALS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
+# What an evaluation raises if there is no value, before that is an ExpressionError.
+_NO_VALUE: Final = (ArithmeticError, TypeError, ValueError, simpleeval.InvalidExpression)
 _KEYWORDS: Final = frozenset({"and", "or", "not", "in", "if", "else"})
 _NODES: Final = (
     ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow,
@@ -63,24 +66,25 @@ class ExpressionError(ValueError):
 class Expression:
     """An expression: its text, the distinct names in the order of their first use, and how often it uses each.
 
-    `size` is the work to evaluate it, apart from the elements that its functions and comparisons walk.
+    `size` is the work to evaluate it, apart from the elements that its functions and comparisons walk. `tree` is its
+    syntax, with `v0`, `v1`, ... for the names.
     """
 
     text: str
     names: tuple[str, ...]
     uses: tuple[int, ...]
     size: int
-    _tree: ast.expr = field(repr=False, compare=False)
+    tree: ast.expr = field(repr=False, compare=False)
     _evaluator: simpleeval.SimpleEval = field(repr=False, compare=False)
 
     def evaluate(self, values: Sequence[JSON]) -> bool | int | float | str | None:
         """Its value, given the values of `names`. Raises ExpressionError if it has none."""
         self._evaluator.names = dict(zip(map(_slot, range(len(values))), values, strict=True))
         try:
-            result = self._evaluator.eval(self.text, previously_parsed=self._tree)
+            result = self._evaluator.eval(self.text, previously_parsed=self.tree)
         except ArithmeticError as error:
             raise ExpressionError(f"it has no value: {error}") from error
-        except (TypeError, ValueError, simpleeval.InvalidExpression) as error:
+        except _NO_VALUE as error:
             raise ExpressionError(str(error)) from error
         if isinstance(result, int) and not -(2**63) <= result < 2**64:
             raise ExpressionError("its value is a number that does not fit 64 bits")
@@ -96,8 +100,11 @@ class Expression:
         raise ExpressionError(f"a condition must be true or false, and this is {quotes.describe(result)}")
 
 
-def read(text: str) -> Expression:
-    """Reads an expression. Raises ExpressionError if it is incomplete or contains anything that is not allowed."""
+def read(text: str, *, tolerant: bool = False) -> Expression:
+    """Reads an expression. Raises ExpressionError if it is incomplete or contains anything that is not allowed.
+
+    If `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
+    """
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters")
     names: dict[str, str] = {}
@@ -110,10 +117,30 @@ def read(text: str) -> Expression:
     evaluator = simpleeval.SimpleEval(operators=_OPERATORS, functions=_LIMITED, names={})
     # Lists are allowed for `in`, and contain only literals.
     evaluator.nodes[ast.List] = evaluator.nodes[ast.Tuple] = ast.literal_eval
+    if tolerant:
+        evaluator.nodes[ast.BoolOp] = functools.partial(_decide, evaluator)
     parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
     used = Counter(parts)
     uses = tuple(used[slot] for slot in names.values())
     return Expression(text, tuple(names), uses, len(parts), tree, evaluator)
+
+
+def _decide(evaluator: simpleeval.SimpleEval, node: ast.BoolOp) -> Any:
+    """The value of `and` or `or`, whatever the order of the operands: the one that decides, else the last one."""
+    decisive = isinstance(node.op, ast.Or)
+    value: Any = None
+    failure: Exception | None = None
+    for operand in node.values:
+        try:
+            value = evaluator.eval("", previously_parsed=operand)
+        except _NO_VALUE as error:
+            failure = error
+        else:
+            if bool(value) is decisive:
+                return value
+    if failure is not None:
+        raise failure
+    return value
 
 
 def _rewritten(text: str, names: dict[str, str]) -> str:

@@ -1,44 +1,28 @@
-"""How a plan's points are run and judged: limits, seeds, injected values and tracked metrics."""
+"""How a plan's points are run and judged: limits, when a round settles, seeds."""
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from ems_worker.core import canonical, seeds
-from ems_worker.core.language import paths, quotes
-from ems_worker.core.language.config_paths import ConfigPaths
+from ems_worker.core.language import checks, quotes
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
 
-Goal = Literal["minimize", "maximize"]
-Source = Literal["run", "event"]
-METRIC: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
-METRIC_FORM: Final = "a metric's name: letters, digits and _.:/-, at most 128"
 ERROR_KINDS: Final = ("infrastructure", "timeout", "lost", "simulation", "infeasible", "stopped")
 DEFAULT_RETRY_ON: Final = frozenset({"infrastructure", "timeout", "lost"})
 MAX_PRIORITY: Final = 100
-_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
-# How long to wait for a metric that arrives in an event of its own, unless the plan has its own time.
-DEFAULT_METRIC_TIMEOUT_SECONDS: Final = 3600.0
-_MAX_TIMEOUT_SECONDS: Final = 366 * 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedMetric:
-    """A metric that results, points and statuses report; with a goal, points are ranked by its mean.
-
-    With the source `event` it is computed after the run and arrives as sim.run_metrics, up to `timeout_seconds` after
-    the end of the run.
-    """
-
-    name: str
-    goal: Goal | None = None
-    source: Source = "run"
-    timeout_seconds: float = DEFAULT_METRIC_TIMEOUT_SECONDS
+PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
+MAX_COUNT: Final = 2**52
+Stragglers = Literal["cancel", "keep"]
+STRAGGLERS: Final = ("cancel", "keep")
+# Limits that plans don't have yet.
+_LATER: Final = ("budget", "canary")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +39,6 @@ class Seeds:
 
 
 @dataclass(frozen=True, slots=True)
-class Inject:
-    """The paths at which a run's configuration gets its seed and simulation id; None: not injected."""
-
-    seed: paths.Path | None = None
-    simulation_id: paths.Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MaxFailed:
     """How many jobs may fail before the experiment fails: either a count or a percentage of all jobs."""
 
@@ -75,6 +51,33 @@ class MaxFailed:
             return self.count
         assert self.percent is not None
         return int(jobs * self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many jobs of a round have to end before it settles: either a count or a percentage of all jobs."""
+
+    count: int | None = None
+    percent: Fraction | None = None
+
+    def needed(self, jobs: int) -> int:
+        """The number of ended jobs at which an experiment with this number of jobs has its quorum; at most all."""
+        if self.count is not None:
+            return min(self.count, jobs)
+        assert self.percent is not None
+        return math.ceil(jobs * self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """When a round settles: `grace_seconds` after its quorum has ended, and at the latest with its last job.
+
+    `stragglers`: whether jobs that are open then are cancelled or go on.
+    """
+
+    quorum: Quorum = field(default_factory=lambda: Quorum(percent=Fraction(100)))
+    grace_seconds: float = 0.0
+    stragglers: Stragglers = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +102,13 @@ def parse_limits(data: object, problems: Problems) -> ExperimentLimits:
     spec = problems.mapping(data, location)
     if spec is None:
         return ExperimentLimits()
-    known = "max_concurrent", "run_timeout_seconds", "max_attempts", "retry_on", "max_failed", "fail_fast", "priority"
-    problems.keys(spec, location, known)
+    known = (*CHANGEABLE, "run_timeout_seconds", "max_attempts", "retry_on", "fail_fast")
+    problems.keys(spec, location, (*known, *_LATER))
+    _refuse_later(spec, location, problems)
     default = ExperimentLimits()
-    max_concurrent = timeout = max_attempts = retry_on = max_failed = fail_fast = priority = None
-    if "max_concurrent" in spec:
-        max_concurrent = problems.integer(spec["max_concurrent"], (*location, "max_concurrent"), 1, 1_000_000)
+    timeout = max_attempts = retry_on = fail_fast = None
     if "run_timeout_seconds" in spec:
-        timeout = _seconds(spec["run_timeout_seconds"], (*location, "run_timeout_seconds"), problems)
+        timeout = checks.seconds(spec["run_timeout_seconds"], (*location, "run_timeout_seconds"), problems)
     if "max_attempts" in spec:
         max_attempts = problems.integer(spec["max_attempts"], (*location, "max_attempts"), 1, 1000)
     if "retry_on" in spec:
@@ -114,44 +116,120 @@ def parse_limits(data: object, problems: Problems) -> ExperimentLimits:
         retry_on = [
             problems.choice(kind, (*location, "retry_on", index), ERROR_KINDS) for index, kind in enumerate(kinds)
         ]
-    if "max_failed" in spec:
-        max_failed = _max_failed(spec["max_failed"], (*location, "max_failed"), problems)
     if "fail_fast" in spec:
         fail_fast = problems.boolean(spec["fail_fast"], (*location, "fail_fast"))
-    if "priority" in spec:
-        priority = problems.integer(spec["priority"], (*location, "priority"), -MAX_PRIORITY, MAX_PRIORITY)
+    changeable = {key: _changeable(key, spec[key], location, problems) for key in CHANGEABLE if key in spec}
     return ExperimentLimits(
-        max_concurrent=max_concurrent,
         run_timeout_seconds=timeout,
         max_attempts=max_attempts or default.max_attempts,
         retry_on=default.retry_on if retry_on is None else frozenset(filter(None, retry_on)),
-        max_failed=max_failed or default.max_failed,
         fail_fast=bool(fail_fast),
-        priority=priority or default.priority,
+        **{key: value for key, value in changeable.items() if value is not None},
     )
 
 
-def _seconds(value: object, location: Location, problems: Problems) -> float | None:
-    number = problems.number(value, location)
-    if number is None:
-        return None
-    if 0 < number <= _MAX_TIMEOUT_SECONDS:
-        return float(number)
-    message = f"{quotes.brief(value)} is not greater than 0 and at most {_MAX_TIMEOUT_SECONDS} seconds"
-    problems.add("out_of_range", location, message)
-    return None
+def _refuse_later(spec: Mapping[str, object], location: Location, problems: Problems) -> None:
+    for key in _LATER:
+        if key in spec:
+            problems.add("not_supported_yet", (*location, key), f"{key!r} is not supported yet", on_key=True)
+
+
+def _max_concurrent(value: object, location: Location, problems: Problems) -> int | None:
+    return problems.integer(value, location, 1, 1_000_000)
+
+
+def _priority(value: object, location: Location, problems: Problems) -> int | None:
+    return problems.integer(value, location, -MAX_PRIORITY, MAX_PRIORITY)
 
 
 def _max_failed(value: object, location: Location, problems: Problems) -> MaxFailed | None:
+    given = _count_or_percentage(value, location, problems, least=0)
+    return None if given is None else MaxFailed(*given)
+
+
+# The limits that `set` changes while an experiment runs; each is written as in a plan.
+CHANGEABLE: Final[dict[str, Callable[[object, Location, Problems], Any]]] = {
+    "max_concurrent": _max_concurrent,
+    "max_failed": _max_failed,
+    "priority": _priority,
+}
+
+
+def _changeable(key: str, value: object, location: Location, problems: Problems) -> Any:
+    return CHANGEABLE[key](value, (*location, key), problems)
+
+
+def parse_overrides(data: Mapping[str, object], problems: Problems) -> dict[str, JSON]:
+    """The limits that a `set` changes, as it wrote them; null returns to the plan's limit. Reports what is wrong."""
+    problems.keys(data, (), (*CHANGEABLE, *_LATER))
+    _refuse_later(data, (), problems)
+    if not data:
+        problems.add("missing_key", (), f"'set' needs at least one of {', '.join(CHANGEABLE)}")
+    valid: dict[str, JSON] = {}
+    for key in CHANGEABLE:
+        if key in data and (data[key] is None or _changeable(key, data[key], (), problems) is not None):
+            valid[key] = cast("JSON", data[key])
+    return valid
+
+
+def merged(overrides: Mapping[str, JSON], changes: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The overrides of an experiment after one more `set`."""
+    return {key: value for key, value in {**overrides, **changes}.items() if value is not None}
+
+
+def overridden(limits: ExperimentLimits, overrides: Mapping[str, JSON]) -> ExperimentLimits:
+    """The limits of an experiment: those of its plan, with these in their place; `parse_overrides` accepted them."""
+    problems = Problems()
+    values = {key: _changeable(key, value, (), problems) for key, value in merged(overrides, {}).items()}
+    assert not len(problems), problems.collected()
+    return replace(limits, **values)
+
+
+def parse_settle(data: object, problems: Problems) -> Settle:
+    """The `settle` of a plan."""
+    location: Location = ("settle",)
+    fields = checks.Fields.read(
+        data, location, problems, required=(), optional=("quorum", "grace_seconds", "stragglers")
+    )
+    if fields is None:
+        return Settle()
+    values: dict[str, Any] = {}
+    if fields.has("quorum"):
+        quorum = _count_or_percentage(fields.mapping["quorum"], fields.at("quorum"), problems, least=1)
+        values["quorum"] = None if quorum is None else Quorum(*quorum)
+    if fields.has("grace_seconds"):
+        grace = checks.seconds(fields.mapping["grace_seconds"], fields.at("grace_seconds"), problems, zero=True)
+        values["grace_seconds"] = grace
+    if fields.has("stragglers"):
+        values["stragglers"] = problems.choice(fields.mapping["stragglers"], fields.at("stragglers"), STRAGGLERS)
+    settle = Settle(**{key: value for key, value in values.items() if value is not None})
+    if settle.quorum.percent == 100 and (settle.grace_seconds or fields.has("stragglers")):
+        message = "a round settles with its last job unless 'quorum' is smaller, so that there are no stragglers"
+        problems.warn("no_stragglers", location, message)
+    return settle
+
+
+def check_quorum(settle: Settle, jobs: int, problems: Problems) -> None:
+    """Warns about a quorum that the plan's jobs can't reach."""
+    count = settle.quorum.count
+    if count is not None and count > jobs:
+        message = f"the plan has only {jobs:,} jobs: the round settles with the last one of them"
+        problems.warn("quorum_above_jobs", ("settle", "quorum"), message)
+
+
+def _count_or_percentage(
+    value: object, location: Location, problems: Problems, *, least: int
+) -> tuple[int | None, Fraction | None] | None:
+    """A number of jobs, from `least`, or a percentage of them above 0 if `least` is."""
     if isinstance(value, str):
-        percent = _PERCENT.fullmatch(value)
-        if percent and Fraction(percent[1]) <= 100:
-            return MaxFailed(percent=Fraction(percent[1]))
+        percent = PERCENT.fullmatch(value)
+        if percent and (least == 0 or Fraction(percent[1]) > 0) and Fraction(percent[1]) <= 100:
+            return None, Fraction(percent[1])
         message = f"{quotes.brief(value)} is neither a number of jobs nor a percentage like '5%'"
         problems.add("bad_format", location, message)
         return None
-    count = problems.integer(value, location, 0, 2**52)
-    return None if count is None else MaxFailed(count=count)
+    count = problems.integer(value, location, least, MAX_COUNT)
+    return None if count is None else (count, None)
 
 
 def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
@@ -189,79 +267,3 @@ def _listed(data: object, replicates: int, location: Location, problems: Problem
         message = f"{len(values)} seeds for {replicates} replicates; each replicate needs one"
         problems.add("out_of_range", location, message)
     return tuple(valid)
-
-
-def parse_inject(data: object, base: dict[str, JSON], problems: Problems) -> Inject:
-    """The `inject` of a plan. Its paths may be new; an injected value may replace a scalar, but no mapping or list."""
-    location: Location = ("inject",)
-    spec = problems.mapping(data, location)
-    if spec is None:
-        return Inject()
-    problems.keys(spec, location, ("seed", "simulation_id"))
-    config = ConfigPaths(base, allow_new=True, problems=problems)
-    targets: dict[str, paths.Path | None] = {}
-    for key in ("seed", "simulation_id"):
-        text = problems.text(spec[key], (*location, key)) if key in spec else None
-        if text is not None:
-            path = config.find(paths.split(text), (*location, key))
-            if path is not None:
-                _check_target(base, path, (*location, key), problems)
-            targets[key] = path
-    seed, simulation_id = targets.get("seed"), targets.get("simulation_id")
-    if seed is not None and simulation_id is not None and paths.overlapping(seed, simulation_id):
-        problems.add("overlapping_paths", (*location, "simulation_id"), "this would overwrite the seed")
-    return Inject(seed, simulation_id)
-
-
-def _check_target(base: dict[str, JSON], path: paths.Path, location: Location, problems: Problems) -> None:
-    """Reports a path at which an injected value would replace more than one value."""
-    for length in range(1, len(path)):
-        parent = paths.get(base, path[:length])
-        if not isinstance(parent, dict | list) and parent is not None:
-            message = f"{quotes.dotted(path[:length])!r} is {quotes.describe(parent)}, which a mapping would replace"
-            problems.add("bad_path", location, f"{message}: choose a separate path such as run.seed")
-            return
-    existing = paths.get(base, path)
-    if isinstance(existing, dict | list):
-        message = f"the base configuration has {quotes.describe(existing)} here, which would be lost"
-        problems.add("bad_path", location, f"{message}: choose a path inside it, or a separate path such as run.seed")
-
-
-def parse_metrics(data: object, problems: Problems) -> tuple[TrackedMetric, ...]:
-    """The `metrics_to_track` of a plan, in its order."""
-    location: Location = ("metrics_to_track",)
-    metrics: dict[str, TrackedMetric] = {}
-    for index, item in enumerate(problems.sequence(data, location) or ()):
-        here = (*location, index)
-        metric = _metric(item, here, problems)
-        if metric is not None and metric.name in metrics:
-            problems.add("duplicate", here, f"metric {metric.name!r} is tracked twice")
-        elif metric is not None:
-            metrics[metric.name] = metric
-    return tuple(metrics.values())
-
-
-def _metric(item: object, location: Location, problems: Problems) -> TrackedMetric | None:
-    if not isinstance(item, Mapping):
-        name = problems.text(item, location, METRIC, METRIC_FORM)
-        return None if name is None else TrackedMetric(name)
-    problems.keys(item, location, ("name", "goal", "from", "timeout_seconds"))
-    source: str | None = "run"
-    timeout: float | None = DEFAULT_METRIC_TIMEOUT_SECONDS
-    if "from" in item:
-        source = problems.choice(item["from"], (*location, "from"), ("run", "event"))
-    if "timeout_seconds" in item:
-        timeout = _seconds(item["timeout_seconds"], (*location, "timeout_seconds"), problems)
-        if source == "run":
-            message = "'timeout_seconds' is how long to wait for a metric 'from: event'; this metric comes with its run"
-            problems.add("contradiction", (*location, "timeout_seconds"), message, on_key=True)
-    if "name" not in item:
-        problems.add("missing_key", location, "a tracked metric needs a 'name'", on_key=True)
-        return None
-    name = problems.text(item["name"], (*location, "name"), METRIC, METRIC_FORM)
-    goal = None
-    if "goal" in item:
-        goal = problems.choice(item["goal"], (*location, "goal"), ("minimize", "maximize"))
-    if name is None or source is None or timeout is None:
-        return None
-    return TrackedMetric(name, cast("Goal | None", goal), cast("Source", source), timeout)

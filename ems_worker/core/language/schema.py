@@ -7,7 +7,17 @@ parses plans.
 from typing import Final
 
 from ems_worker.core import ids, seeds
-from ems_worker.core.language import axes, axis_kinds, config_paths, design, distributions, listed, options, samples
+from ems_worker.core.language import (
+    axes,
+    axis_kinds,
+    config_paths,
+    design,
+    distributions,
+    listed,
+    options,
+    samples,
+    tracked,
+)
 from ems_worker.core.language import schema_parts as parts
 from ems_worker.core.language.schema_parts import EXPRESSION, Schema
 
@@ -111,13 +121,7 @@ PLAN: Final[Schema] = {
                     "run_timeout_seconds": parts.number("the longest time that a run may take", 0),
                     "max_attempts": parts.integer("the number of attempts at each job", 1, 1000),
                     "retry_on": parts.array({"enum": [*options.ERROR_KINDS]}, "errors after which a job is retried"),
-                    "max_failed": {
-                        "description": "how many jobs may fail: a number or a percentage",
-                        "anyOf": [
-                            {"type": "integer", "minimum": 0},
-                            {"type": "string", "pattern": r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?) ?%$"},
-                        ],
-                    },
+                    "max_failed": parts.count_or_percentage("how many jobs may fail: a number or a percentage", 0),
                     "fail_fast": {"type": "boolean", "description": "end as soon as too many jobs have failed"},
                     "priority": parts.integer(
                         "runs with a higher priority start first; 0 by default",
@@ -127,6 +131,16 @@ PLAN: Final[Schema] = {
                 },
                 "the limits of the experiment",
             ),
+            "settle": parts.mapping(
+                {
+                    "quorum": parts.count_or_percentage("how many jobs have to end: a number or a percentage", 1),
+                    "grace_seconds": parts.number("how long to wait for the other jobs then", least=0),
+                    "stragglers": parts.enum(options.STRAGGLERS, "whether jobs that are open then are cancelled"),
+                },
+                "when a round settles",
+            ),
+            "hold": {"type": "boolean", "description": "start nothing until the experiment is resumed"},
+            "keep_open": {"type": "boolean", "description": "stay open until the experiment is closed"},
             "model_version": parts.text("the version of the model that runs need", max_length=200) | {"pattern": _LINE},
             "group": parts.text("the study that the experiment belongs to", ids.TOKEN.pattern),
             "tags": parts.array(
@@ -142,7 +156,7 @@ PLAN: Final[Schema] = {
     ),
     "anyOf": [{"required": ["experiment_name"]}, {"required": ["experiment_id"]}],
     "$defs": {
-        "metric": parts.text("a metric's name", options.METRIC.pattern),
+        "metric": parts.text("a metric's name", tracked.METRIC.pattern),
         "tracked": parts.mapping(
             {
                 "name": {"$ref": "#/$defs/metric"},

@@ -35,10 +35,17 @@ def integer(description: str, low: int, high: int) -> Schema:
     return {"type": "integer", "description": description, "minimum": low, "maximum": high}
 
 
-def number(description: str, above: float | None = None) -> Schema:
-    """A number; greater than `above` if that is given."""
+def number(description: str, above: float | None = None, *, least: float | None = None) -> Schema:
+    """A number; greater than `above` and not smaller than `least`, if they are given."""
     schema: Schema = {"type": "number", "description": description}
-    return schema | ({"exclusiveMinimum": above} if above is not None else {})
+    schema |= {"exclusiveMinimum": above} if above is not None else {}
+    return schema | ({"minimum": least} if least is not None else {})
+
+
+def count_or_percentage(description: str, least: int) -> Schema:
+    """A whole number from `least`, or a percentage such as 5%."""
+    percentage = {"type": "string", "pattern": r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?) ?%$"}
+    return {"description": description, "anyOf": [{"type": "integer", "minimum": least}, percentage]}
 
 
 EXPRESSION: Final = text("an expression over parameters, such as fish.count * env.temp < 2400", max_length=1000)

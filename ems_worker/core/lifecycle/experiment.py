@@ -1,12 +1,12 @@
-"""An experiment: its states, the tally of its jobs, and when and how it ends."""
+"""An experiment: its states, and the tally of its jobs."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 
 
@@ -59,14 +59,19 @@ class Standing:
 
 class ExperimentEvent(StrEnum):
     BEGIN = "begin"  # its first jobs are in the manifest
-    PAUSE = "pause"  # no more of its runs are to be started
-    RESUME = "resume"  # its runs may be started again
-    SUCCEED = "succeed"  # every job ended, and no more of them failed than allowed
-    MISS = "miss"  # every job ended, and more of them failed than allowed, or some were dropped because of that
-    REOPEN = "reopen"  # some of its jobs are retried: a new round
+    PAUSE = "pause"  # somebody begins to pause it: no more of its runs are to be started
+    RESUME = "resume"  # nobody pauses it any more: its runs may be started again
+    CANCEL = "cancel"  # the whole experiment is cancelled: every pause ends, and its jobs are on their way out
+    SUCCEED = "succeed"  # every job ended, and nothing in them makes the experiment a failure
+    MISS = "miss"  # every job ended: more failed than allowed, some were dropped because of that, or none completed
+    ABANDON = "abandon"  # every job ended after the whole experiment was cancelled
+    REOPEN = "reopen"  # an ended experiment is retried or extended: a new round
 
 
 _S, _E = ExperimentState, ExperimentEvent
+_ENDS: Mapping[ExperimentEvent, ExperimentState] = MappingProxyType(
+    {_E.SUCCEED: _S.COMPLETED, _E.MISS: _S.FAILED, _E.ABANDON: _S.CANCELLED}
+)
 # None: the event has no effect in that state.
 TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | None] = MappingProxyType(
     {
@@ -74,21 +79,20 @@ TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | 
         # A paused experiment continues to expand, and starts no runs.
         (_S.ACCEPTED, _E.PAUSE): _S.PAUSED,
         (_S.ACCEPTED, _E.RESUME): None,
+        (_S.ACCEPTED, _E.CANCEL): None,
         (_S.ACCEPTED, _E.REOPEN): None,
-        (_S.ACCEPTED, _E.SUCCEED): None,
-        (_S.ACCEPTED, _E.MISS): None,
         (_S.RUNNING, _E.BEGIN): None,
         (_S.RUNNING, _E.PAUSE): _S.PAUSED,
         (_S.RUNNING, _E.RESUME): None,
+        (_S.RUNNING, _E.CANCEL): None,
         (_S.RUNNING, _E.REOPEN): None,
-        (_S.RUNNING, _E.SUCCEED): _S.COMPLETED,
-        (_S.RUNNING, _E.MISS): _S.FAILED,
         (_S.PAUSED, _E.BEGIN): None,
         (_S.PAUSED, _E.PAUSE): None,
         (_S.PAUSED, _E.RESUME): _S.RUNNING,
+        (_S.PAUSED, _E.CANCEL): _S.RUNNING,
         (_S.PAUSED, _E.REOPEN): None,
-        (_S.PAUSED, _E.SUCCEED): _S.COMPLETED,
-        (_S.PAUSED, _E.MISS): _S.FAILED,
+        # Also an accepted experiment ends: its jobs may be cancelled before it has begun.
+        **{(state, event): to for state in (_S.ACCEPTED, _S.RUNNING, _S.PAUSED) for event, to in _ENDS.items()},
         **{(state, event): _S.RUNNING if event is _E.REOPEN else None for state in ENDED for event in _E},
     }
 )
@@ -128,55 +132,49 @@ def job_state(run: Run) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregate:
-    """One metric over jobs: how many had it, mean, sum of squared deviations, extremes, and how many lacked it.
-
-    Updated one value at a time by Welford's method (B. P. Welford, Technometrics 4(3), 1962).
-    """
-
-    n: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    min: float = math.inf
-    max: float = -math.inf
-    missing: int = 0
-
-    def add(self, value: float | None) -> "Aggregate":
-        """The aggregate with one more value; None or a value that isn't finite counts as missing."""
-        if value is None or not math.isfinite(value):
-            return replace(self, missing=self.missing + 1)
-        n = self.n + 1
-        delta = value - self.mean
-        mean = self.mean + delta / n
-        return Aggregate(
-            n, mean, self.m2 + delta * (value - mean), min(self.min, value), max(self.max, value), self.missing
-        )
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None for fewer than two values."""
-        return math.sqrt(self.m2 / (self.n - 1)) if self.n > 1 else None
-
-
-@dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of an experiment's jobs, and aggregates of its tracked metrics over completed jobs.
+    """Counts of an experiment's jobs, and aggregates of its tracked metrics over completed jobs that aren't excluded.
 
-    Jobs that are not expanded yet count as pending.
+    Jobs that are not expanded yet count as pending. Of `counts`, `excluded` are the jobs that are excluded, and
+    `called_off` the others that were called off and ended without completing (`Run.called_off`), all by bucket: neither
+    makes the experiment a success or a failure. `dropped`: jobs that failing fast cancelled.
+
+    A value can't be taken out of an aggregate. When a completed job is excluded, `stale` becomes true, and the metrics
+    have to be read again, from the aggregates of the points, which the manifest keeps: see `rereading`. `since` has
+    what is added meanwhile.
     """
 
     total: int
     counts: Mapping[Bucket, int] = field(default_factory=dict)
     metrics: Mapping[str, Aggregate] = field(default_factory=dict)
+    excluded: Mapping[Bucket, int] = field(default_factory=dict)
+    called_off: Mapping[Bucket, int] = field(default_factory=dict)
+    dropped: int = 0
+    stale: bool = False
+    since: Mapping[str, Aggregate] | None = None
 
     @property
     def ended(self) -> int:
         return sum(self.counts.get(name, 0) for name in ENDED_BUCKETS)
 
     @property
+    def aside(self) -> int:
+        """Jobs that count on neither side: excluded ones, and those that were called off."""
+        return sum(self.excluded.values()) + sum(self.called_off.values())
+
+    @property
+    def counting(self) -> int:
+        """Jobs whose success or failure counts, open ones included: `max_failed` is a part of these."""
+        return self.total - self.aside
+
+    def of(self, name: Bucket) -> int:
+        """The jobs of this bucket that count."""
+        return self.counts.get(name, 0) - self.excluded.get(name, 0) - self.called_off.get(name, 0)
+
+    @property
     def failures(self) -> int:
-        """Jobs that count against `max_failed`: infeasible and cancelled ones don't."""
-        return self.counts.get(Bucket.FAILED, 0) + self.counts.get(Bucket.LOST, 0)
+        """Jobs that count against `max_failed`: infeasible, cancelled and excluded ones don't."""
+        return self.of(Bucket.FAILED) + self.of(Bucket.LOST)
 
     @property
     def by_bucket(self) -> dict[Bucket, int]:
@@ -186,43 +184,95 @@ class Tally:
 
     def after(self, changes: Iterable[tuple[Run | None, Run]]) -> "Tally":
         """The tally after changes of jobs' current runs, as (old, new); `old` is None for a new job."""
-        counts = dict(self.counts)
+        counts, excluded, called_off = dict(self.counts), dict(self.excluded), dict(self.called_off)
+        dropped, stale = self.dropped, self.stale
         metrics = dict(self.metrics)
+        since = None if self.since is None else dict(self.since)
         for old, new in changes:
-            was = Bucket.PENDING if old is None else bucket(old)
-            now = bucket(new)
+            was, now = _NEW if old is None else _part(old), _part(new)
             if was is not now:
-                counts[was] = counts.get(was, 0) - 1
-                counts[now] = counts.get(now, 0) + 1
-            if now is not Bucket.COMPLETED:
-                continue
-            before = None if old is None or was is not Bucket.COMPLETED else old.metrics or {}
-            values = new.metrics or {}
-            for name, aggregate in metrics.items():
-                if before is None:
-                    metrics[name] = aggregate.add(values.get(name))
-                elif before.get(name) is None and values.get(name) is not None:
-                    # It arrived late, and was counted as missing when the job ended.
-                    metrics[name] = replace(aggregate, missing=aggregate.missing - 1).add(values.get(name))
-        return Tally(self.total, counts, metrics)
+                for part, step in ((was, -1), (now, 1)):
+                    _count(counts, part.bucket, step)
+                    _count(excluded, part.bucket, step * part.excluded)
+                    _count(called_off, part.bucket, step * part.called_off)
+                    dropped += step * part.dropped
+                stale = stale or (was.aggregated and not now.aggregated)
+            if now.aggregated:
+                before = old.metrics or {} if old is not None and was.aggregated else None
+                _add(metrics, before, new.metrics or {})
+                if since is not None:
+                    _add(since, before, new.metrics or {})
+        return Tally(self.total, counts, metrics, excluded, called_off, dropped=dropped, stale=stale, since=since)
+
+    def cancelled_unstarted(self, jobs: int, excluded: int = 0) -> "Tally":
+        """The tally after so many jobs that never started were cancelled; so many of them were excluded."""
+        counts, aside, called_off = dict(self.counts), dict(self.excluded), dict(self.called_off)
+        _count(counts, Bucket.PENDING, -jobs)
+        _count(counts, Bucket.CANCELLED, jobs)
+        _count(aside, Bucket.PENDING, -excluded)
+        _count(aside, Bucket.CANCELLED, excluded)
+        _count(called_off, Bucket.CANCELLED, jobs - excluded)
+        return replace(self, counts=counts, excluded=aside, called_off=called_off)
+
+    def extended(self, jobs: int) -> "Tally":
+        """The tally after so many jobs were added, which are yet to be expanded."""
+        return replace(self, total=self.total + jobs)
+
+    def rereading(self) -> "Tally":
+        """The tally at the moment of a snapshot of the manifest that has all it counts: `reread` gets what was read."""
+        return replace(self, stale=False, since={name: Aggregate() for name in self.metrics})
+
+    def reread(self, metrics: Mapping[str, Aggregate]) -> "Tally":
+        """The tally with the aggregates of that snapshot, and what was added since."""
+        assert self.since is not None
+        merged = {name: metrics.get(name, Aggregate()).merge(added) for name, added in self.since.items()}
+        return replace(self, metrics=merged, since=None)
 
 
-def conclusion(tally: Tally, allowed: int) -> ExperimentEvent | None:
-    """How the experiment ends if `allowed` of its jobs may fail; None while a job is open.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How one job is counted."""
 
-    Jobs are cancelled only when too many others failed and the plan says to stop then. Such an experiment has failed,
-    even if a lost run turns out to have completed later: the cancelled jobs were never done.
-    """
-    if tally.ended < tally.total:
-        return None
-    return ExperimentEvent.SUCCEED if reason(tally, allowed) is None else ExperimentEvent.MISS
+    bucket: Bucket
+    excluded: bool = False
+    called_off: bool = False
+    dropped: bool = False
+
+    @property
+    def aggregated(self) -> bool:
+        return self.bucket is Bucket.COMPLETED and not self.excluded
 
 
-def reason(tally: Tally, allowed: int) -> str | None:
-    """Why an experiment whose jobs have all ended has failed; None if it hasn't."""
-    if tally.failures > allowed:
-        return "too many jobs failed"
-    dropped = tally.counts.get(Bucket.CANCELLED, 0)
-    if not dropped:
-        return None
-    return f"{dropped:,} {'job was' if dropped == 1 else 'jobs were'} cancelled because too many failed"
+# Made once: a part is looked up for every change of a run.
+_COUNTED = {name: _Part(name) for name in Bucket}
+_EXCLUDED = {name: _Part(name, excluded=True) for name in Bucket}
+_CALLED_OFF = {name: _Part(name, called_off=True) for name in Bucket}
+_DROPPED = _Part(Bucket.CANCELLED, dropped=True)
+_NEW = _COUNTED[Bucket.PENDING]
+
+
+def _part(run: Run) -> _Part:
+    name = bucket(run)
+    if run.excluded is not None:
+        return _EXCLUDED[name]
+    if name is Bucket.COMPLETED or name not in ENDED_BUCKETS:
+        return _COUNTED[name]
+    if name is Bucket.CANCELLED and run.stop_reason is StopReason.FAILING_FAST:
+        return _DROPPED
+    return _CALLED_OFF[name] if run.called_off else _COUNTED[name]
+
+
+def _count(counts: dict[Bucket, int], name: Bucket, step: int) -> None:
+    if step:
+        counts[name] = counts.get(name, 0) + step
+
+
+def _add(
+    metrics: dict[str, Aggregate], before: Mapping[str, float | None] | None, values: Mapping[str, float | None]
+) -> None:
+    """Adds a completed job's values; `before` has its values as they were added earlier, None: it is new."""
+    for name, aggregate in metrics.items():
+        if before is None:
+            metrics[name] = aggregate.add(values.get(name))
+        elif before.get(name) is None and values.get(name) is not None:
+            metrics[name] = aggregate.arrived(values.get(name))

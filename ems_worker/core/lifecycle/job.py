@@ -1,6 +1,6 @@
 """A job: its attempts, which of them represents it, when it has ended, and whether it is retried."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ems_worker.core.lifecycle import retry, run, transitions
@@ -10,6 +10,15 @@ from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
+# The reasons for a STOP that give way to another one: a person's decision replaces the worker's.
+_OVERRULED: Mapping[StopReason, frozenset[StopReason | None]] = {
+    StopReason.CANCELLED: frozenset(
+        {None, StopReason.TIMEOUT, StopReason.FAILING_FAST, StopReason.STRAGGLER, StopReason.RACED}
+    ),
+    StopReason.FAILING_FAST: frozenset({None}),
+    StopReason.STRAGGLER: frozenset({None, StopReason.TIMEOUT}),
+    StopReason.RACED: frozenset({None, StopReason.TIMEOUT}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +86,13 @@ def latest_due_ms(now_ms: int) -> int:
 
 
 def may_retry(failed: Run, policy: RetryPolicy) -> bool:
-    """Whether another attempt follows a failed or lost one. `retryable: false` from the orchestrator wins."""
+    """Whether another attempt follows a failed or lost one. `retryable: false` from the orchestrator wins.
+
+    None follows an attempt whose result isn't wanted, even if it failed before it could be stopped.
+    """
     if failed.state not in (RunState.FAILED, RunState.LOST) or failed.attempt >= policy.max_attempts:
+        return False
+    if failed.called_off or failed.stop_reason in run.UNWANTED:
         return False
     return failed.retryable is not False and failed.error_kind in policy.retry_on
 
@@ -111,37 +125,107 @@ def _with_next_attempt(job: Job, failed: Run, now_ms: int) -> Job:
         failed.seed,
         due_ms=now_ms + round(1000 * seconds),
         job_revision=failed.job_revision,
+        excluded=failed.excluded,
     )
     return Job((*job.with_run(replace(failed, current=False, ended_seq=None)).runs, following))
 
 
-def retried(current: Run) -> bool:
-    """Whether a person's `retry` includes the job that this run represents; rules.sql has the same rule for queries.
+def retried(current: Run, named: frozenset[str] | None = None) -> bool:
+    """Whether a person's `retry` includes the job that this run represents.
 
-    It includes jobs that failed or were lost, whatever their number of attempts and kind of failure, except infeasible
-    ones. Of the cancelled jobs it includes those that were dropped because too many others had failed.
+    `named`: the names that its `where` uses, None without one; rules.sql has the rule without a `where`, for queries.
+    It includes jobs that failed, were lost or lack metrics, whatever their number of attempts and kind of failure, and
+    those that were dropped because too many others had failed. It includes infeasible jobs only if `where` asks for
+    kinds of error, and jobs that were called off only if it asks for states.
     """
-    if current.state is RunState.FAILED:
-        return current.error_kind is not ErrorKind.INFEASIBLE
-    if current.state is RunState.CANCELLED:
-        return current.stop_reason is StopReason.FAILING_FAST
-    return current.state is RunState.LOST or current.waiting is Waiting.MISSING
+    if not current.settled or (current.state is RunState.COMPLETED and current.waiting is None):
+        return False
+    names = named or frozenset()
+    dropped = current.state is RunState.CANCELLED and current.stop_reason is StopReason.FAILING_FAST
+    if current.called_off or (current.state is RunState.CANCELLED and not dropped):
+        return "state" in names
+    infeasible = current.state is RunState.FAILED and current.error_kind is ErrorKind.INFEASIBLE
+    return not infeasible or "error_kind" in names
 
 
-def again(job: Job, now_ms: int) -> Job | None:
+def again(job: Job, now_ms: int, named: frozenset[str] | None = None) -> Job | None:
     """The job after a person's `retry`: it waits for metrics again if only those are missing, else gets a new attempt.
 
-    None if a retry doesn't include the job. The retry policy doesn't apply. Jobs that were dropped because too many
-    others failed are included; jobs that were cancelled for another reason are not.
+    None if a retry doesn't include the job, see `retried`. The retry policy doesn't apply.
     """
     last = job.current
-    if not retried(last):
+    if not retried(last, named):
         return None
     if last.waiting is Waiting.MISSING:
-        return job.with_run(replace(run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1], ended_seq=None))
+        waiting = run.advance(last, Signal(RunEvent.AWAIT), now_ms)[1]
+        return job.with_run(replace(waiting, ended_seq=None, stop_reason=None, drains=False))
     number = job.runs[-1].attempt + 1
     earlier = job.with_run(replace(last, current=False, ended_seq=None)).runs
-    return Job((*earlier, Run(last.point, last.replicate, number, last.seed, job_revision=last.job_revision)))
+    following = Run(
+        last.point, last.replicate, number, last.seed, job_revision=last.job_revision, excluded=last.excluded
+    )
+    return Job((*earlier, following))
+
+
+def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False, unsent: bool = False) -> Job | None:
+    """The job after it was called off for this reason; None if it has ended, or is on its way out already.
+
+    An open attempt gets the reason, for which it is to be stopped. `drain`: it may end by itself instead, and metrics
+    are waited for. `unsent`: the command of its attempt was never sent, and won't be. A completed run that still lacks
+    metrics stays completed: its job fails, because they are missing.
+    """
+    last = job.current
+    if last.settled:
+        return None
+    if last.state is RunState.PENDING or (last.state is RunState.SUBMITTING and unsent):
+        return job.with_run(run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1])
+    if last.stop_reason not in _OVERRULED[reason]:
+        return None
+    if drain:
+        return None if last.drains else job.with_run(replace(last, drains=True))
+    marked = replace(last, stop_reason=reason, drains=False)
+    if last.waiting is Waiting.AWAITING:
+        marked = run.advance(marked, Signal(RunEvent.EXPIRE), now_ms)[1]
+    return job.with_run(marked)
+
+
+def unstarted(job: Job) -> bool:
+    """Whether the job was never started."""
+    return job.current.state is RunState.PENDING and job.current.attempt == 1
+
+
+def excluded(job: Job, reason: str) -> Job | None:
+    """The job after it was excluded for this reason, which each attempt has; None if it is already, for the same."""
+    return _with_exclusion(job, reason)
+
+
+def included(job: Job) -> Job | None:
+    """The job after it was included again; None if it isn't excluded."""
+    return _with_exclusion(job, None)
+
+
+def _with_exclusion(job: Job, reason: str | None) -> Job | None:
+    if all(attempt.excluded == reason for attempt in job.runs):
+        return None
+    return Job(tuple(replace(attempt, excluded=reason) for attempt in job.runs))
+
+
+def has_new_result(before: Job, after: Job) -> bool:
+    """Whether a change has given the job a result, or another one: that it is excluded is part of its result.
+
+    A job that was cancelled before it ever started has none, then or later: it is only counted.
+    """
+    old, new = before.current, after.current
+    if not new.settled or new == old:
+        return False
+    if old.settled:
+        return old.ended_seq is not None
+    return old.attempt > 1 or old.state not in (RunState.PENDING, RunState.SUBMITTING)
+
+
+def error_kind(current: Run) -> ErrorKind | None:
+    """Why the job that this run represents has no result: a completed run may lack metrics."""
+    return ErrorKind.METRICS_MISSING if current.waiting is Waiting.MISSING else current.error_kind
 
 
 def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, ...]]:

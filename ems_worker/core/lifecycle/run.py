@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dataclasses import replace as _replace
 from enum import StrEnum
 
-from ems_worker.core.lifecycle.transitions import TERMINAL, TRANSITIONS, Effect, RunEvent, RunState
+from ems_worker.core.lifecycle.transitions import OPEN, TERMINAL, TRANSITIONS, Effect, RunEvent, RunState
 
 
 class ErrorKind(StrEnum):
@@ -48,6 +48,8 @@ class StopReason(StrEnum):
 
 # The reasons for which a run's result is not wanted: a confirmed STOP cancels the run.
 UNWANTED = frozenset(StopReason) - {StopReason.TIMEOUT}
+# Those for which somebody called off the job itself: it counts as neither a success nor a failure.
+CALLED_OFF = frozenset({StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,15 @@ class Run:
         """Whether the job has ended, if this run represents it."""
         return self.state in TERMINAL and self.waiting is not Waiting.AWAITING
 
+    @property
+    def called_off(self) -> bool:
+        """Whether somebody called off its job: a person, its settled experiment, or a race.
+
+        Such a job counts only if it completes all the same. It gets no next attempt, and a retry takes it only if asked
+        for by its state.
+        """
+        return self.drains or self.stop_reason in CALLED_OFF
+
 
 def interpret(run: Run, signal: Signal) -> Signal:
     """What `signal` means for this run: a confirmed STOP is a timeout or a cancellation, by the reason for the STOP."""
@@ -167,16 +178,30 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
         artifacts=signal.artifacts,
         waiting=Waiting.AWAITING if completed and not awaited <= (metrics or {}).keys() else None,
         model_version=signal.model_version or run.model_version,
+        host=signal.host or run.host,
+        slot=signal.slot or run.slot,
+        suspended=False,
     )
 
 
 def forgotten(run: Run) -> Run:
     """An open run that is sent again to an orchestrator that lost it: its time counts from zero when it starts.
 
-    A STOP for its time limit is void: the run did not use the time that passed since the orchestrator lost it.
+    A STOP for its time limit is void: the run did not use the time that passed since the orchestrator lost it. It is
+    not suspended any more, and makes its progress anew, perhaps on another host.
     """
     reason = None if run.stop_reason is StopReason.TIMEOUT else run.stop_reason
-    return _replace(run, started_ms=None, elapsed_ms=0, stop_reason=reason)
+    return _replace(
+        run,
+        started_ms=None,
+        elapsed_ms=0,
+        stop_reason=reason,
+        suspended=False,
+        host=None,
+        slot=None,
+        step=None,
+        total=None,
+    )
 
 
 def _started(run: Run, signal: Signal, now_ms: int) -> Run:
@@ -187,26 +212,48 @@ def _started(run: Run, signal: Signal, now_ms: int) -> Run:
         started_ms=signal.started_ms or now_ms,
         elapsed_ms=0,
         model_version=signal.model_version or run.model_version,
+        host=signal.host or run.host,
+        slot=signal.slot or run.slot,
     )
 
 
 def _note(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str]) -> tuple[Effect, Run]:
     if signal.event is RunEvent.START:
-        after = _started(run, signal, now_ms) if run.started_ms is None else run
+        # A run that is known to be running may still learn where: a status may have preceded the event.
+        after = _started(run, signal, now_ms) if run.started_ms is None else _located(run, signal)
     elif signal.event is RunEvent.EXPIRE:
         after = _replace(run, waiting=Waiting.MISSING) if run.waiting is Waiting.AWAITING else run
     elif signal.event is RunEvent.AWAIT:
         after = _replace(run, waiting=Waiting.AWAITING) if run.waiting is Waiting.MISSING else run
     else:
+        progressed = _progressed(run, signal)
         metrics = _merged(run.metrics, signal.metrics)
         if not metrics or metrics == run.metrics:
-            return Effect.DUPLICATE, run
+            return (Effect.DUPLICATE, run) if progressed == run else (Effect.NOTE, progressed)
         # Metrics that arrive before the run ends leave room for those of its end.
         if len(metrics) > (MAX_METRICS if run.state is RunState.COMPLETED else MAX_METRICS // 2):
             return Effect.EXCESS, run
         there = run.waiting is not None and awaited <= metrics.keys()
-        after = _replace(run, metrics=metrics, waiting=None if there else run.waiting)
+        after = _replace(progressed, metrics=metrics, waiting=None if there else run.waiting)
     return (Effect.DUPLICATE, run) if after == run else (Effect.NOTE, after)
+
+
+def _located(run: Run, signal: Signal) -> Run:
+    """The run with the place that the signal names, unless its place is known."""
+    if run.host is not None or signal.host is None:
+        return run
+    return _replace(run, host=signal.host, slot=signal.slot)
+
+
+def _progressed(run: Run, signal: Signal) -> Run:
+    """The run with the progress that the signal reports; that of a run that isn't open is no news."""
+    if run.state not in OPEN or (signal.step is None and signal.total is None):
+        return run
+    return _replace(
+        run,
+        step=run.step if signal.step is None else signal.step,
+        total=run.total if signal.total is None else signal.total,
+    )
 
 
 def _merged(

@@ -33,7 +33,7 @@ class RunEvent(StrEnum):
     FAIL = "fail"  # sim.run_failed
     LOSE = "lose"  # the time limit passed and no end was confirmed
     CANCEL = "cancel"  # its result is no longer wanted, and it was never submitted or its STOP was confirmed
-    MEASURE = "measure"  # sim.run_metrics: metrics that were computed after the run
+    MEASURE = "measure"  # sim.run_metrics: metrics that were computed after the run, or the progress of an open one
     EXPIRE = "expire"  # metrics that its job waits for did not arrive in time
     AWAIT = "await"  # its job waits for them once more
 

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths
+from ems_worker.core.language import paths, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
 from ems_worker.core.language.expressions import Expression
@@ -122,7 +122,7 @@ class _Resolver:
         if name not in self._known:
             self._known[name] = self._find(name)
         if name in self._too_long:
-            limit = f"a text has at most {operands.MAX_WEIGHT:,} characters, a list or mapping as many values inside"
+            limit = f"a text has at most {weights.MAX:,} characters, a list or mapping as many values inside"
             problems.add("out_of_range", location, f"{name!r} is too long for an expression: {limit}")
         elif self._known[name] is None:
             known = chain(self._by_name, self._listed.parameters)
@@ -150,7 +150,7 @@ class _Resolver:
         existing = MISSING if path is None or not paths.has(self._base, path) else paths.get(self._base, path)
         of_axis = 0 if axis is None else self._weights.of_axis(axis, rest)
         of_listed = (self._weights.of_listed(parameter, tail) for parameter, tail in listed)
-        weight = operands.heaviest((operands.weight(existing), of_axis, *of_listed))
+        weight = operands.heaviest((weights.of(existing), of_axis, *of_listed))
         if weight is None:
             self._too_long.add(name)
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths
+from ems_worker.core.language import paths, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.listed import ListedPoint
@@ -12,31 +12,8 @@ from ems_worker.core.language.samples import Choice
 
 JSON = canonical.JSON
 
-# The number of values inside a list or mapping, at any depth, and of characters in a text.
-MAX_WEIGHT: Final = 1000
-# The number of characters that are compared in the time of one value.
-_CHARACTERS_PER_VALUE: Final = 1000
 # The number of values that names may lead into: each such name needs its part of every value of an axis.
 MAX_UNPACKED: Final = 1_000_000
-
-
-def weight(value: object) -> int | None:
-    """The number of values inside, with long texts counted as some; None if that is too many for an expression."""
-    inside = characters = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            if len(item) > MAX_WEIGHT:
-                return None
-            characters += len(item)
-        elif isinstance(item, list | dict):
-            inside += len(item)
-            if inside > MAX_WEIGHT:
-                return None
-            waiting += item
-            waiting += item.values() if isinstance(item, dict) else ()
-    return inside + characters // _CHARACTERS_PER_VALUE
 
 
 class Weights:
@@ -71,17 +48,17 @@ class Weights:
             self._by_parameter = {}
             for point in self._listed:
                 for parameter, value in point.overrides.items():
-                    largest = heaviest((self._by_parameter.get(parameter, 0), weight(value)))
+                    largest = heaviest((self._by_parameter.get(parameter, 0), weights.of(value)))
                     self._by_parameter[parameter] = largest
         return self._by_parameter.get(name, 0)
 
     def _heaviest(self, values: Sequence[JSON], rest: paths.Path) -> int | None:
         if not rest:
-            return heaviest(map(weight, values))
+            return heaviest(map(weights.of, values))
         self._unpacked += len(values)
         if self._unpacked > MAX_UNPACKED:
             return None
-        return heaviest(weight(paths.get(value, rest)) for value in values)
+        return heaviest(weights.of(paths.get(value, rest)) for value in values)
 
 
 def heaviest(weights: Iterable[int | None]) -> int | None:

@@ -7,13 +7,15 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical, ids, seeds
-from ems_worker.core.language import conflicts, design, listed, options, paths, quotes
+from ems_worker.core.language import conflicts, design, inject, listed, options, paths, quotes, tracked
 from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.design import Design
+from ems_worker.core.language.inject import Inject
 from ems_worker.core.language.listed import ListedPointParser
-from ems_worker.core.language.options import ExperimentLimits, Inject, Seeds, TrackedMetric
+from ems_worker.core.language.options import ExperimentLimits, Seeds, Settle
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.tracked import TrackedMetric
 from ems_worker.core.points import derived, dimensions, names, work_limits
 from ems_worker.core.points.grid import Grid
 from ems_worker.core.points.names import Names
@@ -37,6 +39,9 @@ KEYS: Final = (
     "inject",
     "metrics_to_track",
     "limits",
+    "settle",
+    "hold",
+    "keep_open",
     "group",
     "tags",
     "labels",
@@ -45,7 +50,7 @@ KEYS: Final = (
 )
 # Keys that name the schema to editors.
 IGNORED_KEYS: Final = ("$schema",)
-UNSUPPORTED_KEYS: Final = ("settle", "execution_sequence", "reuse_results", "keep_open")
+UNSUPPORTED_KEYS: Final = ("execution_sequence", "reuse_results")
 _SPACE: Final = ("parameter_space",)
 # Conditions and constraints may leave out combinations, so that there may be more of them than points.
 _MAX_COMBINATIONS: Final = 2**40
@@ -80,6 +85,9 @@ class Plan:
     inject: Inject
     metrics: tuple[TrackedMetric, ...]
     limits: ExperimentLimits
+    settle: Settle
+    hold: bool
+    keep_open: bool
     group: str | None
     tags: tuple[str, ...]
     labels: dict[str, str]
@@ -109,8 +117,7 @@ def parse(
     content = _base(data, base, problems)
     if content is None:  # paths can't be checked without the base configuration
         raise errors.PlanRejected(problems.collected())
-    allow_new = bool(problems.boolean(data.get("allow_new_paths", False), ("allow_new_paths",)))
-    config = ConfigPaths(content, allow_new, problems)
+    config = ConfigPaths(content, _flag(data, "allow_new_paths", problems), problems)
 
     replicates = _replicates(data, problems)
     seeding = options.parse_seeds(data["seeds"], replicates, problems) if "seeds" in data else Seeds()
@@ -121,8 +128,8 @@ def parse(
     point_parser = ListedPointParser(config)
     if "runs" in data:
         point_parser.parse(data["runs"], ("runs",))
-    inject = options.parse_inject(data["inject"], content, problems) if "inject" in data else Inject()
-    conflicts.check(config, axis_parser.axes, point_parser, inject)
+    injected = inject.parse(data["inject"], content, problems) if "inject" in data else Inject()
+    conflicts.check(config, axis_parser.axes, point_parser, injected)
     chosen, space = design.parse(data.get("design", {}), axis_parser.axes, seeding.root, problems)
     constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
     resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
@@ -133,8 +140,10 @@ def parse(
         "model_version": _line(data, "model_version", _MAX_NAME, problems),
         "group": problems.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
     }
-    metrics = options.parse_metrics(data["metrics_to_track"], problems) if "metrics_to_track" in data else ()
+    metrics = tracked.parse(data["metrics_to_track"], problems) if "metrics_to_track" in data else ()
     experiment_limits = options.parse_limits(data["limits"], problems) if "limits" in data else ExperimentLimits()
+    settle = options.parse_settle(data["settle"], problems) if "settle" in data else Settle()
+    hold, keep_open = _flag(data, "hold", problems), _flag(data, "keep_open", problems)
     tags = _tags(data["tags"], problems) if "tags" in data else ()
     labels = listed.parse_labels(data["labels"], ("labels",), problems) if "labels" in data else {}
     if len(problems):  # combinations of invalid values would only cause more problems
@@ -145,6 +154,7 @@ def parse(
     _check_size(grid, chosen, resolved, replicates=replicates, problems=problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
+    options.check_quorum(settle, grid.total * replicates, problems)
     derived.judge(resolved, (params for _, params in grid.combinations(0, derived.MAX_POINTS)), problems)
     return Plan(
         **named,
@@ -154,9 +164,12 @@ def parse(
         parameters=_parameters(space, point_parser),
         replicates=replicates,
         seeds=seeding,
-        inject=inject,
+        inject=injected,
         metrics=metrics,
         limits=experiment_limits,
+        settle=settle,
+        hold=hold,
+        keep_open=keep_open,
         tags=tags,
         labels=labels,
         warnings=problems.warnings(),
@@ -252,6 +265,10 @@ def _experiment_id(data: Mapping[str, object], problems: Problems) -> str | None
     if "experiment_id" not in data:
         return None
     return problems.text(data["experiment_id"], ("experiment_id",), ids.EXPERIMENT_ID, _ID_FORM)
+
+
+def _flag(data: Mapping[str, object], key: str, problems: Problems) -> bool:
+    return bool(problems.boolean(data.get(key, False), (key,)))
 
 
 def _text(data: Mapping[str, object], key: str, max_length: int, problems: Problems) -> str | None:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ems_worker.core.lifecycle.outcome import Call
 from ems_worker.core.lifecycle.run import Signal
-from ems_worker.core.wire import Capacity, Start
+from ems_worker.core.wire import Capacity, Control, Controlled, Start
 
 
 class Orchestrator(Protocol):
@@ -18,8 +18,8 @@ class Orchestrator(Protocol):
         its answers.
         """
 
-    async def stop(self, simulation_id: str) -> str:
-        """Sends STOP; returns the name of the gRPC status code of the answer."""
+    async def control(self, simulation_id: str, action: Control) -> Controlled:
+        """Pauses, resumes or stops a run. A STOP may be answered before the run has ended."""
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
         """The status of runs as a signal, None for an unknown run; runs without an answer are left out.

@@ -25,10 +25,10 @@ from ems_worker.core.records import (
 from ems_worker.core.wire import Message, StreamIdentity
 from ems_worker.service.base.orchestrator import Orchestrator
 
-__all__ = ["Broker", "Change", "Manifest", "Orchestrator"]
+__all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
 
 # A changed attempt: the experiment's key, the run before (None for a new row), and the run after.
-Change = tuple[int, Run | None, Run]
+RunChange = tuple[int, Run | None, Run]
 
 
 class Manifest(Protocol):
@@ -106,7 +106,7 @@ class Manifest(Protocol):
         """Jobs with an attempt that is submitting, submitted or running."""
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
-    async def save(self, changes: Sequence[Change], ended_seq: Mapping[int, int]) -> None:
+    async def save(self, changes: Sequence[RunChange], ended_seq: Mapping[int, int]) -> None:
         """Writes changed and new attempts, guarded by their states before, in one transaction.
 
         `ended_seq`: for experiments in which jobs ended, the position of the last end.

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from ems_worker import errors
 from ems_worker.core import canonical
+from ems_worker.core.language import version
 from ems_worker.core.points import largest, plan, render, space
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import SpaceSize
@@ -196,8 +197,12 @@ def _uncollected() -> Iterator[None]:
 def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     """The plan of a recorded experiment, as it was accepted.
 
-    Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra.
+    Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra, or doesn't know
+    the version of the plan language that it was accepted under.
     """
+    if spec.language != version.VERSION:
+        reason = f"it is in version {spec.language} of the plan language, and this worker reads {version.VERSION}"
+        raise not_as_accepted(spec, reason)
     try:
         data = reader.read_plan(spec.plan).data
         base = reader.read_plan(spec.base).data

@@ -47,6 +47,8 @@ class Outline:
     metrics: tuple[str, ...]
     goal_metric: str | None
     goal: str | None
+    hold: bool
+    keep_open: bool
     warnings: tuple[Problem, ...]
 
 
@@ -84,6 +86,8 @@ def _outline(checked: Checked) -> Outline:
         metrics=tuple(metric.name for metric in parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
+        hold=parsed.hold,
+        keep_open=parsed.keep_open,
         warnings=parsed.warnings,
     )
 

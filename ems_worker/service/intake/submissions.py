@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ems_worker.core import trace
 from ems_worker.core.documents import documents
+from ems_worker.core.language import version
 from ems_worker.core.records import NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
@@ -78,5 +79,8 @@ def experiment(
         metrics=outline.metrics,
         goal_metric=outline.goal_metric,
         goal=outline.goal,
+        language=version.VERSION,
+        hold=outline.hold,
+        keep_open=outline.keep_open,
         traceparent=trace.parent(message.headers.get(trace.HEADER)),
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -10,22 +10,24 @@ from ems_worker.service.ledger.live import JobKey
 
 log = structlog.get_logger()
 
+_T = TypeVar("_T")
+
 
 class CommitQueue:
     """The commits under way, by which memory is ahead of the disk. The manifest's writer keeps their order."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._uncommitted: dict[JobKey, int] = {}
         self._broken = asyncio.Event()
         self._failure: BaseException | None = None
 
     def put(
         self,
-        work: Coroutine[Any, Any, None],
+        work: Coroutine[Any, Any, _T],
         jobs: Collection[JobKey] = (),
         on_settled: Callable[[Iterable[JobKey]], None] = lambda _: None,
-    ) -> asyncio.Future[None]:
+    ) -> asyncio.Future[_T]:
         """Starts a commit that concerns `jobs`. Cancelling the returned future doesn't cancel the commit.
 
         When the commit ends, successfully or not, `on_settled` receives those jobs that no other commit concerns.
@@ -59,12 +61,12 @@ class CommitQueue:
 
     async def _settle(
         self,
-        work: Coroutine[Any, Any, None],
+        work: Coroutine[Any, Any, _T],
         jobs: Collection[JobKey],
         on_settled: Callable[[Iterable[JobKey]], None],
-    ) -> None:
+    ) -> _T:
         try:
-            await work
+            return await work
         finally:
             for key in jobs:
                 self._uncommitted[key] -= 1
@@ -73,7 +75,7 @@ class CommitQueue:
                 del self._uncommitted[key]
             on_settled(settled)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         """Reports a failed commit even if the task that asked for it has ended."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:

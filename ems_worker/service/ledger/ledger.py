@@ -23,6 +23,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.commits import CommitQueue
+from ems_worker.service.ledger.judging import Judging
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.records import Records
 from ems_worker.service.ledger.residency import Residency
@@ -61,6 +62,15 @@ class Ledger:
         # Held during each decision about runs.
         self._lock = asyncio.Lock()
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
+        self.judging = Judging(
+            manifest=manifest,
+            active=self._active,
+            commits=self._commits,
+            records=self.records,
+            clock=clock,
+            turn=self._turn,
+            on_change=on_change,
+        )
         self._residency = Residency(
             manifest=manifest,
             active=self._active,
@@ -234,23 +244,13 @@ class Ledger:
                     turn.update(key, run.forgotten(before))
                     self._timers.forget(key)
 
-    async def retry(self, key: int, after_job: tuple[int, int], limit: int) -> tuple[int, tuple[int, int] | None]:
-        """Retries failed, lost and dropped jobs among the next `limit` candidates after the job `after_job`.
-
-        Returns how many are retried, and the (point, replicate) of the last candidate: None if there were none.
-        """
-        retried = 0
+    async def suspend(self, runs: Iterable[RunKey], suspended: bool) -> None:
+        """Records that the orchestrator confirmed a PAUSE or RESUME of open runs: meanwhile their time stands still."""
         async with self._turn() as turn:
-            live = self._active.get(key)
-            assert live is not None
-            stored_jobs = await self._manifest.to_retry(key, after_job, limit)
-            self._active.may_be_idle((key, *stored.key) for stored in stored_jobs)
-            for stored in stored_jobs:
-                before = self._active.keep(key, stored)
-                if (after := job.again(before, self._clock.now_ms())) is not None:
-                    turn.replace(live, before, after)
-                    retried += 1
-        return retried, stored_jobs[-1].key if stored_jobs else None
+            for key in runs:
+                if (before := self.run(key)) is not None and before.state in transitions.OPEN:
+                    turn.update(key, replace(before, suspended=suspended, elapsed_ms=self.elapsed_ms(key, before)))
+                    self._timers.suspended(key, replace(before, suspended=suspended))
 
     async def count_time(self) -> None:
         """Records the elapsed time of open runs: a crash lengthens their limits only by the time since."""
@@ -293,8 +293,8 @@ class Ledger:
             await self.records.conclude(live)
 
     async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally]]) -> None:
-        if turn.changes:
-            await self._manifest.save(turn.changes, turn.ended_seq)
+        if turn.changes or turn.change:
+            await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
         for live, tally in tallies:
             live.recorded = tally
             self._on_change(live.key)

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ems_worker.core.language import options
+from ems_worker.core.language.options import ExperimentLimits
 from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.conclusion import Situation
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
-from ems_worker.core.records import Experiment, PointRow
+from ems_worker.core.records import Change, Experiment, PointRow
 
 # A job: experiment key, point, replicate.
 JobKey = tuple[int, int, int]
@@ -31,16 +35,14 @@ class Live:
     tally: Tally
     recorded: Tally
     policy: RetryPolicy
-    # How many of its jobs may fail.
-    allowed: int
     # Runs in the run window.
     open: int = 0
     # For each metric that arrives in an event of its own, how many seconds a completed run waits for it.
     metric_timeouts: Mapping[str, float] = field(default_factory=dict)
     # Attempts created since the experiment was loaded.
     attempts: int = 0
-    # Ids of change requests that are recorded and not carried out yet, as in the manifest.
-    requests: set[str] = field(default_factory=set)
+    # Changes that are recorded and not applied yet, in their order, as in the manifest.
+    changes: dict[int, Change] = field(default_factory=dict)
     # How many tasks are changing it: a pinned experiment is not unloaded.
     pins: int = 0
     best: PointRow | None = None
@@ -73,24 +75,48 @@ class Live:
         return self.record.state in experiment.ENDED
 
     @property
-    def reopening(self) -> bool:
-        """Whether a retry is still adding attempts. Until it is done the experiment neither ends nor fails fast."""
-        return bool(self.requests)
+    def limits(self) -> ExperimentLimits:
+        """The limits of the plan, with those that `set` put in place of some."""
+        return options.overridden(self.plan.limits, self.record.overrides)
+
+    @property
+    def judging(self) -> bool:
+        """Whether a change still judges jobs. Until it is done the experiment neither ends nor fails fast."""
+        return any(change.judged is not None for change in self.changes.values())
+
+    @property
+    def allowed(self) -> int:
+        """How many of its jobs may fail: a percentage is one of the jobs that count."""
+        return self.limits.max_failed.allowed(self.tally.counting)
+
+    @property
+    def situation(self) -> Situation:
+        """What the end of its round depends on besides its jobs."""
+        return Situation(self.record.standing, self.limits.max_failed.allowed, judging=self.judging)
 
     @property
     def failing_fast(self) -> bool:
         """Whether the experiment stops because more jobs failed than its plan allows."""
-        return not self.reopening and self.plan.limits.fail_fast and self.tally.failures > self.allowed
+        return not self.judging and self.limits.fail_fast and self.tally.failures > self.allowed
 
     @property
     def starts_runs(self) -> bool:
-        """Whether pending runs may be claimed."""
-        return self.record.state is ExperimentState.RUNNING and not self.failing_fast
+        """Whether pending runs may be claimed: not while some of them may be about to be cancelled."""
+        return (
+            self.record.state is ExperimentState.RUNNING
+            and self.record.cancel is None
+            and not self.failing_fast
+            and not any(change.verb == Verb.CANCEL and self.reaches(change) for change in self.changes.values())
+        )
+
+    def reaches(self, change: Change) -> bool:
+        """Whether jobs that are in the manifest are still to be judged by the change."""
+        return change.judged is not None and change.judged[0] < self.record.expanded_points - 1
 
     @property
     def retries_failures(self) -> bool:
         """Whether a failed job gets another attempt."""
-        return not self.ended and not self.failing_fast
+        return not self.ended and self.record.cancel is None and not self.failing_fast
 
     def metrics_timeout(self, completed: Run) -> float:
         """How many seconds a completed run waits for metrics: the shortest time limit of those that are absent."""

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import structlog
 
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle import conclusion, experiment, steering
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, Standing
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import ChangeRequest, PointRecord
+from ems_worker.core.records import Change, Experiment, PointRecord
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -31,55 +31,68 @@ class Records:
 
     async def move(self, live: Live, to: ExperimentState, reason: str | None = None) -> None:
         """Moves the experiment to another state, in memory and then on disk."""
-        now_ms = self._clock.now_ms()
-        before = live.record
-        started = now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms
-        finished = now_ms if to in experiment.ENDED else None
-        live.record = replace(before, state=to, started_ms=started, finished_ms=finished, reason=reason)
-        await self._commits.put(
-            self._manifest.move_experiment(before.key, before.state, to, at_ms=now_ms, reason=reason)
-        )
-        self._on_change(before.key)
+        await self._replace(live, _moved(live.record, to, self._clock.now_ms(), reason))
 
     async def conclude(self, live: Live) -> None:
-        """Ends the experiment if all its jobs have ended."""
-        event = experiment.conclusion(live.recorded, live.allowed)
-        if event is None or live.reopening:
+        """Ends the experiment if all its jobs have ended, and nothing keeps it open."""
+        event = conclusion.event(live.recorded, live.situation)
+        if event is None or experiment.TRANSITIONS[live.record.state, event] is None:
             return
         crash.point("ledger.concluding")
-        to = experiment.TRANSITIONS[live.record.state, event]
+        error = await self._manifest.commonest_error(live.key) if event is ExperimentEvent.MISS else None
+        # Asked again: the manifest may have taken a while to answer.
+        event = conclusion.event(live.recorded, live.situation)
+        to = None if event is None else experiment.TRANSITIONS[live.record.state, event]
         if to is None:
             return
-        await self.move(live, to, experiment.reason(live.recorded, live.allowed))
+        await self.move(live, to, conclusion.reason(live.recorded, live.situation, error))
         crash.point("ledger.concluded")
         log.info("experiment.ended", experiment_id=live.experiment_id, state=to.value, failures=live.recorded.failures)
 
-    async def request(self, live: Live, request: ChangeRequest, to: ExperimentState | None) -> None:
-        """Records a change request, and moves the experiment to the state `to` in the same transaction.
+    async def change(self, live: Live, change: Change, after: Experiment | None = None) -> Change:
+        """Records a change, and the experiment as it is after it, in the same transaction; returns it with its number.
 
-        A request without an answer keeps the experiment open until `answer` is called.
+        The experiment is changed in memory at once. A change that isn't applied yet stays with it until it is.
         """
-        if request.answer is None:
-            live.requests.add(request.request_id)
         before = live.record
-        if to is None:
-            await self._commits.put(self._manifest.record_request(request))
-            return
-        live.record = replace(
-            before,
-            state=to,
-            reason=None,
-            round=before.round + (before.state in experiment.ENDED),
-            finished_ms=None,
-            started_ms=before.started_ms or request.received_ms,
+        if after is not None:
+            live.record = after
+        recorded = await self._commits.put(
+            self._manifest.record_change(change, None if after is None else (before, after))
         )
-        await self._commits.put(self._manifest.record_request(request, (before.state, to)))
+        if recorded.applied_ms is None:
+            live.changes[recorded.number] = recorded
         self._on_change(live.key)
+        return recorded
 
-    async def answer(self, live: Live, request_id: str, answer: str) -> None:
-        """Records that a change request has been carried out."""
-        await self._commits.put(self._manifest.answer_request(request_id, answer))
-        live.requests.discard(request_id)
+    async def change_applied(self, live: Live, change: Change) -> Change:
+        """Records that nothing of a change is in flight any more."""
+        applied = replace(change, applied_ms=self._clock.now_ms())
+        await self._commits.put(self._manifest.update_change(applied))
+        live.changes.pop(change.number, None)
+        return applied
+
+    def reopen(self, live: Live, now_ms: int) -> tuple[Experiment, Experiment]:
+        """Begins a new round of an experiment that has jobs again; returns its record before and after.
+
+        The manifest records it with these jobs.
+        """
+        before = live.record
+        live.record = steered(before, steering.reopened(before.standing), now_ms)
+        return before, live.record
+
+    async def settling(self, live: Live, milliseconds: int | None) -> None:
+        """Records how long the experiment has waited for stragglers."""
+        await self._replace(live, replace(live.record, settling_ms=milliseconds))
+
+    async def settled(self, live: Live) -> None:
+        """Records that the document about the end of this round is published."""
+        await self._replace(live, replace(live.record, settled_round=live.record.round))
+
+    async def _replace(self, live: Live, after: Experiment) -> None:
+        before, live.record = live.record, after
+        await self._commits.put(self._manifest.save_experiment(before, after))
+        self._on_change(live.key)
 
     async def expand(self, live: Live, points: Sequence[PointRecord], runs: Sequence[Run]) -> None:
         """Adds the next points of the experiment with their first runs."""
@@ -116,3 +129,32 @@ class Records:
         live.record = replace(live.record, revision=revision, published_revision=revision)
         await self._manifest.record_status(live.key, revision, b"{}")
         await self._manifest.revision_published(live.key, revision)
+
+
+def _moved(before: Experiment, to: ExperimentState, now_ms: int, reason: str | None) -> Experiment:
+    """The record after a move to another state. An experiment that has ended is not paused."""
+    ended = to in experiment.ENDED
+    return replace(
+        before,
+        state=to,
+        reason=reason,
+        started_ms=now_ms if to is ExperimentState.RUNNING and before.started_ms is None else before.started_ms,
+        finished_ms=now_ms if ended else None,
+        pauses=frozenset() if ended else before.pauses,
+        pause_now=not ended and before.pause_now,
+    )
+
+
+def steered(before: Experiment, standing: Standing, now_ms: int) -> Experiment:
+    """The record after a person's change of its standing. A new round counts its settling anew."""
+    reopened = standing.round > before.round
+    moved = before if standing.state is before.state else _moved(before, standing.state, now_ms, None)
+    return replace(
+        moved,
+        round=standing.round,
+        pauses=standing.pauses,
+        pause_now=standing.pause_now,
+        cancel=standing.cancel,
+        kept_open=standing.kept_open,
+        settling_ms=None if reopened else before.settling_ms,
+    )

@@ -24,8 +24,8 @@ class Timers:
         self._waiting_since: dict[RunKey, float] = {}
 
     def load(self, key: RunKey, loaded: Run) -> None:
-        """Starts counting for an open run, if time counts in its state."""
-        if loaded.state in _TIMED:
+        """Starts counting for an open run, if time counts in its state and it isn't suspended."""
+        if loaded.state in _TIMED and not loaded.suspended:
             self._since[key] = self._clock.monotonic()
 
     def changed(self, key: RunKey, before: Run | None, after: Run) -> None:
@@ -42,7 +42,7 @@ class Timers:
         now = self._clock.monotonic()
         if key in self._heard:
             self._heard[key] = now
-        if unchanged.state in _TIMED:
+        if unchanged.state in _TIMED and not unchanged.suspended:
             self._since.setdefault(key, now)
 
     def last_heard(self, key: RunKey) -> float | None:
@@ -61,6 +61,11 @@ class Timers:
     def counting(self) -> Iterable[RunKey]:
         """The runs whose time counts."""
         return tuple(self._since)
+
+    def suspended(self, key: RunKey, now: Run) -> None:
+        """Stops counting for a run that is suspended, and starts again for one that isn't any more."""
+        self._since.pop(key, None)
+        self.load(key, now)
 
     def forget(self, key: RunKey) -> None:
         """Stops counting until the next news of this run."""

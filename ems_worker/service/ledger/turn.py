@@ -5,7 +5,8 @@ from collections.abc import Callable
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, Waiting
-from ems_worker.service.base.ports import Change
+from ems_worker.core.records import Change, Experiment
+from ems_worker.service.base.ports import RunChange
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.timers import Timers
@@ -25,6 +26,9 @@ class Turn:
         self.ended_seq: dict[int, int] = {}
         # Jobs that the turn used or changed.
         self.jobs: set[JobKey] = set()
+        # How far a change is carried out by this turn; and an experiment that it replaces: the record before and after.
+        self.change: Change | None = None
+        self.reopened: tuple[Experiment, Experiment] | None = None
 
     @property
     def touched(self) -> list[int]:
@@ -32,7 +36,7 @@ class Turn:
         return list(dict.fromkeys(key[0] for key in self._after))
 
     @property
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[RunChange]:
         return [(key[0], self._before[key], after) for key, after in self._after.items()]
 
     def would_change(self, key: RunKey, signal: Signal, now_ms: int) -> bool:
@@ -64,7 +68,7 @@ class Turn:
             return applied
         after = applied.job
         if applied.ended:
-            after = job.number_end(after, self._next_seq(live))
+            after = self.numbered(live, after)
         self.replace(live, before, after)
         return applied
 
@@ -75,6 +79,14 @@ class Turn:
         job_after = before.with_run(after)
         self._active.put(key[0], job_after)
         self._note(key[0], before, job_after)
+
+    def carry(self, live: Live, change: Change) -> None:
+        """Records in the same commit how far a change is carried out."""
+        self.change = live.changes[change.number] = change
+
+    def numbered(self, live: Live, ended: Job) -> Job:
+        """The job with the next position among the ends of its experiment."""
+        return job.number_end(ended, self._next_seq(live))
 
     def replace(self, live: Live, before: Job, after: Job) -> None:
         """Replaces a job in memory, and updates its experiment's counts and the timers of its runs."""

@@ -47,7 +47,6 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
             frozenset(timeouts),
         ),
         metric_timeouts=timeouts,
-        allowed=plan.limits.max_failed.allowed(record.spec.jobs),
         requests={request.request_id for request in await manifest.open_requests(record.key)},
         best=await manifest.best_point(record.key),
     )

@@ -259,7 +259,7 @@ class ControlSimulationResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     state: Global___SimulationState.ValueType
-    """The state after the action."""
+    """The state after the action. Only PAUSED confirms a PAUSE."""
     message: _builtins.str
     def __init__(
         self,
@@ -373,6 +373,8 @@ class SimulationStatus(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CONFIG_SHA_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     state: Global___SimulationState.ValueType
     error_kind: _builtins.str
@@ -381,6 +383,9 @@ class SimulationStatus(_message.Message):
     retryable: _builtins.bool
     model_version: _builtins.str
     config_sha: _builtins.str
+    host: _builtins.str
+    """Where the run is or was: the machine, and its place there."""
+    slot: _builtins.str
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
@@ -403,10 +408,12 @@ class SimulationStatus(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         model_version: _builtins.str = ...,
         config_sha: _builtins.str = ...,
+        host: _builtins.str = ...,
+        slot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "finished_at", b"finished_at", "retryable", b"retryable", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "artifacts", b"artifacts", "config_sha", b"config_sha", "error_kind", b"error_kind", "finished_at", b"finished_at", "message", b"message", "metrics", b"metrics", "model_version", b"model_version", "retryable", b"retryable", "simulation_id", b"simulation_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "artifacts", b"artifacts", "config_sha", b"config_sha", "error_kind", b"error_kind", "finished_at", b"finished_at", "host", b"host", "message", b"message", "metrics", b"metrics", "model_version", b"model_version", "retryable", b"retryable", "simulation_id", b"simulation_id", "slot", b"slot", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retryable: _TypeAlias = _typing.Literal["retryable"]  # noqa: Y015
     _WhichOneofArgType__retryable: _TypeAlias = _typing.Literal["_retryable", b"_retryable"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)fes/simulation/events/v1/run_events.proto\x12\x18\x66\x65s.simulation.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\nRunStarted\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x8f\x03\n\x0cRunCompleted\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x44\n\x07metrics\x18\x02 \x03(\x0b\x32\x33.fes.simulation.events.v1.RunCompleted.MetricsEntry\x12H\n\tartifacts\x18\x03 \x03(\x0b\x32\x35.fes.simulation.events.v1.RunCompleted.ArtifactsEntry\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf3\x01\n\tRunFailed\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x37\n\nerror_kind\x18\x02 \x01(\x0e\x32#.fes.simulation.events.v1.ErrorKind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\tretryable\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_retryable\"\xa7\x01\n\nRunMetrics\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x42\n\x07metrics\x18\x02 \x03(\x0b\x32\x31.fes.simulation.events.v1.RunMetrics.MetricsEntry\x12\x0e\n\x06source\x18\x03 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\xac\x01\n\tErrorKind\x12\x1a\n\x16\x45RROR_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_KIND_SIMULATION\x10\x01\x12\x19\n\x15\x45RROR_KIND_INFEASIBLE\x10\x02\x12\x1d\n\x19\x45RROR_KIND_INFRASTRUCTURE\x10\x03\x12\x16\n\x12\x45RROR_KIND_TIMEOUT\x10\x04\x12\x16\n\x12\x45RROR_KIND_STOPPED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)fes/simulation/events/v1/run_events.proto\x12\x18\x66\x65s.simulation.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\nRunStarted\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0c\n\x04slot\x18\x05 \x01(\t\"\xab\x03\n\x0cRunCompleted\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x44\n\x07metrics\x18\x02 \x03(\x0b\x32\x33.fes.simulation.events.v1.RunCompleted.MetricsEntry\x12H\n\tartifacts\x18\x03 \x03(\x0b\x32\x35.fes.simulation.events.v1.RunCompleted.ArtifactsEntry\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04slot\x18\x08 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x30\n\x0e\x41rtifactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\tRunFailed\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x37\n\nerror_kind\x18\x02 \x01(\x0e\x32#.fes.simulation.events.v1.ErrorKind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\tretryable\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04host\x18\x07 \x01(\t\x12\x0c\n\x04slot\x18\x08 \x01(\tB\x0c\n\n_retryable\"\xe1\x01\n\nRunMetrics\x12\x15\n\rsimulation_id\x18\x01 \x01(\t\x12\x42\n\x07metrics\x18\x02 \x03(\x0b\x32\x31.fes.simulation.events.v1.RunMetrics.MetricsEntry\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x11\n\x04step\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05total\x18\x05 \x01(\x01H\x01\x88\x01\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x07\n\x05_stepB\x08\n\x06_total*\xac\x01\n\tErrorKind\x12\x1a\n\x16\x45RROR_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_KIND_SIMULATION\x10\x01\x12\x19\n\x15\x45RROR_KIND_INFEASIBLE\x10\x02\x12\x1d\n\x19\x45RROR_KIND_INFRASTRUCTURE\x10\x03\x12\x16\n\x12\x45RROR_KIND_TIMEOUT\x10\x04\x12\x16\n\x12\x45RROR_KIND_STOPPED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,20 +38,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNCOMPLETED_ARTIFACTSENTRY']._serialized_options = b'8\001'
   _globals['_RUNMETRICS_METRICSENTRY']._loaded_options = None
   _globals['_RUNMETRICS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_ERRORKIND']._serialized_start=1031
-  _globals['_ERRORKIND']._serialized_end=1203
-  _globals['_RUNSTARTED']._serialized_start=104
-  _globals['_RUNSTARTED']._serialized_end=210
-  _globals['_RUNCOMPLETED']._serialized_start=213
-  _globals['_RUNCOMPLETED']._serialized_end=612
-  _globals['_RUNCOMPLETED_METRICSENTRY']._serialized_start=516
-  _globals['_RUNCOMPLETED_METRICSENTRY']._serialized_end=562
-  _globals['_RUNCOMPLETED_ARTIFACTSENTRY']._serialized_start=564
-  _globals['_RUNCOMPLETED_ARTIFACTSENTRY']._serialized_end=612
-  _globals['_RUNFAILED']._serialized_start=615
-  _globals['_RUNFAILED']._serialized_end=858
-  _globals['_RUNMETRICS']._serialized_start=861
-  _globals['_RUNMETRICS']._serialized_end=1028
-  _globals['_RUNMETRICS_METRICSENTRY']._serialized_start=516
-  _globals['_RUNMETRICS_METRICSENTRY']._serialized_end=562
+  _globals['_ERRORKIND']._serialized_start=1174
+  _globals['_ERRORKIND']._serialized_end=1346
+  _globals['_RUNSTARTED']._serialized_start=105
+  _globals['_RUNSTARTED']._serialized_end=239
+  _globals['_RUNCOMPLETED']._serialized_start=242
+  _globals['_RUNCOMPLETED']._serialized_end=669
+  _globals['_RUNCOMPLETED_METRICSENTRY']._serialized_start=573
+  _globals['_RUNCOMPLETED_METRICSENTRY']._serialized_end=619
+  _globals['_RUNCOMPLETED_ARTIFACTSENTRY']._serialized_start=621
+  _globals['_RUNCOMPLETED_ARTIFACTSENTRY']._serialized_end=669
+  _globals['_RUNFAILED']._serialized_start=672
+  _globals['_RUNFAILED']._serialized_end=943
+  _globals['_RUNMETRICS']._serialized_start=946
+  _globals['_RUNMETRICS']._serialized_end=1171
+  _globals['_RUNMETRICS_METRICSENTRY']._serialized_start=573
+  _globals['_RUNMETRICS_METRICSENTRY']._serialized_end=619
 # @@protoc_insertion_point(module_scope)

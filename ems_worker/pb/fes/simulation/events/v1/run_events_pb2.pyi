@@ -63,8 +63,13 @@ class RunStarted(_message.Message):
     SIMULATION_ID_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     model_version: _builtins.str
+    host: _builtins.str
+    """Where the run is: the machine, and its place there."""
+    slot: _builtins.str
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -73,10 +78,12 @@ class RunStarted(_message.Message):
         simulation_id: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         model_version: _builtins.str = ...,
+        host: _builtins.str = ...,
+        slot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "simulation_id", b"simulation_id", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "model_version", b"model_version", "simulation_id", b"simulation_id", "slot", b"slot", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,8 +141,13 @@ class RunCompleted(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     model_version: _builtins.str
+    host: _builtins.str
+    """Where the run was."""
+    slot: _builtins.str
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Name to number."""
@@ -157,10 +169,12 @@ class RunCompleted(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         model_version: _builtins.str = ...,
+        host: _builtins.str = ...,
+        slot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "finished_at", b"finished_at", "metrics", b"metrics", "model_version", b"model_version", "simulation_id", b"simulation_id", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "finished_at", b"finished_at", "host", b"host", "metrics", b"metrics", "model_version", b"model_version", "simulation_id", b"simulation_id", "slot", b"slot", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,11 +192,16 @@ class RunFailed(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     error_kind: Global___ErrorKind.ValueType
     message: _builtins.str
     retryable: _builtins.bool
     """False forbids another attempt, whatever the kind; absent leaves it to the plan's retry_on."""
+    host: _builtins.str
+    """Where the run was."""
+    slot: _builtins.str
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -196,10 +215,12 @@ class RunFailed(_message.Message):
         retryable: _builtins.bool | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
+        host: _builtins.str = ...,
+        slot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "finished_at", b"finished_at", "retryable", b"retryable", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "error_kind", b"error_kind", "finished_at", b"finished_at", "message", b"message", "retryable", b"retryable", "simulation_id", b"simulation_id", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retryable", b"_retryable", "error_kind", b"error_kind", "finished_at", b"finished_at", "host", b"host", "message", b"message", "retryable", b"retryable", "simulation_id", b"simulation_id", "slot", b"slot", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retryable: _TypeAlias = _typing.Literal["retryable"]  # noqa: Y015
     _WhichOneofArgType__retryable: _TypeAlias = _typing.Literal["_retryable", b"_retryable"]  # noqa: Y015
@@ -209,7 +230,9 @@ Global___RunFailed: _TypeAlias = RunFailed  # noqa: Y015
 
 @_typing.final
 class RunMetrics(_message.Message):
-    """Payload of sim.run_metrics (type key sim.run_metrics.v1): computed by the analysis layer after the run."""
+    """Payload of sim.run_metrics (type key sim.run_metrics.v1): metrics that the analysis layer computed after the run, or
+    the progress of an open run.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -236,9 +259,14 @@ class RunMetrics(_message.Message):
     SIMULATION_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     simulation_id: _builtins.str
     source: _builtins.str
     """Who computed them."""
+    step: _builtins.float
+    """Progress: the run is at step (0 or more) of total (more than 0), in a unit of its own. The last one stands."""
+    total: _builtins.float
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     def __init__(
@@ -247,11 +275,20 @@ class RunMetrics(_message.Message):
         simulation_id: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         source: _builtins.str = ...,
+        step: _builtins.float | None = ...,
+        total: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "_total", b"_total", "step", b"step", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "simulation_id", b"simulation_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_step", b"_step", "_total", b"_total", "metrics", b"metrics", "simulation_id", b"simulation_id", "source", b"source", "step", b"step", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
+    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
 
 Global___RunMetrics: _TypeAlias = RunMetrics  # noqa: Y015

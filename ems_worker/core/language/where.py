@@ -1,0 +1,187 @@
+"""`where`: which jobs a request of a person is about, as an expression over parameters, labels and facts of jobs.
+
+Parameters go by their names or their dotted paths, labels by `label.NAME`. What a job doesn't have is null: a parameter
+that its point leaves out, a label, the host of a job that never started. A job at which the expression has no value
+(`lr < 0.1` where `lr` is null or a text) doesn't match, and neither does `not` of that; `and` and `or` ignore an
+operand without a value where another one decides. So a `where` is either refused before anything changes, or judges
+every job.
+"""
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ems_worker.core import canonical
+from ems_worker.core.language import expressions, quotes, suggestions, weights
+from ems_worker.core.language.expressions import Expression, ExpressionError
+
+JSON = canonical.JSON
+
+# The states of jobs and why they didn't complete; a test compares them with the core's.
+STATES: Final = (
+    "pending", "submitting", "submitted", "running", "awaiting_metrics", "completed", "failed", "cancelled", "lost",
+)  # fmt: skip
+ERROR_KINDS: Final = (
+    "simulation", "infeasible", "infrastructure", "timeout", "stopped", "refused", "lost", "metrics_missing",
+)  # fmt: skip
+_LABEL: Final = "label."
+
+
+class Facts(NamedTuple):
+    """What is known of a job, by the run that represents it. An infeasible job is `failed`, as in documents."""
+
+    state: str
+    error_kind: str | None
+    point: int
+    replicate: int
+    attempt: int
+    host: str | None
+
+
+# Words of `where` that no parameter may be named.
+RESERVED: Final = (*Facts._fields, "label")
+_WORDS: Final = {"state": STATES, "error_kind": ERROR_KINDS}
+_NUMBERS: Final = ("point", "replicate", "attempt")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A condition on jobs. `names` has the facts that it uses, `label.NAME` of labels, and parameters by their names.
+
+    It is not safe to use one object in two threads at the same time.
+    """
+
+    text: str
+    names: frozenset[str]
+    _expression: Expression = field(repr=False, compare=False)
+    # The names in the order of the expression; parameters as points store them.
+    _used: tuple[str, ...] = field(repr=False, compare=False)
+
+    def holds(self, params: Mapping[str, JSON], labels: Mapping[str, str], job: Facts) -> bool:
+        """Whether a job matches, given its point's parameters by name and the labels of its runs.
+
+        False if the expression has no value for this job, or uses a value that is too long for an expression.
+        """
+        values = [_value(name, params, labels, job) for name in self._used]
+        if any(weights.of(value) is None for value in values if isinstance(value, str | list | dict)):
+            return False
+        try:
+            return self._expression.evaluate(values) is True
+        except ExpressionError:
+            return False
+
+
+def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | None = None) -> Where:
+    """Reads a `where` of an experiment with these parameters, as names and their dotted paths.
+
+    `labels`: the names of labels that its runs have; None: a label may have any name. Raises ExpressionError, with a
+    suggestion where there is a similar name, also for comparisons that can't be true at any job.
+    """
+    expression = expressions.read(text, tolerant=True)
+    by_path = {path: name for name, path in parameters.items()}
+    used = tuple(_stored(name, parameters, by_path, labels) for name in expression.names)
+    for node in ast.walk(expression.tree):
+        if isinstance(node, ast.Compare):
+            _check_comparison(node, used)
+    _check_condition(expression.tree, used)
+    return Where(text, frozenset(used), expression, used)
+
+
+def reserved(name: str) -> bool:
+    """Whether a name means a fact or label of jobs, even if a parameter has it too."""
+    return name in RESERVED or name.startswith(_LABEL)
+
+
+def _value(name: str, params: Mapping[str, JSON], labels: Mapping[str, str], job: Facts) -> JSON:
+    if name in Facts._fields:
+        value: JSON = getattr(job, name)
+        return value
+    return labels.get(name.removeprefix(_LABEL)) if name.startswith(_LABEL) else params.get(name)
+
+
+def _stored(
+    name: str, parameters: Mapping[str, str], by_path: Mapping[str, str], labels: Collection[str] | None
+) -> str:
+    """The name under which a job has its value."""
+    if name in Facts._fields:
+        return name
+    if name.startswith(_LABEL):
+        label = name.removeprefix(_LABEL)
+        if labels is None or label in labels:
+            return name
+        near = suggestions.nearest(label, labels)
+        raise ExpressionError(f"no run has a label {label!r}", near and _LABEL + near)
+    if name in parameters or name in by_path:
+        return name if name in parameters else by_path[name]
+    if name == "label":
+        raise ExpressionError("'label' needs the name of a label, such as label.gen")
+    if labels is not None and name in labels:
+        near = _LABEL + name
+    else:
+        near = suggestions.nearest(name, dict.fromkeys((*Facts._fields, *parameters, *by_path)))
+    known = ", ".join(Facts._fields)
+    raise ExpressionError(f"{name!r} is neither a parameter nor one of {known}, label.NAME", near)
+
+
+def _check_condition(node: ast.expr, used: tuple[str, ...]) -> None:
+    """Raises ExpressionError for a value that is never true or false where a condition is needed."""
+    if isinstance(node, ast.BoolOp):
+        for operand in node.values:
+            _check_condition(operand, used)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        _check_condition(node.operand, used)
+    elif isinstance(node, ast.Name):
+        name = _name(node, used)
+        if name in Facts._fields or name.startswith(_LABEL):
+            raise ExpressionError(f"{name!r} alone is not a condition: compare it with something")
+    elif not isinstance(node, ast.Compare | ast.IfExp) and not (
+        isinstance(node, ast.Constant) and isinstance(node.value, bool)
+    ):
+        raise ExpressionError("a condition must be true or false, and this is a value: compare it with something")
+
+
+def _check_comparison(node: ast.Compare, used: tuple[str, ...]) -> None:
+    """Raises ExpressionError for a fact or label that is compared with a literal that it is never equal to."""
+    operands = [node.left, *node.comparators]
+    for left, operator, right in zip(operands, node.ops, operands[1:], strict=False):
+        if isinstance(operator, ast.In | ast.NotIn) and not isinstance(right, ast.List | ast.Tuple):
+            continue  # a search in a text
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one, ast.Name):
+                for value in _literals(other):
+                    _check_literal(_name(one, used), value)
+
+
+def _check_literal(name: str, value: object) -> None:
+    if name in _NUMBERS:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ExpressionError(f"{name!r} is a number, and this compares it with {quotes.describe(value)}")
+    elif name in Facts._fields or name.startswith(_LABEL):
+        if value is None and name != "state":
+            return
+        if not isinstance(value, str):
+            quoted = f'"{value}"' if type(value) in (int, float) and name not in _WORDS else None
+            message = f"{name!r} is a text, and this compares it with {quotes.describe(value)}"
+            raise ExpressionError(message, quoted)
+        if name in _WORDS and value not in _WORDS[name]:
+            known = _WORDS[name]
+            message = f"{name!r} is never {value!r}; it is one of {', '.join(known)}"
+            if name == "state" and value in ERROR_KINDS:
+                raise ExpressionError(message, f'error_kind == "{value}"')
+            raise ExpressionError(message, suggestions.nearest(value, known))
+
+
+def _literals(node: ast.expr) -> Iterator[object]:
+    if isinstance(node, ast.Constant):
+        yield node.value
+    elif isinstance(node, ast.List | ast.Tuple):
+        for item in node.elts:
+            yield from _literals(item)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        yield node.operand.value  # a negative number: only its type matters
+
+
+def _name(node: ast.Name, used: tuple[str, ...]) -> str:
+    """The name that stands for a slot of the tree (`v0`, `v1`, ...)."""
+    return used[int(node.id[1:])]

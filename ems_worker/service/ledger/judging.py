@@ -1,0 +1,181 @@
+"""Changes that people request, carried out on jobs: a bounded number at a time, each with the change's new cursor.
+
+The effect on the jobs and the cursor are one commit, so that a crash repeats exactly what was not recorded.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+
+from ems_worker.core.lifecycle import job
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import StopReason
+from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.commits import CommitQueue
+from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.records import Records
+from ems_worker.service.ledger.turn import Turn
+
+# The replicate of a cursor that is behind every job of its point.
+ALL_REPLICATES = 2**31
+
+_EVER_MS = 2**62
+# A decision about all jobs doesn't look at their points.
+_NO_POINT = PointRecord(0, {})
+
+Jobs = Sequence[tuple[Job, PointRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A job after a change, and the names of its states before and after as the change's counts have them."""
+
+    job: Job
+    before: str
+    after: str
+
+
+# The effect on a job, given its point and the time in milliseconds; None: the job isn't concerned.
+Decide = Callable[[Job, PointRecord, int], Effect | None]
+
+
+def counted(change: Change, before: str, after: str, jobs: int = 1) -> Change:
+    """The change with these jobs added to its counts."""
+    counts = {name: dict(to) for name, to in change.counts.items()}
+    of_state = counts.setdefault(before, {})
+    of_state[after] = of_state.get(after, 0) + jobs
+    return replace(change, counts=counts)
+
+
+class Judging:
+    """Judges jobs of experiments that are in memory. Each method returns the change as it is recorded now."""
+
+    def __init__(
+        self,
+        *,
+        manifest: Manifest,
+        active: ActiveExperiments,
+        commits: CommitQueue,
+        records: Records,
+        clock: Clock,
+        turn: Callable[[], AbstractAsyncContextManager[Turn]],
+        on_change: Callable[[int], None],
+    ) -> None:
+        self._manifest = manifest
+        self._active = active
+        self._commits = commits
+        self._records = records
+        self._clock = clock
+        self._turn = turn
+        self._on_change = on_change
+
+    async def judge(
+        self,
+        live: Live,
+        change: Change,
+        decide: Decide,
+        *,
+        read: Callable[[tuple[int, int]], Awaitable[Jobs]],
+        follows: bool = True,
+        reopens: bool = False,
+    ) -> Change:
+        """Judges the jobs that `read` returns for the change's cursor.
+
+        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has jobs again begins a new round.
+        """
+        assert change.judged is not None
+        async with self._turn() as turn:
+            now_ms = self._clock.now_ms()
+            expanded, complete = live.record.expanded_points, live.expanded
+            jobs = await read(change.judged)
+            for stored, point in jobs:
+                before = self._active.keep(live.key, stored)
+                self._active.may_be_idle([(live.key, *stored.key)])
+                if (effect := decide(before, point, now_ms)) is not None:
+                    change = counted(change, effect.before, effect.after)
+                    self._put(turn, live, before, effect.job)
+            if jobs:
+                change = replace(change, judged=jobs[-1][0].key)
+            elif complete or not follows:
+                change = replace(change, judged=None, changed=bool(change.counts))
+            else:
+                # The rest is judged when it is expanded.
+                change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
+            if reopens and live.ended and change.counts:
+                turn.reopened = self._records.reopen(live, now_ms)
+                change = replace(change, state=live.record.state, round=live.record.round)
+            turn.carry(live, change)
+        return change
+
+    async def stop_open(self, live: Live, change: Change, reason: StopReason, *, drain: bool) -> Change:
+        """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
+        async with self._turn() as turn:
+            for key, owner, run in self._active.open_runs():
+                if owner is live and run.current and (run.stop_reason is None or (run.drains and not drain)):
+                    change = counted(change, run.state.value, "cancelled")
+                    turn.update(key, replace(run, stop_reason=reason, drains=drain))
+            turn.carry(live, change)
+        return change
+
+    async def cancel_unstarted(self, live: Live, change: Change, reason: StopReason, limit: int) -> tuple[Change, int]:
+        """Cancels up to `limit` jobs that never started; returns how many. They have no results: they are only counted.
+
+        Those in memory are cancelled like all others. The rest is cancelled in the manifest alone, by the thousand.
+        """
+        async with self._turn() as turn:
+            known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
+            unstarted = [before for before in known if job.unstarted(before)]
+            for before in unstarted:
+                decided = job.cancelled(before, self._clock.now_ms(), reason, drain=False)
+                assert decided is not None
+                change = counted(change, RunState.PENDING, RunState.CANCELLED)
+                turn.replace(live, before, decided)
+            if unstarted:
+                turn.carry(live, change)
+                return change, len(unstarted)
+            # Under the lock of the turn: no job can be loaded as it was before.
+            done = await self._commits.put(self._cancel_in_bulk(live, change, reason, limit))
+            return (counted(change, RunState.PENDING, RunState.CANCELLED, done) if done else change), done
+
+    async def _cancel_in_bulk(self, live: Live, change: Change, reason: StopReason, limit: int) -> int:
+        done = await self._manifest.cancel_unstarted(change, reason, limit, self._clock.now_ms())
+        if done:
+            live.tally = live.tally.cancelled_unstarted(done)
+            live.recorded = live.recorded.cancelled_unstarted(done)
+            live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
+            self._on_change(live.key)
+        return done
+
+    async def cancel_rest(self, live: Live, change: Change, decide: Decide, limit: int) -> Change:
+        """Cancels jobs that wait for a further attempt or for metrics: those that `cancel_unstarted` leaves."""
+        async with self._turn() as turn:
+            expanded, complete, now_ms = live.record.expanded_points, live.expanded, self._clock.now_ms()
+            awaiting = [(live.key, run.point, run.replicate) for run in await self._manifest.awaiting(live.key)]
+            pending = [(live.key, *stored.key) for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
+            await self._active.load_jobs([*pending, *awaiting[:limit]])
+            for key in dict.fromkeys([*pending, *awaiting[:limit]]):
+                before = self._active.job(key)
+                assert before is not None
+                if (effect := decide(before, _NO_POINT, now_ms)) is not None:
+                    change = counted(change, effect.before, effect.after)
+                    self._put(turn, live, before, effect.job)
+            if not pending and not awaiting:
+                change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
+            turn.carry(live, change)
+        return change
+
+    async def carry(self, live: Live, change: Change) -> Change:
+        """Records how far a change is, after all that was decided before."""
+        async with self._turn() as turn:
+            turn.carry(live, change)
+        return change
+
+    def _put(self, turn: Turn, live: Live, before: Job, after: Job) -> None:
+        """Replaces a job, and numbers its end if it ended now. A job that never started has no result to be numbered."""
+        if after.current.settled and after.current != before.current and not job.unstarted(before):
+            after = turn.numbered(live, after)
+        turn.replace(live, before, after)

@@ -1,0 +1,1 @@
+"""Changes that people request: recorded before the reply, then carried out by a task, then closed."""

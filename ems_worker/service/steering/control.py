@@ -1,0 +1,202 @@
+"""The verbs of `ems.api.*` that change experiments.
+
+A change is in the manifest before its reply, and a repeated request gets the same change's document. The reply comes
+within two seconds: if not all jobs are judged by then, its counts are null, and `get` shows the rest.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core.documents import changes, documents
+from ems_worker.core.documents.documents import Document
+from ems_worker.core.language import options
+from ems_worker.core.lifecycle import steering
+from ems_worker.core.lifecycle.steering import Ruling, Verb
+from ems_worker.core.records import Change, Experiment
+from ems_worker.service import queries
+from ems_worker.service.base import crash
+from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger import records
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live
+from ems_worker.service.queries import Handler
+from ems_worker.service.steering import effects, requests
+from ems_worker.service.steering.executor import Executor
+from ems_worker.service.steering.requests import ChangeRequest
+
+log = structlog.get_logger()
+
+# How long a reply waits until the jobs are judged.
+_JUDGED_SECONDS = 1.0
+
+
+class Control:
+    """Records requested changes. `Executor` carries them out."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        executor: Executor,
+        clock: Clock,
+        max_priority: int,
+        release: Callable[[], bool],
+    ) -> None:
+        """`release` lets a worker that was started on hold start runs; it returns whether it was on hold."""
+        self._ledger = ledger
+        self._manifest = manifest
+        self._executor = executor
+        self._clock = clock
+        self._max_priority = max_priority
+        self._release = release
+        # One request of an experiment is recorded at a time: each is decided by what the one before left.
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
+        return {verb.value: self._handler(verb) for verb in Verb}
+
+    def _handler(self, verb: Verb) -> Handler:
+        async def handle(data: bytes) -> bytes:
+            request = queries.read(requests.MODELS[verb], data)
+            if isinstance(request, requests.ResumeRequest) and request.all:
+                resumed = False if request.dry_run else self._release()
+                return documents.encode(changes.resumed_all(request.request_id, resumed))
+            if request.experiment_id is not None:
+                return documents.encode(await self.change(verb, request, request.experiment_id))
+            members = await self._members(request.group or "")
+            return documents.encode(
+                changes.group([await self.change(verb, request, member) for member in members])
+            )
+
+        return handle
+
+    async def change(self, verb: Verb, request: ChangeRequest, experiment_id: str) -> Document:
+        """Records the request for one experiment, waits a while for its effect, and returns its document."""
+        lock = self._locks.setdefault(experiment_id, asyncio.Lock())
+        try:
+            async with lock, self._ledger.pinned(experiment_id) as live:
+                if live is None:
+                    raise errors.NotFound(f"there is no experiment {experiment_id}")
+                if request.dry_run:
+                    return await self._preview(live, verb, request)
+                change = await self._known(live, verb, request) or await self._record(live, verb, request)
+                return changes.document(experiment_id, await self._judged(live, change))
+        finally:
+            if not lock.locked():
+                self._locks.pop(experiment_id, None)
+
+    async def _members(self, group: str) -> list[str]:
+        """The ids of the experiments of a group, newest first."""
+        members: list[str] = []
+        before: int | None = None
+        while page := await self._manifest.statuses(group=group, before_key=before):
+            members += [experiment_id for _, experiment_id, _ in page]
+            before = page[-1][0]
+        if not members:
+            raise errors.NotFound(f"there is no experiment of the group {group}")
+        return members
+
+    async def _known(self, live: Live, verb: Verb, request: ChangeRequest) -> Change | None:
+        """The change as recorded when its request first arrived; None if it is new."""
+        for change in await self._manifest.changes(request.request_id):
+            if (change.verb, change.request) != (verb, _encoded(request)):
+                message = f"request_id {request.request_id} was used for another change: use a new id for each change"
+                raise errors.RequestRefused(message)
+            if change.experiment == live.key:
+                return change
+        return None
+
+    async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+        ruling = self._ruled(live, verb, request)
+        change, after = self._drafted(live, verb, request, ruling)
+        recorded = await self._ledger.records.change(live, change, after)
+        crash.point("steering.recorded")
+        log.info(
+            "experiment.change_recorded",
+            experiment_id=live.experiment_id,
+            verb=verb.value,
+            request_id=request.request_id,
+            changed=recorded.changed,
+        )
+        await self._executor.recorded()
+        return recorded
+
+    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
+        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
+        if request.expect_revision not in (None, live.record.revision):
+            raise errors.RequestRefused(
+                f"expect_revision: {live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
+            )
+        effects.read_where(live, request.where)
+        ruling = steering.rule(
+            verb,
+            live.record.standing,
+            where=request.where is not None,
+            expanded=live.expanded,
+            now=isinstance(request, requests.PauseRequest) and request.now,
+            drain=isinstance(request, requests.CancelRequest) and request.drain,
+        )
+        if ruling.refused is not None:
+            raise errors.RequestRefused(f"{live.experiment_id}: {ruling.refused}")
+        return ruling
+
+    def _drafted(
+        self, live: Live, verb: Verb, request: ChangeRequest, ruling: Ruling
+    ) -> tuple[Change, Experiment | None]:
+        """The change as it is to be recorded, and the experiment after it if that changes."""
+        now_ms, record = self._clock.now_ms(), live.record
+        # A new round begins with the first job that it has.
+        changes_now = ruling.changed and not ruling.reopens(record.standing)
+        after = records.steered(record, ruling.after, now_ms) if changes_now else record
+        if isinstance(request, requests.SetRequest):
+            overrides = self._overrides(live, request)
+            after = replace(after, overrides=overrides)
+        changed = after != record or ruling.judges
+        change = Change(
+            request_id=request.request_id,
+            experiment=live.key,
+            verb=verb.value,
+            request=_encoded(request),
+            received_ms=now_ms,
+            state=after.state,
+            round=after.round,
+            revision=record.revision,
+            changed=changed,
+            judged=(-1, -1) if ruling.judges else None,
+            applied_ms=None if changed else now_ms,
+        )
+        return change, None if after == record else after
+
+    def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:
+        try:
+            return options.overrides(live.record.overrides, request.limits, max_priority=self._max_priority)
+        except errors.PlanRejected as error:
+            raise errors.RequestRefused("; ".join(str(problem) for problem in error.problems)) from None
+
+    async def _judged(self, live: Live, change: Change) -> Change:
+        """The change once all its jobs are judged, or as it is after a while."""
+        deadline = self._clock.monotonic() + _JUDGED_SECONDS
+        while change.number in live.changes and self._clock.monotonic() < deadline:
+            if not await self._executor.step(live):
+                break
+        present = await self._manifest.changes(change.request_id)
+        return next(known for known in present if known.experiment == live.key)
+
+    async def _preview(self, live: Live, verb: Verb, request: ChangeRequest) -> Document:
+        """The document that the request would get, without anything recorded."""
+        draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
+        deadline = self._clock.monotonic() + _JUDGED_SECONDS
+        previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < deadline)
+        return changes.document(live.experiment_id, previewed)
+
+
+def _encoded(request: ChangeRequest) -> str:
+    return documents.encode(requests.stored(request)).decode()

@@ -1,0 +1,124 @@
+"""What each verb does to a job: the decisions of the core, for the jobs that a request names."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ems_worker import errors
+from ems_worker.core.documents import changes
+from ems_worker.core.language import where as language
+from ems_worker.core.language.expressions import ExpressionError
+from ems_worker.core.language.where import Facts, Where
+from ems_worker.core.lifecycle import experiment, job
+from ems_worker.core.lifecycle.job import Job
+from ems_worker.core.lifecycle.run import StopReason
+from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.records import Change, PointRecord
+from ems_worker.service.ledger import judging
+from ems_worker.service.ledger.judging import Decide, Effect
+from ems_worker.service.ledger.live import Live
+
+# Without a person's own words.
+_EXCLUDED = "excluded"
+
+
+def read_where(live: Live, text: str | None) -> Where | None:
+    """The condition of a request. Raises errors.RequestRefused with the reason and the nearest name."""
+    if text is None:
+        return None
+    try:
+        return language.read(text, dict(live.record.spec.parameters or {}))
+    except ExpressionError as error:
+        hint = f"; did you mean {error.suggestion}?" if error.suggestion else ""
+        raise errors.RequestRefused(f"where: {error}{hint}") from None
+
+
+def stop_reason(request: dict[str, Any]) -> StopReason:
+    """Why a cancelled run is stopped."""
+    return StopReason.STRAGGLER if request.get("stragglers") else StopReason.CANCELLED
+
+
+def of(live: Live, verb: Verb, request: dict[str, Any]) -> Decide:
+    """The decision about one job. Raises errors.RequestRefused if the condition can't be read."""
+    condition = read_where(live, request.get("where"))
+    decide = _DECISIONS[verb](request, None if condition is None else condition.names)
+
+    def matching(before: Job, point: PointRecord, now_ms: int) -> Effect | None:
+        if condition is not None and not condition.holds(point.params, point.labels or {}, facts(before)):
+            return None
+        return decide(before, now_ms)
+
+    return matching
+
+
+def cancelled_all(live: Live, draft: Change) -> Change:
+    """The change that cancels every job that hasn't ended, with the counts that it would have now."""
+    change = replace(draft, judged=None)
+    for bucket, jobs in live.recorded.by_bucket.items():
+        if jobs and bucket not in experiment.ENDED_BUCKETS:
+            change = judging.counted(change, bucket.value, "cancelled", jobs)
+    return change
+
+
+def facts(judged: Job) -> Facts:
+    """What a condition may ask of a job."""
+    current = judged.current
+    return Facts(
+        state=str(experiment.job_state(current)),
+        error_kind=job.error_kind(current),
+        point=current.point,
+        replicate=current.replicate,
+        attempt=current.attempt,
+        host=current.host,
+    )
+
+
+_Effect = Callable[[Job, int], Effect | None]
+
+
+def _cancel(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
+    reason, drain = stop_reason(request), bool(request.get("drain"))
+
+    def decide(before: Job, now_ms: int) -> Effect | None:
+        after = job.cancelled(before, now_ms, reason, drain=drain)
+        return None if after is None else Effect(after, _state(before), "cancelled")
+
+    return decide
+
+
+def _retry(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
+    def decide(before: Job, now_ms: int) -> Effect | None:
+        after = job.again(before, now_ms, names)
+        return None if after is None else Effect(after, _state(before), _state(after))
+
+    return decide
+
+
+def _exclude(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
+    reason = request.get("reason") or _EXCLUDED
+
+    def decide(before: Job, now_ms: int) -> Effect | None:
+        after = job.excluded(before, reason)
+        return None if after is None else Effect(after, _state(before), changes.EXCLUDED)
+
+    return decide
+
+
+def _include(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
+    def decide(before: Job, now_ms: int) -> Effect | None:
+        after = job.included(before)
+        return None if after is None else Effect(after, changes.EXCLUDED, _state(after))
+
+    return decide
+
+
+_DECISIONS: dict[Verb, Callable[[dict[str, Any], frozenset[str] | None], _Effect]] = {
+    Verb.CANCEL: _cancel,
+    Verb.RETRY: _retry,
+    Verb.EXCLUDE: _exclude,
+    Verb.INCLUDE: _include,
+}
+
+
+def _state(judged: Job) -> str:
+    return str(experiment.job_state(judged.current))

@@ -1,0 +1,218 @@
+"""Carries out recorded changes: those of an experiment one after another, in bounded steps that are commits of their own.
+
+A change is closed (`applied`) when nothing of it is in flight any more. Both its documents are published in any case.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from ems_worker import errors
+from ems_worker.core.documents import changes, documents, subjects
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.records import Change
+from ems_worker.service.base import crash
+from ems_worker.service.base.ports import Broker, Manifest
+from ems_worker.service.ledger import judging
+from ems_worker.service.ledger.judging import Jobs
+from ems_worker.service.ledger.ledger import Ledger
+from ems_worker.service.ledger.live import Live, RunKey
+from ems_worker.service.steering import effects
+
+log = structlog.get_logger()
+
+# Jobs that are judged in one commit: a few milliseconds on the event loop.
+_JOBS = 200
+# Jobs that never started are cancelled by the database, which takes some ten milliseconds for so many.
+_BULK_JOBS = 10_000
+# How often the broker is tried again.
+_PUBLISH_SECONDS = 1.0
+# How long a reply waits for the broker to take the change.
+_PUBLISH_PATIENCE_SECONDS = 0.5
+
+
+class Executor:
+    """Steps through the changes of all experiments in memory, an experiment at a time."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        broker: Broker,
+        paused: Callable[[Live, RunKey, Run], bool],
+    ) -> None:
+        """`paused`: whether an open run of an experiment that is to be paused now goes on nevertheless, or is paused."""
+        self._ledger = ledger
+        self._manifest = manifest
+        self._broker = broker
+        self._paused = paused
+        self._wake = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        # Steps of an experiment exclude each other.
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._unpublished = True
+
+    def wake(self) -> None:
+        """Makes the executor look for changes to carry out or to close."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Carries out changes, then sleeps until it is woken; without end."""
+        while True:
+            self._wake.clear()
+            busy = False
+            for live in self._ledger.experiments():
+                if live.changes:
+                    busy |= await self.step(live)
+                    await asyncio.sleep(0)
+            await self.publish()
+            if not busy:
+                # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PUBLISH_SECONDS if self._unpublished else None):
+                        await self._wake.wait()
+
+    async def step(self, live: Live) -> bool:
+        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more to do."""
+        lock = self._locks.setdefault(live.key, asyncio.Lock())
+        async with lock:
+            before = next((change for change in live.changes.values() if change.judged is not None), None)
+            more = False
+            if before is not None:
+                more = await self._judge(live, before) != before
+                crash.point("steering.judged")
+                await self._ledger.records.conclude(live)
+            for change in list(live.changes.values()):
+                if change.judged is None and self._applied(live, change):
+                    await self._ledger.records.change_applied(live, change)
+                    crash.point("steering.applied")
+                    self._unpublished = True
+                    log.info(
+                        "experiment.change_applied",
+                        experiment_id=live.experiment_id,
+                        verb=change.verb,
+                        request_id=change.request_id,
+                    )
+        if not live.changes:
+            self._locks.pop(live.key, None)
+        return more
+
+    async def finish(self, live: Live) -> None:
+        """Carries out all changes of an experiment as far as that is possible now."""
+        while await self.step(live):
+            pass
+
+    async def preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
+        """The change as it would be once carried out, as far as that is found while it is `in_time`."""
+        request: dict[str, Any] = json.loads(draft.request)
+        verb = Verb(draft.verb)
+        if draft.judged is None:
+            return draft
+        if verb is Verb.CANCEL and request.get("where") is None:
+            return effects.cancelled_all(live, draft)
+        decide, change = effects.of(live, verb, request), draft
+        while change.judged is not None and in_time():
+            jobs = await self._jobs(live, verb, request, change.judged)
+            for job, point in jobs:
+                if (effect := decide(job, point, draft.received_ms)) is not None:
+                    change = judging.counted(change, effect.before, effect.after)
+            if jobs:
+                change = replace(change, judged=jobs[-1][0].key)
+            elif live.expanded or verb is Verb.RETRY:
+                change = replace(change, judged=None, changed=bool(change.counts))
+            else:
+                break
+        return change
+
+    async def _judge(self, live: Live, change: Change) -> Change:
+        request: dict[str, Any] = json.loads(change.request)
+        verb = Verb(change.verb)
+        if verb is Verb.CANCEL and request.get("where") is None:
+            return await self._cancel_all(live, change, request)
+        return await self._ledger.judging.judge(
+            live,
+            change,
+            effects.of(live, verb, request),
+            read=lambda after: self._jobs(live, verb, request, after),
+            follows=verb is not Verb.RETRY,
+            reopens=verb is Verb.RETRY,
+        )
+
+    async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
+        """The next jobs that a change has to judge."""
+        if verb is Verb.RETRY and request.get("where") is None:
+            return await self._manifest.to_retry(live.key, after, _JOBS)
+        return await self._manifest.jobs_after(live.key, after, _JOBS)
+
+    async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
+        """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
+        ledger, reason = self._ledger.judging, effects.stop_reason(request)
+        change = await ledger.stop_open(live, change, reason, drain=bool(request.get("drain")))
+        change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
+        if cancelled:
+            return change
+        return await ledger.cancel_rest(live, change, effects.of(live, Verb.CANCEL, request), _JOBS)
+
+    def _applied(self, live: Live, change: Change) -> bool:
+        """Whether nothing of a change is in flight any more, after it has judged its jobs."""
+        request: dict[str, Any] = json.loads(change.request)
+        open_runs = [(key, run) for key, owner, run in self._ledger.open_runs() if owner is live]
+        match change.verb:
+            case Verb.CANCEL:
+                reason = effects.stop_reason(request)
+                whole = request.get("where") is None and not request.get("stragglers")
+                return not any(run.stop_reason is reason for _, run in open_runs) and (
+                    live.ended or not whole or live.record.round > change.round
+                )
+            case Verb.PAUSE:
+                if any(run.state is RunState.SUBMITTING for _, run in open_runs):
+                    return False
+                return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+            case _:
+                return True
+
+    async def publish(self) -> None:
+        """Publishes what is recorded of changes and isn't published yet. While the broker is away it is tried again."""
+        if not self._unpublished:
+            return
+        async with self._publishing:
+            self._unpublished = False
+            try:
+                for experiment_id, change in await self._manifest.unpublished_changes():
+                    await self._publish(experiment_id, change)
+            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                self._unpublished = True
+                log.warning("change.publish_delayed", reason=str(error))
+
+    async def recorded(self) -> None:
+        """Publishes a change that was recorded just now. Its reply waits for that only a while."""
+        self._unpublished = True
+        self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PUBLISH_PATIENCE_SECONDS):
+                await self.publish()
+
+    async def _publish(self, experiment_id: str, change: Change) -> None:
+        """Publishes the document of the change as recorded, and, if it is closed, the last one.
+
+        Message ids are those of the request, so that a repetition is one message within the broker's window.
+        """
+        digest = hashlib.sha256(change.request_id.encode()).hexdigest()[:24]
+        items = []
+        for number in range(change.published, 2 if change.applied_ms is not None else 1):
+            shown = change if number else replace(change, applied_ms=None)
+            document = documents.encode(changes.document(experiment_id, shown))
+            items.append((f"{subjects.CHANGE}.{experiment_id}", document, f"{experiment_id}-{digest}-{number}"))
+        crash.point("steering.publishing")
+        await self._broker.publish(items)
+        crash.point("steering.published")
+        await self._manifest.change_published(change.number, change.published + len(items))
