@@ -77,6 +77,7 @@ def test_spaces_runs_samples_replicates_limits_and_labels_may_differ(old: str, n
         ("group: g, tags: [t]", ["group", "tags"]),
         ("model_version: '1'", ["model_version"]),
         ("allow_new_paths: true", ["allow_new_paths"]),
+        ("settle: {quorum: 1}, hold: true, keep_open: true", ["settle", "hold", "keep_open"]),
         ("seeds: {root: 1}", ["seeds"]),
         ("seeds: {policy: independent}", ["seeds"]),
         ("base_config: {a: 0}", ["base_config"]),

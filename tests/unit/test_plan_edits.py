@@ -9,6 +9,7 @@ from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical
 from ems_worker.core.points import edits, plan, space
+from ems_worker.core.points.edits import Edits
 from tests.support.small_plans import BASE, JSON
 
 SWEEP = """
@@ -26,7 +27,7 @@ def edit(text: str, **changes: Any) -> dict[str, Any]:
     document = yaml_reader.read_plan(text.encode()).data
     before = canonical.text(document)
     try:
-        return edits.edited(document, plan.parse(document, BASE), **changes)
+        return edits.edited(document, plan.parse(document, BASE), Edits(**changes))
     finally:
         assert canonical.text(document) == before
 

@@ -1,6 +1,7 @@
 """Small edits of a plan's document, for `extend`: more replicates, more samples, more values of an axis."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, assert_never, cast
 
 from ems_worker import errors
@@ -19,26 +20,27 @@ _SAMPLES: Final = ("design", "samples")
 MAX_LISTED: Final = 10_000
 
 
-def edited(
-    document: Mapping[str, object],
-    plan: Plan,
-    *,
-    replicates: int | None = None,
-    samples: int | None = None,
-    add: Mapping[str, Sequence[JSON]] | None = None,
-) -> dict[str, Any]:
-    """The document of a plan with more replicates, more samples, and more values of its axes.
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """More replicates, more samples, and more values of axes, by the path or name of each; None: as many as now."""
 
-    `plan` is what the document was parsed to; `add` has the values by the path or name of their axis. The document
-    itself isn't changed. Whether the result is a valid plan is left to parsing it. Raises PlanRejected.
+    replicates: int | None = None
+    samples: int | None = None
+    add: Mapping[str, Sequence[JSON]] = field(default_factory=dict)
+
+
+def edited(document: Mapping[str, object], plan: Plan, edits: Edits) -> dict[str, Any]:
+    """The document of a plan with these edits. `plan` is what the document was parsed to.
+
+    The document itself isn't changed. Whether the result is a valid plan is left to parsing it. Raises PlanRejected.
     """
     problems = Problems()
     result = cast("dict[str, Any]", paths.copied(dict(document)))
-    if replicates is not None:
-        _set_replicates(result, plan, replicates, problems)
-    if samples is not None:
-        _set_samples(result, samples, problems)
-    for name, values in (add or {}).items():
+    if edits.replicates is not None:
+        _set_replicates(result, plan, edits.replicates, problems)
+    if edits.samples is not None:
+        _set_samples(result, edits.samples, problems)
+    for name, values in edits.add.items():
         _add_values(result, plan, name, values=values, problems=problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())

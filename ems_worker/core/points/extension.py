@@ -41,6 +41,9 @@ _MEANING: Final[Mapping[str, Callable[[Plan], object]]] = {
     "group": lambda plan: plan.group,
     "tags": lambda plan: plan.tags,
     "model_version": lambda plan: plan.model_version,
+    "settle": lambda plan: plan.settle,
+    "hold": lambda plan: plan.hold,
+    "keep_open": lambda plan: plan.keep_open,
 }
 _ALLOWED: Final = (
     "Extend may change parameter_space, constraints, runs, design.samples, num_replicates_per_run, limits and labels"
