@@ -37,6 +37,11 @@ def expression(data: object, location: Location, problems: Problems) -> expressi
         return None
 
 
+def flag(data: Mapping[str, object], key: str, problems: Problems) -> bool:
+    """A key of the plan that is true or false; false if it is missing."""
+    return bool(problems.boolean(data.get(key, False), (key,)))
+
+
 def seconds(value: object, location: Location, problems: Problems, *, zero: bool = False) -> float | None:
     """A time in seconds, at most a year; it may be 0 only if `zero`."""
     number = problems.number(value, location)

@@ -10,10 +10,11 @@ every job.
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, NamedTuple
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions, quotes, suggestions, weights
+from ems_worker.core.language import expressions, operations, quotes, suggestions, weights
 from ems_worker.core.language.expressions import Expression, ExpressionError
 
 JSON = canonical.JSON
@@ -45,30 +46,39 @@ _WORDS: Final = {"state": STATES, "error_kind": ERROR_KINDS}
 _NUMBERS: Final = ("point", "replicate", "attempt")
 
 
+class _Source(Enum):
+    FACT = "fact"
+    LABEL = "label"
+    PARAMETER = "parameter"
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A condition on jobs. `names` has the facts that it uses, `label.NAME` of labels, and parameters by their names.
-
-    It is not safe to use one object in two threads at the same time.
-    """
+    """A condition on jobs. `names`: what it uses, parameters by their names, labels as `label.NAME`."""
 
     text: str
     names: frozenset[str]
     _expression: Expression = field(repr=False, compare=False)
-    # The names in the order of the expression; parameters as points store them.
-    _used: tuple[str, ...] = field(repr=False, compare=False)
+    # Where the value of each name of the expression comes from, and its key there.
+    _sources: tuple[tuple[_Source, str], ...] = field(repr=False, compare=False)
 
     def holds(self, params: Mapping[str, JSON], labels: Mapping[str, str], job: Facts) -> bool:
         """Whether a job matches, given its point's parameters by name and the labels of its runs.
 
         False if the expression has no value for this job, or uses a value that is too long for an expression.
         """
-        values = [_value(name, params, labels, job) for name in self._used]
-        if any(weights.of(value) is None for value in values if isinstance(value, str | list | dict)):
-            return False
+        values: list[JSON] = []
+        for source, key in self._sources:
+            if source is _Source.PARAMETER:
+                value = params.get(key)
+            else:
+                value = labels.get(key) if source is _Source.LABEL else getattr(job, key)
+            if isinstance(value, str | list | dict) and weights.of(value) is None:
+                return False
+            values.append(value)
         try:
-            return self._expression.evaluate(values) is True
-        except ExpressionError:
+            return self._expression.compute(values) is True
+        except operations.NO_VALUE:
             return False
 
 
@@ -85,7 +95,7 @@ def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | Non
         if isinstance(node, ast.Compare):
             _check_comparison(node, used)
     _check_condition(expression.tree, used)
-    return Where(text, frozenset(used), expression, used)
+    return Where(text, frozenset(used), expression, tuple(map(_source, used)))
 
 
 def reserved(name: str) -> bool:
@@ -93,11 +103,10 @@ def reserved(name: str) -> bool:
     return name in RESERVED or name.startswith(_LABEL)
 
 
-def _value(name: str, params: Mapping[str, JSON], labels: Mapping[str, str], job: Facts) -> JSON:
+def _source(name: str) -> tuple[_Source, str]:
     if name in Facts._fields:
-        value: JSON = getattr(job, name)
-        return value
-    return labels.get(name.removeprefix(_LABEL)) if name.startswith(_LABEL) else params.get(name)
+        return _Source.FACT, name
+    return (_Source.LABEL, name.removeprefix(_LABEL)) if name.startswith(_LABEL) else (_Source.PARAMETER, name)
 
 
 def _stored(
@@ -183,5 +192,5 @@ def _literals(node: ast.expr) -> Iterator[object]:
 
 
 def _name(node: ast.Name, used: tuple[str, ...]) -> str:
-    """The name that stands for a slot of the tree (`v0`, `v1`, ...)."""
-    return used[int(node.id[1:])]
+    """The name that this name of the tree stands for."""
+    return used[operations.number(node)]

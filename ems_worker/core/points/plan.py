@@ -6,8 +6,8 @@ from math import prod
 from typing import Final
 
 from ems_worker import errors
-from ems_worker.core import canonical, ids, seeds
-from ems_worker.core.language import conflicts, design, inject, listed, options, paths, quotes, tracked
+from ems_worker.core import canonical, seeds
+from ems_worker.core.language import checks, conflicts, described, design, inject, listed, options, paths, tracked
 from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.design import Design
@@ -54,10 +54,6 @@ UNSUPPORTED_KEYS: Final = ("execution_sequence", "reuse_results")
 _SPACE: Final = ("parameter_space",)
 # Conditions and constraints may leave out combinations, so that there may be more of them than points.
 _MAX_COMBINATIONS: Final = 2**40
-_MAX_NAME: Final = 200
-_MAX_DESCRIPTION: Final = 10_000
-_MAX_TAG: Final = 64
-_MAX_TAGS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ def parse(
     content = _base(data, base, problems)
     if content is None:  # paths can't be checked without the base configuration
         raise errors.PlanRejected(problems.collected())
-    config = ConfigPaths(content, _flag(data, "allow_new_paths", problems), problems)
+    config = ConfigPaths(content, checks.flag(data, "allow_new_paths", problems), problems)
 
     replicates = _replicates(data, problems)
     seeding = options.parse_seeds(data["seeds"], replicates, problems) if "seeds" in data else Seeds()
@@ -133,18 +129,12 @@ def parse(
     chosen, space = design.parse(data.get("design", {}), axis_parser.axes, seeding.root, problems)
     constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
     resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
-    named = {
-        "experiment_id": _experiment_id(data, problems),
-        "experiment_name": _line(data, "experiment_name", _MAX_NAME, problems),
-        "description": _text(data, "description", _MAX_DESCRIPTION, problems),
-        "model_version": _line(data, "model_version", _MAX_NAME, problems),
-        "group": problems.text(data["group"], ("group",), ids.TOKEN, _ID_FORM) if "group" in data else None,
-    }
+    named = described.parse(data, problems)
     metrics = tracked.parse(data["metrics_to_track"], problems) if "metrics_to_track" in data else ()
     experiment_limits = options.parse_limits(data["limits"], problems) if "limits" in data else ExperimentLimits()
     settle = options.parse_settle(data["settle"], problems) if "settle" in data else Settle()
-    hold, keep_open = _flag(data, "hold", problems), _flag(data, "keep_open", problems)
-    tags = _tags(data["tags"], problems) if "tags" in data else ()
+    hold, keep_open = checks.flag(data, "hold", problems), checks.flag(data, "keep_open", problems)
+    tags = described.tags(data["tags"], problems) if "tags" in data else ()
     labels = listed.parse_labels(data["labels"], ("labels",), problems) if "labels" in data else {}
     if len(problems):  # combinations of invalid values would only cause more problems
         raise errors.PlanRejected(problems.collected())
@@ -218,9 +208,6 @@ def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int,
         problems.add("too_many_jobs", ("design", "max_jobs"), message)
 
 
-_ID_FORM: Final = "1 to 64 letters, digits, _ and -, starting with a letter or digit"
-
-
 def _check_keys(data: Mapping[str, object], problems: Problems) -> None:
     problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS))
     for key in UNSUPPORTED_KEYS:
@@ -259,43 +246,3 @@ def _base(data: Mapping[str, object], base: Mapping[str, object] | None, problem
 def _parameters(space: list[Axis], point_parser: ListedPointParser) -> tuple[Parameter, ...]:
     listed = [Parameter(path, name) for name, path in point_parser.parameters.items()]
     return (*listed, *(Parameter(axis.path, axis.name) for axis in space))
-
-
-def _experiment_id(data: Mapping[str, object], problems: Problems) -> str | None:
-    if "experiment_id" not in data:
-        return None
-    return problems.text(data["experiment_id"], ("experiment_id",), ids.EXPERIMENT_ID, _ID_FORM)
-
-
-def _flag(data: Mapping[str, object], key: str, problems: Problems) -> bool:
-    return bool(problems.boolean(data.get(key, False), (key,)))
-
-
-def _text(data: Mapping[str, object], key: str, max_length: int, problems: Problems) -> str | None:
-    text = problems.text(data[key], (key,)) if key in data else None
-    if text is not None and len(text) > max_length:
-        problems.add("out_of_range", (key,), f"this has {len(text)} characters; at most {max_length} are allowed")
-    return text
-
-
-def _line(data: Mapping[str, object], key: str, max_length: int, problems: Problems) -> str | None:
-    text = _text(data, key, max_length, problems)
-    if text is not None and (not text.strip() or not text.isprintable()):
-        problems.add("bad_format", (key,), f"{quotes.brief(text)} is not one line of visible text")
-    return text
-
-
-def _tags(data: object, problems: Problems) -> tuple[str, ...]:
-    tags: dict[str, None] = {}
-    items = problems.sequence(data, ("tags",)) or ()
-    if len(items) > _MAX_TAGS:
-        problems.add("out_of_range", ("tags",), f"{len(items)} tags; at most {_MAX_TAGS} are allowed")
-        return ()
-    for index, item in enumerate(items):
-        text = problems.text(item, ("tags", index))
-        if text is not None and not (0 < len(text) <= _MAX_TAG and text.isprintable()):
-            message = f"a tag is one line of at most {_MAX_TAG} characters"
-            problems.add("bad_format", ("tags", index), message)
-        elif text is not None:
-            tags[text] = None
-    return tuple(tags)

@@ -198,8 +198,8 @@ def _uncollected() -> Iterator[None]:
 def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     """The plan of a recorded experiment, as it was accepted.
 
-    Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra, or doesn't know
-    the version of the plan language that it was accepted under.
+    Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra, or doesn't
+    know the version of the plan language that it was accepted under.
     """
     if spec.language != version.VERSION:
         reason = f"it is in version {spec.language} of the plan language, and this worker reads {version.VERSION}"

@@ -32,11 +32,16 @@ Jobs = Sequence[tuple[Job, PointRecord]]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A job after a change, and the names of its states before and after as the change's counts have them."""
+    """A job after a change, and the names of its states before and after as the change's counts have them.
+
+    `ended`: the job gets a result, or another one than before. Jobs that are cancelled before they start are only
+    counted.
+    """
 
     job: Job
     before: str
     after: str
+    ended: bool = False
 
 
 # The effect on a job, given its point and the time in milliseconds; None: the job isn't concerned.
@@ -97,7 +102,7 @@ class Judging:
                 self._active.may_be_idle([(live.key, *stored.key)])
                 if (effect := decide(before, point, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
             elif complete or not follows:
@@ -111,13 +116,14 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    async def stop_open(self, live: Live, change: Change, reason: StopReason, *, drain: bool) -> Change:
+    async def stop_open(self, live: Live, change: Change, decide: Decide) -> Change:
         """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
         async with self._turn() as turn:
-            for key, owner, run in self._active.open_runs():
-                if owner is live and run.current and (run.stop_reason is None or (run.drains and not drain)):
-                    change = counted(change, run.state.value, "cancelled")
-                    turn.update(key, replace(run, stop_reason=reason, drains=drain))
+            for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
+                before = self._active.job(key[:3])
+                if before is not None and (effect := decide(before, _NO_POINT, self._clock.now_ms())) is not None:
+                    change = counted(change, effect.before, effect.after)
+                    self._put(turn, live, before, effect)
             turn.carry(live, change)
         return change
 
@@ -128,12 +134,12 @@ class Judging:
         """
         async with self._turn() as turn:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
-            unstarted = [before for before in known if job.unstarted(before)]
+            unstarted = [before for before in known if _is_unstarted(before)]
             for before in unstarted:
-                decided = job.cancelled(before, self._clock.now_ms(), reason, drain=False)
-                assert decided is not None
+                steered = job.cancelled(before, self._clock.now_ms(), reason)
+                assert steered is not None
                 change = counted(change, RunState.PENDING, RunState.CANCELLED)
-                turn.replace(live, before, decided)
+                turn.replace(live, before, steered.job)
             if unstarted:
                 turn.carry(live, change)
                 return change, len(unstarted)
@@ -162,7 +168,7 @@ class Judging:
                 assert before is not None
                 if (effect := decide(before, _NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
-                    self._put(turn, live, before, effect.job)
+                    self._put(turn, live, before, effect)
             if not pending and not awaiting:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
@@ -174,8 +180,9 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    def _put(self, turn: Turn, live: Live, before: Job, after: Job) -> None:
-        """Replaces a job, and numbers its end if it ended now. A job that never started has no result to be numbered."""
-        if after.current.settled and after.current != before.current and not job.unstarted(before):
-            after = turn.numbered(live, after)
-        turn.replace(live, before, after)
+    def _put(self, turn: Turn, live: Live, before: Job, effect: Effect) -> None:
+        turn.replace(live, before, turn.numbered(live, effect.job) if effect.ended else effect.job)
+
+
+def _is_unstarted(known: Job) -> bool:
+    return len(known.runs) == 1 and known.current.state is RunState.PENDING

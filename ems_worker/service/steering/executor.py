@@ -156,11 +156,12 @@ class Executor:
     async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
-        change = await ledger.stop_open(live, change, reason, drain=bool(request.get("drain")))
+        decide = effects.of(live, Verb.CANCEL, request)
+        change = await ledger.stop_open(live, change, decide)
         change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
         if cancelled:
             return change
-        return await ledger.cancel_rest(live, change, effects.of(live, Verb.CANCEL, request), _JOBS)
+        return await ledger.cancel_rest(live, change, decide, _JOBS)
 
     def _applied(self, live: Live, change: Change) -> bool:
         """Whether nothing of a change is in flight any more, after it has judged its jobs."""
@@ -170,7 +171,7 @@ class Executor:
             case Verb.CANCEL:
                 reason = effects.stop_reason(request)
                 whole = request.get("where") is None and not request.get("stragglers")
-                return not any(run.stop_reason is reason for _, run in open_runs) and (
+                return not any(run.stop_reason is reason or run.drains for _, run in open_runs) and (
                     live.ended or not whole or live.record.round > change.round
                 )
             case Verb.PAUSE:
