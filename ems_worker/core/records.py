@@ -1,6 +1,6 @@
 """What the manifest holds, as values. Times are in milliseconds since the Unix epoch; their names end in `_ms`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -139,8 +139,9 @@ class JobRow:
 class PointRow:
     """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
-    `ended_seq` is the position of the last end of a job of this point; None while a job is open. `excluded`: why the
-    point doesn't count; set if all its jobs are excluded. Its aggregates are without excluded jobs.
+    `ended_seq` is the position of the last end of a job of this point; None while a job is open, 0 if all were
+    cancelled before they started. `excluded_jobs` of the jobs don't count in `metrics`; `excluded` is the reason if
+    none does.
     """
 
     point: PointRecord
@@ -148,18 +149,7 @@ class PointRow:
     metrics: Mapping[str, Aggregate]
     ended_seq: int | None = None
     excluded: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRequest:
-    """A requested change, recorded before it is carried out. `body` is JSON, and so is `answer`, None until then."""
-
-    request_id: str
-    experiment: int
-    verb: str
-    body: str
-    received_ms: int
-    answer: str | None = None
+    excluded_jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +180,37 @@ class Change:
     unchanged: int | None = None
     applied_ms: int | None = None
     published: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PointIdentity:
+    """By which a point is found again when its plan is extended: its suffix, if any, and a digest of what it is."""
+
+    point: int
+    digest: bytes
+    suffix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Points that are recorded, in order, by their suffixes and by their digests: several may be equal."""
+
+    suffixes: Mapping[str, Sequence[int]]
+    digests: Mapping[bytes, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What one part of an extension adds to an experiment.
+
+    `points` are new, with their `identities`; `runs` are first runs of new jobs, of these and of other points.
+    `matched` are points of earlier versions of the plan that the present version has too.
+    """
+
+    points: Sequence[PointRecord] = ()
+    runs: Sequence[Run] = ()
+    identities: Sequence[PointIdentity] = ()
+    matched: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

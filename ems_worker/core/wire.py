@@ -82,3 +82,16 @@ class Controlled:
 
     code: str
     paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedChange:
+    """A document of a change as the broker has it, with the time at which it was stored.
+
+    `documents`: how many documents of the change the broker has.
+    """
+
+    experiment_id: str
+    document: Mapping[str, Any]
+    stored_ms: int
+    documents: int = 1

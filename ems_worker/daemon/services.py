@@ -17,7 +17,6 @@ from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
 from ems_worker.service.base.replies import Replies
 from ems_worker.service.base.versions import Versions
-from ems_worker.service.control import Control
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
@@ -32,6 +31,8 @@ from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.recovery import recover
 from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
+from ems_worker.service.steering.control import Control
+from ems_worker.service.steering.executor import Executor
 from ems_worker.service.submit import Submitter
 from ems_worker.service.track import Tracker
 from ems_worker.settings import Settings
@@ -56,6 +57,7 @@ class Services:
     replies: Replies
     examiner: Examiner
     intake: Intake
+    executor: Executor
     control: Control
     queries: Queries
     replay: Replay
@@ -84,6 +86,11 @@ def build(
     def on_change(key: int) -> None:
         reporter.notify(key)
         dispatcher.wake()
+        executor.wake()
+
+    def on_jobs() -> None:
+        dispatcher.wake()
+        executor.wake()
 
     def on_end(key: RunKey, run: Run) -> None:
         dispatcher.ended(key, run)
@@ -128,7 +135,7 @@ def build(
         metrics=metrics,
         deadline_seconds=settings.rpc_deadline_seconds,
     )
-    expander = Expander(ledger=ledger, metrics=metrics, on_jobs=dispatcher.wake)
+    expander = Expander(ledger=ledger, metrics=metrics, on_jobs=on_jobs)
     limits = RunLimits(
         ledger=ledger,
         orchestrator=orchestrator,
@@ -184,7 +191,15 @@ def build(
         message_limit=lambda: orchestrator.message_limit,
         on_accept=on_accept,
     )
-    control = Control(ledger, manifest, clock)
+    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=suspension.settled)
+    control = Control(
+        ledger=ledger,
+        manifest=manifest,
+        executor=executor,
+        clock=clock,
+        max_priority=settings.max_priority,
+        release=dispatcher.release,
+    )
     queries = Queries(
         ledger=ledger,
         manifest=manifest,
@@ -197,7 +212,15 @@ def build(
         message_limit=lambda: orchestrator.message_limit,
         slots=lambda: dispatcher.window,
     )
-    replay = Replay(ledger=ledger, manifest=manifest, broker=broker, intake=intake, expander=expander, tracker=tracker)
+    replay = Replay(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        intake=intake,
+        expander=expander,
+        tracker=tracker,
+        control=control,
+    )
     upkeep = Upkeep(
         health=health,
         metrics=metrics,
@@ -224,6 +247,7 @@ def build(
         replies=replies,
         examiner=examiner,
         intake=intake,
+        executor=executor,
         control=control,
         queries=queries,
         replay=replay,

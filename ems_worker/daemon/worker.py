@@ -125,7 +125,6 @@ class Worker:
         health.set_problem("experiments", recover.problem(ledger))
         health.set_problem("start", "catching up with the streams")
         await services.replay.run()
-        await services.control.finish()
         for live in ledger.experiments():
             reporter.notify(live.key)
         handlers = {**services.queries.handlers(), **services.control.handlers()}
@@ -143,6 +142,7 @@ class Worker:
                     ("dispatch", services.dispatcher.run),
                     ("reconciliation", services.reconciler.run),
                     ("limits", services.limits.run),
+                    ("changes", services.executor.run),
                     ("reports", reporter.run),
                     ("upkeep", services.upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),

@@ -89,17 +89,13 @@ async def test_an_experiment_changes_only_from_the_expected_state(manifest: Mani
     """Times follow the state, reopening begins a new round, and an unexpected state changes nothing."""
     record = await manifests.accepted(manifest, manifests.spec())
     state = ExperimentState
-    await manifest.move_experiment(record.key, state.ACCEPTED, state.RUNNING, at_ms=10)
-    with pytest.raises(errors.ManifestConflict, match="move_experiment"):
-        await manifest.move_experiment(record.key, state.ACCEPTED, state.CANCELLED, at_ms=11)
-    await manifest.move_experiment(record.key, state.RUNNING, state.FAILED, at_ms=20, reason="too many jobs failed")
-    ended = await manifest.experiment("reef")
-    assert ended is not None
+    started = await manifests.moved(manifest, record, state.RUNNING, at_ms=10)
+    with pytest.raises(errors.ManifestConflict, match="save_experiment"):
+        await manifests.moved(manifest, record, state.CANCELLED, at_ms=11)
+    ended = await manifests.moved(manifest, started, state.FAILED, at_ms=20, reason="too many jobs failed")
     assert (ended.state, ended.started_ms, ended.finished_ms) == (state.FAILED, 10, 20)
     assert (ended.round, ended.reason) == (1, "too many jobs failed")
-    await manifest.move_experiment(record.key, state.FAILED, state.RUNNING, at_ms=30)
-    again = await manifest.experiment("reef")
-    assert again is not None
+    again = await manifests.moved(manifest, ended, state.RUNNING, at_ms=30)
     assert (again.round, again.started_ms, again.finished_ms, again.reason) == (2, 10, None, None)
 
 
@@ -131,7 +127,7 @@ async def test_an_experiment_is_unfinished_until_its_end_is_published(manifest: 
     await manifest.record_status(record.key, 4, b"{}")
     await manifest.revision_published(record.key, 4)
     await manifests.complete_all(manifest, record)
-    await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, at_ms=9)
+    await manifests.moved(manifest, record, ExperimentState.COMPLETED, at_ms=9)
     await manifest.results_published(record.key, 6)
     assert await unfinished() == ["reef"], "no status has told of the end"
     await manifest.record_status(record.key, 5, b"{}")
@@ -161,8 +157,9 @@ async def test_revisions_and_positions_never_decrease_or_run_ahead(manifest: Man
 async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) -> None:
     """Pages can be filtered by group and state, and each continues where the last one ended."""
     for seq, group in enumerate(["a", "b", "a", "a"], start=1):
-        await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
-    await manifest.move_experiment(3, ExperimentState.ACCEPTED, ExperimentState.CANCELLED, at_ms=5)
+        record = await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
+        if seq == 3:
+            await manifests.moved(manifest, record, ExperimentState.CANCELLED, at_ms=5)
 
     await manifest.record_status(4, 1, b'{"revision": 1}')
     await manifest.record_status(4, 2, b'{"revision": 2}')

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ems_worker.adapters.manifest import Manifest, migrate, queries, reads
+from ems_worker.adapters.manifest import Manifest, migrate, queries
 from ems_worker.core.documents import results
 from ems_worker.core.lifecycle import experiment, job, transitions
 from ems_worker.core.lifecycle.experiment import Bucket
@@ -154,8 +154,8 @@ def test_a_row_has_the_columns_of_its_query(tmp_path: Path) -> None:
         for name, query in queries.READS.items()
     }
     connection.close()
-    assert {name: names for name, names in columns.items() if name in reads.COLUMNS} == reads.COLUMNS
-    assert {name for name, names in columns.items() if len(names) == 1} >= columns.keys() - reads.COLUMNS.keys()
+    assert {name: names for name, names in columns.items() if name in queries.COLUMNS} == queries.COLUMNS
+    assert {name for name, names in columns.items() if len(names) == 1} >= columns.keys() - queries.COLUMNS.keys()
 
 
 def test_every_column_of_a_run_is_read(tmp_path: Path) -> None:

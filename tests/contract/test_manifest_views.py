@@ -18,7 +18,7 @@ from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, PointRecord
-from ems_worker.service.base.ports import Change
+from ems_worker.service.base.ports import RunChange
 from tests.support import manifests
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "manifest.md").read_text("utf-8")
@@ -50,7 +50,7 @@ async def reef(manifest: Manifest) -> Experiment:
         ended_seq=5,
         job_revision=1,
     )
-    changes: list[Change] = [(record.key, first, lost), (record.key, None, won), (record.key, infeasible, failed)]
+    changes: list[RunChange] = [(record.key, first, lost), (record.key, None, won), (record.key, infeasible, failed)]
     changes += [(record.key, old, new) for old, new in zip(runs[1:4], ended, strict=True)]
     await manifest.save(changes, {record.key: 5})
     other = await manifests.running(manifest, manifests.spec("reef-2"), seq=2)
@@ -212,7 +212,7 @@ async def test_readers_see_whole_commits_while_the_worker_writes(manifest: Manif
                 for index, (one, _) in enumerate(due[2 * point : 2 * point + 2])
             ]
             await manifest.save(changes, {record.key: 2 * point + 2})
-        await manifest.move_experiment(record.key, ExperimentState.RUNNING, ExperimentState.COMPLETED, at_ms=9)
+        await manifests.moved(manifest, record, ExperimentState.COMPLETED, at_ms=9)
         done.set()
 
     task = asyncio.create_task(write())

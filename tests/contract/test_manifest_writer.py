@@ -15,7 +15,6 @@ from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, writer
 from ems_worker.adapters.manifest.queries import Query
 from ems_worker.adapters.manifest.writer import Step
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
@@ -69,7 +68,7 @@ async def test_a_value_that_no_column_can_hold_fails_alone(manifest: Manifest) -
     """An integer over 64 bits, or text that isn't Unicode, affects no other request."""
     answers = await asyncio.gather(
         manifest.remember("before", "1"),
-        manifest.move_experiment(2**70, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=1),
+        manifest.record_status(2**70, 1, b"{}"),
         manifest.remember("surrogate", "\ud800"),
         manifest.remember("after", "2"),
         return_exceptions=True,

@@ -108,7 +108,7 @@ async def test_a_retry_that_was_partly_carried_out_is_completed_after_a_crash(
 
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         await failed(desk)
-        monkeypatch.setattr(desk.manifest, "answer_request", die)
+        monkeypatch.setattr(desk.manifest, "update_change", die)
         with pytest.raises(Died):
             await retry(desk)
     async with Desk.open(tmp_path, clock) as desk:
@@ -205,7 +205,7 @@ async def test_a_change_that_cannot_be_recorded_ends_the_worker(
 
     async with Desk.open(tmp_path) as desk:
         await failed(desk)
-        monkeypatch.setattr(desk.manifest, "record_request", refuse)
+        monkeypatch.setattr(desk.manifest, "record_change", refuse)
         async with desk.ledger.pinned("reef"):
             with pytest.raises(errors.ManifestConflict):
                 await retry(desk)

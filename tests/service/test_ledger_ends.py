@@ -10,6 +10,7 @@ import pytest
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
+from ems_worker.core.records import Experiment
 from tests.support.desk import Desk, plan
 
 COMPLETE = Signal(RunEvent.COMPLETE, metrics={"population": 1.0})
@@ -89,13 +90,13 @@ async def test_an_experiment_is_concluded_once(tmp_path: Path) -> None:
         live = await desk.begin(plan(points=4))
         await desk.launch(live)
         moved: list[ExperimentState] = []
-        move = desk.manifest.move_experiment
+        save = desk.manifest.save_experiment
 
-        async def note(key: int, expected: ExperimentState, to: ExperimentState, **more: Any) -> None:
-            moved.append(to)
-            await move(key, expected, to, **more)
+        async def note(before: Experiment, after: Experiment) -> None:
+            moved.append(after.state)
+            await save(before, after)
 
-        with patch.object(desk.manifest, "move_experiment", note):
+        with patch.object(desk.manifest, "save_experiment", note):
             await asyncio.gather(
                 *(desk.ledger.hear([((live.key, point, 0, 1), COMPLETE)]) for point in range(4)),
                 *(desk.ledger.records.conclude(live) for _ in range(3)),

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.lifecycle import job
-from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle import experiment, job
+from ems_worker.core.lifecycle.experiment import ExperimentState, PauseOwner
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, NewExperiment, PlanDecision, PointRecord, Submission
@@ -71,8 +71,24 @@ async def running(manifest: Manifest, new: NewExperiment | None = None, seq: int
     record = await accepted(manifest, new or spec(), seq)
     points, runs = jobs_of(range(record.spec.points), record.spec.replicates)
     await manifest.expand(record.key, points, runs, record.spec.points)
-    await manifest.move_experiment(record.key, ExperimentState.ACCEPTED, ExperimentState.RUNNING, at_ms=NOW_MS)
-    found = await manifest.experiment(record.spec.experiment_id)
+    return await moved(manifest, record, ExperimentState.RUNNING)
+
+
+async def moved(
+    manifest: Manifest, before: Experiment, state: ExperimentState, *, at_ms: int = NOW_MS, reason: str | None = None
+) -> Experiment:
+    """The experiment in another state, by the record of its present one. A person pauses it."""
+    after = replace(
+        before,
+        state=state,
+        reason=reason,
+        round=before.round + (before.state in experiment.ENDED and state not in experiment.ENDED),
+        started_ms=before.started_ms or (at_ms if state is ExperimentState.RUNNING else None),
+        finished_ms=at_ms if state in experiment.ENDED else None,
+        pauses=frozenset({PauseOwner.PERSON}) if state is ExperimentState.PAUSED else frozenset(),
+    )
+    await manifest.save_experiment(before, after)
+    found = await manifest.experiment(before.spec.experiment_id)
     assert found is not None
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.lifecycle.run import Signal
-from ems_worker.core.wire import Capacity, Control, Controlled, Message, Start, StreamIdentity
+from ems_worker.core.wire import Capacity, Control, Controlled, Message, PublishedChange, Start, StreamIdentity
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000
@@ -62,6 +62,9 @@ class Broker:
 
     async def rewind(self, plans: int, events: int) -> None:
         raise AssertionError("unexpected: a manifest is restored")
+
+    async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
+        return ()
 
     async def published_revision(self, subject: str) -> int | None:
         return None

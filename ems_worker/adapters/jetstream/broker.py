@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.jetstream import connection, consumers, objects, service, streams
+from ems_worker.adapters.jetstream import connection, consumers, history, objects, service, streams
 from ems_worker.adapters.jetstream.item import Item
 from ems_worker.adapters.jetstream.latest import LatestPublisher
 from ems_worker.adapters.jetstream.publish import TTL, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
 from ems_worker.core.documents import subjects
-from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, StreamIdentity
 from ems_worker.settings import Access
 
 # A plan may have megabytes, and takes long to process.
@@ -150,6 +150,10 @@ class Broker:
     async def has_decision(self, seq: int) -> bool:
         """Whether the decision on the plan with this sequence is stored."""
         return await self._latest.has_decision(seq)
+
+    async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
+        """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
+        return await history.changes(self._link, after_seq)
 
     async def plans(self) -> Sequence[Message]:
         """A few plan messages; none after a second without any, or without a connection."""

@@ -1,8 +1,12 @@
 """What comes from outside, to rows of the manifest and back: submissions and requested changes."""
 
-from ems_worker.adapters.manifest import reads
+import json
+
+from ems_worker.adapters.manifest import reads, steering_reads
 from ems_worker.adapters.manifest.rows import Row
-from ems_worker.core.records import ChangeRequest, PlanDecision, Submission
+from ems_worker.core.documents import documents
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.records import Change, PlanDecision, Submission
 
 
 def submission(row: reads.SubmissionRow) -> Submission:
@@ -39,24 +43,61 @@ def new_submission(submission: Submission) -> Row:
     )
 
 
-def new_request(request: ChangeRequest) -> Row:
-    """A row of insert_request."""
+def new_change(change: Change) -> Row:
+    """A row of insert_change."""
     return (
-        request.request_id,
-        request.experiment,
-        request.verb,
-        request.body,
-        request.received_ms,
-        request.answer,
+        change.request_id,
+        change.experiment,
+        change.verb,
+        change.request,
+        change.received_ms,
+        *_progress(change),
     )
 
 
-def request(row: reads.RequestRow) -> ChangeRequest:
-    return ChangeRequest(
+def changed_change(change: Change) -> Row:
+    """A row of update_change."""
+    return change.number, *_progress(change)
+
+
+def _progress(change: Change) -> Row:
+    point, replicate = (None, None) if change.judged is None else change.judged
+    return (
+        change.changed,
+        change.state.value,
+        change.round,
+        change.revision,
+        point,
+        replicate,
+        documents.encode(change.counts).decode(),
+        change.added,
+        change.withdrawn,
+        change.unchanged,
+        change.applied_ms,
+        change.published,
+    )
+
+
+def change(row: steering_reads.ChangeRow) -> Change:
+    judged = None
+    if row.judged_point is not None and row.judged_replicate is not None:
+        judged = row.judged_point, row.judged_replicate
+    return Change(
         request_id=row.request_id,
         experiment=row.experiment,
         verb=row.verb,
-        body=row.body,
+        request=row.request,
         received_ms=row.received_ms,
-        answer=row.answer,
+        state=ExperimentState(row.state),
+        round=row.round,
+        revision=row.revision,
+        number=row.number,
+        changed=row.changed == 1,
+        judged=judged,
+        counts=json.loads(row.counts),
+        added=row.added,
+        withdrawn=row.withdrawn,
+        unchanged=row.unchanged,
+        applied_ms=row.applied_ms,
+        published=row.published,
     )

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
 
-from ems_worker.adapters.manifest import reads
+from ems_worker.adapters.manifest import reads, steering_reads
 
 _HEADER = re.compile(r"^-- name: (?P<name>\w+)(?: key=(?P<key>\d+))?$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+# The columns of each query's rows, by its name.
+COLUMNS = {**reads.COLUMNS, **steering_reads.COLUMNS}
 _PLACEHOLDER = re.compile(r"\{(?:(\w+)\.)?(\w+)\}")
 
 
@@ -42,11 +44,12 @@ def _expanded(text: str, count: int, width: int) -> str:
     return text.replace(":rows", ", ".join([row] * count))
 
 
-def load(file: str) -> Mapping[str, Query]:
-    """The queries of a file of this package, by name."""
+def load(*files: str) -> Mapping[str, Query]:
+    """The queries of some files of this package, by name."""
     return MappingProxyType(
         {
             name: Query(name, _PLACEHOLDER.sub(functools.partial(_filled, name), body), key)
+            for file in files
             for name, (body, key) in _read(file).items()
         }
     )
@@ -68,12 +71,12 @@ def _filled(query: str, placeholder: re.Match[str]) -> str:
     if name != "columns":
         return RULES[name]
     prefix = f"{table}." if table else ""
-    return ", ".join(f'{prefix}"{column}"' for column in reads.COLUMNS[query])
+    return ", ".join(f'{prefix}"{column}"' for column in COLUMNS[query])
 
 
 # The rules of the core that queries need too, as expressions over a row of `runs`.
 RULES = MappingProxyType(
     {name: _COMMENT.sub("", f"{body}\n").strip() for name, (body, _) in _read("rules.sql").items()}
 )
-READS = load("reads.sql")
-WRITES = load("writes.sql")
+READS = load("reads.sql", "reads_steering.sql")
+WRITES = load("writes.sql", "writes_steering.sql", "writes_metrics.sql")

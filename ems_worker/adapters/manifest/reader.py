@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,13 +15,11 @@ from ems_worker.adapters.manifest import connecting
 from ems_worker.adapters.manifest.queries import READS
 from ems_worker.adapters.manifest.reads import Read
 
-CHUNK_ROWS = 2000
-
 _Row = TypeVar("_Row", bound=tuple[object, ...])
 
 
 class ReadConnection:
-    """One read-only connection. While one query streams the next waits, or it would see the state of the first."""
+    """One read-only connection. Its queries run one after another."""
 
     def __init__(self, connection: aiosqlite.Connection, counts: Counter[str]) -> None:
         """`counts`: how often each query ran, which this connection adds to."""
@@ -53,21 +51,34 @@ class ReadConnection:
         rows = await self.all(read, **values)
         return rows[0] if rows else None
 
+    async def together(self, *queries: tuple[Read[Any], Mapping[str, Any]]) -> list[list[Any]]:
+        """The rows of some queries, which see the same committed state.
+
+        A caller that is cancelled leaves them running: a transaction that stays open would hide later commits.
+        """
+        return await asyncio.shield(asyncio.create_task(self._together(queries)))
+
     async def value(self, name: str, /, **values: Any) -> Any:
         """The single value that a query is for; None if it is null or there is no row."""
         rows = list(await self._fetch(name, values))
         return rows[0][0] if rows else None
 
-    async def stream(self, read: Read[_Row], values: Mapping[str, Any]) -> AsyncGenerator[list[_Row], None]:
-        """The rows of a query in chunks. Close it (contextlib.aclosing), so that the next query can run."""
+    async def _together(self, queries: Sequence[tuple[Read[Any], Mapping[str, Any]]]) -> list[list[Any]]:
+        found = []
         try:
             async with self._lock:
-                self._begin(read.name)
-                async with self.connection.execute(READS[read.name].text, values) as cursor:
-                    while rows := _named(read, await cursor.fetchmany(CHUNK_ROWS)):
-                        yield rows
+                for read, _ in queries:
+                    self._begin(read.name)
+                await self.connection.execute("BEGIN")
+                try:
+                    for read, values in queries:
+                        rows = await self.connection.execute_fetchall(READS[read.name].text, values)
+                        found.append(_named(read, rows))
+                finally:
+                    await self.connection.execute("COMMIT")
         except aiosqlite.Error as error:
             raise _translated(error) from error
+        return found
 
     async def _fetch(self, name: str, values: Mapping[str, Any]) -> Iterable[Any]:
         try:

@@ -73,6 +73,17 @@ class ExperimentRow(NamedTuple):
     started_ms: int | None
     finished_ms: int | None
     reason: str | None
+    pauses: str
+    pause_now: int
+    cancel: str | None
+    kept_open: int
+    overrides: str
+    plan_version: int
+    settled_round: int
+    settling_ms: int | None
+    language: int
+    hold: int
+    keep_open: int
     description: str | None
     tags: str
     parameters: str | None
@@ -124,22 +135,59 @@ class RunRow(NamedTuple):
     config_sha: bytes | None
     ended_seq: int | None
     job_revision: int
+    drains: int
+    suspended: int
+    host: str | None
+    slot: str | None
+    step: float | None
+    total: float | None
+    excluded: str | None
 
 
 class CountedRow(NamedTuple):
-    """A job as a status counts it. `metrics` are those of a completed run."""
+    """How many jobs a status counts alike; `stopped` is why cancelled ones were stopped."""
 
     bucket: str
-    metrics: str | None
+    is_excluded: int
+    stopped: str | None
+    jobs: int
 
 
-class PointJobRow(NamedTuple):
-    """The same with the job's point and the position of its end."""
+class PointJobsRow(NamedTuple):
+    """How many jobs of a point a status counts alike. `excluded` is the reason of one of those that are."""
 
     point: int
     bucket: str
-    metrics: str | None
+    jobs: int
+    excluded_jobs: int
+    excluded: str | None
+    is_open: int
     ended_seq: int | None
+
+
+class MetricRow(NamedTuple):
+    """The aggregate of a metric, which is given by its position in the experiment's list."""
+
+    metric: int
+    n: int
+    mean: float | None
+    m2: float | None
+    min: float | None
+    max: float | None
+    missing: int
+
+
+class PointMetricRow(NamedTuple):
+    """The same for one point."""
+
+    point: int
+    metric: int
+    n: int
+    mean: float | None
+    m2: float | None
+    min: float | None
+    max: float | None
+    missing: int
 
 
 class DueCountRow(NamedTuple):
@@ -147,17 +195,6 @@ class DueCountRow(NamedTuple):
 
     experiment: int
     due: int
-
-
-class RequestRow(NamedTuple):
-    """A change that was requested."""
-
-    request_id: str
-    experiment: int
-    verb: str
-    body: str
-    received_ms: int
-    answer: str | None
 
 
 class NumberRow(NamedTuple):
@@ -201,7 +238,9 @@ UNFINISHED = Read("unfinished", ExperimentRow)
 STATUSES = Read("statuses", StatusRow)
 TRACKED = Read("tracked", TrackedRow)
 COUNTED = Read("counted", CountedRow)
-JOBS_OF_POINTS = Read("jobs_of_points", PointJobRow)
+MERGED_METRICS = Read("merged_metrics", MetricRow)
+JOBS_OF_POINTS = Read("jobs_of_points", PointJobsRow)
+METRICS_OF_POINTS = Read("metrics_of_points", PointMetricRow)
 ENDED_POINTS = Read("ended_points", NumberRow)
 DUE = Read("due", RunRow)
 DUE_COUNTS = Read("due_counts", DueCountRow)
@@ -209,8 +248,6 @@ JOBS = Read("jobs", RunRow)
 OPEN_JOBS = Read("open_jobs", RunRow)
 AWAITING = Read("awaiting", RunRow)
 TO_RETRY = Read("to_retry", RunRow)
-REQUEST = Read("request", RequestRow)
-OPEN_REQUESTS = Read("open_requests", RequestRow)
 POINTS_BY_NUMBER = Read("points_by_number", PointRow)
 POINT_NUMBERS = Read("point_numbers", NumberRow)
 RESULTS = Read("results", RunRow)
@@ -228,7 +265,9 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     STATUSES,
     TRACKED,
     COUNTED,
+    MERGED_METRICS,
     JOBS_OF_POINTS,
+    METRICS_OF_POINTS,
     ENDED_POINTS,
     DUE,
     DUE_COUNTS,
@@ -236,8 +275,6 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     OPEN_JOBS,
     AWAITING,
     TO_RETRY,
-    REQUEST,
-    OPEN_REQUESTS,
     POINTS_BY_NUMBER,
     POINT_NUMBERS,
     RESULTS,

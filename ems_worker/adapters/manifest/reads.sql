@@ -24,19 +24,29 @@ SELECT max(seq) FROM submissions WHERE stream_created_ns = :stream_created_ns;
 SELECT {columns} FROM submissions WHERE published = 0 ORDER BY received_ms, stream_created_ns, seq;
 
 -- name: experiment
--- One experiment by its id.
-SELECT {columns} FROM experiments JOIN plans ON plans.experiment = experiments.key
+-- One experiment by its id, with the present version of its plan.
+SELECT {columns} FROM experiments JOIN (
+  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan,
+    (SELECT base FROM plans AS first WHERE first.experiment = plans.experiment AND first.version = 1) AS base
+  FROM plans
+) AS plans ON plans.experiment = experiments.key AND plans.version = experiments.plan_version
 WHERE experiment_id = :experiment_id;
 
 -- name: unfinished
 -- Experiments that a worker loads at its start. The first condition is that of the index experiments_unfinished. An
--- experiment may end before attempts that its jobs no longer need: these still have to be stopped.
-SELECT {columns} FROM experiments JOIN plans ON plans.experiment = experiments.key
+-- experiment may end before attempts that its jobs no longer need: these still have to be stopped. A change of an ended
+-- experiment may be under way as well.
+SELECT {columns} FROM experiments JOIN (
+  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan,
+    (SELECT base FROM plans AS first WHERE first.experiment = plans.experiment AND first.version = 1) AS base
+  FROM plans
+) AS plans ON plans.experiment = experiments.key AND plans.version = experiments.plan_version
 WHERE key IN (
   SELECT key FROM experiments
   WHERE finished_ms IS NULL OR published_seq < ended_seq
     OR published_revision < revision OR published_revision < state_revision
   UNION SELECT experiment FROM runs WHERE {open}
+  UNION SELECT experiment FROM changes WHERE applied_ms IS NULL
 ) ORDER BY key;
 
 -- name: status
@@ -54,16 +64,35 @@ ORDER BY key DESC LIMIT :limit;
 SELECT {columns} FROM experiments WHERE key = :key;
 
 -- name: counted
--- Every job of an experiment as a status counts it, in order.
-SELECT {bucket} AS bucket, CASE WHEN state = 'completed' THEN metrics END AS metrics
-FROM runs WHERE experiment = :key AND current = 1 ORDER BY point, replicate;
+-- How many jobs of an experiment a status counts as what, by whether they are excluded and by what stopped them.
+SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, CASE WHEN state = 'cancelled' THEN stop_reason END AS stopped,
+  count(*) AS jobs
+FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3;
+
+-- name: merged_metrics
+-- The aggregates of an experiment, merged from those of its points (Chan, Golub and LeVeque, 1979).
+WITH whole AS MATERIALIZED (
+  SELECT metric, sum(n) AS n, sum(n * mean) / sum(n) AS mean FROM point_metrics WHERE experiment = :key GROUP BY metric
+)
+SELECT metric, whole.n, whole.mean,
+  sum(part.m2 + part.n * (part.mean - whole.mean) * (part.mean - whole.mean)) AS m2,
+  min(part.min) AS min, max(part.max) AS max, sum(missing) AS missing
+FROM point_metrics AS part JOIN whole USING (metric)
+WHERE experiment = :key GROUP BY metric;
 
 -- name: jobs_of_points
--- The same for some points, with the position of each end.
-SELECT runs.point, {bucket} AS bucket, CASE WHEN state = 'completed' THEN metrics END AS metrics, ended_seq
+-- The jobs of some points as a status counts them, with the last position of their ends. Jobs that were cancelled before
+-- they started have ended without one.
+SELECT runs.point, {bucket} AS bucket, count(*) AS jobs, count(excluded) AS excluded_jobs, min(excluded) AS excluded,
+  max(finished_ms IS NULL OR waiting IS 'awaiting') AS is_open, max(ended_seq) AS ended_seq
 FROM json_each(:numbers) AS wanted CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
-ORDER BY runs.point, replicate;
+GROUP BY 1, 2;
+
+-- name: metrics_of_points
+-- The aggregates of some points.
+SELECT {point_metrics.columns} FROM json_each(:numbers) AS wanted CROSS JOIN point_metrics
+WHERE point_metrics.experiment = :key AND point_metrics.point = wanted.value;
 
 -- name: ended_points
 -- Of some points, those whose jobs had all ended by a position. The search begins at the last replicate, which started
@@ -71,18 +100,20 @@ ORDER BY runs.point, replicate;
 SELECT wanted.value AS point FROM json_each(:numbers) AS wanted
 WHERE (
   SELECT 1 FROM runs
-  WHERE experiment = :key AND point = wanted.value AND current = 1 AND (ended_seq IS NULL OR ended_seq > :seq)
+  WHERE experiment = :key AND point = wanted.value AND current = 1
+    AND (finished_ms IS NULL OR waiting IS 'awaiting' OR ended_seq > :seq)
   ORDER BY experiment DESC, point DESC, replicate DESC, attempt DESC LIMIT 1
 ) IS NULL;
 
 -- name: best_point
 -- Of the points whose jobs have all ended, the one with the lowest value of :sign times its mean.
-SELECT point FROM (
-  SELECT point, count(*) AS jobs, count(ended_seq) AS ended,
-    avg(CASE WHEN {bucket} = 'completed'
-      THEN (SELECT value FROM json_each(metrics) WHERE key = :metric) END) AS mean
-  FROM runs WHERE experiment = :key AND current = 1 GROUP BY point
-) WHERE jobs = ended AND mean IS NOT NULL ORDER BY mean * :sign, point LIMIT 1;
+SELECT point FROM point_metrics
+WHERE experiment = :key AND metric = :metric AND n > 0 AND mean IS NOT NULL AND NOT EXISTS (
+  SELECT 1 FROM runs
+  WHERE runs.experiment = :key AND runs.point = point_metrics.point AND current = 1
+    AND (finished_ms IS NULL OR waiting IS 'awaiting')
+)
+ORDER BY mean * :sign, point LIMIT 1;
 
 -- name: due
 -- All attempts of the jobs whose current run is pending and due, in order of (due, point, replicate).
@@ -151,15 +182,6 @@ SELECT {runs.columns} FROM failed CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = failed.point AND runs.replicate = failed.replicate
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
--- name: request
--- A change that was requested.
-SELECT {columns} FROM requests WHERE request_id = :request_id;
-
--- name: open_requests
--- Changes of an experiment that are not carried out yet, oldest first.
-SELECT {columns} FROM requests
-WHERE experiment = :key AND answer IS NULL ORDER BY received_ms, request_id;
-
 -- name: points_by_number
 -- Some points of an experiment.
 SELECT {points.columns}
@@ -186,7 +208,7 @@ ORDER BY point, replicate, attempt LIMIT :limit;
 -- How long the last completed runs of the latest experiments took, newest first, and whether they share this base.
 WITH latest AS MATERIALIZED (
   SELECT key, ended_seq, plans.base = :base AS same_base
-  FROM experiments JOIN plans ON plans.experiment = experiments.key
+  FROM experiments JOIN plans ON plans.experiment = experiments.key AND plans.version = 1
   WHERE ended_seq > 0 ORDER BY key DESC LIMIT :experiments
 )
 SELECT same_base, model_version, (finished_ms - coalesce(started_ms, submitted_ms)) / 1000.0 AS seconds

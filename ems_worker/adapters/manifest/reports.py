@@ -1,25 +1,25 @@
 """What the services read of the manifest."""
 
-import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import incoming, reads, rows
+from ems_worker.adapters.manifest import counts, experiments, incoming, reads, rows, steering_reads
 from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import ChangeRequest, Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
+from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 
 EXPORT_PAGE = 1000
 _MAX_KEY = 2**63 - 1
+_OfPoint = TypeVar("_OfPoint", reads.PointJobsRow, reads.PointMetricRow)
 # How long runs take is estimated from the last completed runs of the latest experiments: so many of each.
 _LATEST_EXPERIMENTS = 20
 _LATEST_RUNS = 100
@@ -28,6 +28,14 @@ _LATEST_RUNS = 100
 def _list(values: Iterable[Any]) -> str:
     """A list as one value of a query, which unpacks it by json_each."""
     return orjson.dumps(list(values)).decode()
+
+
+def _unknown(key: int) -> errors.NotFound:
+    return errors.NotFound(f"the manifest has no experiment with key {key}")
+
+
+def _by_point(rows: Iterable[_OfPoint]) -> dict[int, list[_OfPoint]]:
+    return {point: list(group) for point, group in groupby(rows, attrgetter("point"))}
 
 
 class Reports:
@@ -61,10 +69,10 @@ class Reports:
     # Experiments.
     async def experiment(self, experiment_id: str) -> Experiment | None:
         row = await self._hot.one(reads.EXPERIMENT, experiment_id=experiment_id)
-        return None if row is None else rows.experiment(row)
+        return None if row is None else experiments.experiment(row)
 
     async def unfinished(self) -> Sequence[Experiment]:
-        return [rows.experiment(row) for row in await self._hot.all(reads.UNFINISHED)]
+        return [experiments.experiment(row) for row in await self._hot.all(reads.UNFINISHED)]
 
     async def status(self, key: int) -> bytes | None:
         document: str | None = await self._hot.value("status", key=key)
@@ -88,21 +96,21 @@ class Reports:
         return [(row.key, row.experiment_id, None if row.document is None else row.document.encode()) for row in page]
 
     async def tally(self, key: int) -> Tally:
-        experiment = await self._tracked(key)
-        count = rows.StateCount(orjson.loads(experiment.metrics))
-        async with contextlib.aclosing(self._reports.stream(reads.COUNTED, {"key": key})) as chunks:
-            async for chunk in chunks:
-                for row in chunk:
-                    count.add(row)
-        return Tally(experiment.jobs, count.counts, count.metrics)
+        of = {"key": key}
+        experiment, counted, metrics = await self._reports.together(
+            (reads.TRACKED, of), (reads.COUNTED, of), (reads.MERGED_METRICS, of)
+        )
+        if not experiment:
+            raise _unknown(key)
+        return counts.tally(experiment[0], orjson.loads(experiment[0].metrics), counted, metrics)
 
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit))
 
     async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
-        counts = await self._hot.all(reads.DUE_COUNTS, keys=_list(keys), now_ms=now_ms, limit=limit)
-        return {row.experiment: row.due for row in counts}
+        found = await self._hot.all(reads.DUE_COUNTS, keys=_list(keys), now_ms=now_ms, limit=limit)
+        return {row.experiment: row.due for row in found}
 
     async def next_due_ms(self, after_ms: int) -> int | None:
         due_ms: int | None = await self._hot.value("next_due", after_ms=after_ms)
@@ -121,6 +129,13 @@ class Reports:
     async def awaiting(self, key: int) -> Sequence[Run]:
         return [rows.run(row) for row in await self._hot.all(reads.AWAITING, key=key)]
 
+    async def jobs_after(self, key: int, after: tuple[int, int], limit: int) -> Sequence[tuple[Job, PointRecord]]:
+        point, replicate = after
+        attempts = await self._hot.all(
+            steering_reads.JOBS_AFTER, key=key, point=point, replicate=replicate, limit=limit
+        )
+        return await self._with_points(key, attempts)
+
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
         point, replicate = after
         attempts = await self._hot.all(reads.TO_RETRY, key=key, point=point, replicate=replicate, limit=limit)
@@ -128,14 +143,6 @@ class Reports:
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]:
         return await self._points(self._hot, key, numbers)
-
-    # Control.
-    async def request(self, request_id: str) -> ChangeRequest | None:
-        row = await self._hot.one(reads.REQUEST, request_id=request_id)
-        return None if row is None else incoming.request(row)
-
-    async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
-        return [incoming.request(row) for row in await self._hot.all(reads.OPEN_REQUESTS, key=key)]
 
     # Reports.
     async def durations(self, base: bytes) -> Sequence[CompletedRun]:
@@ -150,9 +157,13 @@ class Reports:
     async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]:
         tracked = orjson.loads((await self._tracked(key)).metrics)
         records = await self._points(self._hot, key, numbers)
-        jobs = await self._hot.all(reads.JOBS_OF_POINTS, key=key, numbers=_list(records))
-        of_point = {point: list(group) for point, group in groupby(jobs, attrgetter("point"))}
-        return [rows.point_row(records[number], of_point.get(number, ()), tracked) for number in sorted(records)]
+        of = {"key": key, "numbers": _list(records)}
+        jobs, metrics = await self._hot.together((reads.JOBS_OF_POINTS, of), (reads.METRICS_OF_POINTS, of))
+        jobs_of, metrics_of = _by_point(jobs), _by_point(metrics)
+        return [
+            counts.point(records[number], tracked, jobs_of.get(number, ()), metrics_of.get(number, ()))
+            for number in sorted(records)
+        ]
 
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
         ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=_list(numbers), seq=seq)
@@ -164,11 +175,17 @@ class Reports:
 
     async def best_point(self, key: int) -> PointRow | None:
         experiment = await self._tracked(key)
-        if experiment.goal_metric is None:
+        tracked = orjson.loads(experiment.metrics)
+        if experiment.goal_metric not in tracked:
             return None
         sign = -1 if experiment.goal == "maximize" else 1
-        point = await self._reports.value("best_point", key=key, metric=experiment.goal_metric, sign=sign)
+        metric = tracked.index(experiment.goal_metric)
+        point = await self._reports.value("best_point", key=key, metric=metric, sign=sign)
         return None if point is None else (await self.points(key, [point]))[0]
+
+    async def commonest_error(self, key: int) -> tuple[ErrorKind, str | None, int] | None:
+        row = await self._reports.one(steering_reads.COMMONEST_ERROR, key=key)
+        return None if row is None else (ErrorKind(row.error_kind), row.error_message, row.jobs)
 
     # Queries.
     async def jobs_page(
@@ -221,7 +238,7 @@ class Reports:
     async def _tracked(self, key: int) -> reads.TrackedRow:
         row = await self._hot.one(reads.TRACKED, key=key)
         if row is None:
-            raise errors.NotFound(f"the manifest has no experiment with key {key}")
+            raise _unknown(key)
         return row
 
     async def _points(self, connection: ReadConnection, key: int, numbers: Iterable[int]) -> dict[int, PointRecord]:

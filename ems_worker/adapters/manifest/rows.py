@@ -5,7 +5,7 @@ its statement in writes.sql names them.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -14,19 +14,11 @@ import orjson
 
 from ems_worker.adapters.manifest import reads
 from ems_worker.core.documents import documents
-from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import (
-    Experiment,
-    NewExperiment,
-    ParkedEvent,
-    PointRecord,
-    PointRow,
-)
+from ems_worker.core.records import ParkedEvent, PointRecord
 
 Row = tuple[Any, ...]
 
@@ -35,12 +27,11 @@ _STATES = {state.value: state for state in RunState}
 _KINDS = {kind.value: kind for kind in ErrorKind}
 _STOPS = {reason.value: reason for reason in StopReason}
 _WAITING = {waiting.value: waiting for waiting in Waiting}
-_BUCKETS = {bucket.value: bucket for bucket in Bucket}
 
 _JOB = attrgetter("experiment", "point", "replicate")
 
 
-def _json(value: Any) -> str:
+def to_json(value: Any) -> str:
     return documents.encode(value).decode()
 
 
@@ -61,6 +52,11 @@ def new_run(key: int, run: Run) -> Row:
         run.elapsed_ms,
         *_outcome(run),
     )
+
+
+def new_pending(key: int, run: Run) -> Row:
+    """A row of insert_pending."""
+    return key, run.point, run.replicate, run.attempt, run.seed, run.due_ms
 
 
 def changed_run(key: int, before: Run, after: Run) -> Row:
@@ -88,13 +84,20 @@ def _outcome(run: Run) -> Row:
         None if run.error_kind is None else run.error_kind.value,
         run.error_message,
         run.retryable,
-        None if run.metrics is None else _json(run.metrics),
-        None if run.artifacts is None else _json(run.artifacts),
+        None if run.metrics is None else to_json(run.metrics),
+        None if run.artifacts is None else to_json(run.artifacts),
         None if run.waiting is None else run.waiting.value,
         run.model_version,
         None if run.config_sha is None else bytes.fromhex(run.config_sha),
         run.ended_seq,
         run.job_revision,
+        run.drains,
+        run.suspended,
+        run.host,
+        run.slot,
+        run.step,
+        run.total,
+        run.excluded,
     )
 
 
@@ -122,6 +125,13 @@ def run(row: reads.RunRow) -> Run:
         config_sha=None if row.config_sha is None else row.config_sha.hex(),
         ended_seq=row.ended_seq,
         job_revision=row.job_revision,
+        drains=row.drains == 1,
+        suspended=row.suspended == 1,
+        host=row.host,
+        slot=row.slot,
+        step=row.step,
+        total=row.total,
+        excluded=row.excluded,
     )
 
 
@@ -135,9 +145,9 @@ def new_point(key: int, point: PointRecord) -> Row:
     return (
         key,
         point.point,
-        _json(point.params),
+        to_json(point.params),
         point.run_id_suffix,
-        None if point.labels is None else _json(point.labels),
+        None if point.labels is None else to_json(point.labels),
     )
 
 
@@ -145,73 +155,6 @@ def point(row: reads.PointRow) -> PointRecord:
     """Read by the standard library: orjson turns large integers into floats."""
     labels = None if row.labels is None else json.loads(row.labels)
     return PointRecord(row.point, json.loads(row.params), row.run_id_suffix, labels)
-
-
-def new_experiment(spec: NewExperiment) -> Row:
-    """A row of insert_experiment."""
-    return (
-        spec.experiment_id,
-        spec.name,
-        spec.group,
-        spec.plan_sha,
-        spec.points,
-        spec.jobs,
-        spec.replicates,
-        _json(spec.metrics),
-        spec.goal_metric,
-        spec.goal,
-        spec.created_ms,
-        ExperimentState.ACCEPTED.value,
-    )
-
-
-def new_plan(spec: NewExperiment) -> Row:
-    """A row of insert_plan."""
-    return (
-        spec.experiment_id,
-        spec.description,
-        _json(spec.tags),
-        None if spec.parameters is None else _json(spec.parameters),
-        spec.traceparent,
-        spec.plan,
-        spec.base.decode(),
-    )
-
-
-def experiment(row: reads.ExperimentRow) -> Experiment:
-    spec = NewExperiment(
-        experiment_id=row.experiment_id,
-        name=row.name,
-        plan=row.plan,
-        base=row.base.encode(),
-        plan_sha=row.plan_sha,
-        points=row.points,
-        jobs=row.jobs,
-        replicates=row.replicates,
-        created_ms=row.created_ms,
-        group=row.group,
-        tags=tuple(json.loads(row.tags)),
-        description=row.description,
-        parameters=None if row.parameters is None else json.loads(row.parameters),
-        metrics=tuple(json.loads(row.metrics)),
-        goal_metric=row.goal_metric,
-        goal=row.goal,
-        traceparent=row.traceparent,
-    )
-    return Experiment(
-        key=row.key,
-        spec=spec,
-        state=ExperimentState(row.state),
-        round=row.round,
-        revision=row.revision,
-        published_revision=row.published_revision,
-        ended_seq=row.ended_seq,
-        published_seq=row.published_seq,
-        expanded_points=row.expanded_points,
-        started_ms=row.started_ms,
-        finished_ms=row.finished_ms,
-        reason=row.reason,
-    )
 
 
 def new_parked(event: ParkedEvent) -> Row:
@@ -231,30 +174,3 @@ def parked(row: reads.ParkedRow) -> ParkedEvent:
 
 def completed_run(row: reads.DurationRow) -> CompletedRun:
     return CompletedRun(row.same_base == 1, row.model_version, row.seconds)
-
-
-class StateCount:
-    """Counts jobs by bucket and aggregates the tracked metrics of completed jobs, one job at a time."""
-
-    def __init__(self, tracked: Sequence[str]) -> None:
-        self.counts: dict[Bucket, int] = {}
-        self.metrics = {name: Aggregate() for name in tracked}
-
-    def add(self, row: reads.CountedRow | reads.PointJobRow) -> None:
-        bucket = _BUCKETS[row.bucket]
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
-        if bucket is Bucket.COMPLETED and self.metrics:
-            values = {} if row.metrics is None else orjson.loads(row.metrics)
-            for metric, aggregate in self.metrics.items():
-                self.metrics[metric] = aggregate.add(values.get(metric))
-
-
-def point_row(record: PointRecord, jobs: Sequence[reads.PointJobRow], tracked: Sequence[str]) -> PointRow:
-    """A point with counts and aggregates over its jobs."""
-    count = StateCount(tracked)
-    ends = []
-    for row in jobs:
-        count.add(row)
-        ends.append(row.ended_seq)
-    last = None if not ends else max((end for end in ends if end is not None), default=None)
-    return PointRow(record, count.counts, count.metrics, None if None in ends else last)

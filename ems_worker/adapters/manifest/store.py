@@ -1,28 +1,27 @@
-"""The manifest as the services see it. This module writes; what it reads is in reports.py."""
+"""The manifest as the services see it. What it reads is in reports.py; steering.py has the changes of experiments."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiosqlite
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import incoming, migrate, opening, rows
+from ems_worker.adapters.manifest import experiments, incoming, migrate, opening, rows
 from ems_worker.adapters.manifest.place import OpenFiles
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import ReadConnection
-from ems_worker.adapters.manifest.reports import Reports
+from ems_worker.adapters.manifest.steering import Steering
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import ChangeRequest, NewExperiment, ParkedEvent, PointRecord, Submission
+from ems_worker.core.records import NewExperiment, ParkedEvent, PointRecord, Submission
 
 # Parked events have at most about twice as many bytes in all, because small ones are not added up.
 MAX_PARKED_BYTES = 64 * 1024 * 1024
 
 
-class Manifest(Reports):
+class Manifest(Steering):
     """Implements service.base.ports.Manifest. Create it by `open`; every method may be called from several tasks.
 
     A write is queued when its coroutine first runs, so writes are carried out in the order of the calls. It returns
@@ -41,10 +40,9 @@ class Manifest(Reports):
         resources: AsyncExitStack,
     ) -> None:
         """`resources` is what `close` releases."""
-        super().__init__(hot, reports)
+        super().__init__(hot, reports, writer)
         self.path = path
         self.counters = counters
-        self._writer = writer
         self._resources = resources
         self._files = OpenFiles(path)
         self._closing: asyncio.Task[None] | None = None
@@ -115,8 +113,8 @@ class Manifest(Reports):
     async def record_submission(self, submission: Submission, experiment: NewExperiment | None) -> None:
         steps = [Step(WRITES["insert_submission"], [incoming.new_submission(submission)])]
         if experiment is not None:
-            steps.append(Step(WRITES["insert_experiment"], [rows.new_experiment(experiment)]))
-            steps.append(Step(WRITES["insert_plan"], [rows.new_plan(experiment)]))
+            steps.append(Step(WRITES["insert_experiment"], [experiments.new_experiment(experiment)]))
+            steps.append(Step(WRITES["insert_plan"], [experiments.new_plan(experiment)]))
         await self._writer.submit(*steps)
 
     async def decisions_published(self, submissions: Sequence[Submission]) -> None:
@@ -129,52 +127,13 @@ class Manifest(Reports):
         )
         return dropped
 
-    # Experiments.
-    async def move_experiment(
-        self, key: int, expected: ExperimentState, to: ExperimentState, *, at_ms: int, reason: str | None = None
-    ) -> None:
-        row = (key, expected.value, to.value, at_ms, reason)
-        await self._writer.submit(Step(WRITES["move_experiment"], [row]))
-
     # Expansion.
     async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
         await self._writer.submit(
             Step(WRITES["advance_expansion"], [(key, expanded_points - len(points), expanded_points)]),
             Step(WRITES["insert_points"], [rows.new_point(key, point) for point in points]),
-            Step(
-                WRITES["insert_pending"],
-                [(key, run.point, run.replicate, run.attempt, run.seed, run.due_ms) for run in runs],
-            ),
+            Step(WRITES["insert_pending"], [rows.new_pending(key, run) for run in runs]),
         )
-
-    # Runs.
-    async def save(self, changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> None:
-        """Each attempt may be in `changes` once."""
-        updated, inserted = [], []
-        for key, before, after in changes:
-            if before is None:
-                inserted.append(rows.new_run(key, after))
-            else:
-                updated.append(rows.changed_run(key, before, after))
-        await self._writer.submit(
-            Step(WRITES["update_runs"], updated),
-            Step(WRITES["insert_runs"], inserted),
-            Step(WRITES["give_seq"], list(ended_seq.items())),
-        )
-
-    # Control.
-    async def record_request(
-        self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
-    ) -> None:
-        steps = [Step(WRITES["insert_request"], [incoming.new_request(request)])]
-        if move is not None:
-            expected, to = move
-            moved = (request.experiment, expected.value, to.value, request.received_ms, None)
-            steps.append(Step(WRITES["move_experiment"], [moved]))
-        await self._writer.submit(*steps)
-
-    async def answer_request(self, request_id: str, answer: str) -> None:
-        await self._writer.submit(Step(WRITES["answer_request"], [(request_id, answer)]))
 
     # Reports.
     async def record_status(self, key: int, revision: int, document: bytes) -> None:

@@ -38,11 +38,16 @@ _REFUSED = (aiosqlite.Error, OverflowError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A statement with its rows of values. A guarded one must change exactly one row of the table for each of them."""
+    """A statement with its rows of values. A guarded one must change exactly one row of the table for each of them.
+
+    Steps of later stages run after all others of their transaction, each statement once for rows that are equal. They
+    derive rows of their own from what the other steps of all its requests have written.
+    """
 
     query: Query
     rows: Sequence[tuple[Any, ...]]
     guarded: bool = True
+    stage: int = 0
 
 
 @dataclass(slots=True)
@@ -192,7 +197,7 @@ class Writer:
         changed: dict[int, int] = {}
         await self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for merged, parts in merge(steps):
+            for merged, parts in [*merge(step for step in steps if not step.stage), *_derived(steps)]:
                 count = await self._execute(merged)
                 if merged.guarded and count != len(merged.rows):
                     raise _MismatchError(
@@ -247,6 +252,18 @@ def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
         joined[0].keys |= keys
         joined[1].append(step)
     return merged
+
+
+def _derived(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:
+    """The steps of later stages, in the order of their stages, joined by statement."""
+    later: dict[tuple[int, str], list[Step]] = {}
+    for step in steps:
+        if step.stage:
+            later.setdefault((step.stage, step.query.name), []).append(step)
+    return [
+        (_Merged(parts[0].query, guarded=False, rows=list(dict.fromkeys(chain(*(part.rows for part in parts))))), parts)
+        for _, parts in sorted(later.items())
+    ]
 
 
 def _translated(error: Exception) -> errors.EmsError:

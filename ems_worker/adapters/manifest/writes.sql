@@ -33,26 +33,43 @@ DELETE FROM submissions WHERE rowid IN (
 -- name: insert_experiment
 -- Records the experiment of an accepted plan.
 INSERT INTO experiments
-  (experiment_id, name, "group", plan_sha, points, jobs, replicates, metrics, goal_metric, goal, created_ms, state)
+  (experiment_id, name, "group", plan_sha, points, jobs, replicates, metrics, goal_metric, goal, created_ms, state,
+   pauses, kept_open)
 VALUES :rows;
 
 -- name: insert_plan
--- Records the parts of an experiment that never change.
-INSERT INTO plans (experiment, description, tags, parameters, traceparent, plan, base)
-SELECT key, column2, column3, column4, column5, column6, column7
+-- Records the plan that an experiment was accepted with.
+INSERT INTO plans
+  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan, base)
+SELECT key, 1, plan_sha, column2, column3, column4, column5, column6, column7, column8, column9, column10
 FROM (VALUES :rows) JOIN experiments ON experiment_id = column1;
 
--- name: move_experiment key=1
--- Guarded change of state. Leaving a terminal state begins the next round.
+-- name: save_experiment key=1
+-- How an experiment stands, guarded by its state and round. A status with the next revision can report the change.
 UPDATE experiments SET
   state = new.state,
   reason = new.reason,
-  round = round + (finished_ms IS NOT NULL AND new.state NOT IN ('completed', 'failed', 'cancelled')),
-  started_ms = CASE WHEN new.state = 'running' THEN coalesce(started_ms, new.at_ms) ELSE started_ms END,
-  finished_ms = CASE WHEN new.state IN ('completed', 'failed', 'cancelled') THEN new.at_ms END,
-  state_revision = revision + 1
-FROM (WITH new (key, expected, state, at_ms, reason) AS (VALUES :rows) SELECT * FROM new) AS new
-WHERE experiments.key = new.key AND experiments.state = new.expected;
+  round = new.round,
+  started_ms = new.started_ms,
+  finished_ms = new.finished_ms,
+  pauses = new.pauses,
+  pause_now = new.pause_now,
+  cancel = new.cancel,
+  kept_open = new.kept_open,
+  overrides = new.overrides,
+  plan_version = new.plan_version,
+  settled_round = new.settled_round,
+  settling_ms = new.settling_ms,
+  state_revision = CASE WHEN (experiments.state, experiments.round, experiments.pauses, experiments.cancel)
+      IS (new.state, new.round, new.pauses, new.cancel)
+    THEN state_revision ELSE revision + 1 END
+FROM (
+  WITH new
+  (key, expected, expected_round, state, reason, round, started_ms, finished_ms, pauses, pause_now, cancel, kept_open,
+   overrides, plan_version, settled_round, settling_ms)
+  AS (VALUES :rows) SELECT * FROM new
+) AS new
+WHERE experiments.key = new.key AND experiments.state = new.expected AND experiments.round = new.expected_round;
 
 -- name: advance_expansion key=1
 -- The new number of expanded points, guarded by the old one.
@@ -73,7 +90,7 @@ INSERT INTO runs (experiment, point, replicate, attempt, seed, due_ms) VALUES :r
 INSERT INTO runs
   (experiment, point, replicate, attempt, seed, state, current, due_ms, submitted_ms, started_ms, finished_ms,
    elapsed_ms, stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha,
-   ended_seq, job_revision)
+   ended_seq, job_revision, drains, suspended, host, slot, step, total, excluded)
 VALUES :rows;
 
 -- name: update_runs key=4
@@ -96,12 +113,19 @@ UPDATE runs SET
   model_version = new.model_version,
   config_sha = new.config_sha,
   ended_seq = new.ended_seq,
-  job_revision = new.job_revision
+  job_revision = new.job_revision,
+  drains = new.drains,
+  suspended = new.suspended,
+  host = new.host,
+  slot = new.slot,
+  step = new.step,
+  total = new.total,
+  excluded = new.excluded
 FROM (
   WITH new
   (experiment, point, replicate, attempt, expected, state, current, due_ms, submitted_ms, started_ms, finished_ms,
    elapsed_ms, stop_reason, error_kind, error_message, retryable, metrics, artifacts, waiting, model_version, config_sha,
-   ended_seq, job_revision)
+   ended_seq, job_revision, drains, suspended, host, slot, step, total, excluded)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
@@ -172,13 +196,3 @@ INSERT INTO remembered (name, value) VALUES :rows ON CONFLICT (name) DO UPDATE S
 -- name: forget
 -- Forgets a fact.
 DELETE FROM remembered WHERE name = :rows;
-
--- name: insert_request key=1
--- A change that was requested.
-INSERT INTO requests (request_id, experiment, verb, body, received_ms, answer) VALUES :rows;
-
--- name: answer_request key=1
--- The change is carried out.
-UPDATE requests SET answer = new.answer
-FROM (WITH new (request_id, answer) AS (VALUES :rows) SELECT * FROM new) AS new
-WHERE requests.request_id = new.request_id;

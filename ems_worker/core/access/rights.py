@@ -90,7 +90,10 @@ ROLES = (
             subjects.DEAD_EVENTS,
             f"{_API}.STREAM.NAMES",
             *(f"{_API}.STREAM.INFO.{stream}" for stream in STREAMS),
-            *(f"{_API}.STREAM.MSG.GET.{stream}" for stream in (subjects.STATUS_STREAM, subjects.PLAN_OBJECTS_STREAM)),
+            *(
+                f"{_API}.STREAM.MSG.GET.{stream}"
+                for stream in (subjects.STATUS_STREAM, subjects.RESULTS_STREAM, subjects.PLAN_OBJECTS_STREAM)
+            ),
             f"{_API}.DIRECT.GET.{subjects.PLAN_OBJECTS_STREAM}",
             *(
                 f"{_API}.CONSUMER.{verb}.{stream}.{consumer}"

@@ -11,18 +11,21 @@ from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
 from ems_worker.core.records import (
-    ChangeRequest,
+    Additions,
+    Change,
     Experiment,
     JobRow,
+    Matches,
     NewExperiment,
     ParkedEvent,
+    PointIdentity,
     PointRecord,
     PointRow,
     Submission,
 )
-from ems_worker.core.wire import Message, StreamIdentity
+from ems_worker.service.base.broker import Broker
 from ems_worker.service.base.orchestrator import Orchestrator
 
 __all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
@@ -71,10 +74,18 @@ class Manifest(Protocol):
     async def unfinished(self) -> Sequence[Experiment]:
         """Experiments that have not ended, or have results or a status revision to publish."""
 
-    async def move_experiment(
-        self, key: int, expected: ExperimentState, to: ExperimentState, *, at_ms: int, reason: str | None = None
-    ) -> None:
-        """Changes the state, guarded by the expected one; sets started_ms or finished_ms if the new state needs it."""
+    async def save_experiment(self, before: Experiment, after: Experiment) -> None:
+        """Writes how the experiment stands (state, reason, round, times, pauses, cancellation, limits, settling).
+
+        It is guarded by the state and round before. Revisions, positions and the size of the experiment have methods of
+        their own.
+        """
+
+    async def plan_version(self, key: int, plan_sha: str) -> int | None:
+        """The version of the plan with this identity, if it is one that the experiment has or has had."""
+
+    async def plan(self, key: int, version: int) -> bytes | None:
+        """A version of the experiment's plan, as it was sent; None if there is none."""
 
     async def tally(self, key: int) -> Tally:
         """The counts and aggregates, computed from the rows."""
@@ -106,10 +117,21 @@ class Manifest(Protocol):
         """Jobs with an attempt that is submitting, submitted or running."""
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
-    async def save(self, changes: Sequence[RunChange], ended_seq: Mapping[int, int]) -> None:
+    async def jobs_after(self, key: int, after: tuple[int, int], limit: int) -> Sequence[tuple[Job, PointRecord]]:
+        """Jobs after a (point, replicate), with all attempts, in order."""
+
+    async def save(
+        self,
+        changes: Sequence[RunChange],
+        ended_seq: Mapping[int, int],
+        change: Change | None = None,
+        reopened: tuple[Experiment, Experiment] | None = None,
+    ) -> None:
         """Writes changed and new attempts, guarded by their states before, in one transaction.
 
-        `ended_seq`: for experiments in which jobs ended, the position of the last end.
+        `ended_seq`: for experiments in which jobs ended, the position of the last end. `change`: the requested change
+        that does this, with how far it is carried out after it. `reopened`: an experiment that has jobs again, before
+        and after, as `save_experiment` takes it.
         """
 
     async def awaiting(self, key: int) -> Sequence[Run]:
@@ -118,17 +140,73 @@ class Manifest(Protocol):
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
         """Jobs after a (point, replicate) that a retry takes (core.lifecycle.job.retried), in order."""
 
-    # Control.
-    async def request(self, request_id: str) -> ChangeRequest | None: ...
-    async def open_requests(self, key: int) -> Sequence[ChangeRequest]:
-        """Requests for changes of the experiment that were recorded and not carried out, oldest first."""
+    # Changes that people request.
+    async def record_change(self, change: Change, experiment: tuple[Experiment, Experiment] | None = None) -> Change:
+        """Records the change, and the experiment (before, after) as `save_experiment` does, in one transaction.
 
-    async def record_request(
-        self, request: ChangeRequest, move: tuple[ExperimentState, ExperimentState] | None = None
+        Returns it with its number. Raises errors.ManifestConflict if its request has one for this experiment already.
+        """
+
+    async def changes(self, request_id: str) -> Sequence[Change]:
+        """The changes that a request made, one for each experiment, in the order in which they were recorded."""
+
+    async def open_changes(self, key: int) -> Sequence[Change]:
+        """Changes of the experiment that are not applied, in the order in which they were recorded."""
+
+    async def unpublished_changes(self) -> Sequence[Change]:
+        """Changes with a document that is not published, in the order in which they were recorded."""
+
+    async def experiment_id(self, key: int) -> str:
+        """The id of a recorded experiment."""
+
+    async def latest_changes(self, key: int, limit: int) -> Sequence[Change]:
+        """The last changes of the experiment, newest first."""
+
+    async def update_change(self, change: Change) -> None:
+        """Writes how far the change is carried out. `published` never decreases."""
+
+    async def change_published(self, number: int, documents: int) -> None:
+        """Records that so many documents of the change are published, and leaves all else of it as it is."""
+
+    async def cancel_unstarted(self, change: Change, reason: StopReason, limit: int, at_ms: int) -> int:
+        """Cancels up to `limit` jobs of the change's experiment that never started; returns how many.
+
+        These are jobs whose first attempt is pending. They get no position among the ends. The counts of the change,
+        from pending to cancelled, are added to in the same transaction.
+        """
+
+    async def commonest_error(self, key: int) -> tuple[ErrorKind, str | None, int] | None:
+        """The commonest kind of error of jobs that count, its commonest message, and how many jobs have that one."""
+
+    # Extension.
+    async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
+        """Points after a point that have no identity yet, in order."""
+
+    async def identify(self, key: int, identities: Sequence[PointIdentity], version: int) -> None:
+        """Records the identities of points that have none. `version` is the last version of the plan that has them."""
+
+    async def match(self, key: int, suffixes: Sequence[str], digests: Sequence[bytes]) -> Matches:
+        """The points with these suffixes and those with these digests; what matches no point is left out."""
+
+    async def extend(
+        self,
+        change: Change,
+        before: Experiment,
+        after: Experiment,
+        additions: Additions,
+        *,
+        changes: Sequence[RunChange] = (),
+        ended_seq: Mapping[int, int] | None = None,
     ) -> None:
-        """Records the request and the experiment's change of state (guarded), in one transaction."""
+        """Writes one part of an extension and the progress of its change, in one transaction.
 
-    async def answer_request(self, request_id: str, answer: str) -> None: ...
+        Of the experiment, it writes all that `save_experiment` does and points, jobs, replicates, expanded_points and
+        plan_sha, guarded by the points and jobs before; with another plan_version than before also the plan.
+        `changes` and `ended_seq` as in `save`.
+        """
+
+    async def withdrawn(self, key: int, version: int, after_point: int, limit: int) -> Sequence[int]:
+        """Points after a point that this version of the plan doesn't have, in order."""
 
     # Reports.
     async def durations(self, base: bytes) -> Sequence[CompletedRun]:
@@ -196,75 +274,3 @@ class Manifest(Protocol):
     async def remembered(self, name: str) -> str | None: ...
     async def remember(self, name: str, value: str) -> None: ...
     async def forget(self, name: str) -> None: ...
-
-
-class Broker(Protocol):
-    """NATS JetStream. Methods raise errors.BrokerUnavailable if there is no answer in time.
-
-    Fetching returns nothing while there is no connection, and raises errors.BrokerMisconfigured if a stream or consumer
-    was deleted. Acknowledging never raises: a message whose acknowledgement got lost is delivered again.
-    """
-
-    @property
-    def connected(self) -> bool: ...
-
-    @property
-    def inbox(self) -> str:
-        """The prefix of the worker's own inboxes."""
-
-    @property
-    def refused(self) -> str | None:
-        """What the server refuses for lack of rights or space; None if nothing."""
-
-    async def streams(self) -> Mapping[str, StreamIdentity]:
-        """The present identities of the streams, by name."""
-
-    async def positions(self) -> tuple[int, int]:
-        """The sequences up to which plans and events are acknowledged."""
-
-    async def pending(self) -> tuple[int, int]:
-        """How many plans and events have not been delivered yet."""
-
-    async def rewind(self, plans: int, events: int) -> None:
-        """Redelivers all messages after these sequences."""
-
-    async def published_revision(self, subject: str) -> int | None:
-        """The `revision` of the stored message of a status subject; None if there is no message."""
-
-    async def has_decision(self, seq: int) -> bool:
-        """Whether a decision about the plan with this sequence is stored."""
-
-    async def plans(self) -> Sequence[Message]:
-        """Plan messages, after waiting for a second at most; empty if none arrived."""
-
-    async def events(self, seconds: float = 1.0) -> Sequence[Message]:
-        """Up to a batch of run events, after waiting for this long at most; empty if none arrived."""
-
-    async def ack(self, messages: Sequence[Message]) -> None: ...
-    async def later(self, messages: Sequence[Message], delay_seconds: float) -> None:
-        """Asks for redelivery after the delay."""
-
-    async def working(self, messages: Sequence[Message]) -> None:
-        """Tells the server that these messages are in progress, so that they aren't redelivered."""
-
-    async def dead_letter(self, message: Message, reason: str, kind: str) -> None:
-        """Stores the message on ems.dlq.{kind}, with headers for the reason and the origin, then acknowledges it."""
-
-    async def publish(self, items: Sequence[tuple[str, bytes, str]], traceparent: str | None = None) -> None:
-        """Publishes items of (subject, document, message id); returns once all are acknowledged.
-
-        A document that is too large for the broker is shortened. Raises errors.BrokerMisconfigured if that doesn't
-        help; the other items are stored even then.
-        """
-
-    async def publish_latest(self, subject: str, data: bytes, revision: int) -> bool:
-        """Replaces the stored message of the subject; False if that one already has this or a higher `revision`."""
-
-    async def reply(self, subject: str, data: bytes) -> None:
-        """Publishes to an inbox, without JetStream."""
-
-    async def plan_object(self, name: str, max_bytes: int) -> bytes:
-        """The plan with this name in the object store.
-
-        Raises errors.NotFound, or errors.RequestRefused for an object that can't be used.
-        """

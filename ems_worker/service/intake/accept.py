@@ -248,7 +248,7 @@ class Intake:
                         base=base,
                         created_ms=undecided.received_ms,
                     )
-                elif existing.spec.plan_sha == outline.plan_sha:
+                elif await self._manifest.plan_version(existing.key, outline.plan_sha) is not None:
                     outline = replace(outline, count=SpaceSize(existing.spec.points, existing.spec.jobs))
                 else:
                     return submissions.rejected(undecided, [await examined.conflict(existing.spec)]), None

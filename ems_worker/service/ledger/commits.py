@@ -50,6 +50,11 @@ class CommitQueue:
         """Whether a commit under way concerns a job of the experiment."""
         return any(key[0] == experiment_key for key in self._uncommitted)
 
+    async def drained(self) -> None:
+        """Waits for the commits that are under way now."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
     async def until_broken(self) -> None:
         """Waits until a commit fails, and raises its error: memory no longer agrees with the disk.
 

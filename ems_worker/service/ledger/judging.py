@@ -11,7 +11,7 @@ from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
@@ -25,23 +25,18 @@ ALL_REPLICATES = 2**31
 
 _EVER_MS = 2**62
 # A decision about all jobs doesn't look at their points.
-_NO_POINT = PointRecord(0, {})
+NO_POINT = PointRecord(0, {})
 
 Jobs = Sequence[tuple[Job, PointRecord]]
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A job after a change, and the names of its states before and after as the change's counts have them.
-
-    `ended`: the job gets a result, or another one than before. Jobs that are cancelled before they start are only
-    counted.
-    """
+    """A job after a change, and the names of its states before and after as the change's counts have them."""
 
     job: Job
     before: str
     after: str
-    ended: bool = False
 
 
 # The effect on a job, given its point and the time in milliseconds; None: the job isn't concerned.
@@ -90,7 +85,8 @@ class Judging:
     ) -> Change:
         """Judges the jobs that `read` returns for the change's cursor.
 
-        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has jobs again begins a new round.
+        `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has
+        jobs again begins a new round.
         """
         assert change.judged is not None
         async with self._turn() as turn:
@@ -121,7 +117,7 @@ class Judging:
         async with self._turn() as turn:
             for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
                 before = self._active.job(key[:3])
-                if before is not None and (effect := decide(before, _NO_POINT, self._clock.now_ms())) is not None:
+                if before is not None and (effect := decide(before, NO_POINT, self._clock.now_ms())) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
             turn.carry(live, change)
@@ -134,12 +130,12 @@ class Judging:
         """
         async with self._turn() as turn:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
-            unstarted = [before for before in known if _is_unstarted(before)]
+            unstarted = [before for before in known if job.unstarted(before)]
             for before in unstarted:
-                steered = job.cancelled(before, self._clock.now_ms(), reason)
-                assert steered is not None
+                after = job.cancelled(before, self._clock.now_ms(), reason)
+                assert after is not None
                 change = counted(change, RunState.PENDING, RunState.CANCELLED)
-                turn.replace(live, before, steered.job)
+                turn.replace(live, before, after)
             if unstarted:
                 turn.carry(live, change)
                 return change, len(unstarted)
@@ -166,13 +162,25 @@ class Judging:
             for key in dict.fromkeys([*pending, *awaiting[:limit]]):
                 before = self._active.job(key)
                 assert before is not None
-                if (effect := decide(before, _NO_POINT, now_ms)) is not None:
+                if (effect := decide(before, NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
             if not pending and not awaiting:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
+
+    async def reread(self, live: Live) -> None:
+        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""
+        if not live.tally.stale:
+            return
+        async with self._turn():
+            await self._commits.drained()
+            # What is decided and what is recorded are the same now.
+            metrics = (await self._manifest.tally(live.key)).metrics
+            live.tally = live.tally.rereading().reread(metrics)
+            live.recorded = live.recorded.rereading().reread(metrics)
+        self._on_change(live.key)
 
     async def carry(self, live: Live, change: Change) -> Change:
         """Records how far a change is, after all that was decided before."""
@@ -181,8 +189,7 @@ class Judging:
         return change
 
     def _put(self, turn: Turn, live: Live, before: Job, effect: Effect) -> None:
-        turn.replace(live, before, turn.numbered(live, effect.job) if effect.ended else effect.job)
-
-
-def _is_unstarted(known: Job) -> bool:
-    return len(known.runs) == 1 and known.current.state is RunState.PENDING
+        after = effect.job
+        if job.has_new_result(before, after):
+            after = turn.numbered(live, after)
+        turn.replace(live, before, after)

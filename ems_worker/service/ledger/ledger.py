@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle import job, run, transitions
+from ems_worker.core.lifecycle import run, transitions
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, StopReason

@@ -77,7 +77,8 @@ class Live:
     @property
     def limits(self) -> ExperimentLimits:
         """The limits of the plan, with those that `set` put in place of some."""
-        return options.overridden(self.plan.limits, self.record.overrides)
+        overrides = self.record.overrides
+        return options.overridden(self.plan.limits, overrides) if overrides else self.plan.limits
 
     @property
     def judging(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import structlog
 
 from ems_worker.core.lifecycle import conclusion, experiment, steering
-from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, Standing
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change, Experiment, PointRecord
 from ems_worker.service.base import crash
@@ -71,6 +71,11 @@ class Records:
         await self._commits.put(self._manifest.update_change(applied))
         live.changes.pop(change.number, None)
         return applied
+
+    async def hold(self, live: Live) -> None:
+        """Pauses an experiment whose manifest was restored, until somebody has looked at it."""
+        standing = steering.paused(live.record.standing, PauseOwner.RESTORED)
+        await self._replace(live, steered(live.record, standing, self._clock.now_ms()))
 
     def reopen(self, live: Live, now_ms: int) -> tuple[Experiment, Experiment]:
         """Begins a new round of an experiment that has jobs again; returns its record before and after.

@@ -47,7 +47,7 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
             frozenset(timeouts),
         ),
         metric_timeouts=timeouts,
-        requests={request.request_id for request in await manifest.open_requests(record.key)},
+        changes={change.number: change for change in await manifest.open_changes(record.key)},
         best=await manifest.best_point(record.key),
     )
 

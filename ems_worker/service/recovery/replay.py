@@ -3,23 +3,27 @@
 An older copy of the manifest that was put in its place by other means, such as a snapshot of the disk, is detected by
 what was published since, and treated the same way.
 
-Plans are decided again, with the same ids, and events are applied again, with the same results. Changes that people
-made since the backup are not in the streams, so experiments whose published status is ahead of the manifest are paused.
+Plans are decided again, with the same ids. Events, and the changes that people requested, are applied again in the
+order in which the broker stored them, with the same results. If changes may be missing, because their stream was
+created anew or has dropped messages since the backup, experiments whose published status is ahead of the manifest are
+paused.
 """
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 
 import structlog
 
 from ems_worker import errors
 from ems_worker.core.documents import subjects
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import ExperimentEvent
+from ems_worker.core.wire import PublishedChange
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.expand import Expander
 from ems_worker.service.intake.accept import Intake
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.steering.control import Control
 from ems_worker.service.track import Tracker
 
 log = structlog.get_logger()
@@ -44,6 +48,7 @@ class Replay:
         intake: Intake,
         expander: Expander,
         tracker: Tracker,
+        control: Control,
     ) -> None:
         self._ledger = ledger
         self._manifest = manifest
@@ -51,6 +56,7 @@ class Replay:
         self._intake = intake
         self._expander = expander
         self._tracker = tracker
+        self._control = control
 
     async def run(self) -> list[str]:
         """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
@@ -82,13 +88,40 @@ class Replay:
         for live in self._ledger.experiments():
             while not live.expanded and not live.ended:
                 await self._expander.expand(live)
+        complete, changes = await self._changes()
         while (events_read := await self._broker.events(_WAIT_SECONDS)) or (await self._broker.pending())[1]:
+            while changes and events_read and changes[0].stored_ms < events_read[-1].published_ms:
+                earlier = [event for event in events_read if event.published_ms <= changes[0].stored_ms]
+                await self._tracker.track(earlier)
+                events_read = events_read[len(earlier) :]
+                await self._apply(changes.pop(0))
             await self._tracker.track(events_read)
         await self._tracker.retry_parked(older_than_ms=0)
-        paused = [live.experiment_id for live in self._ledger.experiments() if await self._pause(live)]
+        for change in changes:
+            await self._apply(change)
+        paused = [live.experiment_id for live in self._ledger.experiments() if await self._catch_up(live, complete)]
         await self._manifest.forget(RESTORED)
         log.warning("manifest.caught_up", held=paused)
         return paused
+
+    async def _changes(self) -> tuple[bool, list[PublishedChange]]:
+        """The changes that were published since the backup, oldest first, and whether there can be no others."""
+        now = (await self._broker.streams())[subjects.RESULTS_STREAM]
+        known = await self._manifest.remembered(f"stream {subjects.RESULTS_STREAM}")
+        created_ns, last_seq = (0, 0) if known is None else (int(number) for number in known.split(":"))
+        same = created_ns == now.created_ns
+        changes = await self._broker.changes(last_seq if same else 0)
+        # The document of a change that is applied is its second one.
+        stored = Counter((change.experiment_id, change.document["request_id"]) for change in changes)
+        first: dict[tuple[str, str], PublishedChange] = {}
+        for change in changes:
+            key = change.experiment_id, change.document["request_id"]
+            first.setdefault(key, replace(change, documents=min(2, stored[key])))
+        return same and now.first_seq <= last_seq + 1, list(first.values())
+
+    async def _apply(self, change: PublishedChange) -> None:
+        if await self._control.apply_again(change.experiment_id, change.document, documents=change.documents):
+            await self._tracker.retry_parked(older_than_ms=0)
 
     async def _outdated(self) -> bool:
         """Whether more was published than this manifest has: a worker records everything before it publishes it."""
@@ -103,19 +136,17 @@ class Replay:
                 return True
         return False
 
-    async def _pause(self, live: Live) -> bool:
-        """Pauses an experiment whose published status is ahead of the manifest, and continues from that revision."""
+    async def _catch_up(self, live: Live, complete: bool) -> bool:
+        """Continues from the revision of a status that is ahead of the manifest.
+
+        If changes may be missing (not `complete`), the experiment is paused; whether it is.
+        """
         published = await self._broker.published_revision(f"{subjects.STATUS}.{live.experiment_id}")
         if published is None or published <= live.record.revision:
             return False
         await self._ledger.records.catch_up_revision(live, published)
-        to = experiment.TRANSITIONS[live.record.state, ExperimentEvent.PAUSE]
-        if to is None:
+        if complete or live.ended:
             return False
-        reason = (
-            f"paused after a restore: its published status was ahead (revision {published}), so it may have been "
-            f"changed since the backup; `ems resume {live.experiment_id}` resumes it"
-        )
-        await self._ledger.records.move(live, to, reason)
+        await self._ledger.records.hold(live)
         log.warning("experiment.held", experiment_id=live.experiment_id, published_revision=published)
         return True

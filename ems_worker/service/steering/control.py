@@ -15,6 +15,7 @@ from ems_worker import errors
 from ems_worker.core.documents import changes, documents
 from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
+from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
 from ems_worker.core.records import Change, Experiment
@@ -46,7 +47,7 @@ class Control:
         manifest: Manifest,
         executor: Executor,
         clock: Clock,
-        max_priority: int,
+        max_priority: int | None,
         release: Callable[[], bool],
     ) -> None:
         """`release` lets a worker that was started on hold start runs; it returns whether it was on hold."""
@@ -72,9 +73,7 @@ class Control:
             if request.experiment_id is not None:
                 return documents.encode(await self.change(verb, request, request.experiment_id))
             members = await self._members(request.group or "")
-            return documents.encode(
-                changes.group([await self.change(verb, request, member) for member in members])
-            )
+            return documents.encode(changes.group([await self.change(verb, request, member) for member in members]))
 
         return handle
 
@@ -92,6 +91,31 @@ class Control:
         finally:
             if not lock.locked():
                 self._locks.pop(experiment_id, None)
+
+    async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
+        """Carries out a change that was published before a restore; whether it is new to this manifest.
+
+        `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
+        """
+        try:
+            verb = Verb(published["verb"])
+            request = requests.MODELS[verb].model_validate({**published["request"], "expect_revision": None})
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+            return False
+        async with self._ledger.pinned(experiment_id) as live:
+            if live is None or await self._known(live, verb, request) is not None:
+                return False
+            try:
+                ruling = self._ruled(live, verb, request)
+                change, after = self._drafted(live, verb, request, ruling)
+            except errors.RequestRefused as error:
+                log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+                return False
+            await self._ledger.records.change(live, replace(change, published=documents), after)
+            await self._executor.finish(live)
+        log.warning("change.applied_again", experiment_id=experiment_id, verb=verb.value, request_id=request.request_id)
+        return True
 
     async def _members(self, group: str) -> list[str]:
         """The ids of the experiments of a group, newest first."""
@@ -132,9 +156,8 @@ class Control:
     def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
         """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         if request.expect_revision not in (None, live.record.revision):
-            raise errors.RequestRefused(
-                f"expect_revision: {live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
-            )
+            now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
+            raise errors.RequestRefused(f"expect_revision: {now}")
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
@@ -176,10 +199,16 @@ class Control:
         return change, None if after == record else after
 
     def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:
-        try:
-            return options.overrides(live.record.overrides, request.limits, max_priority=self._max_priority)
-        except errors.PlanRejected as error:
-            raise errors.RequestRefused("; ".join(str(problem) for problem in error.problems)) from None
+        """The experiment's own limits after this request. Raises errors.RequestRefused."""
+        problems = Problems()
+        valid = options.parse_overrides(request.limits, problems)
+        priority = valid.get("priority")
+        if self._max_priority is not None and isinstance(priority, int) and priority > self._max_priority:
+            message = f"the highest priority that this worker grants is {self._max_priority}"
+            problems.add("out_of_range", ("priority",), message)
+        if len(problems):
+            raise errors.RequestRefused("; ".join(f"{each.path}: {each.message}" for each in problems.collected()))
+        return options.merged(live.record.overrides, valid)
 
     async def _judged(self, live: Live, change: Change) -> Change:
         """The change once all its jobs are judged, or as it is after a while."""

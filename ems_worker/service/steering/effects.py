@@ -80,8 +80,8 @@ def _cancel(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
     reason, drain = stop_reason(request), bool(request.get("drain"))
 
     def decide(before: Job, now_ms: int) -> Effect | None:
-        steered = job.cancelled(before, now_ms, reason, drain=drain)
-        return None if steered is None else Effect(steered.job, _state(before), "cancelled", steered.ended)
+        after = job.cancelled(before, now_ms, reason, drain=drain)
+        return None if after is None else Effect(after, _state(before), "cancelled")
 
     return decide
 
@@ -98,16 +98,16 @@ def _exclude(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
     reason = request.get("reason") or _EXCLUDED
 
     def decide(before: Job, now_ms: int) -> Effect | None:
-        steered = job.excluded(before, reason)
-        return None if steered is None else Effect(steered.job, _state(before), changes.EXCLUDED, steered.ended)
+        after = job.excluded(before, reason)
+        return None if after is None else Effect(after, _state(before), changes.EXCLUDED)
 
     return decide
 
 
 def _include(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
     def decide(before: Job, now_ms: int) -> Effect | None:
-        steered = job.included(before)
-        return None if steered is None else Effect(steered.job, changes.EXCLUDED, _state(steered.job), steered.ended)
+        after = job.included(before)
+        return None if after is None else Effect(after, changes.EXCLUDED, _state(after))
 
     return decide
 

@@ -1,4 +1,4 @@
-"""Carries out recorded changes: those of an experiment one after another, in bounded steps that are commits of their own.
+"""Carries out recorded changes: those of an experiment one after another, in bounded steps, each a commit of its own.
 
 A change is closed (`applied`) when nothing of it is in flight any more. Both its documents are published in any case.
 """
@@ -50,7 +50,7 @@ class Executor:
         broker: Broker,
         paused: Callable[[Live, RunKey, Run], bool],
     ) -> None:
-        """`paused`: whether an open run of an experiment that is to be paused now goes on nevertheless, or is paused."""
+        """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -82,7 +82,7 @@ class Executor:
                         await self._wake.wait()
 
     async def step(self, live: Live) -> bool:
-        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more to do."""
+        """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
         lock = self._locks.setdefault(live.key, asyncio.Lock())
         async with lock:
             before = next((change for change in live.changes.values() if change.judged is not None), None)
@@ -90,6 +90,7 @@ class Executor:
             if before is not None:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
+                await self._ledger.judging.reread(live)
                 await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
@@ -150,7 +151,8 @@ class Executor:
     async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
         """The next jobs that a change has to judge."""
         if verb is Verb.RETRY and request.get("where") is None:
-            return await self._manifest.to_retry(live.key, after, _JOBS)
+            # Without a condition nothing is asked of their points.
+            return [(job, judging.NO_POINT) for job in await self._manifest.to_retry(live.key, after, _JOBS)]
         return await self._manifest.jobs_after(live.key, after, _JOBS)
 
     async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
@@ -188,8 +190,8 @@ class Executor:
         async with self._publishing:
             self._unpublished = False
             try:
-                for experiment_id, change in await self._manifest.unpublished_changes():
-                    await self._publish(experiment_id, change)
+                for change in await self._manifest.unpublished_changes():
+                    await self._publish(await self._manifest.experiment_id(change.experiment), change)
             except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
                 self._unpublished = True
                 log.warning("change.publish_delayed", reason=str(error))

@@ -121,4 +121,3 @@ MODELS: Mapping[Verb, type[ChangeRequest]] = {
 def stored(request: ChangeRequest) -> Mapping[str, Any]:
     """The request as it is recorded and published: the keys that were sent."""
     return request.model_dump(mode="json", exclude_unset=True)
-

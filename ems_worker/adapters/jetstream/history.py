@@ -1,0 +1,41 @@
+"""The changes of experiments that the stream of results has, one after another."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from ems_worker.adapters.jetstream import api, connection
+from ems_worker.core.documents import subjects, titles
+from ems_worker.core.wire import PublishedChange
+
+_SUBJECT = f"{subjects.CHANGE}.*"
+
+
+async def changes(link: connection.Connection, after_seq: int) -> list[PublishedChange]:
+    """The changes that are stored after this sequence, oldest first; what isn't a change of its subject is left out.
+
+    Raises errors.BrokerUnavailable.
+    """
+    found: list[PublishedChange] = []
+    verb, seq = f"STREAM.MSG.GET.{subjects.RESULTS_STREAM}", after_seq
+    while True:
+        try:
+            answer = await api.call(link, verb, {"seq": seq + 1, "next_by_subj": _SUBJECT})
+        except api.JetStreamError as error:
+            if error.err_code == api.NO_MESSAGE:
+                return found
+            raise
+        message: Mapping[str, Any] = answer["message"]
+        seq = int(message["seq"])
+        if (change := _change(message)) is not None:
+            found.append(change)
+
+
+def _change(message: Mapping[str, Any]) -> PublishedChange | None:
+    document = api.read(base64.b64decode(message.get("data", "")))
+    experiment_id = str(message["subject"]).rpartition(".")[2]
+    if document is None or (document.get("schema"), document.get("experiment_id")) != (titles.CHANGE, experiment_id):
+        return None
+    if not isinstance(document.get("request_id"), str) or not isinstance(document.get("request"), dict):
+        return None
+    return PublishedChange(experiment_id, document, api.nanoseconds(message["time"]) // 1_000_000)

@@ -1,0 +1,74 @@
+-- What the read connections run for changes that people request. queries.py says what stands in braces.
+
+-- name: plan_version
+-- The version of an experiment's plan that has this identity.
+SELECT version FROM plans WHERE experiment = :key AND plan_sha = :plan_sha LIMIT 1;
+
+-- name: plan
+-- One version of an experiment's plan.
+SELECT plan FROM plans WHERE experiment = :key AND version = :version;
+
+-- name: commonest_error
+-- The kind of error with which most jobs of an experiment ended, its commonest message, and how many jobs have both.
+WITH failed AS MATERIALIZED (
+  SELECT coalesce(error_kind, 'metrics_missing') AS error_kind, error_message, count(*) AS jobs FROM runs
+  WHERE experiment = :key AND current = 1 AND excluded IS NULL
+    AND (state IN ('failed', 'lost') OR waiting = 'missing')
+  GROUP BY 1, 2
+)
+SELECT error_kind, error_message, jobs FROM failed
+WHERE error_kind = (SELECT error_kind FROM failed GROUP BY 1 ORDER BY sum(jobs) DESC, 1 LIMIT 1)
+ORDER BY jobs DESC, error_message LIMIT 1;
+
+-- name: jobs_after
+-- All attempts of the jobs after a (point, replicate), in order. Each job has a first attempt.
+WITH next AS MATERIALIZED (
+  SELECT point, replicate FROM runs
+  WHERE experiment = :key AND (point, replicate) > (:point, :replicate) AND attempt = 1
+  ORDER BY point, replicate LIMIT :limit
+)
+SELECT {runs.columns} FROM next CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
+-- name: changes
+-- The changes that a request made, one for each experiment, in order.
+SELECT {columns} FROM changes WHERE request_id = :request_id ORDER BY number;
+
+-- name: open_changes
+-- Changes of an experiment that are not carried out completely, in order.
+SELECT {columns} FROM changes WHERE experiment = :key AND applied_ms IS NULL ORDER BY number;
+
+-- name: unpublished_changes
+-- Changes with a document that is not published, in order.
+SELECT {columns} FROM changes WHERE published < 1 + (applied_ms IS NOT NULL) ORDER BY number;
+
+-- name: experiment_id
+-- The id of an experiment.
+SELECT experiment_id FROM experiments WHERE key = :key;
+
+-- name: latest_changes
+-- The last changes of an experiment, newest first.
+SELECT {columns} FROM changes WHERE experiment = :key ORDER BY number DESC LIMIT :limit;
+
+-- name: unidentified
+-- Points of an experiment without an identity, in order, after a point.
+SELECT {points.columns} FROM points
+WHERE points.experiment = :key AND points.point > :after_point AND NOT EXISTS (
+  SELECT 1 FROM point_identities AS known WHERE known.experiment = :key AND known.point = points.point
+) ORDER BY points.point LIMIT :limit;
+
+-- name: matched_suffixes
+-- Points with these suffixes, in order.
+SELECT suffix, point FROM json_each(:suffixes) AS wanted CROSS JOIN point_identities
+WHERE experiment = :key AND suffix = wanted.value ORDER BY point;
+
+-- name: matched_digests
+-- Points with these digests, in order.
+SELECT digest, point FROM json_each(:digests) AS wanted CROSS JOIN point_identities
+WHERE experiment = :key AND digest = wanted.value ORDER BY point;
+
+-- name: withdrawn
+-- Points after a point that a version of the plan doesn't have, in order.
+SELECT point FROM point_identities
+WHERE experiment = :key AND point > :after_point AND version < :version ORDER BY point LIMIT :limit;

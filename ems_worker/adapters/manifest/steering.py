@@ -1,0 +1,178 @@
+"""What steering reads and writes: changes that people request, and what they do to experiments in bulk."""
+
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from ems_worker.adapters.manifest import experiments, incoming, metrics, rows, steering_reads
+from ems_worker.adapters.manifest.queries import WRITES
+from ems_worker.adapters.manifest.reader import ReadConnection
+from ems_worker.adapters.manifest.reports import Reports
+from ems_worker.adapters.manifest.writer import Step, Writer
+from ems_worker.core.lifecycle.run import Run, StopReason
+from ems_worker.core.records import (
+    Additions,
+    Change,
+    Experiment,
+    Matches,
+    PointIdentity,
+    PointRecord,
+)
+
+
+class Steering(Reports):
+    """The part of the manifest that the writes of steering need, beside what all services read."""
+
+    def __init__(self, hot: ReadConnection, reports: ReadConnection, writer: Writer) -> None:
+        super().__init__(hot, reports)
+        self._writer = writer
+
+    # Experiments.
+    async def save_experiment(self, before: Experiment, after: Experiment) -> None:
+        await self._writer.submit(_saved(before, after))
+
+    async def plan_version(self, key: int, plan_sha: str) -> int | None:
+        version: int | None = await self._hot.value("plan_version", key=key, plan_sha=plan_sha)
+        return version
+
+    async def plan(self, key: int, version: int) -> bytes | None:
+        plan: bytes | None = await self._hot.value("plan", key=key, version=version)
+        return plan
+
+    # Runs.
+    async def save(
+        self,
+        changes: Sequence[tuple[int, Run | None, Run]],
+        ended_seq: Mapping[int, int],
+        change: Change | None = None,
+        reopened: tuple[Experiment, Experiment] | None = None,
+    ) -> None:
+        """Each attempt may be in `changes` once."""
+        moved = () if reopened is None else (_saved(*reopened),)
+        await self._writer.submit(*moved, *_run_steps(changes, ended_seq), *_progress(change))
+
+    # Changes.
+    async def record_change(self, change: Change, experiment: tuple[Experiment, Experiment] | None = None) -> Change:
+        steps = [Step(WRITES["insert_change"], [incoming.new_change(change)])]
+        if experiment is not None:
+            steps.append(_saved(*experiment))
+        await self._writer.submit(*steps)
+        recorded = await self.changes(change.request_id)
+        return next(one for one in recorded if one.experiment == change.experiment)
+
+    async def changes(self, request_id: str) -> Sequence[Change]:
+        found = await self._hot.all(steering_reads.CHANGES, request_id=request_id)
+        return [incoming.change(row) for row in found]
+
+    async def open_changes(self, key: int) -> Sequence[Change]:
+        return [incoming.change(row) for row in await self._hot.all(steering_reads.OPEN_CHANGES, key=key)]
+
+    async def unpublished_changes(self) -> Sequence[Change]:
+        return [incoming.change(row) for row in await self._hot.all(steering_reads.UNPUBLISHED_CHANGES)]
+
+    async def experiment_id(self, key: int) -> str:
+        experiment_id: str = await self._hot.value("experiment_id", key=key)
+        return experiment_id
+
+    async def latest_changes(self, key: int, limit: int) -> Sequence[Change]:
+        found = await self._hot.all(steering_reads.LATEST_CHANGES, key=key, limit=limit)
+        return [incoming.change(row) for row in found]
+
+    async def update_change(self, change: Change) -> None:
+        await self._writer.submit(*_progress(change))
+
+    async def change_published(self, number: int, documents: int) -> None:
+        await self._writer.submit(Step(WRITES["publish_change"], [(number, documents)]))
+
+    async def cancel_unstarted(self, change: Change, reason: StopReason, limit: int, at_ms: int) -> int:
+        cancelled, _ = await self._writer.submit(
+            Step(WRITES["cancel_unstarted"], [(change.experiment, reason.value, at_ms, limit)], guarded=False),
+            # It has to follow: it counts what the statement before it changed.
+            Step(WRITES["count_unstarted"], [(change.number,)], guarded=False),
+        )
+        return cancelled
+
+    # Extension.
+    async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
+        found = await self._hot.all(steering_reads.UNIDENTIFIED, key=key, after_point=after_point, limit=limit)
+        return [rows.point(row) for row in found]
+
+    async def identify(self, key: int, identities: Sequence[PointIdentity], version: int) -> None:
+        await self._writer.submit(_identified(key, identities, version))
+
+    async def match(self, key: int, suffixes: Sequence[str], digests: Sequence[bytes]) -> Matches:
+        of_suffix: dict[str, list[int]] = {}
+        of_digest: dict[bytes, list[int]] = {}
+        by_suffix, by_digest = await self._hot.together(
+            (steering_reads.MATCHED_SUFFIXES, {"key": key, "suffixes": _list(suffixes)}),
+            (steering_reads.MATCHED_DIGESTS, {"key": key, "digests": _list([digest.hex() for digest in digests])}),
+        )
+        for row in by_suffix:
+            of_suffix.setdefault(row.suffix, []).append(row.point)
+        for row in by_digest:
+            of_digest.setdefault(bytes.fromhex(row.digest), []).append(row.point)
+        return Matches(of_suffix, of_digest)
+
+    async def extend(
+        self,
+        change: Change,
+        before: Experiment,
+        after: Experiment,
+        additions: Additions,
+        *,
+        changes: Sequence[tuple[int, Run | None, Run]] = (),
+        ended_seq: Mapping[int, int] | None = None,
+    ) -> None:
+        steps = [_saved(before, after), Step(WRITES["grow_experiment"], [experiments.grown_experiment(before, after)])]
+        if before.plan_version != after.plan_version:
+            steps.append(Step(WRITES["insert_plan_version"], [experiments.new_plan_version(after)]))
+        await self._writer.submit(
+            *steps,
+            Step(WRITES["insert_points"], [rows.new_point(after.key, point) for point in additions.points]),
+            Step(WRITES["insert_pending"], [rows.new_pending(after.key, run) for run in additions.runs]),
+            _identified(after.key, additions.identities, after.plan_version),
+            Step(WRITES["match_points"], [(after.key, point, after.plan_version) for point in additions.matched]),
+            *_run_steps(changes, ended_seq or {}),
+            *_progress(change),
+        )
+
+    async def withdrawn(self, key: int, version: int, after_point: int, limit: int) -> Sequence[int]:
+        found = await self._hot.all(
+            steering_reads.WITHDRAWN, key=key, version=version, after_point=after_point, limit=limit
+        )
+        return [row.point for row in found]
+
+
+def _list(values: Sequence[str]) -> str:
+    """A list of distinct values as one value of a query, which unpacks it by json_each."""
+    return orjson.dumps(list(dict.fromkeys(values))).decode()
+
+
+def _saved(before: Experiment, after: Experiment) -> Step:
+    return Step(WRITES["save_experiment"], [experiments.saved_experiment(before, after)])
+
+
+def _identified(key: int, identities: Sequence[PointIdentity], version: int) -> Step:
+    return Step(
+        WRITES["insert_identities"],
+        [(key, one.point, one.digest.hex(), one.suffix, version) for one in identities],
+    )
+
+
+def _progress(change: Change | None) -> list[Step]:
+    return [] if change is None else [Step(WRITES["update_change"], [incoming.changed_change(change)])]
+
+
+def _run_steps(changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> list[Step]:
+    updated, inserted = [], []
+    for key, before, after in changes:
+        if before is None:
+            inserted.append(rows.new_run(key, after))
+        else:
+            updated.append(rows.changed_run(key, before, after))
+    return [
+        Step(WRITES["update_runs"], updated),
+        Step(WRITES["insert_runs"], inserted),
+        Step(WRITES["give_seq"], list(ended_seq.items())),
+        *metrics.steps(changes),
+    ]

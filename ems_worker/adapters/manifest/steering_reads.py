@@ -1,0 +1,80 @@
+"""The queries of reads_steering.sql that give rows, each with the names of its columns; see reads.py."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ems_worker.adapters.manifest import reads
+from ems_worker.adapters.manifest.reads import Read
+
+
+class ChangeRow(NamedTuple):
+    """A change of an experiment."""
+
+    number: int
+    request_id: str
+    experiment: int
+    verb: str
+    request: str
+    received_ms: int
+    changed: int
+    state: str
+    round: int
+    revision: int
+    judged_point: int | None
+    judged_replicate: int | None
+    counts: str
+    added: int | None
+    withdrawn: int | None
+    unchanged: int | None
+    applied_ms: int | None
+    published: int
+
+
+class ErrorRow(NamedTuple):
+    """An error, and how many jobs ended with it."""
+
+    error_kind: str
+    error_message: str | None
+    jobs: int
+
+
+class SuffixRow(NamedTuple):
+    """The point with a suffix."""
+
+    suffix: str
+    point: int
+
+
+class DigestRow(NamedTuple):
+    """A point with a digest, in hexadecimal."""
+
+    digest: str
+    point: int
+
+
+CHANGES = Read("changes", ChangeRow)
+OPEN_CHANGES = Read("open_changes", ChangeRow)
+UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
+LATEST_CHANGES = Read("latest_changes", ChangeRow)
+JOBS_AFTER = Read("jobs_after", reads.RunRow)
+COMMONEST_ERROR = Read("commonest_error", ErrorRow)
+UNIDENTIFIED = Read("unidentified", reads.PointRow)
+MATCHED_SUFFIXES = Read("matched_suffixes", SuffixRow)
+MATCHED_DIGESTS = Read("matched_digests", DigestRow)
+WITHDRAWN = Read("withdrawn", reads.NumberRow)
+
+_ALL: tuple[Read[tuple[object, ...]], ...] = (
+    CHANGES,
+    OPEN_CHANGES,
+    UNPUBLISHED_CHANGES,
+    LATEST_CHANGES,
+    JOBS_AFTER,
+    COMMONEST_ERROR,
+    UNIDENTIFIED,
+    MATCHED_SUFFIXES,
+    MATCHED_DIGESTS,
+    WITHDRAWN,
+)
+# The columns of each query's rows, by its name.
+COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType({read.name: read.columns for read in _ALL})
