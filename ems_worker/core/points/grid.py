@@ -86,6 +86,11 @@ class Grid:
         return not self._open
 
     @property
+    def exhausted(self) -> bool:
+        """True unless there are combinations that `combinations` has not evaluated yet."""
+        return self.exact or self._latest[1] >= self.total
+
+    @property
     def max_evaluated(self) -> int:
         """The largest number of combinations that may be evaluated one by one."""
         return min(self._limits.combinations, self._limits.combination_steps // max(1, self._cost))
