@@ -191,14 +191,14 @@ def build(
         message_limit=lambda: orchestrator.message_limit,
         on_accept=on_accept,
     )
-    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=suspension.settled)
+    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=lambda _live, _key, run: run.suspended)
     control = Control(
         ledger=ledger,
         manifest=manifest,
         executor=executor,
         clock=clock,
         max_priority=settings.max_priority,
-        release=dispatcher.release,
+        release=lambda: False,
     )
     queries = Queries(
         ledger=ledger,

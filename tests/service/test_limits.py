@@ -251,7 +251,7 @@ async def test_after_a_retry_metrics_have_their_full_time_limit_again(tmp_path: 
         clock.seconds += 61
         await desk.limits.check()
         assert (await desk.row(name)).run.waiting is Waiting.MISSING
-        await desk.ledger.retry(live.key, (-1, -1), 10)
+        await desk.steer("retry")
         clock.seconds += 59
         await desk.limits.check()
         assert (await desk.row(name)).run.waiting is Waiting.AWAITING

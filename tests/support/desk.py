@@ -132,6 +132,13 @@ class Desk:
             await self.reporter.report_news(live)
         return self.broker.statuses[-1]
 
+    async def steer(self, verb: str, experiment_id: str = "reef", **request: Any) -> dict[str, Any]:
+        """Requests a change as a client does; returns the document of the reply. Each request has an id of its own."""
+        request.setdefault("request_id", f"request-{next(self._seqs)}")
+        body = json.dumps({"experiment_id": experiment_id, **request}).encode()
+        document: dict[str, Any] = json.loads(await self.services.control.handlers()[verb](body))
+        return document
+
     async def row(self, simulation_id: str) -> JobRow:
         """The attempt with this simulation id in the manifest."""
         for row in await self.rows(simulation_id.rpartition("-p")[0]):

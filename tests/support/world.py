@@ -169,8 +169,8 @@ class Life:
             desk.orchestrator.start = world.start  # type: ignore[method-assign] # the world answers
             desk.orchestrator.status = world.status  # type: ignore[method-assign]
             life = cls(world, desk)
-            await life.control.finish()
             for live in desk.ledger.experiments():
+                await desk.services.executor.finish(live)
                 desk.reporter.notify(live.key)
             await desk.submitter.resend(desk.unsent)
             await desk.intake.publish_decisions()

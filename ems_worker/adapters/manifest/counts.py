@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ems_worker.adapters.manifest import reads
-from ems_worker.core.lifecycle.experiment import Aggregate, Bucket, Tally
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.records import PointRecord, PointRow
 
 

@@ -65,6 +65,7 @@ FROM (
   SELECT new.experiment, stop_reason, at_ms, point, replicate FROM new CROSS JOIN (
     SELECT experiment, point, replicate FROM runs
     WHERE experiment = (SELECT experiment FROM new) AND runs.state = 'pending' AND attempt = 1
+      AND excluded IS NULL
     LIMIT (SELECT jobs FROM new)
   )
 ) AS new
