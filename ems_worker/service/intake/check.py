@@ -178,7 +178,7 @@ def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, re
         # In slices: freeing a hundred thousand objects at once blocks all threads.
         while isinstance(runs, list) and runs:
             del runs[-1000:]
-        return checked.plan, checked.count, render.Template(checked.plan)
+        return checked.plan, checked.count, render.Template(checked.plan, spec.parameters)
 
 
 @contextlib.contextmanager

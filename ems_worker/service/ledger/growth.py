@@ -1,7 +1,7 @@
 """Experiments that get a new version of their plan, and the points and jobs that it adds."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ems_worker.core.lifecycle.experiment import Tally
@@ -9,7 +9,6 @@ from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
 from ems_worker.core.records import Additions, Change, Experiment, NewExperiment
-from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.commits import CommitQueue
@@ -19,7 +18,7 @@ from ems_worker.service.ledger.records import Records
 
 @dataclass(frozen=True, slots=True)
 class NextVersion:
-    """A version of a plan that takes the place of an experiment's. `spec` has its text, and the size that was so far."""
+    """A version of a plan that takes the place of an experiment's. `spec` has its text, and the size until then."""
 
     spec: NewExperiment
     plan: Plan
@@ -29,32 +28,20 @@ class NextVersion:
 class Growth:
     """Adds to experiments, in memory and in the manifest together. Each method returns the change as it is recorded."""
 
-    def __init__(
-        self,
-        *,
-        manifest: Manifest,
-        commits: CommitQueue,
-        records: Records,
-        clock: Clock,
-        lock: asyncio.Lock,
-        on_change: Callable[[int], None],
-    ) -> None:
+    def __init__(self, manifest: Manifest, records: Records, commits: CommitQueue, lock: asyncio.Lock) -> None:
         """`lock` is held during each decision about runs."""
         self._manifest = manifest
-        self._commits = commits
         self._records = records
-        self._clock = clock
+        self._commits = commits
         self._lock = lock
-        self._on_change = on_change
 
     async def replace_plan(self, live: Live, change: Change, version: NextVersion) -> Change:
         """Gives the experiment the next version of its plan. Its points and jobs stay; its limits are the plan's."""
         async with self._lock:
-            before, after = self._records.version(live, version.spec)
-            live.plan, live.template = version.plan, version.template
-            live.policy = lives.policy(version.plan)
+            records = self._records.version(live, version.spec)
+            live.plan, live.template, live.policy = version.plan, version.template, lives.policy(version.plan)
             live.changes[change.number] = change
-            commit = self._commits.put(self._record(live, change, (before, after), Additions(), live.tally))
+            commit = self._commits.put(self._record(live, change, records, live.tally))
         await commit
         return change
 
@@ -65,13 +52,12 @@ class Growth:
         """
         async with self._lock:
             jobs = len(additions.runs) + len(excluded)
-            before, after = self._records.grow(live, len(additions.points), jobs, self._clock.now_ms())
+            records = self._records.grow(live, len(additions.points), jobs)
             live.tally = live.tally.extended(jobs).after((None, run) for run in excluded)
-            change = replace(change, state=after.state, round=after.round)
+            change = replace(change, state=live.record.state, round=live.record.round)
             live.changes[change.number] = change
-            commit = self._commits.put(
-                self._record(live, change, (before, after), additions, live.tally, excluded=excluded)
-            )
+            rows = self._record(live, change, records, live.tally, additions=additions, excluded=excluded)
+            commit = self._commits.put(rows)
         await commit
         return change
 
@@ -80,12 +66,12 @@ class Growth:
         live: Live,
         change: Change,
         records: tuple[Experiment, Experiment],
-        additions: Additions,
         tally: Tally,
         *,
+        additions: Additions | None = None,
         excluded: Sequence[Run] = (),
     ) -> None:
-        rows = [(live.key, None, run) for run in excluded]
-        await self._manifest.extend(change, *records, additions, changes=rows)
+        runs = [(live.key, None, run) for run in excluded]
+        await self._manifest.extend(change, *records, additions or Additions(), changes=runs)
         live.recorded = tally
-        self._on_change(live.key)
+        self._records.changed(live)
