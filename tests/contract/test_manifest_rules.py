@@ -13,7 +13,7 @@ import pytest
 from ems_worker.adapters.manifest import Manifest, migrate, queries, reads
 from ems_worker.core.documents import results
 from ems_worker.core.lifecycle import experiment, job, transitions
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import TERMINAL, RunState
 from ems_worker.core.records import Experiment, JobRow
@@ -23,13 +23,14 @@ from tests.support import manifests
 def every_run() -> list[Run]:
     """Runs with every combination of the columns that the rules look at which the schema allows, each its own point."""
     combinations = [
-        (state, kind, waiting, stop_reason)
-        for state, kind, waiting, stop_reason in product(
-            RunState, (None, *ErrorKind), (None, *Waiting), (None, *StopReason)
+        (state, kind, waiting, stop_reason, drains, excluded)
+        for state, kind, waiting, stop_reason, drains, excluded in product(
+            RunState, (None, *ErrorKind), (None, *Waiting), (None, *StopReason), (False, True), (None, "bad disk")
         )
         if kind is not ErrorKind.METRICS_MISSING
         if state is not RunState.COMPLETED or kind is None
         if waiting is None or state is RunState.COMPLETED
+        if not drains or state is not RunState.PENDING
     ]
     return [
         Run(
@@ -42,9 +43,11 @@ def every_run() -> list[Run]:
             error_kind=kind,
             waiting=waiting,
             stop_reason=stop_reason,
+            drains=drains,
+            excluded=excluded,
             metrics={"population": float(point)} if state is RunState.COMPLETED else None,
         )
-        for point, (state, kind, waiting, stop_reason) in enumerate(combinations)
+        for point, (state, kind, waiting, stop_reason, drains, excluded) in enumerate(combinations)
     ]
 
 
@@ -93,11 +96,23 @@ async def test_queries_count_each_run_as_the_core_does(manifest: Manifest, recor
         for row in await manifest.jobs_page(record.key, (-1, -1, -1), 10_000, state=bucket)
     }
     assert paged == expected
-    assert (await manifest.tally(record.key)).counts == Counter(expected.values())
+    tally = await manifest.tally(record.key)
+    assert tally.counts == Counter(expected.values())
+    assert tally.by_bucket == Tally(len(RUNS)).after([(None, one) for one in RUNS]).by_bucket
     rows = await manifest.points(record.key, range(len(RUNS)))
     assert {row.point.point: row.counts for row in rows} == {point: {bucket: 1} for point, bucket in expected.items()}
-    completed = [one for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED]
-    assert (await manifest.tally(record.key)).metrics["population"].n == len(completed) > 0
+    completed = [one for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED and one.excluded is None]
+    assert tally.metrics["population"].n == len(completed) > 0
+
+
+async def test_a_tally_sets_aside_the_jobs_that_the_core_sets_aside(manifest: Manifest, record: Experiment) -> None:
+    """Excluded jobs, those that were called off, and those that failing fast dropped are the same for both."""
+    tally, expected = await manifest.tally(record.key), Tally(len(RUNS)).after([(None, one) for one in RUNS])
+    for counts, of_core in ((tally.excluded, expected.excluded), (tally.called_off, expected.called_off)):
+        assert {name: count for name, count in counts.items() if count} == dict(of_core)
+        assert of_core
+    assert tally.dropped == expected.dropped > 0
+    assert tally.failures == expected.failures > 0
 
 
 async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: Experiment) -> None:
@@ -117,11 +132,14 @@ async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: 
 
 
 async def test_views_aggregate_only_what_the_core_counts_as_completed(manifest: Manifest, record: Experiment) -> None:
-    """A run that completed and still lacks metrics adds to no mean."""
+    """A run that completed and still lacks metrics adds to no mean, nor does an excluded one; metrics have it named."""
     assert record.spec.metrics == ("population",)
-    completed = {one.point for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED}
-    for view in ("v_metrics", "v_tracked", "v_point_metrics"):
-        assert {row["point"] for row in select(manifest, f"SELECT point FROM {view}")} == completed
+    completed = {one.point: one.excluded for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED}
+    counting = {point for point, excluded in completed.items() if excluded is None}
+    for view in ("v_tracked", "v_point_metrics"):
+        assert {row["point"] for row in select(manifest, f"SELECT point FROM {view}")} == counting
+    metrics = select(manifest, "SELECT point, excluded FROM v_metrics")
+    assert {row["point"]: row["excluded"] for row in metrics} == completed
 
 
 async def test_a_retry_takes_the_jobs_that_the_core_takes(manifest: Manifest, record: Experiment) -> None:
@@ -129,6 +147,7 @@ async def test_a_retry_takes_the_jobs_that_the_core_takes(manifest: Manifest, re
     taken = [one.current for one in await manifest.to_retry(record.key, (-1, -1), 10_000)]
     assert taken == [one for one in RUNS if job.retried(one)]
     assert taken == [one for one in RUNS if job.again(job.Job((one,)), 9) is not None]
+    assert {one.drains for one in RUNS if job.retried(one, frozenset({"state"}))} == {False, True}
 
 
 async def test_open_runs_are_those_that_the_orchestrator_may_have(manifest: Manifest, record: Experiment) -> None:

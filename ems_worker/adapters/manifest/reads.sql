@@ -64,9 +64,8 @@ ORDER BY key DESC LIMIT :limit;
 SELECT {columns} FROM experiments WHERE key = :key;
 
 -- name: counted
--- How many jobs of an experiment are counted alike: core.lifecycle.experiment.Tally.
-SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, {called_off} AS is_called_off,
-  state = 'cancelled' AND stop_reason IS 'failing_fast' AS is_dropped, count(*) AS jobs
+-- How many jobs of an experiment are counted alike: core.lifecycle.experiment.tally.
+SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, stop_reason, drains, count(*) AS jobs
 FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3, 4;
 
 -- name: merged_metrics

@@ -28,6 +28,8 @@ POINTS = (
     "control.answered",
     "limits.marked",
     "limits.stopped",
+    "suspend.paused",
+    "suspend.resumed",
     "ledger.concluding",
     "ledger.concluded",
     "report.results",

@@ -188,7 +188,7 @@ class Manifest(Protocol):
     async def match(
         self, key: int, version: int, digests: Sequence[bytes], limit: int
     ) -> Mapping[bytes, Sequence[MatchedPoint]]:
-        """The points with these digests that this version of the plan doesn't have, in order, `limit` of each at most."""
+        """Points with these digests that this version of the plan doesn't have, in order, `limit` of each at most."""
 
     async def extend(
         self,

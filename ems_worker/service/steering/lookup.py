@@ -52,7 +52,7 @@ class Lookup:
     def forget(self) -> None:
         """Drops the rows, for a comparison that only counts."""
         for rows in (self.points, self.matched, self.excluded, self._identities, self._runs):
-            rows.clear()  # type: ignore[attr-defined]  # all are lists
+            rows.clear()
 
     def _complete(self, known: MatchedPoint) -> None:
         self.matched.append(known.point)
