@@ -106,9 +106,7 @@ class Steering(Reports):
     ) -> Mapping[bytes, Sequence[MatchedPoint]]:
         wanted = _list([digest.hex() for digest in digests])
         found: dict[bytes, list[MatchedPoint]] = {}
-        for row in await self._hot.all(
-            steering_reads.MATCHED, key=key, version=version, digests=wanted, limit=limit
-        ):
+        for row in await self._hot.all(steering_reads.MATCHED, key=key, version=version, digests=wanted, limit=limit):
             point = MatchedPoint(row.point, row.replicates, row.excluded)
             found.setdefault(bytes.fromhex(row.digest), []).append(point)
         return found

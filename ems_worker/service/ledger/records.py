@@ -70,6 +70,7 @@ class Records:
         applied = replace(change, applied_ms=self._clock.now_ms())
         await self._commits.put(self._manifest.update_change(applied))
         live.changes.pop(change.number, None)
+        self._on_change(live.key)
         return applied
 
     async def hold(self, live: Live) -> None:

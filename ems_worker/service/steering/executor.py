@@ -25,7 +25,8 @@ from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
-from ems_worker.service.steering import effects
+from ems_worker.service.steering import effects, extend
+from ems_worker.service.steering.extend import Extender
 
 log = structlog.get_logger()
 
@@ -48,12 +49,14 @@ class Executor:
         ledger: Ledger,
         manifest: Manifest,
         broker: Broker,
+        extender: Extender,
         paused: Callable[[Live, RunKey, Run], bool],
     ) -> None:
         """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
+        self._extender = extender
         self._paused = paused
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()
@@ -118,6 +121,10 @@ class Executor:
         verb = Verb(draft.verb)
         if draft.judged is None:
             return draft
+        if verb is Verb.EXTEND:
+            # Points are looked up as they are between two steps.
+            async with self._locks.setdefault(live.key, asyncio.Lock()):
+                return await self._extender.preview(live, draft, in_time)
         if verb is Verb.CANCEL and request.get("where") is None:
             return effects.cancelled_all(live, draft)
         decide, change = effects.of(live, verb, request), draft
@@ -137,6 +144,8 @@ class Executor:
     async def _judge(self, live: Live, change: Change) -> Change:
         request: dict[str, Any] = json.loads(change.request)
         verb = Verb(change.verb)
+        if verb is Verb.EXTEND:
+            return await self._extender.step(live, change)
         if verb is Verb.CANCEL and request.get("where") is None:
             return await self._cancel_all(live, change, request)
         return await self._ledger.judging.judge(
@@ -180,6 +189,8 @@ class Executor:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
                 return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+            case Verb.EXTEND:
+                return extend.applied(live, self._ledger.open_runs())
             case _:
                 return True
 

@@ -8,7 +8,7 @@ withdrawn, if that was asked for, and withdrawn ones that it has again return.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.growth import NextVersion
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
-from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.steering import matching, withdrawal
 from ems_worker.service.steering.lookup import Lookup
 from ems_worker.service.steering.matching import Matching
@@ -71,7 +72,7 @@ class Extender:
     """Carries out changes that extend. A step is one commit, and can be repeated after a crash."""
 
     def __init__(self, *, ledger: Ledger, manifest: Manifest, plans: Plans, max_jobs: int | None) -> None:
-        """`max_jobs` limits the jobs of an experiment."""
+        """`max_jobs` limits the jobs of an experiment; None: there is no limit."""
         self._ledger = ledger
         self._manifest = manifest
         self._plans = plans
@@ -113,10 +114,12 @@ class Extender:
         """
         request: dict[str, Any] = json.loads(draft.request)
         wanted = await self._plans.examined(live, request)
-        after: int | None = -1
+        after = -1
         while in_time() and not live.expands:
-            after = await self._matching.identify(live, after)
-            if after is None:
+            last = await self._matching.identify(live, after)
+            if last is not None:
+                after = last
+            else:
                 version = await self._plans.loaded(wanted.spec)
                 withdraw = bool(request.get("withdraw"))
                 compared = await self._matching.compared(live, draft, version, in_time, withdraw=withdraw)
@@ -195,13 +198,14 @@ class Extender:
 
     async def _return(self, live: Live, change: Change, cursor: Cursor) -> Change:
         """Includes the next jobs of withdrawn points that the plan has again; cancelled ones get a new attempt."""
-        open_runs = [run for _, owner, run in self._ledger.open_runs() if owner is live]
-        if not request_withdraws(change) and any(withdrawal.is_stopping(run) for run in open_runs):
-            return change
 
         async def read(_: tuple[int, int]) -> Jobs:
             version, reason = live.record.plan_version, withdrawal.REASON
             return await self._manifest.returned(live.key, version, cursor.job, reason=reason, limit=_JOBS)
+
+        if stopping := withdrawal.stopping(live, self._ledger.open_runs()):
+            if any(stored.key in stopping for stored, _ in await read(cursor.job)):
+                return change
 
         def advance(change: Change, jobs: Jobs) -> Change:
             if not jobs:
@@ -213,6 +217,11 @@ class Extender:
         )
         crash.point("extend.returned")
         return change
+
+
+def applied(live: Live, open_runs: Iterable[tuple[RunKey, Live, Run]]) -> bool:
+    """Whether nothing that an extension withdrew is open any more."""
+    return not withdrawal.stopping(live, open_runs)
 
 
 def _finished(live: Live, change: Change) -> Change:

@@ -103,6 +103,4 @@ def _own_points(plan: Plan, start: int, limit: int) -> list[IdentifiedPoint]:
 
 
 def _identities(points: Sequence[PointRecord], paths: Mapping[str, str]) -> list[PointIdentity]:
-    return [
-        PointIdentity(point.point, identity.digest(point.params, point.run_id_suffix, paths)) for point in points
-    ]
+    return [PointIdentity(point.point, identity.digest(point.params, point.run_id_suffix, paths)) for point in points]

@@ -1,6 +1,6 @@
 """Points that a new version of a plan doesn't have: their jobs are cancelled and excluded, until the points return."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ems_worker.core.documents import changes
@@ -11,7 +11,7 @@ from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Effect, Jobs
-from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.live import Live, RunKey
 
 # Why the jobs of a withdrawn point are excluded.
 REASON = "withdrawn"
@@ -43,9 +43,13 @@ def put_back(before: Job, point: PointRecord, now_ms: int) -> Effect | None:
     return Effect(after, changes.EXCLUDED, _state(after))
 
 
-def is_stopping(run: Run) -> bool:
-    """Whether the attempt of a withdrawn job is still to be stopped."""
-    return run.excluded == REASON and run.stop_reason is StopReason.CANCELLED and not run.ended
+def stopping(live: Live, open_runs: Iterable[tuple[RunKey, Live, Run]]) -> set[tuple[int, int]]:
+    """The withdrawn jobs of the experiment, as (point, replicate), with an attempt that is still to be stopped."""
+    return {
+        (run.point, run.replicate)
+        for _, owner, run in open_runs
+        if owner is live and run.excluded == REASON and run.stop_reason is StopReason.CANCELLED
+    }
 
 
 def points(jobs: Jobs) -> int:
