@@ -203,9 +203,9 @@ class Extender:
             version, reason = live.record.plan_version, withdrawal.REASON
             return await self._manifest.returned(live.key, version, cursor.job, reason=reason, limit=_JOBS)
 
-        if stopping := withdrawal.stopping(live, self._ledger.open_runs()):
-            if any(stored.key in stopping for stored, _ in await read(cursor.job)):
-                return change
+        stopping = withdrawal.stopping(live, self._ledger.open_runs())
+        if stopping and any(stored.key in stopping for stored, _ in await read(cursor.job)):
+            return change
 
         def advance(change: Change, jobs: Jobs) -> Change:
             if not jobs:
