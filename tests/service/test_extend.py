@@ -147,6 +147,21 @@ async def test_the_jobs_of_all_versions_together_are_limited(tmp_path: Path) -> 
         assert difference(await desk.steer("extend", plan=other)) == (2, 0, 8)
 
 
+async def test_the_open_jobs_of_a_publisher_are_limited(tmp_path: Path) -> None:
+    """Those of its other experiments count; those of an experiment that has ended count again when it reopens."""
+    async with Desk.open(tmp_path, max_open_jobs=6) as desk:
+        running = await desk.begin(plan(points=2))
+        await desk.begin(plan("other", points=3))
+        with pytest.raises(errors.RequestRefused, match="and would have 7"):
+            await desk.steer("extend", replicates=2, dry_run=True)
+        reply = await desk.steer("extend", replicates=2)
+        assert reply["reason"].startswith("its publisher may have 6 jobs in open experiments (EMS_MAX_OPEN_JOBS)")
+        assert difference(await desk.steer("extend", add={"food": [0, 1, 2]})) == (1, 0, 2)
+        await desk.complete(await desk.launch(running), [1, 2, 3])
+        assert (await desk.report("reef"))["state"] == "completed"
+        assert (await desk.steer("extend", add={"food": [3]}))["changed"] is False
+
+
 async def test_points_that_a_plan_lacks_are_withdrawn_only_if_that_is_asked_for(tmp_path: Path) -> None:
     """Their open runs are stopped, their pending jobs are cancelled, and none of them counts any more."""
     async with Desk.open(tmp_path) as desk:

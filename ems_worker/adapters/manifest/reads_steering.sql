@@ -51,6 +51,11 @@ SELECT experiment_id FROM experiments WHERE key = :key;
 -- The last changes of an experiment, newest first.
 SELECT {columns} FROM changes WHERE experiment = :key ORDER BY number DESC LIMIT :limit;
 
+-- name: publisher
+-- The publisher of an experiment's plan.
+SELECT publisher FROM experiments JOIN submissions USING (experiment_id)
+WHERE experiments.key = :key AND submissions.verdict = 'accepted' LIMIT 1;
+
 -- name: unidentified
 -- Points of an experiment without an identity, in order, after a point.
 SELECT {points.columns} FROM points

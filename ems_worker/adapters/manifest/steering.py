@@ -94,6 +94,10 @@ class Steering(Reports):
         return cancelled
 
     # Extension.
+    async def publisher(self, key: int) -> str | None:
+        publisher: str | None = await self._hot.value("publisher", key=key)
+        return publisher
+
     async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
         found = await self._hot.all(steering_reads.UNIDENTIFIED, key=key, after_point=after_point, limit=limit)
         return [rows.point(row) for row in found]

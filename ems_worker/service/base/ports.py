@@ -179,6 +179,9 @@ class Manifest(Protocol):
         """The commonest kind of error of jobs that count, its commonest message, and how many jobs have that one."""
 
     # Extension.
+    async def publisher(self, key: int) -> str | None:
+        """Who published the experiment's plan; None if publishers have no names."""
+
     async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
         """Points after a point that have no identity yet, in order."""
 

@@ -152,6 +152,7 @@ class Control:
             # The plan was examined for a while.
             ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
+        self._executor.refuse_too_large(live.experiment_id, change)
         recorded = await self._ledger.records.change(live, change, after)
         crash.point("steering.recorded")
         log.info(

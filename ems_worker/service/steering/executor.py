@@ -38,6 +38,8 @@ _BULK_JOBS = 10_000
 _PUBLISH_SECONDS = 1.0
 # How long a reply waits for the broker to take the change.
 _PUBLISH_PATIENCE_SECONDS = 0.5
+# What the counts add to a document until it is published for the last time.
+_COUNTS_BYTES = 2048
 
 
 class Executor:
@@ -214,6 +216,14 @@ class Executor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PUBLISH_PATIENCE_SECONDS):
                 await self.publish()
+
+    def refuse_too_large(self, experiment_id: str, change: Change) -> None:
+        """Raises errors.RequestRefused if the documents of a change, which have all of its request, are too large."""
+        size, limit = len(documents.encode(changes.document(experiment_id, change))), self._broker.max_document_bytes
+        if size > limit - _COUNTS_BYTES:
+            message = f"the request is too long to be published: with it, a change has {size:,} bytes"
+            remedy = "send less of it, for extend 'add', 'samples' or 'replicates', or raise the server's max_payload"
+            raise errors.RequestRefused(f"{message}, and the NATS server takes {limit:,}; {remedy}")
 
     async def _publish(self, experiment_id: str, change: Change) -> None:
         """Publishes the document of the change as recorded, and, if it is closed, the last one.

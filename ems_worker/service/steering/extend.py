@@ -20,7 +20,6 @@ from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.ports import Manifest
-from ems_worker.service.ledger.growth import NextVersion
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
@@ -123,7 +122,7 @@ class Extender:
                 version = await self._plans.loaded(wanted.spec)
                 withdraw = bool(request.get("withdraw"))
                 compared = await self._matching.compared(live, draft, version, in_time, withdraw=withdraw)
-                self._refuse_too_many(live, compared)
+                await self._refuse_too_many(live, compared)
                 return compared
         return draft
 
@@ -142,9 +141,10 @@ class Extender:
             if wanted.spec.plan_sha == live.record.spec.plan_sha and not request.get("withdraw"):
                 return await self._ledger.judging.carry(live, _finished(live, change))
             version = await self._plans.loaded(wanted.spec)
-            if self._max_jobs is not None and live.record.spec.jobs + wanted.jobs > self._max_jobs:
+            if await self._too_many(live, wanted.jobs) is not None:
                 # Most of the plan's jobs may be there.
-                self._refuse_too_many(live, await self._compared(live, change, version))
+                compared = await self._matching.compared(live, change, version, lambda: True, withdraw=False)
+                await self._refuse_too_many(live, compared)
         except errors.RequestRefused as error:
             # The reply was out before the plan was examined, or the experiment's plan has changed since.
             log.warning("experiment.not_extended", experiment_id=live.experiment_id, reason=str(error))
@@ -155,15 +155,26 @@ class Extender:
         crash.point("extend.begun")
         return change
 
-    async def _compared(self, live: Live, change: Change, version: NextVersion) -> Change:
-        return await self._matching.compared(live, change, version, lambda: True, withdraw=False)
+    async def _refuse_too_many(self, live: Live, compared: Change) -> None:
+        """Raises errors.RequestRefused if the change adds more jobs than the worker accepts."""
+        if (refusal := await self._too_many(live, matching.added_jobs(compared))) is not None:
+            raise errors.RequestRefused(refusal)
 
-    def _refuse_too_many(self, live: Live, compared: Change) -> None:
-        """Raises errors.RequestRefused if the experiment would get more jobs than the worker accepts."""
-        limit, jobs = self._max_jobs, live.record.spec.jobs + matching.added_jobs(compared)
+    async def _too_many(self, live: Live, added: int) -> str | None:
+        """Why the experiment can't have so many more jobs; None if it can."""
+        before = live.record.spec.jobs
+        jobs, limit = before + added, self._max_jobs
+        if not added:
+            return None
         if limit is not None and jobs > limit:
-            message = f"the experiment would have {jobs:,} jobs; this worker accepts at most {limit:,} (EMS_MAX_JOBS)"
-            raise errors.RequestRefused(message)
+            return f"the experiment would have {jobs:,} jobs; this worker accepts at most {limit:,} (EMS_MAX_JOBS)"
+        if (quota := self._plans.quotas.jobs) is None:
+            return None
+        work = await self._manifest.open_work(await self._manifest.publisher(live.key))
+        jobs += work.jobs - (0 if live.ended else before)
+        if jobs <= quota:
+            return None
+        return f"its publisher may have {quota:,} jobs in open experiments (EMS_MAX_OPEN_JOBS), and would have {jobs:,}"
 
     async def _match(self, live: Live, change: Change, cursor: Cursor, *, withdraw: bool) -> Change:
         """Looks the plan's next points up among those that are there."""
