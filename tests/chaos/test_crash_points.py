@@ -41,7 +41,10 @@ DEATHS = {
         ),
         *("limits.marked", "limits.stopped"),
     ],
-    "in a retry": ["control.answered", "control.carried_out", "control.recorded"],
+    "in a retry": [
+        *("steering.recorded", "steering.publishing", "steering.published", "steering.judged", "steering.applied"),
+    ],
+    "in an extension": ["extend.identified", "extend.begun", "extend.matched", "extend.withdrawn", "extend.returned"],
     "in reports and at the end": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
@@ -60,6 +63,18 @@ def plan(point: str) -> dict[str, Any]:
     return whole.plan(name(point), 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
 
 
+def change(point: str) -> tuple[str, dict[str, Any]] | None:
+    """The request that passes the point, as a verb and its keys; None if the plan alone passes it."""
+    common = {"request_id": point, "experiment_id": name(point)}
+    if point.startswith("steering."):
+        return "retry", common
+    if point.startswith("extend."):
+        # All points are there, and stay there.
+        limits = {**plan(point)["limits"], "max_concurrent": 4}
+        return "extend", {**common, "plan": {**plan(point), "limits": limits}, "withdraw": True}
+    return None
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("deaths", DEATHS)
 async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths: str) -> None:
@@ -70,9 +85,9 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
             theatre.worker.arm(point)
             theatre.worker.start()
             await theatre.publish(plan(point))
-            if point.startswith("control."):
+            if (request := change(point)) is not None:
                 await theatre.ended()
-                assert await theatre.ask("retry", 1, request_id=point, experiment_id=name(point)) is None
+                assert await theatre.ask(request[0], 1, **request[1]) is None
             await theatre.worker.died()
             theatre.check_now(EXPECTED)
             await theatre.give_back()
@@ -80,11 +95,12 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
         theatre.worker.start()
         await theatre.ended()
         for point in DEATHS[deaths]:
-            if point.startswith("control."):
+            if (request := change(point)) is not None:
                 # The repeated request has been carried out once.
-                answer = await theatre.ask("retry", request_id=point, experiment_id=name(point))
+                answer = await theatre.ask(request[0], **request[1])
                 assert answer is not None
-                assert (answer["changed"], answer["round"]) == (True, 2)
+                assert (answer["changed"], answer["applied"]) == (True, True)
+                assert answer["round"] == (2 if request[0] == "retry" else 1)
         await theatre.stop()
         await theatre.check(EXPECTED)
 

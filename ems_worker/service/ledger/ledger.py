@@ -49,10 +49,7 @@ class Ledger:
         on_change: Callable[[int], None],
         on_end: Callable[[RunKey, Run], None],
     ) -> None:
-        """`read` builds an experiment from its record.
-
-        `on_change` receives the key of an experiment with news, `on_end` each run that ends.
-        """
+        """`read` builds an experiment from its record; `on_change` hears of news by its key, `on_end` of ended runs."""
         self._manifest = manifest
         self._clock = clock
         self._on_change = on_change

@@ -80,7 +80,7 @@ class Matching:
         compared = replace(counted(draft, found.jobs), added=added, withdrawn=0)
         if withdraw:
             numbers = [number for number in range(spec.points) if left[number]]
-            previewed = await withdrawal.previewed(self.manifest, live, compared, numbers, in_time)
+            previewed = await withdrawal.previewed(self.manifest, live, compared, numbers=numbers, in_time=in_time)
             if previewed is None:
                 return draft
             compared = previewed

@@ -58,7 +58,7 @@ def points(jobs: Jobs) -> int:
 
 
 async def previewed(
-    manifest: Manifest, live: Live, draft: Change, numbers: Sequence[int], in_time: Callable[[], bool]
+    manifest: Manifest, live: Live, draft: Change, *, numbers: Sequence[int], in_time: Callable[[], bool]
 ) -> Change | None:
     """The change with what withdrawing these points would do; None if it is not in time."""
     withdrawn = 0
