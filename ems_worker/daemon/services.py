@@ -12,6 +12,7 @@ from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
 from ems_worker.reading import Examiner
+from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
@@ -31,6 +32,7 @@ from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.recovery import recover
 from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
+from ems_worker.service.settle import Settling
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.submit import Submitter
@@ -53,6 +55,7 @@ class Services:
     limits: RunLimits
     reasons: Reasons
     reporter: Reporter
+    settling: Settling
     tracker: Tracker
     replies: Replies
     examiner: Examiner
@@ -147,12 +150,23 @@ def build(
     )
     reasons = Reasons(
         (
+            reason.paused,
+            reason.cancelling,
+            reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
             lambda _: submitter.reach.problem,
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,
         )
+    )
+    settling = Settling(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        clock=clock,
+        notify=lambda key: reporter.notify(key),
+        on_change=lambda: executor.recorded(),
     )
     reporter = Reporter(
         ledger=ledger,
@@ -161,6 +175,7 @@ def build(
         clock=clock,
         metrics=metrics,
         reasons=reasons,
+        settling=settling,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
         write_manifest=write_manifest if settings.manifest_export else None,
@@ -243,6 +258,7 @@ def build(
         limits=limits,
         reasons=reasons,
         reporter=reporter,
+        settling=settling,
         tracker=tracker,
         replies=replies,
         examiner=examiner,

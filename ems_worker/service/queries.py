@@ -15,6 +15,7 @@ from ems_worker.core.documents import documents, results, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, PlanDecision
+from ems_worker.service import statuses
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -243,14 +244,12 @@ class Queries:
         if live is None:
             document: documents.Document = orjson.loads(stored or b"{}")
             return document
-        pace = documents.pace(live.samples, live.recorded.total - live.recorded.ended)
-        return documents.status(
+        return statuses.compose(
+            live,
             live.record,
             live.recorded,
             worker_id=self._worker_id,
             now_ms=self._clock.now_ms(),
-            pace=pace,
-            best=live.best,
             reason=self._reasons.of(live),
         )
 

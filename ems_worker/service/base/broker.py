@@ -42,6 +42,9 @@ class Broker(Protocol):
     async def has_decision(self, seq: int) -> bool:
         """Whether a decision about the plan with this sequence is stored."""
 
+    async def settled_round(self, experiment_id: str) -> int | None:
+        """The round in the last stored document about a settled round of this experiment; None if there is none."""
+
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
 

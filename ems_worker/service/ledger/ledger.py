@@ -286,15 +286,15 @@ class Ledger:
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
                 self.records.ends_numbered(live, turn.ended_seq.get(live.key))
-            tallies = [(live, live.tally) for live in touched]
+            tallies = [(live, live.tally, live.record.ended_seq) for live in touched]
             commit = self._commits.put(self._record(turn, tallies), turn.jobs, self._active.may_be_idle)
         await commit
         for live in touched:
             await self.records.conclude(live)
 
-    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally]]) -> None:
+    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally, int]]) -> None:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
-        for live, tally in tallies:
-            live.recorded = tally
+        for live, tally, ended_seq in tallies:
+            live.recorded, live.recorded_seq = tally, ended_seq
             self._on_change(live.key)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.ports import RunChange
 from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.timers import Timers
 
@@ -99,7 +101,10 @@ class Turn:
 
     def _note(self, experiment_key: int, before: Job, after: Job) -> None:
         self.jobs.add((experiment_key, *after.key))
+        live = self._active.get(experiment_key)
         for old, new in job.changed(before, after):
+            if live is not None:
+                live.underway += lives.share(new) - lives.share(old)
             key = (experiment_key, *after.key, new.attempt)
             self._before.setdefault(key, old)
             self._after[key] = new
@@ -112,6 +117,7 @@ class Turn:
     def _follow(self, live: Live, old: Run | None, new: Run) -> None:
         live.open += (new.state in transitions.OPEN) - (old is not None and old.state in transitions.OPEN)
         live.attempts += old is None
+        live.uncounted += new.state is RunState.CANCELLED and new.current and new.ended_seq is None
         key = (live.key, new.point, new.replicate, new.attempt)
         self._timers.changed(key, old, new)
         if new.ended and (old is None or not old.ended):

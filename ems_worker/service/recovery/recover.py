@@ -7,6 +7,7 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import transitions
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.transitions import RunState
@@ -41,6 +42,8 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
         template=template,
         tally=tally,
         recorded=tally,
+        recorded_seq=record.ended_seq,
+        uncounted=0 if record.settled_round == record.round else tally.called_off.get(Bucket.CANCELLED, 0),
         policy=RetryPolicy(
             plan.limits.max_attempts,
             frozenset(ErrorKind(kind) for kind in plan.limits.retry_on),
