@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 
+from docs import verbs
 from ems_worker.core.lifecycle import experiment, transitions
-from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, PauseOwner
 from ems_worker.core.lifecycle.outcome import OUTCOMES, Outcome
+from ems_worker.core.lifecycle.run import StopReason
+from ems_worker.core.lifecycle.settling import Cause
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 _MEMBER = re.compile(r"^\s+([A-Z_]+) = \"[a-z_]+\"  # (.+)$", re.M)
@@ -34,7 +38,7 @@ The next table shows what each event does in each state: the next state in bold,
 {run_transitions}
 {run_effects}
 A `fail` of the kind `stopped` confirms a STOP. Its meaning depends on the reason for the STOP. At the time limit, the
-run failed with the kind `timeout`. If the run was unwanted, it was cancelled.
+run failed with the kind `timeout`. For every other reason it was cancelled.
 
 ## A job
 
@@ -43,7 +47,7 @@ lacks metrics that are still to come, the job is `awaiting_metrics`; it fails if
 without a completed attempt has the state of its last attempt.
 
 A failed or lost attempt is followed by another one if the job has attempts left, the kind of failure is in `retry_on`,
-and the orchestrator didn't report `retryable: false`.
+the orchestrator didn't report `retryable: false`, and the result is still wanted.
 
 ## An experiment
 
@@ -53,6 +57,43 @@ and the orchestrator didn't report `retryable: false`.
 The next table shows the state that each event leads to. A dash marks an event that has no effect in that state.
 
 {experiment_transitions}
+An experiment is `paused` while somebody pauses it. A pause has one or several owners:
+
+{pause_owners}
+A round ends when every job has ended, no change is being carried out on jobs, and nothing keeps the experiment open. It
+is `cancelled` if the whole experiment was cancelled in it. Else it is `failed` if more jobs failed than `max_failed`
+allows, if failing fast dropped jobs, or if no job completed and `max_failed` is below 100 %. Else it is `completed`.
+Excluded jobs count on neither side. Nor do jobs that were called off, by a person, a settled round or a race, unless
+they complete all the same.
+
+## Steering
+
+{verbs}
+The next table shows what each verb does to an experiment: how it stands afterwards, if that changes, and whether jobs
+are judged one by one. A dash marks a request that changes nothing; it is answered with `changed: false`. Jobs of points
+that are yet to be expanded are judged once they are; until then the change isn't applied. A new round begins only if
+the verb concerns at least one job. An experiment that was cancelled as a whole is stopping, or draining with `drain`,
+until its last job has ended; nothing of it starts then.
+
+{steering}
+`where` is refused with every verb but `cancel`, `retry`, `exclude` and `include`.
+
+The next table shows what the judging verbs do to a job. A retry without `where` takes jobs that failed, were lost, lack
+metrics or were dropped by failing fast. With `where` it takes every ended job that matches and isn't completed, but
+infeasible ones only if the expression uses `error_kind`, and those that were called off only if it uses `state`.
+
+{steered_jobs}
+A run that is to be stopped has the reason on its row:
+
+{stop_reasons}
+A job that was never started when it was cancelled is only counted, and publishes no result. An open run whose STOP is
+confirmed is `cancelled`, and without a confirmation `lost`; neither leads to another attempt. A run that ends by itself
+before its STOP arrives keeps its end. A job that is cancelled while it waits for metrics fails, because its run has
+completed and the metrics are missing; if they arrive later, it is completed.
+
+A round settles as soon as its quorum of jobs has ended and the grace is over, or else with its last job:
+
+{settling_causes}
 ## Answers to a start command
 
 The first table maps the gRPC status of the orchestrator's answer to an outcome. The second one explains the outcomes.
@@ -144,6 +185,12 @@ def text() -> str:
         "experiment_states": members(ExperimentState, "state", moved_by),
         "experiment_events": members(ExperimentEvent, "event"),
         "experiment_transitions": experiment_table(),
+        "pause_owners": members(PauseOwner, "owner"),
+        "verbs": members(Verb, "verb"),
+        "steering": verbs.experiments(),
+        "steered_jobs": verbs.of_jobs(),
+        "stop_reasons": members(StopReason, "reason"),
+        "settling_causes": members(Cause, "cause"),
         "status_codes": outcomes,
         "outcomes": members(Outcome, "outcome"),
     }

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import Manifest, migrate, opening
+from ems_worker.adapters.manifest import Manifest, copies, migrate, opening
 from tests.support import manifests
+
+# The schema of the worker before the first release, as one of its manifests has it.
+OLD_SCHEMA = Path(__file__).with_name("manifest_before_release.sql")
 
 
 def _query(path: Path, text: str) -> list[tuple[object, ...]]:
@@ -36,6 +39,33 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         async with Manifest.open(path):
             pytest.fail("it was opened")
     assert path.read_bytes() == before
+
+
+async def test_an_older_file_is_refused_by_the_digest_of_its_schema(tmp_path: Path) -> None:
+    """A file from before the first release has the same version and another schema; the error names the remedy."""
+    path = tmp_path / "manifest.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(f"{OLD_SCHEMA.read_text()}\nPRAGMA user_version = 1;\nPRAGMA journal_mode = WAL;")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(errors.ManifestUnusable, match=r"before the first release.*ems export.*move the file away"):
+        async with Manifest.open(path):
+            pytest.fail("it was opened")
+    with pytest.raises(errors.ManifestUnusable, match=r"before the first release.*ems export.*move the file away"):
+        await copies.inspect(path)
+    assert path.read_bytes() == before
+
+
+async def test_what_an_owner_added_to_the_schema_does_not_matter(tmp_path: Path) -> None:
+    """Statistics and an index of somebody's own change nothing that the worker needs."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        record = await manifests.running(manifest)
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE INDEX mine ON runs (host); ANALYZE;")
+    connection.close()
+    async with Manifest.open(path) as manifest:
+        assert await manifest.experiment("reef") == record
 
 
 async def test_a_migration_leaves_a_backup(tmp_path: Path) -> None:

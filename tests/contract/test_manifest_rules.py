@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ems_worker.adapters.manifest import Manifest, migrate, queries
+from ems_worker.adapters.manifest import Manifest, migrate, queries, reads
 from ems_worker.core.documents import results
 from ems_worker.core.lifecycle import experiment, job, transitions
 from ems_worker.core.lifecycle.experiment import Bucket

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from ems_worker import errors
+from ems_worker.core.language import version
+from ems_worker.core.records import NewExperiment, Submission
 from tests.support import wait
 from tests.support.desk import CREATED_NS, Desk, background, plan
 
@@ -172,3 +174,24 @@ async def test_the_last_token_of_the_subject_is_the_publisher(tmp_path: Path) ->
             stored = await desk.manifest.submission(message.identity)
             assert stored is not None
             assert stored.publisher == publisher
+
+
+async def test_an_experiment_is_recorded_with_its_hold_and_the_version_of_the_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is whether it stays open until `close`."""
+    async with Desk.open(tmp_path) as desk:
+        recorded: list[NewExperiment | None] = []
+        record = desk.manifest.record_submission
+
+        async def watched(submission: Submission, new: NewExperiment | None) -> None:
+            recorded.append(new)
+            await record(submission, new)
+
+        monkeypatch.setattr(desk.manifest, "record_submission", watched)
+        await desk.submit(plan(hold=True, keep_open=True))
+        await desk.submit(plan("plain"))
+        assert [each and (each.hold, each.keep_open, each.language) for each in recorded] == [
+            (True, True, version.VERSION),
+            (False, False, version.VERSION),
+        ]

@@ -11,6 +11,7 @@ import structlog.testing
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
+from ems_worker.core.language import version
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.service.intake import check
@@ -123,6 +124,18 @@ async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: 
         live = await desk.begin(plan())
         with pytest.raises(errors.PlanNotReadAsAccepted, match="reef as it was accepted: this is not text in UTF-8"):
             check.stored(dataclasses.replace(live.record.spec, plan=b"\xff"), yaml_reader)
+
+
+async def test_a_plan_in_a_later_version_of_the_language_is_an_unreadable_plan(tmp_path: Path) -> None:
+    """Reading it by the rules of this version could mean other points."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan())
+        assert live.record.spec.language == version.VERSION
+        later = dataclasses.replace(live.record.spec, language=version.VERSION + 1)
+        with pytest.raises(
+            errors.PlanNotReadAsAccepted, match="reef as it was accepted: it is in version 2 of the plan"
+        ):
+            check.loaded(later, yaml_reader)
 
 
 async def test_only_some_of_many_unreadable_experiments_are_named(tmp_path: Path) -> None:

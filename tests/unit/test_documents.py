@@ -140,12 +140,17 @@ def test_long_parameter_values_are_replaced_by_their_digests() -> None:
         ([(1.0, 3), (3.0, 7)], 10, (2.0, 5.0)),
         ([(1.0, 3), (3.0, 7)], 0, (2.0, 0.0)),
         ([(1.0, 3), (3.0, 3)], 10, (0.0, None)),
+        # A retry takes jobs back: only what follows counts.
+        ([(1.0, 3), (2.0, 99), (3.0, 50)], 49, (0.0, None)),
+        ([(1.0, 3), (2.0, 99), (3.0, 50), (4.0, 54)], 8, (4.0, 2.0)),
+        ([(1.0, 99), (2.0, 50), (3.0, 99), (4.0, 60), (5.0, 61)], 3, (1.0, 3.0)),
+        ([(1.0, 99), (2.0, 50)], 0, (0.0, 0.0)),
     ],
 )
 def test_the_pace_is_that_of_the_recent_past(
     samples: list[tuple[float, int]], remaining: int, pace: tuple[float, float | None]
 ) -> None:
-    """The remaining time is None if it is unknown."""
+    """It is never negative, and the remaining time is None if it is unknown."""
     assert documents.pace(samples, remaining) == documents.Pace(*pace)
 
 

@@ -26,6 +26,7 @@ JSON = canonical.JSON
         ("1e-3 * 1000", 1.0),
         (".5 + 5.", 5.5),
         ("1 < 2 < 3", True),
+        ("3 < 2 < 5", False),
         ("3 >= 3 and 1 != 2", True),
         ("not true or false", False),
         ("null == None", True),

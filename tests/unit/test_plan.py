@@ -218,17 +218,17 @@ def test_the_problem_of_an_unknown_path_mentions_allow_new_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inject", "message"),
+    ("injected", "message"),
     [
         ("{seed: fish.count.seed}", "'fish.count' is the number 10, which a mapping would replace"),
         ("{simulation_id: fish}", "has a mapping here, which would be lost"),
         ("{seed: layers}", "has a list here, which would be lost"),
     ],
 )
-def test_an_injected_value_never_replaces_a_mapping_or_list(inject: str, message: str) -> None:
+def test_an_injected_value_never_replaces_a_mapping_or_list(injected: str, message: str) -> None:
     """The problem asks for a separate path."""
     with pytest.raises(errors.PlanRejected, match=f"{message}.*such as run.seed"):
-        parsed(f"inject: {inject}")
+        parsed(f"inject: {injected}")
     fine = parsed("inject: {seed: note.seed, simulation_id: layers.0}")
     assert fine.inject == inject.Inject(("note", "seed"), ("layers", 0))
 

@@ -54,6 +54,7 @@ def test_an_invalid_plan_has_the_expected_problems(path: pathlib.Path, request: 
         ("unknown_key_far", None), ("seeds_policy", "common"), ("metrics_goal", "maximize"), ("axis_key", "values"),
         ("expr_unknown", "fish.count"), ("when_unknown", "shark.present"), ("expr_function", "sqrt"),
         ("zip_unknown", "fish.speed"), ("runs_path", "fish.count"), ("limits_retry_word", "timeout"),
+        ("settle_key", "quorum"), ("axis_as_reserved", "fish_count"),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_gets_a_suggestion(name: str, nearest: str | None) -> None:

@@ -94,7 +94,7 @@ def test_a_completed_run_has_the_content_of_its_event() -> None:
     ("reason", "state", "kind"),
     [
         (StopReason.TIMEOUT, RunState.FAILED, ErrorKind.TIMEOUT),
-        (StopReason.SUPERSEDED, RunState.CANCELLED, ErrorKind.STOPPED),
+        *[(reason, RunState.CANCELLED, ErrorKind.STOPPED) for reason in StopReason if reason is not StopReason.TIMEOUT],
         (None, RunState.FAILED, ErrorKind.STOPPED),
     ],
 )
@@ -181,6 +181,67 @@ def test_the_elapsed_time_of_a_run_that_an_orchestrator_forgot_starts_from_zero_
     assert effect is Effect.NOTE
     assert (started.started_ms, started.elapsed_ms, started.model_version) == (8, 0, "m2")
     assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Effect.DUPLICATE, started)
+
+
+def test_a_run_knows_where_it_is() -> None:
+    """Any of its events may say so; a place that is known stands."""
+    started = Signal(RunEvent.START, host="n17", slot="3")
+    _, running = run.advance(a_run(RunState.SUBMITTED), started, now_ms=5)
+    assert (running.host, running.slot) == ("n17", "3")
+    _, ended = run.advance(running, Signal(RunEvent.COMPLETE), now_ms=6)
+    assert (ended.host, ended.slot) == ("n17", "3")
+    _, failed = run.advance(a_run(RunState.SUBMITTED), Signal(RunEvent.FAIL, ErrorKind.SIMULATION, host="n2"), 6)
+    assert failed.host == "n2"
+    effect, located = run.advance(a_run(RunState.RUNNING), started, now_ms=7)
+    assert (effect, located.host, located.slot, located.started_ms) == (Effect.NOTE, "n17", "3", 2)
+    assert run.advance(located, Signal(RunEvent.START, host="n18"), now_ms=8) == (Effect.DUPLICATE, located)
+
+
+@pytest.mark.parametrize("state", sorted(transitions.OPEN))
+def test_the_last_progress_of_an_open_run_stands(state: RunState) -> None:
+    """It may go back, and come with metrics or alone; the total needs to be named once."""
+    effect, first = run.advance(a_run(state), Signal(RunEvent.MEASURE, step=10.0, total=50.0), now_ms=5)
+    assert (effect, first.step, first.total, first.metrics) == (Effect.NOTE, 10.0, 50.0, None)
+    assert run.advance(first, Signal(RunEvent.MEASURE, step=10.0), now_ms=6) == (Effect.DUPLICATE, first)
+    effect, second = run.advance(first, Signal(RunEvent.MEASURE, step=8.0, metrics={"x": 1.0}), now_ms=6)
+    assert (effect, second.step, second.total, second.metrics) == (Effect.NOTE, 8.0, 50.0, {"x": 1.0})
+    same_metrics = Signal(RunEvent.MEASURE, step=9.0, metrics={"x": 1.0})
+    effect, third = run.advance(second, same_metrics, now_ms=6)
+    assert (effect, third.step) == (Effect.NOTE, 9.0)
+    _, total = run.advance(third, Signal(RunEvent.MEASURE, total=60.0), now_ms=6)
+    assert (total.step, total.total) == (9.0, 60.0)
+
+
+@pytest.mark.parametrize("state", sorted(set(RunState) - transitions.OPEN))
+def test_progress_of_a_run_that_is_not_open_is_no_news(state: RunState) -> None:
+    """It may arrive after the end; how far the run had come stays on its row."""
+    before = replace(a_run(state), step=3.0, total=4.0)
+    effect, after = run.advance(before, Signal(RunEvent.MEASURE, step=9.0, total=9.0), now_ms=5)
+    assert effect in (Effect.DUPLICATE, Effect.LATE)
+    assert after == before
+
+
+@pytest.mark.parametrize("event", [RunEvent.COMPLETE, RunEvent.FAIL, RunEvent.LOSE, RunEvent.CANCEL])
+def test_a_run_that_has_ended_is_not_suspended(event: RunEvent) -> None:
+    """A PAUSE is over with its end."""
+    _, ended = run.advance(replace(a_run(RunState.RUNNING), suspended=True), Signal(event), now_ms=5)
+    assert ended.ended
+    assert not ended.suspended
+
+
+def test_a_run_that_is_sent_again_is_nowhere_and_at_its_beginning() -> None:
+    """The orchestrator that lost it may start it on another host, and knows of no pause."""
+    before = replace(a_run(RunState.RUNNING), suspended=True, host="n1", slot="2", step=3.0, total=4.0)
+    after = run.forgotten(before)
+    assert (after.suspended, after.host, after.slot, after.step, after.total) == (False, None, None, None, None)
+
+
+def test_a_job_is_called_off_by_a_person_a_settled_round_or_a_race() -> None:
+    """A run that drains is one of those; an attempt that lost, a time limit or failing fast calls off no job."""
+    reasons = {reason for reason in StopReason if replace(a_run(), stop_reason=reason).called_off}
+    assert reasons == {StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED}
+    assert replace(a_run(), drains=True).called_off
+    assert not a_run().called_off
 
 
 def many(name: str, count: int) -> dict[str, float | None]:

@@ -88,6 +88,7 @@ async def inspect(path: Path) -> Contents:
                 raise errors.ManifestUnusable(f"{path} is the database of another program")
             if version > len(migrate.steps()):
                 raise errors.ManifestUnusable(f"{path} has schema version {version}: install the newer worker")
+            await migrate.check(connection, path, migrate.steps()[:version])
             return Contents(
                 await migrate.scalar(connection, "SELECT count(*) FROM experiments"),
                 await migrate.scalar(connection, "SELECT count(*) FROM runs"),

@@ -145,11 +145,12 @@ class RunRow(NamedTuple):
 
 
 class CountedRow(NamedTuple):
-    """How many jobs a status counts alike; `stopped` is why cancelled ones were stopped."""
+    """How many jobs are counted alike."""
 
     bucket: str
     is_excluded: int
-    stopped: str | None
+    is_called_off: int
+    is_dropped: int
     jobs: int
 
 

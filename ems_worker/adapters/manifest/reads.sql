@@ -64,10 +64,10 @@ ORDER BY key DESC LIMIT :limit;
 SELECT {columns} FROM experiments WHERE key = :key;
 
 -- name: counted
--- How many jobs of an experiment a status counts as what, by whether they are excluded and by what stopped them.
-SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, CASE WHEN state = 'cancelled' THEN stop_reason END AS stopped,
-  count(*) AS jobs
-FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3;
+-- How many jobs of an experiment are counted alike: core.lifecycle.experiment.Tally.
+SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, {called_off} AS is_called_off,
+  state = 'cancelled' AND stop_reason IS 'failing_fast' AS is_dropped, count(*) AS jobs
+FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3, 4;
 
 -- name: merged_metrics
 -- The aggregates of an experiment, merged from those of its points (Chan, Golub and LeVeque, 1979).

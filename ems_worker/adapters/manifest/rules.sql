@@ -10,8 +10,13 @@ CASE
 
 -- name: retried
 -- Whether a person's retry takes the job of this current run: core.lifecycle.job.retried.
-(waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
-  OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast'));
+(drains = 0 AND coalesce(stop_reason, '') NOT IN ('cancelled', 'straggler', 'raced') AND (waiting = 'missing' OR runs.state = 'lost'
+  OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
+  OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast')));
+
+-- name: called_off
+-- Whether somebody called off the job of this run: core.lifecycle.run.Run.called_off.
+(drains = 1 OR coalesce(stop_reason, '') IN ('cancelled', 'straggler', 'raced'));
 
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.

@@ -69,9 +69,9 @@ def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
         case ast.IfExp():
             test, body, other = inner(node.test), inner(node.body), inner(node.orelse)
             return lambda values: body(values) if test(values) else other(values)
-        case ast.Call(func=ast.Name(id=name)):
-            return _applied(_LIMITED[name], [inner(part) for part in node.args])
-    raise AssertionError(f"a checked expression has no {type(node).__name__}")
+    assert isinstance(node, ast.Call)
+    assert isinstance(node.func, ast.Name)
+    return _applied(_LIMITED[node.func.id], [inner(part) for part in node.args])
 
 
 def _applied(apply: Callable[..., Any], operands: Sequence[Evaluate]) -> Evaluate:

@@ -17,8 +17,8 @@ JSON = canonical.JSON
 ERROR_KINDS: Final = ("infrastructure", "timeout", "lost", "simulation", "infeasible", "stopped")
 DEFAULT_RETRY_ON: Final = frozenset({"infrastructure", "timeout", "lost"})
 MAX_PRIORITY: Final = 100
-PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
-MAX_COUNT: Final = 2**52
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s?%")
+_MAX_COUNT: Final = 2**52
 Stragglers = Literal["cancel", "keep"]
 STRAGGLERS: Final = ("cancel", "keep")
 # Limits that plans don't have yet.
@@ -220,15 +220,19 @@ def check_quorum(settle: Settle, jobs: int, problems: Problems) -> None:
 def _count_or_percentage(
     value: object, location: Location, problems: Problems, *, least: int
 ) -> tuple[int | None, Fraction | None] | None:
-    """A number of jobs, from `least`, or a percentage of them above 0 if `least` is."""
-    if isinstance(value, str):
-        percent = PERCENT.fullmatch(value)
-        if percent and (least == 0 or Fraction(percent[1]) > 0) and Fraction(percent[1]) <= 100:
-            return None, Fraction(percent[1])
-        message = f"{quotes.brief(value)} is neither a number of jobs nor a percentage like '5%'"
-        problems.add("bad_format", location, message)
+    """A number of jobs, from `least`, or a percentage of them, which is above 0 if `least` is."""
+    if isinstance(value, str | float):
+        percent = _PERCENT.fullmatch(str(value))
+        if percent and Fraction(percent[1]) <= 100:
+            if least == 0 or Fraction(percent[1]) > 0:
+                return None, Fraction(percent[1])
+            problems.add("out_of_range", location, f"{quotes.brief(value)} is not greater than 0")
+            return None
+        example = f"{value:.0%}" if isinstance(value, float) and 0 < value <= 1 else "5%"
+        message = f"{quotes.brief(value)} is neither a number of jobs nor a percentage like '{example}'"
+        problems.add("bad_format" if isinstance(value, str) else "wrong_type", location, message)
         return None
-    count = problems.integer(value, location, least, MAX_COUNT)
+    count = problems.integer(value, location, least, _MAX_COUNT)
     return None if count is None else (count, None)
 
 

@@ -14,8 +14,8 @@ class ExperimentState(StrEnum):
     """Beside each state: what moves an experiment on from it, and what a crash means there."""
 
     ACCEPTED = "accepted"  # Its first recorded jobs. After a crash expansion continues where it stopped.
-    RUNNING = "running"  # The end of its last job.
-    PAUSED = "paused"  # A person, or the operator.
+    RUNNING = "running"  # The end of its last job, unless it is kept open; then `close`.
+    PAUSED = "paused"  # `resume`, when nobody else pauses it; `cancel`; the end of its last job. It expands meanwhile.
     COMPLETED = "completed"  # Only a new round.
     FAILED = "failed"  # Only a new round.
     CANCELLED = "cancelled"  # Only a new round.

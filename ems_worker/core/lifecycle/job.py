@@ -182,7 +182,9 @@ def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False,
     if last.stop_reason not in _OVERRULED[reason]:
         return None
     if drain:
-        return None if last.drains else job.with_run(replace(last, drains=True))
+        # One that is stopped at its time limit gets no next attempt.
+        draining = last.drains or last.stop_reason not in (None, StopReason.TIMEOUT)
+        return None if draining else job.with_run(replace(last, drains=True))
     marked = replace(last, stop_reason=reason, drains=False)
     if last.waiting is Waiting.AWAITING:
         marked = run.advance(marked, Signal(RunEvent.EXPIRE), now_ms)[1]

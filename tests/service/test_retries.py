@@ -1,20 +1,16 @@
 """Change requests, step by step: their effect after a crash, or with another step in between."""
 
 import asyncio
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
-from ems_worker.service.control import Control
+from ems_worker.service.base import crash
 from ems_worker.service.ledger.live import Live
-from ems_worker.service.queries import Handler
 from tests.support.desk import Clock, Desk, plan
 
 
@@ -22,14 +18,11 @@ class Died(Exception):
     """Simulates a crash of the worker."""
 
 
-def control(desk: Desk) -> Control:
-    return desk.services.control
-
-
-async def retry(desk: Desk, request_id: str = "r-1", handlers: Mapping[str, Handler] | None = None) -> dict[str, Any]:
-    body = json.dumps({"request_id": request_id, "experiment_id": "reef"}).encode()
-    answer: dict[str, Any] = json.loads(await (handlers or control(desk).handlers())["retry"](body))
-    return answer
+async def retry(desk: Desk, request_id: str = "r-1") -> int:
+    """Requests a retry; returns how many jobs it retried."""
+    reply = await desk.steer("retry", request_id=request_id)
+    assert reply["counts"] is not None
+    return sum(sum(to.values()) for to in reply["counts"].values())
 
 
 async def failed(desk: Desk) -> Live:
@@ -53,26 +46,26 @@ async def finish(desk: Desk) -> None:
     assert (status["state"], status["round"], status["counts"]["completed"]) == ("completed", 2, 2)
 
 
+@pytest.mark.parametrize("point", ["steering.recorded", "steering.judged", "steering.applied"])
 async def test_a_retry_that_was_recorded_is_carried_out_after_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new round doesn't end before it has its jobs, although all earlier attempts have ended."""
+    """The new round doesn't end before it has its jobs, and no job is retried twice."""
 
-    async def die(*_: object) -> int:
-        raise Died
+    def die(name: str, about: str = "") -> None:
+        if name == point:
+            raise Died
 
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         await failed(desk)
-        monkeypatch.setattr(desk.ledger, "retry", die)
-        with pytest.raises(Died):
-            await retry(desk)
+        with monkeypatch.context() as patched:
+            patched.setattr(crash, "point", die)
+            with pytest.raises(Died):
+                await retry(desk)
     async with Desk.open(tmp_path, clock) as desk:
-        await control(desk).finish()
-        live = desk.ledger.live("reef")
-        assert live is not None
-        assert live.record.state is ExperimentState.RUNNING
-        again = await retry(desk)
-        assert (again["changed"], again["retried"]) == (True, 1)
+        assert await retry(desk) == 1
+        rows = await desk.rows("reef")
+        assert [row.run.state for row in rows] == [RunState.FAILED, RunState.PENDING, RunState.COMPLETED]
         await finish(desk)
 
 
@@ -82,39 +75,18 @@ async def test_a_repeated_request_is_carried_out_if_the_first_one_failed_after_i
     """The client gets an error, sends the request again, and gets the reply to the first request."""
     async with Desk.open(tmp_path) as desk:
         await failed(desk)
-        carry_out, failures = desk.ledger.retry, [errors.ManifestUnusable("disk full")]
+        to_retry, failures = desk.manifest.to_retry, [errors.ManifestUnusable("disk full")]
 
         async def fail_once(*given: Any) -> Any:
             if failures:
                 raise failures.pop()
-            return await carry_out(*given)
+            return await to_retry(*given)
 
-        monkeypatch.setattr(desk.ledger, "retry", fail_once)
+        monkeypatch.setattr(desk.manifest, "to_retry", fail_once)
         with pytest.raises(errors.ManifestUnusable):
             await retry(desk)
-        answer = await retry(desk)
-        assert (answer["changed"], answer["retried"], answer["round"]) == (True, 1, 2)
-        assert await retry(desk) == answer
-        await finish(desk)
-
-
-async def test_a_retry_that_was_partly_carried_out_is_completed_after_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If its jobs are recorded and its reply is not, no job is retried twice."""
-
-    async def die(*_: object) -> None:
-        raise Died
-
-    async with Desk.open(tmp_path, clock := Clock()) as desk:
-        await failed(desk)
-        monkeypatch.setattr(desk.manifest, "update_change", die)
-        with pytest.raises(Died):
-            await retry(desk)
-    async with Desk.open(tmp_path, clock) as desk:
-        await control(desk).finish()
-        rows = await desk.rows("reef")
-        assert [row.run.state for row in rows] == [RunState.FAILED, RunState.PENDING, RunState.COMPLETED]
+        assert await retry(desk) == 1
+        assert await retry(desk) == 1
         await finish(desk)
 
 
@@ -126,10 +98,9 @@ async def test_an_experiment_is_not_unloaded_while_it_is_reopened(tmp_path: Path
         await desk.hear("failed", first, error_kind="simulation")
         await desk.hear("completed", second, metrics={"population": 1})
         report = asyncio.create_task(desk.report("reef"))
-        handlers = control(desk).handlers()
-        answers = await asyncio.gather(*(retry(desk, f"r-{number}", handlers) for number in range(20)))
+        retried = await asyncio.gather(*(retry(desk, f"r-{number}") for number in range(20)))
         await report
-        assert [answer["retried"] for answer in answers] == [1] + 19 * [0]
+        assert retried == [1] + 19 * [0]
         await finish(desk)
 
 
@@ -143,7 +114,7 @@ async def test_a_retry_includes_jobs_that_were_cancelled_because_too_many_failed
         await desk.hear("failed", stopped, error_kind="stopped")
         status = await desk.report("reef")
         assert (status["state"], status["counts"]["failed"], status["counts"]["cancelled"]) == ("failed", 1, 9)
-        assert (await retry(desk))["retried"] == 10
+        assert await retry(desk) == 10
         reopened = desk.ledger.live("reef")
         assert reopened is not None
         names = await desk.launch(reopened)
@@ -163,7 +134,7 @@ async def test_a_retry_stops_the_cancelling_of_pending_jobs(tmp_path: Path) -> N
         [first] = await desk.launch(live, 1)
         await desk.hear("failed", first, error_kind="simulation")
         assert await desk.ledger.cancel_pending(live.key, 2) == 2
-        assert (await retry(desk))["retried"] == 3
+        assert await retry(desk) == 3
         assert await desk.ledger.cancel_pending(live.key, 2) == 0
         assert len(await desk.launch(live)) == 5
 
@@ -187,7 +158,7 @@ async def test_memory_and_manifest_agree_after_an_event_during_a_retry(
             return jobs
 
         monkeypatch.setattr(desk.manifest, "to_retry", overtaken)
-        assert (await retry(desk))["changed"] is True
+        assert await retry(desk) == 1
         await hearing[0]
         assert live.tally.by_bucket == (await desk.manifest.tally(live.key)).by_bucket
         assert min(live.tally.by_bucket.values()) == 0
@@ -234,32 +205,32 @@ async def test_an_ended_experiment_is_unloaded_after_a_retry_without_jobs(tmp_pa
         await desk.hear("completed", name, metrics={"population": 1})
         await desk.report("reef")
         assert desk.ledger.live("reef") is None
-        assert (await retry(desk))["changed"] is False
+        assert await retry(desk) == 0
         assert desk.ledger.live("reef") is None
 
 
 async def test_no_job_is_cancelled_while_a_retry_adds_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many jobs have failed until the retry has reached them, and yet the experiment doesn't fail fast."""
-    monkeypatch.setattr("ems_worker.service.control._CHUNK", 1)
+    monkeypatch.setattr("ems_worker.service.steering.executor._JOBS", 1)
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=4, limits={"max_attempts": 1, "fail_fast": True, "max_failed": 1}))
         for name in await desk.launch(live):
             await desk.hear("failed", name, error_kind="simulation")
         assert (await desk.report("reef"))["state"] == "failed"
-        carry_out = desk.ledger.retry
+        judge = desk.ledger.judging.judge
 
-        async def followed_by_limits(*given: Any) -> Any:
-            result = await carry_out(*given)
+        async def followed_by_limits(*given: Any, **more: Any) -> Any:
+            result = await judge(*given, **more)
             await desk.limits.check()
             return result
 
-        monkeypatch.setattr(desk.ledger, "retry", followed_by_limits)
-        assert (await retry(desk))["retried"] == 4
+        monkeypatch.setattr(desk.ledger.judging, "judge", followed_by_limits)
+        assert await retry(desk) == 4
         states = [row.run.state for row in await desk.rows("reef") if row.run.attempt == 2]
         assert states == [RunState.PENDING] * 4
 
 
-async def test_a_retry_whose_jobs_have_ended_meanwhile_ends_the_experiment_again(
+async def test_a_retry_whose_jobs_have_completed_meanwhile_begins_no_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lost run turns out to have completed between the request and its carrying out: there is nothing to retry."""
@@ -268,13 +239,14 @@ async def test_a_retry_whose_jobs_have_ended_meanwhile_ends_the_experiment_again
         [name] = await desk.launch(live)
         await desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.LOSE, ErrorKind.LOST, "silent"))])
         assert (await desk.report("reef"))["state"] == "failed"
-        carry_out = desk.ledger.retry
+        record_change = desk.manifest.record_change
 
         async def overtaken(*given: Any) -> Any:
             await desk.hear("completed", name, metrics={"population": 1})
-            return await carry_out(*given)
+            return await record_change(*given)
 
-        monkeypatch.setattr(desk.ledger, "retry", overtaken)
-        assert (await retry(desk))["retried"] == 0
+        monkeypatch.setattr(desk.manifest, "record_change", overtaken)
+        reply = await desk.steer("retry")
+        assert (reply["changed"], reply["counts"], reply["round"]) == (False, {}, 1)
         status = await desk.report("reef")
-        assert (status["state"], status["round"]) == ("completed", 2)
+        assert (status["state"], status["round"], status["counts"]["completed"]) == ("failed", 1, 1)

@@ -1,0 +1,154 @@
+"""The tally: which jobs count, and what is known of the metrics of those that completed."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
+
+PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
+COMPLETED = replace(PENDING, state=RunState.COMPLETED, metrics={"x": 4.0})
+FAILED = replace(PENDING, state=RunState.FAILED, error_kind=ErrorKind.SIMULATION)
+LOST = replace(PENDING, state=RunState.LOST, error_kind=ErrorKind.LOST)
+CANCELLED = replace(PENDING, state=RunState.CANCELLED, stop_reason=StopReason.CANCELLED)
+DROPPED = replace(CANCELLED, stop_reason=StopReason.FAILING_FAST)
+
+
+def tallied(*runs: Run, total: int | None = None) -> Tally:
+    """The tally of jobs that are represented by these runs."""
+    tally = Tally(len(runs) if total is None else total, metrics={"x": Aggregate()})
+    return tally.after([(PENDING, run) for run in runs])
+
+
+def test_excluded_jobs_count_on_neither_side_and_are_still_counted_by_state() -> None:
+    """They are among the counts of a status, and neither failures nor completed jobs that count."""
+    tally = tallied(*(replace(run, excluded="bad disk") for run in (COMPLETED, FAILED, LOST, CANCELLED, PENDING)))
+    assert sum(tally.by_bucket.values()) == 5
+    assert tally.by_bucket[Bucket.COMPLETED] == tally.by_bucket[Bucket.FAILED] == 1
+    assert (tally.failures, tally.of(Bucket.COMPLETED), tally.counting, tally.aside) == (0, 0, 0, 5)
+    assert tally.metrics["x"] == Aggregate()
+    assert tally.ended == 4
+
+
+@pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED])
+def test_a_job_that_was_called_off_counts_only_if_it_completes(reason: StopReason) -> None:
+    """It may have been stopped, given up, or have failed by itself meanwhile."""
+    tally = tallied(*(replace(run, stop_reason=reason) for run in (COMPLETED, FAILED, LOST, CANCELLED)))
+    assert (tally.failures, tally.of(Bucket.COMPLETED), tally.counting) == (0, 1, 1)
+    assert tally.metrics["x"].n == 1
+
+
+def test_a_job_that_drains_counts_only_if_it_completes() -> None:
+    """While it is open it counts as any other, because nobody knows how it ends."""
+    tally = tallied(*(replace(run, drains=True) for run in (COMPLETED, FAILED, LOST)), PENDING)
+    assert (tally.failures, tally.of(Bucket.COMPLETED), tally.counting) == (0, 1, 2)
+
+
+def test_an_attempt_stopped_at_its_time_limit_is_a_failure() -> None:
+    """Nobody called off its job."""
+    tally = tallied(replace(FAILED, error_kind=ErrorKind.TIMEOUT, stop_reason=StopReason.TIMEOUT), LOST)
+    assert (tally.failures, tally.counting) == (2, 2)
+
+
+def test_jobs_that_failing_fast_dropped_are_counted_unless_they_are_excluded() -> None:
+    """They are no failures themselves."""
+    tally = tallied(DROPPED, DROPPED, replace(DROPPED, excluded="x"), FAILED)
+    assert (tally.dropped, tally.failures, tally.counting) == (2, 1, 3)
+    assert tally.after([(DROPPED, replace(PENDING, attempt=2))]).dropped == 1
+
+
+def test_jobs_that_never_started_are_cancelled_in_bulk_as_one_by_one() -> None:
+    """The tally is the same, also with excluded ones among them."""
+    excluded = replace(PENDING, excluded="x")
+    tally = tallied(COMPLETED, excluded, PENDING, PENDING)
+    changes = [(PENDING, CANCELLED)] * 2 + [(excluded, replace(CANCELLED, excluded="x"))]
+    bulk, single = tally.cancelled_unstarted(3, excluded=1), tally.after(changes)
+    assert bulk.by_bucket == single.by_bucket
+    assert (bulk.ended, bulk.counting, bulk.aside) == (single.ended, single.counting, single.aside) == (4, 1, 3)
+    assert bulk.by_bucket[Bucket.CANCELLED] == 3
+
+
+def test_a_million_jobs_are_cancelled_in_one_step() -> None:
+    """Those that aren't expanded yet go on counting as pending."""
+    tally = Tally(1_000_000).cancelled_unstarted(999_000)
+    assert (tally.by_bucket[Bucket.PENDING], tally.ended, tally.counting) == (1000, 999_000, 1000)
+
+
+def test_jobs_that_an_extension_adds_are_pending() -> None:
+    """The rest stays as it is."""
+    tally = tallied(COMPLETED).extended(4)
+    assert (tally.total, tally.ended, tally.by_bucket[Bucket.PENDING]) == (5, 1, 4)
+
+
+def test_the_aggregates_are_stale_once_a_completed_job_is_excluded() -> None:
+    """A value can't be taken out; an inclusion adds it again."""
+    excluded = replace(COMPLETED, excluded="x")
+    tally = tallied(COMPLETED, PENDING)
+    assert not tally.stale
+    out = tally.after([(COMPLETED, excluded)])
+    assert out.stale
+    read = out.rereading().reread({"x": Aggregate()})
+    assert not read.stale
+    back = read.after([(excluded, COMPLETED)])
+    assert (back.stale, back.metrics["x"].n) == (False, 1)
+
+
+def test_other_excluded_jobs_leave_the_aggregates_as_they_are() -> None:
+    """They were no part of them."""
+    tally = tallied(COMPLETED, FAILED, PENDING)
+    after = tally.after([(FAILED, replace(FAILED, excluded="x")), (PENDING, replace(PENDING, excluded="x"))])
+    assert (after.stale, after.metrics) == (False, tally.metrics)
+
+
+def test_what_arrives_while_the_aggregates_are_read_is_added_to_them() -> None:
+    """This includes values that were missing when the reading began, and metrics that no job had yet."""
+    lacking = replace(COMPLETED, metrics={})
+    tally = tallied(lacking, PENDING, total=3).rereading()
+    tally = tally.after([(lacking, COMPLETED), (PENDING, replace(COMPLETED, metrics={"x": 8.0}))])
+    read = tally.reread({"x": Aggregate().add(None)})
+    assert read.metrics["x"] == Aggregate().add(4.0).add(8.0)
+    assert read.since is None
+    assert tally.reread({}).metrics["x"].n == 2
+
+
+def test_a_value_that_leaves_while_the_aggregates_are_read_makes_them_stale_again() -> None:
+    """They are read once more then."""
+    tally = tallied(COMPLETED).rereading().after([(COMPLETED, replace(COMPLETED, excluded="x"))])
+    assert tally.reread({"x": Aggregate().add(4.0)}).stale
+
+
+STATES = st.builds(
+    replace,
+    st.sampled_from(
+        [PENDING, COMPLETED, FAILED, LOST, CANCELLED, DROPPED]
+        + [replace(PENDING, state=RunState.RUNNING), replace(FAILED, error_kind=ErrorKind.INFEASIBLE)]
+        + [replace(COMPLETED, waiting=waiting) for waiting in Waiting]
+    ),
+    excluded=st.sampled_from([None, "x"]),
+    drains=st.booleans(),
+    stop_reason=st.sampled_from([None, *StopReason]),
+)
+
+
+@given(st.lists(st.lists(STATES, min_size=1, max_size=5), max_size=6))
+def test_the_tally_depends_only_on_the_present_runs(histories: list[list[Run]]) -> None:
+    """However jobs came to be what they are, each is counted once, as it would be if it had been so at once."""
+    tally = Tally(len(histories))
+    for history in histories:
+        tally = tally.after(zip([PENDING, *history], history, strict=False))
+    current = [history[-1] for history in histories]
+    expected = Tally(len(current)).after([(PENDING, run) for run in current])
+    assert tally.by_bucket == expected.by_bucket
+    assert (tally.ended, tally.failures, tally.dropped) == (expected.ended, expected.failures, expected.dropped)
+    assert (tally.counting, tally.aside) == (expected.counting, expected.aside)
+    for name in Bucket:
+        if name is not Bucket.PENDING:
+            assert tally.of(name) == expected.of(name) >= 0
+    assert tally.by_bucket == {**dict.fromkeys(Bucket, 0), **Counter(experiment.bucket(run) for run in current)}
