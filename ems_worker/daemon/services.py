@@ -101,6 +101,12 @@ def build(
     def on_relief() -> None:
         dispatcher.wake()
 
+    def on_settling(key: int) -> None:
+        reporter.notify(key)
+
+    async def on_stragglers() -> None:
+        await executor.recorded()
+
     async def on_accept(record: Experiment) -> None:
         ledger.admit(await read(record))
         on_change(record.key)
@@ -165,8 +171,8 @@ def build(
         manifest=manifest,
         broker=broker,
         clock=clock,
-        notify=lambda key: reporter.notify(key),
-        on_change=lambda: executor.recorded(),
+        notify=on_settling,
+        on_change=on_stragglers,
     )
     reporter = Reporter(
         ledger=ledger,

@@ -6,6 +6,7 @@ starts in between finds that record, and publishes the document.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,6 @@ log = structlog.get_logger()
 
 # How often experiments that wait for stragglers are looked at, at least.
 _LOOK_SECONDS = 1.0
-_LEAST_SECONDS = 0.01
 # How often the time that an experiment has waited is recorded. A crash lengthens the wait by no more.
 _RECORD_MS = 10_000
 _REASON = "the round settled without them"
@@ -80,11 +80,18 @@ class Settling:
         self._due: dict[int, _Settled] = {}
         # Experiments and rounds for which this worker has looked for a record of an earlier worker.
         self._looked_up: set[tuple[int, int]] = set()
+        # The time of a round begins to count, or stands still.
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Looks at experiments that wait for stragglers, without end."""
         while True:
-            await asyncio.sleep(await self.look())
+            self._wake.clear()
+            pause = await self.look()
+            # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def look(self) -> float:
         """Has experiments reported whose rounds settle now; returns the seconds until the next look."""
@@ -94,8 +101,8 @@ class Settling:
                 continue
             if self._cause(live) is not None:
                 self._notify(live.key)
-            elif (waited := self._waits[live.key].milliseconds) is not None and not live.record.pauses:
-                pause = min(pause, max(_LEAST_SECONDS, (_terms(live).grace_ms - waited) / 1000))
+            elif (waited := self._waits[live.key].milliseconds) is not None and waited < _terms(live).grace_ms:
+                pause = min(pause, (_terms(live).grace_ms - waited) / 1000)
             await self._record(live, _RECORD_MS)
         return pause
 
@@ -112,29 +119,31 @@ class Settling:
         It isn't while results that the document counts are to be published. Raises errors.BrokerUnavailable and
         errors.BrokerMisconfigured.
         """
-        record = live.record
-        if record.settled_round >= record.round:
-            return True
-        for number in range(record.settled_round + 1, record.round):
-            # It was reopened before its document was published.
-            await self._publish(live, self._decided(live, Cause.ENDED, number))
-        due = self._due.get(live.key)
-        if due is None or due.round != record.round:
-            due = await self._of_earlier_worker(live)
-            if due is None and (cause := self._cause(live)) is not None:
-                due = self._decided(live, cause, record.round)
-            if due is None:
-                return True
-            self._due[live.key] = due
-        if record.published_seq < due.ended_seq:
-            return False
-        if due.cause is Cause.QUORUM and due.stragglers is None and live.plan.settle.stragglers == "cancel":
+        while (number := live.record.settled_round + 1) <= live.record.round:
+            due = self._due.get(live.key)
+            if due is None or due.round != number:
+                due = await self._decide(live, number)
+                if due is None:
+                    return True
+                self._due[live.key] = due
+            if live.record.published_seq < due.ended_seq:
+                return False
             await self._cancel_stragglers(live, due)
-        await self._publish(live, due)
-        self._due.pop(live.key, None)
-        self._waits.pop(live.key, None)
-        self._looked_up.discard((live.key, due.round))
+            await self._publish(live, due)
+            self._due.pop(live.key, None)
+            self._waits.pop(live.key, None)
+            self._looked_up.discard((live.key, number))
         return True
+
+    async def _decide(self, live: Live, number: int) -> _Settled | None:
+        """How the round with this number settles; None if it doesn't yet."""
+        if number < live.record.round:
+            # The experiment was reopened before the document of its last round was published.
+            return self._decided(live, Cause.ENDED, number)
+        if (earlier := await self._of_earlier_worker(live)) is not None:
+            return earlier
+        cause = self._cause(live)
+        return None if cause is None else self._decided(live, cause, number)
 
     def _cause(self, live: Live) -> Cause | None:
         """Counts the time since the last look; whether the round settles now, and why."""
@@ -145,12 +154,13 @@ class Settling:
             wait = self._waits[live.key] = _Wait(record.round, record.settling_ms, now, paused)
         elapsed_ms = int(1000 * (now - wait.at))
         terms = _terms(live)
-        wait.milliseconds = settling.waited(
+        waited = settling.waited(
             live.recorded, terms, wait.milliseconds, elapsed_ms=elapsed_ms, paused=paused or wait.paused
         )
+        if (wait.milliseconds is None) != (waited is None) or wait.paused != paused:
+            self._wake.set()
         # What is less than a millisecond counts next time.
-        wait.at += elapsed_ms / 1000
-        wait.paused = paused
+        wait.milliseconds, wait.at, wait.paused = waited, wait.at + elapsed_ms / 1000, paused
         return settling.settles(live.recorded, terms, wait.milliseconds, paused=paused, judging=live.judging)
 
     def _decided(self, live: Live, cause: Cause, number: int, stragglers: int | None = None) -> _Settled:
@@ -175,7 +185,10 @@ class Settling:
         return None
 
     async def _cancel_stragglers(self, live: Live, due: _Settled) -> None:
-        """Records the change that cancels the jobs which haven't ended, unless that was done before a failure."""
+        """Records the change that cancels the jobs which haven't ended, if the plan says so and it isn't done yet."""
+        wanted = due.cause is Cause.QUORUM and due.stragglers is None and live.plan.settle.stragglers == "cancel"
+        if not wanted or live.ended or due.round != live.record.round:
+            return
         request_id = _request_id(live)
         if any(known.experiment == live.key for known in await self._manifest.changes(request_id)):
             return

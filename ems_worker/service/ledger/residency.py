@@ -9,9 +9,9 @@ from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.commits import CommitQueue
-from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.ledger.timers import Timers
 

@@ -8,8 +8,8 @@ from ems_worker.core.lifecycle.run import Run, Signal, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.ports import RunChange
-from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger import live as lives
+from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.timers import Timers
 
