@@ -86,7 +86,7 @@ class Residency:
         # Under the lock, because a decision about a run needs its experiment.
         async with self._lock:
             live = self._active.get(key)
-            if live is None or live.pins or not live.ended or live.open:
+            if live is None or live.pins or live.changes or not live.ended or live.open:
                 return
             if live.record.published_seq == live.record.ended_seq and not self._commits.concerns(key):
                 self._active.remove(live)
