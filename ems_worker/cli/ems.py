@@ -1,8 +1,8 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import dlq, experiments, offline, results, shell, up
+from ems_worker.cli import changes, dlq, experiments, offline, results, shell, up
 
-_ABOUT = "Experiments: list, follow, export, retry."
+_ABOUT = "Experiments: list, follow, export, change."
 
 app = shell.app(_ABOUT, no_args_is_help=True)
 
@@ -19,8 +19,15 @@ app.command("watch")(experiments.watch)
 app.command("export")(results.export)
 app.command("validate")(offline.validate)
 app.command("config")(results.config)
-app.command("retry")(experiments.retry)
-app.command("resume")(experiments.resume)
+app.command("pause")(changes.pause)
+app.command("resume")(changes.resume)
+app.command("cancel")(changes.cancel)
+app.command("retry")(changes.retry)
+app.command("extend")(changes.extend)
+app.command("set")(changes.set_)
+app.command("close")(changes.close)
+app.command("exclude")(changes.exclude)
+app.command("include")(changes.include)
 app.command("schema")(offline.schema)
 app.command("up")(up.up)
 app.add_typer(dlq.app, name="dlq")

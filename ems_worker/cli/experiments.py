@@ -1,4 +1,4 @@
-"""`ems ls`, `show`, `watch`, `retry`, `resume`: experiments as the worker knows them, and changes of them."""
+"""`ems ls`, `show`, `watch`: experiments as the worker knows them."""
 
 import contextlib
 from typing import TYPE_CHECKING, Annotated
@@ -90,33 +90,3 @@ def watch(
         return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)
 
     return asking.run(server, context, ask)
-
-
-@shell.guarded
-def retry(
-    experiment_id: Experiment,
-    *,
-    request_id: asking.RequestId = None,
-    json: shell.Json = False,
-    server: shell.Server = None,
-    context: shell.Context = None,
-) -> exits.Exit:
-    """Retry an experiment's failed and lost jobs.
-
-    Jobs that were cancelled because too many failed are retried too. An experiment that has ended reopens as a new
-    round. Jobs that lack only metrics wait for them again, without a new run. Infeasible jobs are not retried.
-    """
-    return asking.change("retry", experiment_id, request_id=request_id, json=json, server=server, context=context)
-
-
-@shell.guarded
-def resume(
-    experiment_id: Experiment,
-    *,
-    request_id: asking.RequestId = None,
-    json: shell.Json = False,
-    server: shell.Server = None,
-    context: shell.Context = None,
-) -> exits.Exit:
-    """Resume a paused experiment."""
-    return asking.change("resume", experiment_id, request_id=request_id, json=json, server=server, context=context)

@@ -84,7 +84,7 @@ class LineFollower:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._state = ("", None)
+        self._state: tuple[str, str | None] = ("", None)
         self._progress = 0.0
         self._printed_at = 0.0
 
@@ -96,7 +96,7 @@ class LineFollower:
 
     def show(self, status: Document) -> None:
         now = self._clock()
-        state = status["state"], status["reason"]
+        state = status["state"], statuses.reason(status)
         changed = state != self._state or status["progress"] >= self._progress + _STEP
         if changed or now >= self._printed_at + _HEARTBEAT_SECONDS:
             self._state, self._progress, self._printed_at = state, status["progress"], now
@@ -186,10 +186,11 @@ class BarFollower:
         self._progress.stop()
 
     def show(self, status: Document) -> None:
-        if status["reason"] not in (None, self._reason):
+        reason = statuses.reason(status)
+        if reason not in (None, self._reason):
             # Above the bar, where it stays.
-            self._progress.console.print(f"{status['experiment_id']}: {status['reason']}")
-        self._reason = status["reason"]
+            self._progress.console.print(f"{status['experiment_id']}: {reason}")
+        self._reason = reason
         # Computed for every status, as the terminal's width may change.
         line = fit(self._progress.console.width, status)
         self._bar.bar_width = line.bar

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ems_worker import errors
@@ -14,6 +14,7 @@ from ems_worker.core.points import render
 from ems_worker.service.intake import check as plan_check
 
 _STDIN = "-"
+_HOLD = "hold"
 _CONTENT_TYPES = {"yaml": "application/yaml", "json": "application/json"}
 
 
@@ -59,6 +60,25 @@ def read(argument: str, allow_files_from: Sequence[Path] | None = None) -> PlanF
         raise exits.Misused(f"the plan {name} can't be read: {failed.strerror}") from failed
 
 
+def held(file: PlanFile) -> PlanFile:
+    """The plan with `hold: true`: another plan than without, with another sha. A plan in block YAML keeps its lines.
+
+    A plan that can't be read stays as it is, so that its problems are reported.
+    """
+    try:
+        document = yaml_reader.read_plan(file.data)
+    except (errors.PlanRejected, errors.Unreadable):
+        return file
+    if document.data.get(_HOLD) is True:
+        return file
+    whole = {**document.data, _HOLD: True}
+    if document.format == "yaml" and _HOLD not in document.data:
+        data = f"{_ended(document.text)}{_HOLD}: true\n".encode()
+        if _means(data, whole):
+            return replace(file, data=data)
+    return replace(file, data=_json(whole))
+
+
 def check(file: PlanFile) -> plan_check.Checked:
     """Checks a plan by the steps that the worker takes, not knowing its limits or its orchestrator.
 
@@ -85,12 +105,19 @@ def message(file: PlanFile, checked: plan_check.Checked) -> Message:
         return Message(file.data, _CONTENT_TYPES[document.format], lines_stay=True)
     whole = {**document.data, canonical.BASE_KEY: checked.base}
     if document.format == "yaml":
-        end = "" if document.text.endswith("\n") else "\n"
-        data = f"{document.text}{end}{render.block({canonical.BASE_KEY: checked.base})}".encode()
+        data = f"{_ended(document.text)}{render.block({canonical.BASE_KEY: checked.base})}".encode()
         if _means(data, whole):
             return Message(data, _CONTENT_TYPES["yaml"], lines_stay=True)
-    data = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    return Message(data, _CONTENT_TYPES["json"], lines_stay=False)
+    return Message(_json(whole), _CONTENT_TYPES["json"], lines_stay=False)
+
+
+def _ended(text: str) -> str:
+    """The text with a line break at its end."""
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def _json(whole: Mapping[str, object]) -> bytes:
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _means(data: bytes, whole: Mapping[str, object]) -> bool:

@@ -34,6 +34,14 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Publish nothing; show the numbers of points and jobs, configurations and seeds."),
 ]
+Hold = Annotated[
+    bool,
+    typer.Option(
+        "--hold",
+        help="Send the plan with `hold: true`: it is accepted and expanded, and starts with `ems resume`. That makes "
+        "it another plan, with another plan_sha.",
+    ),
+]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -64,6 +72,7 @@ def publish(
     plan: shell.Plan,
     *,
     wait: Wait = False,
+    hold: Hold = False,
     dry_run: DryRun = False,
     json: shell.Json = False,
     publisher: Publisher = None,
@@ -88,6 +97,8 @@ def publish(
     if publisher is not None:
         _check_name(publisher)
     file = plans.read(plan, allow_files_from)
+    if hold:
+        file = plans.held(file)
     checked = validation.validated(file, json=json, consequence=": nothing was published")
     if checked is None:
         return exits.Exit.INVALID_PLAN

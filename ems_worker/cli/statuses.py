@@ -3,11 +3,14 @@
 from typing import Any
 
 from ems_worker.cli import shell
-from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket
+from ems_worker.core.documents import changes
+from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket, PauseOwner
 
 Document = dict[str, Any]
 
 _ENDED = tuple(bucket.value for bucket in Bucket if bucket in ENDED_BUCKETS)
+# Those that this version knows.
+_OWNERS = frozenset(PauseOwner)
 _UNSUCCESSFUL = tuple(name for name in _ENDED if name != Bucket.COMPLETED)
 
 
@@ -56,7 +59,20 @@ def line(status: Document) -> str:
 
 def line_with_reason(status: Document) -> str:
     """A status in one line, with the reason for its state or for its lack of progress if there is one."""
-    return f"{line(status)} ({status['reason']})" if status["reason"] else line(status)
+    why = reason(status)
+    return f"{line(status)} ({why})" if why else line(status)
+
+
+def reason(status: Document) -> str | None:
+    """Why an experiment is in its state or makes no progress: the status' own reason, else who pauses it."""
+    own: str | None = status["reason"]
+    return own or changes.pause_reason(PauseOwner(owner) for owner in status.get("pauses", []) if owner in _OWNERS)
+
+
+def excluded(status: Document) -> str:
+    """The count of jobs that are left out of statistics and ranking."""
+    count = status.get("excluded") or 0
+    return f"{count:,} {'job' if count == 1 else 'jobs'} left out of metrics and ranking" if count else ""
 
 
 def show_summary(status: Document) -> None:

@@ -1,10 +1,10 @@
-"""What `ems ls`, `ems show` and the changes print for people."""
+"""What `ems ls` and `ems show` print for people."""
 
 import contextlib
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.cli import shell, statuses, tables
+from ems_worker.cli import changed, shell, statuses, tables
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -13,6 +13,8 @@ Document = dict[str, Any]
 
 # The number of points listed; `ems export` has all of them.
 _MAX_POINTS = 50
+# What happens to running runs of an experiment that is being cancelled.
+_CANCELLING = {"stop": "its running runs are stopped", "drain": "its running runs may end"}
 
 
 def experiments(listed: list[Document]) -> None:
@@ -26,7 +28,7 @@ def experiments(listed: list[Document]) -> None:
     header: tuple[str, ...] = (
         "id",
         "state",
-        "ended",
+        "progress",
         "jobs",
         *(["waiting"] if any_waiting else []),
         "problems",
@@ -55,7 +57,7 @@ def experiments(listed: list[Document]) -> None:
 
 def _stalled(status: Document) -> str | None:
     """Why an open experiment makes no progress. The reason for an experiment's end is left to `ems show`."""
-    reason: str | None = status["reason"]
+    reason = statuses.reason(status)
     return reason if status["finished_at"] is None else None
 
 
@@ -68,6 +70,10 @@ def details_of(details: Document) -> None:
         "group": details["group"],
         "tags": ", ".join(details["tags"]),
         "round": details["round"] if details["round"] > 1 else None,
+        "paused by": ", ".join(details.get("pauses", [])),
+        "cancelling": _CANCELLING.get(details.get("cancelling") or ""),
+        "kept open": "until `ems close`" if details.get("kept_open") and details["finished_at"] is None else None,
+        "excluded": statuses.excluded(details),
         "created": details["created_at"],
         "started": details["started_at"],
         "finished": details["finished_at"],
@@ -77,18 +83,7 @@ def details_of(details: Document) -> None:
             # Indented, so that a line of a description can't pose as one of our own.
             indented = str(value).replace("\n", "\n      ")
             shell.out(f"  {name}: {indented}")
-
-
-def change(verb: str, document: Document) -> None:
-    """Prints the outcome of a change; `document` is its `ems.change.v1`."""
-    name, state = document["experiment_id"], document["state"]
-    if not document["changed"]:
-        shell.out(f"{name}: nothing to {verb}, the experiment is {state}")
-    elif "retried" in document:
-        count = document["retried"]
-        shell.out(f"{name}: retrying {count:,} {'job' if count == 1 else 'jobs'} (round {document['round']})")
-    else:
-        shell.out(f"{name} is {state}")
+    changed.show_latest(details)
 
 
 async def points_of(ems: "client.EmsClient", details: Document) -> None:
@@ -110,7 +105,15 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
     parameters, metrics = list(details["parameters"]), list(details["metrics"])
     shown = [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
     any_problems = any(statuses.problems(point) for point in shown)
-    header = ("point", "replicates", *(["problems"] if any_problems else []), *tables.short(parameters), *metrics)
+    any_excluded = any(point.get("excluded") for point in shown)
+    header = (
+        "point",
+        "replicates",
+        *(["problems"] if any_problems else []),
+        *tables.short(parameters),
+        *metrics,
+        *(["excluded"] if any_excluded else []),
+    )
     rows = [
         (
             point["run_id_suffix"] or str(point["point"]),
@@ -118,6 +121,7 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
             *([statuses.problems(point) or "-"] if any_problems else []),
             *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
             *(tables.mean(point["metrics"].get(name)) for name in metrics),
+            *([point.get("excluded") or "-"] if any_excluded else []),
         )
         for point in shown
     ]

@@ -77,6 +77,8 @@ class Bus:
         for kind in messages.KINDS:
             for subject in (kind, f"{kind}.>"):
                 await self._client.subscribe(subject, cb=self._receive)
+        # nats-py writes the ping of a flush at once, ahead of what is in its buffer: only the second surely follows.
+        await self._client.flush()
         await self._client.flush()
 
     async def follow(self) -> None:
@@ -159,7 +161,7 @@ async def _stream(client: Client) -> tuple[str, int]:
     try:
         name = await stream.find_stream_name_by_subject(messages.COMPLETED)
     except nats.js.errors.NotFoundError:
-        kinds = (*messages.KINDS, subjects.RUN_METRICS)
+        kinds = messages.KINDS
         config = StreamConfig(
             name=STREAM,
             subjects=[*kinds, *(f"{kind}.>" for kind in kinds)],

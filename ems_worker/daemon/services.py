@@ -36,6 +36,7 @@ from ems_worker.service.settle import Settling
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.submit import Submitter
+from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
 from ems_worker.settings import Settings
 
@@ -53,6 +54,7 @@ class Services:
     reconciler: Reconciler
     expander: Expander
     limits: RunLimits
+    suspension: Suspension
     reasons: Reasons
     reporter: Reporter
     settling: Settling
@@ -125,6 +127,7 @@ def build(
         metrics=metrics,
         versions=versions,
         on_relief=on_relief,
+        hold=settings.hold,
     )
     dispatcher = Dispatcher(
         ledger=ledger,
@@ -153,17 +156,21 @@ def build(
         run_timeout_seconds=settings.run_timeout_seconds,
         stop_confirm_seconds=settings.stop_confirm_seconds,
         can_ask=lambda: reconciler.can_ask,
+        is_sending=submitter.is_sending,
     )
+    suspension = Suspension(ledger=ledger, orchestrator=orchestrator, clock=clock, on_refused=on_change)
     reasons = Reasons(
         (
             reason.paused,
             reason.cancelling,
             reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
+            lambda _: dispatcher.hold_reason,
             lambda _: submitter.reach.problem,
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,
+            suspension.reason,
         )
     )
     settling = Settling(
@@ -212,14 +219,14 @@ def build(
         message_limit=lambda: orchestrator.message_limit,
         on_accept=on_accept,
     )
-    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=lambda _live, _key, run: run.suspended)
+    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=suspension.settled)
     control = Control(
         ledger=ledger,
         manifest=manifest,
         executor=executor,
         clock=clock,
         max_priority=settings.max_priority,
-        release=lambda: False,
+        release=dispatcher.release,
     )
     queries = Queries(
         ledger=ledger,
@@ -262,6 +269,7 @@ def build(
         reconciler=reconciler,
         expander=expander,
         limits=limits,
+        suspension=suspension,
         reasons=reasons,
         reporter=reporter,
         settling=settling,

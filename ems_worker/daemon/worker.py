@@ -122,6 +122,7 @@ class Worker:
         )
         ledger, reporter, tracker, intake = services.ledger, services.reporter, services.tracker, services.intake
         unsent = await recover.recover(ledger, manifest, yaml_reader)
+        services.suspension.recover()
         health.set_problem("experiments", recover.problem(ledger))
         health.set_problem("start", "catching up with the streams")
         await services.replay.run()
@@ -142,6 +143,7 @@ class Worker:
                     ("dispatch", services.dispatcher.run),
                     ("reconciliation", services.reconciler.run),
                     ("limits", services.limits.run),
+                    ("suspension", services.suspension.run),
                     ("changes", services.executor.run),
                     ("settling", services.settling.run),
                     ("reports", reporter.run),

@@ -31,6 +31,7 @@ _REPORT_SECONDS = 8.0
 _READY_POLL_SECONDS = 0.2
 # If the wall clock is set, runs that have become due by that are noticed after this time.
 _MAX_SLEEP_SECONDS = 5.0
+_HOLD_REASON = "this worker holds all runs back since its start: `ems resume --all` starts them"
 
 
 class Dispatcher:
@@ -50,7 +51,7 @@ class Dispatcher:
     ) -> None:
         """`window`: how many runs may be open at once; None: the orchestrator's slots, or 256 if it reports none.
 
-        The dispatcher sets the reported version of `versions`.
+        The dispatcher sets the reported version of `versions`. While the submitter is held it claims nothing.
         """
         self._ledger = ledger
         self._manifest = manifest
@@ -99,6 +100,17 @@ class Dispatcher:
         if self._breaker.state is BreakerState.CLOSED:
             return None
         return "paused: most of the last runs failed for infrastructure reasons; probing until one succeeds"
+
+    @property
+    def hold_reason(self) -> str | None:
+        """Why no run has been started since the start of this worker, for people; None if runs may be started."""
+        return _HOLD_REASON if self._submitter.held else None
+
+    def release(self) -> bool:
+        """Starts runs from now on, if the worker was started on hold; whether it was."""
+        released = self._submitter.release()
+        self.wake()
+        return released
 
     def ended(self, key: RunKey, run: Run) -> None:
         """Reports the end of a run to the breaker."""
@@ -159,7 +171,7 @@ class Dispatcher:
     async def fill(self, group: asyncio.TaskGroup) -> bool:
         """Claims due runs as far as there is room, and starts sending them; returns whether there were any."""
         self._breaker = breaker.at(self._breaker, self._clock.monotonic())
-        if self.behind:
+        if self.behind or self._submitter.held:
             return False
         room = breaker.room(self._breaker, min(self._window - self._ledger.open, BATCH), self._clock.monotonic())
         room = self._submitter.reach.room(room)
@@ -193,9 +205,7 @@ class Dispatcher:
         # One query for all experiments: this happens whenever a run makes room.
         due = await self._manifest.due_counts([live.key for live in candidates], self._clock.now_ms(), room)
         return [
-            schedule.Demand(
-                live.key, live.open, due[live.key], live.plan.limits.max_concurrent, live.plan.limits.priority
-            )
+            schedule.Demand(live.key, live.open, due[live.key], live.limits.max_concurrent, live.limits.priority)
             for live in candidates
         ]
 

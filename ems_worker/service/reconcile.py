@@ -11,7 +11,7 @@ import structlog
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import reconcile
 from ems_worker.core.lifecycle.reconcile import RunStatus
-from ems_worker.core.lifecycle.run import UNWANTED, Run
+from ems_worker.core.lifecycle.run import UNWANTED, Run, StopReason
 from ems_worker.core.lifecycle.transitions import Effect, RunState
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
@@ -70,10 +70,16 @@ class Reconciler:
 
         If the worker dies before all are sent, the orchestrator knows only runs that are younger than the missing ones.
         The next worker can tell from this that the orchestrator was wiped, and that these runs are not lost.
+
+        Runs that would start again wait while their experiment is paused, and all runs while the worker is held: a
+        later query finds them once more. Their time doesn't count meanwhile.
         """
         # Recorded first, because the worker may die while the commands are under way.
         await self._ledger.forget_time((live.key, run.point, run.replicate, run.attempt) for live, run in runs)
-        await self._submitter.resend(sorted(runs, key=lambda pair: pair[1].submitted_ms or 0, reverse=True))
+        if self._submitter.held:
+            return
+        now = [(live, run) for live, run in runs if run.state is RunState.SUBMITTING or not live.record.pauses]
+        await self._submitter.resend(sorted(now, key=lambda pair: pair[1].submitted_ms or 0, reverse=True))
 
     async def query(self) -> list[tuple[Live, Run]]:
         """Queries all silent runs at once, and applies the answers; returns the runs to send again."""
@@ -105,9 +111,12 @@ class Reconciler:
                 self._metrics.reconciled.labels(str(effect)).inc()
                 if effect is Effect.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
-        # Unwanted runs are not started again: their limits end them.
-        wanted = [(key, live, run) for key, live, run in silent if run.stop_reason not in UNWANTED]
-        runs = [(live, run) for key, live, run in wanted if key in conclusion.resend]
+        forgotten = [(key, live, run) for key, live, run in silent if key in conclusion.resend]
+        # Unwanted runs are not started again. STOP, or the answer that the run is unknown, ends them.
+        drained = [(key, run.stop_reason or StopReason.CANCELLED) for key, _, run in forgotten if run.drains]
+        if drained:
+            await self._ledger.ask_to_stop(drained)
+        runs = [(live, run) for _, live, run in forgotten if run.stop_reason not in UNWANTED and not run.drains]
         if runs:
             log.warning("orchestrator.wiped", runs=len(runs))
         return runs
@@ -119,6 +128,8 @@ class Reconciler:
             (live, run)
             for key, live, run in self._ledger.open_runs()
             if run.state is RunState.SUBMITTING
+            and run.stop_reason is None
+            and not run.drains
             and key not in self._submitter.sending
             and self._last_heard(key, self._began) < long_ago
         ]

@@ -1,6 +1,7 @@
 """Claimed runs are sent to the orchestrator until each has an answer that settles it.
 
-A command that may not have arrived is sent again, after a pause and under the same id.
+A command that may not have arrived is sent again, after a pause and under the same id. A run that isn't wanted any more
+is not sent: it is cancelled at once if no command for it can have arrived, else `limits` stops it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import retry
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
-from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal
+from ems_worker.core.lifecycle.run import UNWANTED, ErrorKind, Run, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.records import PointRecord
 from ems_worker.core.wire import Start
@@ -49,8 +50,9 @@ class Submitter:
         metrics: Metrics,
         on_relief: Callable[[], None],
         versions: Versions,
+        hold: bool = False,
     ) -> None:
-        """`on_relief` is called when commands get through again."""
+        """`on_relief` is called when commands get through again. `hold`: nothing is sent again before `release`."""
         self._ledger = ledger
         self._manifest = manifest
         self._orchestrator = orchestrator
@@ -59,10 +61,32 @@ class Submitter:
         self._versions = versions
         self.reach = Reach(ledger, orchestrator, clock, on_relief)
         # Runs whose commands are under way or wait to be sent again.
-        self.sending: set[RunKey] = set()
+        self.sending: dict[RunKey, Claimed] = {}
+        # Those of them for which a command may have arrived.
+        self._may_have_arrived: set[RunKey] = set()
+        self._released = asyncio.Event()
+        if not hold:
+            self._released.set()
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing is sent since the start, until `release`."""
+        return not self._released.is_set()
+
+    def release(self) -> bool:
+        """Ends the hold; whether there was one."""
+        held = self.held
+        self._released.set()
+        return held
+
+    def is_sending(self, key: RunKey) -> bool:
+        """Whether a command for this run is under way or about to be sent: STOP must not overtake it."""
+        claimed = self.sending.get(key)
+        return claimed is not None and self.reach.is_unsettled(claimed)
 
     async def resend(self, runs: Sequence[tuple[Live, Run]]) -> None:
         """Sends runs again whose commands may not have arrived, or that a wiped orchestrator has forgotten."""
+        await self._released.wait()
         batches = asyncio.Semaphore(1)
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(runs), BATCH):
@@ -73,16 +97,25 @@ class Submitter:
                     numbers = sorted({run.point for owner, run in part if owner is live})
                     points[live.key] = await self._manifest.points_by_number(live.key, numbers)
                 claimed = [(live, run, points[live.key][run.point]) for live, run in part]
-                group.create_task(self.submit(claimed, batches.release))
+                group.create_task(self.submit(claimed, batches.release, sent_before=True))
 
-    async def submit(self, runs: Sequence[Claimed], on_answered: Callable[[], None] = lambda: None) -> None:
+    async def submit(
+        self,
+        runs: Sequence[Claimed],
+        on_answered: Callable[[], None] = lambda: None,
+        *,
+        sent_before: bool = False,
+    ) -> None:
         """Sends commands until each has an answer that settles it; runs that are being sent already are left out.
 
         `on_answered` is called once, when each command has an answer or is late: the next batch may be sent then,
-        although some of these commands have to be sent again.
+        although some of these commands have to be sent again. `sent_before`: commands for these runs may have arrived
+        already.
         """
         left = {_name(claimed): claimed for claimed in runs if _key(claimed) not in self.sending}
-        self.sending.update(_key(claimed) for claimed in left.values())
+        self.sending.update((_key(claimed), claimed) for claimed in left.values())
+        if sent_before:
+            self._may_have_arrived.update(_key(claimed) for claimed in left.values())
         answered = contextlib.ExitStack()
         answered.callback(on_answered)
         try:
@@ -103,12 +136,13 @@ class Submitter:
         on_answered: Callable[[], None] = lambda: None,
         failures: int = 0,
     ) -> None:
-        """Sends the named runs in `left` until each is settled, or late. After failures, a pause precedes."""
+        """Sends the named runs in `left` until each is settled, late or unwanted. After failures, a pause precedes."""
         while names:
             if failures:
+                # Also before the pause: a run that isn't wanted any more must not wait for it.
+                await self._drop_unwanted(left, names)
                 await asyncio.sleep(retry.pause_seconds(failures, names[0], _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS))
-            for name in [name for name in names if not self.reach.is_unsettled(left[name])]:
-                self._remove(left, name)
+            await self._drop_unwanted(left, names)
             to_send: list[str] = []
             unsettled: list[str] = []
             settled = 0
@@ -129,7 +163,8 @@ class Submitter:
         Another task waits for late answers.
         """
         answers, began = Answers(names), self._clock.monotonic()
-        group.create_task(self._orchestrator.start([self._command(left[name]) for name in names], answers.add))
+        commands = [self._command(left[name]) for name in names]
+        group.create_task(self._orchestrator.start(commands, answers.add, lambda name: self._wanted(left, name)))
         unsettled: list[str] = []
         settled = 0
         while answers.open:
@@ -153,7 +188,11 @@ class Submitter:
         """Records the results of calls; returns the runs to send again and how many were settled."""
         settled: list[tuple[Claimed, Answer]] = []
         unsettled: list[Answer] = []
+        unsent: list[str] = []
         for call in calls:
+            if call.answers[0].outcome is Outcome.UNSENT:
+                unsent += [answer.simulation_id for answer in call.answers]
+                continue
             self.reach.call_ended(call)
             for answer in call.answers:
                 name = answer.simulation_id
@@ -166,6 +205,8 @@ class Submitter:
                 self._metrics.starts.labels(answer.outcome.value).inc()
                 if answer.outcome not in _SETTLING:
                     unsettled.append(answer)
+                if answer.outcome is Outcome.UNKNOWN:
+                    self._may_have_arrived.add(_key(left[name]))
             if call.answers[0].outcome is not Outcome.LATE:
                 self._metrics.start_seconds.observe(call.seconds)
         if unsettled and unsettled[0].outcome is not Outcome.HALT:
@@ -176,10 +217,43 @@ class Submitter:
             self._remove(left, answer.simulation_id)
         crash.point("dispatch.settled")
         self.reach.check()
-        return [answer.simulation_id for answer in unsettled], len(settled)
+        # An unsent run without a reason to be stopped may get one yet, by a change that is being carried out.
+        return [*(answer.simulation_id for answer in unsettled), *unsent], len(settled)
+
+    def _wanted(self, left: Mapping[str, Claimed], name: str) -> bool:
+        """Whether a run is to be sent now: it is as it was claimed, and neither stopped nor about to be."""
+        claimed = left[name]
+        now = self._ledger.run(_key(claimed))
+        if now is None or now.state is not claimed[1].state or claimed[0].cancelling:
+            return False
+        return now.stop_reason is None and not now.drains
+
+    async def _drop_unwanted(self, left: dict[str, Claimed], names: Sequence[str]) -> None:
+        """Drops runs that an event has settled, and those that are not wanted any more.
+
+        The latter are cancelled if no command for them can have arrived. Otherwise they are stopped like all others.
+        """
+        dropped: list[str] = []
+        never_sent: list[RunKey] = []
+        for name in [name for name in names if name in left]:
+            key = _key(left[name])
+            now = self._ledger.run(key)
+            if not self.reach.is_unsettled(left[name]):
+                dropped.append(name)
+            elif now is not None and (now.stop_reason is not None or now.drains):
+                dropped.append(name)
+                if now.state is RunState.SUBMITTING and key not in self._may_have_arrived:
+                    never_sent.append(key)
+        if never_sent:
+            log.info("dispatch.unsent", runs=len(never_sent))
+            await self._ledger.hear([(key, Signal(RunEvent.CANCEL)) for key in never_sent])
+        for name in dropped:
+            self._remove(left, name)
 
     def _remove(self, left: dict[str, Claimed], name: str) -> None:
-        self.sending.discard(_key(left.pop(name)))
+        key = _key(left.pop(name))
+        del self.sending[key]
+        self._may_have_arrived.discard(key)
         self.reach.stop_waiting(name)
 
     async def _settle(self, answers: Sequence[tuple[Claimed, Answer]]) -> None:
@@ -191,6 +265,9 @@ class Submitter:
                 # A running run was sent again because the orchestrator forgot it. If it is refused, it isn't running.
                 event = RunEvent.FAIL if claimed[1].state is RunState.RUNNING else RunEvent.REFUSE
                 signal = Signal(event, ErrorKind.REFUSED, message, retryable=False)
+                if (now := self._ledger.run(_key(claimed))) is not None and now.stop_reason in UNWANTED:
+                    # It was to be stopped as soon as its command had an answer.
+                    signal = Signal(RunEvent.CANCEL)
             else:
                 signal = Signal(RunEvent.ACCEPT)
             signals.append((_key(claimed), signal))

@@ -89,6 +89,11 @@ class Settings(pydantic.BaseModel):
     create_streams: bool = Field(
         default=True, description="Create missing streams at startup. If false, a missing stream is an error."
     )
+    hold: bool = Field(
+        default=False,
+        description="Start no runs until `ems resume --all`, for after an incident. Plans are accepted, and all else "
+        "works as usual.",
+    )
     rpc_window: Annotated[int, fields.Number, Ge(1), Le(4096), Unit("calls")] = Field(
         default=64,
         description="Maximum number of concurrent gRPC calls; lowered while the orchestrator is overloaded. Slow calls "

@@ -108,6 +108,13 @@ def say(message: str) -> None:
         print(text.clean(message), file=sys.stderr, flush=True)  # noqa: T201 - the only place that prints messages
 
 
+def agreed(question: str) -> bool:
+    """Asks a person a question on the terminal. Whether the answer is yes; no answer is no."""
+    sys.stderr.write(f"{text.clean(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def out(message: str) -> None:
     """Prints a message for people on standard output."""
     print(text.clean(message), flush=True)  # noqa: T201 - the only place that prints results

@@ -11,7 +11,7 @@ import nats.js.errors
 import pytest
 from nats.aio.msg import Msg
 
-from tests.support import processes, servers, wait, whole
+from tests.support import broker, processes, servers, wait, whole
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_a_plain_nats_client_can_run_an_experiment(
 
     async with whole.client(server) as connection:
         await connection.subscribe("ems.experiment.status.*", cb=receive)
-        await connection.flush()
+        await broker.subscribed(connection)
         await whole.publish(server, whole.plan("reef", 20, replicates=2))
         await wait.until(lambda: received and received[-1]["state"] == "completed", timeout=20)
         jetstream = connection.jetstream()
@@ -102,7 +102,7 @@ async def test_a_plan_for_another_version_of_the_model_is_rejected(
             "oracle-1"
         }
         decisions = await connection.subscribe("ems.experiment.decision.*")
-        await connection.flush()
+        await broker.subscribed(connection)
         await whole.publish(server, whole.plan("other", 2, model_version="oracle-2"))
         decision = json.loads((await decisions.next_msg(timeout=10)).data)
         assert decision["decision"] == "rejected"

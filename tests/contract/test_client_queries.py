@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.micro.request import ServiceError
 
 from ems_worker import client, errors
-from tests.support import processes, servers, stub_worker
+from tests.support import broker, processes, servers, stub_worker
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def test_a_worker_that_does_not_answer_is_named(server: servers.NatsServer
         """Receives requests without answering."""
 
     await other.subscribe("ems.api.get", cb=mute)
-    await stub_worker.subscribed(other)
+    await broker.subscribed(other)
     async with client.EmsClient(server.url, request_timeout=0.2) as ems:
         with pytest.raises(errors.NoAnswer, match=r"the worker did not answer within 0\.2 s: .*ems-worker health"):
             await ems.get("e")

@@ -32,7 +32,7 @@ async def _reply_subjects(client: Client, subject: str) -> "asyncio.Queue[str]":
         await replies.put(message.reply)
 
     await client.subscribe(subject, cb=spy)
-    await client.flush()
+    await support.subscribed(client)
     return replies
 
 

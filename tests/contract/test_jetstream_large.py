@@ -75,8 +75,7 @@ async def test_a_reply_that_is_too_large_is_shortened(broker: Broker, server: se
     wrong = [{"code": "bad", "path": "a", "line": 1, "column": 1, "message": "x" * 20_000}] * 100
     async with support.plain(server) as (client, _):
         subscription = await client.subscribe("_INBOX.someone")
-        await client.flush()
-        await client.flush()
+        await support.subscribed(client)
         await broker.reply("_INBOX.someone", json.dumps({"errors": wrong}).encode())
         answer = json.loads((await subscription.next_msg(timeout=5)).data)
     assert answer[truncate.MARK] == ["errors"]

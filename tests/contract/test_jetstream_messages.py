@@ -78,7 +78,7 @@ async def test_an_event_is_delivered_without_another_request(broker: Broker, ser
     """An idle fetch has a request waiting at the server, so the server sends an event as soon as it is published."""
     async with support.plain(server) as (client, js):
         requests = await client.subscribe("$JS.API.CONSUMER.MSG.NEXT.SIM_EVENTS.ems-worker-events")
-        await client.flush()
+        await support.subscribed(client)
 
         async def waits() -> bool:
             return bool((await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_waiting == 1)
@@ -100,7 +100,7 @@ async def test_a_postponed_message_is_redelivered_after_the_delay(broker: Broker
     (first,) = await _events(broker, 1)
     async with support.plain(server) as (client, _):
         acknowledgements = await client.subscribe(first.token)
-        await client.flush()
+        await support.subscribed(client)
         await broker.later([first], 0.2)
         assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":200000000}'
 
@@ -115,7 +115,7 @@ async def test_a_delay_is_never_zero(broker: Broker, server: servers.NatsServer)
     (first,) = await _events(broker, 1)
     async with support.plain(server) as (client, _):
         acknowledgements = await client.subscribe(first.token)
-        await client.flush()
+        await support.subscribed(client)
         await broker.later([first], 0.0)
         assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":50000000}'
 
@@ -126,7 +126,7 @@ async def test_working_on_a_message_postpones_its_redelivery(broker: Broker, ser
     (message,) = await _events(broker, 1)
     async with support.plain(server) as (client, js):
         acknowledgements = await client.subscribe(message.token)
-        await client.flush()
+        await support.subscribed(client)
         await broker.working([message])
         assert (await acknowledgements.next_msg(timeout=5)).data == b"+WPI"
         assert (await js.consumer_info("SIM_EVENTS", "ems-worker-events")).num_ack_pending == 1
@@ -282,8 +282,6 @@ async def test_a_reply_reaches_an_inbox(broker: Broker, server: servers.NatsServ
     """A client that waits on an inbox gets the bytes of the reply."""
     async with support.plain(server) as (client, _):
         subscription = await client.subscribe("_INBOX.someone")
-        # Flush twice: the first flush may overtake the subscription in nats-py's buffer.
-        await client.flush()
-        await client.flush()
+        await support.subscribed(client)
         await broker.reply("_INBOX.someone", b"decision")
         assert (await subscription.next_msg(timeout=5)).data == b"decision"

@@ -70,6 +70,8 @@ async def record(manifest: Manifest) -> Experiment:
             model_version="fish-1",
             ended_seq=6,
             job_revision=2,
+            host="n17",
+            slot="gpu-1",
         ),
         after(
             1,
@@ -80,6 +82,7 @@ async def record(manifest: Manifest) -> Experiment:
             ended_seq=1,
             job_revision=1,
             model_version="fish-2",
+            excluded="bad machine",
         ),
         lost,
         (record.key, None, retry),
@@ -88,7 +91,7 @@ async def record(manifest: Manifest) -> Experiment:
         after(5, RunState.COMPLETED, waiting=Waiting.MISSING, ended_seq=4, job_revision=3, error_kind=None),
         after(6, RunState.LOST, error_kind=ErrorKind.LOST, error_message="silence", ended_seq=5, job_revision=1),
         after(7, RunState.CANCELLED, ended_seq=7, job_revision=1),
-        after(8, RunState.RUNNING),
+        after(8, RunState.RUNNING, host="n18", step=12.5, total=50.0),
     ]
     await manifest.save(changes, {record.key: 7})
     return record

@@ -4,16 +4,18 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ems_worker.adapters.manifest import Manifest, migrate, queries, reads
+from ems_worker.adapters.manifest import Manifest, metrics, migrate, queries, reads
 from ems_worker.core.documents import results
 from ems_worker.core.lifecycle import experiment, job, transitions
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.aggregate import Aggregate
+from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import TERMINAL, RunState
 from ems_worker.core.records import Experiment, JobRow
@@ -23,10 +25,11 @@ from tests.support import manifests
 def every_run() -> list[Run]:
     """Runs with every combination of the columns that the rules look at which the schema allows, each its own point."""
     combinations = [
-        (state, kind, waiting, stop_reason)
-        for state, kind, waiting, stop_reason in product(
-            RunState, (None, *ErrorKind), (None, *Waiting), (None, *StopReason)
+        (state, kind, waiting, stop_reason, drains, excluded)
+        for state, kind, waiting, stop_reason, drains, excluded in product(
+            RunState, (None, *ErrorKind), (None, *Waiting), (None, *StopReason), (False, True), (None, "bad machine")
         )
+        if not drains or state is not RunState.PENDING
         if kind is not ErrorKind.METRICS_MISSING
         if state is not RunState.COMPLETED or kind is None
         if waiting is None or state is RunState.COMPLETED
@@ -42,9 +45,11 @@ def every_run() -> list[Run]:
             error_kind=kind,
             waiting=waiting,
             stop_reason=stop_reason,
+            drains=drains,
+            excluded=excluded,
             metrics={"population": float(point)} if state is RunState.COMPLETED else None,
         )
-        for point, (state, kind, waiting, stop_reason) in enumerate(combinations)
+        for point, (state, kind, waiting, stop_reason, drains, excluded) in enumerate(combinations)
     ]
 
 
@@ -96,8 +101,20 @@ async def test_queries_count_each_run_as_the_core_does(manifest: Manifest, recor
     assert (await manifest.tally(record.key)).counts == Counter(expected.values())
     rows = await manifest.points(record.key, range(len(RUNS)))
     assert {row.point.point: row.counts for row in rows} == {point: {bucket: 1} for point, bucket in expected.items()}
-    completed = [one for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED]
-    assert (await manifest.tally(record.key)).metrics["population"].n == len(completed) > 0
+    assert {row.point.point: row.excluded for row in rows} == {one.point: one.excluded for one in RUNS}
+    assert {row.point.point for row in rows if row.ended_seq is None} == {one.point for one in RUNS if not one.settled}
+
+
+async def test_a_tally_is_the_one_that_the_core_counts(manifest: Manifest, record: Experiment) -> None:
+    """The counts of what sets jobs aside are the same, and so are the aggregates."""
+    counted = Tally(len(RUNS), metrics={"population": Aggregate()}).after((None, one) for one in RUNS)
+    read = await manifest.tally(record.key)
+    assert read.by_bucket == counted.by_bucket
+    for name in ("excluded", "called_off"):
+        assert {key: jobs for key, jobs in getattr(counted, name).items() if jobs} == getattr(read, name)
+        assert getattr(read, name)
+    assert read.dropped == counted.dropped > 0
+    assert astuple(read.metrics["population"]) == pytest.approx(astuple(counted.metrics["population"]))
 
 
 async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: Experiment) -> None:
@@ -117,11 +134,13 @@ async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: 
 
 
 async def test_views_aggregate_only_what_the_core_counts_as_completed(manifest: Manifest, record: Experiment) -> None:
-    """A run that completed and still lacks metrics adds to no mean."""
+    """A run that completed and still lacks metrics, or is excluded, adds to no mean."""
     assert record.spec.metrics == ("population",)
     completed = {one.point for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED}
-    for view in ("v_metrics", "v_tracked", "v_point_metrics"):
-        assert {row["point"] for row in select(manifest, f"SELECT point FROM {view}")} == completed
+    counted = {one.point for one in RUNS if metrics.aggregated(one)}
+    assert {row["point"] for row in select(manifest, "SELECT point FROM v_metrics")} == completed > counted
+    for view in ("v_tracked", "v_point_metrics"):
+        assert {row["point"] for row in select(manifest, f"SELECT point FROM {view}")} == counted
 
 
 async def test_a_retry_takes_the_jobs_that_the_core_takes(manifest: Manifest, record: Experiment) -> None:

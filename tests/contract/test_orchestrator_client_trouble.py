@@ -140,7 +140,7 @@ async def test_a_call_that_hangs_does_not_delay_others(log: Path) -> None:
     async with support.pair(log, "--without", "StartSimulations", deadline=4, window=1) as (_, client):
         calls: list[Call] = []
         starts = [support.start("hung", hang="yes"), *(support.start(f"r{n}") for n in range(5))]
-        await client.start(starts, calls.append)
+        await client.start(starts, calls.append, lambda _: True)
         answers = [(answer.simulation_id, answer.outcome) for call in calls for answer in call.answers]
         assert answers[0] == ("hung", Outcome.LATE)
         assert answers[1:6] == [(f"r{n}", Outcome.SUBMITTED) for n in range(5)]
@@ -154,7 +154,7 @@ async def test_only_so_many_hanging_calls_are_set_aside(log: Path) -> None:
         # Its duration defines which calls count as slow.
         await support.answers(client, [support.start("good")])
         starts = [support.start(f"r{n}", hang="yes", alone="yes") for n in range(30)]
-        starting = asyncio.create_task(client.start(starts, calls.append))
+        starting = asyncio.create_task(client.start(starts, calls.append, lambda _: True))
         await wait.until(lambda: client.crowded, what="the calls to be set aside")
         late = {answer.simulation_id for call in calls for answer in call.answers}
         assert len(late) == 8

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from tests.security import fuzz
 from tests.security.ground import ground
-from tests.support import wait, whole
+from tests.support import broker, wait, whole
 
 STREAMS = ("EMS_PLANS", "SIM_EVENTS", "EMS_STATUS", "EMS_RESULTS", "EMS_DLQ")
 BUCKET = "EMS_PLAN_OBJECTS"
@@ -136,7 +136,7 @@ async def forged_plan(directory: Path) -> str:
             await inboxes.put(message.reply)
 
         await on.attacker.subscribe("$JS.API.CONSUMER.MSG.NEXT.EMS_PLANS.ems-worker-plans", cb=spy)
-        await on.attacker.flush()
+        await broker.subscribed(on.attacker)
         await on.completes(whole.plan("honest", points=1))
         async with asyncio.timeout(60):
             inbox = await inboxes.get()

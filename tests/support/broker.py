@@ -58,6 +58,15 @@ async def serve(broker: Broker, endpoints: Mapping[str, Answering], version: str
     return metrics
 
 
+async def subscribed(client: Client) -> None:
+    """Returns when the server has processed the client's subscriptions, and all else that it sent.
+
+    nats-py's flush writes its ping at once, ahead of what is still in its buffer: only the second comes after it.
+    """
+    await client.flush()
+    await client.flush()
+
+
 @contextlib.asynccontextmanager
 async def plain(server: servers.NatsServer) -> AsyncIterator[tuple[Client, JetStreamContext]]:
     """A client of nats-py, as other programs use it."""

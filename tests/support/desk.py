@@ -60,6 +60,7 @@ class Desk:
         self.dispatcher = self.services.dispatcher
         self.expander = self.services.expander
         self.limits = self.services.limits
+        self.suspension = self.services.suspension
         self.reporter = self.services.reporter
         self.tracker = self.services.tracker
         self.intake = self.services.intake
@@ -76,6 +77,7 @@ class Desk:
         async with Manifest.open(directory / "manifest.db") as manifest:
             desk = cls(directory, manifest, clock or Clock(), broker, **settings)
             desk.unsent = await recover.recover(desk.ledger, manifest, yaml_reader)
+            desk.suspension.recover()
             yield desk
 
     unsent: Sequence[tuple[Live, Any]] = ()

@@ -1,7 +1,7 @@
 """The orchestrator's client, connected to a scripted server in another process."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from ems_worker.adapters.orchestrator import Orchestrator
@@ -30,14 +30,16 @@ async def connected(program: servers.GrpcProgram, *, deadline: float, window: in
         yield client
 
 
-async def answers(client: Orchestrator, starts: Sequence[Start]) -> list[Answer]:
+async def answers(
+    client: Orchestrator, starts: Sequence[Start], wanted: Callable[[str], bool] = lambda _: True
+) -> list[Answer]:
     """Has the client start these runs, and returns the last answer to each, in order."""
     last: dict[str, Answer] = {}
 
     def report(call: Call) -> None:
         last.update({answer.simulation_id: answer for answer in call.answers})
 
-    await client.start(starts, report)
+    await client.start(starts, report, wanted)
     return [last[start.simulation_id] for start in starts]
 
 

@@ -122,8 +122,9 @@ class Orchestrator:
     """Answers start commands with the names of gRPC codes.
 
     A command gets the next code of `answers` for its simulation id, or else `code`. The answer to a command in `hung`
-    is late until its event is set. `known` is the answer to GetSimulationStatus. `capacities` is the queue of capacity
-    reports.
+    is late until its event is set. With `slot`, commands wait until that is set before they are sent, as they do for a
+    slot in the window; `unsent` are those that were not wanted any more then. `known` is the answer to
+    GetSimulationStatus. `capacities` is the queue of capacity reports.
     """
 
     code: str = "OK"
@@ -141,9 +142,21 @@ class Orchestrator:
     crowded: bool = False
     capacities: "asyncio.Queue[Capacity | None]" = field(default_factory=asyncio.Queue)
     on_start: Callable[[Sequence[Start]], None] = lambda _: None
+    slot: asyncio.Event | None = None
+    unsent: list[str] = field(default_factory=list)
 
-    async def start(self, starts: Sequence[Start], on_call: Callable[[Call], None]) -> None:
+    async def start(
+        self, starts: Sequence[Start], on_call: Callable[[Call], None], wanted: Callable[[str], bool]
+    ) -> None:
+        if self.slot is not None:
+            await self.slot.wait()
         began = asyncio.get_running_loop().time()
+        if unsent := [name for start in starts if not wanted(name := start.simulation_id)]:
+            on_call(Call(began, 0.0, tuple(Answer(name, Outcome.UNSENT, "") for name in unsent)))
+            self.unsent += unsent
+            starts = [start for start in starts if start.simulation_id not in unsent]
+        if not starts:
+            return
         self.calls.append(list(starts))
         self.on_start(starts)
         names = [start.simulation_id for start in starts]

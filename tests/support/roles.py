@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from ems_worker import nats_access
 from ems_worker.adapters.jetstream import provision
 from ems_worker.local import keys, ports
-from tests.support import servers
+from tests.support import broker, servers
 
 ROLES = ("publisher", "worker", "orchestrator", "analysis", "dashboard", "operator", "admin")
 
@@ -58,23 +58,18 @@ class User:
         if nats_access.is_violation(error):
             self.denied.append(str(error).split('"')[1])
 
-    async def _flush(self) -> None:
-        # Twice: the first ping of nats-py may overtake pending messages, and only ensures that they are sent.
-        await self.client.flush()
-        await self.client.flush()
-
     async def publishes(self, subject: str, data: bytes = b"?", reply: str = "") -> bool:
         """Whether the user may publish this. The broker reports a violation before it answers the ping of a flush."""
         self.denied.clear()
         await self.client.publish(subject, data, reply=reply)
-        await self._flush()
+        await broker.subscribed(self.client)
         return not self.denied
 
     async def subscribes(self, subject: str) -> bool:
         """Whether the user may subscribe to this subject."""
         self.denied.clear()
         subscription = await self.client.subscribe(subject)
-        await self._flush()
+        await broker.subscribed(self.client)
         if self.denied:
             return False
         await subscription.unsubscribe()

@@ -11,6 +11,8 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from nats.micro.request import Request
 
+from tests.support import broker
+
 Answer = Callable[[dict[str, Any]], Any]
 
 
@@ -55,9 +57,4 @@ async def serve(client: Client, verb: str, answer: Answer) -> None:
         await request.respond(json.dumps(answer(json.loads(request.data))).encode())
 
     await service.add_group(name="ems.api").add_endpoint(name=verb, handler=handle)
-    await subscribed(client)
-
-
-async def subscribed(client: Client) -> None:
-    """Returns when the server has the subscriptions. A request can't overtake them, unlike nats-py's flush."""
-    await client.request("$JS.API.INFO", timeout=5)
+    await broker.subscribed(client)

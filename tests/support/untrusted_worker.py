@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from tests.support import hostile_words
+from tests.support import broker, hostile_words
 
 H = hostile_words.ALL
 _AGGREGATE = {"n": 1, "mean": 1.0, "std": 0.5, "min": 1.0, "max": 1.0, "missing": 1}
@@ -106,7 +106,7 @@ async def working(url: str) -> AsyncIterator[None]:
         decide = _decide(client)
         for subject in _STREAMS["EMS_PLANS"]:
             await client.subscribe(subject, cb=decide)
-        await client.flush()
+        await broker.subscribed(client)
         yield
     finally:
         await client.close()

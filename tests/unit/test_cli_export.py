@@ -86,7 +86,8 @@ async def test_columns_follow_the_experiment_not_the_first_job(tmp_path: Path) -
     (row,) = await exported(tmp_path, job(0, state="pending", metrics=None))
     before = ["experiment_id", "simulation_id", "point", "replicate", "attempt", "run_id_suffix", "seed", "state"]
     varied = ["param.food", "param.heat", "metric.population"]
-    after = "error_kind error_message submitted_at started_at finished_at model_version config_sha job_revision seq"
+    after = "error_kind error_message submitted_at started_at finished_at model_version host slot step total"
+    after += " excluded config_sha job_revision seq"
     assert list(row) == [*before, *varied, *after.split()]
     assert await exported(tmp_path) == []
 

@@ -55,6 +55,27 @@ def test_the_message_is_the_same_plan_to_the_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (PLAN, True),
+        (f"{PLAN}\nhold: false\n", False),
+        (json.dumps(parsed(PLAN.encode())), False),
+        (f"{PLAN}\n...\n", False),
+    ],
+    ids=["yaml", "not held", "json", "ended"],
+)
+def test_a_held_plan_is_the_same_plan_with_hold(tmp_path: Path, text: str, kept: bool) -> None:
+    """Block YAML keeps its lines; a plan that is held already, or that can't be read, stays as it is."""
+    file = plan_file(tmp_path, text)
+    held = plans.held(file)
+    assert parsed(held.data) == {**parsed(file.data), "hold": True}
+    assert held.data.startswith(text.encode()) is kept
+    assert plans.held(held) is held
+    unreadable = plan_file(tmp_path, "a: [")
+    assert plans.held(unreadable) is unreadable
+
+
+@pytest.mark.parametrize(
     "text",
     [
         json.dumps(parsed(PLAN.encode())),

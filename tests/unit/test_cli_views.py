@@ -1,4 +1,4 @@
-"""What `ems show`, `ems config` and the changes print, with a client that returns fixed documents."""
+"""What `ems show` and `ems config` print, with a client that returns fixed documents."""
 
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
@@ -6,8 +6,8 @@ from typing import Any, Self
 import pytest
 import typer
 
-from ems_worker import client, errors
-from ems_worker.cli import asking, exits, results, views
+from ems_worker import client
+from ems_worker.cli import exits, results, views
 
 DETAILS = {"experiment_id": "reef", "parameters": {"layer.food": "layer.food"}, "metrics": {"population": {}}}
 
@@ -89,6 +89,13 @@ def test_a_later_round_is_shown(number: int, shown: bool, capsys: pytest.Capture
     assert ("  round: 2" in lines) is shown
 
 
+async def test_excluded_points_say_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """The column is there only if a point is excluded."""
+    header, _, last_line = await shown_points(capsys, [point(0, 1.0), {**point(1, 2.0), "excluded": "too hot"}], None)
+    assert header[-1] == "excluded"
+    assert last_line.split()[-2:] == ["too", "hot"]
+
+
 @pytest.fixture
 def replace_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes commands use a client with these methods."""
@@ -144,19 +151,3 @@ def test_a_configuration_is_checked_against_the_recorded_digest(
     assert printed.out == out
     assert printed.err.startswith(err)
     assert bool(printed.err) is bool(err)
-
-
-def test_a_change_without_an_answer_can_be_repeated(
-    replace_client: Callable[..., None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The message has the id under which the request can be repeated safely."""
-    requests: list[str] = []
-
-    async def retry(experiment_id: str, *, request_id: str) -> client.Document:
-        requests.append(request_id)
-        raise errors.NoAnswer("no answer")
-
-    replace_client(retry=retry)
-    with pytest.raises(errors.NoAnswer):
-        asking.change("retry", "reef", request_id=None, json=False, server=None, context=None)
-    assert f"--request-id {requests[0]}" in capsys.readouterr().err

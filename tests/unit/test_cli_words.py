@@ -30,6 +30,21 @@ def test_a_status_is_one_line() -> None:
     assert statuses.line(status(finished_at=FINISHED_AT)) == running
 
 
+def test_a_pause_without_a_reason_of_its_own_names_its_owners() -> None:
+    """An owner that this version doesn't know is left out, and so is the pause of a status without the key."""
+    paused = status(state="paused", reason=None, pauses=["hold", "person", "somebody"])
+    assert statuses.reason(paused) == "paused by a person; its plan holds it back until `resume`"
+    assert statuses.reason({**paused, "reason": "the disk is full"}) == "the disk is full"
+    assert statuses.reason(status(reason=None)) is None
+
+
+def test_excluded_jobs_are_counted() -> None:
+    """Without any there is nothing to say."""
+    counts = [statuses.excluded(status(excluded=number)) for number in (0, 1, 1200)]
+    assert counts == ["", "1 job left out of metrics and ranking", "1,200 jobs left out of metrics and ranking"]
+    assert statuses.excluded(status()) == ""
+
+
 def test_lines_show_a_new_reason_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A line is printed when the reason appears or disappears, and not while it stays the same."""
     reason = "the orchestrator can't be reached: 127.0.0.1:1: connection refused"
@@ -168,21 +183,6 @@ def test_the_summary_points_out_a_metric_that_no_result_has(
     """The summary says if a metric is in no result, as it is if its name is misspelt."""
     statuses.show_summary(status(experiment_id="reef", reason=None, metrics={"m": aggregate}, best=None))
     assert line in capsys.readouterr().out.splitlines()
-
-
-@pytest.mark.parametrize(
-    ("document", "line"),
-    [
-        ({"changed": True, "retried": 5, "round": 2}, "reef: retrying 5 jobs (round 2)"),
-        ({"changed": True, "retried": 1, "round": 3}, "reef: retrying 1 job (round 3)"),
-        ({"changed": False, "retried": 0, "round": 2}, "reef: nothing to retry, the experiment is running"),
-        ({"changed": True, "round": 1}, "reef is running"),
-    ],
-)
-def test_a_change_is_one_line(document: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The line has the number of retried jobs and the round, says that nothing changed, or gives the new state."""
-    views.change("retry", {"experiment_id": "reef", "state": "running", **document})
-    assert capsys.readouterr().out == f"{line}\n"
 
 
 class _SilentWorker(client.EmsClient):

@@ -1,6 +1,7 @@
 """Documents as the core builds them conform to the published schemas; tests/acceptance checks those of a worker."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.core.documents import documents, results, schemas
+from ems_worker.core.documents import changes, documents, results, schemas
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, PauseOwner, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
+from ems_worker.core.records import Change, Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem
 from tests.support import schema_checks
 
@@ -69,6 +71,7 @@ def aggregate(values: list[float | None]) -> Aggregate:
 
 texts = st.none() | st.text(max_size=5)
 times = st.none() | st.integers(0, 4 * 10**12)
+numbers = st.none() | st.floats(0, 1e9)
 seqs = st.none() | st.integers(1, 99)
 values = st.none() | st.booleans() | st.integers() | st.lists(st.integers()) | st.sampled_from(["short", "x" * 5000])
 labels = st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5))
@@ -92,7 +95,36 @@ runs = st.builds(
     config_sha=st.none() | st.just(SHA),
     ended_seq=seqs,
     job_revision=st.integers(0, 9),
+    host=texts,
+    slot=texts,
+    step=numbers,
+    total=numbers,
+    excluded=texts,
 )
+counts = st.dictionaries(st.sampled_from(Bucket), st.dictionaries(st.sampled_from(Bucket), st.integers(0, 9)))
+requests = st.fixed_dictionaries(
+    {}, optional={"reason": texts, "where": texts, "dry_run": st.booleans(), "plan": st.just("x" * 5000)}
+)
+some = st.none() | st.integers(0, 99)
+all_changes = st.builds(
+    Change,
+    *(st.just("r-1"), st.just(1), st.sampled_from(Verb), requests.map(json.dumps), st.integers(0, 4 * 10**12)),
+    *(st.sampled_from(ExperimentState), st.integers(1, 9), st.integers(0, 9)),
+    changed=st.booleans(),
+    judged=st.none() | st.just((3, 0)),
+    counts=counts,
+    added=some,
+    withdrawn=some,
+    unchanged=some,
+    applied_ms=times,
+)
+SPEC = NewExperiment(
+    *("e-1", "name", b"", b"", SHA, 1, 9, 9, 1000, "study", ("a tag",)),
+    metrics=("m",),
+    goal_metric="m",
+    goal="minimize",
+)
+RECORD = Experiment(1, SPEC, ExperimentState.PAUSED, pauses=frozenset(PauseOwner))
 
 
 def sent(document: documents.Document) -> Any:
@@ -124,9 +156,7 @@ def test_every_status_conforms_to_its_schema(
     ended: int,
 ) -> None:
     """This holds with and without a pace, a best point and a reason."""
-    spec = NewExperiment(
-        "e-1", "name", b"", b"", SHA, 1, 9, 9, 1000, group, ("a tag",), metrics=("m",), goal_metric="m", goal="minimize"
-    )
+    spec = replace(SPEC, group=group)
     record = Experiment(1, spec, state, started_ms=started_ms, finished_ms=finished_ms, reason=reason)
     document = documents.status(
         record,
@@ -137,6 +167,26 @@ def test_every_status_conforms_to_its_schema(
         best=best,
     )
     assert schema_checks.check(sent(document)) == "ems.status.v1"
+
+
+@given(all_changes)
+def test_every_change_conforms_to_its_schema(change: Change) -> None:
+    """So does a group's reply, and the reply to `get`, which has the latest changes."""
+    whole = changes.document("e-1", change)
+    assert schema_checks.check(sent(whole)) == "ems.change.v1"
+    for document in (changes.group([whole, whole]), changes.resumed_all("r-1", True)):
+        assert schema_checks.check(sent(document)) == "ems.changes.v1"
+    status = documents.status(RECORD, Tally(9), worker_id="w", now_ms=1, pace=documents.Pace())
+    assert schema_checks.check(sent({**status, "changes": [changes.brief("e-1", change)]})) == "ems.status.v1"
+
+
+@given(rows, metrics, st.booleans())
+def test_every_settled_round_conforms_to_its_schema(
+    best: PointRow, tracked: dict[str, Aggregate], quorum: bool
+) -> None:
+    """This holds for those that reached their quorum and for others."""
+    document = documents.settled(RECORD, Tally(9, {}, tracked), by_quorum=quorum, ended_seq=3, now_ms=1, best=best)
+    assert schema_checks.check(sent(document)) == "ems.settled.v1"
 
 
 @pytest.mark.parametrize("decision", PlanDecision)

@@ -200,7 +200,8 @@ def test_the_worker_itself_may_own_a_pause() -> None:
     running = Standing(ExperimentState.RUNNING)
     held = steering.paused(running, PauseOwner.RESTORED)
     both = steering.paused(held, PauseOwner.BUDGET)
-    assert (both.state, both.pauses) == (ExperimentState.PAUSED, {PauseOwner.RESTORED, PauseOwner.BUDGET})
+    assert both.state is ExperimentState.PAUSED
+    assert both.pauses == {PauseOwner.RESTORED, PauseOwner.BUDGET}
     assert steering.resumed(both).pauses == {PauseOwner.BUDGET}
     assert steering.resumed(both, keep=frozenset()) == running
 

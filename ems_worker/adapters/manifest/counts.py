@@ -1,12 +1,13 @@
 """Counts of jobs and aggregates of their metrics, from rows of the manifest."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ems_worker.adapters.manifest import reads
+from ems_worker.core.lifecycle import experiment as experiments
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket, Tally
+from ems_worker.core.lifecycle.experiment import Alike, Bucket, Tally
+from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.records import PointRecord, PointRow
 
 
@@ -17,20 +18,17 @@ def tally(
     metrics: Iterable[reads.MetricRow],
 ) -> Tally:
     """An experiment's counts over all its jobs, and its aggregates."""
-    counts: Counter[Bucket] = Counter()
-    excluded: Counter[Bucket] = Counter()
-    called_off: Counter[Bucket] = Counter()
-    dropped = 0
-    for row in counted:
-        bucket = Bucket(row.bucket)
-        counts[bucket] += row.jobs
-        if row.is_excluded:
-            excluded[bucket] += row.jobs
-        elif row.is_dropped:
-            dropped += row.jobs
-        elif row.is_called_off and bucket in ENDED_BUCKETS and bucket is not Bucket.COMPLETED:
-            called_off[bucket] += row.jobs
-    return Tally(experiment.jobs, counts, aggregates(tracked, metrics), excluded, called_off, dropped=dropped)
+    alike = [
+        Alike(
+            Bucket(row.bucket),
+            row.is_excluded == 1,
+            None if row.stop_reason is None else StopReason(row.stop_reason),
+            row.drains == 1,
+            row.jobs,
+        )
+        for row in counted
+    ]
+    return experiments.tally(experiment.jobs, alike, aggregates(tracked, metrics))
 
 
 def point(

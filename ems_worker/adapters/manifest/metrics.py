@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.writer import Step
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.lifecycle.transitions import RunState
 
 
 def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
@@ -17,8 +18,8 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
     added: list[tuple[int, int, int, int]] = []
     recomputed: dict[tuple[int, int], None] = {}
     for key, before, after in changes:
-        counted = before is not None and _counts(before)
-        if not _counts(after):
+        counted = before is not None and aggregated(before)
+        if not aggregated(after):
             if counted:
                 recomputed[key, after.point] = None
         elif not counted:
@@ -33,6 +34,6 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
     ]
 
 
-def _counts(run: Run) -> bool:
-    """Whether the run's metrics count in its point's aggregates; writes_metrics.sql has the same rule."""
-    return run.state is RunState.COMPLETED and run.current and run.waiting is None and run.excluded is None
+def aggregated(run: Run) -> bool:
+    """Whether the run's metrics count in its point's aggregates; rules.sql has the same rule."""
+    return run.current and run.excluded is None and experiment.bucket(run) is Bucket.COMPLETED

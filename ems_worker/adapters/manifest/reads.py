@@ -149,8 +149,8 @@ class CountedRow(NamedTuple):
 
     bucket: str
     is_excluded: int
-    is_called_off: int
-    is_dropped: int
+    stop_reason: str | None
+    drains: int
     jobs: int
 
 

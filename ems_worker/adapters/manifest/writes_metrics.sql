@@ -13,7 +13,7 @@ CROSS JOIN runs ON runs.experiment = new.experiment AND runs.point = new.point A
 CROSS JOIN experiments ON experiments.key = runs.experiment
 CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
-WHERE runs.current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL
+WHERE {aggregated}
 ON CONFLICT (experiment, point, metric) DO UPDATE SET
   n = n + excluded.n,
   mean = iif(excluded.n = 0, mean, iif(n = 0, excluded.mean, mean + (excluded.mean - mean) / (n + 1))),
@@ -39,7 +39,7 @@ CROSS JOIN runs ON runs.experiment = new.experiment AND runs.point = new.point
 CROSS JOIN experiments ON experiments.key = runs.experiment
 CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
-WHERE runs.current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL
+WHERE {aggregated}
 ON CONFLICT (experiment, point, metric) DO UPDATE SET
   n = n + excluded.n,
   mean = iif(excluded.n = 0, mean, iif(n = 0, excluded.mean, mean + (excluded.mean - mean) / (n + 1))),

@@ -20,19 +20,9 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.settings import Channel
 
 Reply = TypeVar("Reply")
+_Report = Callable[[Call], None]
+_Wanted = Callable[[str], bool]
 
-# There is one retry policy, and it is ours. Fast keepalive would kill healthy connections, so every call has a
-# deadline instead.
-_OPTIONS = (
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # Otherwise a new channel to the same address shares the connection of the old one.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 # An unimplemented call is tried again after this time, because the orchestrator may have been updated.
 _UNIMPLEMENTED_SECONDS = 60.0
 # After this many calls in a row without an answer, the connection may be half open and is replaced.
@@ -93,8 +83,7 @@ class Orchestrator:
         if self.ready():
             self._cause = None
             return None
-        state = self._channel.get_state().name.lower().replace("_", " ")
-        return self._cause or f"{self._settings.target}: {state}"
+        return self._cause or f"{self._settings.target}: {self._channel.get_state().name.lower().replace('_', ' ')}"
 
     @property
     def crowded(self) -> bool:
@@ -111,12 +100,13 @@ class Orchestrator:
         """How many calls may be open at once now; an overloaded orchestrator gets fewer than configured."""
         return self._window.size
 
-    async def start(self, starts: Sequence[Start], report: Callable[[Call], None]) -> None:
+    async def start(self, starts: Sequence[Start], report: _Report, wanted: _Wanted) -> None:
         """Submits the runs, in batches if the orchestrator takes batches, until each has an answer.
 
         `report` gets each call as soon as it has ended, and before that, with LATE as answers, if it is set aside.
+        `wanted` is asked about each run once its call has a slot in the window.
         """
-        await self._submit([commands.encode(start) for start in starts], report)
+        await self._submit([commands.encode(start) for start in starts], report, wanted)
 
     async def control(self, simulation_id: str, action: Control) -> Controlled:
         """Sends PAUSE, RESUME or STOP for a run, and returns the answer."""
@@ -149,7 +139,7 @@ class Orchestrator:
                 self._reported_limit = self._limit = reported.max_message_bytes or commands.DEFAULT_LIMIT_BYTES
             yield reported
 
-    async def _submit(self, encoded: Sequence[Command], report: Callable[[Call], None]) -> None:
+    async def _submit(self, encoded: Sequence[Command], report: _Report, wanted: _Wanted) -> None:
         batched: list[Command] = []
         single: list[Command] = []
         batches = self._implements("StartSimulations")
@@ -165,14 +155,17 @@ class Orchestrator:
             batched.clear()
         await _all(
             [
-                *(self._submit_batch(batch, report) for batch in commands.batches(batched, self._limit)),
-                *(self._submit_single(command, report) for command in single),
+                *(self._submit_batch(batch, report, wanted) for batch in commands.batches(batched, self._limit)),
+                *(self._submit_single(command, report, wanted) for command in single),
             ]
         )
 
-    async def _submit_batch(self, batch: Sequence[Command], report: Callable[[Call], None]) -> None:
-        request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
+    async def _submit_batch(self, batch: list[Command], report: _Report, wanted: _Wanted) -> None:
         async with self._slot("StartSimulations", batch, report) as slot:
+            _drop_unwanted(batch, slot, report, wanted)
+            if not batch:
+                return
+            request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
             reply, code, message = await self._call(
                 self._stub.StartSimulations(request, timeout=self._deadline, metadata=commands.metadata(batch[0]))
             )
@@ -180,19 +173,23 @@ class Orchestrator:
             self._answered("StartSimulations", slot, commands.read_batch(batch, reply), report)
         elif code == "UNIMPLEMENTED":
             self._unimplemented_until["StartSimulations"] = _now() + _UNIMPLEMENTED_SECONDS
-            await self._submit(batch, report)
+            await self._submit(batch, report, wanted)
         elif (limit := outcome.message_limit(code, message, request.ByteSize())) is not None:
             self._limit = min(self._limit, limit)
-            await self._submit(batch, report)
+            await self._submit(batch, report, wanted)
         elif outcome.outcome(code) is Outcome.REFUSED:
             # The refusal of the whole batch doesn't say which run caused it.
-            await _all([self._submit_single(command, report) for command in batch])
+            await _all([self._submit_single(command, report, wanted) for command in batch])
         else:
-            answers = [commands.answer(command.simulation_id, code, message) for command in batch]
-            self._answered("StartSimulations", slot, answers, report)
+            answered = [commands.answer(command.simulation_id, code, message) for command in batch]
+            self._answered("StartSimulations", slot, answered, report)
 
-    async def _submit_single(self, command: Command, report: Callable[[Call], None]) -> None:
-        async with self._slot("StartSimulation", [command], report) as slot:
+    async def _submit_single(self, command: Command, report: _Report, wanted: _Wanted) -> None:
+        to_send = [command]
+        async with self._slot("StartSimulation", to_send, report) as slot:
+            _drop_unwanted(to_send, slot, report, wanted)
+            if not to_send:
+                return
             reply, code, message = await self._call(
                 self._stub.StartSimulation(command.message, timeout=self._deadline, metadata=commands.metadata(command))
             )
@@ -205,7 +202,7 @@ class Orchestrator:
             answer = commands.answer(name, code, message)
         self._answered("StartSimulation", slot, [answer], report)
 
-    def _slot(self, kind: str, sent: Sequence[Command] = (), report: Callable[[Call], None] | None = None) -> Slot:
+    def _slot(self, kind: str, sent: Sequence[Command] = (), report: _Report | None = None) -> Slot:
         """A slot in the window for a call. If the call is set aside, `report` gets LATE for each of its commands."""
 
         def late() -> None:
@@ -216,7 +213,7 @@ class Orchestrator:
         slot = self._window.slot(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
         return slot
 
-    def _answered(self, kind: str, slot: Slot, answers: Sequence[Answer], report: Callable[[Call], None]) -> None:
+    def _answered(self, kind: str, slot: Slot, answers: Sequence[Answer], report: _Report) -> None:
         """Reports the result of a call, and adapts the window to it."""
         if any(answer.outcome is Outcome.SLOW_DOWN for answer in answers):
             self._window.overloaded(slot.began)
@@ -275,13 +272,21 @@ class Orchestrator:
         return self._unimplemented_until.get(call, 0.0) <= _now()
 
     def _open(self) -> grpc.aio.Channel:
-        return security.channel(self._settings, _OPTIONS)
+        return security.channel(self._settings, security.OPTIONS)
 
     async def _close(self) -> None:
         for task in list(self._closing):
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._channel.close(grace=None)
+
+
+def _drop_unwanted(batch: list[Command], slot: Slot, report: _Report, wanted: _Wanted) -> None:
+    """Takes commands that aren't wanted any more out of a batch whose call is about to be made."""
+    asked = [(command, wanted(command.simulation_id)) for command in batch]
+    batch[:] = [command for command, is_wanted in asked if is_wanted]
+    if unsent := tuple(commands.unsent(command) for command, is_wanted in asked if not is_wanted):
+        report(Call(slot.began, 0.0, unsent))
 
 
 async def _all(work: Sequence[Awaitable[None]]) -> None:

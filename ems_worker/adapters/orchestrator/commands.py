@@ -92,6 +92,11 @@ def oversize(command: Command, limit: int) -> Answer:
     )
 
 
+def unsent(command: Command) -> Answer:
+    """The answer to a command that was not wanted any more when its turn came."""
+    return Answer(command.simulation_id, Outcome.UNSENT, "", "no command was sent: the run is not wanted any more")
+
+
 def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
     """The answer in a response. An outcome that isn't set counts as accepted, because the call's status was OK.
 

@@ -14,6 +14,19 @@ from ems_worker.settings import Channel, files, targets
 
 _PEM = b"-----BEGIN"
 
+# There is one retry policy, and it is ours. Fast keepalive would kill healthy connections, so every call has a
+# deadline instead.
+OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # Otherwise a new channel to the same address shares the connection of the old one.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
 
 def channel(configured: Channel, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
     """A new channel, for which the configured files are read now.

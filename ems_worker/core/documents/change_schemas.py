@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from ems_worker.core.documents import changes, shapes, titles
+from ems_worker.core.documents import shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.steering import Verb
 
 _MOVED: Final = shapes.by_name(
     "jobs that the change moves, by the state that they were in",
@@ -17,7 +18,7 @@ _POINTS: Final[Schema] = {
 }
 _KEYS: Final[Schema] = {
     "request_id": shapes.text("the id of the request"),
-    "verb": shapes.choice("what was requested", changes.VERBS),
+    "verb": shapes.choice("what was requested", Verb),
     "experiment_id": shapes.EXPERIMENT_ID,
     "changed": shapes.flag("whether the request changes anything"),
     "state": shapes.choice("of the experiment after the change", ExperimentState),

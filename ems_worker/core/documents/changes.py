@@ -9,37 +9,38 @@ from ems_worker.core.documents import documents, titles
 from ems_worker.core.documents.documents import Document
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import PauseOwner
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.records import Change
 
-# What may be requested, in the order in which the documentation has it.
-VERBS: Final = ("pause", "resume", "cancel", "retry", "extend", "set", "close", "exclude", "include")
 # The state that `counts` name for jobs that `exclude` takes out and `include` takes back.
 EXCLUDED: Final = "excluded"
+# The state that `counts` name for jobs that `extend` adds, and that were not there before.
+NEW: Final = "new"
 
 # Why a verb changed nothing in an experiment that is open.
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "pause": "it is paused already",
-        "resume": "it is not paused",
-        "cancel": "it is being cancelled already",
-        "retry": "no job is to be retried",
-        "extend": "it has all points and replicates of this plan",
-        "set": "these limits apply already",
-        "close": "it is not kept open",
-        "exclude": "every job is excluded already",
-        "include": "no job is excluded",
+        Verb.PAUSE: "it is paused already",
+        Verb.RESUME: "it is not paused",
+        Verb.CANCEL: "it is being cancelled already",
+        Verb.RETRY: "no job is to be retried",
+        Verb.EXTEND: "it has all points and replicates of this plan",
+        Verb.SET: "these limits apply already",
+        Verb.CLOSE: "it is not kept open",
+        Verb.EXCLUDE: "every job is excluded already",
+        Verb.INCLUDE: "no job is excluded",
     }
 )
 _NO_MATCH: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "cancel": "no open job matches",
-        "retry": "no ended job matches that can be retried",
-        "exclude": "no job matches that isn't excluded already",
-        "include": "no excluded job matches",
+        Verb.CANCEL: "no open job matches",
+        Verb.RETRY: "no ended job matches that can be retried",
+        Verb.EXCLUDE: "no job matches that isn't excluded already",
+        Verb.INCLUDE: "no excluded job matches",
     }
 )
-# What these verbs change in an experiment that has ended is nothing.
-_ONLY_OPEN: Final = frozenset({"pause", "resume", "cancel", "close"})
+# The verbs that change nothing in an experiment that has ended.
+_ONLY_OPEN: Final = frozenset({Verb.PAUSE, Verb.RESUME, Verb.CANCEL, Verb.CLOSE})
 
 # What pauses an experiment, and what ends the pause.
 _PAUSES: Final[Mapping[PauseOwner, str]] = MappingProxyType(

@@ -121,7 +121,7 @@ STATUS: Final = shapes.document(
             shapes.choice("it is being cancelled: its open runs are stopped, or may end (drain)", CancelMode)
         ),
         "kept_open": shapes.flag("whether it stays open until `close`, even if all jobs have ended"),
-        "settled": shapes.flag("whether this round has settled: see ems.settled.v1"),
+        "settled": shapes.flag(f"whether this round has settled: see {titles.SETTLED}"),
         "excluded": shapes.count("number of jobs that are left out of metrics and ranking; `counts` has them too"),
         "reason": shapes.maybe(shapes.text("why the experiment is in this state, or why none of its jobs start")),
     },

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
+from ems_worker.core.lifecycle import run
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
@@ -116,18 +118,18 @@ class Bucket(StrEnum):
 ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, Bucket.CANCELLED, Bucket.LOST})
 
 
-def bucket(run: Run) -> Bucket:
+def bucket(current: Run) -> Bucket:
     """The count to which a job belongs, by the run that represents it; rules.sql has the same rule for queries."""
-    if run.waiting is not None:
-        return Bucket.AWAITING_METRICS if run.waiting is Waiting.AWAITING else Bucket.FAILED
-    if run.state is RunState.FAILED and run.error_kind is ErrorKind.INFEASIBLE:
+    if current.waiting is not None:
+        return Bucket.AWAITING_METRICS if current.waiting is Waiting.AWAITING else Bucket.FAILED
+    if current.state is RunState.FAILED and current.error_kind is ErrorKind.INFEASIBLE:
         return Bucket.INFEASIBLE
-    return Bucket(run.state.value)
+    return Bucket(current.state.value)
 
 
-def job_state(run: Run) -> str:
+def job_state(current: Run) -> str:
     """The state of a job, by the run that represents it: an infeasible job has failed."""
-    name = bucket(run)
+    name = bucket(current)
     return Bucket.FAILED if name is Bucket.INFEASIBLE else name
 
 
@@ -140,8 +142,7 @@ class Tally:
     makes the experiment a success or a failure. `dropped`: jobs that failing fast cancelled.
 
     A value can't be taken out of an aggregate. When a completed job is excluded, `stale` becomes true, and the metrics
-    have to be read again, from the aggregates of the points, which the manifest keeps: see `rereading`. `since` has
-    what is added meanwhile.
+    have to be read again, from the aggregates of the points, which the manifest keeps.
     """
 
     total: int
@@ -151,7 +152,6 @@ class Tally:
     called_off: Mapping[Bucket, int] = field(default_factory=dict)
     dropped: int = 0
     stale: bool = False
-    since: Mapping[str, Aggregate] | None = None
 
     @property
     def ended(self) -> int:
@@ -187,7 +187,6 @@ class Tally:
         counts, excluded, called_off = dict(self.counts), dict(self.excluded), dict(self.called_off)
         dropped, stale = self.dropped, self.stale
         metrics = dict(self.metrics)
-        since = None if self.since is None else dict(self.since)
         for old, new in changes:
             was, now = _NEW if old is None else _part(old), _part(new)
             if was is not now:
@@ -198,35 +197,49 @@ class Tally:
                     dropped += step * part.dropped
                 stale = stale or (was.aggregated and not now.aggregated)
             if now.aggregated:
-                before = old.metrics or {} if old is not None and was.aggregated else None
-                _add(metrics, before, new.metrics or {})
-                if since is not None:
-                    _add(since, before, new.metrics or {})
-        return Tally(self.total, counts, metrics, excluded, called_off, dropped=dropped, stale=stale, since=since)
+                _add(metrics, old.metrics or {} if old is not None and was.aggregated else None, new.metrics or {})
+        return Tally(self.total, counts, metrics, excluded, called_off, dropped=dropped, stale=stale)
 
-    def cancelled_unstarted(self, jobs: int, excluded: int = 0) -> "Tally":
-        """The tally after so many jobs that never started were cancelled; so many of them were excluded."""
-        counts, aside, called_off = dict(self.counts), dict(self.excluded), dict(self.called_off)
+    def cancelled_unstarted(self, jobs: int) -> "Tally":
+        """The tally after so many jobs that never started and aren't excluded were cancelled."""
+        counts, called_off = dict(self.counts), dict(self.called_off)
         _count(counts, Bucket.PENDING, -jobs)
         _count(counts, Bucket.CANCELLED, jobs)
-        _count(aside, Bucket.PENDING, -excluded)
-        _count(aside, Bucket.CANCELLED, excluded)
-        _count(called_off, Bucket.CANCELLED, jobs - excluded)
-        return replace(self, counts=counts, excluded=aside, called_off=called_off)
+        _count(called_off, Bucket.CANCELLED, jobs)
+        return replace(self, counts=counts, called_off=called_off)
 
     def extended(self, jobs: int) -> "Tally":
         """The tally after so many jobs were added, which are yet to be expanded."""
         return replace(self, total=self.total + jobs)
 
-    def rereading(self) -> "Tally":
-        """The tally at the moment of a snapshot of the manifest that has all it counts: `reread` gets what was read."""
-        return replace(self, stale=False, since={name: Aggregate() for name in self.metrics})
-
     def reread(self, metrics: Mapping[str, Aggregate]) -> "Tally":
-        """The tally with the aggregates of that snapshot, and what was added since."""
-        assert self.since is not None
-        merged = {name: metrics.get(name, Aggregate()).merge(added) for name, added in self.since.items()}
-        return replace(self, metrics=merged, since=None)
+        """The tally with the aggregates of all that it counts, as they were read again."""
+        return replace(self, metrics=metrics, stale=False)
+
+
+class Alike(NamedTuple):
+    """So many jobs whose current runs have these values in common, which decide how a job is counted."""
+
+    bucket: Bucket
+    excluded: bool
+    stop_reason: StopReason | None
+    drains: bool
+    jobs: int
+
+
+def tally(total: int, counted: Iterable[Alike], metrics: Mapping[str, Aggregate]) -> Tally:
+    """The tally of `total` jobs, from counts of those that are expanded."""
+    counts: dict[Bucket, int] = {}
+    excluded: dict[Bucket, int] = {}
+    called_off: dict[Bucket, int] = {}
+    dropped = 0
+    for alike in counted:
+        part = _part_of(alike.bucket, alike.excluded, alike.stop_reason, alike.drains)
+        _count(counts, part.bucket, alike.jobs)
+        _count(excluded, part.bucket, alike.jobs * part.excluded)
+        _count(called_off, part.bucket, alike.jobs * part.called_off)
+        dropped += alike.jobs * part.dropped
+    return Tally(total, counts, metrics, excluded, called_off, dropped=dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,15 +264,18 @@ _DROPPED = _Part(Bucket.CANCELLED, dropped=True)
 _NEW = _COUNTED[Bucket.PENDING]
 
 
-def _part(run: Run) -> _Part:
-    name = bucket(run)
-    if run.excluded is not None:
+def _part(current: Run) -> _Part:
+    return _part_of(bucket(current), current.excluded is not None, current.stop_reason, current.drains)
+
+
+def _part_of(name: Bucket, excluded: bool, stop_reason: StopReason | None, drains: bool) -> _Part:
+    if excluded:
         return _EXCLUDED[name]
     if name is Bucket.COMPLETED or name not in ENDED_BUCKETS:
         return _COUNTED[name]
-    if name is Bucket.CANCELLED and run.stop_reason is StopReason.FAILING_FAST:
-        return _DROPPED
-    return _CALLED_OFF[name] if run.called_off else _COUNTED[name]
+    if run.called_off(stop_reason, drains):
+        return _CALLED_OFF[name]
+    return _DROPPED if name is Bucket.CANCELLED and stop_reason is StopReason.FAILING_FAST else _COUNTED[name]
 
 
 def _count(counts: dict[Bucket, int], name: Bucket, step: int) -> None:

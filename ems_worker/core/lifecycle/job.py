@@ -167,17 +167,16 @@ def again(job: Job, now_ms: int, named: frozenset[str] | None = None) -> Job | N
     return Job((*earlier, following))
 
 
-def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False, unsent: bool = False) -> Job | None:
+def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False) -> Job | None:
     """The job after it was called off for this reason; None if it has ended, or is on its way out already.
 
     An open attempt gets the reason, for which it is to be stopped. `drain`: it may end by itself instead, and metrics
-    are waited for. `unsent`: the command of its attempt was never sent, and won't be. A completed run that still lacks
-    metrics stays completed: its job fails, because they are missing.
+    are waited for. A completed run that still lacks metrics stays completed: its job fails, because they are missing.
     """
     last = job.current
     if last.settled:
         return None
-    if last.state is RunState.PENDING or (last.state is RunState.SUBMITTING and unsent):
+    if last.state is RunState.PENDING:
         return job.with_run(run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1])
     if last.stop_reason not in _OVERRULED[reason]:
         return None
@@ -220,9 +219,7 @@ def has_new_result(before: Job, after: Job) -> bool:
     old, new = before.current, after.current
     if not new.settled or new == old:
         return False
-    if old.settled:
-        return old.ended_seq is not None
-    return old.attempt > 1 or old.state not in (RunState.PENDING, RunState.SUBMITTING)
+    return old.ended_seq is not None if old.settled else not unstarted(before)
 
 
 def error_kind(current: Run) -> ErrorKind | None:

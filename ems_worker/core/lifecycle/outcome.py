@@ -16,6 +16,7 @@ class Outcome(StrEnum):
     HALT = "halt"  # no run can be submitted until an operator changes something: the worker is not ready
     UNKNOWN = "unknown"  # the command may or may not have arrived: send it again under the same id
     LATE = "late"  # no answer yet: others continue meanwhile, and the answer follows
+    UNSENT = "unsent"  # no command was sent: when its turn came the run was not wanted any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The result of one start call, for one run or a batch of them.
+    """The result of one start call, for one run or a batch of them. One with UNSENT answers was never made.
 
     `began` and `seconds` come from a monotonic clock: they can only be compared with those of other calls.
     """

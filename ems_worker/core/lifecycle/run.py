@@ -125,13 +125,25 @@ class Run:
         return self.state in TERMINAL and self.waiting is not Waiting.AWAITING
 
     @property
-    def called_off(self) -> bool:
-        """Whether somebody called off its job: a person, its settled experiment, or a race.
+    def to_be_stopped(self) -> bool:
+        """Whether STOP is sent for it while it is open: there is a reason, and it may not end by itself."""
+        if self.drains and self.stop_reason is not StopReason.TIMEOUT:
+            return False
+        return self.stop_reason is not None
 
-        Such a job counts only if it completes all the same. It gets no next attempt, and a retry takes it only if asked
-        for by its state.
-        """
-        return self.drains or self.stop_reason in CALLED_OFF
+    @property
+    def called_off(self) -> bool:
+        """Whether somebody called off its job."""
+        return called_off(self.stop_reason, self.drains)
+
+
+def called_off(stop_reason: StopReason | None, drains: bool) -> bool:
+    """Whether the job of such a run was called off: by a person, its settled experiment, or a race.
+
+    A job that was called off counts only if it completes all the same. It gets no next attempt, and a retry takes it
+    only if asked for by its state.
+    """
+    return drains or stop_reason in CALLED_OFF
 
 
 def interpret(run: Run, signal: Signal) -> Signal:

@@ -11,11 +11,14 @@ from ems_worker.core.wire import Capacity, Control, Controlled, Start
 class Orchestrator(Protocol):
     """The Orchestration Layer. Every call has a deadline, and no answer of the orchestrator raises an error."""
 
-    async def start(self, starts: Sequence[Start], on_call: Callable[[Call], None]) -> None:
+    async def start(
+        self, starts: Sequence[Start], on_call: Callable[[Call], None], wanted: Callable[[str], bool]
+    ) -> None:
         """Sends start commands, in batches if the orchestrator accepts these; returns when each has an answer.
 
         `on_call` receives each call when it ends. A call that takes long is also reported before that, with LATE as
-        its answers.
+        its answers. `wanted` is asked for each simulation id right before its command is sent: a command that isn't
+        wanted any more is not sent, and its answer is UNSENT, in a call that was never made.
         """
 
     async def control(self, simulation_id: str, action: Control) -> Controlled:

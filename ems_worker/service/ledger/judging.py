@@ -179,8 +179,8 @@ class Judging:
             await self._commits.drained()
             # What is decided and what is recorded are the same now.
             metrics = (await self._manifest.tally(live.key)).metrics
-            live.tally = live.tally.rereading().reread(metrics)
-            live.recorded = live.recorded.rereading().reread(metrics)
+            live.tally = live.tally.reread(metrics)
+            live.recorded = live.recorded.reread(metrics)
         self._on_change(live.key)
 
     async def carry(self, live: Live, change: Change) -> Change:

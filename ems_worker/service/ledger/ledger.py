@@ -227,11 +227,13 @@ class Ledger:
         return claimed
 
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
-        """Records on open runs why they are to be stopped, before STOP is sent."""
+        """Records on open runs why they are to be stopped, before STOP is sent. They may not end by themselves then."""
         async with self._turn() as turn:
             for key, reason in runs:
                 if (before := self.run(key)) is not None and before.state in transitions.OPEN:
-                    turn.update(key, replace(before, stop_reason=reason))
+                    # At its time limit a run of a cancelled job still counts as called off.
+                    drains = before.drains and reason is StopReason.TIMEOUT
+                    turn.update(key, replace(before, stop_reason=reason, drains=drains))
 
     async def forget_time(self, runs: Iterable[RunKey]) -> None:
         """Resets the elapsed time of runs that are sent again to an orchestrator that forgot them.

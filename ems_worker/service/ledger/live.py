@@ -119,14 +119,16 @@ class Live:
         return not self.judging and self.limits.fail_fast and self.tally.failures > self.allowed
 
     @property
-    def starts_runs(self) -> bool:
-        """Whether pending runs may be claimed: not while some of them may be about to be cancelled."""
-        return (
-            self.record.state is ExperimentState.RUNNING
-            and self.record.cancel is None
-            and not self.failing_fast
-            and not any(change.verb == Verb.CANCEL and self.reaches(change) for change in self.changes.values())
+    def cancelling(self) -> bool:
+        """Whether jobs that haven't started may be about to be cancelled: nothing is claimed or sent meanwhile."""
+        return self.record.cancel is not None or any(
+            change.verb == Verb.CANCEL and self.reaches(change) for change in self.changes.values()
         )
+
+    @property
+    def starts_runs(self) -> bool:
+        """Whether pending runs may be claimed."""
+        return self.record.state is ExperimentState.RUNNING and not self.cancelling and not self.failing_fast
 
     def reaches(self, change: Change) -> bool:
         """Whether jobs that are in the manifest are still to be judged by the change."""

@@ -1,0 +1,127 @@
+"""What a change does, in a sentence for people; a change is an `ems.change.v1`."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ems_worker.cli import shell
+from ems_worker.core.documents import changes
+from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import ExperimentState
+
+Document = dict[str, Any]
+
+# What happens to jobs: while it happens, when it has happened, and what a dry run says.
+_JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "cancel": ("cancelling", "cancelled", "would cancel"),
+        "retry": ("retrying", "retried", "would retry"),
+        "exclude": ("excluding", "excluded", "would exclude"),
+        "include": ("including", "included", "would include"),
+    }
+)
+_LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
+
+
+def show(document: Document, *, json: bool) -> None:
+    """Prints a change, or each change of an `ems.changes.v1`."""
+    if json:
+        shell.out_json(document)
+        return
+    if "resumed" in document:
+        held = "the worker starts runs again" if document["resumed"] else "nothing changed: the worker is not held"
+        shell.out(held)
+        return
+    for change in document.get("changes", [document]):
+        shell.out(sentence(change))
+    if document.get("changes") == []:
+        shell.say("no experiments")
+
+
+def sentence(change: Document) -> str:
+    """The change in a line that begins with the experiment's id."""
+    if not change["changed"]:
+        verdict = "nothing would change" if change["dry_run"] else "nothing changed"
+        return f"{change['experiment_id']}: {verdict}: {change['reason']}"
+    return f"{change['experiment_id']}: {effect(change)}"
+
+
+def effect(change: Document) -> str:
+    """What a change does, without the experiment's id."""
+    verb = change["verb"]
+    if verb in _JOBS:
+        return _moved(change, _JOBS[verb])
+    if verb == "extend":
+        return _extended(change)
+    would = "would be " if change["dry_run"] else ""
+    if verb == "pause":
+        now = ", and running ones pause where the orchestrator can do that" if change["request"].get("now") else ""
+        return f"{would}paused, no more jobs start{now}"
+    if verb == "resume":
+        return _resumed(change, would)
+    if verb == "set":
+        return f"{would}set: {_limits(change['request'])}"
+    ended = change["state"] in experiment.ENDED
+    return f"{would}closed, {'and ' + change['state'] if ended else 'it ends as soon as its jobs have'}"
+
+
+def _moved(change: Document, words: tuple[str, str, str]) -> str:
+    """How many jobs a change moves, and from which states."""
+    under_way, done, would = words
+    word = would if change["dry_run"] else done if change["applied"] else under_way
+    if change["counts"] is None:
+        return f"{word} jobs, which are still being counted"
+    round_of = f", round {change['round']}" if change["verb"] == "retry" else ""
+    return f"{word} {jobs(change['counts'])}{round_of}"
+
+
+def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """The number of jobs that a change moves, and the states they were in: `5 jobs (4 failed, 1 lost)`."""
+    by_state = {state: sum(to.values()) for state, to in counts.items() if sum(to.values())}
+    total = sum(by_state.values())
+    if not total:
+        return "no jobs"
+    states = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in by_state.items())
+    return f"{_counted(total, 'job')} ({states})"
+
+
+def _extended(change: Document) -> str:
+    word = "would add" if change["dry_run"] else "added" if change["applied"] else "adding"
+    if change["counts"] is None:
+        return f"{word} points, which are still being compared"
+    new = sum(change["counts"].get(changes.NEW, {}).values())
+    parts = [f"{word} {_counted(change['added'] or 0, 'point')} and {_counted(new, 'job')}"]
+    if change["unchanged"]:
+        parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
+    if change["withdrawn"]:
+        parts.append(f"{_counted(change['withdrawn'], 'point')} withdrawn")
+    return f"{', '.join(parts)} (round {change['round']})"
+
+
+def _resumed(change: Document, would: str) -> str:
+    if change["state"] == ExperimentState.PAUSED:
+        return "stays paused: its budget is used up; raise it with `ems set`"
+    return f"{would}resumed, and {change['state']}"
+
+
+def _limits(request: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {'as in the plan' if request[name] is None else request[name]}" for name in _LIMITS if name in request
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def show_latest(details: Document) -> None:
+    """Prints the changes of an experiment that are not complete, else the last one; `details` is of `ems.api.get`."""
+    latest: list[Document] = details.get("changes", [])
+    under_way = [change for change in latest if not change["applied"] and change["changed"]]
+    for change in under_way or latest[:1]:
+        named = {**change, **change["so_far"]} if change["counts"] is None else change
+        words = effect(named) if named["changed"] else f"{change['verb']}, nothing changed: {change['reason']}"
+        where = f" where {change['request']['where']}" if change["request"].get("where") else ""
+        why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
+        title = "in progress" if under_way else "last change"
+        shell.out(f"  {title}: {words}{where}{why}")
