@@ -2,27 +2,35 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from unittest.mock import patch
 
 from ems_worker.service.base import crash
 
 
-class Died(BaseException):
+class _Death(BaseException):
     """The worker died here."""
 
 
+@dataclass
+class Fate:
+    """Whether the worker died."""
+
+    died: bool = False
+
+
 @contextlib.contextmanager
-def at(point: str) -> Iterator[None]:
-    """Ends the block at the first passage of the point. Raises AssertionError if the point isn't passed."""
+def at(point: str, passage: int = 1) -> Iterator[Fate]:
+    """Ends the block when the worker passes the point for this time, if it does."""
     assert point in crash.POINTS, point
+    fate, left = Fate(), passage
 
-    def die(name: str, about: str = "") -> None:
-        if name == point:
-            raise Died
+    def pass_by(name: str, about: str = "") -> None:
+        nonlocal left
+        left -= name == point
+        if left == 0:
+            fate.died = True
+            raise _Death
 
-    try:
-        with patch.object(crash, "point", die):
-            yield
-    except Died:
-        return
-    raise AssertionError(f"{point} wasn't passed")
+    with contextlib.suppress(_Death), patch.object(crash, "point", pass_by):
+        yield fate
