@@ -52,7 +52,8 @@ class Outcomes:
         await self._publish_called_off(live)
 
     async def rank_again(self, live: Live) -> None:
-        """Chooses the best point anew, after points lost jobs that had ended."""
+        """Chooses the best point anew."""
+        live.reranks = False
         live.best = await self._manifest.best_point(live.key)
 
     async def _ended_points(self, live: Live, numbers: list[int], last: int) -> list[PointRow]:

@@ -180,7 +180,8 @@ class Reporter:
 
     async def _status(self, live: Live, record: Experiment, tally: Tally) -> None:
         """Publishes the status, unless it says what the last one said."""
-        if not statuses.sample(live, tally, self._clock.monotonic()):
+        statuses.sample(live, tally, self._clock.monotonic())
+        if live.reranks:
             await self._outcomes.rank_again(live)
         live.reason = reason = self._reasons.of(live, record)
         document = statuses.compose(

@@ -36,19 +36,17 @@ def compose(
     )
 
 
-def sample(live: Live, tally: Tally, now: float) -> bool:
-    """Notes how many jobs have ended, at a monotonic time in seconds. False: fewer than before.
+def sample(live: Live, tally: Tally, now: float) -> None:
+    """Notes how many jobs have ended, at a monotonic time in seconds.
 
-    A retry, a new round or new replicates take ends back: what was noted before says nothing about the pace of now.
+    A retry takes ends back: what was noted before it says nothing about the pace of now.
     """
     samples = live.samples
-    continues = not samples or samples[-1][1] <= tally.ended
-    if not continues:
+    if samples and samples[-1][1] > tally.ended:
         samples.clear()
     samples.append((now, tally.ended))
     while len(samples) > _PACE_SAMPLES or samples[0][0] < now - _PACE_SECONDS:
         samples.pop(0)
-    return continues
 
 
 def pace(live: Live, record: Experiment, tally: Tally) -> Pace:

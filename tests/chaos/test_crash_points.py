@@ -41,7 +41,9 @@ DEATHS = {
         ),
         *("limits.marked", "limits.stopped"),
     ],
-    "in a retry": ["control.answered", "control.carried_out", "control.recorded"],
+    "in a retry": [
+        *("steering.recorded", "steering.publishing", "steering.published", "steering.judged", "steering.applied"),
+    ],
     "in reports and at the end": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
@@ -70,7 +72,7 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
             theatre.worker.arm(point)
             theatre.worker.start()
             await theatre.publish(plan(point))
-            if point.startswith("control."):
+            if point.startswith("steering."):
                 await theatre.ended()
                 assert await theatre.ask("retry", 1, request_id=point, experiment_id=name(point)) is None
             await theatre.worker.died()
@@ -80,7 +82,7 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
         theatre.worker.start()
         await theatre.ended()
         for point in DEATHS[deaths]:
-            if point.startswith("control."):
+            if point.startswith("steering."):
                 # The repeated request has been carried out once.
                 answer = await theatre.ask("retry", request_id=point, experiment_id=name(point))
                 assert answer is not None

@@ -134,14 +134,11 @@ class Ledger:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """The experiments, by id, whose plans can't be read as they were accepted, with the reasons.
-
-        They are left alone as long as this worker runs, and events of their runs are parked like those of unknown runs.
-        """
+        """The experiments, by id, that this worker leaves alone because it can't read their plans, with the reasons."""
         return self._active.unreadable
 
     def mark_unreadable(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
-        """Leaves an experiment alone from now on."""
+        """Leaves an experiment alone from now on: events of its runs are parked like those of unknown runs."""
         self._active.unreadable[experiment_id] = str(error)
         log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
 
@@ -298,5 +295,5 @@ class Ledger:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
         for live, tally, ended_seq in tallies:
-            live.recorded, live.recorded_seq = tally, ended_seq
+            live.count_recorded(tally, ended_seq, turn.retaken)
             self._on_change(live.key)

@@ -1,6 +1,6 @@
 """An experiment in memory, and the keys of jobs and runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,8 @@ class Live:
     # How many tasks are changing it: a pinned experiment is not unloaded.
     pins: int = 0
     best: PointRow | None = None
+    # The best point has an open job again, so that another is to be chosen.
+    reranks: bool = False
     # The manifest file was written with the ends of jobs up to this position.
     exported_seq: int | None = None
     # The reason in its last status, and that whole status once it is published.
@@ -138,6 +140,11 @@ class Live:
     def retries_failures(self) -> bool:
         """Whether a failed job gets another attempt."""
         return not self.ended and self.record.cancel is None and not self.failing_fast
+
+    def count_recorded(self, tally: Tally, ended_seq: int, retaken: Set[tuple[int, int]]) -> None:
+        """Sets what is on disk now. `retaken`: the experiment and point of jobs that had ended and are open again."""
+        self.recorded, self.recorded_seq = tally, ended_seq
+        self.reranks |= self.best is not None and (self.key, self.best.point.point) in retaken
 
     def metrics_timeout(self, completed: Run) -> float:
         """How many seconds a completed run waits for metrics: the shortest time limit of those that are absent."""

@@ -26,6 +26,8 @@ class Turn:
         self._after: dict[RunKey, Run] = {}
         # The last position given to an end, by experiment.
         self.ended_seq: dict[int, int] = {}
+        # Experiment and point of each job that had ended and is open again.
+        self.retaken: set[tuple[int, int]] = set()
         # Jobs that the turn used or changed.
         self.jobs: set[JobKey] = set()
         # How far a change is carried out by this turn; and an experiment that it replaces: the record before and after.
@@ -96,6 +98,8 @@ class Turn:
         self._note(live.key, before, after)
         for old, new in job.changed(before, after):
             self._follow(live, old, new)
+        if before.current.settled and not after.current.settled:
+            self.retaken.add((live.key, after.current.point))
         if before.current != after.current:
             live.tally = live.tally.after([(before.current, after.current)])
 
