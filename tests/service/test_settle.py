@@ -51,7 +51,7 @@ async def to_quorum(desk: Desk, settle: dict[str, Any]) -> tuple[Live, str]:
 
 
 async def test_a_round_settles_with_its_last_job(tmp_path: Path) -> None:
-    """Its document follows the results that it counts and precedes the terminal status, without `settle` in the plan."""
+    """Its document follows the results that it counts and precedes the terminal status. No plan has to ask for it."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=2))
         await desk.complete(await desk.launch(live), [4, 8])

@@ -23,6 +23,10 @@ SCHEMA: Final[Schema] = shapes.mapping(
     },
 )
 
+OVERRIDES: Final = shapes.by_name(
+    "limits that `set` put in place of the plan's, by their keys", {"description": "as it is written in a plan"}
+)
+
 
 def in_force(limits: ExperimentLimits) -> Document:
     """The limits as a plan writes them."""

@@ -133,7 +133,7 @@ STATUS: Final = shapes.document(
         "replicates": shapes.count("number of replicates of each point", 1),
         "plan_version": shapes.count("number of plans that it has had: 1, plus 1 each time it was extended", 1),
         "limits": shapes.maybe(limits.SCHEMA),
-        "overrides": shapes.mapping("those limits that `set` put in place of the plan's, as it wrote them", {}),
+        "overrides": limits.OVERRIDES,
         "changes": shapes.sequence(f"the latest changes ({titles.CHANGE}), the last one first", change_schemas.BRIEF),
         **shapes.SHORTENED,
     },
