@@ -71,11 +71,11 @@ async def test_a_round_settles_when_its_stragglers_had_their_grace(tmp_path: Pat
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live, last = await to_quorum(desk, QUORUM)
         assert await pass_time(desk, clock, 4.9) == []
-        assert desk.broker.statuses[-1]["settled"] is False
+        assert not desk.broker.statuses[-1]["settled"]
         [settled] = await pass_time(desk, clock, 0.2)
         assert (settled["reason"], settled["stragglers"], settled["ended_seq"]) == ("quorum", 1, 3)
         assert (settled["counts"]["submitted"], settled["metrics"]["population"]["n"]) == (1, 3)
-        assert desk.broker.statuses[-1]["settled"] is True
+        assert desk.broker.statuses[-1]["settled"]
         assert not live.ended
         await desk.complete([last], [4])
         assert (await desk.report("reef"))["state"] == "completed"
@@ -146,7 +146,7 @@ async def test_the_time_is_recorded_now_and_then(tmp_path: Path) -> None:
 async def test_the_grace_begins_anew_if_the_quorum_is_lost(tmp_path: Path) -> None:
     """A retry takes an ended job back."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
-        limits = {"limits": {"max_attempts": 1, "max_failed": 4}}
+        limits: dict[str, Any] = {"limits": {"max_attempts": 1, "max_failed": 4}}
         live = await desk.begin(plan(points=4, **QUORUM, **limits))
         *names, last, _ = await desk.launch(live)
         await desk.complete(names, [1, 2])

@@ -44,9 +44,9 @@ async def test_a_terminal_status_is_published_once(tmp_path: Path) -> None:
             await wait.until(lambda: not desk.ledger.experiments())
         for _ in range(3):
             clock.seconds += 60
-            async with desk.ledger.pinned("reef") as live:
-                assert live is not None
-                desk.reporter.notify(live.key)
+            async with desk.ledger.pinned("reef") as again:
+                assert again is not None
+                desk.reporter.notify(again.key)
                 await desk.reporter.flush()
             await desk.reporter.flush()
             # The same with a change that changes nothing.

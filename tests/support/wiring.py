@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.wire import Capacity
 from ems_worker.daemon import services
 from ems_worker.service import expand, reconcile, track
@@ -236,6 +237,29 @@ async def a_round_settles_when_its_grace_is_over(directory: Path) -> None:
         assert [change["request_id"] for change in desk.broker.of("change")] == ["settled-reef-1"]
 
 
+async def a_change_is_closed_when_the_last_run_is_out(directory: Path) -> None:
+    """The end of the run is enough."""
+    async with Desk.open(directory) as desk, background(desk.services.executor.run()):
+        [name] = await desk.launch(await desk.begin(plan(points=1)))
+        assert (await desk.steer("cancel"))["applied"] is False
+        await desk.hear("failed", name, error_kind="stopped")
+        await wait.until(lambda: desk.broker.of("change")[-1]["applied"], timeout=_SOON)
+
+
+async def jobs_are_judged_when_they_are_expanded(directory: Path) -> None:
+    """A condition reaches the jobs that follow, without another request."""
+    with patch.object(expand, "_RUNS_PER_CHUNK", 1):
+        async with Desk.open(directory) as desk, background(desk.services.executor.run()):
+            await desk.submit(plan(points=3))
+            live = desk.ledger.live("reef")
+            assert live is not None
+            await desk.expander.expand(live)
+            await desk.steer("cancel", where="food < 2")
+            assert live.tally.counts[Bucket.CANCELLED] == 1
+            await desk.expander.expand(live)
+            await wait.until(lambda: live.tally.counts[Bucket.CANCELLED] == 2, timeout=_SOON)
+
+
 SCENARIOS = (
     an_accepted_plan_runs_to_its_end,
     an_accepted_plan_has_a_status_before_it_is_expanded,
@@ -255,6 +279,8 @@ SCENARIOS = (
     a_cancellation_is_a_reason,
     an_experiment_that_is_kept_open_has_a_reason,
     a_round_settles_when_its_grace_is_over,
+    a_change_is_closed_when_the_last_run_is_out,
+    jobs_are_judged_when_they_are_expanded,
 )
 
 
