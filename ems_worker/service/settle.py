@@ -225,8 +225,9 @@ class Settling:
         if due.stragglers is not None:
             document["stragglers"] = due.stragglers
         subject = f"{subjects.SETTLED}.{live.experiment_id}"
-        # A worker that died may have published it, longer ago than the broker remembers message ids.
-        published = await self._broker.settled_round(live.experiment_id)
+        # A worker that died may have published it, longer ago than the broker remembers message ids. An experiment of
+        # the same name in a manifest that was lost is another one.
+        published = await self._broker.settled_round(live.experiment_id, live.record.spec.created_ms)
         if published is None or published < due.round:
             name = f"{live.experiment_id}-settled-{due.round}"
             await self._broker.publish([(subject, documents.encode(document), name)], live.record.spec.traceparent)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ems_worker.adapters.jetstream import api, connection
-from ems_worker.core.documents import subjects, titles
+from ems_worker.core.documents import documents, subjects, titles
 from ems_worker.core.wire import PublishedChange
 
 _SUBJECT = f"{subjects.CHANGE}.*"
@@ -32,8 +32,8 @@ async def changes(link: connection.Connection, after_seq: int) -> list[Published
             found.append(change)
 
 
-async def settled_round(link: connection.Connection, experiment_id: str) -> int | None:
-    """The round in the last document about a settled round of this experiment; None without one.
+async def settled_round(link: connection.Connection, experiment_id: str, since_ms: int) -> int | None:
+    """The round in the last document about a settled round of this experiment; None without one since this time.
 
     Raises errors.BrokerUnavailable.
     """
@@ -46,8 +46,11 @@ async def settled_round(link: connection.Connection, experiment_id: str) -> int 
     document = api.read(base64.b64decode(answer["message"].get("data", "")))
     if document is None or (document.get("schema"), document.get("experiment_id")) != (titles.SETTLED, experiment_id):
         return None
-    number = document.get("round")
-    return number if type(number) is int else None
+    number, settled_at = document.get("round"), document.get("settled_at")
+    if type(number) is not int or not isinstance(settled_at, str):
+        return None
+    # Times of this form sort as text.
+    return number if settled_at >= (documents.timestamp(since_ms) or "") else None
 
 
 def _change(message: Mapping[str, Any]) -> PublishedChange | None:
