@@ -92,8 +92,9 @@ class Records:
         await self._replace(live, replace(live.record, settling_ms=milliseconds))
 
     async def settled(self, live: Live, number: int) -> None:
-        """Records that the document about the end of the round with this number is published."""
-        await self._replace(live, replace(live.record, settled_round=number))
+        """Records that the document about this round is published. That is no news: the status of its report follows."""
+        before, live.record = live.record, replace(live.record, settled_round=number)
+        await self._commits.put(self._manifest.save_experiment(before, live.record), [_whole(live)])
 
     def are_recorded(self, live: Live) -> bool:
         """Whether the experiment's record in memory is on disk. Its news follow once it is."""
