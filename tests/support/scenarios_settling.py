@@ -75,7 +75,7 @@ async def jobs_are_judged_when_they_are_expanded(directory: Path) -> None:
             await wait.until(lambda: live.tally.counts[Bucket.CANCELLED] == 2, timeout=_SOON)
 
 
-SCENARIOS = (
+ALL = (
     a_paused_experiment_has_a_reason,
     a_cancellation_is_a_reason,
     an_experiment_that_is_kept_open_has_a_reason,
