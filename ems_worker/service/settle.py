@@ -7,7 +7,7 @@ starts in between finds that record, and publishes the document.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -66,7 +66,7 @@ class Settling:
         broker: Broker,
         clock: Clock,
         notify: Callable[[int], None],
-        on_change: Callable[[], Awaitable[None]],
+        on_change: Callable[[], None],
     ) -> None:
         """`notify` has an experiment reported whose grace is over. `on_change` follows each change that is recorded."""
         self._ledger = ledger
@@ -210,7 +210,7 @@ class Settling:
         )
         await self._ledger.records.change(live, change)
         crash.point("settle.stragglers")
-        await self._on_change()
+        self._on_change()
 
     async def _publish(self, live: Live, due: _Settled) -> None:
         document = documents.settled(
