@@ -57,7 +57,7 @@ async def test_pause_and_resume_are_sent_again_until_they_are_answered(tmp_path:
         for verb, control, words in (("pause", Control.PAUSE, "pause"), ("resume", Control.RESUME, "resume")):
             desk.orchestrator.controls.clear()
             desk.orchestrator.pause_code = "INTERNAL"
-            await desk.steer(verb, **({"now": True} if verb == "pause" else {}))
+            await (desk.steer("pause", now=True) if verb == "pause" else desk.steer("resume"))
             await desk.suspension.check()
             await desk.suspension.check()
             assert desk.orchestrator.controls == [(control, name)]
