@@ -98,14 +98,17 @@ async def test_an_unanswered_pause_delays_no_other_one(tmp_path: Path) -> None:
                 await answered.wait()
             return answer
 
+        async def recorded(count: int) -> bool:
+            return sum(row.run.suspended for row in await desk.rows("reef")) == count
+
         with patch.object(desk.orchestrator, "control", slowly), patch.object(suspend, "_TICK_SECONDS", 0.05):
             await desk.steer("pause", now=True)
             await desk.suspension.check()
+            await wait.until(lambda: recorded(9))
             await desk.suspension.check()
             assert len(desk.orchestrator.controls) == 40
-            assert sum(row.run.suspended for row in await desk.rows("reef")) == 9
             answered.set()
-            await wait.until(lambda: all(run.suspended for _, _, run in desk.ledger.open_runs()))
+            await wait.until(lambda: recorded(40))
             await desk.suspension.check()
             assert len(desk.orchestrator.controls) == 40
 
