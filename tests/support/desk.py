@@ -77,7 +77,7 @@ class Desk:
         async with Manifest.open(directory / "manifest.db") as manifest:
             desk = cls(directory, manifest, clock or Clock(), broker, **settings)
             desk.unsent = await recover.recover(desk.ledger, manifest, yaml_reader)
-            desk.suspension.recover()
+            await desk.suspension.recover()
             yield desk
 
     unsent: Sequence[tuple[Live, Any]] = ()

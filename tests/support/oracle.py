@@ -97,6 +97,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.LocalRun] = {}
+        # They end when they are resumed.
+        self._paused: set[str] = set()
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         self._unlogged_ends: list[str] = []
@@ -125,7 +127,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
 
     def _end(self, simulation_id: str, outcome: model.RunEnd | None = None) -> None:
         run = self._runs[simulation_id]
-        if not run.finished_ns:
+        if not run.finished_ns and simulation_id not in self._paused:
             outcome = outcome or self._failures.outcome(simulation_id)
             run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
@@ -203,14 +205,23 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
         await self._unless_single(context)
-        if request.action != pb.CONTROL_ACTION_STOP:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
-        if request.simulation_id not in self._runs:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
-        self._end(request.simulation_id, carrier.STOPPED)
+        name, action = request.simulation_id, request.action
+        if action not in (pb.CONTROL_ACTION_PAUSE, pb.CONTROL_ACTION_RESUME, pb.CONTROL_ACTION_STOP):
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only PAUSE, RESUME and STOP")
+        if name not in self._runs:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
+        was_paused = name in self._paused
+        self._paused.discard(name)
+        if action == pb.CONTROL_ACTION_STOP:
+            self._end(name, carrier.STOPPED)
+        elif action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
+            self._paused.add(name)
+        elif was_paused:
+            self._end(name)
         await self.log_ends()
-        state = service.status(self._runs[request.simulation_id]).state
-        return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)
+        paused = name in self._paused
+        state = pb.SIMULATION_STATE_PAUSED if paused else service.status(self._runs[name]).state
+        return pb.ControlSimulationResponse(simulation_id=name, state=state)
 
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
@@ -275,7 +286,7 @@ def main() -> int:
     add("--log", type=Path, help="log every start call, on disk before its reply")
     add("--no-batch", action="store_true", help="implement only StartSimulation")
     add("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="runs with these ids fail")
-    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped")
+    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped, or paused and resumed")
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
     add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")
