@@ -15,6 +15,7 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.documents import changes, documents, subjects
+from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
@@ -91,7 +92,8 @@ class Executor:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
                 await self._ledger.judging.reread(live)
-                await self._ledger.records.conclude(live)
+            # Also `close` may end the experiment, which judges no job.
+            await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
                     await self._ledger.records.change_applied(live, change)
@@ -132,6 +134,9 @@ class Executor:
                 change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
+        if verb is Verb.RETRY and live.ended and change.counts:
+            after = steering.reopened(live.record.standing)
+            change = replace(change, state=after.state, round=after.round)
         return change
 
     async def _judge(self, live: Live, change: Change) -> Change:
