@@ -37,6 +37,7 @@ REQUESTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "exclude some": ("exclude", _FIRST),
     "include": ("include", {}),
     "include some": ("include", _FIRST),
+    "extend": ("extend", {"add": {"food": [phases.JOBS]}}),
     "set": ("set", {"priority": 7}),
     "close": ("close", {}),
 }

@@ -132,7 +132,7 @@ async def seen(desk: Desk, experiment_id: str) -> str:
     record = await desk.manifest.experiment(experiment_id)
     assert record is not None
     current = {row.run.point: row.run for row in await desk.rows(experiment_id) if row.run.current}
-    letters = "".join(_letter(current[point]) if point in current else "." for point in range(JOBS))
+    letters = "".join(_letter(current[point]) if point in current else "." for point in range(record.spec.points))
     return f"{record.state} {letters}"
 
 

@@ -121,6 +121,13 @@ class Executor:
 
     async def preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
         """The change as it would be once carried out, as far as that is found while it is `in_time`."""
+        change = await self._preview(live, draft, in_time)
+        if not live.ended or change.verb not in (Verb.RETRY, Verb.EXTEND) or not change.counts:
+            return change
+        after = steering.reopened(live.record.standing)
+        return replace(change, state=after.state, round=after.round)
+
+    async def _preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
         request: dict[str, Any] = json.loads(draft.request)
         verb = Verb(draft.verb)
         if draft.judged is None:
@@ -143,9 +150,6 @@ class Executor:
                 change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
-        if verb is Verb.RETRY and live.ended and change.counts:
-            after = steering.reopened(live.record.standing)
-            change = replace(change, state=after.state, round=after.round)
         return change
 
     async def _judge(self, live: Live, change: Change) -> Change:
