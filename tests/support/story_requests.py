@@ -1,0 +1,86 @@
+"""What a story draws: plans and requests, wrong ones among them."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tests.support import whole
+
+GROUP = "study"
+_LARGE = 400
+_WHERE = (
+    "food < 4",
+    "food >= 6",
+    'state == "failed"',
+    'state == "cancelled"',
+    'state == "pending" and food > 4',
+    'state == "running" or state == "submitted"',
+    'error_kind == "infeasible"',
+    'label.gen == "1"',
+    "point >= 6",
+    "attempt > 1",
+    "replicate == 1",
+)
+_WRONG = ("fod < 4", "food <", 'state == "gone"', 'host < 3 and state == "x"')
+_VERBS: Mapping[str, int] = {
+    "pause": 4,
+    "resume": 5,
+    "cancel": 6,
+    "retry": 4,
+    "set": 2,
+    "close": 2,
+    "exclude": 4,
+    "include": 3,
+}
+
+
+def plan(rng: random.Random, experiment_id: str) -> dict[str, Any]:
+    """A plan of a few jobs, or now and then of some hundreds."""
+    points, replicates = rng.randrange(4, 11), rng.choice((1, 2, 3))
+    if rng.random() < 0.1:
+        points, replicates = 600, 2
+    limits: dict[str, Any] = {"max_attempts": rng.choice((1, 2, 3)), "run_timeout_seconds": rng.choice((2, 4))}
+    limits["max_failed"] = rng.choice((0, 3, "50%", "100%"))
+    if rng.random() < 0.2:
+        limits["fail_fast"] = True
+    if rng.random() < 0.3:
+        limits["max_concurrent"] = rng.choice((1, 4))
+    made = whole.plan(experiment_id, points, replicates, limits=limits, labels={"gen": str(rng.randrange(3))})
+    if rng.random() < 0.5:
+        made["group"] = GROUP
+    for key, chance in (("hold", 0.15), ("keep_open", 0.15)):
+        if rng.random() < chance:
+            made[key] = True
+    if rng.random() < 0.3:
+        stragglers = rng.choice(("cancel", "keep"))
+        quorum = rng.choice(("50%", 3, "90%"))
+        made["settle"] = {"quorum": quorum, "grace_seconds": rng.choice((0, 0.3)), "stragglers": stragglers}
+    return made
+
+
+def is_large(made: Mapping[str, Any]) -> bool:
+    """Whether the plan has so many jobs that a story can't wait for them."""
+    return len(made["parameter_space"]["food"]) >= _LARGE
+
+
+def request(rng: random.Random, names: Sequence[str], number: int) -> tuple[str, dict[str, Any]]:
+    """A verb and the body of a request."""
+    [verb] = rng.choices(list(_VERBS), list(_VERBS.values()))
+    body: dict[str, Any] = {"request_id": f"request-{number}"}
+    if rng.random() < 0.15:
+        body["group"] = GROUP
+    else:
+        body["experiment_id"] = rng.choice(names) if rng.random() < 0.97 else "nobody"
+    if verb in ("cancel", "retry", "exclude", "include") and rng.random() < (0.7 if verb == "cancel" else 0.6):
+        body["where"] = rng.choice(_WHERE)
+    if verb == "pause" and rng.random() < 0.3:
+        body["now"] = True
+    if verb == "cancel" and rng.random() < 0.3:
+        body["drain"] = True
+    if verb == "set":
+        body |= rng.choice(({"priority": 5}, {"max_concurrent": 2}, {"max_failed": "100%"}, {"max_concurrent": None}))
+    if rng.random() < 0.1:
+        body["dry_run"] = True
+    if rng.random() < 0.06:
+        body |= rng.choice(({"where": rng.choice(_WRONG)}, {"wear": 1}, {"expect_revision": 1_000_000}))
+    return verb, body

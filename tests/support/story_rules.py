@@ -1,0 +1,302 @@
+"""What holds at the end of every story: nothing is lost, twice or wrong, and each change was applied once and closed."""
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support import evidence, stage
+from tests.support.evidence import Stored
+from tests.support.story_desk import Desk
+
+Row = Mapping[str, Any]
+TERMINAL = ("completed", "failed", "cancelled", "lost")
+ENDED = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The manifest, the streams and the orchestrator's log after a story."""
+
+    experiments: Sequence[Row]
+    runs: Sequence[Row]
+    changes: Sequence[Row]
+    statuses: Mapping[str, Mapping[str, Any]]
+    status_stream: Sequence[Stored]
+    results_stream: Sequence[Stored]
+    dead: Sequence[Stored]
+    calls: Sequence[Sequence[str]]
+
+    def of(self, name: str) -> list[Row]:
+        return [row for row in self.runs if row["experiment_id"] == name]
+
+
+async def check(theatre: stage.Stage, desk: Desk) -> None:
+    """Raises AssertionError with all contradictions."""
+    found = await _found(theatre, desk)
+    problems = [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(found, desk)]
+    for line in theatre.worker.lines():
+        if line["event"] in ("worker.fatal", "ledger.not_recorded") or line.get("level") in ("error", "critical"):
+            problems.append(f"the worker's log: {line}")
+    assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
+
+
+async def _found(theatre: stage.Stage, desk: Desk) -> Found:
+    connection = sqlite3.connect(f"file:{theatre.manifest}?mode=ro", uri=True)
+    connection.row_factory = sqlite3.Row
+    try:
+
+        def rows(query: str) -> list[Row]:
+            return [dict(row) for row in connection.execute(query)]
+
+        documents = rows("SELECT experiment_id, document FROM statuses JOIN experiments ON experiment = key")
+        async with theatre.client() as client:
+            jetstream = client.jetstream()
+            return Found(
+                experiments=rows("SELECT * FROM experiments"),
+                runs=rows("SELECT * FROM v_runs"),
+                changes=rows("SELECT changes.*, experiment_id FROM changes JOIN experiments ON key = experiment"),
+                statuses={row["experiment_id"]: json.loads(row["document"]) for row in documents},
+                status_stream=await evidence.stored(jetstream, "EMS_STATUS"),
+                results_stream=await evidence.stored(jetstream, "EMS_RESULTS"),
+                dead=await evidence.stored(jetstream, "EMS_DLQ"),
+                calls=desk.calls(),
+            )
+    finally:
+        connection.close()
+
+
+def every_plan_is_an_experiment(found: Found, desk: Desk) -> Iterator[str]:
+    """Each plan that was published is an experiment with all its jobs, and each job has one run that stands for it."""
+    if sorted(row["experiment_id"] for row in found.experiments) != sorted(desk.plans):
+        yield f"there are {[row['experiment_id'] for row in found.experiments]} for the plans {sorted(desk.plans)}"
+    for row in found.experiments:
+        current = Counter((run["point"], run["replicate"]) for run in found.of(row["experiment_id"]) if run["current"])
+        if len(current) != row["jobs"] or set(current.values()) != {1}:
+            yield f"{row['experiment_id']} has {len(current)} jobs of {row['jobs']}"
+
+
+def everything_has_ended(found: Found, desk: Desk) -> Iterator[str]:
+    """Every experiment and every run is in a terminal state; positions of ends are unique and without gaps at the end."""
+    for row in found.experiments:
+        if row["state"] not in ENDED:
+            yield f"{row['experiment_id']} is {row['state']}"
+    for run in found.runs:
+        if run["state"] not in TERMINAL or run["waiting"] == "awaiting":
+            yield f"{run['simulation_id']} is {run['state']}"
+    for row in found.experiments:
+        seqs = [run["ended_seq"] for run in found.of(row["experiment_id"]) if run["ended_seq"] is not None]
+        if len(set(seqs)) != len(seqs) or max(seqs, default=0) > row["ended_seq"]:
+            yield f"{row['experiment_id']} has wrong positions: {sorted(seqs)[:10]} of {row['ended_seq']}"
+
+
+def nothing_started_twice_or_unrecorded(found: Found, desk: Desk) -> Iterator[str]:
+    """The orchestrator accepted each simulation id once, with the recorded digest, and everything it started has ended."""
+    accepted = Counter(call[1] for call in found.calls if call[0] == "accepted")
+    ended = {call[1] for call in found.calls if call[0] == "ended"}
+    rows = {row["simulation_id"]: row for row in found.runs}
+    for kind, name, *sha in found.calls:
+        if kind == "conflict" or (kind == "accepted" and accepted[name] > 1):
+            yield f"{name} was {kind}, {accepted[name]} times accepted"
+        if kind == "accepted" and (name not in rows or rows[name]["config_sha"] != sha[0]):
+            yield f"{name} was accepted as {sha[0]}, and the manifest has {rows.get(name)}"
+    for name in sorted(accepted.keys() - ended):
+        if name in rows and rows[name]["state"] != "lost":
+            yield f"{name} never ended at the orchestrator; here it is {rows[name]['state']}"
+    for name, row in rows.items():
+        if row["state"] in ("completed", "failed") and name not in accepted:
+            yield f"{name} is {row['state']} and was never started"
+
+
+def bans_are_kept(found: Found, desk: Desk) -> Iterator[str]:
+    """After the reply to a pause or a cancel no run of that experiment starts, until something may start it again."""
+    for ban in desk.bans:
+        for kind, name, *_ in found.calls[ban.since : ban.until]:
+            if kind == "accepted" and name.rpartition("-p")[0] == ban.experiment_id and name not in ban.under_way:
+                yield f"{name} started after {ban.why} (lines {ban.since} to {ban.until})"
+
+
+def statuses_agree(found: Found, desk: Desk) -> Iterator[str]:
+    """The last status of each experiment is in the stream, terminal, and counts the jobs as they are."""
+    last = {
+        message.subject.rpartition(".")[2]: message.document
+        for message in found.status_stream
+        if ".status." in message.subject
+    }
+    for row in found.experiments:
+        name = row["experiment_id"]
+        status = last.get(name)
+        if status is None or status != found.statuses.get(name):
+            yield f"{name}: the status in the stream isn't the manifest's: {status} {found.statuses.get(name)}"
+            continue
+        if (status["state"], status["round"], status["revision"]) != (row["state"], row["round"], row["revision"]):
+            yield f"{name} is {row['state']} in round {row['round']}, revision {row['revision']}; its status: {status}"
+        counts = Counter(_bucket(run) for run in found.of(name) if run["current"])
+        if {state: count for state, count in status["counts"].items() if count} != dict(counts):
+            yield f"{name}: the status counts {status['counts']}, the manifest {dict(counts)}"
+        if status["total"] != row["jobs"]:
+            yield f"{name}: the status has {status['total']} of {row['jobs']} jobs"
+        tracked = [json.loads(run["metrics"])["population"] for run in found.of(name) if _counts(run)]
+        aggregate = (status.get("metrics") or {}).get("population") or {}
+        if aggregate.get("n", 0) != len(tracked):
+            yield f"{name}: n is {aggregate.get('n')} of {len(tracked)}"
+        elif tracked and abs(aggregate["mean"] - sum(tracked) / len(tracked)) > 1e-6:
+            yield f"{name}: the mean is {aggregate['mean']}, not {sum(tracked) / len(tracked)}"
+
+
+def results_agree(found: Found, desk: Desk) -> Iterator[str]:
+    """Each job that ended has one result a revision, the last one as in the manifest; the others have none."""
+    published: dict[tuple[str, int, int], dict[int, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for message in found.results_stream:
+        if ".result." in message.subject:
+            result = message.document
+            job = result["experiment_id"], result["point"], result["replicate"]
+            known = published[job][result["job_revision"]]
+            if result not in known:
+                known.append(result)
+    for job, revisions in published.items():
+        for revision, results in revisions.items():
+            if len(results) > 1 and not desk.restores:
+                yield f"{job} has several results of revision {revision}: {results}"
+    for run in found.runs:
+        if not run["current"]:
+            continue
+        revisions = published[run["experiment_id"], run["point"], run["replicate"]]
+        if run["ended_seq"] is None:
+            if revisions and not desk.restores and not run["job_revision"]:
+                yield f"{run['simulation_id']} never started, and has the results {sorted(revisions)}"
+            continue
+        if max(revisions, default=0) != run["job_revision"]:
+            yield f"{run['simulation_id']} has revision {run['job_revision']}; published are {sorted(revisions)}"
+            continue
+        state = "failed" if run["waiting"] == "missing" else run["state"]
+        ours = (run["simulation_id"], run["seed"], state, run["excluded"], run["ended_seq"])
+        theirs = [
+            (last["simulation_id"], last["seed"], last["state"], last.get("excluded"), last["seq"])
+            for last in revisions[run["job_revision"]]
+        ]
+        if ours not in theirs:
+            yield f"the results are {theirs}, the manifest has {ours}"
+    for row in found.experiments:
+        if row["published_seq"] != row["ended_seq"]:
+            yield f"{row['experiment_id']}: {row['published_seq']} of {row['ended_seq']} ends are published"
+
+
+def changes_are_closed_and_published(found: Found, desk: Desk) -> Iterator[str]:
+    """Each change is judged, applied, and published twice; the last document is the manifest's."""
+    documents: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for message in found.results_stream:
+        if ".change." in message.subject:
+            key = message.subject.rpartition(".")[2], message.document["request_id"]
+            if message.document not in documents[key]:
+                documents[key].append(message.document)
+    for row in found.changes:
+        key = row["experiment_id"], row["request_id"]
+        if row["applied_ms"] is None or row["judged_point"] is not None or row["published"] != 2:
+            yield f"{key} {row['verb']} isn't closed: {row}"
+        applied = [document["applied"] for document in documents[key]]
+        if not desk.restores and applied != [False, True]:
+            yield f"{key} {row['verb']} was published as applied {applied}"
+        if not applied or not applied[-1]:
+            yield f"{key} {row['verb']}: the last document isn't applied: {applied}"
+        elif not desk.restores:
+            last = documents[key][-1]
+            ours = json.loads(row["counts"]), bool(row["changed"]), row["state"], row["round"]
+            if ours != (last["counts"], last["changed"], last["state"], last["round"]):
+                yield f"{key} {row['verb']}: published is {last}, recorded {row}"
+
+
+def answers_agree_with_changes(found: Found, desk: Desk) -> Iterator[str]:
+    """What was answered is recorded; a dry run and a refused request left nothing."""
+    recorded = {(row["request_id"], row["experiment_id"]): row for row in found.changes}
+    for asked in desk.asked:
+        request_id = asked.body["request_id"]
+        ours = [row for row in found.changes if row["request_id"] == request_id]
+        if asked.dry or (asked.refused and not asked.answers):
+            partly = "group" in asked.body  # some of its experiments may have taken it
+            if ours and (asked.dry or not partly) and not _was_unanswered(asked.refused):
+                yield f"{asked} left {ours}"
+            continue
+        for epoch, answer in asked.answers:
+            row = recorded.get((request_id, answer["experiment_id"]))
+            if row is None:
+                yield f"{asked.verb} {asked.body} was answered {answer}, and isn't recorded"
+            elif epoch == desk.restores:
+                if answer["counts"] is not None and answer["counts"] != json.loads(row["counts"]):
+                    yield f"{request_id} was answered {answer['counts']}, and has {row['counts']}"
+                if answer["counts"] is not None and answer["changed"] != bool(row["changed"]):
+                    yield f"{request_id} was answered changed {answer['changed']}, and has {row['changed']}"
+
+
+def effects_happened_once(found: Found, desk: Desk) -> Iterator[str]:
+    """The jobs are as the counts of the changes say."""
+    for row in found.experiments:
+        name = row["experiment_id"]
+        flows: Counter[tuple[str, str, str]] = Counter()
+        for change in found.changes:
+            if change["experiment_id"] == name:
+                for before, to in json.loads(change["counts"]).items():
+                    for after, jobs in to.items():
+                        flows[change["verb"], before, after] += jobs
+        runs = found.of(name)
+        excluded = sum(run["current"] and run["excluded"] is not None for run in runs)
+        taken_out = sum(jobs for (verb, _, after), jobs in flows.items() if after == "excluded")
+        taken_in = sum(jobs for (verb, before, _), jobs in flows.items() if before == "excluded")
+        if excluded != taken_out - taken_in:
+            yield f"{name}: {excluded} jobs are excluded; the changes say {taken_out} - {taken_in}"
+        unsent = sum(
+            run["state"] == "cancelled"
+            and run["submitted_at"] is None
+            and run["stop_reason"] in ("cancelled", "straggler")
+            for run in runs
+        )
+        said = sum(
+            jobs
+            for (verb, before, after), jobs in flows.items()
+            if (verb, before, after) == ("cancel", "pending", "cancelled")
+        )
+        if unsent != said:
+            yield f"{name}: {unsent} pending runs were cancelled; the changes say {said}"
+        again = sum(run["attempt"] > 1 and run["due_at"] is None for run in runs)
+        said = sum(jobs for (verb, _, after), jobs in flows.items() if (verb, after) == ("retry", "pending"))
+        if again != said:
+            yield f"{name}: {again} attempts were requested; the changes say {said}"
+
+
+def nothing_is_a_dead_letter(found: Found, desk: Desk) -> Iterator[str]:
+    """No message was given up."""
+    if found.dead:
+        yield f"{len(found.dead)} dead letters: {[(letter.subject, letter.headers) for letter in found.dead[:5]]}"
+
+
+RULES = (
+    every_plan_is_an_experiment,
+    everything_has_ended,
+    nothing_started_twice_or_unrecorded,
+    bans_are_kept,
+    statuses_agree,
+    results_agree,
+    changes_are_closed_and_published,
+    answers_agree_with_changes,
+    effects_happened_once,
+    nothing_is_a_dead_letter,
+)
+
+
+def _was_unanswered(refused: Sequence[str]) -> bool:
+    """Whether a refusal leaves open what became of the request."""
+    return any("timeout" in words for words in refused)
+
+
+def _bucket(run: Row) -> str:
+    if run["waiting"] == "missing":
+        return "failed"
+    return "infeasible" if run["error_kind"] == "infeasible" else str(run["state"])
+
+
+def _counts(run: Row) -> bool:
+    return bool(
+        run["current"] and run["state"] == "completed" and run["waiting"] is None and run["excluded"] is None
+    )
