@@ -76,10 +76,15 @@ class Suspension:
         finally:
             self._calls.cancel()
 
-    def recover(self) -> None:
-        """Notes the runs that an earlier worker may have paused without recording it."""
+    def recover(self, *, restored: bool = False) -> None:
+        """Notes the runs that an earlier worker may have paused without recording it.
+
+        After a restore that may be any run: it may have been paused and its pause may be over since the backup.
+        """
         self._may_be_paused.update(
-            key for key, live, run in self._ledger.open_runs() if live.record.pause_now and not run.suspended
+            key
+            for key, live, run in self._ledger.open_runs()
+            if (restored or live.record.pause_now) and not run.suspended
         )
 
     async def check(self) -> None:

@@ -2,8 +2,8 @@
 
 `python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. It has no processes and no database, so
 that benchmarks measure its client. With `--log FILE` it is the oracle of tests that kill processes: the log has a line
-per start call, on disk before the reply (`accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`), and `ended ID`
-before the event of the end. After a restart it reads the log and stays idempotent.
+per start call, on disk before the reply (`accepted ID SHA`, `duplicate ...` or `conflict ...`), and `ended ID` before
+the event of the end. After a restart it reads the log and stays idempotent.
 """
 
 import argparse
@@ -94,6 +94,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._never_ending: list[str] = options.hold
         self._busy: int = options.busy
         self._hung: list[str] = options.hang
+        self._pausing: bool = options.pausing
+        self._paused: dict[str, bool] = {}  # paused runs, and whether the time of each is over
         self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.LocalRun] = {}
@@ -119,7 +121,13 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending):
             return
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._end, simulation_id)
+            asyncio.get_running_loop().call_later(self._delay, self._end_unless_paused, simulation_id)
+        else:
+            self._end(simulation_id)
+
+    def _end_unless_paused(self, simulation_id: str) -> None:
+        if simulation_id in self._paused:
+            self._paused[simulation_id] = True
         else:
             self._end(simulation_id)
 
@@ -203,14 +211,18 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
         await self._unless_single(context)
-        if request.action != pb.CONTROL_ACTION_STOP:
+        name, stops = request.simulation_id, request.action == pb.CONTROL_ACTION_STOP
+        if not stops and not self._pausing:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
-        if request.simulation_id not in self._runs:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
-        self._end(request.simulation_id, carrier.STOPPED)
+        if name not in self._runs:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
+        if request.action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
+            self._paused.setdefault(name, False)
+            return pb.ControlSimulationResponse(simulation_id=name, state=pb.SIMULATION_STATE_PAUSED)
+        if self._paused.pop(name, False) or stops:
+            self._end(name, carrier.STOPPED if stops else None)
         await self.log_ends()
-        state = service.status(self._runs[request.simulation_id]).state
-        return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)
+        return pb.ControlSimulationResponse(simulation_id=name, state=service.status(self._runs[name]).state)
 
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
@@ -278,6 +290,7 @@ def main() -> int:
     add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped")
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
+    add("--pausing", action="store_true", help="implement PAUSE and RESUME too; a restart forgets what is paused")
     add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")
     add("--slots", type=int, default=1000, help="the slots that WatchCapacity reports")
     add("--delay", type=float, default=0.0, help="the duration of a run in seconds")

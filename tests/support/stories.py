@@ -14,9 +14,8 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
-from tests.support import stage, story_rules, wait, whole
+from tests.support import stage, story_rules, wait
 from tests.support.story_desk import Desk
 
 FAILURES = ("*-p000003-r*-a1:infrastructure", "*-p00000[57]-r000-a*:simulation", "*-p000006-r*-a*:infeasible")
@@ -48,7 +47,7 @@ class Story:
         if self._rng.random() < 0.5:
             await self.desk.publish()
         actions: list[tuple[int, str, Callable[[], Awaitable[None]]]] = [
-            (30, "ask", self.desk.ask),
+            (45, "ask", self.desk.ask),
             (4, "publish", self.desk.publish),
             (4, "kill_worker", self._kill_worker),
             (3, "crash_worker", self._crash_worker),
@@ -105,6 +104,7 @@ class Story:
     async def _ready_perhaps(self) -> None:
         """Mostly waits until the worker is ready, or has died at its point."""
         if self._rng.random() < 0.8:
+
             async def settled() -> bool:
                 return not self._stage.worker.running or (await self._stage.worker.ask("/readyz"))[0] == 200
 
@@ -144,12 +144,14 @@ async def play(seed: int, directory: Path) -> str:
     flags += [flag for pattern in FAILURES for flag in ("--fail", pattern)]
     if rng.random() < 0.4:
         flags += ["--hold", ENDLESS]
+    if rng.random() < 0.5:
+        flags += ["--pausing"]
     async with stage.Stage(directory, *flags, EMS_STOP_CONFIRM_SECONDS="2", EMS_RPC_DEADLINE_SECONDS="3") as theatre:
         story = Story(theatre, rng)
         try:
             theatre.worker.start()
             await theatre.worker.ready()
-            await story.play(rng.randrange(10, 22))
+            await story.play(rng.randrange(12, 30))
             await story.rest()
             await story_rules.check(theatre, story.desk)
         except BaseException:
@@ -171,7 +173,7 @@ def main() -> int:
         directory = Path(tempfile.mkdtemp(prefix=f"story-{seed}-"))
         try:
             print(f"story {seed}: {asyncio.run(play(seed, directory))}", flush=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the next story goes on, whatever ended this one
             failed += 1
             print(f"story {seed} FAILED: {directory if options.keep is None else options.keep / str(seed)}", flush=True)
             shown = str(error) if isinstance(error, AssertionError) else traceback.format_exc()

@@ -138,7 +138,9 @@ class Desk:
         async def ended() -> bool:
             running = self._stage.worker.running
             assert running, f"the worker ended with {self._stage.worker.exit_code}: {self._stage.worker.last_words()}"
-            query = "SELECT experiment_id, pauses, kept_open, round, revision FROM experiments WHERE finished_ms IS NULL"
+            query = (
+                "SELECT experiment_id, pauses, kept_open, round, revision FROM experiments WHERE finished_ms IS NULL"
+            )
             for name, pauses, kept_open, round_, revision in self._rows(query):
                 if pauses:
                     await self._insist("resume", name, f"resume-{name}-{revision}")

@@ -1,71 +1,26 @@
-"""What holds at the end of every story: nothing is lost, twice or wrong, and each change was applied once and closed."""
+"""What holds at the end of every story: nothing is lost, twice or wrong; each change was applied once and closed."""
 
 import json
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from tests.support import evidence, stage
-from tests.support.evidence import Stored
+from tests.support import stage, story_found
+from tests.support.evidence import Row
 from tests.support.story_desk import Desk
+from tests.support.story_found import Found
 
-Row = Mapping[str, Any]
 TERMINAL = ("completed", "failed", "cancelled", "lost")
 ENDED = ("completed", "failed", "cancelled")
-
-
-@dataclass(frozen=True)
-class Found:
-    """The manifest, the streams and the orchestrator's log after a story."""
-
-    experiments: Sequence[Row]
-    runs: Sequence[Row]
-    changes: Sequence[Row]
-    statuses: Mapping[str, Mapping[str, Any]]
-    status_stream: Sequence[Stored]
-    results_stream: Sequence[Stored]
-    dead: Sequence[Stored]
-    calls: Sequence[Sequence[str]]
-
-    def of(self, name: str) -> list[Row]:
-        return [row for row in self.runs if row["experiment_id"] == name]
+_BAD_EVENTS = ("worker.fatal", "ledger.not_recorded", "message.poison", "experiment.left_out", "dispatch.halted")
 
 
 async def check(theatre: stage.Stage, desk: Desk) -> None:
     """Raises AssertionError with all contradictions."""
-    found = await _found(theatre, desk)
+    found = await story_found.read(theatre, desk.calls())
     problems = [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(found, desk)]
-    for line in theatre.worker.lines():
-        if line["event"] in ("worker.fatal", "ledger.not_recorded") or line.get("level") in ("error", "critical"):
-            problems.append(f"the worker's log: {line}")
+    problems += [f"the worker's log: {line}" for line in theatre.worker.lines() if _is_bad(line)]
     assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
-
-
-async def _found(theatre: stage.Stage, desk: Desk) -> Found:
-    connection = sqlite3.connect(f"file:{theatre.manifest}?mode=ro", uri=True)
-    connection.row_factory = sqlite3.Row
-    try:
-
-        def rows(query: str) -> list[Row]:
-            return [dict(row) for row in connection.execute(query)]
-
-        documents = rows("SELECT experiment_id, document FROM statuses JOIN experiments ON experiment = key")
-        async with theatre.client() as client:
-            jetstream = client.jetstream()
-            return Found(
-                experiments=rows("SELECT * FROM experiments"),
-                runs=rows("SELECT * FROM v_runs"),
-                changes=rows("SELECT changes.*, experiment_id FROM changes JOIN experiments ON key = experiment"),
-                statuses={row["experiment_id"]: json.loads(row["document"]) for row in documents},
-                status_stream=await evidence.stored(jetstream, "EMS_STATUS"),
-                results_stream=await evidence.stored(jetstream, "EMS_RESULTS"),
-                dead=await evidence.stored(jetstream, "EMS_DLQ"),
-                calls=desk.calls(),
-            )
-    finally:
-        connection.close()
 
 
 def every_plan_is_an_experiment(found: Found, desk: Desk) -> Iterator[str]:
@@ -79,7 +34,7 @@ def every_plan_is_an_experiment(found: Found, desk: Desk) -> Iterator[str]:
 
 
 def everything_has_ended(found: Found, desk: Desk) -> Iterator[str]:
-    """Every experiment and every run is in a terminal state; positions of ends are unique and without gaps at the end."""
+    """Every experiment and every run is in a terminal state, and positions of ends are unique."""
     for row in found.experiments:
         if row["state"] not in ENDED:
             yield f"{row['experiment_id']} is {row['state']}"
@@ -93,7 +48,7 @@ def everything_has_ended(found: Found, desk: Desk) -> Iterator[str]:
 
 
 def nothing_started_twice_or_unrecorded(found: Found, desk: Desk) -> Iterator[str]:
-    """The orchestrator accepted each simulation id once, with the recorded digest, and everything it started has ended."""
+    """The orchestrator accepted each id once, with the recorded digest, and everything that it started has ended."""
     accepted = Counter(call[1] for call in found.calls if call[0] == "accepted")
     ended = {call[1] for call in found.calls if call[0] == "ended"}
     rows = {row["simulation_id"]: row for row in found.runs}
@@ -285,6 +240,10 @@ RULES = (
 )
 
 
+def _is_bad(line: Row) -> bool:
+    return line["event"] in _BAD_EVENTS or line["level"] == "critical" or "exception" in line
+
+
 def _was_unanswered(refused: Sequence[str]) -> bool:
     """Whether a refusal leaves open what became of the request."""
     return any("timeout" in words for words in refused)
@@ -297,6 +256,4 @@ def _bucket(run: Row) -> str:
 
 
 def _counts(run: Row) -> bool:
-    return bool(
-        run["current"] and run["state"] == "completed" and run["waiting"] is None and run["excluded"] is None
-    )
+    return bool(run["current"] and run["state"] == "completed" and run["waiting"] is None and run["excluded"] is None)
