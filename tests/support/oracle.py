@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import hashlib
-import os
 import signal
 import sys
 import time
@@ -31,6 +30,7 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 from ems_worker.local.orchestrator import carrier, events, model, outbox, service
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+from tests.support import synced_log
 
 PUBLISHERS = 256
 MODEL_VERSION = "oracle-1"
@@ -62,27 +62,6 @@ class Failures:
         return model.RunEnd(metrics=metrics(simulation_id))
 
 
-class Log:
-    """A log whose lines are on disk once `write` returns; waiting lines are written together."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-        self._waiting: list[bytes] = []
-        self._lock = asyncio.Lock()
-
-    async def write(self, lines: Iterable[str]) -> None:
-        self._waiting += [f"{line}\n".encode() for line in lines]
-        async with self._lock:  # the previous holder may have written these lines already
-            block, self._waiting = self._waiting, []
-            if block:
-                await asyncio.to_thread(self._sync, b"".join(block))
-
-    def _sync(self, block: bytes) -> None:
-        self._file.write(block)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
 class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     """Accepts every run and ends it after `delay` seconds."""
 
@@ -99,13 +78,13 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.LocalRun] = {}
-        self.log: Log | None = None
+        self.log: synced_log.Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         self._unlogged_ends: list[str] = []
         if options.log is not None:
             if options.log.exists():
                 self._remember(options.log.read_text().split("\n"))
-            self.log = Log(options.log)
+            self.log = synced_log.Log(options.log)
 
     def _remember(self, lines: Iterable[str]) -> None:
         """Runs of the previous process end again, because their events may not be published; others are duplicates."""
