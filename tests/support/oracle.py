@@ -2,8 +2,8 @@
 
 `python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. It has no processes and no database, so
 that benchmarks measure its client. With `--log FILE` it is the oracle of tests that kill processes: the log has a line
-per start call, on disk before the reply (`accepted ID SHA`, `duplicate ...` or `conflict ...`), and `ended ID` before
-the event of the end. After a restart it reads the log and stays idempotent.
+per start call, on disk before the reply (`accepted ID SHA`, `duplicate ...` or `conflict ...`), and `ended ID`, or
+`ended ID stopped`, before the event of the end. After a restart it reads the log and stays idempotent.
 """
 
 import argparse
@@ -88,9 +88,14 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
 
     def _remember(self, lines: Iterable[str]) -> None:
         """Runs of the previous process end again, because their events may not be published; others are duplicates."""
-        for _, simulation_id, sha in (line.split(" ") for line in lines if line.startswith("accepted ")):
+        known = list(lines)
+        stopped = {line.split(" ")[1] for line in known if line.endswith(" stopped")}
+        for _, simulation_id, sha in (line.split(" ") for line in known if line.startswith("accepted ")):
             self._know(simulation_id, sha)
-            self._begin(simulation_id)
+            if simulation_id in stopped:
+                self._end(simulation_id, carrier.STOPPED)
+            else:
+                self._begin(simulation_id)
 
     def _know(self, name: str, sha: str) -> None:
         running, now, unknown = model.State.RUNNING, time.time_ns(), model.RunEnd()
@@ -116,14 +121,14 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             outcome = outcome or self._failures.outcome(simulation_id)
             run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
-            self._unlogged_ends.append(simulation_id)
+            self._unlogged_ends.append(f"ended {simulation_id}{' stopped' if outcome is carrier.STOPPED else ''}")
             self.ends.put_nowait(events.ended(run))
 
     async def log_ends(self) -> None:
         """Returns once all ends are in the log: before anything outside can know of them."""
         if self.log is not None:
             ended, self._unlogged_ends = self._unlogged_ends, []
-            await self.log.write(f"ended {simulation_id}" for simulation_id in ended)
+            await self.log.write(ended)
 
     async def _start(self, commands: Iterable[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
         lines, responses, accepted = [], [], []
