@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -168,6 +169,8 @@ def main() -> int:
     parser.add_argument("--stories", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="where to keep the files of stories that fail")
     options = parser.parse_args()
+    # Ends the servers of a story, also where SIGINT is ignored, as in the background of a shell.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = 0
     for seed in range(options.seed, options.seed + options.stories):
         directory = Path(tempfile.mkdtemp(prefix=f"story-{seed}-"))
