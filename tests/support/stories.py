@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from tests.support import stage, story_rules, wait
 from tests.support.story_desk import Desk
@@ -35,10 +36,11 @@ CRASHES = (
 class Story:
     """One story: what `rng` draws is done on a stage, by an outside program at its desk."""
 
-    def __init__(self, theatre: stage.Stage, rng: random.Random) -> None:
+    def __init__(self, theatre: stage.Stage, rng: random.Random, *, held: bool) -> None:
+        """`held`: each worker starts on hold."""
         self._stage = theatre
         self._rng = rng
-        self.desk = Desk(theatre, rng)
+        self.desk = Desk(theatre, rng, held=held)
         self._backup: Path | None = None
         self._armed = False
 
@@ -50,6 +52,7 @@ class Story:
         actions: list[tuple[int, str, Callable[[], Awaitable[None]]]] = [
             (45, "ask", self.desk.ask),
             (4, "publish", self.desk.publish),
+            (4, "resume_all", self.desk.resume_all),
             (4, "kill_worker", self._kill_worker),
             (3, "crash_worker", self._crash_worker),
             (2, "kill_broker", self._kill_broker),
@@ -72,6 +75,7 @@ class Story:
         if self._armed:
             await self._kill_worker()
         await self._stage.worker.ready()
+        await self.desk.resume_all()
         await self.desk.all_ended(BOUND_SECONDS)
         await self._stage.stop()
 
@@ -79,6 +83,7 @@ class Story:
         """Starts the worker, which gets again at once what the one before had fetched."""
         self._armed = crash_at is not None
         await self._stage.give_back_if_possible()
+        self.desk.worker_starts()
         self._stage.worker.arm(crash_at)
         self._stage.worker.start()
 
@@ -137,19 +142,29 @@ class Story:
         await self._ready_perhaps()
 
 
-async def play(seed: int, directory: Path) -> str:
-    """Plays one story and judges it; returns a line about it. Raises AssertionError."""
-    rng = random.Random(seed)
-    began = time.monotonic()
+def _oracle_flags(rng: random.Random) -> list[str]:
     flags = ["--slots", str(rng.choice((3, 8, 20))), "--delay", str(rng.choice((0.0, 0.05, 0.2, 0.5)))]
     flags += [flag for pattern in FAILURES for flag in ("--fail", pattern)]
     if rng.random() < 0.4:
         flags += ["--hold", ENDLESS]
-    if rng.random() < 0.5:
-        flags += ["--pausing"]
-    async with stage.Stage(directory, *flags, EMS_STOP_CONFIRM_SECONDS="2", EMS_RPC_DEADLINE_SECONDS="3") as theatre:
-        story = Story(theatre, rng)
+    if rng.random() < 0.2:
+        flags += ["--answer-after", "0.3"]
+    # An orchestrator that can stop nothing, or one that can pause.
+    return flags + rng.choice((["--no-batch"], ["--pausing"], ["--pausing"], [], []))
+
+
+async def play(seed: int, directory: Path) -> str:
+    """Plays one story and judges it; returns a line about it. Raises AssertionError."""
+    rng = random.Random(seed)
+    began = time.monotonic()
+    held = rng.random() < 0.1
+    settings: dict[str, Any] = {"EMS_STOP_CONFIRM_SECONDS": "2", "EMS_RPC_DEADLINE_SECONDS": "3"} | (
+        {"EMS_HOLD": "true"} if held else {}
+    )
+    async with stage.Stage(directory, *_oracle_flags(rng), **settings) as theatre:
+        story = Story(theatre, rng, held=held)
         try:
+            story.desk.worker_starts()
             theatre.worker.start()
             await theatre.worker.ready()
             await story.play(rng.randrange(12, 30))

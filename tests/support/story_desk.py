@@ -36,14 +36,23 @@ class Asked:
 class Ban:
     """No run of this experiment may arrive at the orchestrator from line `since` of its log up to line `until`.
 
-    `under_way`: runs whose commands may have been sent before. `why`: the verb or the state that forbids it.
+    `experiment_id`: None for all. `under_way`: runs whose commands may have been sent before. `why`: the verb or the
+    state that forbids it. `where`: only the jobs for which this condition holds.
     """
 
-    experiment_id: str
+    experiment_id: str | None
     why: str
     since: int
     under_way: frozenset[str]
+    where: str | None = None
     until: int | None = None
+
+    def forbids(self, simulation_id: str) -> bool:
+        """Whether it is about this run."""
+        name, point, replicate, _ = simulation_id.rsplit("-", 3)
+        if self.experiment_id not in (None, name) or simulation_id in self.under_way:
+            return False
+        return self.where is None or story_requests.STATIC[self.where](int(point[1:]), int(replicate[1:]))
 
 
 # The verbs after which runs may start again.
@@ -51,15 +60,19 @@ _LIFTS: Mapping[str, frozenset[str]] = {
     "cancel": frozenset({"retry", "extend"}),
     "pause": frozenset({"resume", "cancel"}),
     "hold": frozenset({"resume", "cancel"}),
+    # Only `resume` with `all`.
+    "held worker": frozenset(),
 }
 
 
 class Desk:
     """Draws what is published and requested, and does it over plain NATS."""
 
-    def __init__(self, theatre: stage.Stage, rng: random.Random) -> None:
+    def __init__(self, theatre: stage.Stage, rng: random.Random, *, held: bool = False) -> None:
+        """`held`: each worker starts on hold."""
         self._stage = theatre
         self._rng = rng
+        self._held = held
         self.plans: dict[str, dict[str, Any]] = {}
         self.asked: list[Asked] = []
         self.bans: list[Ban] = []
@@ -72,6 +85,26 @@ class Desk:
 
     def restored(self) -> None:
         self.restores += 1
+
+    def worker_starts(self) -> None:
+        """A worker is about to start."""
+        if self._held:
+            self._lift_hold()
+            self.bans.append(Ban(None, "held worker", len(self.calls()), self._under_way()))
+
+    async def resume_all(self) -> None:
+        """Has a worker that is on hold start runs."""
+        if not self._held:
+            return
+        self._lift_hold()
+        body = json.dumps({"request_id": "all", "all": True}).encode()
+        reply = await self._request("ems.api.resume", body, 6)
+        self.log(f"resume all -> {reply}")
+
+    def _lift_hold(self) -> None:
+        for ban in self.bans:
+            if ban.why == "held worker" and ban.until is None:
+                ban.until = len(self.calls())
 
     async def publish(self) -> None:
         """Publishes a plan, new or again."""
@@ -189,19 +222,25 @@ class Desk:
         return [line.split(" ") for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
     def _ban(self, asked: Asked, answer: Answer) -> None:
+        where = asked.body.get("where")
         if asked.verb == "pause" and answer["state"] == "paused":
             why = "pause"
-        elif asked.verb == "cancel" and "where" not in asked.body and answer["changed"]:
+        elif asked.verb == "cancel" and (answer["changed"] if where is None else answer["counts"] is not None):
             why = "cancel"
+            if where is not None and where not in story_requests.STATIC:
+                return
         else:
             return
         # In this order: a run that isn't submitting any more has its line in the log.
+        under_way = self._under_way()
+        self.bans.append(Ban(answer["experiment_id"], why, len(self.calls()), under_way, where))
+
+    def _under_way(self) -> frozenset[str]:
         query = (
             "SELECT printf('%s-p%06d-r%03d-a%d', experiment_id, point, replicate, attempt)"
             " FROM runs JOIN experiments ON key = experiment WHERE runs.state = 'submitting'"
         )
-        under_way = frozenset(row[0] for row in self._rows(query))
-        self.bans.append(Ban(answer["experiment_id"], why, len(self.calls()), under_way))
+        return frozenset(row[0] for row in self._rows(query))
 
     def _lift(self, asked: Asked) -> None:
         for ban in self.bans:

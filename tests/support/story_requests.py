@@ -1,25 +1,30 @@
 """What a story draws: plans and requests, wrong ones among them."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.support import whole
 
 GROUP = "study"
 _LARGE = 400
+# Conditions that don't depend on how far a job is, with their meaning for (point, replicate): food n is of point n.
+STATIC: Mapping[str, Callable[[int, int], bool]] = {
+    "food < 4": lambda point, replicate: point < 4,
+    "food >= 6": lambda point, replicate: point >= 6,
+    "point >= 6": lambda point, replicate: point >= 6,
+    "replicate == 1": lambda point, replicate: replicate == 1,
+    "food == 1 or replicate == 0": lambda point, replicate: point == 1 or replicate == 0,
+}
 _WHERE = (
-    "food < 4",
-    "food >= 6",
+    *STATIC,
     'state == "failed"',
     'state == "cancelled"',
     'state == "pending" and food > 4',
     'state == "running" or state == "submitted"',
     'error_kind == "infeasible"',
     'label.gen == "1"',
-    "point >= 6",
     "attempt > 1",
-    "replicate == 1",
 )
 _WRONG = ("fod < 4", "food <", 'state == "gone"', 'host < 3 and state == "x"')
 _VERBS: Mapping[str, int] = {
@@ -38,7 +43,7 @@ def plan(rng: random.Random, experiment_id: str) -> dict[str, Any]:
     """A plan of a few jobs, or now and then of some hundreds."""
     points, replicates = rng.randrange(4, 11), rng.choice((1, 2, 3))
     if rng.random() < 0.1:
-        points, replicates = 600, 2
+        points, replicates = 2200, 2
     limits: dict[str, Any] = {"max_attempts": rng.choice((1, 2, 3)), "run_timeout_seconds": rng.choice((2, 4))}
     limits["max_failed"] = rng.choice((0, 3, "50%", "100%"))
     if rng.random() < 0.2:

@@ -69,8 +69,8 @@ def bans_are_kept(found: Found, desk: Desk) -> Iterator[str]:
     """After the reply to a pause or a cancel no run of that experiment starts, until something may start it again."""
     for ban in desk.bans:
         for kind, name, *_ in found.calls[ban.since : ban.until]:
-            if kind == "accepted" and name.rpartition("-p")[0] == ban.experiment_id and name not in ban.under_way:
-                yield f"{name} started after {ban.why} (lines {ban.since} to {ban.until})"
+            if kind == "accepted" and ban.forbids(name):
+                yield f"{name} started after {ban.why} {ban.where or ''} (lines {ban.since} to {ban.until})"
 
 
 def statuses_agree(found: Found, desk: Desk) -> Iterator[str]:

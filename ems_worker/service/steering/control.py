@@ -99,15 +99,16 @@ class Control:
         """
         try:
             verb = Verb(published["verb"])
-            request = requests.MODELS[verb].model_validate({**published["request"], "expect_revision": None})
+            request = requests.MODELS[verb].model_validate(published["request"])
         except (KeyError, TypeError, ValueError) as error:
             log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
             return False
         async with self._ledger.pinned(experiment_id) as live:
-            if live is None or await self._known(live, verb, request) is not None:
-                return False
             try:
-                ruling = self._ruled(live, verb, request)
+                if live is None or await self._known(live, verb, request) is not None:
+                    return False
+                # Its revision was the expected one when it was recorded.
+                ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
                 change, after = self._drafted(live, verb, request, ruling)
             except errors.RequestRefused as error:
                 log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
