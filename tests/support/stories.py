@@ -29,6 +29,7 @@ CRASHES = (
     *("steering.recorded", "steering.judged", "steering.applied", "steering.publishing", "steering.published"),
     *("dispatch.claimed", "dispatch.answered", "dispatch.settled", "track.read", "track.recorded", "expand.chunk"),
     *("limits.marked", "limits.stopped", "ledger.concluding", "ledger.concluded", "report.results", "report.cursor"),
+    *("extend.identified", "extend.begun", "extend.matched", "extend.withdrawn", "extend.returned"),
     *("report.composed", "report.status", "accept.recorded", "accept.decided", "suspend.paused", "suspend.resumed"),
 )
 

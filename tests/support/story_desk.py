@@ -128,7 +128,7 @@ class Desk:
         if sent and self._rng.random() < 0.12:
             asked = self._rng.choice(sent)
         else:
-            verb, body = story_requests.request(self._rng, list(self.plans), len(self.asked))
+            verb, body = story_requests.request(self._rng, self.plans, len(self.asked))
             members = tuple(self.plans) if "group" in body else (body["experiment_id"],)
             asked = Asked(verb, body, members)
             self.asked.append(asked)
@@ -215,6 +215,11 @@ class Desk:
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return list(whole.rows(self._stage.manifest, query, *values)) if self._stage.manifest.exists() else []
+
+    def jobs(self, name: str) -> int:
+        """How many jobs the published plan has."""
+        plan = self.plans[name]
+        return len(plan["parameter_space"]["food"]) * int(plan["num_replicates_per_run"])
 
     def calls(self) -> list[list[str]]:
         """The lines of the orchestrator's log so far."""

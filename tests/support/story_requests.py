@@ -1,7 +1,7 @@
 """What a story draws: plans and requests, wrong ones among them."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.support import whole
@@ -36,6 +36,7 @@ _VERBS: Mapping[str, int] = {
     "close": 2,
     "exclude": 4,
     "include": 3,
+    "extend": 5,
 }
 
 
@@ -68,14 +69,17 @@ def is_large(made: Mapping[str, Any]) -> bool:
     return len(made["parameter_space"]["food"]) >= _LARGE
 
 
-def request(rng: random.Random, names: Sequence[str], number: int) -> tuple[str, dict[str, Any]]:
-    """A verb and the body of a request."""
+def request(rng: random.Random, plans: Mapping[str, Mapping[str, Any]], number: int) -> tuple[str, dict[str, Any]]:
+    """A verb and the body of a request. `plans` are those that were published, by their experiments' ids."""
+    names = list(plans)
     [verb] = rng.choices(list(_VERBS), list(_VERBS.values()))
     body: dict[str, Any] = {"request_id": f"request-{number}"}
     if rng.random() < 0.15:
         body["group"] = GROUP
     else:
         body["experiment_id"] = rng.choice(names) if rng.random() < 0.97 else "nobody"
+    if verb == "extend":
+        body |= _extension(rng, plans[body["experiment_id"]] if body.get("experiment_id") in plans else None)
     if verb in ("cancel", "retry", "exclude", "include") and rng.random() < (0.7 if verb == "cancel" else 0.6):
         body["where"] = rng.choice(_WHERE)
     if verb == "pause" and rng.random() < 0.3:
@@ -89,3 +93,16 @@ def request(rng: random.Random, names: Sequence[str], number: int) -> tuple[str,
     if rng.random() < 0.06:
         body |= rng.choice(({"where": rng.choice(_WRONG)}, {"wear": 1}, {"expect_revision": 1_000_000}))
     return verb, body
+
+
+def _extension(rng: random.Random, published: Mapping[str, Any] | None) -> dict[str, Any]:
+    """More replicates, more values, or a whole plan: with more points, with others, or with what can't be changed."""
+    draw = rng.random()
+    if published is None or draw < 0.3:
+        return {"replicates": rng.randrange(2, 5)}
+    if draw < 0.6:
+        return {"add": {"food": [rng.randrange(20, 24), rng.randrange(30, 34)]}}
+    values = [*range(rng.randrange(2, 9)), *rng.sample(range(40, 46), 2)]
+    if draw < 0.7:
+        return {"plan": {**published, "metrics_to_track": ["score"]}}
+    return {"plan": {**published, "parameter_space": {"food": values}}, "withdraw": rng.random() < 0.6}

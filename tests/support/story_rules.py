@@ -199,28 +199,24 @@ def effects_happened_once(found: Found, desk: Desk) -> Iterator[str]:
                     for after, jobs in to.items():
                         flows[change["verb"], before, after] += jobs
         runs = found.of(name)
-        excluded = sum(run["current"] and run["excluded"] is not None for run in runs)
-        taken_out = sum(jobs for (verb, _, after), jobs in flows.items() if after == "excluded")
-        taken_in = sum(jobs for (verb, before, _), jobs in flows.items() if before == "excluded")
-        if excluded != taken_out - taken_in:
-            yield f"{name}: {excluded} jobs are excluded; the changes say {taken_out} - {taken_in}"
-        unsent = sum(
-            run["state"] == "cancelled"
-            and run["submitted_at"] is None
-            and run["stop_reason"] in ("cancelled", "straggler")
-            for run in runs
-        )
-        said = sum(
-            jobs
-            for (verb, before, after), jobs in flows.items()
-            if (verb, before, after) == ("cancel", "pending", "cancelled")
-        )
-        if unsent != said:
-            yield f"{name}: {unsent} pending runs were cancelled; the changes say {said}"
-        again = sum(run["attempt"] > 1 and run["due_at"] is None for run in runs)
-        said = sum(jobs for (verb, _, after), jobs in flows.items() if (verb, after) == ("retry", "pending"))
-        if again != said:
-            yield f"{name}: {again} attempts were requested; the changes say {said}"
+        told = {
+            "excluded": _flow(flows, after="excluded") - _flow(flows, before="excluded"),
+            "cancelled before they were sent": _flow(flows, before="pending", after="cancelled"),
+            "attempts that were requested": _flow(flows, "retry", after="pending")
+            + _flow(flows, "extend", before="excluded", after="pending"),
+            "in all": desk.jobs(name) + _flow(flows, before="new"),
+        }
+        seen = {
+            "excluded": sum(run["current"] and run["excluded"] is not None for run in runs),
+            "cancelled before they were sent": sum(_was_never_sent(run) for run in runs),
+            "attempts that were requested": sum(run["attempt"] > 1 and run["due_at"] is None for run in runs),
+            "in all": row["jobs"],
+        }
+        if any(change["withdrawn"] for change in found.changes if change["experiment_id"] == name):
+            # A withdrawal excludes jobs that it counts as cancelled.
+            del told["excluded"], seen["excluded"]
+        if told != seen:
+            yield f"{name}: the jobs are {seen}; the changes say {told}"
 
 
 def nothing_is_a_dead_letter(found: Found, desk: Desk) -> Iterator[str]:
@@ -241,6 +237,27 @@ RULES = (
     effects_happened_once,
     nothing_is_a_dead_letter,
 )
+
+
+def _flow(
+    flows: Mapping[tuple[str, str, str], int],
+    verb: str | None = None,
+    before: str | None = None,
+    after: str | None = None,
+) -> int:
+    """How many jobs went from one state to another by a verb; None: any."""
+    wanted = (verb, before, after)
+    return sum(
+        jobs
+        for names, jobs in flows.items()
+        if all(want in (None, name) for want, name in zip(wanted, names, strict=True))
+    )
+
+
+def _was_never_sent(run: Row) -> bool:
+    return (
+        run["state"] == "cancelled" and run["submitted_at"] is None and run["stop_reason"] in ("cancelled", "straggler")
+    )
 
 
 def _is_bad(line: Row) -> bool:

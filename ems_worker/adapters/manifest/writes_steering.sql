@@ -25,7 +25,7 @@ WHERE experiments.key = new.key AND experiments.points = new.expected_points
 -- Records a change. Its number is the next one.
 INSERT INTO changes
   (request_id, experiment, verb, request, received_ms, changed, state, round, revision, judged_point, judged_replicate,
-   counts, added, withdrawn, unchanged, applied_ms, published)
+   counts, added, withdrawn, unchanged, refused, applied_ms, published)
 VALUES :rows;
 
 -- name: update_change key=1
@@ -41,12 +41,13 @@ UPDATE changes SET
   added = new.added,
   withdrawn = new.withdrawn,
   unchanged = new.unchanged,
+  refused = new.refused,
   applied_ms = new.applied_ms,
   published = max(changes.published, new.published)
 FROM (
   WITH new
   (number, changed, state, round, revision, judged_point, judged_replicate, counts, added, withdrawn, unchanged,
-   applied_ms, published)
+   refused, applied_ms, published)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE changes.number = new.number;
@@ -59,18 +60,14 @@ WHERE changes.number = new.number;
 
 -- name: cancel_unstarted
 -- Cancels some jobs of an experiment that never started. They are counted, and get no position among the ends. Excluded
--- ones are counted in another way, and cancelled one by one.
-UPDATE runs SET state = 'cancelled', stop_reason = new.stop_reason, finished_ms = new.at_ms
-FROM (
-  WITH new (experiment, stop_reason, at_ms, jobs) AS (VALUES :rows)
-  SELECT new.experiment, stop_reason, at_ms, point, replicate FROM new CROSS JOIN (
-    SELECT experiment, point, replicate FROM runs
-    WHERE experiment = (SELECT experiment FROM new) AND runs.state = 'pending' AND attempt = 1 AND excluded IS NULL
-    LIMIT (SELECT jobs FROM new)
-  )
-) AS new
-WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
-  AND runs.attempt = 1;
+-- ones are counted in another way, and cancelled one by one. Every insert conflicts: each run is found by its key.
+INSERT INTO runs (experiment, point, replicate, attempt, seed, state, stop_reason, finished_ms)
+WITH new (experiment, stop_reason, at_ms, jobs) AS (VALUES :rows)
+SELECT runs.experiment, point, replicate, attempt, seed, 'cancelled', new.stop_reason, new.at_ms
+FROM new CROSS JOIN runs INDEXED BY runs_due
+WHERE runs.experiment = new.experiment AND runs.state = 'pending' AND attempt = 1 AND runs.excluded IS NULL
+LIMIT (SELECT jobs FROM new)
+ON CONFLICT DO UPDATE SET state = excluded.state, stop_reason = excluded.stop_reason, finished_ms = excluded.finished_ms;
 
 -- name: count_unstarted
 -- Adds the jobs that the statement before cancelled to the counts of a change.
@@ -81,7 +78,7 @@ WHERE number = :rows AND changes() > 0;
 
 -- name: insert_identities key=2
 -- By which points are found when their plan is extended.
-INSERT INTO point_identities (experiment, point, digest, suffix, version) VALUES :rows;
+INSERT INTO point_identities (experiment, point, digest, version) VALUES :rows;
 
 -- name: match_points key=2
 -- A version of the plan has these points.
