@@ -232,7 +232,8 @@ class Desk:
             why = "pause"
         elif asked.verb == "cancel" and (answer["changed"] if where is None else answer["counts"] is not None):
             why = "cancel"
-            if where is not None and where not in story_requests.STATIC:
+            extended = any(sent.verb == "extend" and answer["experiment_id"] in sent.members for sent in self.asked)
+            if where is not None and (extended or where not in story_requests.STATIC):
                 return
         else:
             return
