@@ -193,11 +193,11 @@ def effects_happened_once(found: Found, desk: Desk) -> Iterator[str]:
     for row in found.experiments:
         name = row["experiment_id"]
         flows: Counter[tuple[str, str, str]] = Counter()
-        for change in found.changes:
-            if change["experiment_id"] == name:
-                for before, to in json.loads(change["counts"]).items():
-                    for after, jobs in to.items():
-                        flows[change["verb"], before, after] += jobs
+        mine = [change for change in found.changes if change["experiment_id"] == name]
+        for change in mine:
+            for before, to in json.loads(change["counts"]).items():
+                for after, jobs in to.items():
+                    flows[change["verb"], before, after] += jobs
         runs = found.of(name)
         told = {
             "excluded": _flow(flows, after="excluded") - _flow(flows, before="excluded"),
@@ -212,8 +212,8 @@ def effects_happened_once(found: Found, desk: Desk) -> Iterator[str]:
             "attempts that were requested": sum(run["attempt"] > 1 and run["due_at"] is None for run in runs),
             "in all": row["jobs"],
         }
-        if any(change["withdrawn"] for change in found.changes if change["experiment_id"] == name):
-            # A withdrawal excludes jobs that it counts as cancelled.
+        if _flow(flows, "extend") or any(change["withdrawn"] for change in mine):
+            # A withdrawal excludes jobs that it counts as cancelled, and new replicates of an excluded point are too.
             del told["excluded"], seen["excluded"]
         if told != seen:
             yield f"{name}: the jobs are {seen}; the changes say {told}"
