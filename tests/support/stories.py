@@ -30,6 +30,7 @@ CRASHES = (
     *("dispatch.claimed", "dispatch.answered", "dispatch.settled", "track.read", "track.recorded", "expand.chunk"),
     *("limits.marked", "limits.stopped", "ledger.concluding", "ledger.concluded", "report.results", "report.cursor"),
     *("extend.identified", "extend.begun", "extend.matched", "extend.withdrawn", "extend.returned"),
+    *("report.points", "settle.stragglers", "settle.published", "settle.recorded"),
     *("report.composed", "report.status", "accept.recorded", "accept.decided", "suspend.paused", "suspend.resumed"),
 )
 

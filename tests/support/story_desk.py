@@ -192,7 +192,8 @@ class Desk:
         queries = {
             "experiment": "SELECT experiment_id, state, pauses, kept_open, round, published_seq, ended_seq,"
             " published_revision, revision, state_revision, settled_round FROM experiments WHERE finished_ms IS NULL"
-            " OR published_seq < ended_seq OR published_revision < revision OR published_revision < state_revision",
+            " OR published_seq < ended_seq OR published_revision < revision OR published_revision < state_revision"
+            " OR settled_round < round",
             "run": f"SELECT {ids}, point, replicate, attempt, state, stop_reason FROM runs WHERE state IN {_OPEN}",
             "change": f"SELECT {ids}, verb, request_id, judged_point, applied_ms, published FROM changes"
             " WHERE applied_ms IS NULL OR published < 2",

@@ -142,6 +142,35 @@ def results_agree(found: Found, desk: Desk) -> Iterator[str]:
             yield f"{row['experiment_id']}: {row['published_seq']} of {row['ended_seq']} ends are published"
 
 
+def points_agree(found: Found, desk: Desk) -> Iterator[str]:
+    """The last document of each point that has a result counts its jobs as they are."""
+    last: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for message in found.results_stream:
+        if ".point." in message.subject:
+            last[message.document["experiment_id"], message.document["point"]] = message.document
+    counts: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for run in found.runs:
+        if run["current"]:
+            counts[run["experiment_id"], run["point"]][_bucket(run)] += 1
+    with_results = {(run["experiment_id"], run["point"]) for run in found.runs if run["ended_seq"] is not None}
+    for key in sorted(with_results):
+        document = last.get(key)
+        if document is None or {state: jobs for state, jobs in document["counts"].items() if jobs} != counts[key]:
+            yield f"the point {key} has {dict(counts[key])}, its last document is {document}"
+
+
+def each_round_settled_once(found: Found, desk: Desk) -> Iterator[str]:
+    """There is one document for each round of an experiment."""
+    rounds: dict[str, list[int]] = defaultdict(list)
+    for message in found.results_stream:
+        if ".settled." in message.subject:
+            rounds[message.document["experiment_id"]].append(message.document["round"])
+    for row in found.experiments:
+        name = row["experiment_id"]
+        if rounds[name] != list(range(1, row["round"] + 1)):
+            yield f"{name}: the rounds {rounds[name]} settled, of {row['round']}"
+
+
 def changes_are_closed_and_published(found: Found, desk: Desk) -> Iterator[str]:
     """Each change is judged, applied, and published twice; the last document is the manifest's."""
     documents: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
@@ -232,6 +261,8 @@ RULES = (
     bans_are_kept,
     statuses_agree,
     results_agree,
+    points_agree,
+    each_round_settled_once,
     changes_are_closed_and_published,
     answers_agree_with_changes,
     effects_happened_once,
