@@ -116,25 +116,35 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    async def stop_open(self, live: Live, change: Change, decide: Decide) -> Change:
-        """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
+    async def stop_open(self, live: Live, change: Change, decide: Decide, limit: int) -> tuple[Change, int]:
+        """Marks up to `limit` open runs of jobs that haven't ended; returns how many.
+
+        They are stopped, unless they may end by themselves.
+        """
+        marked = 0
         async with self._turn() as turn:
             for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
                 before = self._active.job(key[:3])
                 if before is not None and (effect := decide(before, NO_POINT, self._clock.now_ms())) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
+                    marked += 1
+                    if marked == limit:
+                        break
             turn.carry(live, change)
-        return change
+        return change, marked
 
-    async def cancel_unstarted(self, live: Live, change: Change, reason: StopReason, limit: int) -> tuple[Change, int]:
-        """Cancels up to `limit` jobs that never started; returns how many. They have no results: they are only counted.
+    async def cancel_unstarted(
+        self, live: Live, change: Change, reason: StopReason, *, limit: int, bulk: int
+    ) -> tuple[Change, int]:
+        """Cancels some jobs that never started; returns how many. They have no results: they are only counted.
 
-        Those in memory are cancelled like all others. The rest is cancelled in the manifest alone, by the thousand.
+        Those in memory are cancelled like all others, `limit` at once. The rest is cancelled in the manifest alone,
+        `bulk` at once.
         """
         async with self._turn() as turn:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
-            unstarted = [before for before in known if job.unstarted(before)]
+            unstarted = [before for before in known if job.unstarted(before)][:limit]
             for before in unstarted:
                 after = job.cancelled(before, self._clock.now_ms(), reason)
                 assert after is not None
@@ -144,7 +154,7 @@ class Judging:
                 turn.carry(live, change)
                 return change, len(unstarted)
             # Under the lock of the turn: no job can be loaded as it was before.
-            done = await self._commits.put(self._cancel_in_bulk(live, change, reason, limit))
+            done = await self._commits.put(self._cancel_in_bulk(live, change, reason, bulk))
             return (counted(change, RunState.PENDING, RunState.CANCELLED, done) if done else change), done
 
     async def _cancel_in_bulk(self, live: Live, change: Change, reason: StopReason, limit: int) -> int:

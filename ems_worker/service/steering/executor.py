@@ -32,7 +32,7 @@ from ems_worker.service.steering.extend import Extender
 log = structlog.get_logger()
 
 # Jobs that are judged in one commit: a few milliseconds on the event loop.
-_JOBS = 200
+_JOBS = 50
 # Jobs that never started are cancelled by the database, which takes some ten milliseconds for so many.
 _BULK_JOBS = 2_000
 # How often the broker is tried again.
@@ -180,8 +180,10 @@ class Executor:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
         decide = effects.of(live, Verb.CANCEL, request)
-        change = await ledger.stop_open(live, change, decide)
-        change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
+        change, marked = await ledger.stop_open(live, change, decide, _JOBS)
+        if marked == _JOBS:
+            return change
+        change, cancelled = await ledger.cancel_unstarted(live, change, reason, limit=_JOBS, bulk=_BULK_JOBS)
         if cancelled:
             return change
         return await ledger.cancel_rest(live, change, decide, _JOBS)
