@@ -14,6 +14,10 @@ CASE
   AND (waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
     OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast')));
 
+-- name: aggregated
+-- Whether the metrics of this run count in aggregates: metrics.aggregated.
+(current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL);
+
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.
 runs.state IN ('submitting', 'submitted', 'running');
