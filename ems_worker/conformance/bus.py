@@ -161,7 +161,7 @@ async def _stream(client: Client) -> tuple[str, int]:
     try:
         name = await stream.find_stream_name_by_subject(messages.COMPLETED)
     except nats.js.errors.NotFoundError:
-        kinds = (*messages.KINDS, subjects.RUN_METRICS)
+        kinds = messages.KINDS
         config = StreamConfig(
             name=STREAM,
             subjects=[*kinds, *(f"{kind}.>" for kind in kinds)],

@@ -73,9 +73,11 @@ class Calls:
         response, code, message = await _answer(self._stub.StartSimulations(request, timeout=_CALL_SECONDS))
         return (response.responses if response is not None else ()), code, message
 
-    async def stop(self, simulation_id: str, timeout: float) -> tuple[pb.ControlSimulationResponse | None, str, str]:
-        """STOP"""
-        command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=pb.CONTROL_ACTION_STOP)
+    async def control(
+        self, simulation_id: str, action: pb.ControlAction.ValueType, timeout: float
+    ) -> tuple[pb.ControlSimulationResponse | None, str, str]:
+        """ControlSimulation: the response, the name of the status code, and the message."""
+        command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=action)
         return await _answer(self._stub.ControlSimulation(command, timeout=timeout))
 
     async def status(self, simulation_ids: Sequence[str]) -> tuple[Sequence[pb.SimulationStatus], str, str]:

@@ -76,6 +76,7 @@ def _results(
             long=long,
             timeout=given.timeout,
             restart=_restart(given.restart_command),
+            restart_in_order=_restart(given.orderly_restart_command),
             restart_broker=_restart(given.broker_restart_command),
             only=only,
         )
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--orchestrator", "ADDR", default="127.0.0.1:50051", help="HOST:PORT of the orchestrator")
     add("--server", "URL", default="nats://127.0.0.1:4222", help="NATS server")
     add("--restart-command", "CMD", help="shell command that restarts the orchestrator")
+    add("--orderly-restart-command", "CMD", help="shell command that shuts the orchestrator down and starts it again")
     add("--broker-restart-command", "CMD", help="shell command that restarts the broker")
 
     of_simulator = targets.add_parser("simulator", parents=[common], epilog=_EPILOG, help="check a simulator")

@@ -17,7 +17,7 @@ _STARTED_SECONDS = 5.0
 _UNREPORTED_SECONDS = 0.5
 # After this time without an event, no repeated one is expected.
 _QUIET_SECONDS = 0.3
-_STOP_SECONDS = 30.0
+_CONTROL_SECONDS = 30.0
 _SEED = 42
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
@@ -28,8 +28,8 @@ class Options:
 
     `short` and `long` are the configurations of runs that complete at once and after some seconds. `timeout` is how
     many seconds a run, and everything else that a check waits for, may take. `restart` and `restart_broker` stop the
-    orchestrator or the broker and start it again; they raise check.Failed if they can't. `only` names the checks to
-    run; if it is empty, all checks run.
+    orchestrator or the broker and start it again, and `restart_in_order` does so with an orderly shutdown; they raise
+    check.Failed if they can't. `only` names the checks to run; if it is empty, all checks run.
     """
 
     orchestrator: str
@@ -38,6 +38,7 @@ class Options:
     long: bytes = configurations.LONG
     timeout: float = check.TIMEOUT_SECONDS
     restart: Callable[[], Awaitable[None]] | None = None
+    restart_in_order: Callable[[], Awaitable[None]] | None = None
     restart_broker: Callable[[], Awaitable[None]] | None = None
     only: frozenset[str] = frozenset()
 
@@ -52,6 +53,7 @@ class Session:
     experiment_id: str
     accepted: dict[str, pb.StartSimulationCommand] = field(default_factory=dict)
     busy_before: int = 0
+    open_at_restart: set[str] = field(default_factory=set)
     _points: int = 0
     _ended: str = ""
 
@@ -127,12 +129,19 @@ class Session:
 
     async def dismiss(self, simulation_id: str) -> None:
         """Stops a long run that is no longer needed. If STOP isn't implemented, the run continues to its end."""
-        await self.rpc.stop(simulation_id, _STOP_SECONDS)
+        await self.rpc.control(simulation_id, pb.CONTROL_ACTION_STOP, _CONTROL_SECONDS)
 
     async def stop(self, simulation_id: str) -> tuple[pb.ControlSimulationResponse | None, str, str]:
         """STOP. Raises Skipped if it isn't implemented."""
-        response, code, message = await self.rpc.stop(simulation_id, _STOP_SECONDS)
-        optional("ControlSimulation", code)
+        return await self.control(simulation_id, pb.CONTROL_ACTION_STOP)
+
+    async def control(
+        self, simulation_id: str, action: pb.ControlAction.ValueType
+    ) -> tuple[pb.ControlSimulationResponse | None, str, str]:
+        """STOP, PAUSE or RESUME. Raises Skipped if it isn't implemented."""
+        response, code, message = await self.rpc.control(simulation_id, action, _CONTROL_SECONDS)
+        named = pb.ControlAction.Name(action).removeprefix("CONTROL_ACTION_")
+        optional("ControlSimulation" if action == pb.CONTROL_ACTION_STOP else named, code)
         return response, code, message
 
     async def reachable(self) -> calls.Reply:

@@ -19,7 +19,10 @@ from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 STARTED = subjects.RUN_STARTED
 COMPLETED = subjects.RUN_COMPLETED
 FAILED = subjects.RUN_FAILED
-KINDS = (STARTED, COMPLETED, FAILED)
+METRICS = subjects.RUN_METRICS
+ONCE = (STARTED, COMPLETED, FAILED)
+"""Events that a run has at most once. `METRICS`, its progress, may come again and again."""
+KINDS = (*ONCE, METRICS)
 ERROR_KINDS = ("simulation", "infeasible", "infrastructure", "timeout", "stopped")
 _PROTOBUF_TYPES = ("application/x-protobuf", "application/protobuf")
 _JSON_TYPE = "application/json"
@@ -27,8 +30,9 @@ _PAYLOADS: Mapping[str, type[protobuf.Message]] = {
     STARTED: run_events_pb2.RunStarted,
     COMPLETED: run_events_pb2.RunCompleted,
     FAILED: run_events_pb2.RunFailed,
+    METRICS: run_events_pb2.RunMetrics,
 }
-_TIMES = {STARTED: ("started_at",), COMPLETED: ("finished_at",), FAILED: ("finished_at",)}
+_TIMES = {STARTED: ("started_at",), COMPLETED: ("finished_at",), FAILED: ("finished_at",), METRICS: ()}
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _MAX_CLOCK_DIFFERENCE_SECONDS = 24 * 3600.0
 
@@ -167,6 +171,8 @@ def _payload_problems(kind: str, document: Mapping[str, Any]) -> list[str]:
         problems.append("finished_at is before started_at")
     if kind == COMPLETED:
         problems += _result_problems(document)
+    if kind == METRICS:
+        problems += _progress_problems(document)
     if kind == FAILED:
         if document.get("error_kind") not in ERROR_KINDS:
             problems.append(f"error_kind is {document.get('error_kind')!r}, none of {', '.join(ERROR_KINDS)}")
@@ -188,6 +194,16 @@ def _result_problems(document: Mapping[str, Any]) -> list[str]:
         isinstance(uri, str) and _SCHEME.match(uri) for uri in artifacts.values()
     ):
         problems.append(f"artifacts is {artifacts!r}, not a mapping of names to URIs")
+    return problems
+
+
+def _progress_problems(document: Mapping[str, Any]) -> list[str]:
+    problems = []
+    step, total = document.get("step", 0), document.get("total", 1)
+    if step is None or not _is_number(step) or not step >= 0:
+        problems.append(f"step is {step!r}, not a number of at least 0")
+    if total is None or not _is_number(total) or not total > 0:
+        problems.append(f"total is {total!r}, not a number above 0")
     return problems
 
 

@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 
-from ems_worker.conformance import bus, calls, check, kit, options, starting, telling
+from ems_worker.conformance import bus, calls, check, kit, options, pausing, starting, telling
 
 # The checks of events come last, because they inspect the events of all other checks.
 CHECKS = (
@@ -18,10 +18,13 @@ CHECKS = (
     check.of("partial-batch", options.partial_batch),
     check.of("stop-unknown", options.stop_unknown),
     check.of("stop-running", options.stop_running),
+    check.of("pause-resume", pausing.pause_resume),
+    check.of("stop-paused", pausing.stop_paused),
     check.of("status", options.status),
     check.of("capacity", options.capacity),
     check.of("broker-outage", telling.broker_outage),
     check.of("known-after-restart", starting.known_after_restart),
+    check.of("orderly-restart", pausing.orderly_restart),
     check.of("nothing-left-running", options.nothing_left),
     check.of("event-subjects", telling.subjects),
     check.of("event-envelopes", telling.envelopes),

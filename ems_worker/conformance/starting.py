@@ -51,6 +51,7 @@ async def known_after_restart(session: kit.Session) -> None:
     if session.options.restart is None:
         raise check.Skipped("give --restart-command, which stops the orchestrator and starts it again")
     running = await session.begin_long()
+    session.open_at_restart.add(running.simulation_id)
     await session.options.restart()
     _require_known(await session.reachable(), "a run that had ended before the restart")
     _require_known(await session.rpc.start(running), "a run that was open at the restart")

@@ -34,7 +34,7 @@ async def message_ids(session: kit.Session) -> None:
     by_event = collections.defaultdict(set)
     by_id = collections.defaultdict(set)
     for event in _all(session):
-        description = f"{event.kind} of {event.simulation_id}"
+        description = _description(session, event)
         check.require(event.message.message_id, f"{description} has no Nats-Msg-Id")
         by_event[description].add((event.message.message_id, event.event_id))
         by_id[event.message.message_id].add(description)
@@ -50,7 +50,8 @@ async def started_once(session: kit.Session) -> None:
     await session.settled()
     contents = collections.defaultdict(set)
     for event in _all(session):
-        contents[f"{event.kind} of {event.simulation_id}"].add(event.message.data)
+        if not _again(session, event):
+            contents[_description(session, event)].add(event.message.data)
     for description, different in contents.items():
         check.require(
             len(different) == 1, f"{description} was published with {len(different)} different contents: two starts?"
@@ -71,6 +72,17 @@ async def broker_outage(session: kit.Session) -> None:
     await session.ends_of(names)
     if len(names) == _RUNS_AROUND_AN_OUTAGE:
         raise check.Skipped("the broker did not go away at --broker-restart-command")
+
+
+def _description(session: kit.Session, event: messages.Event) -> str:
+    """Names the event; events with the same description are repetitions of each other."""
+    distinct = event.message.message_id if event.kind == messages.METRICS or _again(session, event) else ""
+    return " ".join(filter(None, (event.kind, "of", event.simulation_id, distinct)))
+
+
+def _again(session: kit.Session, event: messages.Event) -> bool:
+    """Whether the event may be a second start: of a run that was open when the orchestrator was shut down in order."""
+    return event.kind == messages.STARTED and event.simulation_id in session.open_at_restart
 
 
 def _all(session: kit.Session) -> Iterable[messages.Event]:

@@ -45,7 +45,7 @@ def main() -> int:
 async def _demo(plan: Path) -> int:
     began = time.monotonic()
     _empty(_DIRECTORY)
-    async with platform.Platform(platform.Options(_DIRECTORY), streams.say) as running:
+    async with platform.Platform(platform.Options(_DIRECTORY, continues=False), streams.say) as running:
         watching = asyncio.create_task(running.watch())
         try:
             code = await _run(plan, running.addresses)

@@ -18,7 +18,7 @@ from ems_worker import errors
 from ems_worker.adapters import jetstream
 from ems_worker.adapters.orchestrator import security
 from ems_worker.local import entry, guardian, keeping, nats_server, ports, process
-from ems_worker.local.orchestrator import access
+from ems_worker.local.orchestrator import access, store
 from ems_worker.settings import Channel, private, running
 
 # A worker that is unhealthy for this long is restarted. It reports itself as unhealthy when its event loop has been
@@ -49,6 +49,7 @@ class Options:
     http_port: int | None = None
     base_config_root: Path | None = None
     secured: bool = False
+    continues: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,9 +189,21 @@ class Platform:
         }
         flags = [f"{name}={value}" for name, value in options.items() if value is not None]
         child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})
+        if again := self._interrupted_runs():
+            self._say(f"starting {again} again that the last stop interrupted")
+        self._stack.callback(self._say_what_is_left)
         self._stack.push_async_callback(child.stop, _ORCHESTRATOR_GRACE_SECONDS)
         await self._add(_child_part(child))
         await _wait_until_ready(child, lambda: _is_serving(channel))
+
+    def _interrupted_runs(self) -> str:
+        """How many runs the orchestrator's next start starts again, for people; empty if none."""
+        runs = store.left(self._directory / "orchestrator" / "orchestrator.db").interrupted
+        return "" if not runs else "1 run" if runs == 1 else f"{runs} runs"
+
+    def _say_what_is_left(self) -> None:
+        if self._options.continues and (again := self._interrupted_runs()):
+            self._say(f"interrupted {again}, which the next start will start again; this costs no attempt")
 
     async def _start_worker(self, orchestrator: Channel, settings: Mapping[str, str]) -> str:
         """Starts the worker; returns the address of its HTTP endpoints."""

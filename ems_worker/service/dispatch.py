@@ -205,9 +205,7 @@ class Dispatcher:
         # One query for all experiments: this happens whenever a run makes room.
         due = await self._manifest.due_counts([live.key for live in candidates], self._clock.now_ms(), room)
         return [
-            schedule.Demand(
-                live.key, live.open, due[live.key], live.limits.max_concurrent, live.limits.priority
-            )
+            schedule.Demand(live.key, live.open, due[live.key], live.limits.max_concurrent, live.limits.priority)
             for live in candidates
         ]
 

@@ -15,7 +15,7 @@ from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Orchestrator
-from ems_worker.service.controls import ControlCalls
+from ems_worker.service.control_calls import ControlCalls
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 

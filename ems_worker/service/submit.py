@@ -136,7 +136,7 @@ class Submitter:
         on_answered: Callable[[], None] = lambda: None,
         failures: int = 0,
     ) -> None:
-        """Sends the named runs in `left` until each is settled, late or not wanted. After failures, a pause precedes."""
+        """Sends the named runs in `left` until each is settled, late or unwanted. After failures, a pause precedes."""
         while names:
             if failures:
                 # Also before the pause: a run that isn't wanted any more must not wait for it.

@@ -1,4 +1,4 @@
-"""PAUSE and RESUME: open runs of experiments that are paused `now` are suspended, where the orchestrator can do that."""
+"""PAUSE and RESUME: open runs of experiments that are paused `now` are suspended, if the orchestrator can do it."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from ems_worker.core.wire import Control
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Orchestrator
-from ems_worker.service.controls import ControlCalls
+from ems_worker.service.control_calls import ControlCalls
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 
@@ -28,8 +28,8 @@ _REFUSED_SECONDS = 60.0
 _REFUSALS = frozenset(
     {"UNIMPLEMENTED", "FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED"}
 )
-# Answers after which a run isn't suspended any more, as far as the orchestrator knows. A run that has ended, or that the
-# orchestrator doesn't know, must not stand still for ever: its limit and reconciliation find out what has become of it.
+# Answers after which a run isn't suspended any more, as far as the orchestrator knows. A run that has ended, or that
+# the orchestrator doesn't know, must not stand still for ever: its limit and reconciliation find out what became of it.
 _NOT_SUSPENDED = frozenset({"OK", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"})
 # Open runs that the orchestrator has.
 _THERE = frozenset({RunState.SUBMITTED, RunState.RUNNING})
@@ -102,7 +102,7 @@ class Suspension:
         await self._calls.send([*to_pause, *to_resume], self._control, _TICK_SECONDS)
 
     def settled(self, live: Live, key: RunKey, run: Run) -> bool:
-        """Whether a pause has done with a run what it can: it is suspended, was refused, is being stopped or has ended."""
+        """Whether a pause is done with a run: it is suspended, was refused, is being stopped or has ended."""
         return run.suspended or run.to_be_stopped or run.ended or self._is_refused(key)
 
     def reason(self, live: Live) -> str | None:

@@ -22,6 +22,11 @@ export class Journal {
     this.#write({ simulation_id, started_ms });
   }
 
+  /** Records that a run waits in the queue again. */
+  requeue(simulation_id) {
+    this.#write({ simulation_id, started_ms: 0 });
+  }
+
   end(simulation_id, end) {
     this.#write({ simulation_id, end });
   }
@@ -40,7 +45,7 @@ export class Journal {
   #apply({ simulation_id, run, started_ms, end, kind }) {
     if (run) this.runs.set(simulation_id, { ...run, published: new Set() });
     const known = this.runs.get(simulation_id);
-    if (started_ms) known.started_ms = started_ms;
+    if (started_ms !== undefined) known.started_ms = started_ms;
     if (end) {
       known.end = end;
       delete known.config; // no longer needed

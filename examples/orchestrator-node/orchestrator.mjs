@@ -4,7 +4,7 @@
 //
 // With --only-start it implements only StartSimulation. journal.mjs stores its state; events.mjs publishes its events.
 import { spawn } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -74,6 +74,7 @@ function fill() {
 function run(simulation_id) {
   const { config, seed } = journal.runs.get(simulation_id);
   const workspace = join(directory, simulation_id);
+  rmSync(workspace, { recursive: true, force: true }); // each start gets an empty directory
   mkdirSync(workspace, { recursive: true });
   writeFileSync(join(workspace, "config.yaml"), Buffer.from(config, "base64"));
   // Its own process group, so that STOP reaches every process that the simulation starts.
@@ -202,7 +203,11 @@ server.bindAsync(options.listen, grpc.ServerCredentials.createInsecure(), (probl
   fill();
 });
 process.on("SIGTERM", () => {
-  for (const child of live.values()) process.kill(-child.pid, "SIGKILL");
+  for (const [simulation_id, child] of live) {
+    // An orderly shutdown is no failure of a run: the next process starts it again.
+    if (!child.stopped) journal.requeue(simulation_id);
+    process.kill(-child.pid, "SIGKILL");
+  }
   process.exit(0);
 });
 await events.publish();

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ FINDS = {
     "stop-knows-all": ("stop-unknown", "answered OK with the state SIMULATION_STATE_COMPLETED"),
     "stop-does-nothing": ("stop-running", "the run completed nevertheless"),
     "stop-kind": ("stop-running", "error_kind is 'simulation'"),
+    "pause-does-nothing": ("pause-resume", "with the state SIMULATION_STATE_RUNNING"),
+    "stop-forgets-paused": ("stop-paused", "neither sim.run_completed nor sim.run_failed"),
     "status-forgets-one": ("status", "asked for 3 ids"),
     "status-knows-all": ("status", "an unknown run is FAILED instead of NOT_FOUND"),
     "status-too-early": ("status", "not ended is COMPLETED instead of QUEUED or RUNNING"),
@@ -53,6 +56,7 @@ FINDS = {
     "random-ids": ("message-ids", "was published under several ids"),
     "new-ids-after-outage": ("message-ids", "was published under several ids"),
     "forgets": ("known-after-restart", "ended before the restart was answered ACCEPTED"),
+    "fails-open-runs": ("orderly-restart", "failed (infrastructure: it ended)"),
     "reports-again": ("started-once", "two starts?"),
 }
 # The check that must run first, so that this check can detect the fault.
@@ -68,7 +72,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.NatsSer
 
 
 # The ways that a check detects because something doesn't come within the timeout.
-TIMED_OUT = ("never-ends", "capacity-once", "loses-events", "keeps-slots")
+TIMED_OUT = ("never-ends", "stop-forgets-paused", "capacity-once", "loses-events", "keeps-slots")
 # How many runs the kit begins while the broker is away.
 RUNS_IN_AN_OUTAGE = 5
 
@@ -114,7 +118,8 @@ async def test_the_local_orchestrator_conforms(broker: servers.NatsServer, tmp_p
             short=SHELL_SHORT,
             long=SHELL_LONG,
             timeout=20,
-            restart=local.restart,
+            restart=functools.partial(local.restart, crash=True),
+            restart_in_order=local.restart,
             restart_broker=outage,
         )
         finished = await results(options)
@@ -164,6 +169,7 @@ class Scripted:
             long=b"0.5\n",
             timeout=timeout,
             restart=self.restart,
+            restart_in_order=self.restart,
             restart_broker=self.outage,
             only=frozenset(only),
         )
@@ -220,10 +226,13 @@ async def test_checks_of_optional_features_are_skipped_with_a_reason(
         "partial-batch": "StartSimulations",
         "stop-unknown": "ControlSimulation",
         "stop-running": "ControlSimulation",
+        "pause-resume": "PAUSE",
+        "stop-paused": "PAUSE",
         "status": "GetSimulationStatus",
         "capacity": "WatchCapacity",
         "broker-outage": "give --broker-restart-command",
         "known-after-restart": "give --restart-command",
+        "orderly-restart": "give --orderly-restart-command",
     }
 
 

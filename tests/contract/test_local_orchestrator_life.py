@@ -1,4 +1,4 @@
-"""The runs of the local orchestrator survive its crashes and outages of the broker, and end with its shutdown."""
+"""The runs of the local orchestrator survive its crashes and outages of the broker."""
 
 import asyncio
 import dataclasses
@@ -15,7 +15,6 @@ import pytest
 from ems_worker.local.orchestrator import events, model, simulation
 from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
-from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import local_orchestrator, servers, wait
 from tests.support.shell_simulations import RESULT, alive, child, recorded, starts, until_released
 
@@ -130,7 +129,7 @@ async def test_a_run_that_was_stopped_before_a_crash_is_not_started(
     await store.open()
     await store.admit([model.Order("stopped-early", recorded(tmp_path, RESULT).encode(), "sha", 1, "exp")])
     if state is model.State.STARTING:
-        assert await store.begin("stopped-early") is not None
+        assert await store.begin("stopped-early", host="n17", slot="1") is not None
     assert await store.request_stop("stopped-early")
     await store.close()
     async with orchestrator:
@@ -177,27 +176,6 @@ async def test_a_run_that_the_orchestrator_has_claimed_is_not_started(tmp_path: 
     await run.ended()
     assert starts(tmp_path) == []
     assert run.exit_code() is None
-
-
-async def test_shutdown_ends_running_simulations_and_keeps_queued_ones(
-    fresh: local_orchestrator.Orchestrator, broker: servers.NatsServer, tmp_path: Path
-) -> None:
-    """After SIGTERM running simulations have failed as retryable, with events; queued ones run after the next start."""
-    for name in ("down-one", "down-two", "down-queued"):
-        await fresh.begin(name, until_released(tmp_path))
-    await wait.until(lambda: len(starts(tmp_path)) == 2, what="both slots to be taken")
-    await fresh.stop(grace=10)
-    assert fresh.exit_code == 0, fresh.last_words()
-    assert alive(tmp_path) == []
-    event = (await local_orchestrator.events(broker.url, "down-one"))[-1].payload
-    assert isinstance(event, run_events_pb2.RunFailed)
-    assert (event.error_kind, event.retryable) == (run_events_pb2.ERROR_KIND_INFRASTRUCTURE, True)
-
-    (tmp_path / "go").touch()
-    await fresh.restart()
-    assert (await fresh.ends("down-queued")).state == pb.SIMULATION_STATE_COMPLETED
-    assert (await fresh.status("down-two")).error_kind == "infrastructure"
-    assert starts(tmp_path).count("down-queued") == 1
 
 
 async def test_events_outlive_the_broker_and_the_orchestrator(tmp_path: Path) -> None:
@@ -272,7 +250,7 @@ async def test_runs_are_forgotten_after_thirty_days(broker: servers.NatsServer, 
     now, day = time.time_ns(), 24 * 3600 * 10**9
     for name, finished_ns in (("old", now - 31 * day), ("recent", now - 29 * day)):
         await store.admit([model.Order(name, b"", "sha", 1, "exp")])
-        run = await store.begin(name)
+        run = await store.begin(name, host="n17", slot="1")
         assert run is not None
         end = model.RunEnd()
         ended = dataclasses.replace(run, state=end.state, end=end, started_ns=1, finished_ns=finished_ns)

@@ -70,13 +70,14 @@ async def test_a_result_file_takes_precedence_over_printed_lines(orchestrator: l
     assert dict((await orchestrator.ends("file")).metrics) == {"a": 1.0}
 
 
-async def test_the_result_file_of_an_earlier_run_is_not_used(orchestrator: local_orchestrator.Orchestrator) -> None:
-    """The output of a run is kept when its id is forgotten, but its result.json is deleted before the next run."""
+async def test_a_run_gets_an_empty_directory(orchestrator: local_orchestrator.Orchestrator) -> None:
+    """The output of a run is kept when its id is forgotten, but the next run with this id doesn't see it."""
     output = orchestrator.data_dir / "runs" / "reused" / "output"
     output.mkdir(parents=True)
     (output / "result.json").write_text('{"metrics": {"stale": 1}}')
-    await orchestrator.begin("reused", RESULT)
+    await orchestrator.begin("reused", f"ls $SIMULATION_OUTPUT_DIR > $SIMULATION_OUTPUT_DIR/seen; {RESULT}")
     assert dict((await orchestrator.ends("reused")).metrics) == {"population": 12.0}
+    assert (output / "seen").read_text() == "seen\n"
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,7 @@ async def test_a_run_that_is_sent_again_has_its_full_time_limit_again(tmp_path: 
         recorded: list[tuple[int, int | None]] = []
         reachable = asyncio.Event()
 
-        async def slow(
-            starts: Sequence[Start], on_call: Callable[[Call], None], wanted: Callable[[str], bool]
-        ) -> None:
+        async def slow(starts: Sequence[Start], on_call: Callable[[Call], None], wanted: Callable[[str], bool]) -> None:
             recorded.extend(
                 [
                     ((await desk.row(name)).run.elapsed_ms, (await desk.row(name)).run.started_ms)

@@ -16,11 +16,12 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 from tests.support import servers, wait
 
-Payload = run_events_pb2.RunStarted | run_events_pb2.RunCompleted | run_events_pb2.RunFailed
+Payload = run_events_pb2.RunStarted | run_events_pb2.RunCompleted | run_events_pb2.RunFailed | run_events_pb2.RunMetrics
 PAYLOADS: dict[str, type[Payload]] = {
     "sim.run_started": run_events_pb2.RunStarted,
     "sim.run_completed": run_events_pb2.RunCompleted,
     "sim.run_failed": run_events_pb2.RunFailed,
+    "sim.run_metrics": run_events_pb2.RunMetrics,
 }
 SHELL = "sh {config}"
 """A simulator that runs its configuration as a shell script."""

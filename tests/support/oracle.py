@@ -28,7 +28,7 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined] # its stubs are older
 
-from ems_worker.local.orchestrator import events, model, outbox, service, slots
+from ems_worker.local.orchestrator import carrier, events, model, outbox, service
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
@@ -207,7 +207,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
         if request.simulation_id not in self._runs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
-        self._end(request.simulation_id, slots.STOPPED)
+        self._end(request.simulation_id, carrier.STOPPED)
         await self.log_ends()
         state = service.status(self._runs[request.simulation_id]).state
         return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)

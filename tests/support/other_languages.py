@@ -117,9 +117,9 @@ class Orchestrator(servers.Program):
 
         await wait.until(listens, what=f"{self.name} to listen")
 
-    async def restart(self) -> None:
-        """Kills it together with its simulations and starts it again."""
-        await self.kill()
+    async def restart(self, *, in_order: bool = False) -> None:
+        """Kills it together with its simulations, or has it shut down in order, and starts it again."""
+        await (self.stop(grace=10) if in_order else self.kill())
         self.start()
         await self.ready()
 

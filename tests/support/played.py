@@ -118,9 +118,9 @@ class Orchestrator:
     """Answers start commands with the names of gRPC codes.
 
     A command gets the next code of `answers` for its simulation id, or else `code`. The answer to a command in `hung`
-    is late until its event is set. With `slot`, commands wait until that is set before they are sent, as they do for a slot
-    in the window; `unsent` are those that were not wanted any more then. `known` is the answer to GetSimulationStatus. `capacities` is the queue of capacity
-    reports.
+    is late until its event is set. With `slot`, commands wait until that is set before they are sent, as they do for a
+    slot in the window; `unsent` are those that were not wanted any more then. `known` is the answer to
+    GetSimulationStatus. `capacities` is the queue of capacity reports.
     """
 
     code: str = "OK"

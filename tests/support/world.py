@@ -14,7 +14,7 @@ import orjson
 
 from ems_worker import errors
 from ems_worker.adapters import event_codec
-from ems_worker.core.lifecycle.outcome import Answer, Call, outcome
+from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.lifecycle.run import Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.core.wire import Message, Start
@@ -62,8 +62,13 @@ class World:
         """The plan messages that will be delivered again."""
         return [message for message in self.plans if message.seq not in self.broker.acked]
 
-    async def start(self, starts: Sequence[Start], on_call: Callable[[Call], None]) -> None:
+    async def start(
+        self, starts: Sequence[Start], on_call: Callable[[Call], None], wanted: Callable[[str], bool]
+    ) -> None:
         """Answers start commands as the orchestrator does: a known run isn't started again."""
+        if unsent := [name for start in starts if not wanted(name := start.simulation_id)]:
+            on_call(Call(0.0, 0.0, tuple(Answer(name, Outcome.UNSENT, "") for name in unsent)))
+            starts = [start for start in starts if start.simulation_id not in unsent]
         began = asyncio.get_running_loop().time()
         on_call(Call(began, 0.0, tuple(self._answers(starts))))
 

@@ -37,9 +37,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclasses.dataclass
 class ScriptedRun:
-    """A run; `end` is None until it has ended."""
+    """A run of so many seconds; `end` is None until it has ended."""
 
     sha: str
+    seconds: float
+    paused: bool = False
     end: run_events_pb2.RunCompleted | run_events_pb2.RunFailed | None = None
 
 
@@ -54,8 +56,10 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         self._busy = 0
         self._changed = asyncio.Condition()
         for name, run in memory.items():
-            if run.end is None:
+            if run.end is None and way == "fails-open-runs":
                 self._do(self._end(name, _failed(name, run_events_pb2.ERROR_KIND_INFRASTRUCTURE)))
+            elif run.end is None:
+                self._do(self._run(name))
 
     async def StartSimulation(  # noqa: N802 - the protocol's names
         self, request: pb.StartSimulationCommand, context: Context
@@ -85,7 +89,11 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             if self._way != "stop-knows-all":
                 await context.abort(grpc.StatusCode.NOT_FOUND, "no such run")
             return pb.ControlSimulationResponse(simulation_id=name, state=pb.SIMULATION_STATE_COMPLETED)
-        if run.end is None and self._way != "stop-does-nothing":
+        if request.action != pb.CONTROL_ACTION_STOP:
+            run.paused = request.action == pb.CONTROL_ACTION_PAUSE and self._way != "pause-does-nothing"
+            return pb.ControlSimulationResponse(simulation_id=name, state=self._status(name).state)
+        wrong = self._way == "stop-does-nothing" or (self._way == "stop-forgets-paused" and run.paused)
+        if run.end is None and not wrong:
             kind = (
                 run_events_pb2.ERROR_KIND_SIMULATION if self._way == "stop-kind" else run_events_pb2.ERROR_KIND_STOPPED
             )
@@ -135,16 +143,18 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
                 self._do(self._events.report(run_events_pb2.RunStarted(simulation_id=name, started_at=_now())))
             outcome = pb.START_OUTCOME_UNSPECIFIED if self._way == "no-outcome" else pb.START_OUTCOME_ALREADY_EXISTS
             return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)
-        self._runs[name] = ScriptedRun(command.config_sha)
+        self._runs[name] = ScriptedRun(command.config_sha, float(command.config.split()[0]))
         await self._take(1)
-        self._do(self._run(name, float(command.config.split()[0])))
+        self._do(self._run(name))
         outcome = _NEW.get(self._way, pb.START_OUTCOME_ACCEPTED)
         return pb.StartSimulationResponse(simulation_id=name, outcome=outcome)
 
-    async def _run(self, name: str, seconds: float) -> None:
+    async def _run(self, name: str) -> None:
         started_at = _now()
         await self._events.report(run_events_pb2.RunStarted(simulation_id=name, started_at=started_at))
-        await asyncio.sleep(3600 if self._way == "never-ends" else seconds)
+        await asyncio.sleep(3600 if self._way == "never-ends" else self._runs[name].seconds)
+        while self._runs[name].paused:  # noqa: ASYNC110 - a script
+            await asyncio.sleep(0.01)
         end = run_events_pb2.RunCompleted(
             simulation_id=name, metrics=METRICS, artifacts={"log": "s3://runs/log"}, started_at=started_at
         )
@@ -180,6 +190,8 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             status.state = (
                 pb.SIMULATION_STATE_COMPLETED if self._way == "status-too-early" else pb.SIMULATION_STATE_RUNNING
             )
+            if run.paused:
+                status.state = pb.SIMULATION_STATE_PAUSED
         elif isinstance(run.end, run_events_pb2.RunCompleted):
             status.state = (
                 pb.SIMULATION_STATE_RUNNING if self._way == "status-too-late" else pb.SIMULATION_STATE_COMPLETED

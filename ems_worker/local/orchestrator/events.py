@@ -10,6 +10,7 @@ from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
 STARTED = subjects.RUN_STARTED
 COMPLETED = subjects.RUN_COMPLETED
 FAILED = subjects.RUN_FAILED
+METRICS = subjects.RUN_METRICS
 _SOURCE = "ems-local-orchestrator"
 _ERROR_KINDS = {
     model.ErrorKind.SIMULATION: run_events_pb2.ERROR_KIND_SIMULATION,
@@ -22,9 +23,15 @@ _ERROR_KINDS = {
 def started(run: model.LocalRun) -> model.Event:
     """The event sim.run_started."""
     payload = run_events_pb2.RunStarted(
-        simulation_id=run.simulation_id, started_at=timestamp(run.started_ns), model_version=run.model_version
+        simulation_id=run.simulation_id,
+        started_at=timestamp(run.started_ns),
+        model_version=run.model_version,
+        host=run.host,
+        slot=run.slot,
     )
-    return _event(STARTED, run, run.started_ns, payload)
+    # A run that a shutdown interrupted starts again, which is another event.
+    again = f":{run.starts}" if run.starts > 1 else ""
+    return _event(STARTED, run, run.started_ns, payload, again)
 
 
 def ended(run: model.LocalRun) -> model.Event:
@@ -40,6 +47,8 @@ def ended(run: model.LocalRun) -> model.Event:
             started_at=started_at,
             finished_at=finished_at,
             model_version=run.model_version,
+            host=run.host,
+            slot=run.slot,
         )
         return _event(COMPLETED, run, run.finished_ns, completed)
     failed = run_events_pb2.RunFailed(
@@ -49,8 +58,16 @@ def ended(run: model.LocalRun) -> model.Event:
         retryable=end.retryable,
         started_at=started_at,
         finished_at=finished_at,
+        host=run.host,
+        slot=run.slot,
     )
     return _event(FAILED, run, run.finished_ns, failed)
+
+
+def progress(run: model.LocalRun, step: float | None, total: float | None, *, at_ns: int) -> model.Event:
+    """The event sim.run_metrics of an open run that was at `step` of `total` at the time `at_ns`."""
+    payload = run_events_pb2.RunMetrics(simulation_id=run.simulation_id, source=_SOURCE, step=step, total=total)
+    return _event(METRICS, run, at_ns, payload, f":{at_ns}")
 
 
 def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
@@ -58,9 +75,9 @@ def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
     return timestamp_pb2.Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
-def _event(subject: str, run: model.LocalRun, at_ns: int, payload: message.Message) -> model.Event:
+def _event(subject: str, run: model.LocalRun, at_ns: int, payload: message.Message, distinct: str = "") -> model.Event:
     # The id is the same at every publish: the stream drops duplicates within its window, and readers drop later ones.
-    message_id = f"{run.simulation_id}:{subject.removeprefix(subjects.RUN_PREFIX)}"
+    message_id = f"{run.simulation_id}:{subject.removeprefix(subjects.RUN_PREFIX)}{distinct}"
     body = envelope_pb2.GenericEventRequest(
         event_id=message_id,
         event_type_key=f"{subject}.v1",

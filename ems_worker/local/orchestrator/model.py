@@ -8,13 +8,18 @@ class State(enum.StrEnum):
     """The state of a run. Beside each state: what ends it, and what happens after a crash of the orchestrator.
 
     QUEUED    A slot becomes free. After a crash: still queued.
+    HELD      RESUME or STOP: it was paused in the queue, and has no slot. After a crash: still held.
     STARTING  The process is spawned. After a crash: spawned again, unless a process has claimed the directory.
     RUNNING   The process ends. After a crash: adopted, or finished from the files in its directory.
     PAUSED    RESUME or STOP. After a crash: adopted, still paused.
     COMPLETED, FAILED  Final. The event waits in the outbox; the row is deleted after 30 days.
+
+    An orderly shutdown interrupts runs that are STARTING, RUNNING or PAUSED: it ends their processes, and the next
+    start puts them back to QUEUED, or to HELD if they were paused.
     """
 
     QUEUED = "queued"
+    HELD = "held"
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
@@ -73,7 +78,11 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """A run as it is stored. Times are in nanoseconds since the Unix epoch, and 0 until the event happens."""
+    """A run as it is stored. Times are in nanoseconds since the Unix epoch, and 0 until the event happens.
+
+    `interrupted`: a shutdown ended its processes, and it is to start again. `starts`: how often it got a slot; `host`
+    and `slot`: where it last got one.
+    """
 
     simulation_id: str
     state: State
@@ -84,6 +93,18 @@ class LocalRun:
     finished_ns: int
     end: RunEnd
     model_version: str
+    interrupted: bool = False
+    starts: int = 1
+    host: str = ""
+    slot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How many runs the next start of the orchestrator starts again, and how many wait in its queue."""
+
+    interrupted: int = 0
+    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable
 
+import nats.aio.client
 import nats.errors
 import nats.js.api
 import nats.js.errors
@@ -51,6 +52,14 @@ class Outbox:
         self._reachable = True
         self._news = asyncio.Event()
         self._empty = asyncio.Event()
+        self._client: nats.aio.client.Client | None = None
+
+    async def publish_once(self, event: model.Event) -> None:
+        """Publishes an event that may get lost, unless the broker is away."""
+        if self._client is not None and self._client.is_connected:
+            headers = {nats.js.api.Header.MSG_ID.value: event.message_id}
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._client.publish(event.subject, event.body, headers=headers)
 
     def wake(self) -> None:
         """Reports that there may be events to publish."""
@@ -79,12 +88,14 @@ class Outbox:
             stream = client.jetstream(timeout=_ACK_SECONDS)
             await self._on_connect()
             await self._ensure_stream(stream)
+            self._client = client
             self._news.set()
             while True:
                 await self._news.wait()
                 self._news.clear()
                 await self._publish_all(stream)
         finally:
+            self._client = None
             self._reachable = False  # so that the disconnection is not logged
             await client.close()
 

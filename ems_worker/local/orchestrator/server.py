@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ems_worker import errors, settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import access, simulation
 from ems_worker.local.orchestrator.outbox import Outbox
+from ems_worker.local.orchestrator.progress import Progress
 from ems_worker.local.orchestrator.service import OrchestratorService
 from ems_worker.local.orchestrator.slots import Slots
 from ems_worker.local.orchestrator.store import Store
@@ -67,7 +69,7 @@ class Options:
 
 
 async def run(options: Options) -> None:
-    """Serves until SIGTERM or SIGINT, then ends its simulations. Raises PlatformFailed if it can't start."""
+    """Serves until SIGTERM or SIGINT, then interrupts its simulations. Raises PlatformFailed if it can't start."""
     _make_private(options)
     # Two orchestrators on the same directory would start each other's runs.
     with process.lock(options.data_dir / "lock", "orchestrator"):
@@ -85,8 +87,8 @@ def _make_private(options: Options) -> None:
     try:
         private.data_directory(options.data_dir, _OURS)
         private.directory(options.data_dir / "runs")
-        if socket := options.socket:
-            access.check_socket(socket)
+        if path := options.socket:
+            access.check_socket(path)
     except errors.FileUnwritable as failed:
         raise process.DirectoryUnusable(str(failed)) from failed
 
@@ -96,6 +98,7 @@ async def _serve(options: Options, store: Store) -> None:
     slots = Slots(
         store,
         count=options.slots,
+        host=socket.gethostname(),
         directory=options.data_dir / "runs",
         command=options.simulator,
         model_version=options.model_version,
@@ -106,9 +109,11 @@ async def _serve(options: Options, store: Store) -> None:
     if options.open:
         log.warning("orchestrator.open", listen=options.listen)
     stop = _stop_event()
+    await slots.recover()
     async with asyncio.TaskGroup() as group:
         publishing = group.create_task(outbox.run())
         deleting = group.create_task(_delete_expired(store, options.data_dir / "runs"))
+        reporting = group.create_task(Progress(slots, outbox.publish_once).run())
         running = group.create_task(slots.run())
         await health_service.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         await server.start()
@@ -124,8 +129,8 @@ async def _serve(options: Options, store: Store) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_EVENTS_SECONDS):
                 await outbox.emptied()
-        publishing.cancel()
-        deleting.cancel()
+        for task in (publishing, deleting, reporting):
+            task.cancel()
     log.info("orchestrator.stopped")
 
 
@@ -167,8 +172,12 @@ def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCr
 
 
 async def _delete_expired(store: Store, directory: Path) -> None:
-    """Deletes runs that ended 30 days ago, again and again; the output of their simulations is kept."""
+    """Deletes runs that ended 30 days ago, again and again; the output of their simulations is kept.
+
+    What interrupted starts of runs wrote is deleted too.
+    """
     while True:
+        await asyncio.to_thread(simulation.delete_discarded, directory)
         while expired := await store.expired(time.time_ns() - _RETENTION_NS):
             for simulation_id in expired:
                 await asyncio.to_thread(simulation.Simulation(directory / simulation_id).forget)

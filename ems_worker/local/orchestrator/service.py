@@ -17,6 +17,7 @@ _SIMULATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _STATUS_CODE_NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
 _STATES = {
     model.State.QUEUED: pb.SIMULATION_STATE_QUEUED,
+    model.State.HELD: pb.SIMULATION_STATE_PAUSED,
     model.State.STARTING: pb.SIMULATION_STATE_RUNNING,
     model.State.RUNNING: pb.SIMULATION_STATE_RUNNING,
     model.State.PAUSED: pb.SIMULATION_STATE_PAUSED,
@@ -46,6 +47,7 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationCommand, context: Context
     ) -> pb.StartSimulationResponse:
         """Accepts one run, durably before the reply. A rejection is the status of the call."""
+        await self._unless_closing(context)
         [response] = await self._uncancelled(self._start([request]))
         if response.outcome == pb.START_OUTCOME_REJECTED:
             await context.abort(_code(response.status_code), response.message)
@@ -55,6 +57,7 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.StartSimulationsRequest, context: Context
     ) -> pb.StartSimulationsResponse:
         """Accepts many runs, durably before the reply. A rejection is the response to that command alone."""
+        await self._unless_closing(context)
         return pb.StartSimulationsResponse(responses=await self._uncancelled(self._start(request.commands)))
 
     async def ControlSimulation(  # noqa: N802
@@ -71,11 +74,11 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
             case pb.CONTROL_ACTION_STOP:
                 await self._uncancelled(self._slots.stop(request.simulation_id))
             case pb.CONTROL_ACTION_PAUSE:
-                done = state is model.State.PAUSED or await self._uncancelled(self._slots.pause(request.simulation_id))
+                paused = state in (model.State.PAUSED, model.State.HELD)
+                done = paused or await self._uncancelled(self._slots.pause(request.simulation_id))
             case pb.CONTROL_ACTION_RESUME:
-                done = state is model.State.RUNNING or await self._uncancelled(
-                    self._slots.resume(request.simulation_id)
-                )
+                goes_on = state in (model.State.QUEUED, model.State.STARTING, model.State.RUNNING)
+                done = goes_on or await self._uncancelled(self._slots.resume(request.simulation_id))
             case unknown:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"there is no action {unknown}")
         if not done:
@@ -113,6 +116,10 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
                 model_version=self._model_version,
             )
             capacity = await self._slots.capacity_after(capacity)
+
+    async def _unless_closing(self, context: Context) -> None:
+        if self._slots.closing:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the orchestrator is shutting down")
 
     async def _start(self, commands: Sequence[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
         problems = {number: problem for number, command in enumerate(commands) if (problem := _problem(command))}
@@ -199,4 +206,6 @@ def status(run: model.LocalRun) -> pb.SimulationStatus:
         finished_at=events.timestamp(run.finished_ns) if run.finished_ns else None,
         model_version=run.model_version,
         config_sha=run.config_sha,
+        host=run.host,
+        slot=run.slot,
     )

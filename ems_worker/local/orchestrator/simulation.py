@@ -25,6 +25,8 @@ from ems_worker.settings import inherited
 
 _ADOPTED_POLL_SECONDS = 0.05
 
+# Separates the name of a directory that was moved aside from a number; ids don't contain it.
+_DISCARDED = "~"
 _NO_PROCESS = "0 "
 # The claim is a symbolic link: only one wrapper can create it, and its target identifies that wrapper. A process id
 # alone may have been reused; together with the time at which the process started (in /proc counted from the boot) it is
@@ -38,7 +40,6 @@ fi 2> /dev/null < /proc/$$/stat
 [ -n "$started" ] || started=$(LC_ALL=C ps -o lstart= -p $$)
 ln -s "$$ $started" "$dir/claim" || exit 75
 trap : TERM INT HUP
-rm -f "$dir/output/result.json"
 "$@" < /dev/null > "$dir/stdout" 2> "$dir/stderr"
 echo $? > "$dir/exit.new" && mv "$dir/exit.new" "$dir/exit"
 """
@@ -216,12 +217,23 @@ class Simulation:
         if claim is not None and claim.alive():
             _signal_group(claim.pid, number)
 
+    def discard(self) -> None:
+        """Moves the directory aside, if there is one, so that the next start of the run gets an empty one."""
+        with contextlib.suppress(FileNotFoundError):
+            self.directory.rename(self.directory.with_name(f"{self.directory.name}{_DISCARDED}{time.time_ns()}"))
+
     def forget(self) -> None:
         """Deletes everything except the output of the simulation."""
         for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", "config.yaml", "config.new"):
             (self.directory / name).unlink(missing_ok=True)
         if not any(self.output.glob("*")):
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def delete_discarded(runs: Path) -> None:
+    """Deletes the directories that were moved aside."""
+    for directory in runs.glob(f"*{_DISCARDED}*"):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def end_strays(runs: Path) -> None:

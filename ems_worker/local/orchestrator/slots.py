@@ -1,8 +1,9 @@
-"""Gives free slots to queued runs, in the order of arrival, and carries every run through to its end."""
+"""Gives free slots to queued runs, in the order of arrival, and frees the slots of those that have ended."""
 
 import asyncio
 import collections
-import dataclasses
+import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -10,35 +11,22 @@ from pathlib import Path
 
 import structlog
 
-from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator import carrier, model, simulation
+from ems_worker.local.orchestrator.carrier import Live
 from ems_worker.local.orchestrator.store import Store
 
 log = structlog.get_logger()
 
 
-@dataclasses.dataclass(slots=True)
-class _Live:
-    """A run in a slot. `cause` is set before its processes are ended; it then replaces the meaning of the exit code."""
-
-    processes: simulation.Simulation
-    cause: model.RunEnd | None = None
-    ended: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
-
-
-STOPPED = model.RunEnd(model.ErrorKind.STOPPED, message="stopped by STOP", retryable=False)
-SHUT_DOWN = model.RunEnd(
-    model.ErrorKind.INFRASTRUCTURE, message="the orchestrator was shut down while this ran", retryable=True
-)
-
-
 class Slots:
-    """Runs simulations, at most `count` at once."""
+    """Runs simulations, at most `count` at once. `recover` comes first, then `run`."""
 
     def __init__(
         self,
         store: Store,
         *,
         count: int,
+        host: str,
         directory: Path,
         command: simulation.Command,
         model_version: str,
@@ -47,15 +35,25 @@ class Slots:
     ) -> None:
         self._store = store
         self._count = count
+        self._host = host
         self._directory = directory
-        self._command = command
-        self._model_version = model_version
-        self._grace = stop_grace_seconds
-        self._on_event = on_event
+        self._carrier = carrier.Carrier(
+            store,
+            command=command,
+            model_version=model_version,
+            stop_grace_seconds=stop_grace_seconds,
+            on_event=on_event,
+        )
         self._queue: collections.deque[str] = collections.deque()
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
+        self._adopted: list[tuple[Live, model.LocalRun]] = []
         self._open = True
         self._changed = asyncio.Condition()
+
+    @property
+    def closing(self) -> bool:
+        """Whether `close` has been called: no run is accepted any more."""
+        return not self._open
 
     @property
     def capacity(self) -> model.Capacity:
@@ -68,22 +66,47 @@ class Slots:
             await self._changed.wait_for(lambda: self.capacity != seen)
             return self.capacity
 
+    def running(self) -> list[tuple[model.LocalRun, Path]]:
+        """The runs whose processes have started, each with its output directory."""
+        return [(live.run, live.processes.output) for live in self._live.values() if live.run is not None]
+
     async def enqueue(self, simulation_ids: Iterable[str]) -> None:
         """Adds runs to the queue; they are stored as queued already."""
         self._queue.extend(simulation_ids)
         await self._notify()
 
-    async def run(self) -> None:
-        """Continues the runs of an earlier orchestrator, then fills slots as they become free, until `close`."""
-        async with asyncio.TaskGroup() as group:
-            for run in await self._store.open_runs():
-                if run.state is model.State.QUEUED:
+    async def recover(self) -> None:
+        """Takes over the runs of an earlier orchestrator. Those that its shutdown interrupted go back to the queue."""
+        restarted = 0
+        for run in await self._store.open_runs():
+            if run.interrupted and not run.stop_requested:
+                await self._restart(run)
+                restarted += 1
+                if run.state is not model.State.PAUSED:
                     self._queue.append(run.simulation_id)
-                else:
-                    live = self._occupy(run.simulation_id)
-                    group.create_task(self._carry_through(live, run))
-                    if run.stop_requested:
-                        group.create_task(self._end(live, STOPPED))
+            elif run.state is model.State.QUEUED:
+                self._queue.append(run.simulation_id)
+            elif run.state is not model.State.HELD:
+                live = self._occupy(run.simulation_id, run.slot)
+                self._adopted.append((live, run))
+                # A crash may have come between the record and the signal.
+                if run.state is model.State.PAUSED:
+                    live.processes.signal(signal.SIGSTOP)
+                elif run.state is model.State.RUNNING:
+                    live.processes.signal(signal.SIGCONT)
+            elif run.stop_requested:
+                await self._carrier.finish(run, carrier.STOPPED, time.time_ns())
+        if restarted:
+            log.info("runs.restarted", runs=restarted)
+
+    async def run(self) -> None:
+        """Continues the adopted runs, then fills slots as they become free, until `close`."""
+        async with asyncio.TaskGroup() as group:
+            for live, run in self._adopted:
+                group.create_task(self._carry_through(live, run))
+                if run.stop_requested:
+                    live.cause = carrier.STOPPED
+                    group.create_task(self._carrier.end(live))
             await self._notify()
             while self._open:
                 while self._startable:
@@ -94,10 +117,23 @@ class Slots:
                     await self._changed.wait_for(lambda: not self._open or self._startable)
 
     async def close(self) -> None:
-        """Ends all running runs and starts no others. Queued runs stay queued for the next orchestrator."""
+        """Ends all running runs and starts no others.
+
+        The next orchestrator starts the interrupted ones again, after those that wait in the queue before them. A run
+        that has ended by itself, or is being stopped, ends as usual.
+        """
         self._open = False
+        interrupted = {
+            simulation_id: live
+            for simulation_id, live in self._live.items()
+            if live.cause is None and live.processes.exit_code() is None
+        }
+        for live in interrupted.values():
+            live.interrupted = True
+        await self._store.interrupt(interrupted)
         await self._notify()
-        await asyncio.gather(*(self._end(live, SHUT_DOWN) for live in list(self._live.values())))
+        ending = [self._carrier.end(live) for live in interrupted.values()]
+        await asyncio.gather(*ending, *(live.ended.wait() for live in list(self._live.values())))
 
     async def stop(self, simulation_id: str) -> None:
         """Stops a run; returns when its processes are gone and its end is stored."""
@@ -109,105 +145,86 @@ class Slots:
             return
         live = self._live.get(simulation_id)
         if live is not None:
-            await self._end(live, STOPPED)
-        elif simulation_id in self._queue:
+            live.cause = live.cause or carrier.STOPPED
+            await self._carrier.end(live)
+            return
+        with contextlib.suppress(ValueError):
             self._queue.remove(simulation_id)
-            for run in (await self._store.get([simulation_id])).values():
-                await self._finish(run, STOPPED, time.time_ns())
-            await self._notify()
+        for run in (await self._store.get([simulation_id])).values():
+            if run.state in (model.State.QUEUED, model.State.HELD):
+                await self._carrier.finish(run, carrier.STOPPED, time.time_ns())
+        await self._notify()
 
     async def pause(self, simulation_id: str) -> bool:
-        """Suspends the processes of a run, which keeps its slot. False if the run isn't running."""
+        """Suspends the processes of a run, which keeps its slot, or takes a run out of the queue.
+
+        False if the run is neither running nor queued.
+        """
         live = self._live.get(simulation_id)
-        if live is None or not await self._store.pause(simulation_id):
+        if live is not None:
+            await live.settled.wait()
+            if not await self._store.pause(simulation_id):
+                return False
+            live.processes.signal(signal.SIGSTOP)
+            return True
+        if simulation_id not in self._queue:
             return False
-        live.processes.signal(signal.SIGSTOP)
-        return True
+        self._queue.remove(simulation_id)
+        held = await self._store.hold(simulation_id)
+        await self._notify()
+        return held
 
     async def resume(self, simulation_id: str) -> bool:
-        """Resumes the processes of a paused run. False if the run isn't paused."""
+        """Resumes the processes of a paused run, or puts it back at the end of the queue. False if it isn't paused."""
         live = self._live.get(simulation_id)
-        if live is None or not await self._store.resume(simulation_id):
+        if live is not None:
+            if not await self._store.resume(simulation_id):
+                return False
+            live.processes.signal(signal.SIGCONT)
+            return True
+        if not await self._store.release(simulation_id):
             return False
-        live.processes.signal(signal.SIGCONT)
+        await self.enqueue([simulation_id])
         return True
 
     @property
     def _startable(self) -> bool:
         return bool(self._queue) and len(self._live) < self._count
 
-    def _occupy(self, simulation_id: str) -> _Live:
-        live = _Live(simulation.Simulation(self._directory / simulation_id))
-        self._live[simulation_id] = live
+    def _occupy(self, simulation_id: str, slot: str = "") -> Live:
+        """Gives the run a slot: this one, or else the free one with the lowest number."""
+        taken = {live.slot for live in self._live.values()}
+        number = int(slot) if slot else next(number for number in itertools.count(1) if number not in taken)
+        live = self._live[simulation_id] = Live(number, simulation.Simulation(self._directory / simulation_id))
         return live
 
-    async def _begin(self, live: _Live, simulation_id: str) -> None:
-        run = await self._store.begin(simulation_id)
+    async def _restart(self, run: model.LocalRun) -> None:
+        """Puts an interrupted run back, as if it had never started."""
+        processes = simulation.Simulation(self._directory / run.simulation_id)
+        # The earlier orchestrator may have been killed during its shutdown.
+        if not processes.forbid():
+            processes.signal(signal.SIGKILL)
+            await processes.ended()
+        processes.discard()
+        await self._store.restart(run.simulation_id)
+
+    async def _begin(self, live: Live, simulation_id: str) -> None:
+        live.processes.discard()  # the output of a run that had the same id more than 30 days ago
+        run = await self._store.begin(simulation_id, host=self._host, slot=str(live.slot))
         if run is not None:
             await self._carry_through(live, run)
+        else:
+            await self._free(live, simulation_id)  # it was stopped meanwhile
 
-    async def _carry_through(self, live: _Live, run: model.LocalRun) -> None:
-        """Takes the run from its present state to its stored end, and frees the slot."""
-        not_started = None
-        if run.state is model.State.STARTING:
-            order = await self._store.order(run.simulation_id)
-            if run.stop_requested and live.cause is None:
-                live.cause = STOPPED
-            not_started = self._launch(live, order)
-            if not_started is None:
-                run = await self._started(live, run)
-        elif live.processes.forbid():
-            log.warning("run.vanished", simulation_id=run.simulation_id)
-        await live.processes.ended()
-        await self._finish(run, live.cause or not_started or live.processes.end(), live.processes.finished_ns())
-        del self._live[run.simulation_id]
+    async def _carry_through(self, live: Live, run: model.LocalRun) -> None:
+        await self._carrier.carry_through(live, run)
+        await self._free(live, run.simulation_id)
+
+    async def _free(self, live: Live, simulation_id: str) -> None:
+        del self._live[simulation_id]
+        live.settled.set()
         live.ended.set()
         await self._notify()
-
-    def _launch(self, live: _Live, order: model.Order) -> model.RunEnd | None:
-        """Starts the simulation. Returns how the run ends if it can't be started or is no longer to be."""
-        if live.cause is None:
-            try:
-                live.processes.launch(self._command, order)
-            except OSError as failed:
-                message = f"the simulation can't be started: {failed}"
-                return model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
-            return None
-        # A wrapper of an earlier orchestrator may have claimed the directory: then the run has started, and is ended
-        # like any other.
-        return live.cause if live.processes.forbid() else None
-
-    async def _started(self, live: _Live, run: model.LocalRun) -> model.LocalRun:
-        claim = live.processes.claim()  # may be that of a wrapper of an earlier orchestrator
-        started_ns = claim.made_ns if claim is not None else time.time_ns()
-        run = dataclasses.replace(
-            run, state=model.State.RUNNING, started_ns=started_ns, model_version=self._model_version
-        )
-        await self._store.started(run, events.started(run))
-        self._on_event()
-        return run
-
-    async def _finish(self, run: model.LocalRun, end: model.RunEnd, finished_ns: int) -> None:
-        # The clock of file times is coarser than ours; max() keeps a run from ending before it started.
-        run = dataclasses.replace(run, state=end.state, end=end, finished_ns=max(finished_ns, run.started_ns))
-        await self._store.end(run, events.ended(run))
-        self._on_event()
-        if end.error_kind is not None:
-            log.info(
-                "run.failed", simulation_id=run.simulation_id, error_kind=end.error_kind.value, message=end.message
-            )
-
-    async def _end(self, live: _Live, cause: model.RunEnd) -> None:
-        """Ends the processes of a run by SIGTERM, then by SIGKILL; returns when the end of the run is stored."""
-        live.cause = live.cause or cause
-        live.processes.signal(signal.SIGTERM)
-        live.processes.signal(signal.SIGCONT)  # a suspended process doesn't handle SIGTERM
-        try:
-            async with asyncio.timeout(self._grace):
-                await live.ended.wait()
-        except TimeoutError:
-            live.processes.signal(signal.SIGKILL)
-            await live.ended.wait()
 
     async def _notify(self) -> None:
         async with self._changed:

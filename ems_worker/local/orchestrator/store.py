@@ -1,29 +1,21 @@
-"""The durable state of the orchestrator: SQLite, owned by one thread that commits changes in batches.
+"""The durable state of the orchestrator: runs, and the events that aren't published yet.
 
-Every method returns after its change is on disk (WAL, synchronous=FULL).
+Every method returns after its change is on disk.
 """
 
-import asyncio
+import contextlib
 import importlib.resources
 import json
-import queue
 import re
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ems_worker.local import process
 from ems_worker.local.orchestrator import model
-from ems_worker.settings import private
+from ems_worker.local.orchestrator.database import Database
 
-T = TypeVar("T")
-_Change = Callable[[sqlite3.Connection], Any]
-_Job = tuple[_Change, asyncio.Future[Any]]
-_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
-
-_COMMIT_LIMIT = 512
+_SCHEMA_VERSION = 1
 _FORGET_LIMIT = 500
 
 
@@ -37,31 +29,16 @@ class Store:
     """Runs, and their events that aren't published yet. Use it from one event loop, between `open` and `close`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._sql = _queries()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._database = Database(path, schema=self._sql["schema"], version=_SCHEMA_VERSION)
 
     async def open(self) -> None:
-        """Opens or creates the database. Raises PlatformFailed if the file is damaged or can't be used."""
-        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        # A daemon thread doesn't delay the exit of a process that fails elsewhere. Every reported change is committed.
-        self._thread = threading.Thread(target=self._work, args=(opened,), name="store", daemon=True)
-        self._thread.start()
-        try:
-            await opened
-        except (sqlite3.Error, OSError) as failed:
-            self._thread = None
-            raise process.PlatformFailed(
-                f"the orchestrator's database {self._path} can't be used: {failed}"
-            ) from failed
+        """Opens or creates the database. Raises PlatformFailed if it is damaged, of another version, or unusable."""
+        await self._database.open()
 
     async def close(self) -> None:
         """Commits the pending changes and closes the database. Calling it again does nothing."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        await self._database.close()
 
     async def admit(self, orders: Sequence[model.Order]) -> list[model.Admission]:
         """Stores new orders as queued runs; returns the answer to each order."""
@@ -69,11 +46,11 @@ class Store:
         def change(db: sqlite3.Connection) -> list[model.Admission]:
             return [self._admit(db, order) for order in orders]
 
-        return await self._do(change)
+        return await self._database.do(change)
 
     async def open_runs(self) -> list[model.LocalRun]:
         """All runs that have not ended, in the order of arrival."""
-        return await self._do(lambda db: [_run(row) for row in db.execute(self._sql["open_runs"])])
+        return await self._database.do(lambda db: [_run(row) for row in db.execute(self._sql["open_runs"])])
 
     async def get(self, simulation_ids: Iterable[str]) -> dict[str, model.LocalRun]:
         """The runs with these ids, by id; unknown ids are omitted."""
@@ -82,18 +59,18 @@ class Store:
             rows = (db.execute(self._sql["get"], {"simulation_id": name}).fetchone() for name in simulation_ids)
             return {row["simulation_id"]: _run(row) for row in rows if row is not None}
 
-        return await self._do(change)
+        return await self._database.do(change)
 
-    async def begin(self, simulation_id: str) -> model.LocalRun | None:
-        """Moves a queued run to `starting`; None if it is no longer queued."""
+    async def begin(self, simulation_id: str, *, host: str, slot: str) -> model.LocalRun | None:
+        """Moves a queued run to `starting`, on this host and in this slot; None if it is no longer queued."""
 
         def change(db: sqlite3.Connection) -> model.LocalRun | None:
-            fields = {"simulation_id": simulation_id}
+            fields = {"simulation_id": simulation_id, "host": host, "slot": slot}
             if db.execute(self._sql["begin"], fields).rowcount == 0:
                 return None
             return _run(db.execute(self._sql["get"], fields).fetchone())
 
-        return await self._do(change)
+        return await self._database.do(change)
 
     async def order(self, simulation_id: str) -> model.Order:
         """The order of a run. It is stored until the run has started."""
@@ -102,7 +79,7 @@ class Store:
             row = db.execute(self._sql["get"], {"simulation_id": simulation_id}).fetchone()
             return model.Order(simulation_id, row["config"], row["config_sha"], int(row["seed"]), row["experiment_id"])
 
-        return await self._do(change)
+        return await self._database.do(change)
 
     async def started(self, run: model.LocalRun, event: model.Event) -> None:
         """Records that the process of the run has started."""
@@ -111,7 +88,7 @@ class Store:
             "started_ns": run.started_ns,
             "model_version": run.model_version,
         }
-        await self._do(lambda db: self._move(db, "started", fields, event))
+        await self._database.do(lambda db: self._move(db, "started", fields, event))
 
     async def end(self, run: model.LocalRun, event: model.Event) -> None:
         """Records the end of the run. A run that has ended already is unchanged."""
@@ -125,19 +102,39 @@ class Store:
             "message": run.end.message,
             "retryable": run.end.retryable,
         }
-        await self._do(lambda db: self._move(db, "end", fields, event))
+        await self._database.do(lambda db: self._move(db, "end", fields, event))
 
     async def pause(self, simulation_id: str) -> bool:
         """Moves a running run to `paused`; False if it wasn't running."""
-        return await self._do(lambda db: self._move(db, "pause", {"simulation_id": simulation_id}))
+        return await self._database.do(lambda db: self._move(db, "pause", {"simulation_id": simulation_id}))
 
     async def resume(self, simulation_id: str) -> bool:
         """Moves a paused run to `running`; False if it wasn't paused."""
-        return await self._do(lambda db: self._move(db, "resume", {"simulation_id": simulation_id}))
+        return await self._database.do(lambda db: self._move(db, "resume", {"simulation_id": simulation_id}))
+
+    async def hold(self, simulation_id: str) -> bool:
+        """Moves a queued run to `held`; False if it wasn't queued."""
+        return await self._database.do(lambda db: self._move(db, "hold", {"simulation_id": simulation_id}))
+
+    async def release(self, simulation_id: str) -> bool:
+        """Moves a held run to `queued`; False if it wasn't held."""
+        return await self._database.do(lambda db: self._move(db, "release", {"simulation_id": simulation_id}))
+
+    async def interrupt(self, simulation_ids: Iterable[str]) -> None:
+        """Records that these runs, unless they have ended or are to be stopped, start again after a shutdown."""
+        rows = [{"simulation_id": simulation_id} for simulation_id in simulation_ids]
+        await self._database.do(lambda db: db.executemany(self._sql["interrupt"], rows))
+
+    async def restart(self, simulation_id: str) -> bool:
+        """Moves an interrupted run, whose processes and files are gone, to `queued`, or to `held` if it was paused.
+
+        False if it isn't interrupted.
+        """
+        return await self._database.do(lambda db: self._move(db, "restart", {"simulation_id": simulation_id}))
 
     async def request_stop(self, simulation_id: str) -> bool:
         """Records that the run is to be stopped; False if it has ended already."""
-        return await self._do(lambda db: self._move(db, "request_stop", {"simulation_id": simulation_id}))
+        return await self._database.do(lambda db: self._move(db, "request_stop", {"simulation_id": simulation_id}))
 
     async def unpublished(self, limit: int) -> list[model.StoredEvent]:
         """The oldest events that the broker hasn't acknowledged."""
@@ -149,22 +146,24 @@ class Store:
                 for number, simulation_id, subject, message_id, body in rows
             ]
 
-        return await self._do(change)
+        return await self._database.do(change)
 
     async def published(self, numbers: Iterable[int]) -> None:
         """Deletes events that the broker has acknowledged."""
         rows = [{"number": number} for number in numbers]
-        await self._do(lambda db: db.executemany(self._sql["published"], rows))
+        await self._database.do(lambda db: db.executemany(self._sql["published"], rows))
 
     async def expired(self, before_ns: int) -> list[str]:
         """The ids of some runs that ended before this time and whose events are all published."""
         fields = {"before_ns": before_ns, "limit": _FORGET_LIMIT}
-        return await self._do(lambda db: [row["simulation_id"] for row in db.execute(self._sql["expired"], fields)])
+        return await self._database.do(
+            lambda db: [row["simulation_id"] for row in db.execute(self._sql["expired"], fields)]
+        )
 
     async def forget(self, simulation_ids: Iterable[str]) -> None:
         """Deletes runs, so that their ids may be used again."""
         rows = [{"simulation_id": simulation_id} for simulation_id in simulation_ids]
-        await self._do(lambda db: db.executemany(self._sql["forget"], rows))
+        await self._database.do(lambda db: db.executemany(self._sql["forget"], rows))
 
     def _admit(self, db: sqlite3.Connection, order: model.Order) -> model.Admission:
         fields = {
@@ -196,74 +195,16 @@ class Store:
             db.execute(self._sql["post"], posted)
         return True
 
-    async def _do(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs the change in the store's thread; returns after it is committed."""
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._jobs.put((change, done))
-        # A cancelled caller must not cancel the future: the change may be committed already.
-        result: T = await asyncio.shield(done)
-        return result
 
-    def _work(self, opened: asyncio.Future[Any]) -> None:
-        loop = opened.get_loop()
-        try:
-            private.database(self._path)
-            db = sqlite3.connect(self._path, isolation_level=None)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(self._sql["schema"])
-        except (sqlite3.Error, OSError) as failed:
-            loop.call_soon_threadsafe(opened.set_exception, failed)
-            return
-        loop.call_soon_threadsafe(opened.set_result, None)
-        running = True
-        while running:
-            batch = self._next_batch()
-            running = batch[-1] is not None
-            loop.call_soon_threadsafe(_resolve, _commit(db, [job for job in batch if job is not None]))
-        db.close()
-
-    def _next_batch(self) -> list[_Job | None]:
-        """Waits for a job and takes all that are pending, up to a limit. None as the last one means to close."""
-        batch = [self._jobs.get()]
-        while batch[-1] is not None and len(batch) < _COMMIT_LIMIT:
-            try:
-                batch.append(self._jobs.get_nowait())
-            except queue.Empty:
-                break
-        return batch
-
-
-def _commit(db: sqlite3.Connection, batch: Sequence[_Job]) -> list[_Answer]:
-    """Makes all changes in one transaction. A change that fails is undone alone; a failed commit fails all of them."""
-    answers: list[_Answer] = []
+def left(path: Path) -> model.Left:
+    """What an orchestrator that isn't running has left to do; nothing if it has no database, or an unusable one."""
+    if not path.exists():
+        return model.Left()
     try:
-        db.execute("BEGIN IMMEDIATE")
-        for change, done in batch:
-            db.execute("SAVEPOINT change")
-            try:
-                answers.append((done, change(db), None))
-            except sqlite3.Error as failed:
-                db.execute("ROLLBACK TO change")
-                answers.append((done, None, failed))
-            db.execute("RELEASE change")
-        db.execute("COMMIT")
-    except sqlite3.Error as failed:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        return [(done, None, failed) for _, done in batch]
-    return answers
-
-
-def _resolve(answers: list[_Answer]) -> None:
-    for done, result, failed in answers:
-        if done.cancelled():
-            continue
-        if failed is not None:
-            done.set_exception(failed)
-        else:
-            done.set_result(result)
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return model.Left(*db.execute(_queries()["left"]).fetchone())
+    except sqlite3.Error:
+        return model.Left()
 
 
 def _run(row: sqlite3.Row) -> model.LocalRun:
@@ -283,4 +224,8 @@ def _run(row: sqlite3.Row) -> model.LocalRun:
             retryable=bool(row["retryable"]) if row["retryable"] is not None else None,
         ),
         model_version=row["model_version"],
+        interrupted=bool(row["interrupted"]),
+        starts=row["starts"],
+        host=row["host"],
+        slot=row["slot"],
     )

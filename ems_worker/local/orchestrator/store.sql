@@ -6,10 +6,15 @@ CREATE TABLE IF NOT EXISTS runs (
   config_sha TEXT NOT NULL,
   experiment_id TEXT NOT NULL,
   seed TEXT NOT NULL,                         -- text: an unsigned 64-bit number is too large for SQLite
-  config BLOB,                                -- dropped when the run starts: it is in the run's directory then
+  config BLOB,                                -- dropped when the run ends: until then it may start again
   state TEXT NOT NULL DEFAULT 'queued'
-    CHECK (state IN ('queued', 'starting', 'running', 'paused', 'completed', 'failed')),
+    CHECK (state IN ('queued', 'starting', 'running', 'paused', 'held', 'completed', 'failed')),
   stop_requested INTEGER NOT NULL DEFAULT 0 CHECK (stop_requested IN (0, 1)),
+  interrupted INTEGER NOT NULL DEFAULT 0      -- ended by a shutdown: the next start of the orchestrator starts it again
+    CHECK (interrupted IN (0, 1)),
+  starts INTEGER NOT NULL DEFAULT 0,          -- how often it got a slot
+  host TEXT NOT NULL DEFAULT '',              -- where it last got one
+  slot TEXT NOT NULL DEFAULT '',
   started_ns INTEGER NOT NULL DEFAULT 0,
   finished_ns INTEGER NOT NULL DEFAULT 0,
   metrics TEXT NOT NULL DEFAULT '{}',
@@ -51,20 +56,44 @@ SELECT * FROM runs WHERE simulation_id = :simulation_id;
 
 -- name: begin
 -- A queued run gets a slot. Recorded before its process is spawned.
-UPDATE runs SET state = 'starting' WHERE simulation_id = :simulation_id AND state = 'queued';
+UPDATE runs SET state = 'starting', starts = starts + 1, host = :host, slot = :slot
+WHERE simulation_id = :simulation_id AND state = 'queued';
 
 -- name: started
--- The process of the run has started; the configuration is in its directory.
-UPDATE runs SET state = 'running', started_ns = :started_ns, model_version = :model_version, config = NULL
+-- The process of the run has started.
+UPDATE runs SET state = 'running', started_ns = :started_ns, model_version = :model_version
 WHERE simulation_id = :simulation_id AND state = 'starting';
 
 -- name: pause
--- The processes of the run are suspended.
-UPDATE runs SET state = 'paused' WHERE simulation_id = :simulation_id AND state = 'running';
+-- The processes of the run are suspended. One that is to be stopped must run, to handle SIGTERM.
+UPDATE runs SET state = 'paused'
+WHERE simulation_id = :simulation_id AND state = 'running' AND stop_requested = 0;
 
 -- name: resume
 -- The processes of the run are resumed.
 UPDATE runs SET state = 'running' WHERE simulation_id = :simulation_id AND state = 'paused';
+
+-- name: hold
+-- The run leaves the queue.
+UPDATE runs SET state = 'held' WHERE simulation_id = :simulation_id AND state = 'queued' AND stop_requested = 0;
+
+-- name: release
+-- The run goes back to the queue.
+UPDATE runs SET state = 'queued' WHERE simulation_id = :simulation_id AND state = 'held';
+
+-- name: interrupt
+-- A shutdown is about to end the processes of the run. Recorded before they get a signal.
+UPDATE runs SET interrupted = 1
+WHERE simulation_id = :simulation_id AND state IN ('starting', 'running', 'paused') AND stop_requested = 0;
+
+-- name: restart
+-- The processes of an interrupted run are gone, and its directory is empty. A paused one waits for RESUME.
+UPDATE runs SET state = CASE state WHEN 'paused' THEN 'held' ELSE 'queued' END, interrupted = 0, started_ns = 0
+WHERE simulation_id = :simulation_id AND interrupted = 1 AND finished_ns = 0;
+
+-- name: left
+-- How many runs the next start of the orchestrator starts again, and how many wait in the queue.
+SELECT coalesce(sum(interrupted), 0), coalesce(sum(state = 'queued'), 0) FROM runs WHERE finished_ns = 0;
 
 -- name: request_stop
 -- The run ends as stopped, whatever its processes do from now on.

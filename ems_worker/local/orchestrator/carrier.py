@@ -1,0 +1,121 @@
+"""Carries a run that has a slot through to its end."""
+
+import asyncio
+import dataclasses
+import signal
+import time
+from collections.abc import Callable
+
+import structlog
+
+from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator.store import Store
+
+log = structlog.get_logger()
+
+STOPPED = model.RunEnd(model.ErrorKind.STOPPED, message="stopped by STOP", retryable=False)
+
+
+@dataclasses.dataclass(slots=True)
+class Live:
+    """A run in a slot. `run` is set once its processes have started.
+
+    `cause` is set before its processes are ended; it then replaces the meaning of the exit code. `interrupted`: a
+    shutdown ends its processes, and it starts again later. `settled`: it has started, or has ended without a start.
+    """
+
+    slot: int
+    processes: simulation.Simulation
+    run: model.LocalRun | None = None
+    cause: model.RunEnd | None = None
+    interrupted: bool = False
+    settled: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    ended: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+
+
+class Carrier:
+    """Starts, ends and judges the processes of runs, and stores what becomes of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        command: simulation.Command,
+        model_version: str,
+        stop_grace_seconds: float,
+        on_event: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._command = command
+        self._model_version = model_version
+        self._grace = stop_grace_seconds
+        self._on_event = on_event
+
+    async def carry_through(self, live: Live, run: model.LocalRun) -> None:
+        """Takes the run from its present state to its stored end, unless a shutdown interrupts it."""
+        not_started = None
+        if run.state is model.State.STARTING:
+            order = await self._store.order(run.simulation_id)
+            if run.stop_requested and live.cause is None:
+                live.cause = STOPPED
+            started, not_started = self._launch(live, order)
+            if started:
+                run = await self._started(live, run)
+        elif live.processes.forbid():
+            log.warning("run.vanished", simulation_id=run.simulation_id)
+        else:
+            live.run = run
+        live.settled.set()
+        await live.processes.ended()
+        if live.cause is not None or not live.interrupted:
+            await self.finish(run, live.cause or not_started or live.processes.end(), live.processes.finished_ns())
+
+    def _launch(self, live: Live, order: model.Order) -> tuple[bool, model.RunEnd | None]:
+        """Starts the simulation, unless it is no longer to be started.
+
+        Returns whether there is a simulation, and how the run ends if it couldn't be started.
+        """
+        if live.cause is None and not live.interrupted:
+            try:
+                live.processes.launch(self._command, order)
+            except OSError as failed:
+                message = f"the simulation can't be started: {failed}"
+                return False, model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
+            return True, None
+        # A wrapper of an earlier orchestrator may have claimed the directory: then the run has started, and is ended
+        # like any other. The claim of an interrupted run stays free for its next start.
+        interrupted = live.cause is None
+        return live.processes.claim() is not None if interrupted else not live.processes.forbid(), None
+
+    async def _started(self, live: Live, run: model.LocalRun) -> model.LocalRun:
+        claim = live.processes.claim()  # may be that of a wrapper of an earlier orchestrator
+        started_ns = claim.made_ns if claim is not None else time.time_ns()
+        run = dataclasses.replace(
+            run, state=model.State.RUNNING, started_ns=started_ns, model_version=self._model_version
+        )
+        await self._store.started(run, events.started(run))
+        live.run = run
+        self._on_event()
+        return run
+
+    async def finish(self, run: model.LocalRun, end: model.RunEnd, finished_ns: int) -> None:
+        """Stores the end of a run whose processes are gone."""
+        # The clock of file times is coarser than ours; max() keeps a run from ending before it started.
+        run = dataclasses.replace(run, state=end.state, end=end, finished_ns=max(finished_ns, run.started_ns))
+        await self._store.end(run, events.ended(run))
+        self._on_event()
+        if end.error_kind is not None:
+            log.info(
+                "run.failed", simulation_id=run.simulation_id, error_kind=end.error_kind.value, message=end.message
+            )
+
+    async def end(self, live: Live) -> None:
+        """Ends the processes of a run by SIGTERM, then by SIGKILL; returns when the run has left its slot."""
+        live.processes.signal(signal.SIGTERM)
+        live.processes.signal(signal.SIGCONT)  # a suspended process doesn't handle SIGTERM
+        try:
+            async with asyncio.timeout(self._grace):
+                await live.ended.wait()
+        except TimeoutError:
+            live.processes.signal(signal.SIGKILL)
+            await live.ended.wait()
