@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import documents, results, titles
+from ems_worker.core.documents import changes, documents, results, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, PlanDecision
@@ -29,6 +29,8 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 # Characters of a configuration in one reply, well below the usual message limit of a megabyte.
 _CONFIG_PART = 256 * 1024
 _PAGE = 100
+# Changes in a reply to `get`.
+_CHANGES = 5
 # Our own messages for the most frequent errors of pydantic, by type.
 _MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing"}
 
@@ -157,6 +159,9 @@ class Queries:
             "plan_sha": record.spec.plan_sha,
             "points": record.spec.points,
             "replicates": record.spec.replicates,
+            "changes": [
+                changes.brief(request, change) for change in await self._manifest.latest_changes(record.key, _CHANGES)
+            ],
         }
         status = self._status(request, await self._manifest.status(record.key))
         return documents.encode({**status, **details})
