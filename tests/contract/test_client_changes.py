@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from ems_worker import client, errors
 from ems_worker.client import steering
 from ems_worker.core.lifecycle.steering import Verb
-from tests.support import servers, stub_worker, wait
+from tests.support import broker, servers, stub_worker, wait
 
 API = yaml.safe_load((servers.ROOT / "docs" / "asyncapi.yaml").read_text())
 Call = Callable[[client.EmsClient], Coroutine[Any, Any, client.Document]]
@@ -135,7 +135,7 @@ async def test_a_request_without_an_answer_is_repeated_with_its_id(server: serve
             await message.respond(json.dumps({"applied": True}).encode())
 
     await other.subscribe("ems.api.close", cb=slow)
-    await stub_worker.subscribed(other)
+    await broker.subscribed(other)
     async with client.EmsClient(server.url, request_timeout=0.6) as ems:
         answers = True
         assert await ems.close("reef") == {"applied": True}
@@ -165,7 +165,7 @@ async def test_waiting_ends_when_the_worker_says_that_the_change_is_complete(
         await wait.until(lambda number=number: len(asked) == number)  # type: ignore[misc]  # mypy can't infer it
         for data in (b'{"request_id": "other", "applied": true}', b"[]", b'{"request_id": "r-1"}', b"no json"):
             await other.publish("ems.experiment.change.reef", data)
-        await stub_worker.subscribed(other)
+        await broker.subscribed(other)
         assert len(asked) == number
         await other.publish("ems.experiment.change.reef", b'{"request_id": "r-1", "applied": true}')
     document = await waiting

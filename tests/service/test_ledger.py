@@ -53,7 +53,10 @@ async def test_runs_are_claimed_only_of_a_running_experiment(tmp_path: Path, sta
     """In every other state a claim returns no run, and the runs stay pending."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        await desk.ledger.records.move(live, state)
+        if state is ExperimentState.PAUSED:
+            await desk.steer("pause")
+        else:
+            await desk.ledger.records.move(live, state)
         assert await desk.ledger.claim(live.key, 10) == []
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.PENDING
 

@@ -64,7 +64,7 @@ ORDER BY key DESC LIMIT :limit;
 SELECT {columns} FROM experiments WHERE key = :key;
 
 -- name: counted
--- How many jobs of an experiment are counted alike: core.lifecycle.experiment.tally.
+-- How many jobs of an experiment count alike: core.lifecycle.experiment.tally.
 SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, stop_reason, drains, count(*) AS jobs
 FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3, 4;
 
@@ -83,7 +83,7 @@ WHERE experiment = :key GROUP BY metric;
 -- The jobs of some points as a status counts them, with the last position of their ends. Jobs that were cancelled before
 -- they started have ended without one.
 SELECT runs.point, {bucket} AS bucket, count(*) AS jobs, count(excluded) AS excluded_jobs, min(excluded) AS excluded,
-  max(finished_ms IS NULL OR waiting IS 'awaiting') AS is_open, max(ended_seq) AS ended_seq
+  max({unsettled}) AS is_open, max(ended_seq) AS ended_seq
 FROM json_each(:numbers) AS wanted CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = wanted.value AND current = 1
 GROUP BY 1, 2;
@@ -100,7 +100,7 @@ SELECT wanted.value AS point FROM json_each(:numbers) AS wanted
 WHERE (
   SELECT 1 FROM runs
   WHERE experiment = :key AND point = wanted.value AND current = 1
-    AND (finished_ms IS NULL OR waiting IS 'awaiting' OR ended_seq > :seq)
+    AND ({unsettled} OR ended_seq > :seq)
   ORDER BY experiment DESC, point DESC, replicate DESC, attempt DESC LIMIT 1
 ) IS NULL;
 
@@ -110,7 +110,7 @@ SELECT point FROM point_metrics
 WHERE experiment = :key AND metric = :metric AND n > 0 AND mean IS NOT NULL AND NOT EXISTS (
   SELECT 1 FROM runs
   WHERE runs.experiment = :key AND runs.point = point_metrics.point AND current = 1
-    AND (finished_ms IS NULL OR waiting IS 'awaiting')
+    AND {unsettled}
 )
 ORDER BY mean * :sign, point LIMIT 1;
 

@@ -9,10 +9,18 @@ CASE
   WHEN waiting = 'awaiting' THEN 'awaiting_metrics' ELSE 'failed' END;
 
 -- name: retried
--- Whether a person's retry without a condition takes the job of this current run: core.lifecycle.job.retried.
-(NOT drains AND (stop_reason IS NULL OR stop_reason NOT IN ('cancelled', 'straggler', 'raced'))
-  AND (waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
-    OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast')));
+-- Whether a person's retry without a `where` takes the job of this current run: core.lifecycle.job.retried.
+((waiting = 'missing' OR runs.state = 'lost' OR (runs.state = 'failed' AND error_kind IS NOT 'infeasible')
+  OR (runs.state = 'cancelled' AND stop_reason = 'failing_fast'))
+  AND NOT (drains = 1 OR coalesce(stop_reason, '') IN ('cancelled', 'straggler', 'raced')));
+
+-- name: unsettled
+-- Whether the job of this current run hasn't ended: the contrary of core.lifecycle.run.Run.settled.
+(finished_ms IS NULL OR waiting IS 'awaiting');
+
+-- name: aggregated
+-- Whether the metrics of this run count in aggregates: metrics.aggregated.
+(current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL);
 
 -- name: aggregated
 -- Whether the metrics of this run count in aggregates: metrics.aggregated.
