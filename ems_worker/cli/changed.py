@@ -20,6 +20,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "include": ("including", "included", "would include"),
     }
 )
+_ORDER = [bucket.value for bucket in experiment.Bucket]
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 
 
@@ -55,7 +56,7 @@ def effect(change: Document) -> str:
         return _extended(change)
     would = "would be " if change["dry_run"] else ""
     if verb == "pause":
-        now = ", and running ones pause where the orchestrator can do that" if change["request"].get("now") else ""
+        now = ", and running ones pause if they can" if change["request"].get("now") else ""
         return f"{would}paused, no more jobs start{now}"
     if verb == "resume":
         return _resumed(change, would)
@@ -77,12 +78,17 @@ def _moved(change: Document, words: tuple[str, str, str]) -> str:
 
 def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The number of jobs that a change moves, and the states they were in: `5 jobs (4 failed, 1 lost)`."""
-    by_state = {state: sum(to.values()) for state, to in counts.items() if sum(to.values())}
+    by_state = {state: sum(counts[state].values()) for state in sorted(counts, key=_place) if any(counts[state].values())}
     total = sum(by_state.values())
     if not total:
         return "no jobs"
     states = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in by_state.items())
     return f"{_counted(total, 'job')} ({states})"
+
+
+def _place(state: str) -> int:
+    """Where a state stands in a list: in the order in which jobs go through them."""
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
 
 
 def _extended(change: Document) -> str:
