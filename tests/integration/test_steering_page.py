@@ -13,7 +13,7 @@ from tests.support.local_platform import up
 
 PAGE = (servers.ROOT / "docs" / "steering.md").read_text()
 # A block of code, or a condition that the next block waits for.
-_PARTS = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- until ([\w-]+): (.*) -->$", re.M | re.S)
+_PARTS = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- until ([\w-]+): ([^\n]*) -->$", re.M | re.S)
 _FILE = re.compile(r"# ([\w.]+)\n")
 _PLATFORM = re.search(r"`ems up --slots (\d+) --simulator '(.*)'`", PAGE)
 
@@ -26,19 +26,24 @@ async def test_its_commands_do_what_it_shows(swept: Path) -> None:
     address = platform.addresses["nats_url"]
     env = commands.environment(NATS_URL=address, COLUMNS="80")
     env["PATH"] = f"{commands.SCRIPTS}{os.pathsep}{env['PATH']}"
-    ran = 0
-    async with client.EmsClient(address) as ems:
-        for language, text, experiment_id, condition in _PARTS.findall(PAGE):
-            if condition:
-                await until(ems, experiment_id, condition)
-            elif language == "console":
-                for command, shown in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", text, re.M):
-                    assert_shown(command, await output(command, swept, env), shown)
-                    ran += 1
-            elif named := _FILE.match(text):
-                (swept / named[1]).write_text(text.replace("nats://127.0.0.1:4222", address))
+    ran, wrong = 0, []
+    try:
+        async with client.EmsClient(address) as ems:
+            for language, text, experiment_id, condition in _PARTS.findall(PAGE):
+                if condition:
+                    await until(ems, experiment_id, condition)
+                elif language == "console":
+                    for command, shown in re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", text, re.M):
+                        printed = await output(command, swept, env)
+                        ran += 1
+                        if not re.fullmatch(pattern(shown), printed):
+                            wrong.append(f"$ {command}\n{printed}is not\n{shown}")
+                elif named := _FILE.match(text):
+                    (swept / named[1]).write_text(text.replace("nats://127.0.0.1:4222", address))
+    finally:
+        await platform.program.stop(grace=30)
+    assert not wrong, "\n".join(wrong)
     assert ran > 30
-    await platform.program.stop(grace=30)
 
 
 async def until(ems: client.EmsClient, experiment_id: str, condition: str) -> None:
@@ -67,6 +72,6 @@ async def output(command: str, directory: Path, env: dict[str, str]) -> str:
     return text
 
 
-def assert_shown(command: str, printed: str, shown: str) -> None:
-    pattern = re.escape(shown).replace(re.escape("...\n"), r"(?s:.*)\n").replace(re.escape("..."), ".*")
-    assert re.fullmatch(pattern, printed), f"$ {command}\n{printed}\nis not\n{shown}"
+def pattern(shown: str) -> str:
+    """An expression for output that is like this."""
+    return re.escape(shown).replace(re.escape("...\n"), r"(?s:.*)\n").replace(re.escape("..."), ".*")

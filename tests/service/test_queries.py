@@ -106,6 +106,19 @@ async def test_get_returns_running_and_ended_experiments(desk: Desk, client: Cli
     assert over["schema"] == now["schema"] == "ems.status.v1"
 
 
+async def test_get_returns_the_latest_changes(desk: Desk, client: Client) -> None:
+    """The last one first, and the last ones only. A long text of a request is replaced by its digest."""
+    await desk.begin(plan(points=2))
+    assert (await ask(client, "get", experiment_id="reef"))["changes"] == []
+    for number in range(6):
+        await desk.steer("pause" if number % 2 else "resume", reason=f"no. {number}")
+    await desk.steer("cancel", where="food == 0" + " or food == 0" * 500)
+    changes = (await ask(client, "get", experiment_id="reef"))["changes"]
+    assert [change["request"].get("reason") for change in changes] == [None, "no. 5", "no. 4", "no. 3", "no. 2"]
+    assert changes[0]["request"]["where"]["bytes"] > 4096
+    assert changes[0]["so_far"]["counts"] == changes[0]["counts"] == {"pending": {"cancelled": 1}}
+
+
 async def test_jobs_are_listed_in_pages_without_repetition(desk: Desk, client: Client) -> None:
     """They can be filtered by state, and include every attempt if requested."""
     names = await run_all(desk, points=5)

@@ -55,7 +55,7 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         (change("pause", dry_run=True), "would be paused, no more jobs start"),
         (
             change("pause", request={"now": True}),
-            "paused, no more jobs start, and running ones pause where the orchestrator can do that",
+            "paused, no more jobs start, and running ones pause if they can",
         ),
         (change("resume"), "resumed, and running"),
         (change("resume", dry_run=True), "would be resumed, and running"),
