@@ -18,6 +18,7 @@ _FILE = re.compile(r"# ([\w.]+)\n")
 _PLATFORM = re.search(r"`ems up --slots (\d+) --simulator '(.*)'`", PAGE)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_its_commands_do_what_it_shows(swept: Path) -> None:
     """Each command prints what stands below it; `...` stands for anything."""
