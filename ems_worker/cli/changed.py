@@ -6,7 +6,7 @@ from typing import Any
 
 from ems_worker.cli import shell
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import experiment, run
 from ems_worker.core.lifecycle.experiment import ExperimentState
 
 Document = dict[str, Any]
@@ -20,6 +20,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "include": ("including", "included", "would include"),
     }
 )
+_OPEN = {state.value for state in run.OPEN}
 _ORDER = [bucket.value for bucket in experiment.Bucket]
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 
@@ -72,8 +73,10 @@ def _moved(change: Document, words: tuple[str, str, str]) -> str:
     word = would if change["dry_run"] else done if change["applied"] else under_way
     if change["counts"] is None:
         return f"{word} jobs, which are still being counted"
-    round_of = f", round {change['round']}" if change["verb"] == "retry" else ""
-    return f"{word} {jobs(change['counts'])}{round_of}"
+    more = f", round {change['round']}" if change["verb"] == "retry" else ""
+    if change["request"].get("drain") and change["counts"].keys() & _OPEN:
+        more = ", but open runs may end"
+    return f"{word} {jobs(change['counts'])}{more}"
 
 
 def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -122,11 +125,10 @@ def _counted(number: int, noun: str) -> str:
 
 def show_latest(details: Document) -> None:
     """Prints the changes of an experiment that are not complete, else the last one; `details` is of `ems.api.get`."""
-    latest: list[Document] = details.get("changes", [])
-    under_way = [change for change in latest if not change["applied"] and change["changed"]]
+    latest = [change for change in details.get("changes", []) if change["changed"]]
+    under_way = [change for change in latest if not change["applied"]]
     for change in under_way or latest[:1]:
-        named = {**change, **change["so_far"]} if change["counts"] is None else change
-        words = effect(named) if named["changed"] else f"{change['verb']}, nothing changed: {change['reason']}"
+        words = effect({**change, **change["so_far"]} if change["counts"] is None else change)
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"

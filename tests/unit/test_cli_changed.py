@@ -36,6 +36,14 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         (change("cancel", counts=OPEN), "cancelling 1,203 jobs (1,200 pending, 3 running)"),
         (change("cancel", counts=OPEN, applied=True), "cancelled 1,203 jobs (1,200 pending, 3 running)"),
         (change("cancel", counts=OPEN, dry_run=True), "would cancel 1,203 jobs (1,200 pending, 3 running)"),
+        (
+            change("cancel", counts=dict(reversed(OPEN.items())), request={"drain": True}),
+            "cancelling 1,203 jobs (1,200 pending, 3 running), but open runs may end",
+        ),
+        (
+            change("cancel", counts={"pending": {"cancelled": 2}}, request={"drain": True}),
+            "cancelling 2 jobs (2 pending)",
+        ),
         (change("cancel"), "cancelling no jobs"),
         (change("cancel", counts=None), "cancelling jobs, which are still being counted"),
         (
@@ -138,14 +146,14 @@ def latest(verb: str, **keys: Any) -> dict[str, Any]:
             ["  last change: retried 1 job (1 lost), round 1"],
         ),
         (
-            [latest("resume", changed=False, reason="it is not paused", request={"reason": "go"})],
-            ["  last change: resume, nothing changed: it is not paused (go)"],
+            [latest("resume", changed=False), latest("resume", request={"reason": "go"}, applied=True)],
+            ["  last change: resumed, and running (go)"],
         ),
     ],
 )
 def test_changes_in_progress_are_shown_or_else_the_last_one(
     changes: list[dict[str, Any]], lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A change whose jobs are not all judged has the numbers so far."""
+    """A change whose jobs are not all judged has the numbers so far. What changed nothing is left out."""
     changed.show_latest({"changes": changes})
     assert capsys.readouterr().out.splitlines() == lines
