@@ -15,7 +15,8 @@ import math
 import os
 import random
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -23,6 +24,7 @@ import yaml
 INFEASIBLE = 65
 USAGE = 2
 _MAX_FISH = 5_000
+_REPORT_SECONDS = 1.0
 _Cell = tuple[int, int]
 _Food = tuple[float, float]
 
@@ -157,23 +159,19 @@ class _Reef:
         self.count -= 1
 
 
-def simulate(config: Config, seed: int) -> Result:
-    """Runs the model. The same arguments give the same result."""
+def simulate(config: Config, seed: int, report: Callable[[int], None] = lambda tick: None) -> Result:
+    """Runs the model. The same arguments give the same result. `report` gets the present tick once a second."""
     rng = random.Random(seed)  # noqa: S311 - not for secrets
     reef = _Reef(config, rng)
+    width, height, energy = config.world_width, config.world_height, config.default_agent_energy
     shoal = [
-        _Fish(
-            rng.random() * config.world_width,
-            rng.random() * config.world_height,
-            config.default_agent_energy * rng.uniform(0.5, 1.0),
-            rng.uniform(-math.pi, math.pi),
-        )
+        _Fish(rng.random() * width, rng.random() * height, energy * rng.uniform(0.5, 1), rng.uniform(-math.pi, math.pi))
         for _ in range(config.initial_fish_count)
     ]
     cost = living_cost(config)
     series: list[Tick] = []
     ages_at_death: list[int] = []
-    extinction_tick = None
+    due = time.monotonic() + _REPORT_SECONDS
     for tick in range(1, config.max_ticks + 1):
         eaten = 0
         born: list[_Fish] = []
@@ -186,7 +184,7 @@ def simulate(config: Config, seed: int) -> Result:
                 ages_at_death.append(fish.age)
                 continue
             alive.append(fish)
-            if fish.energy > 2 * config.default_agent_energy and len(shoal) + len(born) < _MAX_FISH:
+            if fish.energy > 2 * energy and len(shoal) + len(born) < _MAX_FISH:
                 fish.energy /= 2
                 born.append(_Fish(fish.x, fish.y, fish.energy, rng.uniform(-math.pi, math.pi)))
         deaths = len(shoal) - len(alive)
@@ -195,11 +193,13 @@ def simulate(config: Config, seed: int) -> Result:
         mean_energy = math.fsum(fish.energy for fish in shoal) / len(shoal) if shoal else 0.0
         series.append(Tick(tick, len(shoal), reef.count, round(mean_energy, 3), len(born), deaths, eaten))
         if not shoal:
-            extinction_tick = tick
             break
+        if time.monotonic() >= due:
+            report(tick)
+            due = time.monotonic() + _REPORT_SECONDS
     ages = ages_at_death + [fish.age for fish in shoal]
     food_eaten = sum(row.food_eaten for row in series)
-    return Result(series, len(shoal), math.fsum(ages) / len(ages), food_eaten, extinction_tick)
+    return Result(series, len(shoal), math.fsum(ages) / len(ages), food_eaten, None if shoal else len(series))
 
 
 def living_cost(config: Config) -> float:
@@ -251,9 +251,7 @@ def parse(document: Any) -> Config:
 def _value(layer: Mapping[str, Any], name: str, rule: _Rule) -> float:
     path = f"simulation_layer.{rule.section}.{name}"
     section = layer.get(rule.section)
-    if not isinstance(section, Mapping):
-        section = {}
-    value = section.get(name, rule.default)
+    value = section.get(name, rule.default) if isinstance(section, Mapping) else rule.default
     if value is None:
         raise ConfigError(f"{path} is missing")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -268,10 +266,8 @@ def _value(layer: Mapping[str, Any], name: str, rule: _Rule) -> float:
 def main() -> int:
     """Runs the simulation described by the environment; returns the exit code of the protocol."""
     try:
-        simulation_id = os.environ["SIMULATION_ID"]
-        config_path = os.environ["SIMULATION_CONFIG"]
-        output_dir = os.environ["SIMULATION_OUTPUT_DIR"]
-        seed = int(os.environ["SIMULATION_SEED"])
+        simulation_id, config_path = os.environ["SIMULATION_ID"], os.environ["SIMULATION_CONFIG"]
+        output_dir, seed = os.environ["SIMULATION_OUTPUT_DIR"], int(os.environ["SIMULATION_SEED"])
     except (KeyError, ValueError) as error:
         return _fail(f"a required environment variable is missing or invalid: {error}", USAGE)
     try:
@@ -279,15 +275,19 @@ def main() -> int:
             config = parse(yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506 - both are safe
     except (OSError, yaml.YAMLError, ConfigError) as error:
         return _fail(f"configuration: {error}", INFEASIBLE)
-    result = simulate(config, seed)
+    progress = os.path.join(output_dir, "progress.json")
+    result = simulate(config, seed, lambda tick: _report(progress, tick, config.max_ticks))
     file_name = f"{simulation_id}.csv"
     with open(os.path.join(output_dir, file_name), "w", newline="", encoding="utf-8") as series:
-        writer = csv.writer(series)
-        writer.writerow(Tick._fields)
-        writer.writerows(result.series)
+        csv.writer(series).writerows([Tick._fields, *result.series])
     metrics = {name: value for name, value in result._asdict().items() if name != "series"}
     print(json.dumps({"metrics": metrics, "artifacts": {"time_series": file_name}}))  # noqa: T201 - the result
     return 0
+
+
+def _report(path: str, tick: int, total: int) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"step": tick, "total": total}, file)
 
 
 def _fail(message: str, code: int) -> int:

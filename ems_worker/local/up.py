@@ -133,5 +133,5 @@ def _welcome(addresses: platform.Addresses) -> str:
         f"manifest      {addresses.manifest}\n"
         f"logs          {addresses.data_dir}/logs\n"
         f"Publish a plan: ems-publish{server} examples/reef_heat.yaml --wait\n"
-        "Ctrl-C stops everything."
+        "Ctrl-C stops everything; the next start continues."
     )

@@ -204,9 +204,10 @@ server.bindAsync(options.listen, grpc.ServerCredentials.createInsecure(), (probl
 });
 process.on("SIGTERM", () => {
   for (const [simulation_id, child] of live) {
-    // An orderly shutdown is no failure of a run: the next process starts it again.
-    if (!child.stopped) journal.requeue(simulation_id);
     process.kill(-child.pid, "SIGKILL");
+    // An orderly shutdown is no failure of a run: the next process starts it again.
+    if (child.stopped) end(simulation_id, failed("stopped", "stopped by STOP"));
+    else journal.requeue(simulation_id);
   }
   process.exit(0);
 });

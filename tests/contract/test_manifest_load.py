@@ -108,7 +108,7 @@ async def test_an_open_job_of_a_point_is_found_in_the_order_of_the_table(tmp_pat
 
 
 async def test_jobs_that_never_started_are_cancelled_by_their_keys(tmp_path: Path) -> None:
-    """Each is found by its whole key, not among all jobs of the experiment, and only pending jobs are looked through."""
+    """Only pending jobs are looked through, and not once for each of them."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path):
         pass
@@ -118,5 +118,4 @@ async def test_jobs_that_never_started_are_cancelled_by_their_keys(tmp_path: Pat
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1, "cancelled", 0, 100))]
     finally:
         connection.close()
-    assert "SEARCH runs USING PRIMARY KEY (experiment=? AND point=? AND replicate=? AND attempt=?)" in plan
-    assert "SEARCH runs USING INDEX runs_due (experiment=?)" in plan
+    assert [step for step in plan if "runs" in step] == ["SEARCH runs USING INDEX runs_due (experiment=?)"]

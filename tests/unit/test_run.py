@@ -183,6 +183,18 @@ def test_the_elapsed_time_of_a_run_that_an_orchestrator_forgot_starts_from_zero_
     assert run.advance(started, Signal(RunEvent.START, started_ms=9), now_ms=10) == (Effect.DUPLICATE, started)
 
 
+def test_a_run_that_its_orchestrator_starts_again_has_its_whole_time() -> None:
+    """A start later than the known one resets time, progress and place; an earlier or equal one changes nothing."""
+    first = replace(a_run(RunState.RUNNING), started_ms=2_000, elapsed_ms=70, step=5, total=9, host="n1", slot="1")
+    again = Signal(RunEvent.START, started_ms=60_000, host="n2", slot="2")
+    effect, second = run.advance(first, again, now_ms=61_000)
+    assert (effect, second.state, second.attempt) == (Effect.NOTE, RunState.RUNNING, 1)
+    assert (second.started_ms, second.elapsed_ms, second.step, second.total) == (60_000, 0, None, None)
+    assert (second.host, second.slot) == ("n2", "2")
+    for repeated in (again, Signal(RunEvent.START, started_ms=2_000), Signal(RunEvent.START)):
+        assert run.advance(second, repeated, now_ms=62_000) == (Effect.DUPLICATE, second)
+
+
 def test_a_run_knows_where_it_is() -> None:
     """Any of its events may say so; a place that is known stands."""
     started = Signal(RunEvent.START, host="n17", slot="3")

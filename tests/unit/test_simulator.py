@@ -1,12 +1,15 @@
 """The fish model responds to heat and food as a reef does, and gives the same run for the same seed."""
 
+import asyncio
 import copy
 import csv
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems_worker.local import simulator
+from tests.support import wait
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(3)
@@ -175,3 +179,36 @@ def test_the_program_imports_only_what_it_needs(tmp_path: Path) -> None:
     assert not {name for name in imported if name.startswith("ems_worker")}
     assert not imported & {"asyncio", "dataclasses", "inspect", "logging", "numpy", "pydantic", "socket", "subprocess"}
     assert len(imported) < 150
+
+
+def test_progress_is_reported_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends within a second reports nothing; a longer one reports its present tick."""
+    config = simulator.parse(document(max_ticks=10))
+    reported: list[int] = []
+    clock = itertools.count(0.0, 0.05)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    simulator.simulate(config, 1, reported.append)
+    assert reported == []
+    clock = itertools.count(0.0, 0.4)
+    simulator.simulate(config, 1, reported.append)
+    assert reported == [3, 6, 9]
+
+
+def test_the_program_writes_its_progress(tmp_path: Path) -> None:
+    """The file progress.json in the output directory has the tick and how many there are at most."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(document(max_ticks=1_000_000)))
+    environment = {"SIMULATION_ID": "long", "SIMULATION_CONFIG": str(path), "SIMULATION_SEED": "7"}
+    program = subprocess.Popen(
+        [sys.executable, "-P", simulator.__file__],
+        env={**os.environ, **environment, "SIMULATION_OUTPUT_DIR": str(tmp_path)},
+    )
+    try:
+        asyncio.run(wait.until((tmp_path / "progress.json").exists, what="progress"))
+        asyncio.run(wait.until(lambda: (tmp_path / "progress.json").read_text().endswith("}"), what="all of it"))
+        progress = json.loads((tmp_path / "progress.json").read_text())
+    finally:
+        program.kill()
+        program.wait()
+    assert progress["step"] > 0
+    assert progress["total"] == 1_000_000

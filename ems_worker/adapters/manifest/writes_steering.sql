@@ -59,17 +59,14 @@ WHERE changes.number = new.number;
 
 -- name: cancel_unstarted
 -- Cancels some jobs of an experiment that never started. They are counted, and get no position among the ends. Excluded
--- ones are counted in another way, and cancelled one by one. The limit keeps the planner from joining `runs` to each job.
-UPDATE runs SET state = 'cancelled', stop_reason = new.stop_reason, finished_ms = new.at_ms
-FROM (
-  WITH new (experiment, stop_reason, at_ms, jobs) AS (VALUES :rows)
-  SELECT new.experiment, new.stop_reason, at_ms, point, replicate
-  FROM new CROSS JOIN runs INDEXED BY runs_due
-  WHERE runs.experiment = new.experiment AND runs.state = 'pending' AND attempt = 1 AND excluded IS NULL
-  LIMIT (SELECT jobs FROM new)
-) AS new
-WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
-  AND runs.attempt = 1;
+-- ones are counted in another way, and cancelled one by one. Every insert conflicts: each run is found by its key.
+INSERT INTO runs (experiment, point, replicate, attempt, seed, state, stop_reason, finished_ms)
+WITH new (experiment, stop_reason, at_ms, jobs) AS (VALUES :rows)
+SELECT runs.experiment, point, replicate, attempt, seed, 'cancelled', new.stop_reason, new.at_ms
+FROM new CROSS JOIN runs INDEXED BY runs_due
+WHERE runs.experiment = new.experiment AND runs.state = 'pending' AND attempt = 1 AND runs.excluded IS NULL
+LIMIT (SELECT jobs FROM new)
+ON CONFLICT DO UPDATE SET state = excluded.state, stop_reason = excluded.stop_reason, finished_ms = excluded.finished_ms;
 
 -- name: count_unstarted
 -- Adds the jobs that the statement before cancelled to the counts of a change.

@@ -23,6 +23,8 @@ class ErrorKind(StrEnum):
 
 # Of one run, from its end and all events about it. One event may carry half as many.
 MAX_METRICS = 2000
+# A start that is later than the known one by this much is another start; below, the two may come from different clocks.
+_LATER_START_MS = 1000
 
 
 class Waiting(StrEnum):
@@ -217,7 +219,8 @@ def forgotten(run: Run) -> Run:
 
 
 def _started(run: Run, signal: Signal, now_ms: int) -> Run:
-    """The limit counts from the start of the run, without the time in the orchestrator's queue."""
+    """The limit counts from the last start of the run, without the time in the orchestrator's queue."""
+    again = run.started_ms is not None
     return _replace(
         run,
         state=RunState.RUNNING,
@@ -226,13 +229,15 @@ def _started(run: Run, signal: Signal, now_ms: int) -> Run:
         model_version=signal.model_version or run.model_version,
         host=signal.host or run.host,
         slot=signal.slot or run.slot,
+        step=None if again else run.step,
+        total=None if again else run.total,
     )
 
 
 def _note(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str]) -> tuple[Effect, Run]:
     if signal.event is RunEvent.START:
         # A run that is known to be running may still learn where: a status may have preceded the event.
-        after = _started(run, signal, now_ms) if run.started_ms is None else _located(run, signal)
+        after = _started(run, signal, now_ms) if _starts_anew(run, signal) else _located(run, signal)
     elif signal.event is RunEvent.EXPIRE:
         after = _replace(run, waiting=Waiting.MISSING) if run.waiting is Waiting.AWAITING else run
     elif signal.event is RunEvent.AWAIT:
@@ -248,6 +253,11 @@ def _note(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str]) -> tup
         there = run.waiting is not None and awaited <= metrics.keys()
         after = _replace(progressed, metrics=metrics, waiting=None if there else run.waiting)
     return (Effect.DUPLICATE, run) if after == run else (Effect.NOTE, after)
+
+
+def _starts_anew(run: Run, signal: Signal) -> bool:
+    """Whether a running run gets its first start time, or started again after a shutdown of its orchestrator."""
+    return run.started_ms is None or (signal.started_ms or 0) >= run.started_ms + _LATER_START_MS
 
 
 def _located(run: Run, signal: Signal) -> Run:

@@ -31,7 +31,7 @@ def started(run: model.LocalRun) -> model.Event:
     )
     # A run that a shutdown interrupted starts again, which is another event.
     again = f":{run.starts}" if run.starts > 1 else ""
-    return _event(STARTED, run, run.started_ns, payload, again)
+    return _event(STARTED, run, run.started_ns, payload, distinct=again)
 
 
 def ended(run: model.LocalRun) -> model.Event:
@@ -67,7 +67,7 @@ def ended(run: model.LocalRun) -> model.Event:
 def progress(run: model.LocalRun, step: float | None, total: float | None, *, at_ns: int) -> model.Event:
     """The event sim.run_metrics of an open run that was at `step` of `total` at the time `at_ns`."""
     payload = run_events_pb2.RunMetrics(simulation_id=run.simulation_id, source=_SOURCE, step=step, total=total)
-    return _event(METRICS, run, at_ns, payload, f":{at_ns}")
+    return _event(METRICS, run, at_ns, payload, distinct=f":{at_ns}")
 
 
 def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
@@ -75,7 +75,9 @@ def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
     return timestamp_pb2.Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
-def _event(subject: str, run: model.LocalRun, at_ns: int, payload: message.Message, distinct: str = "") -> model.Event:
+def _event(
+    subject: str, run: model.LocalRun, at_ns: int, payload: message.Message, *, distinct: str = ""
+) -> model.Event:
     # The id is the same at every publish: the stream drops duplicates within its window, and readers drop later ones.
     message_id = f"{run.simulation_id}:{subject.removeprefix(subjects.RUN_PREFIX)}{distinct}"
     body = envelope_pb2.GenericEventRequest(
