@@ -6,7 +6,7 @@ from typing import Any
 
 from ems_worker.cli import shell
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle import experiment, run
+from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
 
 Document = dict[str, Any]
@@ -20,7 +20,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "include": ("including", "included", "would include"),
     }
 )
-_OPEN = {state.value for state in run.OPEN}
+_OPEN = {state.value for state in transitions.OPEN}
 _ORDER = [bucket.value for bucket in experiment.Bucket]
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 
@@ -81,7 +81,9 @@ def _moved(change: Document, words: tuple[str, str, str]) -> str:
 
 def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The number of jobs that a change moves, and the states they were in: `5 jobs (4 failed, 1 lost)`."""
-    by_state = {state: sum(counts[state].values()) for state in sorted(counts, key=_place) if any(counts[state].values())}
+    by_state = {
+        state: sum(counts[state].values()) for state in sorted(counts, key=_place) if any(counts[state].values())
+    }
     total = sum(by_state.values())
     if not total:
         return "no jobs"
