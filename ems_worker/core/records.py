@@ -180,23 +180,28 @@ class Change:
     unchanged: int | None = None
     applied_ms: int | None = None
     published: int = 0
+    # Why it couldn't be carried out, if that was found only after it was recorded.
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PointIdentity:
-    """By which a point is found again when its plan is extended: its suffix, if any, and a digest of what it is."""
+    """By which a point is found again when its plan is extended: `core.points.identity.digest`."""
 
     point: int
     digest: bytes
-    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Matches:
-    """Points that are recorded, in order, by their suffixes and by their digests: several may be equal."""
+class MatchedPoint:
+    """A point that was found by its identity, and how many replicates it has. `excluded`: the reason if no job counts.
 
-    suffixes: Mapping[str, Sequence[int]]
-    digests: Mapping[bytes, Sequence[int]]
+    It may have fewer replicates than its plan, if versions of the plan in between didn't have it.
+    """
+
+    point: int
+    replicates: int
+    excluded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
 from ems_worker.service.intake.accept import Intake
-from ems_worker.service.intake.check import ReadBase
+from ems_worker.service.intake.check import Platform, ReadBase
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.limits import RunLimits
@@ -33,6 +33,8 @@ from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
+from ems_worker.service.steering.extend import Extender
+from ems_worker.service.steering.next_plan import Plans
 from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
@@ -184,6 +186,7 @@ def build(
     )
     replies = Replies(settings.reply_prefixes, broker.inbox, metrics)
     examiner = Examiner(read_base, settings.max_plan_bytes, settings.max_jobs)
+    quotas = Quotas(settings.max_open_experiments, settings.max_open_jobs, settings.max_priority)
     intake = Intake(
         manifest=manifest,
         broker=broker,
@@ -194,15 +197,23 @@ def build(
         versions=versions,
         max_bytes=settings.max_plan_bytes,
         rates=Rates(settings.plans_per_minute, settings.plans_per_minute_total),
-        quotas=Quotas(settings.max_open_experiments, settings.max_open_jobs, settings.max_priority),
+        quotas=quotas,
         message_limit=lambda: orchestrator.message_limit,
         on_accept=on_accept,
     )
-    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, paused=suspension.settled)
+    plans = Plans(
+        examiner,
+        yaml_reader,
+        lambda: Platform(model_version=versions.reported, message_limit=orchestrator.message_limit),
+        quotas,
+    )
+    extender = Extender(ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs)
+    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, extender=extender, paused=suspension.settled)
     control = Control(
         ledger=ledger,
         manifest=manifest,
         executor=executor,
+        extender=extender,
         clock=clock,
         max_priority=settings.max_priority,
         release=dispatcher.release,

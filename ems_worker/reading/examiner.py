@@ -16,6 +16,8 @@ from ems_worker.service.intake.examination import Examination, Examined
 
 # Each process may use as much memory as its allowance has.
 _MAX_PROCESSES: Final = 2
+# The methods that read the plan themselves.
+_READING: Final = ("outline", "extension")
 
 
 class _LargeError(Exception):
@@ -69,7 +71,7 @@ class _Caller:
         if self._remote is None:
             await self._stack.enter_async_context(self._processes)
             self._remote = await self._stack.enter_async_context(process.start(self._data, self._options))
-            if method != "outline":
+            if method not in _READING:
                 await self._remote.call("outline")
         return await self._remote.call(method, *arguments)
 

@@ -283,7 +283,7 @@ class Submitter:
             config_sha=run.config_sha or live.template.config_sha(point.params, run.seed),
             seed=run.seed,
             experiment_id=live.experiment_id,
-            labels={**live.plan.labels, **(point.labels or {})},
+            labels=dict(point.labels or {}),
             traceparent=live.record.spec.traceparent,
             alone=self.reach.last_code(name) == "DEADLINE_EXCEEDED",
         )

@@ -1,5 +1,6 @@
 """The worker dies at each named point and is started again, and everything ends as if it had not died."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ DEATHS = {
         ),
         *("limits.marked", "limits.stopped"),
     ],
-    "in a retry": ["control.answered", "control.carried_out", "control.recorded"],
+    # The last points come first: the worker that follows finishes the change that was interrupted.
+    "in a retry": ["steering.applied", "steering.judged", "steering.recorded"],
+    "before a change is published": ["steering.publishing"],
+    "after a change is published": ["steering.published"],
+    "in an extension": ["extend.returned", "extend.withdrawn", "extend.matched", "extend.begun", "extend.identified"],
     "in reports and at the end": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
@@ -60,6 +65,28 @@ def plan(point: str) -> dict[str, Any]:
     return whole.plan(name(point), 6, 2, limits={"max_attempts": 2, "max_failed": 3, "run_timeout_seconds": seconds})
 
 
+def change(point: str) -> tuple[str, dict[str, Any]] | None:
+    """The request that passes the point, as a verb and its keys; None if the plan alone passes it."""
+    common = {"request_id": point, "experiment_id": name(point)}
+    if point.startswith("steering."):
+        return "retry", common
+    if point.startswith("extend."):
+        # All points are there, and stay there.
+        limits = {**plan(point)["limits"], "max_concurrent": 5}
+        return "extend", {**common, "plan": {**plan(point), "limits": limits}, "withdraw": True}
+    return None
+
+
+async def insist(theatre: stage.Stage, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request, which is repeated until the worker has started and the change is carried out."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await theatre.ask(verb, **body)
+            if answer is not None and answer["applied"]:
+                return answer
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("deaths", DEATHS)
 async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths: str) -> None:
@@ -70,9 +97,9 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
             theatre.worker.arm(point)
             theatre.worker.start()
             await theatre.publish(plan(point))
-            if point.startswith("control."):
+            if (request := change(point)) is not None:
                 await theatre.ended()
-                assert await theatre.ask("retry", 1, request_id=point, experiment_id=name(point)) is None
+                assert await theatre.ask(request[0], 1, **request[1]) is None
             await theatre.worker.died()
             theatre.check_now(EXPECTED)
             await theatre.give_back()
@@ -80,11 +107,11 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
         theatre.worker.start()
         await theatre.ended()
         for point in DEATHS[deaths]:
-            if point.startswith("control."):
+            if (request := change(point)) is not None:
                 # The repeated request has been carried out once.
-                answer = await theatre.ask("retry", request_id=point, experiment_id=name(point))
-                assert answer is not None
-                assert (answer["changed"], answer["round"]) == (True, 2)
+                answer = await insist(theatre, *request)
+                assert (answer["changed"], answer["round"]) == (True, 2 if request[0] == "retry" else 1)
+        await theatre.ended()
         await theatre.stop()
         await theatre.check(EXPECTED)
 

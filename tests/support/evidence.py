@@ -61,7 +61,11 @@ def local(manifest: Path, log: Path, acked: Mapping[int, Mapping[str, Any]] | No
 
         plans = {
             row["experiment_id"]: (row["plan"], row["base"].encode())
-            for row in rows("SELECT experiment_id, plan, base FROM plans JOIN experiments ON experiment = key")
+            for row in rows(
+                "SELECT experiment_id, last.plan, first.base FROM experiments "
+                "JOIN plans AS last ON last.experiment = key AND last.version = plan_version "
+                "JOIN plans AS first ON first.experiment = key AND first.version = 1"
+            )
         }
         statuses = rows("SELECT experiment_id, document FROM statuses JOIN experiments ON experiment = key")
         return Evidence(

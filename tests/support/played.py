@@ -46,6 +46,7 @@ class Broker:
     connected: bool = True
     inbox: str = "_INBOX.worker"
     refused: str | None = None
+    max_document_bytes: int = 1_000_000
     waiting: "asyncio.Queue[Sequence[Message]]" = field(default_factory=asyncio.Queue)
 
     async def streams(self) -> Mapping[str, StreamIdentity]:

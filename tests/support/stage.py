@@ -108,7 +108,7 @@ class Stage:
         self.acked[seq] = plan
         return seq
 
-    async def ask(self, verb: str, timeout: float = 5, **body: str) -> dict[str, Any] | None:
+    async def ask(self, verb: str, timeout: float = 5, **body: Any) -> dict[str, Any] | None:
         """Sends a change request; returns the reply, or None if there is none in time."""
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             async with self.client() as client:

@@ -23,6 +23,8 @@ _EVENT_BATCH = 500
 _WAIT_SECONDS = 1.0
 _MIN_DELAY_SECONDS = 0.05
 _MAX_REASON_CHARACTERS = 2000
+# What the headers and the protocol add to a document.
+_HEADERS_BYTES = 2048
 DECISION_TTL = f"{30 * 24}h"
 _ACK, _WORKING, _NAK = b"", b"+WPI", b"-NAK "
 
@@ -88,6 +90,11 @@ class Broker:
     def inbox(self) -> str:
         """The prefix of the subjects on which this broker receives; the same for all its connections."""
         return self._link.inbox
+
+    @property
+    def max_document_bytes(self) -> int:
+        """The size of the largest message that the server takes, less what headers may add."""
+        return self._link.max_payload - _HEADERS_BYTES
 
     @property
     def refused(self) -> str | None:

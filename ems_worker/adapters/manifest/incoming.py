@@ -73,6 +73,7 @@ def _progress(change: Change) -> Row:
         change.added,
         change.withdrawn,
         change.unchanged,
+        change.refused,
         change.applied_ms,
         change.published,
     )
@@ -98,6 +99,7 @@ def change(row: steering_reads.ChangeRow) -> Change:
         added=row.added,
         withdrawn=row.withdrawn,
         unchanged=row.unchanged,
+        refused=row.refused,
         applied_ms=row.applied_ms,
         published=row.published,
     )

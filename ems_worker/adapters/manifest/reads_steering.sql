@@ -51,6 +51,11 @@ SELECT experiment_id FROM experiments WHERE key = :key;
 -- The last changes of an experiment, newest first.
 SELECT {columns} FROM changes WHERE experiment = :key ORDER BY number DESC LIMIT :limit;
 
+-- name: publisher
+-- The publisher of an experiment's plan.
+SELECT publisher FROM experiments JOIN submissions USING (experiment_id)
+WHERE experiments.key = :key AND submissions.verdict = 'accepted' LIMIT 1;
+
 -- name: unidentified
 -- Points of an experiment without an identity, in order, after a point.
 SELECT {points.columns} FROM points
@@ -58,17 +63,43 @@ WHERE points.experiment = :key AND points.point > :after_point AND NOT EXISTS (
   SELECT 1 FROM point_identities AS known WHERE known.experiment = :key AND known.point = points.point
 ) ORDER BY points.point LIMIT :limit;
 
--- name: matched_suffixes
--- Points with these suffixes, in order.
-SELECT suffix, point FROM json_each(:suffixes) AS wanted CROSS JOIN point_identities
-WHERE experiment = :key AND suffix = wanted.value ORDER BY point;
-
--- name: matched_digests
--- Points with these digests, in order.
-SELECT digest, point FROM json_each(:digests) AS wanted CROSS JOIN point_identities
-WHERE experiment = :key AND digest = wanted.value ORDER BY point;
+-- name: matched
+-- Points with these digests that a version of the plan doesn't have, in order, so many of each at most.
+SELECT digest, point,
+  (SELECT count(*) FROM runs
+    WHERE experiment = :key AND runs.point = known.point AND attempt = 1) AS replicates,
+  (SELECT CASE WHEN count(excluded) = count(*) THEN max(excluded) END FROM runs
+    WHERE experiment = :key AND runs.point = known.point AND current = 1) AS excluded
+FROM json_each(:digests) AS wanted CROSS JOIN point_identities AS known
+WHERE known.experiment = :key AND known.point IN (
+  SELECT point FROM point_identities
+  WHERE experiment = :key AND digest = wanted.value AND version < :version ORDER BY point LIMIT :limit
+) ORDER BY known.point;
 
 -- name: withdrawn
--- Points after a point that a version of the plan doesn't have, in order.
-SELECT point FROM point_identities
-WHERE experiment = :key AND point > :after_point AND version < :version ORDER BY point LIMIT :limit;
+-- All attempts of the jobs after a (point, replicate) whose points a version of the plan doesn't have, in order.
+WITH next AS MATERIALIZED (
+  SELECT runs.point, replicate FROM point_identities AS known CROSS JOIN runs
+  WHERE known.experiment = :key AND known.point >= :point AND version < :version
+    AND runs.experiment = :key AND runs.point = known.point AND attempt = 1
+    AND (runs.point, replicate) > (:point, :replicate)
+  ORDER BY known.point, replicate LIMIT :limit
+)
+SELECT {runs.columns} FROM next CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
+-- name: returned
+-- The same of jobs that are excluded for a reason and whose points a version of the plan has.
+WITH next AS MATERIALIZED (
+  SELECT point, replicate FROM runs
+  WHERE experiment = :key AND (point, replicate) > (:point, :replicate) AND attempt = 1 AND excluded = :reason
+    AND EXISTS (
+      SELECT 1 FROM point_identities AS known
+      WHERE known.experiment = :key AND known.point = runs.point AND version = :version
+    )
+  ORDER BY point, replicate LIMIT :limit
+)
+SELECT {runs.columns} FROM next CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;

@@ -9,12 +9,13 @@ from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.adapters.manifest.reports import Reports
 from ems_worker.adapters.manifest.writer import Step, Writer
+from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, StopReason
 from ems_worker.core.records import (
     Additions,
     Change,
     Experiment,
-    Matches,
+    MatchedPoint,
     PointIdentity,
     PointRecord,
 )
@@ -93,6 +94,10 @@ class Steering(Reports):
         return cancelled
 
     # Extension.
+    async def publisher(self, key: int) -> str | None:
+        publisher: str | None = await self._hot.value("publisher", key=key)
+        return publisher
+
     async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
         found = await self._hot.all(steering_reads.UNIDENTIFIED, key=key, after_point=after_point, limit=limit)
         return [rows.point(row) for row in found]
@@ -100,18 +105,15 @@ class Steering(Reports):
     async def identify(self, key: int, identities: Sequence[PointIdentity], version: int) -> None:
         await self._writer.submit(_identified(key, identities, version))
 
-    async def match(self, key: int, suffixes: Sequence[str], digests: Sequence[bytes]) -> Matches:
-        of_suffix: dict[str, list[int]] = {}
-        of_digest: dict[bytes, list[int]] = {}
-        by_suffix, by_digest = await self._hot.together(
-            (steering_reads.MATCHED_SUFFIXES, {"key": key, "suffixes": _list(suffixes)}),
-            (steering_reads.MATCHED_DIGESTS, {"key": key, "digests": _list([digest.hex() for digest in digests])}),
-        )
-        for row in by_suffix:
-            of_suffix.setdefault(row.suffix, []).append(row.point)
-        for row in by_digest:
-            of_digest.setdefault(bytes.fromhex(row.digest), []).append(row.point)
-        return Matches(of_suffix, of_digest)
+    async def match(
+        self, key: int, version: int, digests: Sequence[bytes], limit: int
+    ) -> Mapping[bytes, Sequence[MatchedPoint]]:
+        wanted = _list([digest.hex() for digest in digests])
+        found: dict[bytes, list[MatchedPoint]] = {}
+        for row in await self._hot.all(steering_reads.MATCHED, key=key, version=version, digests=wanted, limit=limit):
+            point = MatchedPoint(row.point, row.replicates, row.excluded)
+            found.setdefault(bytes.fromhex(row.digest), []).append(point)
+        return found
 
     async def extend(
         self,
@@ -136,11 +138,29 @@ class Steering(Reports):
             *_progress(change),
         )
 
-    async def withdrawn(self, key: int, version: int, after_point: int, limit: int) -> Sequence[int]:
-        found = await self._hot.all(
-            steering_reads.WITHDRAWN, key=key, version=version, after_point=after_point, limit=limit
+    async def withdrawn(
+        self, key: int, version: int, after: tuple[int, int], limit: int
+    ) -> Sequence[tuple[Job, PointRecord]]:
+        point, replicate = after
+        attempts = await self._hot.all(
+            steering_reads.WITHDRAWN, key=key, version=version, point=point, replicate=replicate, limit=limit
         )
-        return [row.point for row in found]
+        return await self._with_points(key, attempts)
+
+    async def returned(
+        self, key: int, version: int, after: tuple[int, int], *, reason: str, limit: int
+    ) -> Sequence[tuple[Job, PointRecord]]:
+        point, replicate = after
+        attempts = await self._hot.all(
+            steering_reads.RETURNED,
+            key=key,
+            version=version,
+            point=point,
+            replicate=replicate,
+            reason=reason,
+            limit=limit,
+        )
+        return await self._with_points(key, attempts)
 
 
 def _list(values: Sequence[str]) -> str:
@@ -155,7 +175,7 @@ def _saved(before: Experiment, after: Experiment) -> Step:
 def _identified(key: int, identities: Sequence[PointIdentity], version: int) -> Step:
     return Step(
         WRITES["insert_identities"],
-        [(key, one.point, one.digest.hex(), one.suffix, version) for one in identities],
+        [(key, one.point, one.digest.hex(), version) for one in identities],
     )
 
 

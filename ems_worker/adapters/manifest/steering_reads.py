@@ -27,6 +27,7 @@ class ChangeRow(NamedTuple):
     added: int | None
     withdrawn: int | None
     unchanged: int | None
+    refused: str | None
     applied_ms: int | None
     published: int
 
@@ -39,18 +40,13 @@ class ErrorRow(NamedTuple):
     jobs: int
 
 
-class SuffixRow(NamedTuple):
-    """The point with a suffix."""
-
-    suffix: str
-    point: int
-
-
-class DigestRow(NamedTuple):
-    """A point with a digest, in hexadecimal."""
+class MatchedRow(NamedTuple):
+    """A point with a digest, which is in hexadecimal."""
 
     digest: str
     point: int
+    replicates: int
+    excluded: str | None
 
 
 CHANGES = Read("changes", ChangeRow)
@@ -60,9 +56,9 @@ LATEST_CHANGES = Read("latest_changes", ChangeRow)
 JOBS_AFTER = Read("jobs_after", reads.RunRow)
 COMMONEST_ERROR = Read("commonest_error", ErrorRow)
 UNIDENTIFIED = Read("unidentified", reads.PointRow)
-MATCHED_SUFFIXES = Read("matched_suffixes", SuffixRow)
-MATCHED_DIGESTS = Read("matched_digests", DigestRow)
-WITHDRAWN = Read("withdrawn", reads.NumberRow)
+MATCHED = Read("matched", MatchedRow)
+WITHDRAWN = Read("withdrawn", reads.RunRow)
+RETURNED = Read("returned", reads.RunRow)
 
 _ALL: tuple[Read[tuple[object, ...]], ...] = (
     CHANGES,
@@ -72,9 +68,9 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     JOBS_AFTER,
     COMMONEST_ERROR,
     UNIDENTIFIED,
-    MATCHED_SUFFIXES,
-    MATCHED_DIGESTS,
+    MATCHED,
     WITHDRAWN,
+    RETURNED,
 )
 # The columns of each query's rows, by its name.
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType({read.name: read.columns for read in _ALL})

@@ -25,7 +25,7 @@ WHERE experiments.key = new.key AND experiments.points = new.expected_points
 -- Records a change. Its number is the next one.
 INSERT INTO changes
   (request_id, experiment, verb, request, received_ms, changed, state, round, revision, judged_point, judged_replicate,
-   counts, added, withdrawn, unchanged, applied_ms, published)
+   counts, added, withdrawn, unchanged, refused, applied_ms, published)
 VALUES :rows;
 
 -- name: update_change key=1
@@ -41,12 +41,13 @@ UPDATE changes SET
   added = new.added,
   withdrawn = new.withdrawn,
   unchanged = new.unchanged,
+  refused = new.refused,
   applied_ms = new.applied_ms,
   published = max(changes.published, new.published)
 FROM (
   WITH new
   (number, changed, state, round, revision, judged_point, judged_replicate, counts, added, withdrawn, unchanged,
-   applied_ms, published)
+   refused, applied_ms, published)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE changes.number = new.number;
@@ -77,7 +78,7 @@ WHERE number = :rows AND changes() > 0;
 
 -- name: insert_identities key=2
 -- By which points are found when their plan is extended.
-INSERT INTO point_identities (experiment, point, digest, suffix, version) VALUES :rows;
+INSERT INTO point_identities (experiment, point, digest, version) VALUES :rows;
 
 -- name: match_points key=2
 -- A version of the plan has these points.

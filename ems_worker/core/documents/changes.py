@@ -107,6 +107,8 @@ def resumed_all(request_id: str, resumed: bool) -> Document:
 
 def unchanged(verb: str, change: Change, request: Mapping[str, object]) -> str:
     """Why a change changed nothing, in words that follow the experiment's name."""
+    if change.refused is not None:
+        return change.refused
     if change.state in experiment.ENDED and verb in _ONLY_OPEN:
         return f"it has ended ({change.state.value})"
     if request.get("where") is not None and verb in _NO_MATCH:

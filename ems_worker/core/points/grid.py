@@ -15,6 +15,7 @@ from math import prod
 from typing import Final
 
 from ems_worker.core import canonical
+from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points import dimensions
@@ -75,9 +76,19 @@ class Grid:
         self._latest = (0, 0)
 
     @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of `parameter_space`, in the plan's order."""
+        return self._names.axes
+
+    @property
     def exact(self) -> bool:
         """True if `total` is the number of combinations; otherwise it is an upper bound."""
         return not self._open
+
+    @property
+    def exhausted(self) -> bool:
+        """True unless there are combinations that `combinations` has not evaluated yet."""
+        return self.exact or self._latest[1] >= self.total
 
     @property
     def max_evaluated(self) -> int:

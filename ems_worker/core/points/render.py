@@ -47,9 +47,11 @@ class _Text:
 class Template:
     """Renders the configurations of one plan's runs. Not safe for use by several threads."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, earlier: Mapping[str, str] | None = None) -> None:
+        """`earlier` has the dotted paths of parameters by name that points of earlier versions of the plan have."""
         self._base = plan.base
-        self._paths = {parameter.name: parameter.path for parameter in plan.parameters}
+        self._paths = {name: _resolved(plan.base, dotted) for name, dotted in (earlier or {}).items()}
+        self._paths |= {parameter.name: parameter.path for parameter in plan.parameters}
         self._inject = plan.inject
         self._texts: dict[tuple[str | paths.Path, ...], _Text] = {}
 
@@ -133,6 +135,11 @@ class Template:
         pieces, last = _split(yaml)
         yaml_bytes = len(last.encode()) + sum(len(piece.encode()) for piece, _ in pieces)
         return _Text(pieces, last, *_split(_canonical_parts(identity)), yaml_bytes)
+
+
+def _resolved(base: dict[str, JSON], dotted: str) -> paths.Path:
+    parts = paths.split(dotted)
+    return paths.resolve(base, parts, allow_new=True) or parts
 
 
 def block(mapping: Mapping[str, object]) -> str:

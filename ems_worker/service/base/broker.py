@@ -21,6 +21,10 @@ class Broker(Protocol):
         """The prefix of the worker's own inboxes."""
 
     @property
+    def max_document_bytes(self) -> int:
+        """How many bytes a document may have that isn't to be shortened."""
+
+    @property
     def refused(self) -> str | None:
         """What the server refuses for lack of rights or space; None if nothing."""
 

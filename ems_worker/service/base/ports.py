@@ -17,7 +17,7 @@ from ems_worker.core.records import (
     Change,
     Experiment,
     JobRow,
-    Matches,
+    MatchedPoint,
     NewExperiment,
     ParkedEvent,
     PointIdentity,
@@ -179,14 +179,19 @@ class Manifest(Protocol):
         """The commonest kind of error of jobs that count, its commonest message, and how many jobs have that one."""
 
     # Extension.
+    async def publisher(self, key: int) -> str | None:
+        """Who published the experiment's plan; None if publishers have no names."""
+
     async def unidentified(self, key: int, after_point: int, limit: int) -> Sequence[PointRecord]:
         """Points after a point that have no identity yet, in order."""
 
     async def identify(self, key: int, identities: Sequence[PointIdentity], version: int) -> None:
         """Records the identities of points that have none. `version` is the last version of the plan that has them."""
 
-    async def match(self, key: int, suffixes: Sequence[str], digests: Sequence[bytes]) -> Matches:
-        """The points with these suffixes and those with these digests; what matches no point is left out."""
+    async def match(
+        self, key: int, version: int, digests: Sequence[bytes], limit: int
+    ) -> Mapping[bytes, Sequence[MatchedPoint]]:
+        """Points with these digests that this version of the plan doesn't have, in order, `limit` of each at most."""
 
     async def extend(
         self,
@@ -205,8 +210,15 @@ class Manifest(Protocol):
         `changes` and `ended_seq` as in `save`.
         """
 
-    async def withdrawn(self, key: int, version: int, after_point: int, limit: int) -> Sequence[int]:
-        """Points after a point that this version of the plan doesn't have, in order."""
+    async def withdrawn(
+        self, key: int, version: int, after: tuple[int, int], limit: int
+    ) -> Sequence[tuple[Job, PointRecord]]:
+        """Jobs after a (point, replicate) whose points this version of the plan doesn't have, in order."""
+
+    async def returned(
+        self, key: int, version: int, after: tuple[int, int], *, reason: str, limit: int
+    ) -> Sequence[tuple[Job, PointRecord]]:
+        """Jobs after a (point, replicate) that are excluded for this reason though this version has their points."""
 
     # Reports.
     async def durations(self, base: bytes) -> Sequence[CompletedRun]:

@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.language import version
-from ems_worker.core.points import largest, plan, render, space
+from ems_worker.core.points import edits, largest, plan, render, space
+from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
@@ -177,7 +178,7 @@ def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, re
         # In slices: freeing a hundred thousand objects at once blocks all threads.
         while isinstance(runs, list) and runs:
             del runs[-1000:]
-        return checked.plan, checked.count, render.Template(checked.plan)
+        return checked.plan, checked.count, render.Template(checked.plan, spec.parameters)
 
 
 @contextlib.contextmanager
@@ -212,3 +213,10 @@ def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     except errors.Unreadable as error:
         raise not_as_accepted(spec, str(error)) from error
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)
+
+
+def edited(stored: Checked, wanted: Edits) -> Checked:
+    """A stored plan with edits. Raises errors.PlanRejected: locations are those in the plan's data, without lines."""
+    data = edits.edited(stored.data, stored.plan, wanted)
+    parsed = plan.parse(data, stored.base)
+    return Checked(parsed, space.count(parsed), canonical.plan_sha(data, parsed.base), data, stored.base)

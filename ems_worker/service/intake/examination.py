@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.points import plan
+from ems_worker.core.points import extension, plan
+from ems_worker.core.points.edits import Edits
+from ems_worker.core.points.extension import Version
 from ems_worker.core.points.space import SpaceSize
 from ems_worker.core.records import NewExperiment
 from ems_worker.errors import Problem
@@ -92,8 +94,19 @@ def _outline(checked: Checked) -> Outline:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """How an experiment's plan is to be extended: by the message's bytes, or by edits of the experiment's own plan.
+
+    `withdraw`: points that the new plan doesn't have are withdrawn.
+    """
+
+    edits: Edits | None = None
+    withdraw: bool = False
+
+
 class Examination:
-    """The examination of a message's bytes. `outline` has to be called first, `begin` before `step`.
+    """The examination of a message's bytes. `outline` or `extension` has to be called first, `begin` before `step`.
 
     Each method raises errors.PlanRejected with every problem that it detects, `outline` also errors.Unreadable.
     """
@@ -119,6 +132,36 @@ class Examination:
         self._checked = check.read(self._plan, self._tools.reader, self._tools.read_base)
         self._outline = _outline(self._checked)
         return self._outline
+
+    def extension(self, existing: NewExperiment, wanted: Extension) -> Outline:
+        """Reads the plan that is to take the place of an experiment's, in place of `outline`.
+
+        It is the message's bytes, or the experiment's own plan with edits. Raises errors.PlanRejected also if it can't
+        take that place, with a problem for each path.
+        """
+        reader = self._tools.reader
+        try:
+            stored = check.stored(existing, reader)
+        except errors.PlanNotReadAsAccepted as error:
+            raise errors.PlanRejected([Problem("plan_unreadable", "", str(error))]) from error
+        if wanted.edits is None:
+            outline = self.outline()
+        else:
+            self._checked = check.edited(stored, wanted.edits)
+            self._plan = documents.encode(self._checked.data)
+            outline = self._outline = _outline(self._checked)
+        problems = extension.compare(
+            Version(stored.data, stored.plan),
+            Version(self.checked.data, self.checked.plan),
+            experiment_id=existing.experiment_id,
+            parameters=existing.parameters or {},
+            withdraw=wanted.withdraw,
+        )
+        if problems and wanted.edits is None:
+            problems = reader.with_positions(problems, reader.read_plan(self._plan))
+        if problems:
+            raise errors.PlanRejected(problems)
+        return outline
 
     def begin(self, experiment_id: str, platform: Platform) -> None:
         """Starts the checks of the plan (`check.steps`)."""
@@ -171,6 +214,11 @@ class Examined:
     async def outline(self) -> Outline:
         """As `Examination.outline`."""
         outline: Outline = await self._call("outline")
+        return outline
+
+    async def extension(self, existing: NewExperiment, wanted: Extension) -> Outline:
+        """As `Examination.extension`."""
+        outline: Outline = await self._call("extension", existing, wanted)
         return outline
 
     async def steps(self, experiment_id: str, platform: Platform) -> AsyncIterator[Outline]:

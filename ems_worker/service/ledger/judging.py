@@ -63,7 +63,6 @@ class Judging:
         records: Records,
         clock: Clock,
         turn: Callable[[], AbstractAsyncContextManager[Turn]],
-        on_change: Callable[[int], None],
     ) -> None:
         self._manifest = manifest
         self._active = active
@@ -71,7 +70,6 @@ class Judging:
         self._records = records
         self._clock = clock
         self._turn = turn
-        self._on_change = on_change
 
     async def judge(
         self,
@@ -82,15 +80,17 @@ class Judging:
         read: Callable[[tuple[int, int]], Awaitable[Jobs]],
         follows: bool = True,
         reopens: bool = False,
+        advance: Callable[[Change, Jobs], Change] | None = None,
     ) -> Change:
         """Judges the jobs that `read` returns for the change's cursor.
 
         `follows`: jobs that are yet to be expanded are judged as well. `reopens`: an experiment that had ended and has
-        jobs again begins a new round.
+        jobs again begins a new round. `advance` moves the cursor beyond these jobs, if it isn't one of jobs alone; no
+        jobs: beyond the last one.
         """
         assert change.judged is not None
         async with self._turn() as turn:
-            now_ms = self._clock.now_ms()
+            now_ms, again = self._clock.now_ms(), False
             expanded, complete = live.record.expanded_points, live.expanded
             jobs = await read(change.judged)
             for stored, point in jobs:
@@ -99,14 +99,17 @@ class Judging:
                 if (effect := decide(before, point, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
-            if jobs:
+                    again = again or not effect.job.current.settled
+            if advance is not None:
+                change = advance(change, jobs)
+            elif jobs:
                 change = replace(change, judged=jobs[-1][0].key)
             elif complete or not follows:
                 change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
-            if reopens and live.ended and change.counts:
+            if reopens and live.ended and again:
                 turn.reopened = self._records.reopen(live, now_ms)
                 change = replace(change, state=live.record.state, round=live.record.round)
             turn.carry(live, change)
@@ -149,7 +152,7 @@ class Judging:
             live.tally = live.tally.cancelled_unstarted(done)
             live.recorded = live.recorded.cancelled_unstarted(done)
             live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
-            self._on_change(live.key)
+            self._records.changed(live)
         return done
 
     async def cancel_rest(self, live: Live, change: Change, decide: Decide, limit: int) -> Change:
@@ -180,7 +183,7 @@ class Judging:
             metrics = (await self._manifest.tally(live.key)).metrics
             live.tally = live.tally.reread(metrics)
             live.recorded = live.recorded.reread(metrics)
-        self._on_change(live.key)
+        self._records.changed(live)
 
     async def carry(self, live: Live, change: Change) -> Change:
         """Records how far a change is, after all that was decided before."""

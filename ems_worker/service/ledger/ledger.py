@@ -23,6 +23,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.commits import CommitQueue
+from ems_worker.service.ledger.growth import Growth
 from ems_worker.service.ledger.judging import Judging
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.records import Records
@@ -48,10 +49,7 @@ class Ledger:
         on_change: Callable[[int], None],
         on_end: Callable[[RunKey, Run], None],
     ) -> None:
-        """`read` builds an experiment from its record.
-
-        `on_change` receives the key of an experiment with news, `on_end` each run that ends.
-        """
+        """`read` builds an experiment from its record; `on_change` hears of news by its key, `on_end` of ended runs."""
         self._manifest = manifest
         self._clock = clock
         self._on_change = on_change
@@ -59,8 +57,7 @@ class Ledger:
         self._active = ActiveExperiments(manifest)
         self._timers = Timers(clock)
         self._commits = CommitQueue()
-        # Held during each decision about runs.
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # held during each decision about runs
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
         self.judging = Judging(
             manifest=manifest,
@@ -69,8 +66,8 @@ class Ledger:
             records=self.records,
             clock=clock,
             turn=self._turn,
-            on_change=on_change,
         )
+        self.growth = Growth(manifest, self.records, self._commits, self._lock)
         self._residency = Residency(
             manifest=manifest,
             active=self._active,

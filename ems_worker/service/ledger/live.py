@@ -9,7 +9,7 @@ from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.conclusion import Situation
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import RetryPolicy
-from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
@@ -19,6 +19,13 @@ from ems_worker.core.records import Change, Experiment, PointRow
 JobKey = tuple[int, int, int]
 # A run: the key of its job and the number of the attempt.
 RunKey = tuple[int, int, int, int]
+
+
+def policy(plan: Plan) -> RetryPolicy:
+    """How many attempts jobs of this plan get, and what they wait for."""
+    kinds = frozenset(ErrorKind(kind) for kind in plan.limits.retry_on)
+    awaited = frozenset(metric.name for metric in plan.metrics if metric.source == "event")
+    return RetryPolicy(plan.limits.max_attempts, kinds, awaited)
 
 
 @dataclass(slots=True)

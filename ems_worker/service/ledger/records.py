@@ -8,7 +8,7 @@ import structlog
 from ems_worker.core.lifecycle import conclusion, experiment, steering
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import Change, Experiment, PointRecord
+from ems_worker.core.records import Change, Experiment, NewExperiment, PointRecord
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -70,6 +70,7 @@ class Records:
         applied = replace(change, applied_ms=self._clock.now_ms())
         await self._commits.put(self._manifest.update_change(applied))
         live.changes.pop(change.number, None)
+        self._on_change(live.key)
         return applied
 
     async def hold(self, live: Live) -> None:
@@ -104,6 +105,34 @@ class Records:
         expanded = live.record.expanded_points + len(points)
         await self._manifest.expand(live.key, points, runs, expanded)
         live.record = replace(live.record, expanded_points=expanded)
+
+    def version(self, live: Live, spec: NewExperiment) -> tuple[Experiment, Experiment]:
+        """Gives the experiment the next version of its plan, with the points and jobs that it has; before and after.
+
+        The manifest records it.
+        """
+        before = live.record
+        size = before.spec
+        spec = replace(spec, points=size.points, jobs=size.jobs)
+        live.record = replace(before, spec=spec, plan_version=before.plan_version + 1)
+        return before, live.record
+
+    def grow(self, live: Live, points: int, jobs: int) -> tuple[Experiment, Experiment]:
+        """Adds so many expanded points and jobs; the first jobs begin a new round if it has ended. Before and after.
+
+        The manifest records it with these points and jobs.
+        """
+        before = live.record
+        spec = replace(before.spec, points=before.spec.points + points, jobs=before.spec.jobs + jobs)
+        after = replace(before, spec=spec, expanded_points=before.expanded_points + points)
+        if jobs and live.ended:
+            after = steered(after, steering.reopened(after.standing), self._clock.now_ms())
+        live.record = after
+        return before, after
+
+    def changed(self, live: Live) -> None:
+        """Says that there is news of the experiment."""
+        self._on_change(live.key)
 
     def ends_numbered(self, live: Live, ended_seq: int | None) -> None:
         """Sets the position of the last end. The manifest records it with the runs that ended."""

@@ -80,11 +80,14 @@ class Residency:
         return self._active.by_id(experiment_id)
 
     async def unload(self, key: int) -> None:
-        """Unloads an experiment that has ended and has nothing left to publish; a late event loads it again."""
+        """Unloads an experiment that has ended and has nothing left to publish or to carry out.
+
+        A late event loads it again.
+        """
         # Under the lock, because a decision about a run needs its experiment.
         async with self._lock:
             live = self._active.get(key)
-            if live is None or live.pins or not live.ended or live.open:
+            if live is None or live.pins or live.changes or not live.ended or live.open:
                 return
             if live.record.published_seq == live.record.ended_seq and not self._commits.concerns(key):
                 self._active.remove(live)

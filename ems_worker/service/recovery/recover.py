@@ -7,13 +7,13 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import transitions
-from ems_worker.core.lifecycle.job import RetryPolicy
-from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.intake import check
 from ems_worker.service.intake.check import PlanReader
+from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 
@@ -41,11 +41,7 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
         template=template,
         tally=tally,
         recorded=tally,
-        policy=RetryPolicy(
-            plan.limits.max_attempts,
-            frozenset(ErrorKind(kind) for kind in plan.limits.retry_on),
-            frozenset(timeouts),
-        ),
+        policy=lives.policy(plan),
         metric_timeouts=timeouts,
         changes={change.number: change for change in await manifest.open_changes(record.key)},
         best=await manifest.best_point(record.key),

@@ -5,6 +5,7 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler
 from ems_worker.service.steering import effects, requests
 from ems_worker.service.steering.executor import Executor
+from ems_worker.service.steering.extend import Extender
 from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
@@ -48,6 +50,7 @@ class Control:
         ledger: Ledger,
         manifest: Manifest,
         executor: Executor,
+        extender: Extender,
         clock: Clock,
         max_priority: int | None,
         release: Callable[[], bool],
@@ -56,6 +59,7 @@ class Control:
         self._ledger = ledger
         self._manifest = manifest
         self._executor = executor
+        self._extender = extender
         self._clock = clock
         self._max_priority = max_priority
         self._release = release
@@ -101,14 +105,16 @@ class Control:
         """
         try:
             verb = Verb(published["verb"])
-            request = requests.MODELS[verb].model_validate({**published["request"], "expect_revision": None})
+            request = requests.MODELS[verb].model_validate(published["request"])
         except (KeyError, TypeError, ValueError) as error:
             log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
             return False
         async with self._ledger.pinned(experiment_id) as live:
-            if live is None or await self._known(live, verb, request) is not None:
+            if live is None:
                 return False
             try:
+                if await self._known(live, verb, request) is not None:
+                    return False
                 ruling = self._ruled(live, verb, request)
                 change, after = self._drafted(live, verb, request, ruling)
             except errors.RequestRefused as error:
@@ -141,8 +147,14 @@ class Control:
         return None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+        self._check_revision(live, request)
         ruling = self._ruled(live, verb, request)
+        if verb is Verb.EXTEND:
+            await self._extender.check(live, json.loads(_encoded(request)))
+            # The plan was examined for a while.
+            ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
+        self._executor.refuse_too_large(live.experiment_id, change)
         recorded = await self._ledger.records.change(live, change, after)
         crash.point("steering.recorded")
         log.info(
@@ -155,11 +167,13 @@ class Control:
         await self._executor.recorded()
         return recorded
 
-    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
-        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
+    def _check_revision(self, live: Live, request: ChangeRequest) -> None:
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
+
+    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
+        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
@@ -223,6 +237,7 @@ class Control:
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest) -> Document:
         """The document that the request would get, without anything recorded."""
+        self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
         deadline = self._clock.monotonic() + _JUDGED_SECONDS
         previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < deadline)

@@ -25,7 +25,8 @@ from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
-from ems_worker.service.steering import effects
+from ems_worker.service.steering import effects, extend
+from ems_worker.service.steering.extend import Extender
 
 log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ _BULK_JOBS = 10_000
 _PUBLISH_SECONDS = 1.0
 # How long a reply waits for the broker to take the change.
 _PUBLISH_PATIENCE_SECONDS = 0.5
+# What the counts add to a document until it is published for the last time.
+_COUNTS_BYTES = 2048
 
 
 class Executor:
@@ -48,12 +51,14 @@ class Executor:
         ledger: Ledger,
         manifest: Manifest,
         broker: Broker,
+        extender: Extender,
         paused: Callable[[Live, RunKey, Run], bool],
     ) -> None:
         """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
+        self._extender = extender
         self._paused = paused
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()
@@ -118,6 +123,10 @@ class Executor:
         verb = Verb(draft.verb)
         if draft.judged is None:
             return draft
+        if verb is Verb.EXTEND:
+            # Points are looked up as they are between two steps.
+            async with self._locks.setdefault(live.key, asyncio.Lock()):
+                return await self._extender.preview(live, draft, in_time)
         if verb is Verb.CANCEL and request.get("where") is None:
             return effects.cancelled_all(live, draft)
         decide, change = effects.of(live, verb, request), draft
@@ -137,6 +146,8 @@ class Executor:
     async def _judge(self, live: Live, change: Change) -> Change:
         request: dict[str, Any] = json.loads(change.request)
         verb = Verb(change.verb)
+        if verb is Verb.EXTEND:
+            return await self._extender.step(live, change)
         if verb is Verb.CANCEL and request.get("where") is None:
             return await self._cancel_all(live, change, request)
         return await self._ledger.judging.judge(
@@ -180,6 +191,8 @@ class Executor:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
                 return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+            case Verb.EXTEND:
+                return extend.applied(live, self._ledger.open_runs())
             case _:
                 return True
 
@@ -203,6 +216,14 @@ class Executor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PUBLISH_PATIENCE_SECONDS):
                 await self.publish()
+
+    def refuse_too_large(self, experiment_id: str, change: Change) -> None:
+        """Raises errors.RequestRefused if the documents of a change, which have all of its request, are too large."""
+        size, limit = len(documents.encode(changes.document(experiment_id, change))), self._broker.max_document_bytes
+        if size > limit - _COUNTS_BYTES:
+            message = f"the request is too long to be published: with it, a change has {size:,} bytes"
+            remedy = "send less of it, for extend 'add', 'samples' or 'replicates', or raise the server's max_payload"
+            raise errors.RequestRefused(f"{message}, and the NATS server takes {limit:,}; {remedy}")
 
     async def _publish(self, experiment_id: str, change: Change) -> None:
         """Publishes the document of the change as recorded, and, if it is closed, the last one.

@@ -125,14 +125,12 @@ CREATE TABLE point_identities (
   experiment INTEGER NOT NULL,
   point INTEGER NOT NULL,
   digest TEXT NOT NULL,
-  suffix TEXT,
   version INTEGER NOT NULL,
   PRIMARY KEY (experiment, point),
   FOREIGN KEY (experiment, point) REFERENCES points (experiment, point)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX point_identities_digest ON point_identities (experiment, digest);
-CREATE INDEX point_identities_suffix ON point_identities (experiment, suffix) WHERE suffix IS NOT NULL;
+CREATE INDEX point_identities_digest ON point_identities (experiment, digest, version);
 
 -- One row for each attempt at a job. The simulation id is a function of the key and is not stored.
 CREATE TABLE runs (
@@ -195,6 +193,8 @@ CREATE INDEX runs_due ON runs (experiment, due_ms, point, replicate) WHERE state
 CREATE INDEX runs_open ON runs (experiment, point, replicate) WHERE state IN ('submitting', 'submitted', 'running');
 CREATE INDEX runs_awaiting ON runs (experiment, point, replicate) WHERE waiting = 'awaiting';
 CREATE UNIQUE INDEX runs_ended ON runs (experiment, ended_seq) WHERE ended_seq IS NOT NULL;
+-- Few or none: points that return look for them.
+CREATE INDEX runs_excluded ON runs (experiment, point, replicate) WHERE excluded IS NOT NULL AND attempt = 1;
 -- The same work with the same model: its results can be used again.
 CREATE INDEX runs_reuse ON runs (config_sha, model_version) WHERE state = 'completed' AND config_sha IS NOT NULL;
 
@@ -250,6 +250,8 @@ CREATE TABLE changes (
   added INTEGER,
   withdrawn INTEGER,
   unchanged INTEGER,
+  -- Why it couldn't be carried out after all.
+  refused TEXT,
   -- When nothing of it was in flight any more; null: something is.
   applied_ms INTEGER,
   -- How many of its two documents are published.
@@ -372,7 +374,7 @@ GROUP BY experiment_id, points.point;
 CREATE VIEW v_changes AS
 SELECT
   changes.number, experiment_id, request_id, verb, changed, changes.state, changes.round, changes.revision, counts, added,
-  withdrawn, unchanged,
+  withdrawn, unchanged, refused,
   strftime('%Y-%m-%dT%H:%M:%S', received_ms / 1000, 'unixepoch') || printf('.%03dZ', received_ms % 1000) AS received_at,
   strftime('%Y-%m-%dT%H:%M:%S', applied_ms / 1000, 'unixepoch') || printf('.%03dZ', applied_ms % 1000) AS applied_at,
   request
