@@ -50,9 +50,12 @@ DEATHS = {
     "in reports and at the end": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
-        "report.file",
+        *("settle.published", "settle.recorded", "report.file"),
     ],
 }
+
+# Points that experiments pass whose jobs are cancelled before they start: the tests of services have these deaths.
+ELSEWHERE = {"report.points", "settle.stragglers"}
 
 
 def name(point: str) -> str:
@@ -119,4 +122,4 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
 def test_there_is_a_death_at_every_named_point() -> None:
     """The sequences have to include each new point."""
     tried = {point.partition(":")[0] for points in DEATHS.values() for point in points}
-    assert tried == set(crash.POINTS)
+    assert tried | ELSEWHERE == set(crash.POINTS)

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from ems_worker.core.wire import Capacity
 from ems_worker.daemon import services
 from ems_worker.service import expand, reconcile, track
-from tests.support import wait
+from tests.support import scenarios_settling, wait
 from tests.support.desk import Clock, Desk, background, plan
 
 # A service that isn't woken checks again seconds later; within this time it has to be woken.
@@ -211,6 +211,7 @@ SCENARIOS = (
     plans_over_the_orchestrators_message_limit_are_rejected,
     the_run_window_counts_in_an_estimate,
     an_ended_experiment_can_be_loaded_again,
+    *scenarios_settling.ALL,
 )
 
 

@@ -6,7 +6,7 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,8 +37,8 @@ from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
 
-# How long a reply waits until the jobs are judged.
-_JUDGED_SECONDS = 1.0
+# How long a reply waits for the broker to take its change, and until the jobs are judged.
+_PATIENCE_SECONDS = 1.0
 
 
 class Control:
@@ -76,14 +76,30 @@ class Control:
             if isinstance(request, requests.ResumeRequest) and request.all:
                 resumed = False if request.dry_run else self._release()
                 return documents.encode(changes.resumed_all(request.request_id, resumed))
+            until = self._clock.monotonic() + _PATIENCE_SECONDS
             if request.experiment_id is not None:
-                return documents.encode(await self.change(verb, request, request.experiment_id))
-            members = await self._members(request.group or "")
-            return documents.encode(changes.group([await self.change(verb, request, member) for member in members]))
+                return documents.encode(await self._change(verb, request, request.experiment_id, until))
+            return documents.encode(changes.group(await self._change_group(verb, request, until)))
 
         return handle
 
-    async def change(self, verb: Verb, request: ChangeRequest, experiment_id: str) -> Document:
+    async def _change_group(self, verb: Verb, request: ChangeRequest, until: float) -> Sequence[Document]:
+        """The documents of a group's members. Those that can't take the request say why, unless that is so for all."""
+        answers, refusals = [], []
+        for member in await self._members(request.group or ""):
+            try:
+                answers.append(await self._change(verb, request, member, until))
+            except errors.RequestRefused as refusal:
+                refusals.append(refusal)
+                async with self._ledger.pinned(member) as live:
+                    if live is not None:
+                        refused = replace(self._draft(live, verb, request), refused=str(refusal))
+                        answers.append(changes.document(member, refused))
+        if len(refusals) == len(answers):
+            raise refusals[0]
+        return answers
+
+    async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
         lock = self._locks.setdefault(experiment_id, asyncio.Lock())
         try:
@@ -91,9 +107,10 @@ class Control:
                 if live is None:
                     raise errors.NotFound(f"there is no experiment {experiment_id}")
                 if request.dry_run:
-                    return await self._preview(live, verb, request)
+                    return await self._preview(live, verb, request, until)
                 change = await self._known(live, verb, request) or await self._record(live, verb, request)
-                return changes.document(experiment_id, await self._judged(live, change))
+                await self._executor.published(until - self._clock.monotonic())
+                return changes.document(experiment_id, await self._judged(live, change, until))
         finally:
             if not lock.locked():
                 self._locks.pop(experiment_id, None)
@@ -164,7 +181,6 @@ class Control:
             request_id=request.request_id,
             changed=recorded.changed,
         )
-        await self._executor.recorded()
         return recorded
 
     def _check_revision(self, live: Live, request: ChangeRequest) -> None:
@@ -198,21 +214,28 @@ class Control:
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        changed = after != record or ruling.judges
-        change = Change(
+        change = self._draft(live, verb, request)
+        if after != record or ruling.judges:
+            judged = (-1, -1) if ruling.judges else None
+            change = replace(change, state=after.state, round=after.round, changed=True, judged=judged, applied_ms=None)
+        return change, None if after == record else after
+
+    def _draft(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+        """A change that changes nothing."""
+        now_ms = self._clock.now_ms()
+        return Change(
             request_id=request.request_id,
             experiment=live.key,
             verb=verb.value,
             request=_encoded(request),
             received_ms=now_ms,
-            state=after.state,
-            round=after.round,
-            revision=record.revision,
-            changed=changed,
-            judged=(-1, -1) if ruling.judges else None,
-            applied_ms=None if changed else now_ms,
+            state=live.record.state,
+            round=live.record.round,
+            revision=live.record.revision,
+            changed=False,
+            judged=None,
+            applied_ms=now_ms,
         )
-        return change, None if after == record else after
 
     def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:
         """The experiment's own limits after this request. Raises errors.RequestRefused."""
@@ -226,21 +249,19 @@ class Control:
             raise errors.RequestRefused("; ".join(f"{each.path}: {each.message}" for each in problems.collected()))
         return options.merged(live.record.overrides, valid)
 
-    async def _judged(self, live: Live, change: Change) -> Change:
-        """The change once all its jobs are judged, or as it is after a while."""
-        deadline = self._clock.monotonic() + _JUDGED_SECONDS
-        while change.number in live.changes and self._clock.monotonic() < deadline:
+    async def _judged(self, live: Live, change: Change, until: float) -> Change:
+        """The change once all its jobs are judged, or as it is then."""
+        while change.number in live.changes and self._clock.monotonic() < until:
             if not await self._executor.step(live):
                 break
         present = await self._manifest.changes(change.request_id)
         return next(known for known in present if known.experiment == live.key)
 
-    async def _preview(self, live: Live, verb: Verb, request: ChangeRequest) -> Document:
+    async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""
         self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
-        deadline = self._clock.monotonic() + _JUDGED_SECONDS
-        previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < deadline)
+        previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
         return changes.document(live.experiment_id, _reopened(live, previewed))
 
 
