@@ -22,6 +22,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 )
 _OPEN = {state.value for state in transitions.OPEN}
 _ORDER = [bucket.value for bucket in experiment.Bucket]
+_WITHDRAWING = ("withdrawing", "withdrew", "would withdraw")
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 
 
@@ -69,8 +70,7 @@ def effect(change: Document) -> str:
 
 def _moved(change: Document, words: tuple[str, str, str]) -> str:
     """How many jobs a change moves, and from which states."""
-    under_way, done, would = words
-    word = would if change["dry_run"] else done if change["applied"] else under_way
+    word = _word(change, *words)
     if change["counts"] is None:
         return f"{word} jobs, which are still being counted"
     more = f", round {change['round']}" if change["verb"] == "retry" else ""
@@ -97,16 +97,24 @@ def _place(state: str) -> int:
 
 
 def _extended(change: Document) -> str:
-    word = "would add" if change["dry_run"] else "added" if change["applied"] else "adding"
+    add, withdraw = _word(change, "adding", "added", "would add"), _word(change, *_WITHDRAWING)
     if change["counts"] is None:
-        return f"{word} points, which are still being compared"
+        return f"{add} points, which are still being compared"
     new = sum(change["counts"].get(changes.NEW, {}).values())
-    parts = [f"{word} {_counted(change['added'] or 0, 'point')} and {_counted(new, 'job')}"]
+    added = [_counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
+    parts = [f"{add} {' and '.join(added)}"] if added else []
+    if change["withdrawn"]:
+        parts.append(f"{withdraw} {_counted(change['withdrawn'], 'point')}")
+    if again := sum(after.get("pending", 0) for state, after in change["counts"].items() if state != changes.NEW):
+        parts.append(f"{_counted(again, 'job')} again")
     if change["unchanged"]:
         parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
-    if change["withdrawn"]:
-        parts.append(f"{_counted(change['withdrawn'], 'point')} withdrawn")
-    return f"{', '.join(parts)} (round {change['round']})"
+    return f"{', '.join(parts) or 'no points'} (round {change['round']})"
+
+
+def _word(change: Document, under_way: str, done: str, would: str) -> str:
+    """What is said of a change that is under way, that is complete, or of a dry run."""
+    return would if change["dry_run"] else done if change["applied"] else under_way
 
 
 def _resumed(change: Document, would: str) -> str:

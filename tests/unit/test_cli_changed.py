@@ -77,12 +77,21 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         (change("extend", **NEW), "adding 8 points and 40 jobs, 100 points unchanged (round 2)"),
         (
             change("extend", **{**NEW, "withdrawn": 1, "unchanged": 1}, dry_run=True),
-            "would add 8 points and 40 jobs, 1 point unchanged, 1 point withdrawn (round 2)",
+            "would add 8 points and 40 jobs, would withdraw 1 point, 1 point unchanged (round 2)",
         ),
         (
             change("extend", counts={"new": {"pending": 1}}, added=0, applied=True),
-            "added 0 points and 1 job (round 1)",
+            "added 1 job (round 1)",
         ),
+        (
+            change("extend", counts={"completed": {"excluded": 2}}, withdrawn=2, unchanged=3, applied=True),
+            "withdrew 2 points, 3 points unchanged (round 1)",
+        ),
+        (
+            change("extend", counts={"cancelled": {"pending": 4}}, unchanged=2),
+            "4 jobs again, 2 points unchanged (round 1)",
+        ),
+        (change("extend"), "no points (round 1)"),
         (change("extend", counts=None), "adding points, which are still being compared"),
         (
             change("cancel", changed=False, reason="it has ended (completed)"),
