@@ -160,7 +160,7 @@ def build(
     )
     reasons = Reasons(
         (
-            reason.paused,
+            lambda live: reason.paused(live, suspension.reason(live)),
             reason.cancelling,
             reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
@@ -169,7 +169,6 @@ def build(
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,
-            suspension.reason,
         )
     )
     settling = Settling(

@@ -122,6 +122,11 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
         await theatre.check(EXPECTED)
 
 
+async def started(theatre: stage.Stage, simulation_id: str) -> None:
+    """Returns when the orchestrator has the run."""
+    await wait.until(lambda: theatre.oracle.accepted()[simulation_id], what=f"{simulation_id} to start")
+
+
 @pytest.mark.long
 async def test_deaths_while_runs_are_suspended_and_resumed_leave_none_suspended(tmp_path: Path) -> None:
     """The change is applied by the next worker, and every run ends."""
@@ -142,7 +147,7 @@ async def test_deaths_while_runs_are_suspended_and_resumed_leave_none_suspended(
             theatre.worker.start()
             await theatre.publish(plan(point))
             held = SUSPENDED.replace("suspend-*", name(point))
-            await wait.until(lambda held=held: theatre.oracle.accepted()[held], what=f"{held} to start")
+            await started(theatre, held)
             pause = await steer("pause", point, now=True)
             if point == "suspend.resumed":
                 await insist(theatre, *pause)
