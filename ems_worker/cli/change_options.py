@@ -151,10 +151,7 @@ def carry_out(
             document = await send(ems, options)
         except (errors.NoAnswer, errors.BrokerUnavailable):
             if not given.dry_run:
-                shell.say(
-                    "the worker may still carry it out; to repeat the request safely: "
-                    f"--request-id {options['request_id']}"
-                )
+                shell.say(f"repeating the request is safe with --request-id {options['request_id']}")
             raise
         except asyncio.CancelledError:
             if given.wait and not given.dry_run:

@@ -182,7 +182,10 @@ class Steering(asking.Asker):
                 return await self._send(verb, request, timeout)
             except errors.NoAnswer:
                 continue
-        return await self._send(verb, request, timeout)
+        try:
+            return await self._send(verb, request, timeout)
+        except errors.NoAnswer as late:
+            raise errors.NoAnswer(f"{late}; asked {_TRIES} times") from late
 
     async def _to_the_end(self, verb: str, request: Mapping[str, object]) -> Document:
         """Sends a request and returns its document when the change is complete.

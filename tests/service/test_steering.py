@@ -74,6 +74,8 @@ async def test_a_retry_with_a_condition_reopens_an_ended_experiment(tmp_path: Pa
         assert status["state"] == "failed"
         assert status["reason"] == "no job completed: 2 of 2 were infeasible, most often: energy below 0"
         assert (await desk.steer("retry"))["changed"] is False
+        wanted = await desk.steer("retry", where='error_kind == "infeasible"', dry_run=True)
+        assert (wanted["state"], wanted["round"], wanted["counts"]) == ("running", 2, {"failed": {"pending": 2}})
         reply = await desk.steer("retry", where='error_kind == "infeasible"')
         assert (reply["state"], reply["round"], reply["counts"]) == ("running", 2, {"failed": {"pending": 2}})
         again = desk.ledger.live("reef")

@@ -18,7 +18,9 @@ from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Ruling, Verb
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
@@ -270,7 +272,15 @@ class Control:
         self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
         previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
-        return changes.document(live.experiment_id, previewed)
+        return changes.document(live.experiment_id, _reopened(live, previewed))
+
+
+def _reopened(live: Live, previewed: Change) -> Change:
+    """The change with the round that it would begin: jobs of an ended experiment are to run again."""
+    again = any(RunState.PENDING in after for after in previewed.counts.values())
+    if not (live.ended and again):
+        return previewed
+    return replace(previewed, state=ExperimentState.RUNNING, round=live.record.round + 1)
 
 
 def _encoded(request: ChangeRequest) -> str:
