@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ems_worker import errors
+from ems_worker.adapters.manifest import copies
 from ems_worker.service import submit
 from ems_worker.service.base import crash
 from tests.support import invariants, onwards, oracle, whole
@@ -27,11 +29,31 @@ MAX_ROUNDS = 12
 FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
 # In some steps the worker dies at one of the next named points.
 DEATH = st.none() | st.none() | st.integers(1, 8)
+# What people request, besides a retry of everything.
+WHERE = st.sampled_from(
+    [None, None, "food >= 1", 'state == "cancelled" or error_kind == "simulation"', "replicate == 0"]
+)
+VERBS = {
+    "pause": st.fixed_dictionaries({"now": st.booleans()}),
+    "resume": st.just({}),
+    "cancel": st.fixed_dictionaries({"drain": st.booleans(), "where": WHERE}),
+    "retry": st.fixed_dictionaries({"where": WHERE}),
+    "exclude": st.fixed_dictionaries({"where": WHERE, "reason": st.sampled_from([None, "a bad host"])}),
+    "include": st.fixed_dictionaries({"where": WHERE}),
+    "set": st.fixed_dictionaries({"priority": st.integers(0, 3)}),
+    "close": st.just({}),
+    "extend": st.sampled_from([{"replicates": 3}, {"add": {"food": [3]}}]),
+}
+REQUESTS = st.sampled_from([*VERBS]).flatmap(lambda verb: st.tuples(st.just(verb), VERBS[verb]))
+STOPS = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED", "SILENCE"])
+PAUSES = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED"])
 CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]), max_size=2)
 
 
 def plan(number: int, **more: Any) -> dict[str, Any]:
-    return whole.plan(f"story-{number}", 3, 2, limits={"max_attempts": 2, "max_failed": 2, "max_concurrent": 4}, **more)
+    limits = {"max_attempts": 2, "max_failed": 2, "max_concurrent": 4}
+    # The first starts as it was published, the second on hold, and the third is kept open.
+    return whole.plan(f"story-{number}", 3, 2, limits=limits, hold=number == 1, keep_open=number == 2, **more)
 
 
 class Story(RuleBasedStateMachine):
@@ -40,7 +62,8 @@ class Story(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(FAILURES)
-        self.retried = 0
+        self.requests = 0
+        self.steered = self.restored = False
         self.before: Evidence | None = None
         self._runner = asyncio.Runner()
         self._patches = contextlib.ExitStack()
@@ -53,8 +76,15 @@ class Story(RuleBasedStateMachine):
         self._runner.run(self._open())
 
     async def _open(self) -> None:
-        self._context = Life.begun(self.world, self.directory, WINDOW)
-        self.life = await self._context.__aenter__()
+        """Starts a worker, which may die while it begins: then another one."""
+        begun = False
+        while not begun:
+            self._context = Life.begun(self.world, self.directory, WINDOW)
+            try:
+                self.life = await self._context.__aenter__()
+                begun = True
+            except* DiedError:
+                pass
 
     async def _restart(self) -> None:
         await self._context.__aexit__(None, None, None)
@@ -67,7 +97,7 @@ class Story(RuleBasedStateMachine):
             self.world.points_left = death
             try:
                 await step()
-            except DiedError:
+            except* DiedError:
                 await self._restart()
             finally:
                 self.world.points_left = None
@@ -140,11 +170,58 @@ class Story(RuleBasedStateMachine):
         for _ in range(rounds):
             self._round()
 
-    @rule(number=st.integers(0, 2), again=st.booleans(), death=DEATH)
-    def retry(self, number: int, again: bool, death: int | None) -> None:
-        """Sends a retry request, or repeats one."""
-        self.retried += not again
-        self._do(lambda: self.life.retry(f"story-{number}", f"request-{number}-{self.retried}"), death)
+    @rule(number=st.integers(0, 2), request=REQUESTS, again=st.booleans(), death=DEATH)
+    def steer(self, number: int, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
+        """Requests a change. `again`: whoever requests it repeats the request, as after an answer that got lost."""
+        verb, options = request
+        self.requests += 1
+        self.steered = True
+        given = {name: value for name, value in options.items() if value is not None}
+        for turn in range(1 + again):
+            self._do(
+                lambda: self.life.steer(verb, f"story-{number}", request_id=f"request-{self.requests}", **given),
+                None if turn else death,
+            )
+
+    @rule(stop=STOPS, pause=PAUSES, later=st.sampled_from([1.0, 40.0]), death=DEATH)
+    def check(self, stop: str, pause: str, later: float, death: int | None) -> None:
+        """Control commands are sent, and answered so; runs whose STOP was not confirmed in time are given up."""
+        self.world.clock.seconds += later
+        self.world.stop_code, self.world.pause_code = stop, pause
+        self._do(self.life.check, death)
+        self.world.stop_code = self.world.pause_code = "OK"
+
+    @rule()
+    def a_backup_is_taken(self) -> None:
+        """It replaces the one before."""
+
+        async def backup() -> None:
+            desk = self.life.desk
+            await desk.services.upkeep.check_streams(await desk.broker.streams())
+            self._backup.unlink(missing_ok=True)
+            await desk.manifest.backup(self._backup)
+
+        self._do(backup)
+
+    @precondition(lambda self: self._backup.exists())
+    @rule(death=DEATH)
+    def the_backup_is_restored(self, death: int | None) -> None:
+        """The plans, events and changes since are applied again. The worker may die meanwhile."""
+
+        async def restore() -> None:
+            await self._context.__aexit__(None, None, None)
+            try:
+                await copies.restore(self.directory / "manifest.db", self._backup, f"at-{self.requests}")
+            finally:
+                await self._open()
+
+        self.restored = self.world.astray = True
+        self.before = None
+        self._do(restore, death)
+
+    @property
+    def _backup(self) -> Path:
+        return self.directory / "backup.db"
 
     @rule()
     def the_orchestrator_is_wiped(self) -> None:
@@ -157,10 +234,23 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def the_rules_hold(self) -> None:
         now = self._evidence()
-        invariants.check(now, invariants.Expected(window=WINDOW), ended=False)
+        if not self.restored:
+            invariants.check(now, self._expected(), ended=False)
         if self.before is not None:
             onwards.check(self.before, now)
         self.before = now
+
+    def _expected(self) -> invariants.Expected:
+        return invariants.Expected(
+            FAILURES,
+            # The worker can't know of runs that it gave up, and that go on.
+            window=None if self.world.astray else WINDOW,
+            dead=None if self.world.astray else 0,
+            retried=True,
+            superseded=True,
+            steered=self.steered,
+            restored=self.restored,
+        )
 
     def _evidence(self) -> Evidence:
         return self.world.evidence(self.directory / "manifest.db")
@@ -169,22 +259,31 @@ class Story(RuleBasedStateMachine):
         """Without further faults everything ends correctly and is published within a number of rounds."""
         try:
             for _ in range(MAX_ROUNDS):
+                self._let_go()
                 self._round()
                 if not self.world.unacked and not self.life.desk.ledger.experiments():
                     break
-            expected = invariants.Expected(FAILURES, window=WINDOW, retried=True, superseded=True)
-            invariants.check(self._evidence(), expected)
+            invariants.check(self._evidence(), self._expected())
         finally:
             self._runner.run(self._context.__aexit__(None, None, None))
             self._runner.close()
             self._patches.close()
             structlog.configure(**self._log)
 
+    def _let_go(self) -> None:
+        """Nobody pauses experiments any more, or keeps them open."""
+        for live in self.life.desk.ledger.experiments():
+            for verb, holds in (("resume", live.record.pauses), ("close", live.record.kept_open)):
+                if holds:
+                    self.requests += 1
+                    name, request_id = live.experiment_id, f"request-{self.requests}"
+                    self._do(functools.partial(self.life.steer, verb, name, request_id=request_id))
+
     def _round(self) -> None:
         for step in (self.life.take_plans, self.life.expand, self.life.dispatch):
             self._do(step)
         self.all_runs_end()
-        for step in (self._track_all, self.life.reconcile, self.life.report):
+        for step in (self._track_all, self.life.check, self._track_all, self.life.reconcile, self.life.report):
             self._do(step)
         self.world.clock.seconds += 30.0
 

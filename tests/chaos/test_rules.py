@@ -18,7 +18,7 @@ FIRST, SECOND, GOOD = "reef-p000000-r000-a1", "reef-p000000-r000-a2", "reef-p000
 
 @pytest.fixture
 async def genuine(tmp_path: Path) -> Evidence:
-    """The evidence of an experiment that ended correctly, with one job that was retried and one that failed."""
+    """The evidence of an experiment that ended correctly, with a job that was retried, one that failed, one excluded."""
     world = World(FAILURES)
     limits = {"max_attempts": 2, "max_failed": 1, "max_concurrent": 3}
     world.publish(whole.plan("reef", 3, 2, limits=limits))
@@ -31,6 +31,9 @@ async def genuine(tmp_path: Path) -> Evidence:
             await life.track(world.events)
             await life.report()
             world.clock.seconds += 5
+        await life.steer("exclude", "reef", request_id="r-1", where="food == 2 and replicate == 1")
+        await life.check()
+        await life.report()
     return world.evidence(tmp_path / "manifest.db")
 
 
@@ -47,6 +50,11 @@ def row(name: str, **changes: Any) -> Callable[[Evidence], Evidence]:
 def experiment(**changes: Any) -> Callable[[Evidence], Evidence]:
     """Changes the row of the experiment."""
     return lambda evidence: replace(evidence, experiments=[{**evidence.experiments[0], **changes}])
+
+
+def change(**changes: Any) -> Callable[[Evidence], Evidence]:
+    """Changes the row of the change."""
+    return lambda evidence: replace(evidence, changes=[{**evidence.changes[0], **changes}])
 
 
 def calls(change: Callable[[list[Sequence[str]]], object]) -> Callable[[Evidence], Evidence]:
@@ -115,6 +123,12 @@ TAMPERED: list[tuple[str, Callable[[Evidence], Evidence]]] = [
     ("jobs_end_as_their_runs_did", row(GOOD, error_kind="lost")),
     ("jobs_end_as_their_runs_did", row(GOOD, metrics="{}")),
     ("jobs_end_as_their_runs_did", row(SECOND, current=0)),
+    ("every_change_is_closed", change(applied_ms=None)),
+    ("every_change_is_closed", change(judged_point=1)),
+    ("every_change_is_closed", lambda evidence: replace(evidence, changed=evidence.changed[:1])),
+    ("every_change_is_closed", lambda evidence: replace(evidence, changes=[])),
+    ("excluded_jobs_leave_the_aggregates", row("reef-p000002-r001-a1", excluded=None)),
+    ("excluded_jobs_leave_the_aggregates", row(GOOD, metrics='{"population": 7}')),
     ("nothing_else_is_a_dead_letter", lambda evidence: replace(evidence, dead=[Stored(1, "ems.dlq.event", {})])),
 ]
 

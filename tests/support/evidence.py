@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Evidence:
     last_status: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     results: Sequence[Mapping[str, Any]] = ()
     points: Sequence[Mapping[str, Any]] = ()
+    # Changes that people requested: in the manifest, and as published.
+    changes: Sequence[Row] = ()
+    changed: Sequence[Mapping[str, Any]] = ()
+    # The runs that a STOP ended.
+    stopped: Set[str] = frozenset()
     dead: Sequence[Stored] = ()
 
     def of(self, experiment_id: str) -> list[Row]:
@@ -74,6 +79,7 @@ def local(manifest: Path, log: Path, acked: Mapping[int, Mapping[str, Any]] | No
             submissions=rows("SELECT * FROM submissions"),
             runs=rows("SELECT * FROM v_runs ORDER BY experiment_id, point, replicate, attempt"),
             statuses={row["experiment_id"]: json.loads(row["document"]) for row in statuses},
+            changes=rows("SELECT changes.*, experiment_id FROM changes JOIN experiments ON key = experiment"),
             calls=[line.split(" ") for line in lines],
             acked=acked or {},
         )
@@ -91,6 +97,7 @@ async def whole(jetstream: JetStreamContext, files: Evidence) -> Evidence:
         last_status=dict(_by_last_token(status, ".status.")),
         results=[message.document for message in results if ".result." in message.subject],
         points=[message.document for message in results if ".point." in message.subject],
+        changed=[message.document for message in results if ".change." in message.subject],
         dead=await stored(jetstream, "EMS_DLQ"),
     )
 

@@ -7,8 +7,7 @@ Each rule yields contradictions. The rules in `ALWAYS` hold at every moment, eve
 import fnmatch
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,34 +16,15 @@ from ems_worker.core import ids
 from ems_worker.core.points import plan, space
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
-from tests.support import oracle
+from tests.support import rules_of_changes
 from tests.support.evidence import Evidence, Row
+from tests.support.expected import Expected, Rule
+
+__all__ = ["ALWAYS", "AT_THE_END", "Expected", "check"]
 
 TERMINAL = ("completed", "failed", "cancelled", "lost")
 ENDED = ("completed", "failed", "cancelled")
-NONE = oracle.Failures(())
 _RETRIED = ("infrastructure", "timeout", "lost")
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a test expects.
-
-    `failures`: which runs fail at the orchestrator; None: not known in advance. `retried`: there were retry requests.
-    `late`: patterns of the ids of runs that end by their time limit. `window`: how many runs may be open at once.
-    `dead`: the number of dead letters. `superseded`: some ends were replaced before they were published, so earlier
-    revisions of results may be missing.
-    """
-
-    failures: oracle.Failures | None = NONE
-    retried: bool = False
-    late: tuple[str, ...] = ()
-    window: int | None = None
-    dead: int = 0
-    superseded: bool = False
-
-
-Rule = Callable[[Evidence, Expected], Iterator[str]]
 
 
 def check(evidence: Evidence, expected: Expected | None = None, *, ended: bool = True) -> None:
@@ -183,8 +163,8 @@ def every_job_has_one_end(evidence: Evidence, expected: Expected) -> Iterator[st
         for row in rows:
             if row["state"] not in TERMINAL or row["waiting"] == "awaiting":
                 yield f"{row['simulation_id']} is {row['state']}, waiting {row['waiting']}"
-        seqs = [row["ended_seq"] for row in rows if row["current"]]
-        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs) > experiment["ended_seq"]:
+        seqs = [row["ended_seq"] for row in rows if row["current"] and not rules_of_changes.only_counted(row)]
+        if None in seqs or len(set(seqs)) != len(seqs) or max(seqs, default=0) > experiment["ended_seq"]:
             yield f"{name} has wrong positions: {sorted(seqs, key=str)[:10]}"
 
 
@@ -193,12 +173,17 @@ def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) ->
     published: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for result in evidence.results:
         job = result["experiment_id"], result["point"], result["replicate"]
-        if published[job].setdefault(result["job_revision"], result) != result:
+        revision = result["job_revision"]
+        if expected.restored:
+            published[job][revision] = result
+        elif published[job].setdefault(revision, result) != result:
             yield f"{job} has two results of revision {result['job_revision']}"
     for row in evidence.runs:
         if not row["current"]:
             continue
         revisions = published.pop((row["experiment_id"], row["point"], row["replicate"]), {})
+        if rules_of_changes.only_counted(row) and not revisions:
+            continue
         if row["job_revision"] not in revisions or max(revisions) != row["job_revision"]:
             yield f"{row['simulation_id']} has revision {row['job_revision']}; published are {sorted(revisions)}"
             continue
@@ -206,8 +191,10 @@ def results_are_those_of_the_manifest(evidence: Evidence, expected: Expected) ->
             yield f"{row['simulation_id']}: published are revisions {sorted(revisions)} of {row['job_revision']}"
         last = revisions[row["job_revision"]]
         state = "failed" if row["waiting"] == "missing" else row["state"]
-        ours = (row["simulation_id"], row["seed"], state, json.loads(row["metrics"] or "null"), row["ended_seq"])
-        theirs = (last["simulation_id"], last["seed"], last["state"], last["metrics"], last["seq"])
+        ours = [row["simulation_id"], row["seed"], state, json.loads(row["metrics"] or "null"), row["ended_seq"]]
+        theirs = [last["simulation_id"], last["seed"], last["state"], last["metrics"], last["seq"]]
+        ours.append(row["excluded"])
+        theirs.append(last["excluded"])
         if ours != theirs:
             yield f"the result is {theirs}, the manifest has {ours}"
     if published:
@@ -252,17 +239,25 @@ def jobs_end_as_their_runs_did(evidence: Evidence, expected: Expected) -> Iterat
                 kind = None if outcome.error_kind is None else outcome.error_kind.value
                 if any(fnmatch.fnmatchcase(row["simulation_id"], pattern) for pattern in expected.late):
                     kind = "timeout"
+                if expected.steered and row["state"] in ("cancelled", "lost"):
+                    if row["stop_reason"] is None and row["current"]:
+                        yield f"{row['simulation_id']} is {row['state']}, and nobody called it off"
+                    continue
+                if row["simulation_id"] in evidence.stopped:
+                    yield f"{row['simulation_id']} was stopped, and is {row['state']}"
                 metrics = json.loads(row["metrics"] or "{}")
                 if row["error_kind"] != kind or metrics != (outcome.metrics if kind is None else {}):
                     yield f"{row['simulation_id']} ended {row['error_kind']} {metrics}, not {kind} {outcome.metrics}"
                 again = kind in _RETRIED and row["attempt"] < limits.max_attempts
+                if expected.steered:
+                    continue
                 if row["current"] if again else not row["current"] and not expected.retried:
                     yield f"{row['simulation_id']} of {len(rows)} attempts, ended {kind}, current {row['current']}"
 
 
 def nothing_else_is_a_dead_letter(evidence: Evidence, expected: Expected) -> Iterator[str]:
     """The number of dead letters is the expected one."""
-    if len(evidence.dead) != expected.dead:
+    if expected.dead is not None and len(evidence.dead) != expected.dead:
         yield f"{len(evidence.dead)} dead letters: {[(letter.subject, letter.headers) for letter in evidence.dead[:5]]}"
 
 
@@ -281,6 +276,7 @@ AT_THE_END: tuple[Rule, ...] = (
     the_last_status_is_the_end,
     jobs_end_as_their_runs_did,
     nothing_else_is_a_dead_letter,
+    *rules_of_changes.AT_THE_END,
 )
 
 

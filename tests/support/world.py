@@ -17,10 +17,16 @@ from ems_worker.adapters import event_codec
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.lifecycle.run import Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
-from ems_worker.core.wire import Message, Start
+from ems_worker.core.wire import Control, Controlled, Message, Start
 from tests.support import evidence, oracle, whole
-from tests.support.desk import CREATED_NS, Broker, Clock, Desk
+from tests.support.desk import CREATED_NS, Clock, Desk
 from tests.support.evidence import Evidence
+from tests.support.streams import Streams
+
+# The runs that must not be sent any more.
+_CALLED_OFF = """
+    SELECT simulation_id FROM v_runs JOIN experiments USING (experiment_id)
+    WHERE cancel IS NOT NULL OR stop_reason IS NOT NULL OR drains"""
 
 
 class DiedError(Exception):
@@ -33,16 +39,25 @@ class World:
 
     failures: oracle.Failures
     clock: Clock = field(default_factory=Clock)
-    broker: Broker = field(default_factory=Broker)
     plans: list[Message] = field(default_factory=list)
     events: list[Message] = field(default_factory=list)
     # The orchestrator's runs: the digest of each configuration, and whether the run has ended.
     runs: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    # Runs that were stopped, and those that are paused. `stop_code` and `pause_code` are its answers.
+    stopped: set[str] = field(default_factory=set)
+    suspended: set[str] = field(default_factory=set)
+    stop_code: str = "OK"
+    pause_code: str = "OK"
+    # Whether a run may go on although the worker has given it up, or doesn't know it any more.
+    astray: bool = False
     calls: list[list[str]] = field(default_factory=list)
     hiccups: list[str] = field(default_factory=list)
     # After this many more named points the worker dies; None: it lives.
     points_left: int | None = None
     manifest: Path = Path()
+
+    def __post_init__(self) -> None:
+        self.broker = Streams(clock=self.clock, plan_log=self.plans, event_log=self.events)
 
     def point(self, name: str, about: str = "") -> None:
         """Stands in for `crash.point`."""
@@ -79,9 +94,11 @@ class World:
         recorded = set(
             whole.rows(self.manifest, "SELECT simulation_id, config_sha FROM v_runs WHERE state <> 'pending'")
         )
+        off = set(whole.rows(self.manifest, _CALLED_OFF))
         answers = []
         for command in commands:
             name = command.simulation_id
+            assert (name,) not in off, f"{name} was sent after it was cancelled"
             assert (name, command.config_sha) in recorded, f"{name} was sent before it was recorded"
             code = "ALREADY_EXISTS" if name in self.runs else "OK"
             if self.runs.setdefault(name, (command.config_sha, False))[0] != command.config_sha:
@@ -95,9 +112,26 @@ class World:
             ]
         return answers
 
+    async def control(self, simulation_id: str, action: Control) -> Controlled:
+        """Answers ControlSimulation. A STOP that is confirmed ends the run, with its event."""
+        name = simulation_id
+        if name not in self.runs:
+            return Controlled("NOT_FOUND")
+        code = self.stop_code if action is Control.STOP else self.pause_code
+        if code != "OK" or self.runs[name][1]:
+            self.astray |= action is Control.STOP
+            return Controlled("OK" if code == "SILENCE" else code)
+        if action is not Control.STOP:
+            (self.suspended.add if action is Control.PAUSE else self.suspended.discard)(name)
+            return Controlled("OK", paused=name in self.suspended)
+        self.stopped.add(name)
+        self.end(name)
+        return Controlled("OK")
+
     @property
     def running(self) -> list[str]:
-        return [name for name, (_, ended) in self.runs.items() if not ended]
+        """The runs that may move on."""
+        return [name for name, (_, ended) in self.runs.items() if not ended and name not in self.suspended]
 
     def begin(self, name: str) -> None:
         """Starts a run, with its event."""
@@ -107,15 +141,20 @@ class World:
         """Ends a run, with the result that its id has in `failures`."""
         self.runs[name] = self.runs[name][0], True
         self.calls.append(["ended", name])
+        self._emit(*self._ended(name))
+
+    def _ended(self, name: str) -> tuple[str, Mapping[str, Any]]:
+        """The event of a run that has ended."""
         result = self.failures.outcome(name)
-        if result.error_kind is None:
-            self._emit("sim.run_completed", {"simulation_id": name, "metrics": result.metrics})
-        else:
-            self._emit("sim.run_failed", {"simulation_id": name, "error_kind": result.error_kind.value})
+        kind = "stopped" if name in self.stopped else result.error_kind and result.error_kind.value
+        if kind is None:
+            return "sim.run_completed", {"simulation_id": name, "metrics": result.metrics}
+        return "sim.run_failed", {"simulation_id": name, "error_kind": kind}
 
     def wipe(self) -> None:
         """Makes the orchestrator forget all runs: those sent from now on are new to it."""
         self.runs.clear()
+        self.suspended.clear()
         self.calls = [call for call in self.calls if call[0] == "ended"]
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
@@ -124,20 +163,19 @@ class World:
         for name in simulation_ids:
             if name not in self.runs:
                 continue
-            result = self.failures.outcome(name)
             if not self.runs[name][1]:
                 statuses[name] = Signal(RunEvent.START)
-            elif result.error_kind is None:
-                statuses[name] = Signal(RunEvent.COMPLETE, metrics=result.metrics)
             else:
-                event = {"simulation_id": name, "error_kind": result.error_kind.value}
-                statuses[name] = event_codec.decode("sim.run_failed", orjson.dumps(event))[1]
+                subject, event = self._ended(name)
+                statuses[name] = event_codec.decode(subject, orjson.dumps(event))[1]
         return statuses
 
     def _emit(self, subject: str, body: Mapping[str, Any]) -> None:
         # Sequences differ from those of plans, because one list has the acknowledgements of both.
         data, seq = orjson.dumps(body), 1_000_000 + len(self.events)
-        self.events.append(Message("SIM_EVENTS", CREATED_NS, seq, subject, data, {}, 1, 0, "token"))
+        self.clock.seconds += 0.001
+        now_ms = self.clock.now_ms()
+        self.events.append(Message("SIM_EVENTS", CREATED_NS, seq, subject, data, {}, 1, now_ms, "token"))
 
     def evidence(self, manifest: Path) -> Evidence:
         """The present state, in the manifest and outside."""
@@ -152,6 +190,8 @@ class World:
             decisions={decision["submission"]["seq"]: decision for decision in self.broker.of("decision")},
             last_status=last,
             results=self.broker.of("result"),
+            stopped=self.stopped,
+            changed=self.broker.changes_by_name(),
             dead=[evidence.Stored(seq, kind, {}) for kind, seq, _ in self.broker.dead],
         )
 
@@ -173,7 +213,9 @@ class Life:
             world.manifest = directory / "manifest.db"
             desk.orchestrator.start = world.start  # type: ignore[method-assign] # the world answers
             desk.orchestrator.status = world.status  # type: ignore[method-assign]
+            desk.orchestrator.control = world.control  # type: ignore[method-assign]
             life = cls(world, desk)
+            await desk.services.replay.run()
             for live in desk.ledger.experiments():
                 await desk.services.executor.finish(live)
                 desk.reporter.notify(live.key)
@@ -220,8 +262,16 @@ class Life:
         """Publishes all news."""
         await self.desk.reporter.flush()
 
-    async def retry(self, experiment_id: str, request_id: str) -> None:
-        """Sends a retry request."""
-        body = orjson.dumps({"request_id": request_id, "experiment_id": experiment_id})
-        with contextlib.suppress(errors.NotFound):
-            await self.control.handlers()["retry"](body)
+    async def check(self) -> None:
+        """Sends STOP, PAUSE and RESUME, gives up runs that were to be stopped, and carries out changes."""
+        await self.desk.suspension.check()
+        await self.desk.limits.check()
+        for live in self.desk.ledger.experiments():
+            await self.desk.services.executor.finish(live)
+        await self.desk.services.executor.publish()
+
+    async def steer(self, verb: str, experiment_id: str, **request: Any) -> None:
+        """Sends a request for a change."""
+        body = orjson.dumps({"experiment_id": experiment_id, **request})
+        with contextlib.suppress(errors.NotFound, errors.RequestRefused):
+            await self.control.handlers()[verb](body)
