@@ -125,7 +125,8 @@ class Worker:
         health.set_problem("experiments", recover.problem(ledger))
         health.set_problem("start", "catching up with the streams")
         await services.replay.run()
-        services.suspension.recover(restored=services.replay.restored)
+        # After a restore the published changes tell what was paused and resumed.
+        await services.suspension.recover()
         for live in ledger.experiments():
             reporter.notify(live.key)
         handlers = {**services.queries.handlers(), **services.control.handlers()}

@@ -102,12 +102,15 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._runs[name] = model.LocalRun(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
     def _begin(self, simulation_id: str) -> None:
-        if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending):
+        if self._never_ends(simulation_id):
             return
         if self._delay:
             asyncio.get_running_loop().call_later(self._delay, self._end_unless_paused, simulation_id)
         else:
             self._end(simulation_id)
+
+    def _never_ends(self, simulation_id: str) -> bool:
+        return any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending)
 
     def _end_unless_paused(self, simulation_id: str) -> None:
         if simulation_id in self._paused:
@@ -201,7 +204,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         if name not in self._runs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
         if request.action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
-            self._paused.setdefault(name, False)
+            self._paused.setdefault(name, self._never_ends(name))
             return pb.ControlSimulationResponse(simulation_id=name, state=pb.SIMULATION_STATE_PAUSED)
         if self._paused.pop(name, False) or stops:
             self._end(name, carrier.STOPPED if stops else None)
@@ -271,7 +274,7 @@ def main() -> int:
     add("--log", type=Path, help="log every start call, on disk before its reply")
     add("--no-batch", action="store_true", help="implement only StartSimulation")
     add("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="runs with these ids fail")
-    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped")
+    add("--hold", action="append", default=[], metavar="PATTERN", help="these runs end when stopped or resumed")
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
     add("--pausing", action="store_true", help="implement PAUSE and RESUME too; a restart forgets what is paused")

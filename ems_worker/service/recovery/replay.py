@@ -57,8 +57,6 @@ class Replay:
         self._expander = expander
         self._tracker = tracker
         self._control = control
-        # Whether this start has replayed the streams.
-        self.restored = False
 
     async def run(self) -> list[str]:
         """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
@@ -80,7 +78,6 @@ class Replay:
             # Recorded before the streams are rewound, so that the next start continues after a crash.
             at = "unknown"
             await self._manifest.remember(RESTORED, at)
-        self.restored = True
         plans = await self._manifest.remembered("position plans")
         events = await self._manifest.remembered("position events")
         log.warning("manifest.restored", at=at, plans_from=plans, events_from=events)
