@@ -46,6 +46,8 @@ def answers_agree_with_changes(found: Found, desk: Desk) -> Iterator[str]:
                 yield f"{asked} left {ours}"
             continue
         for epoch, answer in asked.answers:
+            if _is_refused_member(answer):
+                continue
             row = recorded.get((request_id, answer["experiment_id"]))
             if row is None:
                 yield f"{asked.verb} {asked.body} was answered {answer}, and isn't recorded"
@@ -109,6 +111,11 @@ def _was_never_sent(run: Row) -> bool:
     return (
         run["state"] == "cancelled" and run["submitted_at"] is None and run["stop_reason"] in ("cancelled", "straggler")
     )
+
+
+def _is_refused_member(answer: Mapping[str, Any]) -> bool:
+    """Whether it says that one experiment of a group refused the request, of which nothing is recorded."""
+    return not answer["changed"] and (answer["reason"] or "").startswith(f"{answer['experiment_id']}:")
 
 
 def _was_unanswered(refused: Sequence[str]) -> bool:

@@ -20,7 +20,8 @@ async def check(theatre: stage.Stage, desk: Desk) -> None:
     found = await story_found.read(theatre, desk.calls())
     problems = [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(found, desk)]
     problems += [f"the worker's log: {line}" for line in theatre.worker.lines() if _is_bad(line)]
-    assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
+    shown = [problem[:800] for problem in problems[:12]]
+    assert not problems, "\n".join([f"{len(problems)} contradictions", *shown])
 
 
 def every_plan_is_an_experiment(found: Found, desk: Desk) -> Iterator[str]:
