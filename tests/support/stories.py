@@ -155,6 +155,8 @@ def _oracle_flags(rng: random.Random) -> list[str]:
         flags += ["--hold", ENDLESS]
     if rng.random() < 0.2:
         flags += ["--answer-after", "0.3"]
+    if rng.random() < 0.7:
+        flags += ["--started"]
     # An orchestrator that can stop nothing, or one that can pause.
     return flags + rng.choice((["--no-batch"], ["--pausing"], ["--pausing"], [], []))
 
