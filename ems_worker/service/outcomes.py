@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ems_worker.core.documents import documents, results, subjects
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.records import JobRow, PointRow
 from ems_worker.service.base import crash
 from ems_worker.service.base.metrics import Metrics
@@ -110,7 +111,8 @@ def _points(live: Live, rows: Iterable[PointRow]) -> list[_Item]:
         (
             subject,
             documents.encode(documents.point(live.experiment_id, row)),
-            f"{live.experiment_id}-p{row.point.point}-v{row.ended_seq}",
+            # Jobs that were cancelled before they started change a point, and have no position among the ends.
+            f"{live.experiment_id}-p{row.point.point}-v{row.ended_seq}-{row.counts.get(Bucket.CANCELLED, 0)}",
         )
         for row in rows
     ]

@@ -74,6 +74,7 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._busy: int = options.busy
         self._hung: list[str] = options.hang
         self._pausing: bool = options.pausing
+        self._publishes_starts: bool = options.started
         self._paused: dict[str, bool] = {}  # paused runs, and whether the time of each is over
         self._answer_after: float = options.answer_after
         self._start_calls = 0
@@ -102,6 +103,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._runs[name] = model.LocalRun(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
     def _begin(self, simulation_id: str) -> None:
+        if self._publishes_starts:
+            self.ends.put_nowait(events.started(self._runs[simulation_id]))
         if self._never_ends(simulation_id):
             return
         if self._delay:
@@ -277,6 +280,7 @@ def main() -> int:
     add("--hold", action="append", default=[], metavar="PATTERN", help="these runs end when stopped or resumed")
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
+    add("--started", action="store_true", help="publish that runs start, too")
     add("--pausing", action="store_true", help="implement PAUSE and RESUME too; a restart forgets what is paused")
     add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")
     add("--slots", type=int, default=1000, help="the slots that WatchCapacity reports")

@@ -59,8 +59,8 @@ class Story:
             (3, "crash_worker", self._crash_worker),
             (2, "kill_broker", self._kill_broker),
             (2, "kill_oracle", self._kill_oracle),
-            (2, "back_up", self._back_up),
-            (1, "restore", self._restore),
+            (1, "back_up", self._back_up),
+            (2, "restore", self._restore),
         ]
         weights = [weight for weight, _, _ in actions]
         for _ in range(scenes):
@@ -135,6 +135,10 @@ class Story:
     async def _restore(self) -> None:
         """Goes back to the last backup, if there is one: everything since then has to come back from the streams."""
         if self._backup is None:
+            await self._back_up()
+            await self.desk.ask()
+            await self.desk.publish()
+        if self._backup is None:
             return
         await self._stage.worker.kill()
         code = await self._stage.command("restore", str(self._backup))
@@ -151,6 +155,8 @@ def _oracle_flags(rng: random.Random) -> list[str]:
         flags += ["--hold", ENDLESS]
     if rng.random() < 0.2:
         flags += ["--answer-after", "0.3"]
+    if rng.random() < 0.7:
+        flags += ["--started"]
     # An orchestrator that can stop nothing, or one that can pause.
     return flags + rng.choice((["--no-batch"], ["--pausing"], ["--pausing"], [], []))
 
@@ -169,15 +175,16 @@ async def play(seed: int, directory: Path) -> str:
             story.desk.worker_starts()
             theatre.worker.start()
             await theatre.worker.ready()
-            await story.play(rng.randrange(12, 30))
+            await story.play(rng.randrange(12, 32))
             await story.rest()
             await story_rules.check(theatre, story.desk)
         except BaseException:
             (directory / "story.log").write_text("\n".join(story.desk.lines) + "\n")
             raise
         (directory / "story.log").write_text("\n".join(story.desk.lines) + "\n")
-        asked = len(story.desk.asked)
-    return f"{len(story.desk.plans)} experiments, {asked} requests, {time.monotonic() - began:.0f} s"
+        desk = story.desk
+    seconds = f"slowest answer {desk.slowest:.1f} s, {time.monotonic() - began:.0f} s in all"
+    return f"{len(desk.plans)} experiments, {len(desk.asked)} requests, {desk.restores} restores, {seconds}"
 
 
 def main() -> int:

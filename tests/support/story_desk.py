@@ -78,6 +78,9 @@ class Desk:
         self.bans: list[Ban] = []
         self.lines: list[str] = []
         self.restores = 0
+        # The longest that an answer took, in seconds.
+        self.slowest = 0.0
+        self._sending: list[list[Asked]] = []
         self._began = asyncio.get_running_loop().time()
 
     def log(self, line: str) -> None:
@@ -123,6 +126,15 @@ class Desk:
                 await wait.until(lambda: self._known(name), timeout=2)
 
     async def ask(self) -> None:
+        """Sends some requests, one after another or together."""
+        many = self._rng.choice((1, 1, 2, 3, 4))
+        if self._rng.random() < 0.3:
+            await asyncio.gather(*(self._ask() for _ in range(many)))
+        else:
+            for _ in range(many):
+                await self._ask()
+
+    async def _ask(self) -> None:
         """Sends a request: a new one, one that was sent before, or one that is wrong."""
         sent = [asked for asked in self.asked if not asked.refused]
         if sent and self._rng.random() < 0.12:
@@ -140,12 +152,18 @@ class Desk:
     async def send(self, asked: Asked, timeout: float = 6) -> Answer | None:
         """Sends a request and keeps the answer; None if there was none in time."""
         fresh = not asked.answers
+        # Of those that are under way with it, nobody knows the order.
+        unordered = self._under_way_too(asked)
         if not asked.dry:
             self._lift(asked)
         text = f"{asked.verb} {json.dumps(asked.body)}"
         loop = asyncio.get_running_loop()
         began = loop.time()
-        reply = await self._request(f"ems.api.{asked.verb}", json.dumps(asked.body).encode(), timeout)
+        try:
+            reply = await self._request(f"ems.api.{asked.verb}", json.dumps(asked.body).encode(), timeout)
+        finally:
+            self._sending = [others for others in self._sending if others is not unordered]
+        self.slowest = max(self.slowest, loop.time() - began if reply is not None else 0.0)
         if reply is None:
             self.log(f"{text} -> no answer")
             return None
@@ -159,8 +177,16 @@ class Desk:
         for each in answer.get("changes", [answer]):
             asked.answers.append((self.restores, each))
             if fresh and not asked.dry:
-                self._ban(asked, each)
+                self._ban(asked, each, unordered)
         return answer
+
+    def _under_way_too(self, asked: Asked) -> list[Asked]:
+        """A list of the request and all others that are under way together with it; more may come."""
+        together = [asked, *(other[0] for other in self._sending)]
+        for others in self._sending:
+            others.append(asked)
+        self._sending.append(together)
+        return together
 
     async def all_ended(self, timeout: float) -> None:
         """Resumes, closes and cancels what doesn't end by itself, until all has ended and is published."""
@@ -227,7 +253,7 @@ class Desk:
         path = self._stage.oracle.starts
         return [line.split(" ") for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
-    def _ban(self, asked: Asked, answer: Answer) -> None:
+    def _ban(self, asked: Asked, answer: Answer, unordered: list[Asked]) -> None:
         where = asked.body.get("where")
         if asked.verb == "pause" and answer["state"] == "paused":
             why = "pause"
@@ -237,6 +263,8 @@ class Desk:
             if where is not None and (extended or where not in story_requests.STATIC):
                 return
         else:
+            return
+        if any(answer["experiment_id"] in other.members and other.verb in _LIFTS[why] for other in unordered[1:]):
             return
         # In this order: a run that isn't submitting any more has its line in the log.
         under_way = self._under_way()

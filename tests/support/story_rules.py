@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.support import stage, story_found
+from tests.support import stage, story_changes, story_found
 from tests.support.evidence import Row
 from tests.support.story_desk import Desk
 from tests.support.story_found import Found
@@ -19,8 +19,9 @@ async def check(theatre: stage.Stage, desk: Desk) -> None:
     """Raises AssertionError with all contradictions."""
     found = await story_found.read(theatre, desk.calls())
     problems = [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(found, desk)]
-    problems += [f"the worker's log: {line}" for line in theatre.worker.lines() if _is_bad(line)]
-    assert not problems, "\n".join([f"{len(problems)} contradictions", *problems[:20]])
+    problems += [f"the worker's log: {line}" for line in theatre.worker.log.read_text().splitlines() if _is_bad(line)]
+    shown = [problem[:800] for problem in problems[:12]]
+    assert not problems, "\n".join([f"{len(problems)} contradictions", *shown])
 
 
 def every_plan_is_an_experiment(found: Found, desk: Desk) -> Iterator[str]:
@@ -130,9 +131,10 @@ def results_agree(found: Found, desk: Desk) -> Iterator[str]:
             yield f"{run['simulation_id']} has revision {run['job_revision']}; published are {sorted(revisions)}"
             continue
         state = "failed" if run["waiting"] == "missing" else run["state"]
-        ours = (run["simulation_id"], run["seed"], state, run["excluded"], run["ended_seq"])
+        # A restored manifest may number the ends since its backup in another order.
+        ours = (run["simulation_id"], run["seed"], state, run["excluded"], desk.restores or run["ended_seq"])
         theirs = [
-            (last["simulation_id"], last["seed"], last["state"], last.get("excluded"), last["seq"])
+            (last["simulation_id"], last["seed"], last["state"], last.get("excluded"), desk.restores or last["seq"])
             for last in revisions[run["job_revision"]]
         ]
         if ours not in theirs:
@@ -171,87 +173,16 @@ def each_round_settled_once(found: Found, desk: Desk) -> Iterator[str]:
             yield f"{name}: the rounds {rounds[name]} settled, of {row['round']}"
 
 
-def changes_are_closed_and_published(found: Found, desk: Desk) -> Iterator[str]:
-    """Each change is judged, applied, and published twice; the last document is the manifest's."""
-    documents: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for message in found.results_stream:
-        if ".change." in message.subject:
-            key = message.subject.rpartition(".")[2], message.document["request_id"]
-            if message.document not in documents[key]:
-                documents[key].append(message.document)
-    for row in found.changes:
-        key = row["experiment_id"], row["request_id"]
-        if row["applied_ms"] is None or row["judged_point"] is not None or row["published"] != 2:
-            yield f"{key} {row['verb']} isn't closed: {row}"
-        applied = [document["applied"] for document in documents[key]]
-        if not desk.restores and applied != [False, True]:
-            yield f"{key} {row['verb']} was published as applied {applied}"
-        if not applied or not applied[-1]:
-            yield f"{key} {row['verb']}: the last document isn't applied: {applied}"
-        elif not desk.restores:
-            last = documents[key][-1]
-            ours = json.loads(row["counts"]), bool(row["changed"]), row["state"], row["round"]
-            if ours != (last["counts"], last["changed"], last["state"], last["round"]):
-                yield f"{key} {row['verb']}: published is {last}, recorded {row}"
-
-
-def answers_agree_with_changes(found: Found, desk: Desk) -> Iterator[str]:
-    """What was answered is recorded; a dry run and a refused request left nothing."""
-    recorded = {(row["request_id"], row["experiment_id"]): row for row in found.changes}
-    for asked in desk.asked:
-        request_id = asked.body["request_id"]
-        ours = [row for row in found.changes if row["request_id"] == request_id]
-        if asked.dry or (asked.refused and not asked.answers):
-            partly = "group" in asked.body  # some of its experiments may have taken it
-            if ours and (asked.dry or not partly) and not _was_unanswered(asked.refused):
-                yield f"{asked} left {ours}"
-            continue
-        for epoch, answer in asked.answers:
-            row = recorded.get((request_id, answer["experiment_id"]))
-            if row is None:
-                yield f"{asked.verb} {asked.body} was answered {answer}, and isn't recorded"
-            elif epoch == desk.restores:
-                if answer["counts"] is not None and answer["counts"] != json.loads(row["counts"]):
-                    yield f"{request_id} was answered {answer['counts']}, and has {row['counts']}"
-                if answer["counts"] is not None and answer["changed"] != bool(row["changed"]):
-                    yield f"{request_id} was answered changed {answer['changed']}, and has {row['changed']}"
-
-
-def effects_happened_once(found: Found, desk: Desk) -> Iterator[str]:
-    """The jobs are as the counts of the changes say."""
-    for row in found.experiments:
-        name = row["experiment_id"]
-        flows: Counter[tuple[str, str, str]] = Counter()
-        mine = [change for change in found.changes if change["experiment_id"] == name]
-        for change in mine:
-            for before, to in json.loads(change["counts"]).items():
-                for after, jobs in to.items():
-                    flows[change["verb"], before, after] += jobs
-        runs = found.of(name)
-        told = {
-            "excluded": _flow(flows, after="excluded") - _flow(flows, before="excluded"),
-            "cancelled before they were sent": _flow(flows, before="pending", after="cancelled"),
-            "attempts that were requested": _flow(flows, "retry", after="pending")
-            + _flow(flows, "extend", before="excluded", after="pending"),
-            "in all": desk.jobs(name) + _flow(flows, before="new"),
-        }
-        seen = {
-            "excluded": sum(run["current"] and run["excluded"] is not None for run in runs),
-            "cancelled before they were sent": sum(_was_never_sent(run) for run in runs),
-            "attempts that were requested": sum(run["attempt"] > 1 and run["due_at"] is None for run in runs),
-            "in all": row["jobs"],
-        }
-        if _flow(flows, "extend") or any(change["withdrawn"] for change in mine):
-            # A withdrawal excludes jobs that it counts as cancelled, and new replicates of an excluded point are too.
-            del told["excluded"], seen["excluded"]
-        if told != seen:
-            yield f"{name}: the jobs are {seen}; the changes say {told}"
-
-
 def nothing_is_a_dead_letter(found: Found, desk: Desk) -> Iterator[str]:
-    """No message was given up."""
-    if found.dead:
-        yield f"{len(found.dead)} dead letters: {[(letter.subject, letter.headers) for letter in found.dead[:5]]}"
+    """No message was given up.
+
+    After a restore a cancellation may find a job pending that had been started since the backup, if nothing was heard
+    of its run before: then the end of that run comes too late.
+    """
+    for letter in found.dead:
+        reason = letter.headers.get("Ems-Reason", "")
+        if not (desk.restores and reason.endswith("came too late")):
+            yield f"dead letter {letter.subject}: {letter.headers}"
 
 
 RULES = (
@@ -263,41 +194,19 @@ RULES = (
     results_agree,
     points_agree,
     each_round_settled_once,
-    changes_are_closed_and_published,
-    answers_agree_with_changes,
-    effects_happened_once,
+    *story_changes.RULES,
     nothing_is_a_dead_letter,
 )
 
 
-def _flow(
-    flows: Mapping[tuple[str, str, str], int],
-    verb: str | None = None,
-    before: str | None = None,
-    after: str | None = None,
-) -> int:
-    """How many jobs went from one state to another by a verb; None: any."""
-    wanted = (verb, before, after)
-    return sum(
-        jobs
-        for names, jobs in flows.items()
-        if all(want in (None, name) for want, name in zip(wanted, names, strict=True))
-    )
-
-
-def _was_never_sent(run: Row) -> bool:
-    return (
-        run["state"] == "cancelled" and run["submitted_at"] is None and run["stop_reason"] in ("cancelled", "straggler")
-    )
-
-
-def _is_bad(line: Row) -> bool:
+def _is_bad(text: str) -> bool:
+    if not text.startswith("{"):
+        return True
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return False  # a worker was killed while it wrote the line
     return line["event"] in _BAD_EVENTS or line["level"] == "critical" or "exception" in line
-
-
-def _was_unanswered(refused: Sequence[str]) -> bool:
-    """Whether a refusal leaves open what became of the request."""
-    return any("timeout" in words for words in refused)
 
 
 def _bucket(run: Row) -> str:
