@@ -12,6 +12,7 @@ from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
 from ems_worker.reading import Examiner
+from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
@@ -31,6 +32,7 @@ from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.recovery import recover
 from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
+from ems_worker.service.settle import Settling
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
@@ -57,6 +59,7 @@ class Services:
     suspension: Suspension
     reasons: Reasons
     reporter: Reporter
+    settling: Settling
     tracker: Tracker
     replies: Replies
     examiner: Examiner
@@ -101,6 +104,12 @@ def build(
 
     def on_relief() -> None:
         dispatcher.wake()
+
+    def on_settling(key: int) -> None:
+        reporter.notify(key)
+
+    async def on_stragglers() -> None:
+        await executor.recorded()
 
     async def on_accept(record: Experiment) -> None:
         ledger.admit(await read(record))
@@ -156,14 +165,25 @@ def build(
     )
     reasons = Reasons(
         (
+            suspension.reason,
+            reason.paused,
+            reason.cancelling,
+            reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
             lambda _: dispatcher.hold_reason,
             lambda _: submitter.reach.problem,
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,
-            suspension.reason,
         )
+    )
+    settling = Settling(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        clock=clock,
+        notify=on_settling,
+        on_change=on_stragglers,
     )
     reporter = Reporter(
         ledger=ledger,
@@ -172,6 +192,7 @@ def build(
         clock=clock,
         metrics=metrics,
         reasons=reasons,
+        settling=settling,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
         write_manifest=write_manifest if settings.manifest_export else None,
@@ -264,6 +285,7 @@ def build(
         suspension=suspension,
         reasons=reasons,
         reporter=reporter,
+        settling=settling,
         tracker=tracker,
         replies=replies,
         examiner=examiner,

@@ -146,6 +146,7 @@ class Worker:
                     ("limits", services.limits.run),
                     ("suspension", services.suspension.run),
                     ("changes", services.executor.run),
+                    ("settling", services.settling.run),
                     ("reports", reporter.run),
                     ("upkeep", services.upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),
@@ -158,6 +159,7 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_seconds / 2):
                     await ledger.count_time()
+                    await services.settling.record()
                     await reporter.flush()
 
     async def _retry_parked(self, tracker: Tracker) -> None:

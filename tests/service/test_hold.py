@@ -31,8 +31,8 @@ async def test_a_worker_on_hold_accepts_and_expands_and_starts_nothing(tmp_path:
         desk.dispatcher.wake()
         await quiet(desk)
         assert (live.expanded, live.open, desk.orchestrator.sent) == (True, 0, [])
-        for name in ("reef", "paused"):
-            assert (await desk.report(name))["reason"] == REASON
+        assert (await desk.report("reef"))["reason"] == REASON
+        assert (await desk.report("paused"))["reason"] == "its plan holds it back until `resume`"
         assert (await resume_all(desk, dry_run=True))["resumed"] is False
         await quiet(desk)
         assert desk.orchestrator.sent == []

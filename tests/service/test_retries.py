@@ -97,7 +97,7 @@ async def test_an_experiment_is_not_unloaded_while_it_is_reopened(tmp_path: Path
         first, second = await desk.launch(live)
         await desk.hear("failed", first, error_kind="simulation")
         await desk.hear("completed", second, metrics={"population": 1})
-        report = asyncio.create_task(desk.report("reef"))
+        report = asyncio.create_task(desk.reporter.flush())
         retried = await asyncio.gather(*(retry(desk, f"r-{number}") for number in range(20)))
         await report
         assert retried == [1] + 19 * [0]

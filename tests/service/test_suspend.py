@@ -97,7 +97,7 @@ async def test_a_run_that_was_not_paused_is_tried_again_a_minute_later(tmp_path:
         clock.seconds += 2
         await desk.suspension.check()
         assert (await desk.row(name)).run.suspended
-        assert (await desk.report("reef"))["reason"] is None
+        assert (await desk.report("reef"))["reason"] == "paused by a person"
 
 
 async def test_a_queued_run_is_suspended_when_it_has_started(tmp_path: Path) -> None:

@@ -205,16 +205,14 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
         await self._unless_single(context)
-        name, action = request.simulation_id, request.action
-        if action not in (pb.CONTROL_ACTION_PAUSE, pb.CONTROL_ACTION_RESUME, pb.CONTROL_ACTION_STOP):
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only PAUSE, RESUME and STOP")
+        name = request.simulation_id
         if name not in self._runs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
         was_paused = name in self._paused
         self._paused.discard(name)
-        if action == pb.CONTROL_ACTION_STOP:
+        if request.action == pb.CONTROL_ACTION_STOP:
             self._end(name, carrier.STOPPED)
-        elif action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
+        elif request.action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
             self._paused.add(name)
         elif was_paused:
             self._end(name)
@@ -286,7 +284,13 @@ def main() -> int:
     add("--log", type=Path, help="log every start call, on disk before its reply")
     add("--no-batch", action="store_true", help="implement only StartSimulation")
     add("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="runs with these ids fail")
-    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped, or paused and resumed")
+    add(
+        "--hold",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="runs with these ids run until stopped, or paused and resumed",
+    )
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
     add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")

@@ -152,6 +152,7 @@ class Judging:
         if done:
             live.tally = live.tally.cancelled_unstarted(done)
             live.recorded = live.recorded.cancelled_unstarted(done)
+            live.uncounted += done
             live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
             self._records.changed(live)
         return done

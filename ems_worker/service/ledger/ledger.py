@@ -131,14 +131,11 @@ class Ledger:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """The experiments, by id, whose plans can't be read as they were accepted, with the reasons.
-
-        They are left alone as long as this worker runs, and events of their runs are parked like those of unknown runs.
-        """
+        """The experiments, by id, that this worker leaves alone because it can't read their plans, with the reasons."""
         return self._active.unreadable
 
     def mark_unreadable(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
-        """Leaves an experiment alone from now on."""
+        """Leaves an experiment alone from now on: events of its runs are parked like those of unknown runs."""
         self._active.unreadable[experiment_id] = str(error)
         log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
 
@@ -271,15 +268,15 @@ class Ledger:
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
                 self.records.ends_numbered(live, turn.ended_seq.get(live.key))
-            tallies = [(live, live.tally) for live in touched]
+            tallies = [(live, live.tally, live.record.ended_seq) for live in touched]
             commit = self._commits.put(self._record(turn, tallies), turn.jobs, self._active.may_be_idle)
         await commit
         for live in touched:
             await self.records.conclude(live)
 
-    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally]]) -> None:
+    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally, int]]) -> None:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
-        for live, tally in tallies:
-            live.recorded = tally
+        for live, tally, ended_seq in tallies:
+            live.count_recorded(tally, ended_seq, turn.retaken)
             self._on_change(live.key)

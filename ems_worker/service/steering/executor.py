@@ -96,6 +96,8 @@ class Executor:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
                 await self._ledger.judging.reread(live)
+            if live.changes:
+                # Its last job may have been judged just now; or `close` lets it end.
                 await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
