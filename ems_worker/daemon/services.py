@@ -1,16 +1,13 @@
 """The wiring: every service is built here, and every callback between two services is tied here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import structlog
-
-from ems_worker import errors
-from ems_worker.adapters import event_codec, files, yaml_reader
+from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
+from ems_worker.daemon import exports
 from ems_worker.reading import Examiner
 from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
@@ -41,8 +38,6 @@ from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
 from ems_worker.settings import Settings
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +103,8 @@ def build(
     def on_settling(key: int) -> None:
         reporter.notify(key)
 
-    async def on_stragglers() -> None:
-        await executor.recorded()
+    def on_stragglers() -> None:
+        executor.recorded()
 
     async def on_accept(record: Experiment) -> None:
         ledger.admit(await read(record))
@@ -117,7 +112,7 @@ def build(
         expander.wake()
 
     async def write_manifest(live: Live) -> None:
-        await _write_manifest(settings.exports, manifest, live)
+        await exports.write_manifest(settings.exports, manifest, live)
 
     versions = Versions()
     ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
@@ -296,14 +291,3 @@ def build(
         replay=replay,
         upkeep=upkeep,
     )
-
-
-async def _write_manifest(directory: Path, manifest: Manifest, live: Live) -> None:
-    """Writes the manifest file of an ended experiment; its end is reported in any case."""
-    try:
-        path = await files.write_manifest(directory, live.experiment_id, manifest.export(live.key))
-    except errors.FileUnwritable as error:
-        # `ems export` can write it at any time.
-        log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
-    else:
-        log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))

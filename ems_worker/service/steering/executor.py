@@ -33,10 +33,10 @@ log = structlog.get_logger()
 # Jobs that are judged in one commit: a few milliseconds on the event loop.
 _JOBS = 200
 # Jobs that never started are cancelled by the database, which takes some ten milliseconds for so many.
-_BULK_JOBS = 10_000
+_BULK_JOBS = 2_000
 # How often the broker is tried again.
 _PUBLISH_SECONDS = 1.0
-# How long a reply waits for the broker to take the change.
+# How long a reply waits for the broker to take the change, at most.
 _PUBLISH_PATIENCE_SECONDS = 0.5
 # What the counts add to a document until it is published for the last time.
 _COUNTS_BYTES = 2048
@@ -203,20 +203,36 @@ class Executor:
         if not self._unpublished:
             return
         async with self._publishing:
-            self._unpublished = False
+            self._unpublished, complete = False, False
             try:
-                for change in await self._manifest.unpublished_changes():
-                    await self._publish(await self._manifest.experiment_id(change.experiment), change)
-            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                self._unpublished = True
-                log.warning("change.publish_delayed", reason=str(error))
+                complete = await self._publish_all()
+            finally:
+                # Also after a cancellation, by which `recorded` stops waiting.
+                self._unpublished |= not complete
 
-    async def recorded(self) -> None:
-        """Publishes a change that was recorded just now. Its reply waits for that only a while."""
+    async def _publish_all(self) -> bool:
+        """Whether the broker has taken everything. What it doesn't take on its own account holds up nothing else."""
+        complete = True
+        for change in await self._manifest.unpublished_changes():
+            try:
+                await self._publish(await self._manifest.experiment_id(change.experiment), change)
+            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                complete = False
+                log.warning("change.publish_delayed", reason=str(error))
+                if isinstance(error, errors.BrokerUnavailable):
+                    break
+        return complete
+
+    def recorded(self) -> None:
+        """A change was recorded just now: it is published as soon as possible."""
         self._unpublished = True
         self.wake()
+
+    async def published(self, patience: float) -> None:
+        """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
+        self.recorded()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PUBLISH_PATIENCE_SECONDS):
+            async with asyncio.timeout(min(patience, _PUBLISH_PATIENCE_SECONDS)):
                 await self.publish()
 
     def refuse_too_large(self, experiment_id: str, change: Change) -> None:

@@ -16,10 +16,10 @@ from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import withdrawal
 from ems_worker.service.steering.lookup import Lookup
 
-# Points that get an identity, or are looked up, at once: some twenty milliseconds of a thread.
-_POINTS = 1000
+# Points that get an identity, or are looked up, at once: some ten milliseconds of a thread.
+_POINTS = 500
 # Runs that are added at once.
-_RUNS = 2000
+_RUNS = 1000
 # How many combinations are tried at once, at about 10 us each.
 _TRIES = 10_000
 # The state that counts name for jobs that weren't there.
