@@ -97,8 +97,6 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.LocalRun] = {}
-        # They end when they are resumed.
-        self._paused: set[str] = set()
         self.log: Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         self._unlogged_ends: list[str] = []
@@ -127,7 +125,8 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
 
     def _end(self, simulation_id: str, outcome: model.RunEnd | None = None) -> None:
         run = self._runs[simulation_id]
-        if not run.finished_ns and simulation_id not in self._paused:
+        # A run that is paused ends when it is stopped or resumed.
+        if not run.finished_ns and (outcome or run.state is not model.State.PAUSED):
             outcome = outcome or self._failures.outcome(simulation_id)
             run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
@@ -208,18 +207,15 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         name = request.simulation_id
         if name not in self._runs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
-        was_paused = name in self._paused
-        self._paused.discard(name)
+        run = self._runs[name]
         if request.action == pb.CONTROL_ACTION_STOP:
             self._end(name, carrier.STOPPED)
-        elif request.action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
-            self._paused.add(name)
-        elif was_paused:
-            self._end(name)
+        elif request.action == pb.CONTROL_ACTION_PAUSE and not run.finished_ns:
+            self._runs[name] = dataclasses.replace(run, state=model.State.PAUSED)
+        elif run.state is model.State.PAUSED:
+            self._end(name, self._failures.outcome(name))
         await self.log_ends()
-        paused = name in self._paused
-        state = pb.SIMULATION_STATE_PAUSED if paused else service.status(self._runs[name]).state
-        return pb.ControlSimulationResponse(simulation_id=name, state=state)
+        return pb.ControlSimulationResponse(simulation_id=name, state=service.status(self._runs[name]).state)
 
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
