@@ -131,11 +131,15 @@ async def started(theatre: stage.Stage, simulation_id: str) -> None:
 async def test_deaths_while_runs_are_suspended_and_resumed_leave_none_suspended(tmp_path: Path) -> None:
     """The change is applied by the next worker, and every run ends."""
     flags = [flag for pattern in FAILURES for flag in ("--fail", pattern)]
-    async with stage.Stage(tmp_path, "--slots", "5", "--hold", SUSPENDED, *flags) as theatre:
+    async with stage.Stage(tmp_path, "--slots", "5", "--pausing", "--hold", SUSPENDED, *flags) as theatre:
 
         async def steer(verb: str, point: str, **more: bool) -> tuple[str, dict[str, Any]]:
             request = {"request_id": f"{verb}-{point}", "experiment_id": name(point), **more}
-            await wait.until(lambda: theatre.ask(verb, 1, **request), what=f"the reply to {verb}")
+
+            async def reply() -> dict[str, Any] | None:
+                return await theatre.ask(verb, 1, **request)
+
+            await wait.until(reply, what=f"the reply to {verb}")
             return verb, request
 
         for point in PAUSES:

@@ -161,7 +161,12 @@ class Judging:
         """Cancels jobs that wait for a further attempt or for metrics: those that `cancel_unstarted` leaves."""
         async with self._turn() as turn:
             expanded, complete, now_ms = live.record.expanded_points, live.expanded, self._clock.now_ms()
-            awaiting = [(live.key, run.point, run.replicate) for run in await self._manifest.awaiting(live.key)]
+            # Those that may end by themselves stay, and are not to be taken again and again.
+            awaiting = [
+                (live.key, run.point, run.replicate)
+                for run in await self._manifest.awaiting(live.key)
+                if decide(Job((run,)), NO_POINT, now_ms) is not None
+            ]
             pending = [(live.key, *stored.key) for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
             await self._active.load_jobs([*pending, *awaiting[:limit]])
             for key in dict.fromkeys([*pending, *awaiting[:limit]]):

@@ -146,7 +146,9 @@ class Control:
         request = requests.MODELS[verb].model_validate(stored)
         if await self._known(live, verb, request) is not None:
             return None
-        return self._drafted(live, verb, request, self._ruled(live, verb, request))
+        # Its revision was the expected one when it was recorded.
+        ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
+        return self._drafted(live, verb, request, ruling)
 
     async def _members(self, group: str) -> list[str]:
         """The ids of the experiments of a group, newest first."""
