@@ -4,6 +4,9 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
+from ems_worker import errors
 from tests.support import wait
 from tests.support.desk import Desk, background, plan
 
@@ -50,8 +53,18 @@ async def a_worker_on_hold_says_so_until_its_release(directory: Path) -> None:
         await wait.until(lambda: desk.orchestrator.sent == [_NAME], timeout=_SOON)
 
 
+async def an_extension_over_the_orchestrators_message_limit_is_refused(directory: Path) -> None:
+    """Its limit may be another one than when the plan was accepted."""
+    async with Desk.open(directory) as desk:
+        await desk.begin(plan(base_config={"food": 1, "text": "x" * 500}))
+        desk.orchestrator.message_limit = 600
+        with pytest.raises(errors.RequestRefused, match="600"):
+            await desk.steer("extend", replicates=2)
+
+
 ALL = (
     stop_waits_for_the_answer_to_a_start_call,
     a_pause_that_the_orchestrator_refuses_is_applied_and_is_a_reason,
     a_worker_on_hold_says_so_until_its_release,
+    an_extension_over_the_orchestrators_message_limit_is_refused,
 )
