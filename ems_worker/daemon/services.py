@@ -160,8 +160,7 @@ def build(
     )
     reasons = Reasons(
         (
-            suspension.reason,
-            reason.paused,
+            lambda live: reason.paused(live, suspension.reason(live)),
             reason.cancelling,
             reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",

@@ -37,9 +37,9 @@ class Reasons:
         return text.single_line(next((reason for reason in reasons if reason is not None), None), MAX_REASON) or None
 
 
-def paused(live: Live) -> str | None:
-    """Who pauses the experiment, and what ends the pause."""
-    return changes.pause_reason(live.record.pauses)
+def paused(live: Live, runs: str | None) -> str | None:
+    """Who pauses the experiment, what ends the pause, and which `runs` aren't as they should be."""
+    return "; ".join(filter(None, (changes.pause_reason(live.record.pauses), runs))) or None
 
 
 def cancelling(live: Live) -> str | None:

@@ -39,7 +39,7 @@ async def a_pause_that_the_orchestrator_refuses_is_applied_and_is_a_reason(direc
         await wait.until(lambda: desk.broker.of("change"))
         await desk.suspension.check()
         await wait.until(lambda: desk.broker.of("change")[-1]["applied"], timeout=_SOON)
-        assert (await desk.report("reef"))["reason"] == "the orchestrator can't pause runs: 1 goes on"
+        assert (await desk.report("reef"))["reason"].endswith("the orchestrator can't pause runs: 1 goes on")
 
 
 async def a_worker_on_hold_says_so_until_its_release(directory: Path) -> None:
