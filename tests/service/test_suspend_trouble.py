@@ -1,8 +1,6 @@
 """PAUSE and RESUME with an orchestrator that is away, slow or wiped, and with a worker that dies."""
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,26 +8,9 @@ import pytest
 
 from ems_worker.core.wire import Control, Controlled
 from ems_worker.service import suspend
-from ems_worker.service.base import crash
 from ems_worker.service.reconcile import INTERVAL_SECONDS
-from tests.support import pausing, wait
+from tests.support import deaths, pausing, wait
 from tests.support.desk import Clock, Desk
-
-
-class Died(BaseException):
-    """Simulates a crash of the worker."""
-
-
-@contextlib.contextmanager
-def dying(point: str) -> Iterator[None]:
-    """A block in which the worker dies at this point."""
-
-    def die(name: str, about: str = "") -> None:
-        if name == point:
-            raise Died
-
-    with patch.object(crash, "point", die), pytest.raises(Died):
-        yield
 
 
 @pytest.mark.parametrize("code", ["OK", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"])
@@ -161,8 +142,9 @@ async def test_a_death_after_the_answer_to_a_pause_repeats_it(tmp_path: Path) ->
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         await pausing.running(desk)
         await desk.steer("pause", now=True)
-        with dying("suspend.paused"):
+        with deaths.at("suspend.paused") as fate:
             await desk.suspension.check()
+        assert fate.died
     async with Desk.open(tmp_path, clock) as desk:
         [live] = desk.ledger.experiments()
         assert await pausing.unapplied(desk, live) == ["pause"]
@@ -177,8 +159,9 @@ async def test_a_pause_that_was_not_recorded_before_a_death_is_undone(tmp_path: 
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         _, [name] = await pausing.running(desk)
         await desk.steer("pause", now=True)
-        with dying("suspend.paused"):
+        with deaths.at("suspend.paused") as fate:
             await desk.suspension.check()
+        assert fate.died
         if not after_restart:
             await desk.steer("resume")
     async with Desk.open(tmp_path, clock) as desk:
@@ -195,8 +178,9 @@ async def test_a_death_after_the_answer_to_a_resume_repeats_it(tmp_path: Path) -
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         _, [name] = await pausing.suspended(desk)
         await desk.steer("resume")
-        with dying("suspend.resumed"):
+        with deaths.at("suspend.resumed") as fate:
             await desk.suspension.check()
+        assert fate.died
         assert (await desk.row(name)).run.suspended
     async with Desk.open(tmp_path, clock) as desk:
         desk.orchestrator.pause_code = "FAILED_PRECONDITION"

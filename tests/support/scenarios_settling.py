@@ -38,9 +38,10 @@ async def an_experiment_that_is_kept_open_has_a_reason(directory: Path) -> None:
 async def a_round_settles_when_its_grace_is_over(directory: Path) -> None:
     """Nothing else has to happen. The stragglers are cancelled, and that change is published at once."""
     settle = {"quorum": 1, "grace_seconds": 5, "stragglers": "cancel"}
-    async with Desk.open(directory, clock := Clock()) as desk:
+    async with Desk.open(directory, clock := Clock()) as desk, background(desk.services.executor.run()):
         live = await desk.begin(plan(points=2, settle=settle))
-        await desk.complete(await desk.launch(live, 1), [1])
+        first, _ = await desk.launch(live)
+        await desk.complete([first], [1])
         await desk.report("reef")
         await desk.services.settling.look()
         await desk.report("reef")
@@ -49,6 +50,8 @@ async def a_round_settles_when_its_grace_is_over(directory: Path) -> None:
             await wait.until(lambda: desk.reporter.has_news(live.key), timeout=_SOON)
         await desk.report("reef")
         assert [settled["reason"] for settled in desk.broker.of("settled")] == ["quorum"]
+        # The change isn't closed yet: the straggler is open.
+        await wait.until(lambda: desk.broker.of("change"), timeout=_SOON)
         assert [change["request_id"] for change in desk.broker.of("change")] == ["settled-reef-1"]
 
 

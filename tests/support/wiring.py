@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ems_worker.daemon import services
-from tests.support import scenarios, scenarios_steering
+from tests.support import scenarios, scenarios_settling, scenarios_steering
 
-SCENARIOS = (*scenarios.ALL, *scenarios_steering.ALL)
+SCENARIOS = (*scenarios.ALL, *scenarios_settling.ALL, *scenarios_steering.ALL)
 
 
 async def every_scenario(directory: Path) -> None:
