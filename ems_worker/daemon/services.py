@@ -158,7 +158,9 @@ def build(
         can_ask=lambda: reconciler.can_ask,
         is_sending=submitter.is_sending,
     )
-    suspension = Suspension(ledger=ledger, orchestrator=orchestrator, clock=clock, on_refused=on_change)
+    suspension = Suspension(
+        ledger=ledger, manifest=manifest, orchestrator=orchestrator, clock=clock, on_refused=on_change
+    )
     reasons = Reasons(
         (
             reason.paused,

@@ -122,10 +122,11 @@ class Worker:
         )
         ledger, reporter, tracker, intake = services.ledger, services.reporter, services.tracker, services.intake
         unsent = await recover.recover(ledger, manifest, yaml_reader)
-        services.suspension.recover()
         health.set_problem("experiments", recover.problem(ledger))
         health.set_problem("start", "catching up with the streams")
         await services.replay.run()
+        # After a restore the published changes tell what was paused and resumed.
+        await services.suspension.recover()
         for live in ledger.experiments():
             reporter.notify(live.key)
         handlers = {**services.queries.handlers(), **services.control.handlers()}

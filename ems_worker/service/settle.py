@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from ems_worker.core.documents import documents, subjects
+from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.settling import Cause, Terms
@@ -192,23 +192,7 @@ class Settling:
         request_id = _request_id(live)
         if any(known.experiment == live.key for known in await self._manifest.changes(request_id)):
             return
-        request = {
-            "request_id": request_id,
-            "experiment_id": live.experiment_id,
-            "reason": _REASON,
-            "stragglers": True,
-        }
-        change = Change(
-            request_id=request_id,
-            experiment=live.key,
-            verb=Verb.CANCEL.value,
-            request=documents.encode(request).decode(),
-            received_ms=due.at_ms,
-            state=live.record.state,
-            round=live.record.round,
-            revision=live.record.revision,
-        )
-        await self._ledger.records.change(live, change)
+        await self._ledger.records.change(live, cancellation(live, request_id, due.at_ms))
         crash.point("settle.stragglers")
         self._on_change()
 
@@ -237,8 +221,28 @@ class Settling:
         log.info("experiment.settled", experiment_id=live.experiment_id, round=due.round, cause=due.cause.value)
 
 
+def cancellation(live: Live, request_id: str, at_ms: int) -> Change:
+    """The change that cancels the stragglers of the present round."""
+    request = {
+        "request_id": request_id,
+        "experiment_id": live.experiment_id,
+        "reason": _REASON,
+        "stragglers": True,
+    }
+    return Change(
+        request_id=request_id,
+        experiment=live.key,
+        verb=Verb.CANCEL.value,
+        request=documents.encode(request).decode(),
+        received_ms=at_ms,
+        state=live.record.state,
+        round=live.record.round,
+        revision=live.record.revision,
+    )
+
+
 def _request_id(live: Live) -> str:
-    return f"settled-{live.experiment_id}-{live.record.round}"
+    return f"{changes.OWN_REQUEST}{live.experiment_id}-{live.record.round}"
 
 
 def _terms(live: Live) -> Terms:

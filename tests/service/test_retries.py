@@ -133,9 +133,9 @@ async def test_a_retry_stops_the_cancelling_of_pending_jobs(tmp_path: Path) -> N
         live = await desk.begin(plan(points=5, limits={"max_attempts": 1, "fail_fast": True}))
         [first] = await desk.launch(live, 1)
         await desk.hear("failed", first, error_kind="simulation")
-        assert await desk.ledger.cancel_pending(live.key, 2) == 2
+        assert await desk.ledger.judging.drop_pending(live, 2) == 2
         assert await retry(desk) == 3
-        assert await desk.ledger.cancel_pending(live.key, 2) == 0
+        assert await desk.ledger.judging.drop_pending(live, 2) == 0
         assert len(await desk.launch(live)) == 5
 
 

@@ -82,6 +82,22 @@ async def test_a_round_settles_when_its_stragglers_had_their_grace(tmp_path: Pat
         assert len(desk.broker.of("settled")) == 1
 
 
+async def test_stragglers_are_cancelled_again_after_a_restore(tmp_path: Path) -> None:
+    """The published change is carried out like those that people requested, once."""
+    async with Desk.open(tmp_path / "before", clock := Clock()) as desk:
+        await to_quorum(desk, CANCEL)
+        await pass_time(desk, clock, 5)
+        await finish(desk)
+        published = desk.broker.of("change")[0]
+    async with Desk.open(tmp_path / "after", clock) as desk:
+        _, last = await to_quorum(desk, CANCEL)
+        assert await desk.services.control.apply_again("reef", published, documents=1)
+        assert (await desk.row(last)).run.stop_reason is StopReason.STRAGGLER
+        assert not await desk.services.control.apply_again("reef", published, documents=1)
+        await pass_time(desk, clock, 5)
+        assert len(await desk.manifest.changes(published["request_id"])) == 1
+
+
 async def test_stragglers_are_cancelled_if_the_plan_says_so(tmp_path: Path) -> None:
     """That is a change of its own, which is published like a requested one; the experiment ends without them."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:

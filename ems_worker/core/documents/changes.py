@@ -17,6 +17,9 @@ EXCLUDED: Final = "excluded"
 # The state that `counts` name for jobs that `extend` adds, and that were not there before.
 NEW: Final = "new"
 
+# With this begin the request ids of the worker's own changes: that it cancels the stragglers of a settled round.
+OWN_REQUEST: Final = "settled-"
+
 # Why a verb changed nothing in an experiment that is open.
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -1,6 +1,7 @@
 """Changes that people request, carried out on jobs: a bounded number at a time, each with the change's new cursor.
 
-The effect on the jobs and the cursor are one commit, so that a crash repeats exactly what was not recorded.
+The effect on the jobs and the cursor are one commit, so that a crash repeats exactly what was not recorded. Failing
+fast drops jobs in the same way, without a cursor.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import StopReason
-from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.lifecycle.run import Signal, StopReason
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -160,7 +161,12 @@ class Judging:
         """Cancels jobs that wait for a further attempt or for metrics: those that `cancel_unstarted` leaves."""
         async with self._turn() as turn:
             expanded, complete, now_ms = live.record.expanded_points, live.expanded, self._clock.now_ms()
-            awaiting = [(live.key, run.point, run.replicate) for run in await self._manifest.awaiting(live.key)]
+            # Those that may end by themselves stay, and are not to be taken again and again.
+            awaiting = [
+                (live.key, run.point, run.replicate)
+                for run in await self._manifest.awaiting(live.key)
+                if decide(Job((run,)), NO_POINT, now_ms) is not None
+            ]
             pending = [(live.key, *stored.key) for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
             await self._active.load_jobs([*pending, *awaiting[:limit]])
             for key in dict.fromkeys([*pending, *awaiting[:limit]]):
@@ -173,6 +179,21 @@ class Judging:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
+
+    async def drop_pending(self, live: Live, limit: int) -> int:
+        """Cancels up to `limit` pending runs of an experiment that is failing fast; returns 0 when none is left."""
+        async with self._turn() as turn:
+            if not live.failing_fast:
+                return 0
+            pending_jobs = await self._manifest.due(live.key, _EVER_MS, limit)
+            for stored, _ in pending_jobs:
+                pending = self._active.keep(live.key, stored).current
+                if pending.state is RunState.PENDING:
+                    run_key = (live.key, *stored.key, pending.attempt)
+                    # With this reason a retry includes the job. A job that a person cancelled has another one.
+                    turn.update(run_key, replace(pending, stop_reason=StopReason.FAILING_FAST))
+                    turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
+        return len(pending_jobs)
 
     async def reread(self, live: Live) -> None:
         """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""

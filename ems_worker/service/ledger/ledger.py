@@ -199,16 +199,18 @@ class Ledger:
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
 
-        No run is claimed if the experiment isn't running, or is failing fast.
+        No run is claimed if the experiment isn't running, is failing fast, or is being cancelled.
         """
         claimed: list[tuple[Run, PointRecord]] = []
         async with self._turn() as turn:
             live = self._active.get(key)
-            if live is None or not live.starts_runs:
-                return []
             now_ms = self._clock.now_ms()
             claimed_ms = self._active.claim_time(now_ms)
-            for stored, point in await self._manifest.due(key, now_ms, limit):
+            due = await self._manifest.due(key, now_ms, limit) if live is not None and live.starts_runs else ()
+            # Asked again: a change may have been recorded meanwhile, and nothing is claimed after its reply.
+            if live is None or not live.starts_runs:
+                return []
+            for stored, point in due:
                 pending = self._active.keep(key, stored).current
                 if pending.state is not RunState.PENDING:
                     continue
@@ -255,22 +257,6 @@ class Ledger:
                 if (before := self.run(key)) is not None:
                     turn.update(key, replace(before, elapsed_ms=self._timers.elapsed_ms(key, before)))
                     self._timers.counted(key)
-
-    async def cancel_pending(self, key: int, limit: int) -> int:
-        """Cancels up to `limit` pending runs of an experiment that is failing fast; returns 0 when none is left."""
-        async with self._turn() as turn:
-            live = self._active.get(key)
-            if live is None or not live.failing_fast:
-                return 0
-            pending_jobs = await self._manifest.due(key, 2**62, limit)
-            for stored, _ in pending_jobs:
-                pending = self._active.keep(key, stored).current
-                if pending.state is RunState.PENDING:
-                    run_key = (key, *stored.key, pending.attempt)
-                    # With this reason a retry includes the job. A job that a person cancelled has none.
-                    turn.update(run_key, replace(pending, stop_reason=StopReason.FAILING_FAST))
-                    turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
-        return len(pending_jobs)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Turn]:

@@ -20,7 +20,7 @@ from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
 from ems_worker.core.records import Change, Experiment
-from ems_worker.service import queries
+from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -118,27 +118,37 @@ class Control:
 
         `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
         """
-        try:
-            verb = Verb(published["verb"])
-            request = requests.MODELS[verb].model_validate(published["request"])
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-            return False
         async with self._ledger.pinned(experiment_id) as live:
             if live is None:
                 return False
             try:
-                if await self._known(live, verb, request) is not None:
-                    return False
-                ruling = self._ruled(live, verb, request)
-                change, after = self._drafted(live, verb, request, ruling)
-            except errors.RequestRefused as error:
+                drafted = await self._drafted_again(live, published)
+            except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
                 log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
                 return False
+            if drafted is None:
+                return False
+            change, after = drafted
             await self._ledger.records.change(live, replace(change, published=documents), after)
             await self._executor.finish(live)
-        log.warning("change.applied_again", experiment_id=experiment_id, verb=verb.value, request_id=request.request_id)
+        log.warning("change.applied_again", experiment_id=experiment_id, verb=change.verb, request_id=change.request_id)
         return True
+
+    async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
+        """A published change as it is to be recorded, and the experiment after it; None if it is recorded."""
+        stored: dict[str, Any] = published["request"]
+        if stored["request_id"].startswith(changes.OWN_REQUEST):
+            recorded = await self._manifest.changes(stored["request_id"])
+            if any(change.experiment == live.key for change in recorded):
+                return None
+            return settle.cancellation(live, stored["request_id"], self._clock.now_ms()), None
+        verb = Verb(published["verb"])
+        request = requests.MODELS[verb].model_validate(stored)
+        if await self._known(live, verb, request) is not None:
+            return None
+        # Its revision was the expected one when it was recorded.
+        ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
+        return self._drafted(live, verb, request, ruling)
 
     async def _members(self, group: str) -> list[str]:
         """The ids of the experiments of a group, newest first."""

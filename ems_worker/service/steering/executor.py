@@ -15,6 +15,7 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.documents import changes, documents, subjects
+from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
@@ -121,6 +122,13 @@ class Executor:
 
     async def preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
         """The change as it would be once carried out, as far as that is found while it is `in_time`."""
+        change = await self._preview(live, draft, in_time)
+        if not live.ended or change.verb not in (Verb.RETRY, Verb.EXTEND) or not change.counts:
+            return change
+        after = steering.reopened(live.record.standing)
+        return replace(change, state=after.state, round=after.round)
+
+    async def _preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
         request: dict[str, Any] = json.loads(draft.request)
         verb = Verb(draft.verb)
         if draft.judged is None:
