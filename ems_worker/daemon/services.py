@@ -90,6 +90,9 @@ def build(
         dispatcher.wake()
         executor.wake()
 
+    def on_examined() -> None:
+        executor.wake()
+
     def on_jobs() -> None:
         dispatcher.wake()
         executor.wake()
@@ -224,7 +227,9 @@ def build(
         lambda: Platform(model_version=versions.reported, message_limit=orchestrator.message_limit),
         quotas,
     )
-    extender = Extender(ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs)
+    extender = Extender(
+        ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs, on_examined=on_examined
+    )
     executor = Executor(ledger=ledger, manifest=manifest, broker=broker, extender=extender, paused=suspension.settled)
     control = Control(
         ledger=ledger,
