@@ -6,6 +6,7 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 
 import asyncio
 import json
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,8 @@ log = structlog.get_logger()
 
 # How long a reply waits for the broker to take its change, and until the jobs are judged.
 _PATIENCE_SECONDS = 1.0
+# How many members of a group are changed at once: their rows share commits.
+_MEMBERS = 64
 
 
 class Control:
@@ -63,8 +66,9 @@ class Control:
         self._clock = clock
         self._max_priority = max_priority
         self._release = release
-        # One request of an experiment is recorded at a time: each is decided by what the one before left.
-        self._locks: dict[str, asyncio.Lock] = {}
+        # One request of an experiment is recorded at a time: each is decided by what the one before left. A lock lives
+        # as long as somebody holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def handlers(self) -> Mapping[str, Handler]:
         """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
@@ -85,35 +89,38 @@ class Control:
 
     async def _change_group(self, verb: Verb, request: ChangeRequest, until: float) -> Sequence[Document]:
         """The documents of a group's members. Those that can't take the request say why, unless that is so for all."""
-        answers, refusals = [], []
-        for member in await self._members(request.group or ""):
-            try:
-                answers.append(await self._change(verb, request, member, until))
-            except errors.RequestRefused as refusal:
-                refusals.append(refusal)
-                async with self._ledger.pinned(member) as live:
-                    if live is not None:
+        refusals: list[errors.RequestRefused] = []
+        free = asyncio.Semaphore(_MEMBERS)
+
+        async def change(member: str) -> Document | None:
+            async with free:
+                try:
+                    return await self._change(verb, request, member, until)
+                except errors.RequestRefused as refusal:
+                    refusals.append(refusal)
+                    async with self._ledger.pinned(member) as live:
+                        if live is None:
+                            return None
                         refused = replace(self._draft(live, verb, request), refused=str(refusal))
-                        answers.append(changes.document(member, refused))
+                        return changes.document(member, refused)
+
+        answers = await asyncio.gather(*map(change, await self._members(request.group or "")))
+        found = [answer for answer in answers if answer is not None]
         if len(refusals) == len(answers):
             raise refusals[0]
-        return answers
+        return found
 
     async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
-        lock = self._locks.setdefault(experiment_id, asyncio.Lock())
-        try:
-            async with lock, self._ledger.pinned(experiment_id) as live:
-                if live is None:
-                    raise errors.NotFound(f"there is no experiment {experiment_id}")
-                if request.dry_run:
-                    return await self._preview(live, verb, request, until)
+        async with self._ledger.pinned(experiment_id) as live:
+            if live is None:
+                raise errors.NotFound(f"there is no experiment {experiment_id}")
+            if request.dry_run:
+                return await self._preview(live, verb, request, until)
+            async with self._locks.setdefault(experiment_id, asyncio.Lock()):
                 change = await self._known(live, verb, request) or await self._record(live, verb, request)
-                await self._executor.published(until - self._clock.monotonic())
-                return changes.document(experiment_id, await self._judged(live, change, until))
-        finally:
-            if not lock.locked():
-                self._locks.pop(experiment_id, None)
+            await self._executor.published(until - self._clock.monotonic())
+            return changes.document(experiment_id, await self._judged(live, change, until))
 
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
         """Carries out a change that was published before a restore; whether it is new to this manifest.
@@ -165,13 +172,13 @@ class Control:
 
     async def _known(self, live: Live, verb: Verb, request: ChangeRequest) -> Change | None:
         """The change as recorded when its request first arrived; None if it is new."""
-        for change in await self._manifest.changes(request.request_id):
-            if (change.verb, change.request) != (verb, _encoded(request)):
-                message = f"request_id {request.request_id} was used for another change: use a new id for each change"
-                raise errors.RequestRefused(message)
-            if change.experiment == live.key:
-                return change
-        return None
+        recorded = await self._manifest.change_from(request.request_id, live.key)
+        # The changes of a group have the same request.
+        first = recorded or await self._manifest.change_from(request.request_id, 0)
+        if first is not None and (first.verb, first.request) != (verb, _encoded(request)):
+            message = f"request_id {request.request_id} was used for another change: use a new id for each change"
+            raise errors.RequestRefused(message)
+        return recorded if recorded is not None and recorded.experiment == live.key else None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
         self._check_revision(live, request)
@@ -264,8 +271,9 @@ class Control:
         while change.number in live.changes and self._clock.monotonic() < until:
             if not await self._executor.step(live):
                 break
-        present = await self._manifest.changes(change.request_id)
-        return next(known for known in present if known.experiment == live.key)
+        present = await self._manifest.change_from(change.request_id, live.key)
+        assert present is not None
+        return present
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -63,8 +64,8 @@ class Executor:
         self._paused = paused
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()
-        # Steps of an experiment exclude each other.
-        self._locks: dict[int, asyncio.Lock] = {}
+        # Steps of an experiment exclude each other. A lock lives as long as somebody holds it or waits for it.
+        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
         self._unpublished = True
 
     def wake(self) -> None:
@@ -117,8 +118,6 @@ class Executor:
                         verb=change.verb,
                         request_id=change.request_id,
                     )
-        if not live.changes:
-            self._locks.pop(live.key, None)
         return more
 
     async def finish(self, live: Live) -> None:
@@ -251,6 +250,8 @@ class Executor:
     async def published(self, patience: float) -> None:
         """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
         self.recorded()
+        if patience <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(patience, _PUBLISH_PATIENCE_SECONDS)):
                 await self.publish()
