@@ -74,7 +74,8 @@ def _moved(change: Document, words: tuple[str, str, str]) -> str:
     """How many jobs a change moves, and from which states."""
     word = _word(change, *words)
     if change["counts"] is None:
-        return f"{word} jobs, which are still being counted"
+        counted = "too many to count them in time" if change["dry_run"] else "which are still being counted"
+        return f"{word} jobs, {counted}"
     more = f", round {change['round']}" if change["verb"] == "retry" else ""
     if change["request"].get("drain") and change["counts"].keys() & _OPEN:
         more = ", but open runs may end"
@@ -101,7 +102,8 @@ def _place(state: str) -> int:
 def _extended(change: Document) -> str:
     add, withdraw = _word(change, "adding", "added", "would add"), _word(change, *_WITHDRAWING)
     if change["counts"] is None:
-        return f"{add} points, which are still being compared"
+        compared = "too many to compare them in time" if change["dry_run"] else "which are still being compared"
+        return f"{add} points, {compared}"
     new = sum(change["counts"].get(changes.NEW, {}).values())
     added = [_counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
     parts = [f"{add} {' and '.join(added)}"] if added else []
@@ -111,7 +113,8 @@ def _extended(change: Document) -> str:
         parts.append(f"{_counted(again, 'job')} again")
     if change["unchanged"]:
         parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
-    return f"{', '.join(parts) or 'no points'} (round {change['round']})"
+    nothing = "no points" if change["applied"] or change["dry_run"] else f"{add} points, none so far"
+    return f"{', '.join(parts) or nothing} (round {change['round']})"
 
 
 def _word(change: Document, under_way: str, done: str, would: str) -> str:

@@ -51,6 +51,7 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         ),
         (change("cancel"), "cancelling no jobs"),
         (change("cancel", counts=None), "cancelling jobs, which are still being counted"),
+        (change("cancel", counts=None, dry_run=True), "would cancel jobs, too many to count them in time"),
         (
             change("retry", counts={"failed": {"pending": 1}}, round=2),
             "retrying 1 job (1 failed), round 2",
@@ -96,8 +97,10 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
             change("extend", counts={"cancelled": {"pending": 4}}, unchanged=2),
             "4 jobs again, 2 points unchanged (round 1)",
         ),
-        (change("extend"), "no points (round 1)"),
+        (change("extend"), "adding points, none so far (round 1)"),
+        (change("extend", applied=True), "no points (round 1)"),
         (change("extend", counts=None), "adding points, which are still being compared"),
+        (change("extend", counts=None, dry_run=True), "would add points, too many to compare them in time"),
         (
             change("cancel", changed=False, reason="it has ended (completed)"),
             "nothing changed: it has ended (completed)",
