@@ -8,6 +8,7 @@ from ems_worker.cli import shell
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.terminal import text
 
 Document = dict[str, Any]
 
@@ -36,7 +37,7 @@ def show(document: Document, *, json: bool) -> None:
         shell.out(held)
         return
     for change in document.get("changes", [document]):
-        shell.out(sentence(change))
+        shell.out(text.line(sentence(change)))
     if document.get("changes") == []:
         shell.say("no experiments")
 
@@ -147,4 +148,4 @@ def show_latest(details: Document) -> None:
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"
-        shell.out(f"  {title}: {words}{where}{why}")
+        shell.out(text.line(f"  {title}: {words}{where}{why}"))

@@ -174,3 +174,11 @@ def test_changes_in_progress_are_shown_or_else_the_last_one(
     """A change whose jobs are not all judged has the numbers so far. What changed nothing is left out."""
     changed.show_latest({"changes": changes})
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_reason_adds_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody else's words could look like one of ours."""
+    forged = change("pause", applied=True, request={"reason": "x\n  paused by: nobody"})
+    changed.show_latest({"changes": [forged]})
+    changed.show(change("retry", changed=False, reason="a\nb"), json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 2
