@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import copies
@@ -170,16 +171,25 @@ class Story(RuleBasedStateMachine):
         for _ in range(rounds):
             self._round()
 
-    @rule(number=st.integers(0, 2), request=REQUESTS, again=st.booleans(), death=DEATH)
-    def steer(self, number: int, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
+    @initialize(number=st.integers(0, 2))
+    def begin(self, number: int) -> None:
+        """There is an experiment to steer."""
+        self.world.publish(plan(number))
+        self._do(self.life.take_plans)
+
+    @rule(data=st.data(), request=REQUESTS, again=st.booleans(), death=DEATH)
+    def steer(self, data: st.DataObject, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
         """Requests a change. `again`: whoever requests it repeats the request, as after an answer that got lost."""
         verb, options = request
+        name = data.draw(
+            st.sampled_from(sorted({orjson.loads(message.data)["experiment_id"] for message in self.world.plans}))
+        )
         self.requests += 1
         self.steered = True
         given = {name: value for name, value in options.items() if value is not None}
         for turn in range(1 + again):
             self._do(
-                lambda: self.life.steer(verb, f"story-{number}", request_id=f"request-{self.requests}", **given),
+                lambda: self.life.steer(verb, name, request_id=f"request-{self.requests}", **given),
                 None if turn else death,
             )
 
