@@ -20,7 +20,7 @@ from ems_worker import errors
 from ems_worker.adapters.manifest import copies
 from ems_worker.service import submit
 from ems_worker.service.base import crash
-from tests.support import invariants, onwards, oracle, whole
+from tests.support import invariants, onwards, oracle, requested, whole
 from tests.support.evidence import Evidence
 from tests.support.world import DiedError, Life, World
 
@@ -30,24 +30,6 @@ MAX_ROUNDS = 12
 FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
 # In some steps the worker dies at one of the next named points.
 DEATH = st.none() | st.none() | st.integers(1, 8)
-# What people request, besides a retry of everything.
-WHERE = st.sampled_from(
-    [None, None, "food >= 1", 'state == "cancelled" or error_kind == "simulation"', "replicate == 0"]
-)
-VERBS = {
-    "pause": st.fixed_dictionaries({"now": st.booleans()}),
-    "resume": st.just({}),
-    "cancel": st.fixed_dictionaries({"drain": st.booleans(), "where": WHERE}),
-    "retry": st.fixed_dictionaries({"where": WHERE}),
-    "exclude": st.fixed_dictionaries({"where": WHERE, "reason": st.sampled_from([None, "a bad host"])}),
-    "include": st.fixed_dictionaries({"where": WHERE}),
-    "set": st.fixed_dictionaries({"priority": st.integers(0, 3)}),
-    "close": st.just({}),
-    "extend": st.sampled_from([{"replicates": 3}, {"add": {"food": [3]}}]),
-}
-REQUESTS = st.sampled_from([*VERBS]).flatmap(lambda verb: st.tuples(st.just(verb), VERBS[verb]))
-STOPS = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED", "SILENCE"])
-PAUSES = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED"])
 CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]), max_size=2)
 
 
@@ -177,7 +159,7 @@ class Story(RuleBasedStateMachine):
         self.world.publish(plan(number))
         self._do(self.life.take_plans)
 
-    @rule(data=st.data(), request=REQUESTS, again=st.booleans(), death=DEATH)
+    @rule(data=st.data(), request=requested.REQUESTS, again=st.booleans(), death=DEATH)
     def steer(self, data: st.DataObject, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
         """Requests a change. `again`: whoever requests it repeats the request, as after an answer that got lost."""
         verb, options = request
@@ -193,7 +175,7 @@ class Story(RuleBasedStateMachine):
                 None if turn else death,
             )
 
-    @rule(stop=STOPS, pause=PAUSES, later=st.sampled_from([1.0, 40.0]), death=DEATH)
+    @rule(stop=requested.STOPS, pause=requested.PAUSES, later=st.sampled_from([1.0, 40.0]), death=DEATH)
     def check(self, stop: str, pause: str, later: float, death: int | None) -> None:
         """Control commands are sent, and answered so; runs whose STOP was not confirmed in time are given up."""
         self.world.clock.seconds += later

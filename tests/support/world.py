@@ -99,7 +99,9 @@ class World:
         for command in commands:
             name = command.simulation_id
             assert (name,) not in off, f"{name} was sent after it was cancelled"
-            assert (name, command.config_sha) in recorded, f"{name} was sent before it was recorded"
+            # After a restore an event may be all that is known of a run.
+            known = {(name, command.config_sha), *([(name, None)] if self.astray else [])}
+            assert known & recorded, f"{name} was sent before it was recorded"
             code = "ALREADY_EXISTS" if name in self.runs else "OK"
             if self.runs.setdefault(name, (command.config_sha, False))[0] != command.config_sha:
                 code = "FAILED_PRECONDITION"
