@@ -151,17 +151,15 @@ def carry_out(
             document = await send(ems, options)
         except (errors.NoAnswer, errors.BrokerUnavailable):
             if not given.dry_run:
-                shell.say(
-                    "the worker may still carry it out; to repeat the request safely: "
-                    f"--request-id {options['request_id']}"
-                )
+                shell.say(f"repeating the request is safe with --request-id {options['request_id']}")
             raise
         except asyncio.CancelledError:
             if given.wait and not given.dry_run:
                 shell.say("the change continues; `ems show` says how far it is")
             raise
         changed.show(document, json=given.json)
-        return exits.Exit.OK
+        refused = any(change.get("refused") for change in document.get("changes", []))
+        return exits.Exit.FAILED if refused else exits.Exit.OK
 
     return asking.run(given.server, given.context, ask)
 

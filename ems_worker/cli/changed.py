@@ -6,7 +6,7 @@ from typing import Any
 
 from ems_worker.cli import shell
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
 
 Document = dict[str, Any]
@@ -20,6 +20,9 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "include": ("including", "included", "would include"),
     }
 )
+_OPEN = {state.value for state in transitions.OPEN}
+_ORDER = [bucket.value for bucket in experiment.Bucket]
+_WITHDRAWING = ("withdrawing", "withdrew", "would withdraw")
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 
 
@@ -40,6 +43,8 @@ def show(document: Document, *, json: bool) -> None:
 
 def sentence(change: Document) -> str:
     """The change in a line that begins with the experiment's id."""
+    if change["refused"]:
+        return f"{change['experiment_id']}: refused: {change['reason']}"
     if not change["changed"]:
         verdict = "nothing would change" if change["dry_run"] else "nothing changed"
         return f"{change['experiment_id']}: {verdict}: {change['reason']}"
@@ -55,7 +60,7 @@ def effect(change: Document) -> str:
         return _extended(change)
     would = "would be " if change["dry_run"] else ""
     if verb == "pause":
-        now = ", and running ones pause where the orchestrator can do that" if change["request"].get("now") else ""
+        now = ", and running ones pause if they can" if change["request"].get("now") else ""
         return f"{would}paused, no more jobs start{now}"
     if verb == "resume":
         return _resumed(change, would)
@@ -67,17 +72,20 @@ def effect(change: Document) -> str:
 
 def _moved(change: Document, words: tuple[str, str, str]) -> str:
     """How many jobs a change moves, and from which states."""
-    under_way, done, would = words
-    word = would if change["dry_run"] else done if change["applied"] else under_way
+    word = _word(change, *words)
     if change["counts"] is None:
         return f"{word} jobs, which are still being counted"
-    round_of = f", round {change['round']}" if change["verb"] == "retry" else ""
-    return f"{word} {jobs(change['counts'])}{round_of}"
+    more = f", round {change['round']}" if change["verb"] == "retry" else ""
+    if change["request"].get("drain") and change["counts"].keys() & _OPEN:
+        more = ", but open runs may end"
+    return f"{word} {jobs(change['counts'])}{more}"
 
 
 def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The number of jobs that a change moves, and the states they were in: `5 jobs (4 failed, 1 lost)`."""
-    by_state = {state: sum(to.values()) for state, to in counts.items() if sum(to.values())}
+    by_state = {
+        state: sum(counts[state].values()) for state in sorted(counts, key=_place) if any(counts[state].values())
+    }
     total = sum(by_state.values())
     if not total:
         return "no jobs"
@@ -85,17 +93,30 @@ def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
     return f"{_counted(total, 'job')} ({states})"
 
 
+def _place(state: str) -> int:
+    """Where a state stands in a list: in the order in which jobs go through them."""
+    return _ORDER.index(state) if state in _ORDER else len(_ORDER)
+
+
 def _extended(change: Document) -> str:
-    word = "would add" if change["dry_run"] else "added" if change["applied"] else "adding"
+    add, withdraw = _word(change, "adding", "added", "would add"), _word(change, *_WITHDRAWING)
     if change["counts"] is None:
-        return f"{word} points, which are still being compared"
+        return f"{add} points, which are still being compared"
     new = sum(change["counts"].get(changes.NEW, {}).values())
-    parts = [f"{word} {_counted(change['added'] or 0, 'point')} and {_counted(new, 'job')}"]
+    added = [_counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
+    parts = [f"{add} {' and '.join(added)}"] if added else []
+    if change["withdrawn"]:
+        parts.append(f"{withdraw} {_counted(change['withdrawn'], 'point')}")
+    if again := sum(after.get("pending", 0) for state, after in change["counts"].items() if state != changes.NEW):
+        parts.append(f"{_counted(again, 'job')} again")
     if change["unchanged"]:
         parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
-    if change["withdrawn"]:
-        parts.append(f"{_counted(change['withdrawn'], 'point')} withdrawn")
-    return f"{', '.join(parts)} (round {change['round']})"
+    return f"{', '.join(parts) or 'no points'} (round {change['round']})"
+
+
+def _word(change: Document, under_way: str, done: str, would: str) -> str:
+    """What is said of a change that is under way, that is complete, or of a dry run."""
+    return would if change["dry_run"] else done if change["applied"] else under_way
 
 
 def _resumed(change: Document, would: str) -> str:
@@ -116,11 +137,10 @@ def _counted(number: int, noun: str) -> str:
 
 def show_latest(details: Document) -> None:
     """Prints the changes of an experiment that are not complete, else the last one; `details` is of `ems.api.get`."""
-    latest: list[Document] = details.get("changes", [])
-    under_way = [change for change in latest if not change["applied"] and change["changed"]]
+    latest = [change for change in details.get("changes", []) if change["changed"]]
+    under_way = [change for change in latest if not change["applied"]]
     for change in under_way or latest[:1]:
-        named = {**change, **change["so_far"]} if change["counts"] is None else change
-        words = effect(named) if named["changed"] else f"{change['verb']}, nothing changed: {change['reason']}"
+        words = effect({**change, **change["so_far"]} if change["counts"] is None else change)
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"

@@ -73,6 +73,7 @@ def details_of(details: Document) -> None:
         "paused by": ", ".join(details.get("pauses", [])),
         "cancelling": _CANCELLING.get(details.get("cancelling") or ""),
         "kept open": "until `ems close`" if details.get("kept_open") and details["finished_at"] is None else None,
+        "set": ", ".join(f"{name} {value}" for name, value in details.get("overrides", {}).items()),
         "excluded": statuses.excluded(details),
         "created": details["created_at"],
         "started": details["started_at"],

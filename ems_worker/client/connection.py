@@ -117,7 +117,7 @@ class Connection:
             if not await self._broker_responds():
                 raise
             raise errors.NoAnswer(
-                f"the worker did not answer within {timeout:g} s: it is busy or hangs; "
+                f"the worker did not answer within {timeout:.3g} s: it is busy or hangs; "
                 "check `ems-worker health`, its /readyz and its log"
             ) from late
         _check(reply)

@@ -1,17 +1,15 @@
 """The wiring: every service is built here, and every callback between two services is tied here."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import structlog
-
-from ems_worker import errors
-from ems_worker.adapters import event_codec, files, yaml_reader
+from ems_worker.adapters import event_codec, yaml_reader
 from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
+from ems_worker.daemon import exports
 from ems_worker.reading import Examiner
+from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest, Orchestrator
@@ -31,6 +29,7 @@ from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.recovery import recover
 from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
+from ems_worker.service.settle import Settling
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
@@ -39,8 +38,6 @@ from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
 from ems_worker.settings import Settings
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +54,7 @@ class Services:
     suspension: Suspension
     reasons: Reasons
     reporter: Reporter
+    settling: Settling
     tracker: Tracker
     replies: Replies
     examiner: Examiner
@@ -92,6 +90,9 @@ def build(
         dispatcher.wake()
         executor.wake()
 
+    def on_examined() -> None:
+        executor.wake()
+
     def on_jobs() -> None:
         dispatcher.wake()
         executor.wake()
@@ -102,13 +103,19 @@ def build(
     def on_relief() -> None:
         dispatcher.wake()
 
+    def on_settling(key: int) -> None:
+        reporter.notify(key)
+
+    def on_stragglers() -> None:
+        executor.recorded()
+
     async def on_accept(record: Experiment) -> None:
         ledger.admit(await read(record))
         on_change(record.key)
         expander.wake()
 
     async def write_manifest(live: Live) -> None:
-        await _write_manifest(settings.exports, manifest, live)
+        await exports.write_manifest(settings.exports, manifest, live)
 
     versions = Versions()
     ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
@@ -151,17 +158,29 @@ def build(
         can_ask=lambda: reconciler.can_ask,
         is_sending=submitter.is_sending,
     )
-    suspension = Suspension(ledger=ledger, orchestrator=orchestrator, clock=clock, on_refused=on_change)
+    suspension = Suspension(
+        ledger=ledger, manifest=manifest, orchestrator=orchestrator, clock=clock, on_refused=on_change
+    )
     reasons = Reasons(
         (
+            lambda live: reason.paused(live, suspension.reason(live)),
+            reason.cancelling,
+            reason.kept_open,
             lambda _: None if (refused := broker.refused) is None else f"NATS refuses {refused}",
             lambda _: dispatcher.hold_reason,
             lambda _: submitter.reach.problem,
             lambda _: dispatcher.breaker_reason,
             lambda live: versions.waiting(live.plan),
             submitter.reach.waits,
-            suspension.reason,
         )
+    )
+    settling = Settling(
+        ledger=ledger,
+        manifest=manifest,
+        broker=broker,
+        clock=clock,
+        notify=on_settling,
+        on_change=on_stragglers,
     )
     reporter = Reporter(
         ledger=ledger,
@@ -170,6 +189,7 @@ def build(
         clock=clock,
         metrics=metrics,
         reasons=reasons,
+        settling=settling,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
         write_manifest=write_manifest if settings.manifest_export else None,
@@ -207,7 +227,9 @@ def build(
         lambda: Platform(model_version=versions.reported, message_limit=orchestrator.message_limit),
         quotas,
     )
-    extender = Extender(ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs)
+    extender = Extender(
+        ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs, on_examined=on_examined
+    )
     executor = Executor(ledger=ledger, manifest=manifest, broker=broker, extender=extender, paused=suspension.settled)
     control = Control(
         ledger=ledger,
@@ -262,6 +284,7 @@ def build(
         suspension=suspension,
         reasons=reasons,
         reporter=reporter,
+        settling=settling,
         tracker=tracker,
         replies=replies,
         examiner=examiner,
@@ -272,14 +295,3 @@ def build(
         replay=replay,
         upkeep=upkeep,
     )
-
-
-async def _write_manifest(directory: Path, manifest: Manifest, live: Live) -> None:
-    """Writes the manifest file of an ended experiment; its end is reported in any case."""
-    try:
-        path = await files.write_manifest(directory, live.experiment_id, manifest.export(live.key))
-    except errors.FileUnwritable as error:
-        # `ems export` can write it at any time.
-        log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
-    else:
-        log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))

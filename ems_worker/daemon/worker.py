@@ -122,10 +122,11 @@ class Worker:
         )
         ledger, reporter, tracker, intake = services.ledger, services.reporter, services.tracker, services.intake
         unsent = await recover.recover(ledger, manifest, yaml_reader)
-        services.suspension.recover()
         health.set_problem("experiments", recover.problem(ledger))
         health.set_problem("start", "catching up with the streams")
         await services.replay.run()
+        # After a restore the published changes tell what was paused and resumed.
+        await services.suspension.recover()
         for live in ledger.experiments():
             reporter.notify(live.key)
         handlers = {**services.queries.handlers(), **services.control.handlers()}
@@ -145,6 +146,7 @@ class Worker:
                     ("limits", services.limits.run),
                     ("suspension", services.suspension.run),
                     ("changes", services.executor.run),
+                    ("settling", services.settling.run),
                     ("reports", reporter.run),
                     ("upkeep", services.upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),
@@ -157,6 +159,7 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_seconds / 2):
                     await ledger.count_time()
+                    await services.settling.record()
                     await reporter.flush()
 
     async def _retry_parked(self, tracker: Tracker) -> None:

@@ -154,7 +154,7 @@ class RunLimits:
     async def _cancel_failing_fast(self) -> None:
         for live in self._ledger.experiments():
             if live.failing_fast and not live.ended:
-                while await self._ledger.cancel_pending(live.key, _CANCEL_CHUNK):
+                while await self._ledger.judging.drop_pending(live, _CANCEL_CHUNK):
                     pass
 
     async def _stop(self, keys: list[RunKey]) -> None:

@@ -11,10 +11,11 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import documents, results, titles
+from ems_worker.core.documents import changes, documents, limits, results, titles
 from ems_worker.core.lifecycle import estimate
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.records import Experiment, PlanDecision
+from ems_worker.service import statuses
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -29,6 +30,8 @@ Handler = Callable[[bytes], Awaitable[bytes]]
 # Characters of a configuration in one reply, well below the usual message limit of a megabyte.
 _CONFIG_PART = 256 * 1024
 _PAGE = 100
+# Changes in a reply to `get`.
+_CHANGES = 10
 # Our own messages for the most frequent errors of pydantic, by type.
 _MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing"}
 
@@ -151,12 +154,17 @@ class Queries:
     async def _get(self, data: bytes) -> bytes:
         request = read(GetRequest, data).experiment_id
         record = await self._record(request)
+        live, latest = self._ledger.live(request), await self._manifest.latest_changes(record.key, _CHANGES)
         details = {
             "description": record.spec.description,
             "parameters": dict(record.spec.parameters or {}),
             "plan_sha": record.spec.plan_sha,
             "points": record.spec.points,
             "replicates": record.spec.replicates,
+            "plan_version": record.plan_version,
+            "limits": None if live is None or live.ended else limits.in_force(live.limits),
+            "overrides": dict(record.overrides),
+            "changes": [changes.brief(request, change) for change in latest],
         }
         status = self._status(request, await self._manifest.status(record.key))
         return documents.encode({**status, **details})
@@ -243,14 +251,12 @@ class Queries:
         if live is None:
             document: documents.Document = orjson.loads(stored or b"{}")
             return document
-        pace = documents.pace(live.samples, live.recorded.total - live.recorded.ended)
-        return documents.status(
+        return statuses.compose(
+            live,
             live.record,
             live.recorded,
             worker_id=self._worker_id,
             now_ms=self._clock.now_ms(),
-            pace=pace,
-            best=live.best,
             reason=self._reasons.of(live),
         )
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 
 from ems_worker.core import text
+from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle.experiment import CancelMode
 from ems_worker.core.records import Experiment
 from ems_worker.service.ledger.live import Live
 
 # Characters.
 MAX_REASON = 500
+# Up to here a number in a reason is exact.
+_EXACT = 10
 
 
 class Reasons:
@@ -31,3 +35,35 @@ class Reasons:
             return record.reason
         reasons = (part(live) for part in self._parts)
         return text.single_line(next((reason for reason in reasons if reason is not None), None), MAX_REASON) or None
+
+
+def paused(live: Live, runs: str | None) -> str | None:
+    """Who pauses the experiment, what ends the pause, and which `runs` aren't as they should be."""
+    return "; ".join(filter(None, (changes.pause_reason(live.record.pauses), runs))) or None
+
+
+def cancelling(live: Live) -> str | None:
+    """What an experiment that is being cancelled waits for."""
+    if live.record.cancel is None:
+        return None
+    if not live.open:
+        return "being cancelled"
+    one = live.open == 1
+    if live.record.cancel is CancelMode.DRAIN:
+        return f"being cancelled: {_roughly(live.open)} {'run' if one else 'runs'} may end"
+    return f"being cancelled: {_roughly(live.open)} {'run is' if one else 'runs are'} being stopped"
+
+
+def kept_open(live: Live) -> str | None:
+    """That an experiment whose jobs have all ended goes on because its plan keeps it open."""
+    if not live.record.kept_open or live.recorded.ended < live.recorded.total:
+        return None
+    return "all its jobs have ended; it stays open until `close`"
+
+
+def _roughly(number: int) -> str:
+    """A number in words that change rarely: rounded down to one digit."""
+    if number <= _EXACT:
+        return str(number)
+    unit = 10 ** (len(str(number)) - 1)
+    return f"{number // unit * unit:,} or more"

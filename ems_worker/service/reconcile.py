@@ -12,7 +12,7 @@ from ems_worker.core import ids
 from ems_worker.core.lifecycle import reconcile
 from ems_worker.core.lifecycle.reconcile import RunStatus
 from ems_worker.core.lifecycle.run import UNWANTED, Run, StopReason
-from ems_worker.core.lifecycle.transitions import Effect, RunState
+from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Orchestrator
@@ -91,6 +91,8 @@ class Reconciler:
         answers = await self._orchestrator.status(list(names))
         if answers is None:
             self._unimplemented += 1
+            if not self.can_ask:
+                await self._call_off([(key, run) for key, _, run in silent if run.state is RunState.SUBMITTING])
             return []
         if answers:
             self._unimplemented = 0
@@ -105,21 +107,29 @@ class Reconciler:
             self._clock.monotonic(),
         )
         self._missing = conclusion.missing
-        if conclusion.signals:
-            effects = await self._ledger.hear(conclusion.signals)
-            for (key, signal), effect in zip(conclusion.signals, effects, strict=True):
+        unsent = {key for key, _, run in silent if run.state is RunState.SUBMITTING}
+        lost = {key for key, signal in conclusion.signals if signal.event is RunEvent.LOSE}
+        signals = [(key, signal) for key, signal in conclusion.signals if key not in unsent & lost]
+        if signals:
+            effects = await self._ledger.hear(signals)
+            for (key, signal), effect in zip(signals, effects, strict=True):
                 self._metrics.reconciled.labels(str(effect)).inc()
                 if effect is Effect.APPLY:
                     log.info("run.reconciled", event_heard=signal.event, key=key)
-        forgotten = [(key, live, run) for key, live, run in silent if key in conclusion.resend]
-        # Unwanted runs are not started again. STOP, or the answer that the run is unknown, ends them.
-        drained = [(key, run.stop_reason or StopReason.CANCELLED) for key, _, run in forgotten if run.drains]
-        if drained:
-            await self._ledger.ask_to_stop(drained)
+        forgotten = [(key, live, run) for key, live, run in silent if key in {*conclusion.resend, *(unsent & lost)}]
+        await self._call_off([(key, run) for key, _, run in forgotten if run.drains])
         runs = [(live, run) for _, live, run in forgotten if run.stop_reason not in UNWANTED and not run.drains]
         if runs:
             log.warning("orchestrator.wiped", runs=len(runs))
         return runs
+
+    async def _call_off(self, drained: Sequence[tuple[RunKey, Run]]) -> None:
+        """Stops runs of cancelled jobs that might end by themselves, if the orchestrator had them.
+
+        Unwanted runs are not started again. STOP, or the answer that the run is unknown, ends them.
+        """
+        if drained:
+            await self._ledger.ask_to_stop([(key, run.stop_reason or StopReason.CANCELLED) for key, run in drained])
 
     def stranded(self) -> list[tuple[Live, Run]]:
         """Runs that have been submitting for a long time although no command is under way for them."""
@@ -135,12 +145,16 @@ class Reconciler:
         ]
 
     def _silent(self) -> list[tuple[RunKey, Live, Run]]:
-        """Runs that the orchestrator has, without news in this process for an interval."""
+        """Runs that the orchestrator has or may have, without news in this process for an interval.
+
+        A run that is submitting is only asked for if its job was cancelled, so that it isn't sent again.
+        """
         since = self._clock.monotonic() - INTERVAL_SECONDS
         return [
             (key, live, run)
             for key, live, run in self._ledger.open_runs()
-            if run.state is not RunState.SUBMITTING and self._last_heard(key, since) <= since
+            if (run.state is not RunState.SUBMITTING or (run.drains and key not in self._submitter.sending))
+            and self._last_heard(key, since) <= since
         ]
 
     def _last_heard(self, key: RunKey, default: float) -> float:

@@ -1,36 +1,34 @@
-"""Publishes results and statuses from the manifest, and records how far publishing has come.
+"""Publishes what is new of experiments from the manifest, and records how far publishing has come.
 
 Results follow a cursor over the ends of jobs, statuses have revisions. Both are on disk before they are sent, so a
 crash may repeat a message, unchanged, and never loses one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+import orjson
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.documents import documents, results, subjects
+from ems_worker.core.documents import documents, subjects
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Tally
-from ems_worker.core.records import Experiment, PointRow
+from ems_worker.core.records import Experiment
+from ems_worker.service import statuses
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.outcomes import Outcomes
 from ems_worker.service.reasons import Reasons
+from ems_worker.service.settle import Settling
 
 log = structlog.get_logger()
 
-_PAGE = 500
-# A page ends with the result that exceeds this.
-_PAGE_BYTES = 16 * 1024 * 1024
-# The period over which throughput is measured, and the number of samples.
-_PACE_SECONDS = 30.0
-_PACE_SAMPLES = 60
 _BROKER_PAUSE_SECONDS = 1.0
 # The manifest file of an experiment with more jobs is written while reports continue.
 _LARGE_JOBS = 20_000
@@ -50,6 +48,7 @@ class Reporter:
         worker_id: str,
         interval_seconds: float,
         reasons: Reasons,
+        settling: Settling,
         write_manifest: Callable[[Live], Awaitable[None]] | None,
     ) -> None:
         """`write_manifest` writes the manifest file of an experiment that has ended."""
@@ -61,6 +60,8 @@ class Reporter:
         self._worker_id = worker_id
         self._interval = interval_seconds
         self._reasons = reasons
+        self._settling = settling
+        self._outcomes = Outcomes(ledger=ledger, manifest=manifest, broker=broker, metrics=metrics)
         self.write_manifest = write_manifest
         # Manifest files of large experiments that are being written.
         self._leaving: dict[int, asyncio.Future[None]] = {}
@@ -132,23 +133,28 @@ class Reporter:
             raise
 
     async def report(self, live: Live) -> None:
-        """Publishes new ends of jobs, then the status; unloads an experiment whose end is published."""
+        """Publishes new ends of jobs, a round that settles, then the status; unloads an experiment once it has ended.
+
+        A terminal status follows all of these, and the record of the end.
+        """
         if (leaving := self._leaving.get(live.key)) is not None:
             if not leaving.done():
                 return
             del self._leaving[live.key]
             await leaving  # raises if writing failed, like writing a smaller file does
         try:
-            await self._results(live)
+            await self._outcomes.publish(live)
+            settled = await self._settling.settle(live)
         except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
             # A status can be published nevertheless, with the reason; only the last status waits for the results.
             if not live.ended and self._broker.connected:
                 await self._status(live, live.record, live.recorded)
             raise
         record, tally = live.record, live.recorded
-        if live.ended and record.published_seq < record.ended_seq:
-            # It ended just now, and its last results come first.
+        if not settled or (live.ended and record.published_seq < record.ended_seq):
+            # Results came meanwhile, and they come first.
             self.notify(live.key)
+        if live.ended and (record.published_seq < record.ended_seq or not self._is_over(live)):
             return
         if live.ended and live.exported_seq != record.ended_seq and self.write_manifest is not None:
             leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
@@ -162,74 +168,30 @@ class Reporter:
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
             await self._ledger.unload(live.key)
 
+    def _is_over(self, live: Live) -> bool:
+        """Whether the end of an experiment is recorded and its round has settled. News follow if that is to come."""
+        return self._ledger.records.are_recorded(live) and live.record.settled_round >= live.record.round
+
     async def _leave(self, live: Live, ended_seq: int) -> None:
         assert self.write_manifest is not None
         await self.write_manifest(live)
         live.exported_seq = ended_seq
         crash.point("report.file")
 
-    async def _results(self, live: Live) -> None:
-        # No further than this, so that a status gets its turn while jobs end faster than they are published.
-        target = live.record.ended_seq
-        while live.record.published_seq < target:
-            rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
-            if not rows:
-                return
-            items, size = [], 0
-            for row in rows:
-                encoded = documents.encode(results.result(live.experiment_id, row))
-                name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
-                items.append((f"{subjects.RESULT}.{live.experiment_id}", encoded, name))
-                size += len(encoded)
-                if size > _PAGE_BYTES:
-                    break
-            rows = rows[: len(items)]
-            last = rows[-1].run.ended_seq
-            assert last is not None
-            ended = await self._ended_points(live, sorted({row.run.point for row in rows}), last)
-            for point in ended:
-                document = documents.point(live.experiment_id, point)
-                name = f"{live.experiment_id}-p{point.point.point}-v{point.ended_seq}"
-                items.append((f"{subjects.POINT}.{live.experiment_id}", documents.encode(document), name))
-            await self._broker.publish(items, live.record.spec.traceparent)
-            crash.point("report.results")
-            await self._ledger.records.results_published(live, last)
-            crash.point("report.cursor")
-            self._metrics.results.inc(len(rows))
-            await self._rank(live, ended)
-
-    async def _ended_points(self, live: Live, numbers: list[int], last: int) -> list[PointRow]:
-        """Points whose jobs have all ended, the last of them among the ends that are published now."""
-        # Numbers first: the jobs of a point that still has an open job need not be read.
-        complete = await self._manifest.ended_points(live.key, numbers, last)
-        rows = await self._manifest.points(live.key, complete) if complete else ()
-        return [row for row in rows if row.ended_seq is not None and row.ended_seq <= last]
-
-    async def _rank(self, live: Live, ended: list[PointRow]) -> None:
-        goal, metric = live.record.spec.goal, live.record.spec.goal_metric
-        for row in ended:
-            if live.best is not None and live.best.point.point == row.point.point:
-                # A late result changed the leader, so another point may be better now.
-                live.best = await self._manifest.best_point(live.key)
-            else:
-                live.best = documents.better(goal, metric, live.best, row)
-
     async def _status(self, live: Live, record: Experiment, tally: Tally) -> None:
-        now = self._clock.monotonic()
-        live.samples.append((now, tally.ended))
-        while len(live.samples) > _PACE_SAMPLES or live.samples[0][0] < now - _PACE_SECONDS:
-            live.samples.pop(0)
-        revision = self._ledger.records.next_revision(live)
+        """Publishes the status, unless it says what the last one said."""
+        statuses.sample(live, tally, self._clock.monotonic())
+        if live.reranks:
+            await self._outcomes.rank_again(live)
         live.reason = reason = self._reasons.of(live, record)
-        document = documents.status(
-            replace(record, revision=revision),
-            tally,
-            worker_id=self._worker_id,
-            now_ms=self._clock.now_ms(),
-            pace=documents.pace(live.samples, tally.total - tally.ended),
-            best=live.best,
-            reason=reason,
+        document = statuses.compose(
+            live, record, tally, worker_id=self._worker_id, now_ms=self._clock.now_ms(), reason=reason
         )
+        ended = record.state in experiment.ENDED
+        if statuses.same(await self._last(live, record), document, ended=ended):
+            return
+        revision = self._ledger.records.next_revision(live)
+        document["revision"] = revision
         encoded = documents.encode(document)
         await self._manifest.record_status(live.key, revision, encoded)
         crash.point("report.composed")
@@ -238,8 +200,16 @@ class Reporter:
             await self._go_above(live, subject, revision)
             return
         crash.point("report.status")
+        live.told = document
         await self._ledger.records.status_published(live, revision)
         self._metrics.statuses.inc()
+
+    async def _last(self, live: Live, record: Experiment) -> Mapping[str, Any] | None:
+        """The last published status; None if it isn't known, or is that of an open experiment by an earlier worker."""
+        known = live.told is not None or not live.ended or record.published_revision != record.revision
+        if not known and (stored := await self._manifest.status(live.key)) is not None:
+            live.told = orjson.loads(stored)
+        return live.told
 
     async def _go_above(self, live: Live, subject: str, revision: int) -> None:
         """A higher revision is published than this manifest knows, because it was recreated or restored.

@@ -1,6 +1,7 @@
 """PAUSE and RESUME: open runs of experiments that are paused `now` are suspended, if the orchestrator can do it."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,11 +9,12 @@ import structlog
 
 from ems_worker.core import ids
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.wire import Control
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
-from ems_worker.service.base.ports import Orchestrator
+from ems_worker.service.base.ports import Manifest, Orchestrator
 from ems_worker.service.control_calls import ControlCalls
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
@@ -31,6 +33,8 @@ _REFUSALS = frozenset(
 # Answers after which a run isn't suspended any more, as far as the orchestrator knows. A run that has ended, or that
 # the orchestrator doesn't know, must not stand still for ever: its limit and reconciliation find out what became of it.
 _NOT_SUSPENDED = frozenset({"OK", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"})
+# How many changes of an experiment are searched for a PAUSE: each life of a worker sends the RESUME that follows it.
+_RECENT_CHANGES = 100
 # Open runs that the orchestrator has.
 _THERE = frozenset({RunState.SUBMITTED, RunState.RUNNING})
 
@@ -44,6 +48,14 @@ class _Refused:
     heard: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """A run whose last PAUSE or RESUME was answered with this code, which settles nothing, at that monotonic time."""
+
+    code: str
+    since: float
+
+
 class Suspension:
     """Checks the open runs twice a second. Which runs are suspended is in the manifest, and known after a restart."""
 
@@ -51,19 +63,20 @@ class Suspension:
         self,
         *,
         ledger: Ledger,
+        manifest: Manifest,
         orchestrator: Orchestrator,
         clock: Clock,
         on_refused: Callable[[int], None],
     ) -> None:
         """`on_refused` receives the key of an experiment of which the orchestrator didn't pause a run."""
         self._ledger = ledger
+        self._manifest = manifest
         self._orchestrator = orchestrator
         self._clock = clock
         self._on_refused = on_refused
         self._calls = ControlCalls()
         self._refused: dict[RunKey, _Refused] = {}
-        # When the last command was sent for a run, if its answer didn't settle it.
-        self._unsettled: dict[RunKey, float] = {}
+        self._unsettled: dict[RunKey, _Unsettled] = {}
         # Runs that aren't recorded as suspended, although the orchestrator may have paused them.
         self._may_be_paused: set[RunKey] = set()
 
@@ -76,11 +89,19 @@ class Suspension:
         finally:
             self._calls.cancel()
 
-    def recover(self) -> None:
-        """Notes the runs that an earlier worker may have paused without recording it."""
-        self._may_be_paused.update(
-            key for key, live, run in self._ledger.open_runs() if live.record.pause_now and not run.suspended
-        )
+    async def recover(self) -> None:
+        """Notes the runs that an earlier worker may have paused without recording it.
+
+        It may have died between the answer and the commit, and the pause may be over: such a run would stand still for
+        ever.
+        """
+        open_runs = self._ledger.open_runs()
+        paused = {key[0] for key, live, _ in open_runs if live.record.pause_now}
+        for key in {key[0] for key, _, _ in open_runs} - paused:
+            changes = await self._manifest.latest_changes(key, _RECENT_CHANGES)
+            if any(change.verb == Verb.PAUSE and json.loads(change.request).get("now") for change in changes):
+                paused.add(key)
+        self._may_be_paused.update(key for key, _, run in open_runs if key[0] in paused and not run.suspended)
 
     async def check(self) -> None:
         """Sends PAUSE and RESUME once to every run that needs it."""
@@ -106,14 +127,20 @@ class Suspension:
         return run.suspended or run.to_be_stopped or run.ended or self._is_refused(key)
 
     def reason(self, live: Live) -> str | None:
-        """How many runs of an experiment that is paused now go on, for people; None if none does."""
-        if not live.record.pause_now:
+        """How many runs go on in an experiment that is paused now, or stand still after it, for people.
+
+        None if each run is as it should be.
+        """
+        pausing = live.record.pause_now
+        refused = [refused.code for key, refused in self._refused.items() if key[0] == live.key]
+        if pausing and refused:
+            why = "can't pause runs" if "UNIMPLEMENTED" in refused else "didn't pause all runs"
+            return f"the orchestrator {why}: {len(refused):,} {'goes' if len(refused) == 1 else 'go'} on"
+        unsettled = [unsettled.code for key, unsettled in self._unsettled.items() if key[0] == live.key]
+        if not unsettled:
             return None
-        codes = [refused.code for key, refused in self._refused.items() if key[0] == live.key]
-        if not codes:
-            return None
-        why = "can't pause runs" if "UNIMPLEMENTED" in codes else "didn't pause all runs"
-        return f"the orchestrator {why}: {len(codes):,} {'goes' if len(codes) == 1 else 'go'} on"
+        runs = "1 run" if len(unsettled) == 1 else f"{len(unsettled):,} runs"
+        return f"the orchestrator didn't {'pause' if pausing else 'resume'} {runs} yet: {unsettled[-1]}"
 
     async def _control(self, key: RunKey) -> None:
         """Sends what the run needs now: it may have waited for its turn."""
@@ -143,13 +170,13 @@ class Suspension:
             self._refused[key] = _Refused(answer.code, now, heard)
             self._on_refused(live.key)
         else:
-            self._unsettled[key] = now
+            self._unsettled[key] = _Unsettled(answer.code, now)
 
     async def _resume(self, key: RunKey, name: str) -> None:
         answer = await self._orchestrator.control(name, Control.RESUME)
         log.info("run.resume_sent", simulation_id=name, code=answer.code)
         if answer.paused or answer.code not in _NOT_SUSPENDED:
-            self._unsettled[key] = self._clock.monotonic()
+            self._unsettled[key] = _Unsettled(answer.code, self._clock.monotonic())
             return
         crash.point("suspend.resumed")
         await self._ledger.suspend([key], False)
@@ -161,8 +188,8 @@ class Suspension:
         self._may_be_paused.discard(key)
 
     def _is_due(self, key: RunKey, now: float) -> bool:
-        sent = self._unsettled.get(key)
-        return not self._calls.under_way(key) and (sent is None or now - sent >= _RESEND_SECONDS)
+        unsettled = self._unsettled.get(key)
+        return not self._calls.under_way(key) and (unsettled is None or now - unsettled.since >= _RESEND_SECONDS)
 
     def _is_refused(self, key: RunKey) -> bool:
         """Whether the orchestrator didn't pause this run lately, and nothing was heard of the run since."""
@@ -178,5 +205,5 @@ class Suspension:
         self._refused = {
             key: refused for key, refused in self._refused.items() if key in still_open and key[0] in paused
         }
-        self._unsettled = {key: sent for key, sent in self._unsettled.items() if key in still_open}
+        self._unsettled = {key: unsettled for key, unsettled in self._unsettled.items() if key in still_open}
         self._may_be_paused &= still_open

@@ -57,7 +57,7 @@ def population(point: int, replicate: int) -> float:
 def test_ls_lists_the_newest_first(reef: commands.Deployment) -> None:
     """The list has a header and aligned columns, can be filtered and limited, and with --json is documents."""
     header, first, second = commands.run("ems", "ls", "--group", "heat", env=reef.env).out.splitlines()
-    assert header.split() == ["id", "state", "ended", "jobs", "problems", "group", "created", "name"]
+    assert header.split() == ["id", "state", "progress", "jobs", "problems", "group", "created", "name"]
     assert first.split()[:7] == ["fails-too", "failed", "100%", "18", "18", "failed", "heat"]
     assert second.split()[:6] == ["reef", "completed", "100%", "18", "-", "heat"]
     flags = ("--group", "heat", "--state", "completed", "--json")

@@ -1,6 +1,5 @@
 """The worker dies at each named point and is started again, and everything ends as if it had not died."""
 
-import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,14 @@ from typing import Any
 import pytest
 
 from ems_worker.service.base import crash
-from tests.support import invariants, oracle, stage, whole
+from tests.support import invariants, oracle, stage, wait, whole
 
 # Each experiment has a job that is retried, one that fails for good, and an infeasible one.
 FAILURES = ("*-p000001-r000-a1:infrastructure", "*-p000002-r001-a*:simulation", "*-p000003-r000-a*:infeasible")
 # A run that never ends by itself: its time limit ends it.
 ENDLESS = "limits-*-p000000-r000-a1"
+# One that ends once it was suspended.
+SUSPENDED = "suspend-*-p000000-r000-a1"
 EXPECTED = invariants.Expected(oracle.Failures.parse(FAILURES), retried=True, late=(ENDLESS,), window=5)
 
 # Sequences of deaths, each of a worker that recovered what the ones before left. At a point that is passed often, the
@@ -50,9 +51,14 @@ DEATHS = {
     "in reports and at the end": [
         *("report.results", "report.results:2", "report.cursor", "report.cursor:3", "report.composed"),
         *("report.composed:3", "report.status", "report.status:2", "ledger.concluding", "ledger.concluded"),
-        "report.file",
+        *("settle.published", "settle.recorded", "report.file"),
     ],
 }
+# Deaths between the orchestrator's answer to a PAUSE or RESUME and its record.
+PAUSES = ("suspend.paused", "suspend.resumed")
+
+# Points that experiments pass whose jobs are cancelled before they start: the tests of services have these deaths.
+ELSEWHERE = {"report.points", "settle.stragglers"}
 
 
 def name(point: str) -> str:
@@ -79,12 +85,12 @@ def change(point: str) -> tuple[str, dict[str, Any]] | None:
 
 async def insist(theatre: stage.Stage, verb: str, body: dict[str, Any]) -> dict[str, Any]:
     """The answer to a request, which is repeated until the worker has started and the change is carried out."""
-    async with asyncio.timeout(20):
-        while True:
-            answer = await theatre.ask(verb, **body)
-            if answer is not None and answer["applied"]:
-                return answer
-            await asyncio.sleep(0.1)
+
+    async def answer() -> dict[str, Any]:
+        answered = await theatre.ask(verb, **body)
+        return answered if answered is not None and answered["applied"] else {}
+
+    return await wait.until(answer, timeout=20, what=f"{verb} to be carried out")
 
 
 @pytest.mark.long
@@ -116,7 +122,49 @@ async def test_deaths_at_the_named_points_change_nothing(tmp_path: Path, deaths:
         await theatre.check(EXPECTED)
 
 
+async def started(theatre: stage.Stage, simulation_id: str) -> None:
+    """Returns when the orchestrator has the run."""
+    await wait.until(lambda: theatre.oracle.accepted()[simulation_id], what=f"{simulation_id} to start")
+
+
+@pytest.mark.long
+async def test_deaths_while_runs_are_suspended_and_resumed_leave_none_suspended(tmp_path: Path) -> None:
+    """The change is applied by the next worker, and every run ends."""
+    flags = [flag for pattern in FAILURES for flag in ("--fail", pattern)]
+    async with stage.Stage(tmp_path, "--slots", "5", "--pausing", "--hold", SUSPENDED, *flags) as theatre:
+
+        async def steer(verb: str, point: str, **more: bool) -> tuple[str, dict[str, Any]]:
+            request = {"request_id": f"{verb}-{point}", "experiment_id": name(point), **more}
+
+            async def reply() -> dict[str, Any] | None:
+                return await theatre.ask(verb, 1, **request)
+
+            await wait.until(reply, what=f"the reply to {verb}")
+            return verb, request
+
+        for point in PAUSES:
+            theatre.worker.arm(point)
+            theatre.worker.start()
+            await theatre.publish(plan(point))
+            held = SUSPENDED.replace("suspend-*", name(point))
+            await started(theatre, held)
+            pause = await steer("pause", point, now=True)
+            if point == "suspend.resumed":
+                await insist(theatre, *pause)
+                await steer("resume", point)
+            await theatre.worker.died()
+            theatre.check_now(EXPECTED)
+            await theatre.give_back()
+        theatre.worker.arm(None)
+        theatre.worker.start()
+        for point in PAUSES:
+            await insist(theatre, *await steer("resume", point))
+        await theatre.ended()
+        await theatre.stop()
+        await theatre.check(EXPECTED)
+
+
 def test_there_is_a_death_at_every_named_point() -> None:
     """The sequences have to include each new point."""
     tried = {point.partition(":")[0] for points in DEATHS.values() for point in points}
-    assert tried == set(crash.POINTS)
+    assert tried | set(PAUSES) | ELSEWHERE == set(crash.POINTS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.adapters.manifest.queries import READS
+from ems_worker.adapters.manifest.queries import READS, WRITES
 from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.service.base.ports import RunChange
@@ -105,3 +105,17 @@ async def test_an_open_job_of_a_point_is_found_in_the_order_of_the_table(tmp_pat
         connection.close()
     assert "SEARCH runs USING PRIMARY KEY (experiment=? AND point=?)" in plan
     assert not [step for step in plan if "B-TREE" in step]
+
+
+async def test_jobs_that_never_started_are_cancelled_by_their_keys(tmp_path: Path) -> None:
+    """Only pending jobs are looked through, and not once for each of them."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path):
+        pass
+    connection = sqlite3.connect(path)
+    try:
+        statement = WRITES["cancel_unstarted"].for_rows(1, 4)
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1, "cancelled", 0, 100))]
+    finally:
+        connection.close()
+    assert [step for step in plan if "runs" in step] == ["SEARCH runs USING INDEX runs_due (experiment=?)"]

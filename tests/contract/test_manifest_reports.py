@@ -7,7 +7,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, reports
-from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
 from tests.support import manifests
 
 
@@ -69,6 +69,19 @@ async def test_points_whose_jobs_have_all_ended_by_a_position_are_found(manifest
         [2, 0],
         [2, 1, 0],
     ]
+
+
+async def test_points_with_a_result_and_a_job_that_was_called_off_are_found(manifest: Manifest) -> None:
+    """That job never started, so that its end has no position. Points come in pages, in order."""
+    record = await manifests.running(manifest, manifests.spec(points=4, replicates=2))
+    runs = await manifests.pending(manifest, record)
+    called_off = [manifests.ended(run, "cancelled", stop_reason=StopReason.CANCELLED) for run in runs]
+    changes = [(record.key, runs[n], manifests.completed(runs[n], seq)) for seq, n in enumerate((0, 2, 3, 6), 1)]
+    await manifest.save([*changes, *((record.key, runs[n], called_off[n]) for n in (1, 4, 5, 7))], {record.key: 4})
+    assert list(await manifest.called_off_points(record.key, -1, 10)) == [0, 3]
+    assert list(await manifest.called_off_points(record.key, -1, 1)) == [0]
+    assert list(await manifest.called_off_points(record.key, 0, 10)) == [3]
+    assert list(await manifest.called_off_points(record.key, 3, 10)) == []
 
 
 async def test_the_best_point_has_ended_and_has_values(manifest: Manifest) -> None:

@@ -131,7 +131,7 @@ async def test_a_point_that_returns_keeps_its_number(tmp_path: Path) -> None:
         fewer = plan(points=3)
         fewer["parameter_space"]["food"] = [7]
         assert difference(await desk.steer("extend", plan=fewer, withdraw=True)) == (1, 3, 0)
-        reply = await desk.steer("extend", plan=plan(points=3))
+        reply = await desk.steer("extend", plan=plan(points=3), request_id="r-2")
         # A run is still to be stopped.
         assert (reply["counts"], reply["applied"]) == (None, False)
         await desk.hear("failed", opened, error_kind="stopped")
@@ -178,7 +178,7 @@ async def test_a_dry_run_has_the_difference_and_changes_nothing(tmp_path: Path) 
     """Neither the plan nor a job changes, and nothing is published."""
     async with Desk.open(tmp_path) as desk:
         running = await desk.begin(plan(points=5))
-        await desk.launch(running, 1)
+        (opened,) = await desk.launch(running, 1)
         wanted = plan(points=5)
         wanted["parameter_space"]["food"] = [7, 8, 2]
         preview = await desk.steer("extend", plan=wanted, withdraw=True, dry_run=True)
@@ -193,6 +193,11 @@ async def test_a_dry_run_has_the_difference_and_changes_nothing(tmp_path: Path) 
         await desk.services.executor.publish()
         assert desk.broker.of("change") == []
         reply = await desk.steer("extend", plan=wanted, withdraw=True)
+        assert (difference(reply), reply["counts"]) == (difference(preview), preview["counts"])
+        await desk.hear("failed", opened, error_kind="stopped")
+        preview = await desk.steer("extend", plan=plan(points=5), dry_run=True)
+        assert preview["counts"] == {"excluded": {"pending": 4}}
+        reply = await desk.steer("extend", plan=plan(points=5))
         assert (difference(reply), reply["counts"]) == (difference(preview), preview["counts"])
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.service.ledger.live import Live
-from tests.support.desk import Desk, plan
+from ems_worker.service.steering import extend
+from tests.support import wait
+from tests.support.desk import Desk, background, plan
 
 
 def difference(document: dict[str, Any]) -> tuple[int, int, int]:
@@ -159,3 +161,38 @@ async def test_an_extension_that_another_one_made_impossible_is_refused_in_its_l
         assert (first["changed"], first["counts"]) == (True, {"new": {"pending": 10_000}})
         assert (second["changed"], second["applied"]) == (False, True)
         assert "the plan has 3 replicates already" in second["reason"]
+
+
+async def test_a_plan_that_takes_long_to_examine_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply is out before; a plan that can't be accepted is refused in the change's last word."""
+    monkeypatch.setattr(extend, "_EXAMINATION_SECONDS", 0.0)
+    async with Desk.open(tmp_path) as desk:
+        running = await desk.begin(plan(points=2))
+        assert (await desk.steer("extend", plan=plan(points=3), dry_run=True))["added"] is None
+        reply = await desk.steer("extend", plan=plan(points=3))
+        assert (reply["changed"], reply["added"], reply["applied"]) == (True, None, False)
+        refused = await desk.steer("extend", plan=plan(points=3, group="other"))
+        assert (refused["changed"], refused["applied"]) == (True, False)
+        async with background(desk.services.executor.run()):
+            await wait.until(lambda: len(desk.broker.of("change")) == 4)
+        last = {document["request_id"]: document for document in desk.broker.of("change")}
+        assert difference(last[reply["request_id"]]) == (1, 0, 2)
+        assert last[refused["request_id"]]["changed"] is False
+        assert "group: this differs from" in last[refused["request_id"]]["reason"]
+        assert running.changes == {}
+
+
+async def test_jobs_that_are_there_run_as_their_own_version_of_the_plan_has_them(tmp_path: Path) -> None:
+    """Also when the new version doesn't vary their parameters any more; a restart changes nothing about that."""
+    both = plan()
+    both["parameter_space"] = {"food": [0, 1], "heat": [2.5]}
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(both)
+        await desk.steer("extend", plan=plan(points=1))
+    async with Desk.open(tmp_path) as desk:
+        await desk.launch(live(desk))
+        configs = [start.config.decode() for call in desk.orchestrator.calls for start in call]
+        values = [[line for line in config.splitlines() if line[:4] in ("food", "heat")] for config in configs]
+        assert values == [["food: 0", "heat: 2.5"], ["food: 1", "heat: 2.5"], ["food: 0", "heat: 1.5"]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from tests.support import broker, servers
+from tests.support import broker, schema_checks, servers
 from tests.support.desk import Desk, plan
 
 
@@ -104,6 +104,50 @@ async def test_get_returns_running_and_ended_experiments(desk: Desk, client: Cli
     over = await ask(client, "get", experiment_id="reef")
     assert (over["state"], over["counts"]["completed"], over["best"]["point"]) == ("completed", 2, 1)
     assert over["schema"] == now["schema"] == "ems.status.v1"
+
+
+async def test_get_returns_the_limits_in_force_and_the_latest_changes(desk: Desk, client: Client) -> None:
+    """Limits are those of the plan, with those that `set` put in place of some. The last change is the first."""
+    await desk.begin(plan(limits={"max_failed": "12.5%", "priority": 2}))
+    before = await ask(client, "get", experiment_id="reef")
+    schema_checks.check(before)
+    assert (before["plan_version"], before["overrides"], before["changes"]) == (1, {}, [])
+    assert before["limits"] == {
+        "max_concurrent": None,
+        "run_timeout_seconds": None,
+        "max_attempts": 3,
+        "retry_on": ["infrastructure", "lost", "timeout"],
+        "max_failed": "12.5%",
+        "fail_fast": False,
+        "priority": 2,
+    }
+    await desk.steer("set", max_failed=7, max_concurrent=3, request_id="r-1")
+    await desk.steer("pause", reason="lunch", request_id="r-2")
+    paused = await ask(client, "get", experiment_id="reef")
+    schema_checks.check(paused)
+    assert (paused["state"], paused["pauses"], paused["reason"]) == ("paused", ["person"], "paused by a person")
+    limits = paused["limits"]
+    assert (limits["max_failed"], limits["max_concurrent"], limits["priority"]) == (7, 3, 2)
+    assert paused["overrides"] == {"max_failed": 7, "max_concurrent": 3}
+    assert [change["request_id"] for change in paused["changes"]] == ["r-2", "r-1"]
+    assert (paused["changes"][0]["reason"], paused["changes"][0]["applied"]) == ("lunch", True)
+    await desk.steer("cancel", request_id="r-3")
+    await desk.reporter.flush()
+    over = await ask(client, "get", experiment_id="reef")
+    schema_checks.check(over)
+    assert (over["state"], over["limits"], over["settled"], over["pauses"]) == ("cancelled", None, True, [])
+    assert over["changes"][0]["so_far"]["counts"] == {"pending": {"cancelled": 2}}
+
+
+async def test_get_returns_a_limited_number_of_changes(desk: Desk, client: Client) -> None:
+    """A long plan in one of them is replaced by its digest."""
+    await desk.begin(plan())
+    for _ in range(8):
+        await desk.steer("pause", reason="x" * 100)
+        await desk.steer("resume")
+    now = await ask(client, "get", experiment_id="reef")
+    assert len(now["changes"]) == 10
+    assert now["changes"][0]["verb"] == "resume"
 
 
 async def test_jobs_are_listed_in_pages_without_repetition(desk: Desk, client: Client) -> None:

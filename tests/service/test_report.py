@@ -8,7 +8,7 @@ import pytest
 
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
-from ems_worker.service import report
+from ems_worker.service import outcomes
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -61,7 +61,7 @@ async def test_results_with_long_parameters_are_published_in_small_batches(tmp_p
         live = await desk.begin(plan(points=10, replicates=2))
         await desk.complete(await desk.launch(live), [1] * 20)
         with (
-            patch.object(report, "_PAGE_BYTES", 1500),
+            patch.object(outcomes, "_PAGE_BYTES", 1500),
             patch.object(desk.broker, "publish", wraps=desk.broker.publish) as publish,
         ):
             assert (await desk.report("reef"))["state"] == "completed"

@@ -97,7 +97,7 @@ async def test_an_experiment_is_not_unloaded_while_it_is_reopened(tmp_path: Path
         first, second = await desk.launch(live)
         await desk.hear("failed", first, error_kind="simulation")
         await desk.hear("completed", second, metrics={"population": 1})
-        report = asyncio.create_task(desk.report("reef"))
+        report = asyncio.create_task(desk.reporter.flush())
         retried = await asyncio.gather(*(retry(desk, f"r-{number}") for number in range(20)))
         await report
         assert retried == [1] + 19 * [0]
@@ -133,9 +133,9 @@ async def test_a_retry_stops_the_cancelling_of_pending_jobs(tmp_path: Path) -> N
         live = await desk.begin(plan(points=5, limits={"max_attempts": 1, "fail_fast": True}))
         [first] = await desk.launch(live, 1)
         await desk.hear("failed", first, error_kind="simulation")
-        assert await desk.ledger.cancel_pending(live.key, 2) == 2
+        assert await desk.ledger.judging.drop_pending(live, 2) == 2
         assert await retry(desk) == 3
-        assert await desk.ledger.cancel_pending(live.key, 2) == 0
+        assert await desk.ledger.judging.drop_pending(live, 2) == 0
         assert len(await desk.launch(live)) == 5
 
 

@@ -1,5 +1,6 @@
 """Changes that people request: recorded before the reply, carried out on each job once, and closed."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ async def test_a_retry_with_a_condition_reopens_an_ended_experiment(tmp_path: Pa
         assert status["state"] == "failed"
         assert status["reason"] == "no job completed: 2 of 2 were infeasible, most often: energy below 0"
         assert (await desk.steer("retry"))["changed"] is False
+        wanted = await desk.steer("retry", where='error_kind == "infeasible"', dry_run=True)
+        assert (wanted["state"], wanted["round"], wanted["counts"]) == ("running", 2, {"failed": {"pending": 2}})
         reply = await desk.steer("retry", where='error_kind == "infeasible"')
         assert (reply["state"], reply["round"], reply["counts"]) == ("running", 2, {"failed": {"pending": 2}})
         again = desk.ledger.live("reef")
@@ -145,3 +148,45 @@ async def test_a_cancellation_while_the_experiment_expands_reaches_the_jobs_that
         assert (status["state"], status["counts"]["cancelled"]) == ("cancelled", 5000)
         rows = await desk.rows("reef")
         assert {row.run.stop_reason for row in rows} == {StopReason.CANCELLED}
+
+
+async def test_members_of_a_group_that_can_not_take_a_request_say_why(tmp_path: Path) -> None:
+    """The others take it. Only what no member can take is refused as a whole."""
+    async with Desk.open(tmp_path) as desk:
+        first = await desk.begin(plan("first", points=1, group="sweep"))
+        await desk.begin(plan("second", points=1, group="sweep"))
+        await desk.launch(first)
+        await desk.steer("cancel", "first")
+        answer = await desk.steer("retry", group="sweep", request_id="r-1")
+        said = {change["experiment_id"]: change for change in answer["changes"]}
+        assert (said["second"]["changed"], said["second"]["reason"]) == (False, "no job is to be retried")
+        assert said["first"]["changed"] is False
+        assert "being cancelled" in said["first"]["reason"]
+        assert [said[name]["refused"] for name in ("first", "second")] == [True, False]
+        with pytest.raises(errors.RequestRefused, match="foot"):
+            await desk.steer("exclude", group="sweep", where="foot > 1")
+
+
+async def test_a_broker_that_hangs_delays_no_reply_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is published once the broker answers again."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan(points=1))
+        publish, hung = desk.broker.publish, asyncio.Event()
+
+        async def hang(*args: Any) -> None:
+            await hung.wait()
+            await publish(*args)
+
+        monkeypatch.setattr(desk.broker, "publish", hang)
+        assert (await desk.steer("pause"))["changed"]
+        assert desk.broker.of("change") == []
+        hung.set()
+        assert [document["verb"] for document in await changes(desk)] == ["pause", "pause"]
+
+
+async def test_ids_of_the_workers_own_changes_are_refused(tmp_path: Path) -> None:
+    """Somebody's request would otherwise be taken for the cancellation of stragglers."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan(points=1))
+        with pytest.raises(errors.RequestRefused, match="settled-"):
+            await desk.steer("cancel", request_id="settled-reef-1")

@@ -77,7 +77,7 @@ class Desk:
         async with Manifest.open(directory / "manifest.db") as manifest:
             desk = cls(directory, manifest, clock or Clock(), broker, **settings)
             desk.unsent = await recover.recover(desk.ledger, manifest, yaml_reader)
-            desk.suspension.recover()
+            await desk.suspension.recover()
             yield desk
 
     unsent: Sequence[tuple[Live, Any]] = ()
@@ -137,7 +137,8 @@ class Desk:
     async def steer(self, verb: str, experiment_id: str = "reef", **request: Any) -> dict[str, Any]:
         """Requests a change as a client does; returns the document of the reply. Each request has an id of its own."""
         request.setdefault("request_id", f"request-{next(self._seqs)}")
-        body = json.dumps({"experiment_id": experiment_id, **request}).encode()
+        named = {} if "group" in request else {"experiment_id": experiment_id}
+        body = json.dumps({**named, **request}).encode()
         document: dict[str, Any] = json.loads(await self.services.control.handlers()[verb](body))
         return document
 

@@ -2,8 +2,8 @@
 
 `python -m tests.support.oracle --listen 127.0.0.1:PORT --server nats://...`. It has no processes and no database, so
 that benchmarks measure its client. With `--log FILE` it is the oracle of tests that kill processes: the log has a line
-per start call, on disk before the reply (`accepted ID SHA`, `duplicate ID SHA` or `conflict ID SHA`), and `ended ID`
-before the event of the end. After a restart it reads the log and stays idempotent.
+per start call, on disk before the reply (`accepted ID SHA`, `duplicate ...` or `conflict ...`), and `ended ID`, or
+`ended ID stopped`, before the event of the end. After a restart it reads the log and stays idempotent.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import hashlib
-import os
 import signal
 import sys
 import time
@@ -31,6 +30,7 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 from ems_worker.local.orchestrator import carrier, events, model, outbox, service
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
+from tests.support import synced_log
 
 PUBLISHERS = 256
 MODEL_VERSION = "oracle-1"
@@ -62,27 +62,6 @@ class Failures:
         return model.RunEnd(metrics=metrics(simulation_id))
 
 
-class Log:
-    """A log whose lines are on disk once `write` returns; waiting lines are written together."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
-        self._waiting: list[bytes] = []
-        self._lock = asyncio.Lock()
-
-    async def write(self, lines: Iterable[str]) -> None:
-        self._waiting += [f"{line}\n".encode() for line in lines]
-        async with self._lock:  # the previous holder may have written these lines already
-            block, self._waiting = self._waiting, []
-            if block:
-                await asyncio.to_thread(self._sync, b"".join(block))
-
-    def _sync(self, block: bytes) -> None:
-        self._file.write(block)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
 class Oracle(pb_grpc.OrchestratorClientServiceServicer):
     """Accepts every run and ends it after `delay` seconds."""
 
@@ -94,32 +73,51 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self._never_ending: list[str] = options.hold
         self._busy: int = options.busy
         self._hung: list[str] = options.hang
+        self._pausing: bool = options.pausing
+        self._publishes_starts: bool = options.started
+        self._paused: dict[str, bool] = {}  # paused runs, and whether the time of each is over
         self._answer_after: float = options.answer_after
         self._start_calls = 0
         self._runs: dict[str, model.LocalRun] = {}
-        self.log: Log | None = None
+        self.log: synced_log.Log | None = None
         self.ends: asyncio.Queue[model.Event] = asyncio.Queue()
         self._unlogged_ends: list[str] = []
         if options.log is not None:
             if options.log.exists():
                 self._remember(options.log.read_text().split("\n"))
-            self.log = Log(options.log)
+            self.log = synced_log.Log(options.log)
 
     def _remember(self, lines: Iterable[str]) -> None:
         """Runs of the previous process end again, because their events may not be published; others are duplicates."""
-        for _, simulation_id, sha in (line.split(" ") for line in lines if line.startswith("accepted ")):
+        known = list(lines)
+        stopped = {line.split(" ")[1] for line in known if line.endswith(" stopped")}
+        for _, simulation_id, sha in (line.split(" ") for line in known if line.startswith("accepted ")):
             self._know(simulation_id, sha)
-            self._begin(simulation_id)
+            if simulation_id in stopped:
+                self._end(simulation_id, carrier.STOPPED)
+            else:
+                self._begin(simulation_id)
 
     def _know(self, name: str, sha: str) -> None:
         running, now, unknown = model.State.RUNNING, time.time_ns(), model.RunEnd()
         self._runs[name] = model.LocalRun(name, running, sha, "", False, now, 0, unknown, MODEL_VERSION)
 
     def _begin(self, simulation_id: str) -> None:
-        if any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending):
+        if self._publishes_starts:
+            self.ends.put_nowait(events.started(self._runs[simulation_id]))
+        if self._never_ends(simulation_id):
             return
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._end, simulation_id)
+            asyncio.get_running_loop().call_later(self._delay, self._end_unless_paused, simulation_id)
+        else:
+            self._end(simulation_id)
+
+    def _never_ends(self, simulation_id: str) -> bool:
+        return any(fnmatch.fnmatchcase(simulation_id, pattern) for pattern in self._never_ending)
+
+    def _end_unless_paused(self, simulation_id: str) -> None:
+        if simulation_id in self._paused:
+            self._paused[simulation_id] = True
         else:
             self._end(simulation_id)
 
@@ -129,14 +127,14 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
             outcome = outcome or self._failures.outcome(simulation_id)
             run = dataclasses.replace(run, state=outcome.state, end=outcome, finished_ns=time.time_ns())
             self._runs[simulation_id] = run
-            self._unlogged_ends.append(simulation_id)
+            self._unlogged_ends.append(f"ended {simulation_id}{' stopped' if outcome is carrier.STOPPED else ''}")
             self.ends.put_nowait(events.ended(run))
 
     async def log_ends(self) -> None:
         """Returns once all ends are in the log: before anything outside can know of them."""
         if self.log is not None:
             ended, self._unlogged_ends = self._unlogged_ends, []
-            await self.log.write(f"ended {simulation_id}" for simulation_id in ended)
+            await self.log.write(ended)
 
     async def _start(self, commands: Iterable[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
         lines, responses, accepted = [], [], []
@@ -203,14 +201,18 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.ControlSimulationCommand, context: Context
     ) -> pb.ControlSimulationResponse:
         await self._unless_single(context)
-        if request.action != pb.CONTROL_ACTION_STOP:
+        name, stops = request.simulation_id, request.action == pb.CONTROL_ACTION_STOP
+        if not stops and not self._pausing:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only STOP")
-        if request.simulation_id not in self._runs:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {request.simulation_id!r}")
-        self._end(request.simulation_id, carrier.STOPPED)
+        if name not in self._runs:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no simulation {name!r}")
+        if request.action == pb.CONTROL_ACTION_PAUSE and not self._runs[name].finished_ns:
+            self._paused.setdefault(name, self._never_ends(name))
+            return pb.ControlSimulationResponse(simulation_id=name, state=pb.SIMULATION_STATE_PAUSED)
+        if self._paused.pop(name, False) or stops:
+            self._end(name, carrier.STOPPED if stops else None)
         await self.log_ends()
-        state = service.status(self._runs[request.simulation_id]).state
-        return pb.ControlSimulationResponse(simulation_id=request.simulation_id, state=state)
+        return pb.ControlSimulationResponse(simulation_id=name, state=service.status(self._runs[name]).state)
 
     async def GetSimulationStatus(  # noqa: N802
         self, request: pb.GetSimulationStatusRequest, context: Context
@@ -275,9 +277,11 @@ def main() -> int:
     add("--log", type=Path, help="log every start call, on disk before its reply")
     add("--no-batch", action="store_true", help="implement only StartSimulation")
     add("--fail", action="append", default=[], metavar="PATTERN[:KIND]", help="runs with these ids fail")
-    add("--hold", action="append", default=[], metavar="PATTERN", help="runs with these ids run until stopped")
+    add("--hold", action="append", default=[], metavar="PATTERN", help="these runs end when stopped or resumed")
     add("--hang", action="append", default=[], metavar="PATTERN", help="start calls with these ids get no answer")
     add("--answer-after", type=float, default=0.0, help="seconds between a start call and its answer")
+    add("--started", action="store_true", help="publish that runs start, too")
+    add("--pausing", action="store_true", help="implement PAUSE and RESUME too; a restart forgets what is paused")
     add("--busy", type=int, default=1, help="of N start calls, all but one fail with RESOURCE_EXHAUSTED")
     add("--slots", type=int, default=1000, help="the slots that WatchCapacity reports")
     add("--delay", type=float, default=0.0, help="the duration of a run in seconds")

@@ -64,6 +64,10 @@ class Broker:
     async def rewind(self, plans: int, events: int) -> None:
         raise AssertionError("unexpected: a manifest is restored")
 
+    async def settled_round(self, experiment_id: str, since_ms: int) -> int | None:
+        rounds = [found["round"] for found in self.of("settled") if found["experiment_id"] == experiment_id]
+        return rounds[-1] if rounds else None
+
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         return ()
 

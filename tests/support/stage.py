@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import nats
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 
 from ems_worker.adapters.jetstream import consumers
@@ -34,6 +36,11 @@ class Worker(whole.Worker):
     def arm(self, crash_at: str | None) -> None:
         """Makes the worker crash at this point from its next start on; None: at none."""
         self._env = dict(self._plain) if crash_at is None else {**self._plain, "EMS_CRASH_AT": crash_at}
+
+    @property
+    def plain_env(self) -> Mapping[str, str]:
+        """The environment in which it crashes at no point."""
+        return self._plain
 
     async def died(self, timeout: float = 30) -> None:
         """Waits until the worker has died by SIGKILL."""
@@ -155,6 +162,18 @@ class Stage:
                     token = f"$JS.ACK.{stream}.{name}.1.{seq}.{info.delivered.consumer_seq}.0.0"
                     await client.publish(token, b"-NAK")
             await client.flush()
+
+    async def give_back_if_possible(self) -> None:
+        """The same, unless the broker is away or doesn't have the consumers yet."""
+        with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError):
+            await self.give_back()
+
+    async def command(self, *arguments: str) -> int:
+        """Runs `ems-worker` with the worker's settings; returns its exit code. Its output is appended to a log."""
+        with (self.directory / "commands.log").open("ab") as log:
+            command = [sys.executable, "-m", "ems_worker.cli.worker", *arguments]
+            process = await asyncio.create_subprocess_exec(*command, env=self.worker.plain_env, stdout=log, stderr=log)
+            return await process.wait()
 
     def local(self) -> evidence.Evidence:
         """The evidence on disk."""

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
+from ems_worker.core.lifecycle.steering import Verb
 from tests.support import broker, hostile_words
 
 H = hostile_words.ALL
@@ -61,17 +62,35 @@ _JOB: dict[str, Any] = {
     "job_revision": 1,
     "seq": 1,
 }
-_CHANGE = {"schema": "ems.change.v1", "experiment_id": H, "changed": True, "state": H, "round": H, "retried": 3}
+_CHANGE = {
+    "schema": "ems.change.v1",
+    "request_id": H,
+    "experiment_id": H,
+    "changed": True,
+    "refused": False,
+    "state": H,
+    "round": H,
+    "reason": H,
+    "dry_run": False,
+    "counts": {H: {H: 5}, "new": {"pending": 1}},
+    "added": 1,
+    "withdrawn": 1,
+    "unchanged": 1,
+    "applied": False,
+    "request": {"reason": H, "where": H, "priority": H},
+}
+_CHANGES = [{**_CHANGE, "verb": "retry", "so_far": {"counts": {H: {H: 1}}}}]
 _CONFIG = {"config": f"food: {H}\n", "seed": 1, "config_sha": H, "computed_sha": H, "next_offset": None}
 _PROBLEM = {"code": H, "path": H, "message": H, "line": 1, "column": 1, "suggestion": H}
 _ANSWERS = {
     "list": {"experiments": [_STATUS], "cursor": None},
-    "get": _STATUS,
+    "get": {**_STATUS, "pauses": [H], "cancelling": H, "overrides": {H: H}, "changes": _CHANGES},
     "points": {"points": [_POINT], "cursor": None},
     "jobs": {"jobs": [_JOB], "cursor": None},
     "config": _CONFIG,
-    "retry": _CHANGE,
-    "resume": {**_CHANGE, "changed": False},
+    **{verb.value: {**_CHANGE, "verb": verb.value} for verb in Verb},
+    "resume": {**_CHANGE, "verb": "resume", "changed": False},
+    "close": {**_CHANGE, "verb": H},
 }
 _STREAMS = {
     "EMS_PLANS": ["ems.experiment.submit", "ems.experiment.submit.*"],

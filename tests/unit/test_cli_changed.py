@@ -12,6 +12,7 @@ def change(verb: str, **keys: Any) -> dict[str, Any]:
         "experiment_id": "reef",
         "verb": verb,
         "changed": True,
+        "refused": False,
         "state": "running",
         "round": 1,
         "reason": None,
@@ -34,8 +35,20 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
     ("document", "sentence"),
     [
         (change("cancel", counts=OPEN), "cancelling 1,203 jobs (1,200 pending, 3 running)"),
+        (
+            change("retry", changed=False, refused=True, reason="it is being cancelled"),
+            "refused: it is being cancelled",
+        ),
         (change("cancel", counts=OPEN, applied=True), "cancelled 1,203 jobs (1,200 pending, 3 running)"),
         (change("cancel", counts=OPEN, dry_run=True), "would cancel 1,203 jobs (1,200 pending, 3 running)"),
+        (
+            change("cancel", counts=dict(reversed(OPEN.items())), request={"drain": True}),
+            "cancelling 1,203 jobs (1,200 pending, 3 running), but open runs may end",
+        ),
+        (
+            change("cancel", counts={"pending": {"cancelled": 2}}, request={"drain": True}),
+            "cancelling 2 jobs (2 pending)",
+        ),
         (change("cancel"), "cancelling no jobs"),
         (change("cancel", counts=None), "cancelling jobs, which are still being counted"),
         (
@@ -55,7 +68,7 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         (change("pause", dry_run=True), "would be paused, no more jobs start"),
         (
             change("pause", request={"now": True}),
-            "paused, no more jobs start, and running ones pause where the orchestrator can do that",
+            "paused, no more jobs start, and running ones pause if they can",
         ),
         (change("resume"), "resumed, and running"),
         (change("resume", dry_run=True), "would be resumed, and running"),
@@ -69,12 +82,21 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         (change("extend", **NEW), "adding 8 points and 40 jobs, 100 points unchanged (round 2)"),
         (
             change("extend", **{**NEW, "withdrawn": 1, "unchanged": 1}, dry_run=True),
-            "would add 8 points and 40 jobs, 1 point unchanged, 1 point withdrawn (round 2)",
+            "would add 8 points and 40 jobs, would withdraw 1 point, 1 point unchanged (round 2)",
         ),
         (
             change("extend", counts={"new": {"pending": 1}}, added=0, applied=True),
-            "added 0 points and 1 job (round 1)",
+            "added 1 job (round 1)",
         ),
+        (
+            change("extend", counts={"completed": {"excluded": 2}}, withdrawn=2, unchanged=3, applied=True),
+            "withdrew 2 points, 3 points unchanged (round 1)",
+        ),
+        (
+            change("extend", counts={"cancelled": {"pending": 4}}, unchanged=2),
+            "4 jobs again, 2 points unchanged (round 1)",
+        ),
+        (change("extend"), "no points (round 1)"),
         (change("extend", counts=None), "adding points, which are still being compared"),
         (
             change("cancel", changed=False, reason="it has ended (completed)"),
@@ -138,14 +160,14 @@ def latest(verb: str, **keys: Any) -> dict[str, Any]:
             ["  last change: retried 1 job (1 lost), round 1"],
         ),
         (
-            [latest("resume", changed=False, reason="it is not paused", request={"reason": "go"})],
-            ["  last change: resume, nothing changed: it is not paused (go)"],
+            [latest("resume", changed=False), latest("resume", request={"reason": "go"}, applied=True)],
+            ["  last change: resumed, and running (go)"],
         ),
     ],
 )
 def test_changes_in_progress_are_shown_or_else_the_last_one(
     changes: list[dict[str, Any]], lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A change whose jobs are not all judged has the numbers so far."""
+    """A change whose jobs are not all judged has the numbers so far. What changed nothing is left out."""
     changed.show_latest({"changes": changes})
     assert capsys.readouterr().out.splitlines() == lines

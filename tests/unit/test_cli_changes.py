@@ -167,7 +167,7 @@ def test_a_change_without_an_answer_can_be_repeated(fake: Worker, error: errors.
     fake.answer = fail
     ended = run("retry", "reef")
     assert ended.exit_code == exits.of(error)
-    assert f"to repeat the request safely: --request-id {fake.requests[0][2]['request_id']}" in ended.stderr
+    assert f"repeating the request is safe with --request-id {fake.requests[0][2]['request_id']}" in ended.stderr
     assert "--request-id" not in run("retry", "reef", "--dry-run").stderr
 
 
@@ -177,9 +177,8 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def counts(number: int) -> Answer:
     """Answers as if so many jobs were cancelled."""
-    return lambda verb, options: change(
-        verb, counts={"pending": {"cancelled": number}} if number else None, dry_run=options["dry_run"]
-    )
+    moved = {"pending": {"cancelled": number}} if number else None
+    return lambda verb, options: change(verb, counts=moved, withdrawn=1, dry_run=options["dry_run"])
 
 
 @pytest.mark.parametrize(

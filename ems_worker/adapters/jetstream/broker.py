@@ -158,6 +158,10 @@ class Broker:
         """Whether the decision on the plan with this sequence is stored."""
         return await self._latest.has_decision(seq)
 
+    async def settled_round(self, experiment_id: str, since_ms: int) -> int | None:
+        """The round of this experiment that settled last by what is stored; None if there is none since this time."""
+        return await history.settled_round(self._link, experiment_id, since_ms)
+
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
         return await history.changes(self._link, after_seq)

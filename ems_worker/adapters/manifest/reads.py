@@ -243,6 +243,7 @@ MERGED_METRICS = Read("merged_metrics", MetricRow)
 JOBS_OF_POINTS = Read("jobs_of_points", PointJobsRow)
 METRICS_OF_POINTS = Read("metrics_of_points", PointMetricRow)
 ENDED_POINTS = Read("ended_points", NumberRow)
+CALLED_OFF_POINTS = Read("called_off_points", NumberRow)
 DUE = Read("due", RunRow)
 DUE_COUNTS = Read("due_counts", DueCountRow)
 JOBS = Read("jobs", RunRow)
@@ -270,6 +271,7 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     JOBS_OF_POINTS,
     METRICS_OF_POINTS,
     ENDED_POINTS,
+    CALLED_OFF_POINTS,
     DUE,
     DUE_COUNTS,
     JOBS,

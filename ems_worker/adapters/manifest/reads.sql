@@ -104,6 +104,17 @@ WHERE (
   ORDER BY experiment DESC, point DESC, replicate DESC, attempt DESC LIMIT 1
 ) IS NULL;
 
+-- name: called_off_points
+-- Points with a job that was cancelled before it started, which has no position among the ends, and a job that has one.
+SELECT DISTINCT called_off.point FROM runs AS called_off
+WHERE called_off.experiment = :key AND called_off.point > :after_point AND called_off.current = 1
+  AND called_off.state = 'cancelled' AND called_off.ended_seq IS NULL
+  AND EXISTS (
+    SELECT 1 FROM runs AS other
+    WHERE other.experiment = :key AND other.point = called_off.point AND other.ended_seq IS NOT NULL
+  )
+ORDER BY called_off.point LIMIT :limit;
+
 -- name: best_point
 -- Of the points whose jobs have all ended, the one with the lowest value of :sign times its mean.
 SELECT point FROM point_metrics

@@ -65,25 +65,30 @@ WHERE points.experiment = :key AND points.point > :after_point AND NOT EXISTS (
 
 -- name: matched
 -- Points with these digests that a version of the plan doesn't have, in order, so many of each at most.
+WITH known AS MATERIALIZED (
+  SELECT digest, point, row_number() OVER (PARTITION BY digest ORDER BY point) AS place
+  FROM json_each(:digests) AS wanted CROSS JOIN point_identities
+  WHERE experiment = :key AND digest = wanted.value AND version < :version
+)
 SELECT digest, point,
   (SELECT count(*) FROM runs
     WHERE experiment = :key AND runs.point = known.point AND attempt = 1) AS replicates,
   (SELECT CASE WHEN count(excluded) = count(*) THEN max(excluded) END FROM runs
     WHERE experiment = :key AND runs.point = known.point AND current = 1) AS excluded
-FROM json_each(:digests) AS wanted CROSS JOIN point_identities AS known
-WHERE known.experiment = :key AND known.point IN (
-  SELECT point FROM point_identities
-  WHERE experiment = :key AND digest = wanted.value AND version < :version ORDER BY point LIMIT :limit
-) ORDER BY known.point;
+FROM known WHERE place <= :limit ORDER BY point;
 
 -- name: withdrawn
 -- All attempts of the jobs after a (point, replicate) whose points a version of the plan doesn't have, in order.
-WITH next AS MATERIALIZED (
-  SELECT runs.point, replicate FROM point_identities AS known CROSS JOIN runs
-  WHERE known.experiment = :key AND known.point >= :point AND version < :version
-    AND runs.experiment = :key AND runs.point = known.point AND attempt = 1
-    AND (runs.point, replicate) > (:point, :replicate)
-  ORDER BY known.point, replicate LIMIT :limit
+WITH lacking AS MATERIALIZED (
+  -- The first of them may have no more jobs after the position.
+  SELECT point FROM point_identities
+  WHERE experiment = :key AND point >= :point AND version < :version ORDER BY point LIMIT :limit + 1
+),
+next AS MATERIALIZED (
+  SELECT runs.point, replicate FROM lacking CROSS JOIN runs
+  WHERE runs.experiment = :key AND runs.point = lacking.point AND attempt = 1
+    AND (lacking.point > :point OR replicate > :replicate)
+  ORDER BY runs.point, replicate LIMIT :limit
 )
 SELECT {runs.columns} FROM next CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate

@@ -169,6 +169,10 @@ class Reports:
         ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=_list(numbers), seq=seq)
         return [row.point for row in ended]
 
+    async def called_off_points(self, key: int, after_point: int, limit: int) -> Sequence[int]:
+        page = await self._reports.all(reads.CALLED_OFF_POINTS, key=key, after_point=after_point, limit=limit)
+        return [row.point for row in page]
+
     async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]:
         page = await self._reports.all(reads.POINT_NUMBERS, key=key, after_point=after_point, limit=limit)
         return await self.points(key, [row.point for row in page])

@@ -17,6 +17,9 @@ EXCLUDED: Final = "excluded"
 # The state that `counts` name for jobs that `extend` adds, and that were not there before.
 NEW: Final = "new"
 
+# With this begin the request ids of the worker's own changes: that it cancels the stragglers of a settled round.
+OWN_REQUEST: Final = "settled-"
+
 # Why a verb changed nothing in an experiment that is open.
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -67,6 +70,7 @@ def document(experiment_id: str, change: Change) -> Document:
         "verb": change.verb,
         "experiment_id": experiment_id,
         "changed": change.changed,
+        "refused": change.refused is not None,
         "state": change.state.value,
         "round": change.round,
         "revision": change.revision,

@@ -271,7 +271,10 @@ def better(goal: str | None, metric: str | None, leader: PointRow | None, challe
 
 
 def point(experiment_id: str, row: PointRow) -> Document:
-    """`ems.point.v1`: a point with counts and aggregates over its jobs. The highest `revision` is the valid one."""
+    """`ems.point.v1`: a point with counts and aggregates over its jobs.
+
+    The highest `revision` is the valid one; of equal ones, which differ in jobs that never started, it is the last.
+    """
     return {
         "schema": titles.POINT,
         "experiment_id": experiment_id,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ems_worker.core.documents import change_schemas, results, shapes, titles
+from ems_worker.core.documents import change_schemas, limits, results, shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner
@@ -131,6 +131,9 @@ STATUS: Final = shapes.document(
         "plan_sha": shapes.PLAN_SHA,
         "points": shapes.count("number of points", 1),
         "replicates": shapes.count("number of replicates of each point", 1),
+        "plan_version": shapes.count("number of plans that it has had: 1, plus 1 each time it was extended", 1),
+        "limits": shapes.maybe(limits.SCHEMA),
+        "overrides": limits.OVERRIDES,
         "changes": shapes.sequence(f"the latest changes ({titles.CHANGE}), the last one first", change_schemas.BRIEF),
         **shapes.SHORTENED,
     },

@@ -46,6 +46,9 @@ class Broker(Protocol):
     async def has_decision(self, seq: int) -> bool:
         """Whether a decision about the plan with this sequence is stored."""
 
+    async def settled_round(self, experiment_id: str, since_ms: int) -> int | None:
+        """The round of this experiment that settled last by what is stored; None if there is none since this time."""
+
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
 

@@ -233,6 +233,9 @@ class Manifest(Protocol):
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
         """Those of these points whose jobs had all ended by this position. Faster than `points`."""
 
+    async def called_off_points(self, key: int, after_point: int, limit: int) -> Sequence[int]:
+        """Points after a point with a job that was cancelled before it started, and one with a result, in order."""
+
     async def points_page(self, key: int, after_point: int, limit: int) -> Sequence[PointRow]: ...
     async def best_point(self, key: int) -> PointRow | None:
         """The point with the best mean of the experiment's goal metric, among points whose jobs have all ended."""

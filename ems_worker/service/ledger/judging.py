@@ -1,6 +1,7 @@
 """Changes that people request, carried out on jobs: a bounded number at a time, each with the change's new cursor.
 
-The effect on the jobs and the cursor are one commit, so that a crash repeats exactly what was not recorded.
+The effect on the jobs and the cursor are one commit, so that a crash repeats exactly what was not recorded. Failing
+fast drops jobs in the same way, without a cursor.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.job import Job
-from ems_worker.core.lifecycle.run import StopReason
-from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.lifecycle.run import Signal, StopReason
+from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -115,25 +116,35 @@ class Judging:
             turn.carry(live, change)
         return change
 
-    async def stop_open(self, live: Live, change: Change, decide: Decide) -> Change:
-        """Marks the open runs of all jobs that haven't ended. They are stopped, unless they may end by themselves."""
+    async def stop_open(self, live: Live, change: Change, decide: Decide, limit: int) -> tuple[Change, int]:
+        """Marks up to `limit` open runs of jobs that haven't ended; returns how many.
+
+        They are stopped, unless they may end by themselves.
+        """
+        marked = 0
         async with self._turn() as turn:
             for key in [key for key, owner, run in self._active.open_runs() if owner is live and run.current]:
                 before = self._active.job(key[:3])
                 if before is not None and (effect := decide(before, NO_POINT, self._clock.now_ms())) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
+                    marked += 1
+                    if marked == limit:
+                        break
             turn.carry(live, change)
-        return change
+        return change, marked
 
-    async def cancel_unstarted(self, live: Live, change: Change, reason: StopReason, limit: int) -> tuple[Change, int]:
-        """Cancels up to `limit` jobs that never started; returns how many. They have no results: they are only counted.
+    async def cancel_unstarted(
+        self, live: Live, change: Change, reason: StopReason, *, limit: int, bulk: int
+    ) -> tuple[Change, int]:
+        """Cancels some jobs that never started; returns how many. They have no results: they are only counted.
 
-        Those in memory are cancelled like all others. The rest is cancelled in the manifest alone, by the thousand.
+        Those in memory are cancelled like all others, `limit` at once. The rest is cancelled in the manifest alone,
+        `bulk` at once.
         """
         async with self._turn() as turn:
             known = [known for key in self._active.jobs() if key[0] == live.key and (known := self._active.job(key))]
-            unstarted = [before for before in known if job.unstarted(before)]
+            unstarted = [before for before in known if job.unstarted(before)][:limit]
             for before in unstarted:
                 after = job.cancelled(before, self._clock.now_ms(), reason)
                 assert after is not None
@@ -143,7 +154,7 @@ class Judging:
                 turn.carry(live, change)
                 return change, len(unstarted)
             # Under the lock of the turn: no job can be loaded as it was before.
-            done = await self._commits.put(self._cancel_in_bulk(live, change, reason, limit))
+            done = await self._commits.put(self._cancel_in_bulk(live, change, reason, bulk))
             return (counted(change, RunState.PENDING, RunState.CANCELLED, done) if done else change), done
 
     async def _cancel_in_bulk(self, live: Live, change: Change, reason: StopReason, limit: int) -> int:
@@ -151,6 +162,7 @@ class Judging:
         if done:
             live.tally = live.tally.cancelled_unstarted(done)
             live.recorded = live.recorded.cancelled_unstarted(done)
+            live.uncounted += done
             live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
             self._records.changed(live)
         return done
@@ -177,6 +189,21 @@ class Judging:
                 change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
+
+    async def drop_pending(self, live: Live, limit: int) -> int:
+        """Cancels up to `limit` pending runs of an experiment that is failing fast; returns 0 when none is left."""
+        async with self._turn() as turn:
+            if not live.failing_fast:
+                return 0
+            pending_jobs = await self._manifest.due(live.key, _EVER_MS, limit)
+            for stored, _ in pending_jobs:
+                pending = self._active.keep(live.key, stored).current
+                if pending.state is RunState.PENDING:
+                    run_key = (live.key, *stored.key, pending.attempt)
+                    # With this reason a retry includes the job. A job that a person cancelled has another one.
+                    turn.update(run_key, replace(pending, stop_reason=StopReason.FAILING_FAST))
+                    turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
+        return len(pending_jobs)
 
     async def reread(self, live: Live) -> None:
         """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""

@@ -131,14 +131,11 @@ class Ledger:
 
     @property
     def unreadable(self) -> Mapping[str, str]:
-        """The experiments, by id, whose plans can't be read as they were accepted, with the reasons.
-
-        They are left alone as long as this worker runs, and events of their runs are parked like those of unknown runs.
-        """
+        """The experiments, by id, that this worker leaves alone because it can't read their plans, with the reasons."""
         return self._active.unreadable
 
     def mark_unreadable(self, experiment_id: str, error: errors.PlanNotReadAsAccepted) -> None:
-        """Leaves an experiment alone from now on."""
+        """Leaves an experiment alone from now on: events of its runs are parked like those of unknown runs."""
         self._active.unreadable[experiment_id] = str(error)
         log.error("experiment.left_out", experiment_id=experiment_id, reason=str(error))
 
@@ -202,16 +199,18 @@ class Ledger:
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
 
-        No run is claimed if the experiment isn't running, or is failing fast.
+        No run is claimed if the experiment isn't running, is failing fast, or is being cancelled.
         """
         claimed: list[tuple[Run, PointRecord]] = []
         async with self._turn() as turn:
             live = self._active.get(key)
-            if live is None or not live.starts_runs:
-                return []
             now_ms = self._clock.now_ms()
             claimed_ms = self._active.claim_time(now_ms)
-            for stored, point in await self._manifest.due(key, now_ms, limit):
+            due = await self._manifest.due(key, now_ms, limit) if live is not None and live.starts_runs else ()
+            # Asked again: a change may have been recorded meanwhile, and nothing is claimed after its reply.
+            if live is None or not live.starts_runs:
+                return []
+            for stored, point in due:
                 pending = self._active.keep(key, stored).current
                 if pending.state is not RunState.PENDING:
                     continue
@@ -259,22 +258,6 @@ class Ledger:
                     turn.update(key, replace(before, elapsed_ms=self._timers.elapsed_ms(key, before)))
                     self._timers.counted(key)
 
-    async def cancel_pending(self, key: int, limit: int) -> int:
-        """Cancels up to `limit` pending runs of an experiment that is failing fast; returns 0 when none is left."""
-        async with self._turn() as turn:
-            live = self._active.get(key)
-            if live is None or not live.failing_fast:
-                return 0
-            pending_jobs = await self._manifest.due(key, 2**62, limit)
-            for stored, _ in pending_jobs:
-                pending = self._active.keep(key, stored).current
-                if pending.state is RunState.PENDING:
-                    run_key = (key, *stored.key, pending.attempt)
-                    # With this reason a retry includes the job. A job that a person cancelled has none.
-                    turn.update(run_key, replace(pending, stop_reason=StopReason.FAILING_FAST))
-                    turn.apply(run_key, Signal(RunEvent.CANCEL), self._clock.now_ms())
-        return len(pending_jobs)
-
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Turn]:
         """A turn under the lock. After it, its changes are committed, and experiments that have ended are concluded."""
@@ -285,15 +268,15 @@ class Ledger:
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
                 self.records.ends_numbered(live, turn.ended_seq.get(live.key))
-            tallies = [(live, live.tally) for live in touched]
+            tallies = [(live, live.tally, live.record.ended_seq) for live in touched]
             commit = self._commits.put(self._record(turn, tallies), turn.jobs, self._active.may_be_idle)
         await commit
         for live in touched:
             await self.records.conclude(live)
 
-    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally]]) -> None:
+    async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally, int]]) -> None:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
-        for live, tally in tallies:
-            live.recorded = tally
+        for live, tally, ended_seq in tallies:
+            live.count_recorded(tally, ended_seq, turn.retaken)
             self._on_change(live.key)

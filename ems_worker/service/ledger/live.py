@@ -1,11 +1,13 @@
 """An experiment in memory, and the keys of jobs and runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
+from ems_worker.core.documents import documents
 from ems_worker.core.language import options
 from ems_worker.core.language.options import ExperimentLimits
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.conclusion import Situation
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import RetryPolicy
@@ -19,6 +21,15 @@ from ems_worker.core.records import Change, Experiment, PointRow
 JobKey = tuple[int, int, int]
 # A run: the key of its job and the number of the attempt.
 RunKey = tuple[int, int, int, int]
+# A run that is done, in the unit of `Live.underway`.
+WHOLE = 1_000_000
+
+
+def share(run: Run | None) -> int:
+    """How much of its job an open run has done, by what it last reported."""
+    if run is None or run.step is None or not run.current or run.state not in transitions.OPEN:
+        return 0
+    return round(WHOLE * documents.share(run.step, run.total))
 
 
 def policy(plan: Plan) -> RetryPolicy:
@@ -42,6 +53,12 @@ class Live:
     tally: Tally
     recorded: Tally
     policy: RetryPolicy
+    # The position of the last end that `recorded` counts.
+    recorded_seq: int = 0
+    # What open runs have done, by what they reported, in millionths of a run.
+    underway: int = 0
+    # Jobs that were cancelled before they started, and whose points are yet to be looked at: they may have ended so.
+    uncounted: int = 0
     # Runs in the run window.
     open: int = 0
     # For each metric that arrives in an event of its own, how many seconds a completed run waits for it.
@@ -53,10 +70,13 @@ class Live:
     # How many tasks are changing it: a pinned experiment is not unloaded.
     pins: int = 0
     best: PointRow | None = None
+    # The best point has an open job again, so that another is to be chosen.
+    reranks: bool = False
     # The manifest file was written with the ends of jobs up to this position.
     exported_seq: int | None = None
-    # The reason in its last status.
+    # The reason in its last status, and that whole status once it is published.
     reason: str | None = None
+    told: Mapping[str, Any] | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 
@@ -127,6 +147,11 @@ class Live:
     def retries_failures(self) -> bool:
         """Whether a failed job gets another attempt."""
         return not self.ended and self.record.cancel is None and not self.failing_fast
+
+    def count_recorded(self, tally: Tally, ended_seq: int, retaken: Set[tuple[int, int]]) -> None:
+        """Sets what is on disk now. `retaken`: the experiment and point of jobs that had ended and are open again."""
+        self.recorded, self.recorded_seq = tally, ended_seq
+        self.reranks |= self.best is not None and (self.key, self.best.point.point) in retaken
 
     def metrics_timeout(self, completed: Run) -> float:
         """How many seconds a completed run waits for metrics: the shortest time limit of those that are absent."""

@@ -13,7 +13,7 @@ from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.commits import CommitQueue
-from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.live import JobKey, Live
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Records:
         if after is not None:
             live.record = after
         recorded = await self._commits.put(
-            self._manifest.record_change(change, None if after is None else (before, after))
+            self._manifest.record_change(change, None if after is None else (before, after)), [_whole(live)]
         )
         if recorded.applied_ms is None:
             live.changes[recorded.number] = recorded
@@ -91,13 +91,18 @@ class Records:
         """Records how long the experiment has waited for stragglers."""
         await self._replace(live, replace(live.record, settling_ms=milliseconds))
 
-    async def settled(self, live: Live) -> None:
-        """Records that the document about the end of this round is published."""
-        await self._replace(live, replace(live.record, settled_round=live.record.round))
+    async def settled(self, live: Live, number: int) -> None:
+        """Records that the document about this round is published. Its status follows in any case."""
+        before, live.record = live.record, replace(live.record, settled_round=number)
+        await self._commits.put(self._manifest.save_experiment(before, live.record), [_whole(live)])
+
+    def are_recorded(self, live: Live) -> bool:
+        """Whether the experiment's record in memory is on disk. Its news follow once it is."""
+        return _whole(live) not in self._commits
 
     async def _replace(self, live: Live, after: Experiment) -> None:
         before, live.record = live.record, after
-        await self._commits.put(self._manifest.save_experiment(before, after))
+        await self._commits.put(self._manifest.save_experiment(before, after), [_whole(live)])
         self._on_change(live.key)
 
     async def expand(self, live: Live, points: Sequence[PointRecord], runs: Sequence[Run]) -> None:
@@ -163,6 +168,11 @@ class Records:
         live.record = replace(live.record, revision=revision, published_revision=revision)
         await self._manifest.record_status(live.key, revision, b"{}")
         await self._manifest.revision_published(live.key, revision)
+
+
+def _whole(live: Live) -> JobKey:
+    """Stands for the whole experiment among the jobs that commits concern."""
+    return live.key, -1, -1
 
 
 def _moved(before: Experiment, to: ExperimentState, now_ms: int, reason: str | None) -> Experiment:

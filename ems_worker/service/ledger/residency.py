@@ -9,6 +9,7 @@ from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.commits import CommitQueue
 from ems_worker.service.ledger.live import Live
@@ -49,6 +50,7 @@ class Residency:
             for attempt in open_job.runs:
                 if attempt.state in transitions.OPEN:
                     live.open += 1
+                    live.underway += lives.share(attempt)
                     self._active.claim_time(attempt.submitted_ms or 0)
                     self._timers.load((live.key, *open_job.key, attempt.attempt), attempt)
         for completed in awaiting:

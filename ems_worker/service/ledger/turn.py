@@ -5,8 +5,10 @@ from collections.abc import Callable
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.ports import RunChange
+from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.live import JobKey, Live, RunKey
 from ems_worker.service.ledger.timers import Timers
@@ -24,6 +26,8 @@ class Turn:
         self._after: dict[RunKey, Run] = {}
         # The last position given to an end, by experiment.
         self.ended_seq: dict[int, int] = {}
+        # Experiment and point of each job that had ended and is open again.
+        self.retaken: set[tuple[int, int]] = set()
         # Jobs that the turn used or changed.
         self.jobs: set[JobKey] = set()
         # How far a change is carried out by this turn; and an experiment that it replaces: the record before and after.
@@ -94,12 +98,17 @@ class Turn:
         self._note(live.key, before, after)
         for old, new in job.changed(before, after):
             self._follow(live, old, new)
+        if before.current.settled and not after.current.settled:
+            self.retaken.add((live.key, after.current.point))
         if before.current != after.current:
             live.tally = live.tally.after([(before.current, after.current)])
 
     def _note(self, experiment_key: int, before: Job, after: Job) -> None:
         self.jobs.add((experiment_key, *after.key))
+        live = self._active.get(experiment_key)
         for old, new in job.changed(before, after):
+            if live is not None:
+                live.underway += lives.share(new) - lives.share(old)
             key = (experiment_key, *after.key, new.attempt)
             self._before.setdefault(key, old)
             self._after[key] = new
@@ -112,6 +121,7 @@ class Turn:
     def _follow(self, live: Live, old: Run | None, new: Run) -> None:
         live.open += (new.state in transitions.OPEN) - (old is not None and old.state in transitions.OPEN)
         live.attempts += old is None
+        live.uncounted += new.state is RunState.CANCELLED and new.current and new.ended_seq is None
         key = (live.key, new.point, new.replicate, new.attempt)
         self._timers.changed(key, old, new)
         if new.ended and (old is None or not old.ended):

@@ -7,6 +7,7 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import transitions
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
@@ -42,6 +43,8 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
         tally=tally,
         recorded=tally,
         policy=lives.policy(plan),
+        recorded_seq=record.ended_seq,
+        uncounted=0 if record.settled_round == record.round else tally.called_off.get(Bucket.CANCELLED, 0),
         metric_timeouts=timeouts,
         changes={change.number: change for change in await manifest.open_changes(record.key)},
         best=await manifest.best_point(record.key),

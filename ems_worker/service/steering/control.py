@@ -6,7 +6,7 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Ruling, Verb
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
-from ems_worker.service import queries
+from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -35,8 +37,8 @@ from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
 
-# How long a reply waits until the jobs are judged.
-_JUDGED_SECONDS = 1.0
+# How long a reply waits for the broker to take its change, and until the jobs are judged.
+_PATIENCE_SECONDS = 1.0
 
 
 class Control:
@@ -74,14 +76,30 @@ class Control:
             if isinstance(request, requests.ResumeRequest) and request.all:
                 resumed = False if request.dry_run else self._release()
                 return documents.encode(changes.resumed_all(request.request_id, resumed))
+            until = self._clock.monotonic() + _PATIENCE_SECONDS
             if request.experiment_id is not None:
-                return documents.encode(await self.change(verb, request, request.experiment_id))
-            members = await self._members(request.group or "")
-            return documents.encode(changes.group([await self.change(verb, request, member) for member in members]))
+                return documents.encode(await self._change(verb, request, request.experiment_id, until))
+            return documents.encode(changes.group(await self._change_group(verb, request, until)))
 
         return handle
 
-    async def change(self, verb: Verb, request: ChangeRequest, experiment_id: str) -> Document:
+    async def _change_group(self, verb: Verb, request: ChangeRequest, until: float) -> Sequence[Document]:
+        """The documents of a group's members. Those that can't take the request say why, unless that is so for all."""
+        answers, refusals = [], []
+        for member in await self._members(request.group or ""):
+            try:
+                answers.append(await self._change(verb, request, member, until))
+            except errors.RequestRefused as refusal:
+                refusals.append(refusal)
+                async with self._ledger.pinned(member) as live:
+                    if live is not None:
+                        refused = replace(self._draft(live, verb, request), refused=str(refusal))
+                        answers.append(changes.document(member, refused))
+        if len(refusals) == len(answers):
+            raise refusals[0]
+        return answers
+
+    async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
         lock = self._locks.setdefault(experiment_id, asyncio.Lock())
         try:
@@ -89,9 +107,10 @@ class Control:
                 if live is None:
                     raise errors.NotFound(f"there is no experiment {experiment_id}")
                 if request.dry_run:
-                    return await self._preview(live, verb, request)
+                    return await self._preview(live, verb, request, until)
                 change = await self._known(live, verb, request) or await self._record(live, verb, request)
-                return changes.document(experiment_id, await self._judged(live, change))
+                await self._executor.published(until - self._clock.monotonic())
+                return changes.document(experiment_id, await self._judged(live, change, until))
         finally:
             if not lock.locked():
                 self._locks.pop(experiment_id, None)
@@ -101,27 +120,37 @@ class Control:
 
         `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
         """
-        try:
-            verb = Verb(published["verb"])
-            request = requests.MODELS[verb].model_validate(published["request"])
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-            return False
         async with self._ledger.pinned(experiment_id) as live:
             if live is None:
                 return False
             try:
-                if await self._known(live, verb, request) is not None:
-                    return False
-                ruling = self._ruled(live, verb, request)
-                change, after = self._drafted(live, verb, request, ruling)
-            except errors.RequestRefused as error:
+                drafted = await self._drafted_again(live, published)
+            except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
                 log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
                 return False
+            if drafted is None:
+                return False
+            change, after = drafted
             await self._ledger.records.change(live, replace(change, published=documents), after)
             await self._executor.finish(live)
-        log.warning("change.applied_again", experiment_id=experiment_id, verb=verb.value, request_id=request.request_id)
+        log.warning("change.applied_again", experiment_id=experiment_id, verb=change.verb, request_id=change.request_id)
         return True
+
+    async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
+        """A published change as it is to be recorded, and the experiment after it; None if it is recorded."""
+        stored: dict[str, Any] = published["request"]
+        if stored["request_id"].startswith(changes.OWN_REQUEST):
+            recorded = await self._manifest.changes(stored["request_id"])
+            if any(change.experiment == live.key for change in recorded):
+                return None
+            return settle.cancellation(live, stored["request_id"], self._clock.now_ms()), None
+        verb = Verb(published["verb"])
+        request = requests.MODELS[verb].model_validate(stored)
+        if await self._known(live, verb, request) is not None:
+            return None
+        # Its revision was the expected one when it was recorded.
+        ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
+        return self._drafted(live, verb, request, ruling)
 
     async def _members(self, group: str) -> list[str]:
         """The ids of the experiments of a group, newest first."""
@@ -162,7 +191,6 @@ class Control:
             request_id=request.request_id,
             changed=recorded.changed,
         )
-        await self._executor.recorded()
         return recorded
 
     def _check_revision(self, live: Live, request: ChangeRequest) -> None:
@@ -196,21 +224,28 @@ class Control:
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        changed = after != record or ruling.judges
-        change = Change(
+        change = self._draft(live, verb, request)
+        if after != record or ruling.judges:
+            judged = (-1, -1) if ruling.judges else None
+            change = replace(change, state=after.state, round=after.round, changed=True, judged=judged, applied_ms=None)
+        return change, None if after == record else after
+
+    def _draft(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+        """A change that changes nothing."""
+        now_ms = self._clock.now_ms()
+        return Change(
             request_id=request.request_id,
             experiment=live.key,
             verb=verb.value,
             request=_encoded(request),
             received_ms=now_ms,
-            state=after.state,
-            round=after.round,
-            revision=record.revision,
-            changed=changed,
-            judged=(-1, -1) if ruling.judges else None,
-            applied_ms=None if changed else now_ms,
+            state=live.record.state,
+            round=live.record.round,
+            revision=live.record.revision,
+            changed=False,
+            judged=None,
+            applied_ms=now_ms,
         )
-        return change, None if after == record else after
 
     def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:
         """The experiment's own limits after this request. Raises errors.RequestRefused."""
@@ -224,22 +259,28 @@ class Control:
             raise errors.RequestRefused("; ".join(f"{each.path}: {each.message}" for each in problems.collected()))
         return options.merged(live.record.overrides, valid)
 
-    async def _judged(self, live: Live, change: Change) -> Change:
-        """The change once all its jobs are judged, or as it is after a while."""
-        deadline = self._clock.monotonic() + _JUDGED_SECONDS
-        while change.number in live.changes and self._clock.monotonic() < deadline:
+    async def _judged(self, live: Live, change: Change, until: float) -> Change:
+        """The change once all its jobs are judged, or as it is then."""
+        while change.number in live.changes and self._clock.monotonic() < until:
             if not await self._executor.step(live):
                 break
         present = await self._manifest.changes(change.request_id)
         return next(known for known in present if known.experiment == live.key)
 
-    async def _preview(self, live: Live, verb: Verb, request: ChangeRequest) -> Document:
+    async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""
         self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
-        deadline = self._clock.monotonic() + _JUDGED_SECONDS
-        previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < deadline)
-        return changes.document(live.experiment_id, previewed)
+        previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
+        return changes.document(live.experiment_id, _reopened(live, previewed))
+
+
+def _reopened(live: Live, previewed: Change) -> Change:
+    """The change with the round that it would begin: jobs of an ended experiment are to run again."""
+    again = any(RunState.PENDING in after for after in previewed.counts.values())
+    if not (live.ended and again):
+        return previewed
+    return replace(previewed, state=ExperimentState.RUNNING, round=live.record.round + 1)
 
 
 def _encoded(request: ChangeRequest) -> str:

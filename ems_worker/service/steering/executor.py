@@ -32,12 +32,12 @@ from ems_worker.service.steering.extend import Extender
 log = structlog.get_logger()
 
 # Jobs that are judged in one commit: a few milliseconds on the event loop.
-_JOBS = 200
+_JOBS = 50
 # Jobs that never started are cancelled by the database, which takes some ten milliseconds for so many.
-_BULK_JOBS = 10_000
+_BULK_JOBS = 2_000
 # How often the broker is tried again.
 _PUBLISH_SECONDS = 1.0
-# How long a reply waits for the broker to take the change.
+# How long a reply waits for the broker to take the change, at most.
 _PUBLISH_PATIENCE_SECONDS = 0.5
 # What the counts add to a document until it is published for the last time.
 _COUNTS_BYTES = 2048
@@ -97,8 +97,9 @@ class Executor:
                 more = await self._judge(live, before) != before
                 crash.point("steering.judged")
                 await self._ledger.judging.reread(live)
-            # Also `close` may end the experiment, which judges no job.
-            await self._ledger.records.conclude(live)
+            if live.changes:
+                # Its last job may have been judged just now; or `close` lets it end.
+                await self._ledger.records.conclude(live)
             for change in list(live.changes.values()):
                 if change.judged is None and self._applied(live, change):
                     await self._ledger.records.change_applied(live, change)
@@ -122,7 +123,8 @@ class Executor:
     async def preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:
         """The change as it would be once carried out, as far as that is found while it is `in_time`."""
         change = await self._preview(live, draft, in_time)
-        if not live.ended or change.verb not in (Verb.RETRY, Verb.EXTEND) or not change.counts:
+        reopens = any({*to} - {changes.EXCLUDED, "cancelled"} for to in change.counts.values())
+        if not live.ended or change.verb not in (Verb.RETRY, Verb.EXTEND) or not reopens:
             return change
         after = steering.reopened(live.record.standing)
         return replace(change, state=after.state, round=after.round)
@@ -179,8 +181,10 @@ class Executor:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
         decide = effects.of(live, Verb.CANCEL, request)
-        change = await ledger.stop_open(live, change, decide)
-        change, cancelled = await ledger.cancel_unstarted(live, change, reason, _BULK_JOBS)
+        change, marked = await ledger.stop_open(live, change, decide, _JOBS)
+        if marked == _JOBS:
+            return change
+        change, cancelled = await ledger.cancel_unstarted(live, change, reason, limit=_JOBS, bulk=_BULK_JOBS)
         if cancelled:
             return change
         return await ledger.cancel_rest(live, change, decide, _JOBS)
@@ -200,6 +204,9 @@ class Executor:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
                 return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+            case Verb.RESUME:
+                # A later pause leaves runs as they are.
+                return live.record.pause_now or not any(run.suspended for _, run in open_runs)
             case Verb.EXTEND:
                 return extend.applied(live, self._ledger.open_runs())
             case _:
@@ -210,20 +217,36 @@ class Executor:
         if not self._unpublished:
             return
         async with self._publishing:
-            self._unpublished = False
+            self._unpublished, complete = False, False
             try:
-                for change in await self._manifest.unpublished_changes():
-                    await self._publish(await self._manifest.experiment_id(change.experiment), change)
-            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                self._unpublished = True
-                log.warning("change.publish_delayed", reason=str(error))
+                complete = await self._publish_all()
+            finally:
+                # Also after a cancellation, by which `recorded` stops waiting.
+                self._unpublished |= not complete
 
-    async def recorded(self) -> None:
-        """Publishes a change that was recorded just now. Its reply waits for that only a while."""
+    async def _publish_all(self) -> bool:
+        """Whether the broker has taken everything. What it doesn't take on its own account holds up nothing else."""
+        complete = True
+        for change in await self._manifest.unpublished_changes():
+            try:
+                await self._publish(await self._manifest.experiment_id(change.experiment), change)
+            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
+                complete = False
+                log.warning("change.publish_delayed", reason=str(error))
+                if isinstance(error, errors.BrokerUnavailable):
+                    break
+        return complete
+
+    def recorded(self) -> None:
+        """A change was recorded just now: it is published as soon as possible."""
         self._unpublished = True
         self.wake()
+
+    async def published(self, patience: float) -> None:
+        """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
+        self.recorded()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PUBLISH_PATIENCE_SECONDS):
+            async with asyncio.timeout(min(patience, _PUBLISH_PATIENCE_SECONDS)):
                 await self.publish()
 
     def refuse_too_large(self, experiment_id: str, change: Change) -> None:

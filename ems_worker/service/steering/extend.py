@@ -26,14 +26,15 @@ from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.steering import matching, withdrawal
 from ems_worker.service.steering.lookup import Lookup
 from ems_worker.service.steering.matching import Matching
-from ems_worker.service.steering.next_plan import Plans
+from ems_worker.service.steering.next_plan import NextPlan, Plans
 
 log = structlog.get_logger()
 
 # Jobs that a step withdraws or puts back.
 _JOBS = 200
-# How long a request is held up to be refused at once. A plan that takes longer is refused in the change's last word.
-_EXAMINATION_SECONDS = 1.0
+# How long a plan's examination is waited for at once, by a request or by a step. A plan that takes longer is refused in
+# the change's last word.
+_EXAMINATION_SECONDS = 0.7
 _POINT_BITS = 32
 
 
@@ -70,13 +71,24 @@ class Cursor:
 class Extender:
     """Carries out changes that extend. A step is one commit, and can be repeated after a crash."""
 
-    def __init__(self, *, ledger: Ledger, manifest: Manifest, plans: Plans, max_jobs: int | None) -> None:
-        """`max_jobs` limits the jobs of an experiment; None: there is no limit."""
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        plans: Plans,
+        max_jobs: int | None,
+        on_examined: Callable[[], None],
+    ) -> None:
+        """`max_jobs` limits the jobs of an experiment; None: there is no limit. `on_examined`: a step waits no more."""
         self._ledger = ledger
         self._manifest = manifest
         self._plans = plans
         self._matching = Matching(manifest)
         self._max_jobs = max_jobs
+        self._on_examined = on_examined
+        # The examinations under way, by the numbers of their changes.
+        self._examinations: dict[int, asyncio.Task[NextPlan]] = {}
 
     async def check(self, live: Live, request: dict[str, Any]) -> None:
         """Raises errors.RequestRefused if the experiment can't be extended so, as far as that is found in time."""
@@ -89,7 +101,8 @@ class Extender:
     async def step(self, live: Live, change: Change) -> Change:
         """Takes the next step of the change; the same change if it has to wait.
 
-        It waits until its experiment is expanded, and for the end of runs whose jobs are to return.
+        It waits until its experiment is expanded, for its plan's examination, and for the end of runs whose jobs are
+        to return.
         """
         assert change.judged is not None
         cursor = Cursor.of(change.judged)
@@ -112,7 +125,11 @@ class Extender:
         Nothing of the request is recorded. The identities of points are: they don't depend on it.
         """
         request: dict[str, Any] = json.loads(draft.request)
-        wanted = await self._plans.examined(live, request)
+        try:
+            async with asyncio.timeout(_EXAMINATION_SECONDS):
+                wanted = await self._plans.examined(live, request)
+        except TimeoutError:
+            return draft
         after = -1
         while in_time() and not live.expands:
             last = await self._matching.identify(live, after)
@@ -136,8 +153,10 @@ class Extender:
 
     async def _begin(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
         """Makes the plan the next version of the experiment's, unless it can't be any more."""
+        if (examination := await self._examination(live, change, request)) is None:
+            return change
         try:
-            wanted = await self._plans.examined(live, request)
+            wanted = examination.result()
             if wanted.spec.plan_sha == live.record.spec.plan_sha and not request.get("withdraw"):
                 return await self._ledger.judging.carry(live, _finished(live, change))
             version = await self._plans.loaded(wanted.spec)
@@ -154,6 +173,18 @@ class Extender:
         change = await self._ledger.growth.replace_plan(live, began, version)
         crash.point("extend.begun")
         return change
+
+    async def _examination(
+        self, live: Live, change: Change, request: dict[str, Any]
+    ) -> "asyncio.Task[NextPlan] | None":
+        """The examination of the plan once it is over; None while it takes long, which other changes don't wait for."""
+        if (task := self._examinations.get(change.number)) is None:
+            task = self._examinations[change.number] = asyncio.create_task(self._plans.examined(live, request))
+            task.add_done_callback(lambda _: self._on_examined())
+            await asyncio.wait({task}, timeout=_EXAMINATION_SECONDS)
+        if not task.done():
+            return None
+        return self._examinations.pop(change.number)
 
     async def _refuse_too_many(self, live: Live, compared: Change) -> None:
         """Raises errors.RequestRefused if the change adds more jobs than the worker accepts."""

@@ -23,6 +23,8 @@ class Lookup:
         self.points: list[PointRecord] = []
         # The points that are there, by number.
         self.matched: list[int] = []
+        # Those of them that are withdrawn.
+        self.returning: list[int] = []
         # First runs of jobs that don't count, because their whole point doesn't.
         self.excluded: list[Run] = []
         self.jobs = 0
@@ -51,11 +53,13 @@ class Lookup:
 
     def forget(self) -> None:
         """Drops the rows, for a comparison that only counts."""
-        for rows in (self.points, self.matched, self.excluded, self._identities, self._runs):
+        for rows in (self.points, self.matched, self.returning, self.excluded, self._identities, self._runs):
             rows.clear()
 
     def _complete(self, known: MatchedPoint) -> None:
         self.matched.append(known.point)
+        if known.excluded == withdrawal.REASON:
+            self.returning.append(known.point)
         # The jobs of a withdrawn point count again when it returns.
         excluded = None if known.excluded == withdrawal.REASON else known.excluded
         runs = self._first_runs(known.point, known.replicates)

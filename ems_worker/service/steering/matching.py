@@ -16,10 +16,10 @@ from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import withdrawal
 from ems_worker.service.steering.lookup import Lookup
 
-# Points that get an identity, or are looked up, at once: some twenty milliseconds of a thread.
-_POINTS = 1000
+# Points that get an identity, or are looked up, at once: some ten milliseconds of a thread.
+_POINTS = 500
 # Runs that are added at once.
-_RUNS = 2000
+_RUNS = 1000
 # How many combinations are tried at once, at about 10 us each.
 _TRIES = 10_000
 # The state that counts name for jobs that weren't there.
@@ -66,6 +66,7 @@ class Matching:
         spec = live.record.spec
         found = Lookup(spec.points, version.plan)
         left = bytearray(b"\1" * spec.points)
+        returning: list[int] = []
         start, added, complete = 0, 0, False
         while not complete:
             if not in_time():
@@ -74,16 +75,18 @@ class Matching:
             points, complete = await self.look_up(live, found, version.plan, start, version=following)
             start += points
             added += len(found.points)
+            returning += found.returning
             for number in found.matched:
                 left[number] = 0
             found.forget()
+        lacking = [number for number in range(spec.points) if left[number]] if withdraw else []
         compared = replace(counted(draft, found.jobs), added=added, withdrawn=0)
-        if withdraw:
-            numbers = [number for number in range(spec.points) if left[number]]
-            previewed = await withdrawal.previewed(self.manifest, live, compared, numbers=numbers, in_time=in_time)
-            if previewed is None:
-                return draft
-            compared = previewed
+        for effect, numbers in ((withdrawal.would_withdraw, lacking), (withdrawal.would_return, sorted(returning))):
+            for first in range(0, len(numbers), _POINTS):
+                if not in_time():
+                    return draft
+                for row in await self.manifest.points(live.key, numbers[first : first + _POINTS]):
+                    compared = effect(compared, row)
         changed = version.spec.plan_sha != spec.plan_sha or bool(compared.withdrawn)
         return replace(compared, judged=None, changed=changed, unchanged=spec.points - (compared.withdrawn or 0))
 

@@ -6,10 +6,17 @@ from typing import Annotated, Any, Self
 import pydantic
 from pydantic import Field
 
+from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle.steering import Verb
 
 # Characters.
 _MAX_REASON = 500
+
+
+def _of_others(request_id: str) -> str:
+    if request_id.startswith(changes.OWN_REQUEST):
+        raise ValueError(f"ids that begin with {changes.OWN_REQUEST} are those of the worker's own changes")
+    return request_id
 
 
 class ChangeRequest(pydantic.BaseModel):
@@ -17,7 +24,7 @@ class ChangeRequest(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    request_id: Annotated[str, Field(min_length=1, max_length=128)]
+    request_id: Annotated[str, Field(min_length=1, max_length=128), pydantic.AfterValidator(_of_others)]
     experiment_id: str | None = None
     group: str | None = None
     where: Annotated[str, Field(min_length=1)] | None = None

@@ -1,14 +1,14 @@
 """Points that a new version of a plan doesn't have: their jobs are cancelled and excluded, until the points return."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, job
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, StopReason
-from ems_worker.core.records import Change, PointRecord
-from ems_worker.service.base.ports import Manifest
+from ems_worker.core.records import Change, PointRecord, PointRow
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Effect, Jobs
 from ems_worker.service.ledger.live import Live, RunKey
@@ -18,8 +18,6 @@ REASON = "withdrawn"
 # A withdrawn job that was cancelled gets a new attempt when its point returns, as if `retry` named it.
 _NAMED = frozenset({"state"})
 _CANCELLED = "cancelled"
-# Points that a preview reads at once.
-_POINTS = 500
 
 
 def withdraw(before: Job, point: PointRecord, now_ms: int) -> Effect | None:
@@ -57,24 +55,30 @@ def points(jobs: Jobs) -> int:
     return sum(before.key[1] == 0 and before.current.excluded != REASON for before, _ in jobs)
 
 
-async def previewed(
-    manifest: Manifest, live: Live, draft: Change, *, numbers: Sequence[int], in_time: Callable[[], bool]
-) -> Change | None:
-    """The change with what withdrawing these points would do; None if it is not in time."""
-    withdrawn = 0
-    for start in range(0, len(numbers), _POINTS):
-        if not in_time():
-            return None
-        for row in await manifest.points(live.key, numbers[start : start + _POINTS]):
-            if row.excluded == REASON:
-                continue
-            withdrawn += 1
-            for bucket, jobs in row.counts.items():
-                ended = bucket in experiment.ENDED_BUCKETS
-                if jobs and not (ended and row.excluded is not None):
-                    draft = judging.counted(draft, bucket.value, changes.EXCLUDED if ended else _CANCELLED, jobs)
-    return replace(draft, withdrawn=withdrawn)
+def would_withdraw(change: Change, row: PointRow) -> Change:
+    """The change with what it would do to a point that is to be withdrawn."""
+    if row.excluded == REASON:
+        return change
+    for bucket, jobs in row.counts.items():
+        ended = bucket in experiment.ENDED_BUCKETS
+        if jobs and not (ended and row.excluded is not None):
+            change = judging.counted(change, _name(bucket), changes.EXCLUDED if ended else _CANCELLED, jobs)
+    return replace(change, withdrawn=(change.withdrawn or 0) + 1)
+
+
+def would_return(change: Change, row: PointRow) -> Change:
+    """The change with what it would do to a withdrawn point that the plan has again."""
+    for bucket, jobs in row.counts.items():
+        if jobs:
+            after = Bucket.PENDING if bucket is Bucket.CANCELLED else bucket
+            change = judging.counted(change, changes.EXCLUDED, _name(after), jobs)
+    return change
 
 
 def _state(judged: Job) -> str:
     return str(experiment.job_state(judged.current))
+
+
+def _name(bucket: Bucket) -> str:
+    """The state of jobs of this bucket, as job_state has it."""
+    return Bucket.FAILED.value if bucket is Bucket.INFEASIBLE else bucket.value
