@@ -35,7 +35,9 @@ CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "
 
 def plan(number: int, **more: Any) -> dict[str, Any]:
     limits = {"max_attempts": 2, "max_failed": 2, "max_concurrent": 4}
-    # The first starts as it was published, the second on hold, and the third is kept open.
+    # The first settles before its end, the second starts on hold, and the third is kept open.
+    if number == 0:
+        more["settle"] = {"quorum": 4, "grace_seconds": 1, "stragglers": "cancel"}
     return whole.plan(f"story-{number}", 3, 2, limits=limits, hold=number == 1, keep_open=number == 2, **more)
 
 

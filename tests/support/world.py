@@ -193,7 +193,8 @@ class World:
             last_status=last,
             results=self.broker.of("result"),
             stopped=self.stopped,
-            changed=self.broker.changes_by_name(),
+            changed=self.broker.once("change"),
+            settled=self.broker.once("settled"),
             dead=[evidence.Stored(seq, kind, {}) for kind, seq, _ in self.broker.dead],
         )
 
@@ -268,6 +269,7 @@ class Life:
         """Sends STOP, PAUSE and RESUME, gives up runs that were to be stopped, and carries out changes."""
         await self.desk.suspension.check()
         await self.desk.limits.check()
+        await self.desk.services.settling.look()
         for live in self.desk.ledger.experiments():
             await self.desk.services.executor.finish(live)
         await self.desk.services.executor.publish()
