@@ -48,7 +48,7 @@ class Story(RuleBasedStateMachine):
         super().__init__()
         self.world = World(FAILURES)
         self.requests = 0
-        self.steered = self.restored = False
+        self.restored = False
         self.before: Evidence | None = None
         self._runner = asyncio.Runner()
         self._patches = contextlib.ExitStack()
@@ -169,7 +169,6 @@ class Story(RuleBasedStateMachine):
             st.sampled_from(sorted({orjson.loads(message.data)["experiment_id"] for message in self.world.plans}))
         )
         self.requests += 1
-        self.steered = True
         given = {name: value for name, value in options.items() if value is not None}
         for turn in range(1 + again):
             self._do(
@@ -242,7 +241,8 @@ class Story(RuleBasedStateMachine):
             dead=None if self.world.astray else 0,
             retried=True,
             superseded=True,
-            steered=self.steered,
+            # Also without a request: stragglers are cancelled.
+            steered=True,
             restored=self.restored,
         )
 
