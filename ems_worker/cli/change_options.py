@@ -158,7 +158,8 @@ def carry_out(
                 shell.say("the change continues; `ems show` says how far it is")
             raise
         changed.show(document, json=given.json)
-        return exits.Exit.OK
+        refused = any(change.get("refused") for change in document.get("changes", []))
+        return exits.Exit.FAILED if refused else exits.Exit.OK
 
     return asking.run(given.server, given.context, ask)
 

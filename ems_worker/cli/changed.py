@@ -43,6 +43,8 @@ def show(document: Document, *, json: bool) -> None:
 
 def sentence(change: Document) -> str:
     """The change in a line that begins with the experiment's id."""
+    if change["refused"]:
+        return f"{change['experiment_id']}: refused: {change['reason']}"
     if not change["changed"]:
         verdict = "nothing would change" if change["dry_run"] else "nothing changed"
         return f"{change['experiment_id']}: {verdict}: {change['reason']}"

@@ -163,10 +163,10 @@ class Steering(asking.Asker):
     ) -> Document:
         request = _request(experiment_id, options, own)
         if not options.get("wait") or request.get("dry_run"):
-            return await self._repeat(verb, request)
+            return _accepted(await self._repeat(verb, request))
         try:
             async with asyncio.timeout(options.get("timeout")):
-                return await self._to_the_end(verb, request)
+                return _accepted(await self._to_the_end(verb, request))
         except TimeoutError as late:
             raise errors.NoAnswer(
                 f"{verb} was not complete within {options.get('timeout'):g} s; it continues"
@@ -231,6 +231,16 @@ def _text(plan: bytes) -> str:
         return plan.decode()
     except UnicodeDecodeError as error:
         raise errors.RequestRefused("the plan is not UTF-8 text") from error
+
+
+def _accepted(document: Document) -> Document:
+    """The document of a change, or those of a group's members, of which each says whether it is refused.
+
+    Raises errors.RequestRefused if a change is refused that was recorded before that was known.
+    """
+    if document.get("refused"):
+        raise errors.RequestRefused(str(document.get("reason")))
+    return document
 
 
 def _complete(document: Document) -> bool:

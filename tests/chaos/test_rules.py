@@ -18,7 +18,7 @@ FIRST, SECOND, GOOD = "reef-p000000-r000-a1", "reef-p000000-r000-a2", "reef-p000
 
 @pytest.fixture
 async def genuine(tmp_path: Path) -> Evidence:
-    """The evidence of an experiment that ended correctly, with a job that was retried, one that failed, one excluded."""
+    """The evidence of an experiment that ended correctly: a job was retried, one failed, one is excluded."""
     world = World(FAILURES)
     limits = {"max_attempts": 2, "max_failed": 1, "max_concurrent": 3}
     world.publish(whole.plan("reef", 3, 2, limits=limits))

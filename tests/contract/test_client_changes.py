@@ -191,3 +191,17 @@ async def test_waiting_has_an_end(ems: client.EmsClient, other: Client) -> None:
         await ems.cancel("reef", wait=True, timeout=0.1)
     assert (await ems.cancel("reef", wait=True, dry_run=True))["request"]["dry_run"]
     assert not (await ems.pause("reef", wait=True))["changed"]
+
+
+async def test_a_change_that_turns_out_to_be_refused_is_an_error(ems: client.EmsClient, other: Client) -> None:
+    """A long plan is examined after the reply. Of a group, each member's document says whether it is refused."""
+    late = {"changed": False, "refused": True, "reason": "the plan differs in base_config"}
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        refused = {**echo(request), **late}
+        return {"changes": [refused]} if "group" in request else refused
+
+    await stub_worker.serve(other, "extend", answer)
+    with pytest.raises(errors.RequestRefused, match="differs in base_config"):
+        await ems.extend("reef", replicates=3, wait=True)
+    assert (await ems.extend(group="reefs", replicates=3))["changes"][0]["refused"]

@@ -162,6 +162,7 @@ async def test_members_of_a_group_that_can_not_take_a_request_say_why(tmp_path: 
         assert (said["second"]["changed"], said["second"]["reason"]) == (False, "no job is to be retried")
         assert said["first"]["changed"] is False
         assert "being cancelled" in said["first"]["reason"]
+        assert [said[name]["refused"] for name in ("first", "second")] == [True, False]
         with pytest.raises(errors.RequestRefused, match="foot"):
             await desk.steer("exclude", group="sweep", where="foot > 1")
 

@@ -67,6 +67,7 @@ _CHANGE = {
     "request_id": H,
     "experiment_id": H,
     "changed": True,
+    "refused": False,
     "state": H,
     "round": H,
     "reason": H,

@@ -12,6 +12,7 @@ def change(verb: str, **keys: Any) -> dict[str, Any]:
         "experiment_id": "reef",
         "verb": verb,
         "changed": True,
+        "refused": False,
         "state": "running",
         "round": 1,
         "reason": None,
@@ -34,6 +35,10 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
     ("document", "sentence"),
     [
         (change("cancel", counts=OPEN), "cancelling 1,203 jobs (1,200 pending, 3 running)"),
+        (
+            change("retry", changed=False, refused=True, reason="it is being cancelled"),
+            "refused: it is being cancelled",
+        ),
         (change("cancel", counts=OPEN, applied=True), "cancelled 1,203 jobs (1,200 pending, 3 running)"),
         (change("cancel", counts=OPEN, dry_run=True), "would cancel 1,203 jobs (1,200 pending, 3 running)"),
         (

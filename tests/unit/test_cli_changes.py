@@ -177,9 +177,8 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def counts(number: int) -> Answer:
     """Answers as if so many jobs were cancelled."""
-    return lambda verb, options: change(
-        verb, counts={"pending": {"cancelled": number}} if number else None, dry_run=options["dry_run"]
-    )
+    moved = {"pending": {"cancelled": number}} if number else None
+    return lambda verb, options: change(verb, counts=moved, withdrawn=1, dry_run=options["dry_run"])
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ _KEYS: Final[Schema] = {
     "verb": shapes.choice("what was requested", Verb),
     "experiment_id": shapes.EXPERIMENT_ID,
     "changed": shapes.flag("whether the request changes anything"),
+    "refused": shapes.flag("whether it can't be carried out; `reason` says why"),
     "state": shapes.choice("of the experiment after the change", ExperimentState),
     "round": shapes.count("of the experiment after the change", 1),
     "revision": shapes.count("the revision of the experiment's status that the request met"),

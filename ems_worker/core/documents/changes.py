@@ -70,6 +70,7 @@ def document(experiment_id: str, change: Change) -> Document:
         "verb": change.verb,
         "experiment_id": experiment_id,
         "changed": change.changed,
+        "refused": change.refused is not None,
         "state": change.state.value,
         "round": change.round,
         "revision": change.revision,

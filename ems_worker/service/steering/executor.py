@@ -204,6 +204,9 @@ class Executor:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
                 return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+            case Verb.RESUME:
+                # A later pause leaves runs as they are.
+                return live.record.pause_now or not any(run.suspended for _, run in open_runs)
             case Verb.EXTEND:
                 return extend.applied(live, self._ledger.open_runs())
             case _:
