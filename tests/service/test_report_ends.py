@@ -69,6 +69,28 @@ async def test_writing_the_file_of_a_large_experiment_blocks_no_reports(tmp_path
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
+async def test_a_manifest_file_that_is_being_written_is_abandoned_when_the_worker_ends(tmp_path: Path) -> None:
+    """Writing it reads the manifest, which is closed next. The next worker writes it, and then publishes the end."""
+    interrupted = asyncio.Event()
+
+    async def never_ends(_: Live) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            interrupted.set()
+            raise
+
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.complete(await desk.launch(live), [1])
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "write_manifest", never_ends):
+            await desk.reporter.report(live)
+            await asyncio.sleep(0)
+            await desk.reporter.flush()
+        assert interrupted.is_set()
+        assert not desk.broker.statuses
+
+
 async def test_an_unexpected_error_in_writing_the_file_of_a_large_experiment_ends_the_reporter(tmp_path: Path) -> None:
     """It isn't retried silently, and the next report writes the file."""
     async with Desk.open(tmp_path) as desk:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -73,6 +73,12 @@ class Executor:
 
     async def run(self) -> None:
         """Carries out changes, then sleeps until it is woken; without end."""
+        try:
+            await self._carry_out()
+        finally:
+            self._extender.abandon()
+
+    async def _carry_out(self) -> NoReturn:
         while True:
             self._wake.clear()
             busy = False

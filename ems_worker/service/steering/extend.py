@@ -160,10 +160,6 @@ class Extender:
             if wanted.spec.plan_sha == live.record.spec.plan_sha and not request.get("withdraw"):
                 return await self._ledger.judging.carry(live, _finished(live, change))
             version = await self._plans.loaded(wanted.spec)
-            if await self._too_many(live, wanted.jobs) is not None:
-                # Most of the plan's jobs may be there.
-                compared = await self._matching.compared(live, change, version, lambda: True, withdraw=False)
-                await self._refuse_too_many(live, compared)
         except errors.RequestRefused as error:
             # The reply was out before the plan was examined, or the experiment's plan has changed since.
             log.warning("experiment.not_extended", experiment_id=live.experiment_id, reason=str(error))
@@ -179,12 +175,29 @@ class Extender:
     ) -> "asyncio.Task[NextPlan] | None":
         """The examination of the plan once it is over; None while it takes long, which other changes don't wait for."""
         if (task := self._examinations.get(change.number)) is None:
-            task = self._examinations[change.number] = asyncio.create_task(self._plans.examined(live, request))
+            task = self._examinations[change.number] = asyncio.create_task(self._examined(live, change, request))
             task.add_done_callback(lambda _: self._on_examined())
             await asyncio.wait({task}, timeout=_EXAMINATION_SECONDS)
         if not task.done():
             return None
         return self._examinations.pop(change.number)
+
+    async def _examined(self, live: Live, change: Change, request: dict[str, Any]) -> NextPlan:
+        """The plan that a change wants. Raises errors.RequestRefused also if that would be too many jobs."""
+        wanted = await self._plans.examined(live, request)
+        same = wanted.spec.plan_sha == live.record.spec.plan_sha
+        if not same and await self._too_many(live, wanted.jobs) is not None:
+            # Most of the plan's jobs may be there. For a large plan, it takes minutes to find out.
+            version = await self._plans.loaded(wanted.spec)
+            compared = await self._matching.compared(live, change, version, lambda: True, withdraw=False)
+            await self._refuse_too_many(live, compared)
+        return wanted
+
+    def abandon(self) -> None:
+        """Ends the examinations under way; the next steps would begin them anew."""
+        for task in self._examinations.values():
+            task.cancel()
+        self._examinations.clear()
 
     async def _refuse_too_many(self, live: Live, compared: Change) -> None:
         """Raises errors.RequestRefused if the change adds more jobs than the worker accepts."""
