@@ -4,7 +4,6 @@ A change is in the manifest before its reply, and a repeated request gets the sa
 within two seconds: if not all jobs are judged by then, its counts are null, and `get` shows the rest.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +17,12 @@ from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Ruling, Verb
-from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import records
 from ems_worker.service.ledger.ledger import Ledger
@@ -37,7 +35,7 @@ from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
 
-# How long a reply waits for the broker to take its change, and until the jobs are judged.
+# How long a reply waits in all: for the broker to take its change, and until the jobs are judged.
 _PATIENCE_SECONDS = 1.0
 
 
@@ -64,7 +62,7 @@ class Control:
         self._max_priority = max_priority
         self._release = release
         # One request of an experiment is recorded at a time: each is decided by what the one before left.
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = KeyedLocks[str]()
 
     def handlers(self) -> Mapping[str, Handler]:
         """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
@@ -101,19 +99,14 @@ class Control:
 
     async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
-        lock = self._locks.setdefault(experiment_id, asyncio.Lock())
-        try:
-            async with lock, self._ledger.pinned(experiment_id) as live:
-                if live is None:
-                    raise errors.NotFound(f"there is no experiment {experiment_id}")
-                if request.dry_run:
-                    return await self._preview(live, verb, request, until)
-                change = await self._known(live, verb, request) or await self._record(live, verb, request)
-                await self._executor.published(until - self._clock.monotonic())
-                return changes.document(experiment_id, await self._judged(live, change, until))
-        finally:
-            if not lock.locked():
-                self._locks.pop(experiment_id, None)
+        async with self._locks.hold(experiment_id), self._ledger.pinned(experiment_id) as live:
+            if live is None:
+                raise errors.NotFound(f"there is no experiment {experiment_id}")
+            if request.dry_run:
+                return await self._preview(live, verb, request, until)
+            change = await self._known(live, verb, request) or await self._record(live, verb, request)
+            await self._executor.published(until - self._clock.monotonic())
+            return changes.document(experiment_id, await self._judged(live, change, until))
 
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
         """Carries out a change that was published before a restore; whether it is new to this manifest.
@@ -174,11 +167,10 @@ class Control:
         return None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
-        self._check_revision(live, request)
         ruling = self._ruled(live, verb, request)
         if verb is Verb.EXTEND:
             await self._extender.check(live, json.loads(_encoded(request)))
-            # The plan was examined for a while.
+            # Asked again: the plan was examined for a while.
             ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
         self._executor.refuse_too_large(live.experiment_id, change)
@@ -193,13 +185,11 @@ class Control:
         )
         return recorded
 
-    def _check_revision(self, live: Live, request: ChangeRequest) -> None:
+    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
+        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
-
-    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
-        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
@@ -269,18 +259,9 @@ class Control:
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""
-        self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
         previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
-        return changes.document(live.experiment_id, _reopened(live, previewed))
-
-
-def _reopened(live: Live, previewed: Change) -> Change:
-    """The change with the round that it would begin: jobs of an ended experiment are to run again."""
-    again = any(RunState.PENDING in after for after in previewed.counts.values())
-    if not (live.ended and again):
-        return previewed
-    return replace(previewed, state=ExperimentState.RUNNING, round=live.record.round + 1)
+        return changes.document(live.experiment_id, previewed)
 
 
 def _encoded(request: ChangeRequest) -> str:

@@ -21,6 +21,7 @@ from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
+from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Jobs
@@ -64,7 +65,7 @@ class Executor:
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()
         # Steps of an experiment exclude each other.
-        self._locks: dict[int, asyncio.Lock] = {}
+        self._locks = KeyedLocks[int]()
         self._unpublished = True
 
     def wake(self) -> None:
@@ -89,8 +90,7 @@ class Executor:
 
     async def step(self, live: Live) -> bool:
         """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
-        lock = self._locks.setdefault(live.key, asyncio.Lock())
-        async with lock:
+        async with self._locks.hold(live.key):
             before = next((change for change in live.changes.values() if change.judged is not None), None)
             more = False
             if before is not None:
@@ -111,8 +111,6 @@ class Executor:
                         verb=change.verb,
                         request_id=change.request_id,
                     )
-        if not live.changes:
-            self._locks.pop(live.key, None)
         return more
 
     async def finish(self, live: Live) -> None:
@@ -136,7 +134,7 @@ class Executor:
             return draft
         if verb is Verb.EXTEND:
             # Points are looked up as they are between two steps.
-            async with self._locks.setdefault(live.key, asyncio.Lock()):
+            async with self._locks.hold(live.key):
                 return await self._extender.preview(live, draft, in_time)
         if verb is Verb.CANCEL and request.get("where") is None:
             return effects.cancelled_all(live, draft)
