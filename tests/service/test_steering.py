@@ -64,6 +64,18 @@ async def test_a_paused_experiment_starts_nothing_until_it_is_resumed(tmp_path: 
         assert len(await desk.launch(live)) == 2
 
 
+async def test_the_aggregates_are_read_again_once_a_change(tmp_path: Path) -> None:
+    """However many steps it takes: reading them takes a time in proportion to the experiment."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=120, keep_open=True))
+        await desk.complete(await desk.launch(live), range(120))
+        before = desk.manifest.counters.reads["merged_metrics"]
+        assert (await desk.steer("exclude", where="food < 110"))["counts"] == {"completed": {"excluded": 110}}
+        assert desk.manifest.counters.reads["merged_metrics"] == before + 1
+        assert live.recorded.metrics["population"].mean == 114.5
+        assert not live.judging
+
+
 async def test_a_retry_with_a_condition_reopens_an_ended_experiment(tmp_path: Path) -> None:
     """Infeasible jobs are retried where the condition asks for kinds of error."""
     async with Desk.open(tmp_path) as desk:

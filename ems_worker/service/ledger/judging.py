@@ -162,7 +162,7 @@ class Judging:
         if done:
             live.tally = live.tally.cancelled_unstarted(done)
             live.recorded = live.recorded.cancelled_unstarted(done)
-            live.uncounted += done
+            live.unreported += done
             live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
             self._records.changed(live)
         return done
@@ -206,13 +206,16 @@ class Judging:
         return len(pending_jobs)
 
     async def reread(self, live: Live) -> None:
-        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""
+        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate.
+
+        This takes a time in proportion to the number of points: it is for the end of a change, not for each step.
+        """
         if not live.tally.stale:
             return
         async with self._turn():
             await self._commits.drained()
             # What is decided and what is recorded are the same now.
-            metrics = (await self._manifest.tally(live.key)).metrics
+            metrics = await self._manifest.aggregates(live.key)
             live.tally = live.tally.reread(metrics)
             live.recorded = live.recorded.reread(metrics)
         self._records.changed(live)

@@ -27,7 +27,7 @@ from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
-from ems_worker.service.steering import effects, extend
+from ems_worker.service.steering import effects, withdrawal
 from ems_worker.service.steering.extend import Extender
 
 log = structlog.get_logger()
@@ -42,6 +42,8 @@ _PUBLISH_SECONDS = 1.0
 _PUBLISH_PATIENCE_SECONDS = 0.5
 # What the counts add to a document until it is published for the last time.
 _COUNTS_BYTES = 2048
+# The verbs that concern open runs. The others are applied as soon as all jobs are judged.
+_STOPPING = frozenset({Verb.CANCEL, Verb.PAUSE, Verb.RESUME, Verb.EXTEND})
 
 
 class Executor:
@@ -54,7 +56,7 @@ class Executor:
         manifest: Manifest,
         broker: Broker,
         extender: Extender,
-        paused: Callable[[Live, RunKey, Run], bool],
+        paused: Callable[[RunKey, Run], bool],
     ) -> None:
         """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
         self._ledger = ledger
@@ -92,10 +94,13 @@ class Executor:
         """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
         async with self._locks.hold(live.key):
             before = next((change for change in live.changes.values() if change.judged is not None), None)
-            more = False
+            more, complete = False, True
             if before is not None:
-                more = await self._judge(live, before) != before
+                after = await self._judge(live, before)
+                more, complete = after != before, after.judged is None
                 crash.point("steering.judged")
+            if complete or not more:
+                # Once a change, not once a step: it takes longer than a step.
                 await self._ledger.judging.reread(live)
             if live.changes:
                 # Its last job may have been judged just now; or `close` lets it end.
@@ -146,7 +151,7 @@ class Executor:
                     change = judging.counted(change, effect.before, effect.after)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif live.expanded or verb is Verb.RETRY:
+            elif live.expanded or not steering.follows(verb):
                 change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
@@ -164,7 +169,7 @@ class Executor:
             change,
             effects.of(live, verb, request),
             read=lambda after: self._jobs(live, verb, request, after),
-            follows=verb is not Verb.RETRY,
+            follows=steering.follows(verb),
             reopens=verb is Verb.RETRY,
         )
 
@@ -189,10 +194,12 @@ class Executor:
 
     def _applied(self, live: Live, change: Change) -> bool:
         """Whether nothing of a change is in flight any more, after it has judged its jobs."""
-        request: dict[str, Any] = json.loads(change.request)
+        if change.verb not in _STOPPING:
+            return True
         open_runs = [(key, run) for key, owner, run in self._ledger.open_runs() if owner is live]
         match change.verb:
             case Verb.CANCEL:
+                request: dict[str, Any] = json.loads(change.request)
                 reason = effects.stop_reason(request)
                 whole = request.get("where") is None and not request.get("stragglers")
                 return not any(run.stop_reason is reason or run.drains for _, run in open_runs) and (
@@ -201,14 +208,12 @@ class Executor:
             case Verb.PAUSE:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
-                return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+                return not live.record.pause_now or all(self._paused(key, run) for key, run in open_runs)
             case Verb.RESUME:
                 # A later pause leaves runs as they are.
                 return live.record.pause_now or not any(run.suspended for _, run in open_runs)
-            case Verb.EXTEND:
-                return extend.applied(live, self._ledger.open_runs())
             case _:
-                return True
+                return not withdrawal.stopping(run for _, run in open_runs)
 
     async def publish(self) -> None:
         """Publishes what is recorded of changes and isn't published yet. While the broker is away it is tried again."""
