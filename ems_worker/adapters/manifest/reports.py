@@ -141,6 +141,13 @@ class Reports:
         )
         return await self._with_points(key, attempts)
 
+    async def awaiting_jobs(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        point, replicate = after
+        attempts = await self._hot.all(
+            steering_reads.AWAITING_JOBS, key=key, point=point, replicate=replicate, limit=limit
+        )
+        return list(rows.jobs(attempts).values())
+
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
         point, replicate = after
         attempts = await self._hot.all(reads.TO_RETRY, key=key, point=point, replicate=replicate, limit=limit)

@@ -120,6 +120,9 @@ class Manifest(Protocol):
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
         """Jobs with an attempt that is submitting, submitted or running."""
 
+    async def awaiting_jobs(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        """Jobs after a (point, replicate) that wait for metrics, with all attempts, in order."""
+
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
     async def jobs_after(self, key: int, after: tuple[int, int], limit: int) -> Sequence[tuple[Job, PointRecord]]:
         """Jobs after a (point, replicate), with all attempts, in order."""

@@ -169,24 +169,21 @@ class Judging:
 
     async def cancel_rest(self, live: Live, change: Change, decide: Decide, limit: int) -> Change:
         """Cancels jobs that wait for a further attempt or for metrics: those that `cancel_unstarted` leaves."""
+        assert change.judged is not None
         async with self._turn() as turn:
             expanded, complete, now_ms = live.record.expanded_points, live.expanded, self._clock.now_ms()
-            # Those that may end by themselves stay, and are not to be taken again and again.
-            awaiting = [
-                (live.key, run.point, run.replicate)
-                for run in await self._manifest.awaiting(live.key)
-                if decide(Job((run,)), NO_POINT, now_ms) is not None
-            ]
-            pending = [(live.key, *stored.key) for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
-            await self._active.load_jobs([*pending, *awaiting[:limit]])
-            for key in dict.fromkeys([*pending, *awaiting[:limit]]):
-                before = self._active.job(key)
-                assert before is not None
+            jobs: Sequence[Job] = [stored for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
+            if not jobs:
+                # By the cursor: with `drain` they go on waiting, and are not to be taken again and again.
+                jobs = await self._manifest.awaiting_jobs(live.key, change.judged, limit)
+                beyond = None if complete else (expanded - 1, ALL_REPLICATES)
+                change = replace(change, judged=jobs[-1].key if jobs else beyond)
+            for stored in jobs:
+                before = self._active.keep(live.key, stored)
+                self._active.may_be_idle([(live.key, *stored.key)])
                 if (effect := decide(before, NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
-            if not pending and not awaiting:
-                change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
 
