@@ -196,6 +196,14 @@ async def test_a_broker_that_hangs_delays_no_reply_for_long(tmp_path: Path, monk
         assert [document["verb"] for document in await changes(desk)] == ["pause", "pause"]
 
 
+async def test_the_reason_of_a_withdrawal_is_nobody_elses(tmp_path: Path) -> None:
+    """An extension would otherwise take back what a person excluded."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan())
+        with pytest.raises(errors.RequestRefused, match="that of withdrawn points"):
+            await desk.steer("exclude", reason="withdrawn")
+
+
 async def test_ids_of_the_workers_own_changes_are_refused(tmp_path: Path) -> None:
     """Somebody's request would otherwise be taken for the cancellation of stragglers."""
     async with Desk.open(tmp_path) as desk:

@@ -89,10 +89,10 @@ class Control:
                 answers.append(await self._change(verb, request, member, until))
             except errors.RequestRefused as refusal:
                 refusals.append(refusal)
-                async with self._ledger.pinned(member) as live:
-                    if live is not None:
-                        refused = replace(self._draft(live, verb, request), refused=str(refusal))
-                        answers.append(changes.document(member, refused))
+                # From the manifest: what refuses it may be that this worker can't read the plan.
+                if (record := await self._manifest.experiment(member)) is not None:
+                    refused = replace(self._draft(record, verb, request), refused=str(refusal))
+                    answers.append(changes.document(member, refused))
         if len(refusals) == len(answers):
             raise refusals[0]
         return answers
@@ -111,22 +111,33 @@ class Control:
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
         """Carries out a change that was published before a restore; whether it is new to this manifest.
 
-        `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
+        `documents`: how many documents of it are stored. A request or a plan that can't be read any more changes
+        nothing.
         """
-        async with self._ledger.pinned(experiment_id) as live:
-            if live is None:
-                return False
-            try:
-                drafted = await self._drafted_again(live, published)
-            except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
-                log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-                return False
-            if drafted is None:
-                return False
-            change, after = drafted
-            await self._ledger.records.change(live, replace(change, published=documents), after)
-            await self._executor.finish(live)
-        log.warning("change.applied_again", experiment_id=experiment_id, verb=change.verb, request_id=change.request_id)
+        try:
+            async with self._ledger.pinned(experiment_id) as live:
+                return live is not None and await self._apply_again(live, published, documents)
+        except errors.PlanNotReadAsAccepted as error:
+            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+            return False
+
+    async def _apply_again(self, live: Live, published: Mapping[str, Any], documents: int) -> bool:
+        try:
+            drafted = await self._drafted_again(live, published)
+        except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
+            log.warning("change.not_applied_again", experiment_id=live.experiment_id, reason=str(error))
+            return False
+        if drafted is None:
+            return False
+        change, after = drafted
+        await self._ledger.records.change(live, replace(change, published=documents), after)
+        await self._executor.finish(live)
+        log.warning(
+            "change.applied_again",
+            experiment_id=live.experiment_id,
+            verb=change.verb,
+            request_id=change.request_id,
+        )
         return True
 
     async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
@@ -214,24 +225,24 @@ class Control:
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        change = self._draft(live, verb, request)
+        change = self._draft(record, verb, request)
         if after != record or ruling.judges:
             judged = (-1, -1) if ruling.judges else None
             change = replace(change, state=after.state, round=after.round, changed=True, judged=judged, applied_ms=None)
         return change, None if after == record else after
 
-    def _draft(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+    def _draft(self, record: Experiment, verb: Verb, request: ChangeRequest) -> Change:
         """A change that changes nothing."""
         now_ms = self._clock.now_ms()
         return Change(
             request_id=request.request_id,
-            experiment=live.key,
+            experiment=record.key,
             verb=verb.value,
             request=_encoded(request),
             received_ms=now_ms,
-            state=live.record.state,
-            round=live.record.round,
-            revision=live.record.revision,
+            state=record.state,
+            round=record.round,
+            revision=record.revision,
             changed=False,
             judged=None,
             applied_ms=now_ms,
