@@ -238,6 +238,7 @@ def build(
         extender=extender,
         clock=clock,
         max_priority=settings.max_priority,
+        held=lambda: submitter.held,
         release=dispatcher.release,
     )
     queries = Queries(

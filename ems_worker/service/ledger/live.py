@@ -74,9 +74,9 @@ class Live:
     reranks: bool = False
     # The manifest file was written with the ends of jobs up to this position.
     exported_seq: int | None = None
-    # The reason in its last status, and that whole status once it is published.
+    # The reason in the last status that was composed, and the last status that was published.
     reason: str | None = None
-    told: Mapping[str, Any] | None = None
+    published: Mapping[str, Any] | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 

@@ -51,15 +51,17 @@ class Control:
         extender: Extender,
         clock: Clock,
         max_priority: int | None,
+        held: Callable[[], bool],
         release: Callable[[], bool],
     ) -> None:
-        """`release` lets a worker that was started on hold start runs; it returns whether it was on hold."""
+        """`held`: whether the worker is on hold since its start. `release` ends that, and returns whether it was."""
         self._ledger = ledger
         self._manifest = manifest
         self._executor = executor
         self._extender = extender
         self._clock = clock
         self._max_priority = max_priority
+        self._held = held
         self._release = release
         # One request of an experiment is recorded at a time: each is decided by what the one before left.
         self._locks = KeyedLocks[str]()
@@ -72,8 +74,8 @@ class Control:
         async def handle(data: bytes) -> bytes:
             request = queries.read(requests.MODELS[verb], data)
             if isinstance(request, requests.ResumeRequest) and request.all:
-                resumed = False if request.dry_run else self._release()
-                return documents.encode(changes.resumed_all(request.request_id, resumed))
+                resumed = self._held() if request.dry_run else self._release()
+                return documents.encode(changes.resumed_all(request.request_id, resumed, dry_run=request.dry_run))
             until = self._clock.monotonic() + _PATIENCE_SECONDS
             if request.experiment_id is not None:
                 return documents.encode(await self._change(verb, request, request.experiment_id, until))

@@ -38,9 +38,9 @@ _JOBS = 50
 _BULK_JOBS = 2_000
 # How often the broker is tried again.
 _PUBLISH_SECONDS = 1.0
-# How long a reply waits for the broker to take the change, at most.
+# How long a reply waits at most for the broker alone.
 _PUBLISH_PATIENCE_SECONDS = 0.5
-# What the counts add to a document until it is published for the last time.
+# Bytes that are left for counts, which grow until the document is published for the last time.
 _COUNTS_BYTES = 2048
 # The verbs that concern open runs. The others are applied as soon as all jobs are judged.
 _STOPPING = frozenset({Verb.CANCEL, Verb.PAUSE, Verb.RESUME, Verb.EXTEND})
@@ -58,7 +58,7 @@ class Executor:
         extender: Extender,
         paused: Callable[[RunKey, Run], bool],
     ) -> None:
-        """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
+        """`paused`: whether a PAUSE of an open run is over: the run is suspended, or goes on in any case."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -176,7 +176,7 @@ class Executor:
     async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
         """The next jobs that a change has to judge."""
         if verb is Verb.RETRY and request.get("where") is None:
-            # Without a condition nothing is asked of their points.
+            # Without a condition, their points aren't looked at.
             return [(job, judging.NO_POINT) for job in await self._manifest.to_retry(live.key, after, _JOBS)]
         return await self._manifest.jobs_after(live.key, after, _JOBS)
 
@@ -224,11 +224,11 @@ class Executor:
             try:
                 complete = await self._publish_all()
             finally:
-                # Also after a cancellation, by which `recorded` stops waiting.
+                # Also after a cancellation, by which `published` stops waiting.
                 self._unpublished |= not complete
 
     async def _publish_all(self) -> bool:
-        """Whether the broker has taken everything. What it doesn't take on its own account holds up nothing else."""
+        """Whether the broker has taken everything. A document that it refuses, such as a large one, delays no other."""
         complete = True
         for change in await self._manifest.unpublished_changes():
             try:
