@@ -10,7 +10,8 @@ from ems_worker import errors
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from tests.support.desk import Clock, Desk, plan
+from tests.support import wait
+from tests.support.desk import Clock, Desk, background, plan
 
 
 async def changes(desk: Desk) -> list[dict[str, Any]]:
@@ -194,6 +195,17 @@ async def test_a_broker_that_hangs_delays_no_reply_for_long(tmp_path: Path, monk
         assert desk.broker.of("change") == []
         hung.set()
         assert [document["verb"] for document in await changes(desk)] == ["pause", "pause"]
+
+
+async def test_changes_are_carried_out_while_the_broker_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a change waits for its publication."""
+    async with Desk.open(tmp_path) as desk, background(desk.services.executor.run()):
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        monkeypatch.setattr(desk.broker, "publish", lambda *_: asyncio.Event().wait())
+        assert (await desk.steer("cancel"))["applied"] is False
+        await desk.hear("failed", name, error_kind="stopped")
+        await wait.until(lambda: not live.changes)
 
 
 async def test_the_reason_of_a_withdrawal_is_nobody_elses(tmp_path: Path) -> None:

@@ -68,14 +68,23 @@ class Executor:
         self._publishing = asyncio.Lock()
         # Steps of an experiment exclude each other.
         self._locks = KeyedLocks[int]()
+        # Whether a change may have a document that isn't published, as may be after a start.
         self._unpublished = True
+        # Set whenever there is something new to publish, or to publish once more.
+        self._news = asyncio.Event()
+        self._news.set()
 
     def wake(self) -> None:
         """Makes the executor look for changes to carry out or to close."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Carries out changes, then sleeps until it is woken; without end."""
+        """Carries out changes and publishes them, without end. A broker that is away delays only the latter."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._carry_out())
+            group.create_task(self._keep_publishing())
+
+    async def _carry_out(self) -> None:
         while True:
             self._wake.clear()
             busy = False
@@ -83,12 +92,16 @@ class Executor:
                 if live.changes:
                     busy |= await self.step(live)
                     await asyncio.sleep(0)
-            await self.publish()
             if not busy:
-                # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PUBLISH_SECONDS if self._unpublished else None):
-                        await self._wake.wait()
+                await self._wake.wait()
+
+    async def _keep_publishing(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self.publish()
+            if self._unpublished:
+                await asyncio.sleep(_PUBLISH_SECONDS)
 
     async def step(self, live: Live) -> bool:
         """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
@@ -109,7 +122,7 @@ class Executor:
                 if change.judged is None and self._applied(live, change):
                     await self._ledger.records.change_applied(live, change)
                     crash.point("steering.applied")
-                    self._unpublished = True
+                    self._note_unpublished()
                     log.info(
                         "experiment.change_applied",
                         experiment_id=live.experiment_id,
@@ -225,7 +238,8 @@ class Executor:
                 complete = await self._publish_all()
             finally:
                 # Also after a cancellation, by which `published` stops waiting.
-                self._unpublished |= not complete
+                if not complete:
+                    self._note_unpublished()
 
     async def _publish_all(self) -> bool:
         """Whether the broker has taken everything. A document that it refuses, such as a large one, delays no other."""
@@ -242,8 +256,12 @@ class Executor:
 
     def recorded(self) -> None:
         """A change was recorded just now: it is published as soon as possible."""
-        self._unpublished = True
+        self._note_unpublished()
         self.wake()
+
+    def _note_unpublished(self) -> None:
+        self._unpublished = True
+        self._news.set()
 
     async def published(self, patience: float) -> None:
         """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
