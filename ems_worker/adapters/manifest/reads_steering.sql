@@ -31,6 +31,17 @@ SELECT {runs.columns} FROM next CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
+-- name: awaiting_jobs
+-- All attempts of the jobs after a (point, replicate) that wait for metrics, in order.
+WITH next AS MATERIALIZED (
+  SELECT point, replicate FROM runs
+  WHERE experiment = :key AND waiting = 'awaiting' AND (point, replicate) > (:point, :replicate)
+  ORDER BY point, replicate LIMIT :limit
+)
+SELECT {runs.columns} FROM next CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
 -- name: changes
 -- The changes that a request made, one for each experiment, in order.
 SELECT {columns} FROM changes WHERE request_id = :request_id ORDER BY number;

@@ -53,6 +53,7 @@ CHANGES = Read("changes", ChangeRow)
 OPEN_CHANGES = Read("open_changes", ChangeRow)
 UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
 LATEST_CHANGES = Read("latest_changes", ChangeRow)
+AWAITING_JOBS = Read("awaiting_jobs", reads.RunRow)
 JOBS_AFTER = Read("jobs_after", reads.RunRow)
 COMMONEST_ERROR = Read("commonest_error", ErrorRow)
 UNIDENTIFIED = Read("unidentified", reads.PointRow)
@@ -65,6 +66,7 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     OPEN_CHANGES,
     UNPUBLISHED_CHANGES,
     LATEST_CHANGES,
+    AWAITING_JOBS,
     JOBS_AFTER,
     COMMONEST_ERROR,
     UNIDENTIFIED,

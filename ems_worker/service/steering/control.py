@@ -4,7 +4,6 @@ A change is in the manifest before its reply, and a repeated request gets the sa
 within two seconds: if not all jobs are judged by then, its counts are null, and `get` shows the rest.
 """
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,13 +17,12 @@ from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Ruling, Verb
-from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import records
 from ems_worker.service.ledger.ledger import Ledger
@@ -37,7 +35,7 @@ from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
 
-# How long a reply waits for the broker to take its change, and until the jobs are judged.
+# How long a reply waits in all: for the broker to take its change, and until the jobs are judged.
 _PATIENCE_SECONDS = 1.0
 
 
@@ -53,18 +51,20 @@ class Control:
         extender: Extender,
         clock: Clock,
         max_priority: int | None,
+        held: Callable[[], bool],
         release: Callable[[], bool],
     ) -> None:
-        """`release` lets a worker that was started on hold start runs; it returns whether it was on hold."""
+        """`held`: whether the worker is on hold since its start. `release` ends that, and returns whether it was."""
         self._ledger = ledger
         self._manifest = manifest
         self._executor = executor
         self._extender = extender
         self._clock = clock
         self._max_priority = max_priority
+        self._held = held
         self._release = release
         # One request of an experiment is recorded at a time: each is decided by what the one before left.
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks = KeyedLocks[str]()
 
     def handlers(self) -> Mapping[str, Handler]:
         """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
@@ -74,8 +74,8 @@ class Control:
         async def handle(data: bytes) -> bytes:
             request = queries.read(requests.MODELS[verb], data)
             if isinstance(request, requests.ResumeRequest) and request.all:
-                resumed = False if request.dry_run else self._release()
-                return documents.encode(changes.resumed_all(request.request_id, resumed))
+                resumed = self._held() if request.dry_run else self._release()
+                return documents.encode(changes.resumed_all(request.request_id, resumed, dry_run=request.dry_run))
             until = self._clock.monotonic() + _PATIENCE_SECONDS
             if request.experiment_id is not None:
                 return documents.encode(await self._change(verb, request, request.experiment_id, until))
@@ -91,49 +91,55 @@ class Control:
                 answers.append(await self._change(verb, request, member, until))
             except errors.RequestRefused as refusal:
                 refusals.append(refusal)
-                async with self._ledger.pinned(member) as live:
-                    if live is not None:
-                        refused = replace(self._draft(live, verb, request), refused=str(refusal))
-                        answers.append(changes.document(member, refused))
+                # From the manifest: what refuses it may be that this worker can't read the plan.
+                if (record := await self._manifest.experiment(member)) is not None:
+                    refused = replace(self._draft(record, verb, request), refused=str(refusal))
+                    answers.append(changes.document(member, refused))
         if len(refusals) == len(answers):
             raise refusals[0]
         return answers
 
     async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
-        lock = self._locks.setdefault(experiment_id, asyncio.Lock())
-        try:
-            async with lock, self._ledger.pinned(experiment_id) as live:
-                if live is None:
-                    raise errors.NotFound(f"there is no experiment {experiment_id}")
-                if request.dry_run:
-                    return await self._preview(live, verb, request, until)
-                change = await self._known(live, verb, request) or await self._record(live, verb, request)
-                await self._executor.published(until - self._clock.monotonic())
-                return changes.document(experiment_id, await self._judged(live, change, until))
-        finally:
-            if not lock.locked():
-                self._locks.pop(experiment_id, None)
+        async with self._locks.hold(experiment_id), self._ledger.pinned(experiment_id) as live:
+            if live is None:
+                raise errors.NotFound(f"there is no experiment {experiment_id}")
+            if request.dry_run:
+                return await self._preview(live, verb, request, until)
+            change = await self._known(live, verb, request) or await self._record(live, verb, request)
+            await self._executor.published(until - self._clock.monotonic())
+            return changes.document(experiment_id, await self._judged(live, change, until))
 
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
         """Carries out a change that was published before a restore; whether it is new to this manifest.
 
-        `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
+        `documents`: how many documents of it are stored. A request or a plan that can't be read any more changes
+        nothing.
         """
-        async with self._ledger.pinned(experiment_id) as live:
-            if live is None:
-                return False
-            try:
-                drafted = await self._drafted_again(live, published)
-            except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
-                log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-                return False
-            if drafted is None:
-                return False
-            change, after = drafted
-            await self._ledger.records.change(live, replace(change, published=documents), after)
-            await self._executor.finish(live)
-        log.warning("change.applied_again", experiment_id=experiment_id, verb=change.verb, request_id=change.request_id)
+        try:
+            async with self._ledger.pinned(experiment_id) as live:
+                return live is not None and await self._apply_again(live, published, documents)
+        except errors.PlanNotReadAsAccepted as error:
+            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+            return False
+
+    async def _apply_again(self, live: Live, published: Mapping[str, Any], documents: int) -> bool:
+        try:
+            drafted = await self._drafted_again(live, published)
+        except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
+            log.warning("change.not_applied_again", experiment_id=live.experiment_id, reason=str(error))
+            return False
+        if drafted is None:
+            return False
+        change, after = drafted
+        await self._ledger.records.change(live, replace(change, published=documents), after)
+        await self._executor.finish(live)
+        log.warning(
+            "change.applied_again",
+            experiment_id=live.experiment_id,
+            verb=change.verb,
+            request_id=change.request_id,
+        )
         return True
 
     async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
@@ -174,11 +180,10 @@ class Control:
         return None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
-        self._check_revision(live, request)
         ruling = self._ruled(live, verb, request)
         if verb is Verb.EXTEND:
             await self._extender.check(live, json.loads(_encoded(request)))
-            # The plan was examined for a while.
+            # Asked again: the plan was examined for a while.
             ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
         self._executor.refuse_too_large(live.experiment_id, change)
@@ -193,13 +198,11 @@ class Control:
         )
         return recorded
 
-    def _check_revision(self, live: Live, request: ChangeRequest) -> None:
+    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
+        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
-
-    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
-        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
@@ -224,24 +227,24 @@ class Control:
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        change = self._draft(live, verb, request)
+        change = self._draft(record, verb, request)
         if after != record or ruling.judges:
             judged = (-1, -1) if ruling.judges else None
             change = replace(change, state=after.state, round=after.round, changed=True, judged=judged, applied_ms=None)
         return change, None if after == record else after
 
-    def _draft(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+    def _draft(self, record: Experiment, verb: Verb, request: ChangeRequest) -> Change:
         """A change that changes nothing."""
         now_ms = self._clock.now_ms()
         return Change(
             request_id=request.request_id,
-            experiment=live.key,
+            experiment=record.key,
             verb=verb.value,
             request=_encoded(request),
             received_ms=now_ms,
-            state=live.record.state,
-            round=live.record.round,
-            revision=live.record.revision,
+            state=record.state,
+            round=record.round,
+            revision=record.revision,
             changed=False,
             judged=None,
             applied_ms=now_ms,
@@ -269,18 +272,9 @@ class Control:
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""
-        self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
         previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
-        return changes.document(live.experiment_id, _reopened(live, previewed))
-
-
-def _reopened(live: Live, previewed: Change) -> Change:
-    """The change with the round that it would begin: jobs of an ended experiment are to run again."""
-    again = any(RunState.PENDING in after for after in previewed.counts.values())
-    if not (live.ended and again):
-        return previewed
-    return replace(previewed, state=ExperimentState.RUNNING, round=live.record.round + 1)
+        return changes.document(live.experiment_id, previewed)
 
 
 def _encoded(request: ChangeRequest) -> str:

@@ -20,7 +20,7 @@ from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Decide, Effect
 from ems_worker.service.ledger.live import Live
 
-# Without a person's own words.
+# Why a job is excluded if the request gives no reason.
 _EXCLUDED = "excluded"
 _CANCELLED = Bucket.CANCELLED.value
 
@@ -65,7 +65,7 @@ def cancelled_all(live: Live, draft: Change) -> Change:
 
 
 def facts(judged: Job) -> Facts:
-    """What a condition may ask of a job."""
+    """What a condition may use of a job, besides its point."""
     current = judged.current
     return Facts(
         state=str(experiment.job_state(current)),

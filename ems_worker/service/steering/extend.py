@@ -8,7 +8,7 @@ withdrawn, if that was asked for, and withdrawn ones that it has again return.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -16,13 +16,12 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
-from ems_worker.service.ledger.live import Live, RunKey
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import matching, withdrawal
 from ems_worker.service.steering.lookup import Lookup
 from ems_worker.service.steering.matching import Matching
@@ -258,7 +257,7 @@ class Extender:
             version, reason = live.record.plan_version, withdrawal.REASON
             return await self._manifest.returned(live.key, version, cursor.job, reason=reason, limit=_JOBS)
 
-        stopping = withdrawal.stopping(live, self._ledger.open_runs())
+        stopping = withdrawal.stopping(run for _, owner, run in self._ledger.open_runs() if owner is live)
         if stopping and any(stored.key in stopping for stored, _ in await read(cursor.job)):
             return change
 
@@ -272,11 +271,6 @@ class Extender:
         )
         crash.point("extend.returned")
         return change
-
-
-def applied(live: Live, open_runs: Iterable[tuple[RunKey, Live, Run]]) -> bool:
-    """Whether nothing that an extension withdrew is open any more."""
-    return not withdrawal.stopping(live, open_runs)
 
 
 def _finished(live: Live, change: Change) -> Change:
