@@ -1,5 +1,7 @@
 """The NATS service `ems` as its clients see it."""
 
+import asyncio
+
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -87,6 +89,48 @@ async def test_a_bug_in_a_handler_is_reported_and_not_shown(server: servers.Nats
         assert "secret" not in headers["Nats-Service-Error"]
         assert [type(error) for error in callbacks.errors] == [KeyError]
         assert (await _ask(client, "echo", b"!")).data == b"echo !"
+
+
+async def test_requests_of_one_verb_do_not_wait_for_each_other(server: servers.NatsServer) -> None:
+    """The first reply takes as long as it takes; sixteen requests are worked on, and the next one follows."""
+    may_end = asyncio.Event()
+
+    async def slow_first(data: bytes) -> bytes:
+        if data == b"slow":
+            await may_end.wait()
+        return data
+
+    async with support.connected(server.url) as broker, support.plain(server) as (client, _):
+        await support.serve(broker, {"echo": slow_first})
+        first = asyncio.create_task(_ask(client, "echo", b"slow"))
+        for _ in range(40):
+            assert (await _ask(client, "echo", b"quick")).data == b"quick"
+        others = [asyncio.create_task(_ask(client, "echo", b"slow")) for _ in range(30)]
+        await asyncio.sleep(0)
+        may_end.set()
+        assert [(await task).data for task in (first, *others)] == [b"slow"] * 31
+
+
+async def test_requests_that_are_being_answered_end_with_the_worker(server: servers.NatsServer) -> None:
+    """What a handler needs is closed next."""
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def forever(_: bytes) -> bytes:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    async with support.plain(server) as (client, _):
+        async with support.connected(server.url) as broker:
+            await support.serve(broker, {"echo": forever})
+            await client.publish("ems.api.echo", reply="_INBOX.nobody")
+            await client.flush()
+            async with asyncio.timeout(5):
+                await began.wait()
+        assert ended.is_set()
 
 
 async def test_a_reply_that_is_too_large_is_a_413(server: servers.NatsServer) -> None:

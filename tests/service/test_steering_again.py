@@ -1,7 +1,13 @@
 """Changes that were published before a restore, and what an experiment that only a change kept open does."""
 
+import asyncio
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+from ems_worker.service.steering import control
+from ems_worker.service.steering.control import Control
+from tests.support import wait
 from tests.support.desk import Desk, plan
 
 
@@ -47,3 +53,44 @@ async def test_close_ends_an_experiment_whose_jobs_have_ended(tmp_path: Path) ->
         await desk.steer("close")
         await desk.services.executor.finish(live)
         assert live.record.state == "completed"
+
+
+async def test_requests_of_an_experiment_are_recorded_one_after_another(tmp_path: Path) -> None:
+    """However many there are at once, and each of them once."""
+    inside, record = 0, Control._record
+
+    async def alone(self: Control, *args: Any) -> Any:
+        nonlocal inside
+        assert inside == 0
+        inside += 1
+        await asyncio.sleep(0)
+        recorded = await record(self, *args)
+        inside -= 1
+        return recorded
+
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan())
+
+        async def request(number: int) -> dict[str, Any]:
+            # The last ones begin while one of the first ones records and others wait.
+            await wait.let_pass(0.001 * number)
+            return await desk.steer("set", priority=number % 4, request_id=f"r-{number % 4}")
+
+        with patch.object(Control, "_record", alone):
+            replies = await asyncio.gather(*map(request, range(16)))
+        assert sorted(reply["request"]["priority"] for reply in replies) == sorted(4 * list(range(4)))
+        await desk.services.executor.publish()
+        assert len({document["request_id"] for document in desk.broker.of("change")}) == 4
+
+
+async def test_a_group_of_hundreds_is_changed_within_the_time_of_a_reply(tmp_path: Path) -> None:
+    """Its members share commits, and the time for each doesn't depend on how many there are."""
+    async with Desk.open(tmp_path) as desk:
+        members = 200
+        for number in range(members):
+            await desk.submit(plan(f"member-{number}", points=1, group="many", hold=True))
+        commits = desk.manifest.counters.commits
+        with patch.object(control, "_PATIENCE_SECONDS", 0.0):
+            reply = await desk.steer("set", group="many", priority=1)
+        assert [change["changed"] for change in reply["changes"]] == [True] * members
+        assert desk.manifest.counters.commits - commits < members / 4

@@ -49,6 +49,7 @@ class Broker:
         self._latest = LatestPublisher(link, self._publisher)
         self._identities: Mapping[str, StreamIdentity] = {}
         self._owner = ""
+        self._service: service.Service | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -79,6 +80,8 @@ class Broker:
         finally:
             await broker._plans.release()
             await broker._events.release()
+            if broker._service is not None:
+                await broker._service.close()
             await link.close()
 
     @property
@@ -250,7 +253,8 @@ class Broker:
         A handler maps the bytes of a request to those of its reply. Our errors become the error code and the error
         message of the reply. If `allows` refuses its reply subject, a request is neither carried out nor answered.
         """
-        await self._link.listen(service.Service(self._link, endpoints, version, allows))
+        self._service = service.Service(self._link, endpoints, version, allows)
+        await self._link.listen(self._service)
 
     async def _settle(self, messages: Sequence[Message], acknowledgement: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):

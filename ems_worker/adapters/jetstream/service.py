@@ -1,5 +1,6 @@
 """The NATS service `ems`: queries and control. Every request gets one reply."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
@@ -19,6 +20,8 @@ _DESCRIPTION = "Experiments on simulations: queries and control"
 _MAX_ERROR_CHARACTERS = 4000
 _SLACK_BYTES = 512
 _FLUSH_SECONDS = 5
+# How many requests of one endpoint are worked on at once; more wait in the connection's buffer.
+_AT_ONCE = 16
 
 Answering = Callable[[bytes], Awaitable[bytes]]
 # Whether a reply may go to a subject; its second argument is the request's subject. See `service.replies.Replies`.
@@ -39,12 +42,22 @@ CODES: tuple[tuple[type[errors.EmsError], str], ...] = (
 class _Gated:
     """The part of a client that `nats.micro` uses. It drops requests whose reply subject isn't allowed.
 
-    So the rule covers discovery (`$SRV.*`) too, and a request that can't be answered isn't carried out either.
+    So the rule covers discovery (`$SRV.*`) too, and a request that can't be answered isn't carried out either. It works
+    on several requests of a subject at once, where a subscription of nats-py has them wait for one another.
     """
 
-    def __init__(self, client: Client, allows: Allows) -> None:
+    def __init__(
+        self,
+        client: Client,
+        allows: Allows,
+        *,
+        tasks: "set[asyncio.Task[None]]",
+        on_error: Callable[[Exception], None],
+    ) -> None:
         self._client = client
         self._allows = allows
+        self._on_error = on_error
+        self._tasks = tasks
         self._nuid = client._nuid
         self.flush = client.flush
 
@@ -52,11 +65,22 @@ class _Gated:
         self, subject: str, queue: str = "", cb: Callable[[Msg], Awaitable[None]] | None = None
     ) -> Subscription:
         assert cb is not None
-        handle = cb
+        handle, free = cb, asyncio.Semaphore(_AT_ONCE)
+
+        async def answer(msg: Msg) -> None:
+            try:
+                await handle(msg)
+            except connection.FOREIGN as error:  # the reply can't be sent: the client repeats its request
+                self._on_error(error)
+            finally:
+                free.release()
 
         async def gated(msg: Msg) -> None:
             if self._allows(msg.reply, msg.subject):
-                await handle(msg)
+                await free.acquire()
+                task = asyncio.create_task(answer(msg))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
         return await self._client.subscribe(subject, queue=queue, cb=gated)
 
@@ -71,10 +95,12 @@ class Service:
         self._endpoints = endpoints
         self._version = version
         self._allows = allows
+        # Requests that are being answered.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def connected(self, client: Client) -> None:
         """Part of `connection.Listener`."""
-        gated = cast(Client, _Gated(client, self._allows))
+        gated = cast(Client, _Gated(client, self._allows, tasks=self._tasks, on_error=self._link.on_error))
         service = await nats.micro.add_service(gated, name=NAME, version=self._version, description=_DESCRIPTION)
         group = service.add_group(name=PREFIX)
         for verb, answering in self._endpoints.items():
@@ -85,7 +111,16 @@ class Service:
         await client.flush(_FLUSH_SECONDS)
 
     def lost(self) -> None:
-        """Part of `connection.Listener`: clients have to repeat their requests."""
+        """Part of `connection.Listener`: clients have to repeat their requests.
+
+        What is being carried out goes on: it must not be left half done because its reply can't be sent.
+        """
+
+    async def close(self) -> None:
+        """Ends the work on requests."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _handler(self, answering: Answering) -> Handler:
         async def handle(request: Request) -> None:

@@ -46,6 +46,10 @@ ORDER BY runs.point, runs.replicate, runs.attempt;
 -- The changes that a request made, one for each experiment, in order.
 SELECT {columns} FROM changes WHERE request_id = :request_id ORDER BY number;
 
+-- name: change_from
+-- The change that a request made of the first experiment from this one on.
+SELECT {columns} FROM changes WHERE request_id = :request_id AND experiment >= :key ORDER BY experiment LIMIT 1;
+
 -- name: open_changes
 -- Changes of an experiment that are not carried out completely, in order.
 SELECT {columns} FROM changes WHERE experiment = :key AND applied_ms IS NULL ORDER BY number;

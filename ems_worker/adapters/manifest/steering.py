@@ -58,12 +58,17 @@ class Steering(Reports):
         if experiment is not None:
             steps.append(_saved(*experiment))
         await self._writer.submit(*steps)
-        recorded = await self.changes(change.request_id)
-        return next(one for one in recorded if one.experiment == change.experiment)
+        recorded = await self.change_from(change.request_id, change.experiment)
+        assert recorded is not None
+        return recorded
 
     async def changes(self, request_id: str) -> Sequence[Change]:
         found = await self._hot.all(steering_reads.CHANGES, request_id=request_id)
         return [incoming.change(row) for row in found]
+
+    async def change_from(self, request_id: str, key: int) -> Change | None:
+        found = await self._hot.all(steering_reads.CHANGE_FROM, request_id=request_id, key=key)
+        return incoming.change(found[0]) if found else None
 
     async def open_changes(self, key: int) -> Sequence[Change]:
         return [incoming.change(row) for row in await self._hot.all(steering_reads.OPEN_CHANGES, key=key)]

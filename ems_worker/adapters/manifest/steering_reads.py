@@ -50,6 +50,7 @@ class MatchedRow(NamedTuple):
 
 
 CHANGES = Read("changes", ChangeRow)
+CHANGE_FROM = Read("change_from", ChangeRow)
 OPEN_CHANGES = Read("open_changes", ChangeRow)
 UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
 LATEST_CHANGES = Read("latest_changes", ChangeRow)
@@ -63,6 +64,7 @@ RETURNED = Read("returned", reads.RunRow)
 
 _ALL: tuple[Read[tuple[object, ...]], ...] = (
     CHANGES,
+    CHANGE_FROM,
     OPEN_CHANGES,
     UNPUBLISHED_CHANGES,
     LATEST_CHANGES,

@@ -157,6 +157,9 @@ class Manifest(Protocol):
     async def changes(self, request_id: str) -> Sequence[Change]:
         """The changes that a request made, one for each experiment, in the order in which they were recorded."""
 
+    async def change_from(self, request_id: str, key: int) -> Change | None:
+        """The change that a request made of the first experiment whose key is at least this; None: of none."""
+
     async def open_changes(self, key: int) -> Sequence[Change]:
         """Changes of the experiment that are not applied, in the order in which they were recorded."""
 

@@ -57,13 +57,16 @@ class Records:
         before = live.record
         if after is not None:
             live.record = after
-        recorded = await self._commits.put(
-            self._manifest.record_change(change, None if after is None else (before, after)), [_whole(live)]
-        )
-        if recorded.applied_ms is None:
-            live.changes[recorded.number] = recorded
-        self._on_change(live.key)
-        return recorded
+
+        async def record() -> Change:
+            recorded = await self._manifest.record_change(change, None if after is None else (before, after))
+            if recorded.applied_ms is None:
+                live.changes[recorded.number] = recorded
+            self._on_change(live.key)
+            return recorded
+
+        # Whoever waits for it may be cancelled.
+        return await self._commits.put(record(), [_whole(live)])
 
     async def change_applied(self, live: Live, change: Change) -> Change:
         """Records that nothing of a change is in flight any more, and what has become of the experiment until then."""

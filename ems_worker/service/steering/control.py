@@ -4,6 +4,7 @@ A change is in the manifest before its reply, and a repeated request gets the sa
 within two seconds: if not all jobs are judged by then, its counts are null, and `get` shows the rest.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 
 # How long a reply waits in all: for the broker to take its change, and until the jobs are judged.
 _PATIENCE_SECONDS = 1.0
+# How many members of a group are changed at once: their rows share commits.
+_MEMBERS = 64
 
 
 class Control:
@@ -85,28 +88,35 @@ class Control:
 
     async def _change_group(self, verb: Verb, request: ChangeRequest, until: float) -> Sequence[Document]:
         """The documents of a group's members. Those that can't take the request say why, unless that is so for all."""
-        answers, refusals = [], []
-        for member in await self._members(request.group or ""):
-            try:
-                answers.append(await self._change(verb, request, member, until))
-            except errors.RequestRefused as refusal:
-                refusals.append(refusal)
-                # From the manifest: what refuses it may be that this worker can't read the plan.
-                if (record := await self._manifest.experiment(member)) is not None:
-                    refused = replace(self._draft(record, verb, request), refused=str(refusal))
-                    answers.append(changes.document(member, refused))
+        refusals: list[errors.RequestRefused] = []
+        free = asyncio.Semaphore(_MEMBERS)
+
+        async def change(member: str) -> Document | None:
+            async with free:
+                try:
+                    return await self._change(verb, request, member, until)
+                except errors.RequestRefused as refusal:
+                    refusals.append(refusal)
+                    # From the manifest: what refuses it may be that this worker can't read the plan.
+                    if (record := await self._manifest.experiment(member)) is None:
+                        return None
+                    return changes.document(member, replace(self._draft(record, verb, request), refused=str(refusal)))
+
+        answers = await asyncio.gather(*map(change, await self._members(request.group or "")))
+        found = [answer for answer in answers if answer is not None]
         if len(refusals) == len(answers):
             raise refusals[0]
-        return answers
+        return found
 
     async def _change(self, verb: Verb, request: ChangeRequest, experiment_id: str, until: float) -> Document:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
-        async with self._locks.hold(experiment_id), self._ledger.pinned(experiment_id) as live:
+        async with self._ledger.pinned(experiment_id) as live:
             if live is None:
                 raise errors.NotFound(f"there is no experiment {experiment_id}")
             if request.dry_run:
                 return await self._preview(live, verb, request, until)
-            change = await self._known(live, verb, request) or await self._record(live, verb, request)
+            async with self._locks.hold(experiment_id):
+                change = await self._known(live, verb, request) or await self._record(live, verb, request)
             await self._executor.published(until - self._clock.monotonic())
             return changes.document(experiment_id, await self._judged(live, change, until))
 
@@ -171,13 +181,13 @@ class Control:
 
     async def _known(self, live: Live, verb: Verb, request: ChangeRequest) -> Change | None:
         """The change as recorded when its request first arrived; None if it is new."""
-        for change in await self._manifest.changes(request.request_id):
-            if (change.verb, change.request) != (verb, _encoded(request)):
-                message = f"request_id {request.request_id} was used for another change: use a new id for each change"
-                raise errors.RequestRefused(message)
-            if change.experiment == live.key:
-                return change
-        return None
+        recorded = await self._manifest.change_from(request.request_id, live.key)
+        # The changes of a group have the same request.
+        first = recorded or await self._manifest.change_from(request.request_id, 0)
+        if first is not None and (first.verb, first.request) != (verb, _encoded(request)):
+            message = f"request_id {request.request_id} was used for another change: use a new id for each change"
+            raise errors.RequestRefused(message)
+        return recorded if recorded is not None and recorded.experiment == live.key else None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
         ruling = self._ruled(live, verb, request)
@@ -267,8 +277,9 @@ class Control:
         while change.number in live.changes and self._clock.monotonic() < until:
             if not await self._executor.step(live):
                 break
-        present = await self._manifest.changes(change.request_id)
-        return next(known for known in present if known.experiment == live.key)
+        present = await self._manifest.change_from(change.request_id, live.key)
+        assert present is not None
+        return present
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""

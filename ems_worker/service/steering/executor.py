@@ -269,6 +269,8 @@ class Executor:
     async def published(self, patience: float) -> None:
         """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
         self.recorded()
+        if patience <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(patience, _PUBLISH_PATIENCE_SECONDS)):
                 await self.publish()
