@@ -33,7 +33,7 @@ _PAGE = 100
 # Changes in a reply to `get`.
 _CHANGES = 10
 # Our own messages for the most frequent errors of pydantic, by type.
-_MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+_MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing", "too_short": "is empty"}
 
 
 class _Request(pydantic.BaseModel):

@@ -100,13 +100,20 @@ class Reporter:
     async def flush(self) -> None:
         """Reports on every experiment with news until there are none, before the worker ends.
 
-        An experiment whose documents can't be published is left to the next worker.
+        An experiment whose documents can't be published, or whose manifest file isn't complete, is left to the next
+        worker.
         """
         left: set[int] = set()
-        while news := self._news - left:
-            for key in news:
-                if not await self._is_told(key):
-                    left.add(key)
+        try:
+            while news := self._news - left:
+                for key in news:
+                    if not await self._is_told(key):
+                        left.add(key)
+        finally:
+            # They read the manifest, which is closed next.
+            for leaving in self._leaving.values():
+                leaving.cancel()
+            await asyncio.gather(*self._leaving.values(), return_exceptions=True)
 
     async def _is_told(self, key: int) -> bool:
         """Reports on an experiment that is still in memory. False if that has to be retried.

@@ -1,5 +1,6 @@
 """What an extension may not do is refused; what it may do has the limits of the new plan."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from ems_worker import errors
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import extend
+from ems_worker.service.steering.matching import Matching
 from tests.support import wait
 from tests.support.desk import Desk, background, plan
 
@@ -47,6 +50,12 @@ async def test_a_latin_hypercube_is_refused_with_the_reason(tmp_path: Path) -> N
         ({"replicates": 1}, "the plan has 2 replicates already"),
         ({"samples": 8}, "the plan has no samples"),
         ({"add": {"foot": [7]}}, "'?foot'? is not an axis of the plan"),
+        ({"add": {"food": []}}, r"add\.food: is empty"),
+        ({"add": {"food": [float("nan")]}}, r"add\.food: numbers must be finite"),
+        ({"add": {"food": [[{"a": float("inf")}]]}}, r"add\.food: numbers must be finite"),
+        ({"add": {"food": [10**400]}}, r"^parameter_space\.food\.\d+: '999*\.\.\. is not a finite number|does not fit"),
+        ({"plan": {**plan(), "num_replicates_per_run": float("nan")}}, "^plan: numbers must be finite"),
+        ({"plan": [1]}, "^plan: should be the text of a plan, or an object"),
         ({"replicates": 100_000}, "at most 1,000"),
         ({"add": {"food": list(range(600))}}, "at most 1,000"),
     ],
@@ -182,6 +191,35 @@ async def test_a_plan_that_takes_long_to_examine_holds_up_nothing(
         assert last[refused["request_id"]]["changed"] is False
         assert "group: this differs from" in last[refused["request_id"]]["reason"]
         assert running.changes == {}
+
+
+async def test_counting_the_jobs_of_a_large_plan_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that may be too large is compared with the points that are there; the experiment can be cancelled then."""
+    compared, counted = asyncio.Event(), Matching.compared
+
+    async def takes_long(self: Matching, *args: Any, **kwargs: Any) -> Any:
+        await compared.wait()
+        return await counted(self, *args, **kwargs)
+
+    monkeypatch.setattr(Matching, "compared", takes_long)
+    async with Desk.open(tmp_path, max_jobs=10) as desk:
+        running = await desk.begin(plan(points=8))
+        other = plan(points=8)
+        other["parameter_space"]["food"] = list(range(4, 12))
+        async with background(desk.services.executor.run()):
+            async with asyncio.timeout(10):
+                assert (await desk.steer("extend", plan=other))["counts"] is None
+                assert (await desk.steer("exclude", where="food == 1"))["counts"] is None
+                assert (await desk.steer("pause"))["state"] == "paused"
+                assert (await desk.steer("cancel"))["changed"] is True
+                compared.set()
+                await wait.until(lambda: not running.changes)
+        await desk.services.executor.publish()
+        words = {document["verb"]: document["reason"] for document in desk.broker.of("change") if document["applied"]}
+        assert words["extend"].startswith("the experiment would have 12 jobs")
+        assert running.record.state is ExperimentState.CANCELLED
 
 
 async def test_jobs_that_are_there_run_as_their_own_version_of_the_plan_has_them(tmp_path: Path) -> None:

@@ -69,6 +69,28 @@ async def test_writing_the_file_of_a_large_experiment_blocks_no_reports(tmp_path
         assert desk.broker.statuses[-1]["state"] == "completed"
 
 
+async def test_a_manifest_file_that_is_being_written_is_abandoned_when_the_worker_ends(tmp_path: Path) -> None:
+    """Writing it reads the manifest, which is closed next. The next worker writes it, and then publishes the end."""
+    interrupted = asyncio.Event()
+
+    async def never_ends(_: Live) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            interrupted.set()
+            raise
+
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.complete(await desk.launch(live), [1])
+        with patch.object(report, "_LARGE_JOBS", 0), patch.object(desk.reporter, "write_manifest", never_ends):
+            await desk.reporter.report(live)
+            await asyncio.sleep(0)
+            await desk.reporter.flush()
+        assert interrupted.is_set()
+        assert not desk.broker.statuses
+
+
 async def test_an_unexpected_error_in_writing_the_file_of_a_large_experiment_ends_the_reporter(tmp_path: Path) -> None:
     """It isn't retried silently, and the next report writes the file."""
     async with Desk.open(tmp_path) as desk:
@@ -140,3 +162,18 @@ async def test_a_terminal_status_that_the_broker_refused_is_published_after_a_cr
         desk.reporter.notify(desk.ledger.experiments()[0].key)
         status = await desk.report("reef")
         assert (status["state"], status["revision"]) == ("completed", 301)
+
+
+async def test_an_end_during_a_replay_is_published_although_the_worker_dies_before_its_report(tmp_path: Path) -> None:
+    """The published status is ahead of the restored manifest, and nobody knows whether it tells of the end."""
+    async with Desk.open(tmp_path, broker=AheadBroker()) as desk:
+        live = await desk.begin(plan(points=1))
+        # No result tells the next worker that something is left to publish.
+        await desk.steer("cancel")
+        await desk.ledger.records.catch_up_revision(live, 300)
+    async with Desk.open(tmp_path, broker=AheadBroker()) as desk:
+        [live] = desk.ledger.experiments()
+        desk.reporter.notify(live.key)
+        await desk.reporter.flush()
+        assert [(status["state"], status["revision"]) for status in desk.broker.statuses] == [("cancelled", 301)]
+        assert len(desk.broker.of("settled")) == 1

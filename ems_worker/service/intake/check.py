@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from ems_worker import errors
 from ems_worker.core import canonical
+from ems_worker.core.documents import documents
 from ems_worker.core.language import version
 from ems_worker.core.points import edits, largest, plan, render, space
 from ems_worker.core.points.edits import Edits
@@ -215,8 +216,13 @@ def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)
 
 
-def edited(stored: Checked, wanted: Edits) -> Checked:
+def edited(stored: Checked, wanted: Edits, reader: PlanReader) -> Checked:
     """A stored plan with edits. Raises errors.PlanRejected: locations are those in the plan's data, without lines."""
     data = edits.edited(stored.data, stored.plan, wanted)
+    try:
+        # It will be read as a whole plan: values of a request may be ones that a plan can't have.
+        reader.read_plan(documents.encode(data))
+    except errors.PlanRejected as error:
+        raise errors.PlanRejected([replace(problem, line=None, column=None) for problem in error.problems]) from error
     parsed = plan.parse(data, stored.base)
     return Checked(parsed, space.count(parsed), canonical.plan_sha(data, parsed.base), data, stored.base)

@@ -147,7 +147,7 @@ class Examination:
         if wanted.edits is None:
             outline = self.outline()
         else:
-            self._checked = check.edited(stored, wanted.edits)
+            self._checked = check.edited(stored, wanted.edits, reader)
             self._plan = documents.encode(self._checked.data)
             outline = self._outline = _outline(self._checked)
         problems = extension.compare(

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -80,11 +80,14 @@ class Executor:
 
     async def run(self) -> None:
         """Carries out changes and publishes them, without end. A broker that is away delays only the latter."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._carry_out())
-            group.create_task(self._keep_publishing())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry_out())
+                group.create_task(self._keep_publishing())
+        finally:
+            self._extender.abandon()
 
-    async def _carry_out(self) -> None:
+    async def _carry_out(self) -> NoReturn:
         while True:
             self._wake.clear()
             busy = False

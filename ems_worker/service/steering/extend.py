@@ -196,6 +196,12 @@ class Extender:
             await self._refuse_too_many(live, compared)
         return version
 
+    def abandon(self) -> None:
+        """Ends the examinations under way; the next steps would begin them anew."""
+        for task in self._examinations.values():
+            task.cancel()
+        self._examinations.clear()
+
     async def _refuse_too_many(self, live: Live, compared: Change) -> None:
         """Raises errors.RequestRefused if the change adds more jobs than the worker accepts."""
         if (refusal := await self._too_many(live, matching.added_jobs(compared))) is not None:

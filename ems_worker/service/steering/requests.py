@@ -1,5 +1,6 @@
 """Requests for changes, by verb: their JSON, checked."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -18,6 +19,31 @@ def _of_others(request_id: str) -> str:
     if request_id.startswith(changes.OWN_REQUEST):
         raise ValueError(f"ids that begin with {changes.OWN_REQUEST} are those of the worker's own changes")
     return request_id
+
+
+def _finite(value: Any) -> Any:
+    """The value. Numbers that aren't finite would be recorded as null, and a parameter may be null."""
+    left = [value]
+    while left:
+        each = left.pop()
+        for inner in each.values() if isinstance(each, dict) else each:
+            if isinstance(inner, dict | list):
+                left.append(inner)
+            elif isinstance(inner, float) and not math.isfinite(inner):
+                raise ValueError("numbers must be finite, and not NaN")
+    return value
+
+
+def _text_or_object(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _finite(value)
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError("should be the text of a plan, or an object")
+
+
+_Plan = Annotated[str | dict[str, Any] | None, pydantic.PlainValidator(_text_or_object)]
+_Values = Annotated[list[Any], Field(min_length=1), pydantic.AfterValidator(_finite)]
 
 
 class ChangeRequest(pydantic.BaseModel):
@@ -80,10 +106,10 @@ class ExtendRequest(ChangeRequest):
     `withdraw`: points that the plan doesn't have any more are withdrawn.
     """
 
-    plan: str | dict[str, Any] | None = None
+    plan: _Plan = None
     replicates: Annotated[int, Field(ge=1)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
-    add: Mapping[str, list[Any]] | None = None
+    add: Mapping[str, _Values] | None = None
     withdraw: bool = False
 
     @pydantic.model_validator(mode="after")
