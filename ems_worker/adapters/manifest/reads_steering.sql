@@ -72,11 +72,12 @@ SELECT publisher FROM experiments JOIN submissions USING (experiment_id)
 WHERE experiments.key = :key AND submissions.verdict = 'accepted' LIMIT 1;
 
 -- name: unidentified
--- Points of an experiment without an identity, in order, after a point.
+-- Points of an experiment without an identity, in order, after a point. Points get their identities in their order, so
+-- that these are the last ones: a search point by point would take a second for a million.
 SELECT {points.columns} FROM points
-WHERE points.experiment = :key AND points.point > :after_point AND NOT EXISTS (
-  SELECT 1 FROM point_identities AS known WHERE known.experiment = :key AND known.point = points.point
-) ORDER BY points.point LIMIT :limit;
+WHERE points.experiment = :key AND points.point > max(:after_point, coalesce(
+  (SELECT max(known.point) FROM point_identities AS known WHERE known.experiment = :key), -1
+)) ORDER BY points.point LIMIT :limit;
 
 -- name: matched
 -- Points with these digests that a version of the plan doesn't have, in order, so many of each at most.

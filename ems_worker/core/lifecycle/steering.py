@@ -34,7 +34,7 @@ class Phase(StrEnum):
     """How an experiment stands, as far as it decides what a verb does."""
 
     GOING = "going"  # accepted or running: its jobs start
-    PAUSED = "paused"  # paused, by whomever
+    PAUSED = "paused"  # paused: it starts no jobs
     DRAINING = "draining"  # cancelled, and its open runs may end
     STOPPING = "stopping"  # cancelled, and its open runs are being stopped
     ENDED = "ended"  # completed, failed or cancelled
