@@ -33,8 +33,11 @@ def show(document: Document, *, json: bool) -> None:
         shell.out_json(document)
         return
     if "resumed" in document:
-        held = "the worker starts runs again" if document["resumed"] else "nothing changed: the worker is not held"
-        shell.out(held)
+        would = document["dry_run"]
+        if document["resumed"]:
+            shell.out("the worker would start runs again" if would else "the worker starts runs again")
+        else:
+            shell.out(f"nothing {'would change' if would else 'changed'}: the worker is not held")
         return
     for change in document.get("changes", [document]):
         shell.out(text.line(sentence(change)))

@@ -230,7 +230,7 @@ def build(
     extender = Extender(
         ledger=ledger, manifest=manifest, plans=plans, max_jobs=settings.max_jobs, on_examined=on_examined
     )
-    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, extender=extender, paused=suspension.settled)
+    executor = Executor(ledger=ledger, manifest=manifest, broker=broker, extender=extender, paused=suspension.is_done)
     control = Control(
         ledger=ledger,
         manifest=manifest,
@@ -238,6 +238,7 @@ def build(
         extender=extender,
         clock=clock,
         max_priority=settings.max_priority,
+        held=lambda: submitter.held,
         release=dispatcher.release,
     )
     queries = Queries(

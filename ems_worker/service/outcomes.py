@@ -70,16 +70,16 @@ class Outcomes:
         Such jobs have no results that lead to their points. Points without any result are only counted, as their jobs
         are. After a crash in the round all of them are published again, unchanged.
         """
-        if live.judging or not live.uncounted:
+        if live.judging or not live.unreported:
             return
-        looked_at, after = live.uncounted, -1
+        looked_at, after = live.unreported, -1
         while numbers := await self._manifest.called_off_points(live.key, after, _PAGE):
             ended = [row for row in await self._manifest.points(live.key, numbers) if row.ended_seq]
             await self._broker.publish(_points(live, ended), live.record.spec.traceparent)
             crash.point("report.points")
             await self._rank(live, ended)
             after = numbers[-1]
-        live.uncounted -= looked_at
+        live.unreported -= looked_at
 
     async def _rank(self, live: Live, ended: Iterable[PointRow]) -> None:
         goal, metric = live.record.spec.goal, live.record.spec.goal_metric

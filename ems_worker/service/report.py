@@ -207,16 +207,16 @@ class Reporter:
             await self._go_above(live, subject, revision)
             return
         crash.point("report.status")
-        live.told = document
+        live.published = document
         await self._ledger.records.status_published(live, revision)
         self._metrics.statuses.inc()
 
     async def _last(self, live: Live, record: Experiment) -> Mapping[str, Any] | None:
         """The last published status; None if it isn't known, or is that of an open experiment by an earlier worker."""
-        known = live.told is not None or not live.ended or record.published_revision != record.revision
+        known = live.published is not None or not live.ended or record.published_revision != record.revision
         if not known and (stored := await self._manifest.status(live.key)) is not None:
-            live.told = orjson.loads(stored)
-        return live.told
+            live.published = orjson.loads(stored)
+        return live.published
 
     async def _go_above(self, live: Live, subject: str, revision: int) -> None:
         """A higher revision is published than this manifest knows, because it was recreated or restored.

@@ -122,7 +122,7 @@ class Suspension:
         self._forget_all_but(still_open)
         await self._calls.send([*to_pause, *to_resume], self._control, _TICK_SECONDS)
 
-    def settled(self, live: Live, key: RunKey, run: Run) -> bool:
+    def is_done(self, key: RunKey, run: Run) -> bool:
         """Whether a pause is done with a run: it is suspended, was refused, is being stopped or has ended."""
         return run.suspended or run.to_be_stopped or run.ended or self._is_refused(key)
 

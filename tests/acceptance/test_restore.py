@@ -1,4 +1,4 @@
-"""A manifest restored from a backup catches up from the streams, and experiments of uncertain state are paused."""
+"""A manifest that is restored from a backup catches up from the streams."""
 
 import asyncio
 import json
@@ -39,24 +39,34 @@ def jobs(site: Site, name: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in database.execute(query, (name,))]
 
 
+async def running(ems: client.EmsClient, name: str) -> None:
+    """Submits an experiment of three runs that go on until they are stopped."""
+    await submitted(ems, name, 3)
+    async for status in ems.watch(name):
+        if status["counts"]["submitted"] + status["counts"]["running"] == 3:
+            return
+
+
 async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> None:
-    """Experiments that ended since the backup are recovered. A running experiment is paused until it is resumed."""
+    """Plans, ends of runs and changes since the backup are applied again, and nothing waits for a person."""
     backup = str(site.directory / "backup.db")
     async with site.worker() as worker, client.EmsClient(site.nats.url) as ems:
         await site.ready()
         await submitted(ems, "before", 20)
         await ems.wait("before")
+        await running(ems, "slow-reef")
+        await running(ems, "slow-fish")
         ended = await asyncio.to_thread(commands.run, "ems-worker", "backup", backup, env=site.settings)
         assert ended.code == 0, ended.err
         await submitted(ems, "after", 30)
         await ems.wait("after")
-        await submitted(ems, "slow-reef", 3)
-        async for status in ems.watch("slow-reef"):
-            if status["counts"]["submitted"] + status["counts"]["running"] == 3:
-                break
+        cancelled = await ems.cancel("slow-reef", request_id="cancel-1", reason="a wrong reef", wait=True)
+        extended = await ems.extend("before", add={"x": [20, 21]}, request_id="extend-1", wait=True)
+        await ems.wait("before")
         refused = await asyncio.to_thread(commands.run, "ems-worker", "restore", backup, env=site.settings)
         assert refused.code == 6, "a running worker's manifest was replaced"
-        expected = {name: jobs(site, name) for name in ("before", "after")}
+        expected = {name: jobs(site, name) for name in ("before", "after", "slow-reef")}
+        assert [len(rows) for rows in expected.values()] == [22, 30, 3]
         await worker.stop(grace=15)
     restored = await asyncio.to_thread(commands.run, "ems-worker", "restore", backup, env=site.settings)
     assert restored.code == 0, restored.err
@@ -65,15 +75,12 @@ async def test_a_restored_manifest_catches_up_with_the_streams(site: Site) -> No
     async with site.worker(), client.EmsClient(site.nats.url) as ems:
         await site.ready()
         assert {name: jobs(site, name) for name in expected} == expected
-        paused = await ems.get("slow-reef")
-        assert paused["state"] == "paused"
-        assert "restore" in paused["reason"]
-        assert (await ems.get("after"))["state"] == "completed"
-        request = {"request_id": "resume-1", "experiment_id": "slow-reef"}
-        answer = await sites.changed(site, "resume", request)
-        assert (answer["state"], answer["changed"]) == ("running", True)
-        assert await sites.changed(site, "resume", request) == answer, "repeating the request gave another answer"
-        assert (await ems.get("slow-reef"))["state"] == "running"
+        for name, state in (("before", "completed"), ("slow-reef", "cancelled"), ("slow-fish", "running")):
+            assert (await ems.get(name))["state"] == state
+        again = await ems.cancel("slow-reef", request_id="cancel-1", reason="a wrong reef", wait=True)
+        assert (again["counts"], again["applied"]) == (cancelled["counts"], True)
+        again = await ems.extend("before", add={"x": [20, 21]}, request_id="extend-1", wait=True)
+        assert (again["added"], again["unchanged"]) == (extended["added"], extended["unchanged"]) == (2, 20)
 
 
 @pytest.mark.long

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import orjson
 import structlog
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import copies
 from ems_worker.service import submit
 from ems_worker.service.base import crash
-from tests.support import invariants, onwards, oracle, whole
+from tests.support import invariants, onwards, oracle, requested, whole
 from tests.support.evidence import Evidence
 from tests.support.world import DiedError, Life, World
 
@@ -29,30 +30,14 @@ MAX_ROUNDS = 12
 FAILURES = oracle.Failures.parse(["*-p000000-r000-a1:infrastructure", "*-p000001-r001-a*:simulation"])
 # In some steps the worker dies at one of the next named points.
 DEATH = st.none() | st.none() | st.integers(1, 8)
-# What people request, besides a retry of everything.
-WHERE = st.sampled_from(
-    [None, None, "food >= 1", 'state == "cancelled" or error_kind == "simulation"', "replicate == 0"]
-)
-VERBS = {
-    "pause": st.fixed_dictionaries({"now": st.booleans()}),
-    "resume": st.just({}),
-    "cancel": st.fixed_dictionaries({"drain": st.booleans(), "where": WHERE}),
-    "retry": st.fixed_dictionaries({"where": WHERE}),
-    "exclude": st.fixed_dictionaries({"where": WHERE, "reason": st.sampled_from([None, "a bad host"])}),
-    "include": st.fixed_dictionaries({"where": WHERE}),
-    "set": st.fixed_dictionaries({"priority": st.integers(0, 3)}),
-    "close": st.just({}),
-    "extend": st.sampled_from([{"replicates": 3}, {"add": {"food": [3]}}]),
-}
-REQUESTS = st.sampled_from([*VERBS]).flatmap(lambda verb: st.tuples(st.just(verb), VERBS[verb]))
-STOPS = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED", "SILENCE"])
-PAUSES = st.sampled_from(["OK", "OK", "UNAVAILABLE", "UNIMPLEMENTED"])
 CODES = st.lists(st.sampled_from(["LOST", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"]), max_size=2)
 
 
 def plan(number: int, **more: Any) -> dict[str, Any]:
     limits = {"max_attempts": 2, "max_failed": 2, "max_concurrent": 4}
-    # The first starts as it was published, the second on hold, and the third is kept open.
+    # The first settles before its end, the second starts on hold, and the third is kept open.
+    if number == 0:
+        more["settle"] = {"quorum": 4, "grace_seconds": 1, "stragglers": "cancel"}
     return whole.plan(f"story-{number}", 3, 2, limits=limits, hold=number == 1, keep_open=number == 2, **more)
 
 
@@ -63,7 +48,7 @@ class Story(RuleBasedStateMachine):
         super().__init__()
         self.world = World(FAILURES)
         self.requests = 0
-        self.steered = self.restored = False
+        self.restored = False
         self.before: Evidence | None = None
         self._runner = asyncio.Runner()
         self._patches = contextlib.ExitStack()
@@ -170,20 +155,28 @@ class Story(RuleBasedStateMachine):
         for _ in range(rounds):
             self._round()
 
-    @rule(number=st.integers(0, 2), request=REQUESTS, again=st.booleans(), death=DEATH)
-    def steer(self, number: int, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
+    @initialize(number=st.integers(0, 2))
+    def begin(self, number: int) -> None:
+        """There is an experiment to steer."""
+        self.world.publish(plan(number))
+        self._do(self.life.take_plans)
+
+    @rule(data=st.data(), request=requested.REQUESTS, again=st.booleans(), death=DEATH)
+    def steer(self, data: st.DataObject, request: tuple[str, dict[str, Any]], again: bool, death: int | None) -> None:
         """Requests a change. `again`: whoever requests it repeats the request, as after an answer that got lost."""
         verb, options = request
+        name = data.draw(
+            st.sampled_from(sorted({orjson.loads(message.data)["experiment_id"] for message in self.world.plans}))
+        )
         self.requests += 1
-        self.steered = True
         given = {name: value for name, value in options.items() if value is not None}
         for turn in range(1 + again):
             self._do(
-                lambda: self.life.steer(verb, f"story-{number}", request_id=f"request-{self.requests}", **given),
+                lambda: self.life.steer(verb, name, request_id=f"request-{self.requests}", **given),
                 None if turn else death,
             )
 
-    @rule(stop=STOPS, pause=PAUSES, later=st.sampled_from([1.0, 40.0]), death=DEATH)
+    @rule(stop=requested.STOPS, pause=requested.PAUSES, later=st.sampled_from([1.0, 40.0]), death=DEATH)
     def check(self, stop: str, pause: str, later: float, death: int | None) -> None:
         """Control commands are sent, and answered so; runs whose STOP was not confirmed in time are given up."""
         self.world.clock.seconds += later
@@ -248,7 +241,8 @@ class Story(RuleBasedStateMachine):
             dead=None if self.world.astray else 0,
             retried=True,
             superseded=True,
-            steered=self.steered,
+            # Also without a request: stragglers are cancelled.
+            steered=True,
             restored=self.restored,
         )
 

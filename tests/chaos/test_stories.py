@@ -3,8 +3,6 @@
 More of them: `python -m tests.support.stories --seed 1 --stories 200`.
 """
 
-import os
-import random
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from tests.support import stories
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seed", [1, 5, int(os.environ.get("EMS_CHAOS_SEED") or random.randrange(2**31))])
+@pytest.mark.parametrize("seed", [1, 5, 7])
 async def test_a_random_story_ends_well(tmp_path: Path, seed: int) -> None:
     """Each change is applied once and closed, and every job has one end, whatever was killed meanwhile."""
-    print(f"EMS_CHAOS_SEED={seed}")
     await stories.play(seed, tmp_path)

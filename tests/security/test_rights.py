@@ -52,7 +52,7 @@ PUBLISH: Mapping[str, frozenset[str]] = {
     "$JS.API.STREAM.MSG.GET.EMS_PLANS": _of("operator", "admin"),
     "$JS.API.STREAM.MSG.GET.SIM_EVENTS": _of("operator", "admin"),
     "$JS.API.STREAM.MSG.GET.EMS_STATUS": READERS | {"worker", "admin"},
-    "$JS.API.STREAM.MSG.GET.EMS_RESULTS": _of("admin"),
+    "$JS.API.STREAM.MSG.GET.EMS_RESULTS": _of("worker", "admin"),
     "$JS.API.STREAM.MSG.GET.EMS_DLQ": _of("operator", "admin"),
     "$JS.API.STREAM.MSG.GET.OBJ_EMS_PLAN_OBJECTS": _of("worker", "admin"),
     "$JS.API.STREAM.MSG.DELETE.EMS_PLANS": _of("admin"),

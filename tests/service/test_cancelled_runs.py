@@ -241,3 +241,18 @@ async def test_a_draining_run_that_cannot_be_asked_for_is_stopped_if_its_command
         await desk.limits.check()
         assert desk.orchestrator.stops == [NAME]
         assert await ended(desk, live) == (RunState.CANCELLED, None, None)
+
+
+@pytest.mark.parametrize(("drain", "open_jobs"), [(False, 0), (True, 120)])
+async def test_jobs_that_wait_for_metrics_are_called_off_a_page_at_a_time(
+    tmp_path: Path, drain: bool, open_jobs: int
+) -> None:
+    """Each page is read once, also where its jobs go on waiting."""
+    late = {"name": "growth", "from": "event", "timeout_seconds": 100_000}
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=120, metrics_to_track=["population", late]))
+        await desk.complete(await desk.launch(live), range(120))
+        reply = await desk.steer("cancel", drain=drain)
+        assert sum(sum(after.values()) for after in reply["counts"].values()) == 120
+        assert desk.manifest.counters.reads["awaiting_jobs"] == 4
+        assert live.recorded.total - live.recorded.ended == open_jobs

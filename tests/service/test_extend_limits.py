@@ -216,6 +216,7 @@ async def test_counting_the_jobs_of_a_large_plan_holds_up_nothing(
                 assert (await desk.steer("cancel"))["changed"] is True
                 compared.set()
                 await wait.until(lambda: not running.changes)
+        await desk.services.executor.publish()
         words = {document["verb"]: document["reason"] for document in desk.broker.of("change") if document["applied"]}
         assert words["extend"].startswith("the experiment would have 12 jobs")
         assert running.record.state is ExperimentState.CANCELLED

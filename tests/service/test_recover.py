@@ -65,17 +65,26 @@ async def test_only_the_experiment_whose_plan_cannot_be_read_as_accepted_is_not_
 async def test_requests_that_need_an_unreadable_plan_are_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """These are changes and configurations of runs. Another plan with the same id is a conflict, as usual."""
+    """These are changes and configurations of runs, and changes after a restore. Other members of its group change.
+
+    Another plan with the same id is a conflict, as usual.
+    """
     async with Desk.open(tmp_path) as desk:
-        live = await desk.begin(plan("sampled", **SAMPLED))
+        live = await desk.begin(plan("sampled", group="study", **SAMPLED))
         first, second = await desk.launch(live)
         await desk.hear("completed", second, metrics={"population": 1})
+        published = await desk.steer("set", "sampled", priority=1)
     uninstall_scipy(monkeypatch)
     async with Desk.open(tmp_path) as desk:
         change = json.dumps({"request_id": "r", "experiment_id": "sampled"}).encode()
         for verb in ("retry", "resume"):
             with pytest.raises(errors.RequestRefused, match="needs scipy"):
                 await desk.services.control.handlers()[verb](change)
+        assert not await desk.services.control.apply_again("sampled", published, documents=2)
+        await desk.submit(plan("plain", group="study"), seq=8)
+        grouped = await desk.steer("pause", group="study")
+        said = {change["experiment_id"]: (change["changed"], change["refused"]) for change in grouped["changes"]}
+        assert said == {"plain": (True, False), "sampled": (False, True)}
         queries = desk.services.queries.handlers()
         with pytest.raises(errors.RequestRefused, match="needs scipy"):
             await queries["config"](json.dumps({"simulation_id": first}).encode())

@@ -162,3 +162,18 @@ async def test_a_terminal_status_that_the_broker_refused_is_published_after_a_cr
         desk.reporter.notify(desk.ledger.experiments()[0].key)
         status = await desk.report("reef")
         assert (status["state"], status["revision"]) == ("completed", 301)
+
+
+async def test_an_end_during_a_replay_is_published_although_the_worker_dies_before_its_report(tmp_path: Path) -> None:
+    """The published status is ahead of the restored manifest, and nobody knows whether it tells of the end."""
+    async with Desk.open(tmp_path, broker=AheadBroker()) as desk:
+        live = await desk.begin(plan(points=1))
+        # No result tells the next worker that something is left to publish.
+        await desk.steer("cancel")
+        await desk.ledger.records.catch_up_revision(live, 300)
+    async with Desk.open(tmp_path, broker=AheadBroker()) as desk:
+        [live] = desk.ledger.experiments()
+        desk.reporter.notify(live.key)
+        await desk.reporter.flush()
+        assert [(status["state"], status["revision"]) for status in desk.broker.statuses] == [("cancelled", 301)]
+        assert len(desk.broker.of("settled")) == 1

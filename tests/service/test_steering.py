@@ -10,7 +10,8 @@ from ems_worker import errors
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.transitions import RunState
-from tests.support.desk import Clock, Desk, plan
+from tests.support import wait
+from tests.support.desk import Clock, Desk, background, plan
 
 
 async def changes(desk: Desk) -> list[dict[str, Any]]:
@@ -62,6 +63,18 @@ async def test_a_paused_experiment_starts_nothing_until_it_is_resumed(tmp_path: 
         assert await desk.launch(live) == []
         assert (await desk.steer("resume"))["state"] == "running"
         assert len(await desk.launch(live)) == 2
+
+
+async def test_the_aggregates_are_read_again_once_a_change(tmp_path: Path) -> None:
+    """However many steps it takes: reading them takes a time in proportion to the experiment."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=120, keep_open=True))
+        await desk.complete(await desk.launch(live), range(120))
+        before = desk.manifest.counters.reads["merged_metrics"]
+        assert (await desk.steer("exclude", where="food < 110"))["counts"] == {"completed": {"excluded": 110}}
+        assert desk.manifest.counters.reads["merged_metrics"] == before + 1
+        assert live.recorded.metrics["population"].mean == 114.5
+        assert not live.judging
 
 
 async def test_a_retry_with_a_condition_reopens_an_ended_experiment(tmp_path: Path) -> None:
@@ -182,6 +195,25 @@ async def test_a_broker_that_hangs_delays_no_reply_for_long(tmp_path: Path, monk
         assert desk.broker.of("change") == []
         hung.set()
         assert [document["verb"] for document in await changes(desk)] == ["pause", "pause"]
+
+
+async def test_changes_are_carried_out_while_the_broker_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a change waits for its publication."""
+    async with Desk.open(tmp_path) as desk, background(desk.services.executor.run()):
+        live = await desk.begin(plan(points=1))
+        [name] = await desk.launch(live)
+        monkeypatch.setattr(desk.broker, "publish", lambda *_: asyncio.Event().wait())
+        assert (await desk.steer("cancel"))["applied"] is False
+        await desk.hear("failed", name, error_kind="stopped")
+        await wait.until(lambda: not live.changes)
+
+
+async def test_the_reason_of_a_withdrawal_is_nobody_elses(tmp_path: Path) -> None:
+    """An extension would otherwise take back what a person excluded."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan())
+        with pytest.raises(errors.RequestRefused, match="that of withdrawn points"):
+            await desk.steer("exclude", reason="withdrawn")
 
 
 async def test_ids_of_the_workers_own_changes_are_refused(tmp_path: Path) -> None:

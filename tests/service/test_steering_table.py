@@ -229,9 +229,10 @@ def _short(reply: Mapping[str, Any] | None) -> str:
 
 
 def _unapplied(reply: str, line: Line) -> str:
-    """A reply without its last word, and without counts where the table has none."""
+    """A reply without its last word, without counts where the table has none, and without an end that it caused."""
     words = reply.split()
-    return " ".join(words[:2] if "?" in line.reply else words[:-1])
+    ends = line.changes and line.reply.split()[1] in ("completed", "failed", "cancelled")
+    return " ".join([words[0], *words[1 + ends : 2 if "?" in line.reply else -1]])
 
 
 async def _check(desk: Desk, line: Line, name: str) -> None:

@@ -41,6 +41,8 @@ class Evidence:
     # Changes that people requested: in the manifest, and as published.
     changes: Sequence[Row] = ()
     changed: Sequence[Mapping[str, Any]] = ()
+    # The documents of rounds that settled.
+    settled: Sequence[Mapping[str, Any]] = ()
     # The runs that a STOP ended.
     stopped: Set[str] = frozenset()
     dead: Sequence[Stored] = ()
@@ -97,6 +99,7 @@ async def whole(jetstream: JetStreamContext, files: Evidence) -> Evidence:
         last_status=dict(_by_last_token(status, ".status.")),
         results=[message.document for message in results if ".result." in message.subject],
         points=[message.document for message in results if ".point." in message.subject],
+        settled=[message.document for message in results if ".settled." in message.subject],
         changed=[message.document for message in results if ".change." in message.subject],
         dead=await stored(jetstream, "EMS_DLQ"),
     )

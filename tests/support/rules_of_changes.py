@@ -1,9 +1,9 @@
-"""The rules about changes that people requested; part of docs/invariants.md."""
+"""The rules about changes that people requested, and about rounds; part of docs/invariants.md."""
 
 import itertools
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from tests.support.evidence import Evidence, Row
@@ -46,4 +46,16 @@ def excluded_jobs_leave_the_aggregates(evidence: Evidence, expected: Expected) -
                 yield f"{name}: the mean of {metric} is {mean}, not {aggregate['mean']}"
 
 
-AT_THE_END: tuple[Rule, ...] = (every_change_is_closed, excluded_jobs_leave_the_aggregates)
+def each_round_settles_once(evidence: Evidence, expected: Expected) -> Iterator[str]:
+    """Each round of an experiment has one document that says that it has settled."""
+    rounds = Counter((document["experiment_id"], document["round"]) for document in evidence.settled)
+    for experiment in evidence.experiments:
+        for number in range(1, experiment["round"] + 1):
+            times = rounds.pop((experiment["experiment_id"], number), 0)
+            if times < 1 or (times > 1 and not expected.restored):
+                yield f"round {number} of {experiment['experiment_id']} settled {times} times"
+    if rounds and not expected.restored:
+        yield f"rounds settled that there were not: {list(rounds)[:5]}"
+
+
+AT_THE_END: tuple[Rule, ...] = (each_round_settles_once, every_change_is_closed, excluded_jobs_leave_the_aggregates)

@@ -1,12 +1,17 @@
 """Scenarios about STOP, PAUSE and a worker on hold; `wiring.py` has the others."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from ems_worker import errors
+from ems_worker.service.intake.examination import Examined
+from ems_worker.service.steering import extend
 from tests.support import wait
 from tests.support.desk import Desk, background, plan
 
@@ -48,8 +53,10 @@ async def a_worker_on_hold_says_so_until_its_release(directory: Path) -> None:
         await desk.begin(plan(points=1))
         assert "resume --all" in str((await desk.report("reef"))["reason"])
         await wait.until(lambda: desk.dispatcher.idle)
-        request = json.dumps({"request_id": "release", "all": True}).encode()
-        assert json.loads(await desk.services.control.handlers()["resume"](request))["resumed"] is True
+        for dry_run in (True, False):
+            request = json.dumps({"request_id": "release", "all": True, "dry_run": dry_run}).encode()
+            assert json.loads(await desk.services.control.handlers()["resume"](request))["resumed"] is True
+            assert desk.submitter.held is dry_run
         await wait.until(lambda: desk.orchestrator.sent == [_NAME], timeout=_SOON)
 
 
@@ -62,9 +69,30 @@ async def an_extension_over_the_orchestrators_message_limit_is_refused(directory
             await desk.steer("extend", replicates=2)
 
 
+async def an_extension_goes_on_once_its_plan_is_examined(directory: Path) -> None:
+    """The end of the examination has the executor look."""
+    async with Desk.open(directory) as desk, background(desk.services.executor.run()):
+        live, examine, begun = await desk.begin(plan()), desk.services.examiner.examine, asyncio.Event()
+
+        @contextlib.asynccontextmanager
+        async def late(data: bytes) -> AsyncIterator[Examined]:
+            await begun.wait()
+            async with examine(data) as examined:
+                yield examined
+
+        with patch.object(extend, "_EXAMINATION_SECONDS", 0.0), patch.object(desk.services.examiner, "examine", late):
+            await desk.steer("extend", replicates=2)
+            # The executor has nothing left to do.
+            assert not await desk.services.executor.step(live)
+            begun.set()
+            await wait.until(lambda: not live.changes, timeout=_SOON)
+        assert live.record.spec.jobs == 4
+
+
 ALL = (
     stop_waits_for_the_answer_to_a_start_call,
     a_pause_that_the_orchestrator_refuses_is_applied_and_is_a_reason,
     a_worker_on_hold_says_so_until_its_release,
     an_extension_over_the_orchestrators_message_limit_is_refused,
+    an_extension_goes_on_once_its_plan_is_examined,
 )

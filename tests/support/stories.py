@@ -45,6 +45,8 @@ class Story:
         self.desk = Desk(theatre, rng, held=held)
         self._backup: Path | None = None
         self._armed = False
+        # How often the worker died at a named point.
+        self.crashes = 0
 
     async def play(self, scenes: int) -> None:
         """Publishes a plan or two, then does so many random things."""
@@ -94,6 +96,7 @@ class Story:
         if self._armed and not self._stage.worker.running:
             await self._stage.worker.died()
             self.desk.log("crashed")
+            self.crashes += 1
             await self._start()
 
     async def _kill_worker(self) -> None:
@@ -184,7 +187,8 @@ async def play(seed: int, directory: Path) -> str:
         (directory / "story.log").write_text("\n".join(story.desk.lines) + "\n")
         desk = story.desk
     seconds = f"slowest answer {desk.slowest:.1f} s, {time.monotonic() - began:.0f} s in all"
-    return f"{len(desk.plans)} experiments, {len(desk.asked)} requests, {desk.restores} restores, {seconds}"
+    deaths = f"{story.crashes} deaths at points, {desk.restores} restores"
+    return f"{len(desk.plans)} experiments, {len(desk.asked)} requests, {deaths}, {seconds}"
 
 
 def main() -> int:

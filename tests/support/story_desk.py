@@ -58,8 +58,9 @@ class Ban:
 # The verbs after which runs may start again.
 _LIFTS: Mapping[str, frozenset[str]] = {
     "cancel": frozenset({"retry", "extend"}),
-    "pause": frozenset({"resume", "cancel"}),
-    "hold": frozenset({"resume", "cancel"}),
+    # A paused experiment may end by its open runs; reopened, it isn't paused.
+    "pause": frozenset({"resume", "cancel", "retry", "extend"}),
+    "hold": frozenset({"resume", "cancel", "retry", "extend"}),
     # Only `resume` with `all`.
     "held worker": frozenset(),
 }

@@ -60,9 +60,9 @@ class Streams(Broker):
                 found.setdefault(name, PublishedChange(document["experiment_id"], document, self._times[seq - 1]))
         return list(found.values())
 
-    def changes_by_name(self) -> Sequence[Mapping[str, Any]]:
-        """The documents of changes, each message once, oldest first."""
-        named = {name: document for subject, document, name in self.published if subject.startswith(subjects.CHANGE)}
+    def once(self, kind: str) -> Sequence[Mapping[str, Any]]:
+        """The published documents of a kind, each message once, oldest first."""
+        named = {name: document for subject, document, name in self.published if f".{kind}." in subject}
         return list(named.values())
 
     async def published_revision(self, subject: str) -> int | None:

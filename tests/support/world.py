@@ -99,7 +99,9 @@ class World:
         for command in commands:
             name = command.simulation_id
             assert (name,) not in off, f"{name} was sent after it was cancelled"
-            assert (name, command.config_sha) in recorded, f"{name} was sent before it was recorded"
+            # After a restore an event may be all that is known of a run.
+            known = {(name, command.config_sha), *([(name, None)] if self.astray else [])}
+            assert known & recorded, f"{name} was sent before it was recorded"
             code = "ALREADY_EXISTS" if name in self.runs else "OK"
             if self.runs.setdefault(name, (command.config_sha, False))[0] != command.config_sha:
                 code = "FAILED_PRECONDITION"
@@ -191,7 +193,8 @@ class World:
             last_status=last,
             results=self.broker.of("result"),
             stopped=self.stopped,
-            changed=self.broker.changes_by_name(),
+            changed=self.broker.once("change"),
+            settled=self.broker.once("settled"),
             dead=[evidence.Stored(seq, kind, {}) for kind, seq, _ in self.broker.dead],
         )
 
@@ -266,6 +269,7 @@ class Life:
         """Sends STOP, PAUSE and RESUME, gives up runs that were to be stopped, and carries out changes."""
         await self.desk.suspension.check()
         await self.desk.limits.check()
+        await self.desk.services.settling.look()
         for live in self.desk.ledger.experiments():
             await self.desk.services.executor.finish(live)
         await self.desk.services.executor.publish()

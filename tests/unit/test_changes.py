@@ -83,3 +83,10 @@ def test_every_owner_of_a_pause_has_words() -> None:
     words = [changes.pause_reason([owner]) for owner in PauseOwner]
     assert changes.pause_reason(reversed(PauseOwner)) == "; ".join(str(one) for one in words)
     assert None not in words
+
+
+def test_a_refused_change_says_why() -> None:
+    """That is not the same as a change without effect."""
+    refused = changes.document("reef", replace(change("extend"), changed=False, refused="the plan has no points"))
+    assert (refused["changed"], refused["refused"], refused["reason"]) == (False, True, "the plan has no points")
+    assert not changes.document("reef", replace(change("pause"), changed=False))["refused"]

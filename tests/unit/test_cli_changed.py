@@ -123,8 +123,10 @@ def test_a_change_is_one_sentence(document: dict[str, Any], sentence: str | None
             "reef: paused, no more jobs start\nother: resumed, and running\n",
         ),
         ({"changes": []}, ""),
-        ({"changes": [], "resumed": True}, "the worker starts runs again\n"),
-        ({"changes": [], "resumed": False}, "nothing changed: the worker is not held\n"),
+        ({"changes": [], "resumed": True, "dry_run": False}, "the worker starts runs again\n"),
+        ({"changes": [], "resumed": True, "dry_run": True}, "the worker would start runs again\n"),
+        ({"changes": [], "resumed": False, "dry_run": False}, "nothing changed: the worker is not held\n"),
+        ({"changes": [], "resumed": False, "dry_run": True}, "nothing would change: the worker is not held\n"),
     ],
 )
 def test_a_group_is_a_line_for_each_experiment(

@@ -1,4 +1,4 @@
-"""The identity of points, and the difference between two versions of a plan."""
+"""The identity of points, by which the next version of a plan finds them."""
 
 from collections import Counter
 
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.points import identity
-from ems_worker.core.points.identity import Difference
 from ems_worker.core.points.work_limits import WorkLimits
 from tests.support.small_plans import NO_TREES, parsed
 
@@ -74,17 +73,3 @@ def test_more_samples_keep_those_that_are_there(sampler: str, few: int, more: in
         "design: {{sampler: {}, samples: {}}}}}"
     )
     assert Counter(digests(text.format(sampler, few))) <= Counter(digests(text.format(sampler, few + more)))
-
-
-def test_a_difference_counts_points_and_jobs() -> None:
-    """It shows the first points of each kind, shortened."""
-    difference = Difference()
-    assert str(difference) == "points: 0 unchanged; 0 new jobs"
-    for value in range(5):
-        difference = difference.add({"a": value}, None, 2)
-    difference = difference.keep(4).keep(1, 1).withdraw({"a": "long " * 100}, "e1").withdraw({}, None)
-    assert (difference.added, difference.unchanged, difference.withdrawn, difference.jobs) == (5, 5, 2, 11)
-    assert str(difference).startswith("points: 5 added (a=0; a=1; a=2; ...), 2 withdrawn (e1 a='long long ")
-    assert str(difference).endswith("...; the base configuration), 5 unchanged; 11 new jobs")
-    assert len(identity.described(dict.fromkeys("abc", "long " * 20), "e1")) == 120
-    assert str(Difference().keep(1, 1)) == "points: 1 unchanged; 1 new job"

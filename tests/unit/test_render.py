@@ -183,6 +183,7 @@ def test_the_number_of_texts_in_memory_is_limited() -> None:
 def test_floats_are_floats_to_both_versions(value: float) -> None:
     """The text reads back exactly and has the point before an exponent that YAML 1.1 requires."""
     text = scalars.write(value)
+    assert scalars.same_in_1_1("")
     assert repr(yaml.safe_load(text)) == repr(value)
     assert repr(scalars.read(text)) == repr(value)
     assert scalars.same_in_1_1(text)
@@ -214,3 +215,10 @@ def test_rendering_an_unknown_parameter_is_a_programming_error() -> None:
     """Parameters come from the points of the same plan."""
     with pytest.raises(KeyError):
         render.Template(parsed({"a": 1})).render({"b": 1}, 0, ID)
+
+
+def test_points_of_an_earlier_version_of_the_plan_keep_their_parameters() -> None:
+    """An extension may drop a parameter: the points that have it are rendered as they were."""
+    base: dict[str, JSON] = {"fish": {"count": 1}, "food": 2}
+    template = render.Template(parsed(base), {"count": "fish.count", "new": "shark.speed"})
+    assert template.config({"count": 5, "new": 7}, 0, ID) == {"fish": {"count": 5}, "food": 2, "shark": {"speed": 7}}

@@ -256,6 +256,15 @@ def test_a_job_is_called_off_by_a_person_a_settled_round_or_a_race() -> None:
     assert not a_run().called_off
 
 
+def test_a_run_that_may_end_by_itself_is_stopped_only_at_its_time_limit() -> None:
+    """A run with a reason to stop is stopped, whatever the reason is."""
+    assert not a_run().to_be_stopped
+    assert all(replace(a_run(), stop_reason=reason).to_be_stopped for reason in StopReason)
+    drains = replace(a_run(), drains=True, stop_reason=StopReason.CANCELLED)
+    assert not drains.to_be_stopped
+    assert replace(drains, stop_reason=StopReason.TIMEOUT).to_be_stopped
+
+
 def many(name: str, count: int) -> dict[str, float | None]:
     return {f"{name}{number}": 1.0 for number in range(count)}
 

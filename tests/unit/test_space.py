@@ -268,9 +268,12 @@ def test_a_count_that_is_an_upper_bound_is_marked() -> None:
     """
     bounded = parsed(text)
     assert space.count(bounded) == space.SpaceSize(160_000, 160_000, exact=False)
+    assert not bounded.grid.exhausted
     assert settled.size(bounded) == space.SpaceSize(8, 8)
     first = next(space.points(bounded))
     assert first.params == {"a": 1, "b": 399}
     # The next chunk continues after the previous one.
     assert next(space.points(bounded, 1)).params == {"a": 3, "b": 133}
     assert next(space.points(bounded, 0)).params == {"a": 1, "b": 399}
+    assert len(list(space.points(bounded))) == 8
+    assert bounded.grid.exhausted

@@ -1,10 +1,12 @@
 """Statuses of experiments that somebody pauses, cancels or excludes jobs of, and rounds that have settled."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, limits
+from ems_worker.core.language.options import ExperimentLimits, MaxFailed
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Tally
 from ems_worker.core.records import Experiment, NewExperiment, PointRecord, PointRow
@@ -45,12 +47,28 @@ def test_a_status_says_who_pauses_and_whether_it_is_being_cancelled() -> None:
         documents.status(record, Tally(1), worker_id="w", now_ms=0, pace=documents.Pace())
         for record in (paused, cancelling, gone)
     ]
+    assert (paused.standing.pauses, cancelling.standing.cancel) == (pauses, CancelMode.DRAIN)
     keys = ("pauses", "kept_open", "settled", "cancelling")
     assert [tuple(status[key] for key in keys) for status in shown] == [
         (["hold", "person"], True, True, None),
         ([], False, False, "drain"),
         ([], False, False, None),
     ]
+
+
+def test_limits_are_written_as_in_a_plan() -> None:
+    """The number of jobs that may fail is a number or a percentage."""
+    of_jobs = ExperimentLimits(max_failed=MaxFailed(percent=Fraction(25, 2)), priority=-3)
+    assert limits.in_force(of_jobs) == {
+        "max_concurrent": None,
+        "run_timeout_seconds": None,
+        "max_attempts": 3,
+        "retry_on": ["infrastructure", "lost", "timeout"],
+        "max_failed": "12.5%",
+        "fail_fast": False,
+        "priority": -3,
+    }
+    assert limits.in_force(ExperimentLimits(max_failed=MaxFailed(count=4)))["max_failed"] == 4
 
 
 def test_a_settled_round_has_its_counts_and_stragglers() -> None:

@@ -203,7 +203,7 @@ def test_the_worker_itself_may_own_a_pause() -> None:
     assert both.state is ExperimentState.PAUSED
     assert both.pauses == {PauseOwner.RESTORED, PauseOwner.BUDGET}
     assert steering.resumed(both).pauses == {PauseOwner.BUDGET}
-    assert steering.resumed(both, keep=frozenset()) == running
+    assert steering.resumed(held) == running
 
 
 def test_the_phase_of_an_ended_experiment_is_that() -> None:

@@ -111,13 +111,15 @@ class Service:
         await client.flush(_FLUSH_SECONDS)
 
     def lost(self) -> None:
-        """Part of `connection.Listener`: clients have to repeat their requests."""
-        for task in self._tasks:
-            task.cancel()
+        """Part of `connection.Listener`: clients have to repeat their requests.
+
+        What is being carried out goes on: it must not be left half done because its reply can't be sent.
+        """
 
     async def close(self) -> None:
         """Ends the work on requests."""
-        self.lost()
+        for task in self._tasks:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _handler(self, answering: Answering) -> Handler:

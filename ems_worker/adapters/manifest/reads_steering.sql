@@ -31,6 +31,17 @@ SELECT {runs.columns} FROM next CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
+-- name: awaiting_jobs
+-- All attempts of the jobs after a (point, replicate) that wait for metrics, in order.
+WITH next AS MATERIALIZED (
+  SELECT point, replicate FROM runs
+  WHERE experiment = :key AND waiting = 'awaiting' AND (point, replicate) > (:point, :replicate)
+  ORDER BY point, replicate LIMIT :limit
+)
+SELECT {runs.columns} FROM next CROSS JOIN runs
+WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
+ORDER BY runs.point, runs.replicate, runs.attempt;
+
 -- name: changes
 -- The changes that a request made, one for each experiment, in order.
 SELECT {columns} FROM changes WHERE request_id = :request_id ORDER BY number;
@@ -61,11 +72,12 @@ SELECT publisher FROM experiments JOIN submissions USING (experiment_id)
 WHERE experiments.key = :key AND submissions.verdict = 'accepted' LIMIT 1;
 
 -- name: unidentified
--- Points of an experiment without an identity, in order, after a point.
+-- Points of an experiment without an identity, in order, after a point. Points get their identities in their order, so
+-- that these are the last ones: a search point by point would take a second for a million.
 SELECT {points.columns} FROM points
-WHERE points.experiment = :key AND points.point > :after_point AND NOT EXISTS (
-  SELECT 1 FROM point_identities AS known WHERE known.experiment = :key AND known.point = points.point
-) ORDER BY points.point LIMIT :limit;
+WHERE points.experiment = :key AND points.point > max(:after_point, coalesce(
+  (SELECT max(known.point) FROM point_identities AS known WHERE known.experiment = :key), -1
+)) ORDER BY points.point LIMIT :limit;
 
 -- name: matched
 -- Points with these digests that a version of the plan doesn't have, in order, so many of each at most.

@@ -11,6 +11,7 @@ from ems_worker import errors
 from ems_worker.adapters.manifest import counts, experiments, incoming, reads, rows, steering_reads
 from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.core.access.quotas import OpenWork
+from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
@@ -104,6 +105,10 @@ class Reports:
             raise _unknown(key)
         return counts.tally(experiment[0], orjson.loads(experiment[0].metrics), counted, metrics)
 
+    async def aggregates(self, key: int) -> Mapping[str, Aggregate]:
+        tracked = orjson.loads((await self._tracked(key)).metrics)
+        return counts.aggregates(tracked, await self._hot.all(reads.MERGED_METRICS, key=key))
+
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit))
@@ -135,6 +140,13 @@ class Reports:
             steering_reads.JOBS_AFTER, key=key, point=point, replicate=replicate, limit=limit
         )
         return await self._with_points(key, attempts)
+
+    async def awaiting_jobs(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        point, replicate = after
+        attempts = await self._hot.all(
+            steering_reads.AWAITING_JOBS, key=key, point=point, replicate=replicate, limit=limit
+        )
+        return list(rows.jobs(attempts).values())
 
     async def to_retry(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
         point, replicate = after

@@ -22,10 +22,6 @@ CASE
 -- Whether the metrics of this run count in aggregates: metrics.aggregated.
 (current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL);
 
--- name: aggregated
--- Whether the metrics of this run count in aggregates: metrics.aggregated.
-(current = 1 AND runs.state = 'completed' AND waiting IS NULL AND runs.excluded IS NULL);
-
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.
 runs.state IN ('submitting', 'submitted', 'running');

@@ -54,6 +54,7 @@ CHANGE_FROM = Read("change_from", ChangeRow)
 OPEN_CHANGES = Read("open_changes", ChangeRow)
 UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
 LATEST_CHANGES = Read("latest_changes", ChangeRow)
+AWAITING_JOBS = Read("awaiting_jobs", reads.RunRow)
 JOBS_AFTER = Read("jobs_after", reads.RunRow)
 COMMONEST_ERROR = Read("commonest_error", ErrorRow)
 UNIDENTIFIED = Read("unidentified", reads.PointRow)
@@ -67,6 +68,7 @@ _ALL: tuple[Read[tuple[object, ...]], ...] = (
     OPEN_CHANGES,
     UNPUBLISHED_CHANGES,
     LATEST_CHANGES,
+    AWAITING_JOBS,
     JOBS_AFTER,
     COMMONEST_ERROR,
     UNIDENTIFIED,

@@ -59,7 +59,8 @@ CHANGES: Final[Schema] = {
     **_PAGE,
     "properties": {
         **_PAGE["properties"],
-        "request_id": shapes.text("the id of the request; this and `resumed` only in replies to `resume` with `all`"),
+        "request_id": shapes.text("the id of the request; it and the next ones only in replies to `resume` with `all`"),
         "resumed": shapes.flag("whether the worker was held, and starts runs from now on"),
+        "dry_run": shapes.flag("whether `resumed` only says what would happen"),
     },
 }

@@ -104,9 +104,9 @@ def group(changes: Iterable[Document]) -> Document:
     return {"schema": titles.CHANGES, "changes": list(changes)}
 
 
-def resumed_all(request_id: str, resumed: bool) -> Document:
+def resumed_all(request_id: str, resumed: bool, *, dry_run: bool = False) -> Document:
     """`ems.changes.v1` of `resume` with `all`: whether the worker was held, and starts runs again now."""
-    return {**group(()), "request_id": request_id, "resumed": resumed}
+    return {**group(()), "request_id": request_id, "resumed": resumed, "dry_run": dry_run}
 
 
 def unchanged(verb: str, change: Change, request: Mapping[str, object]) -> str:

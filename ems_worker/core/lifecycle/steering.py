@@ -34,7 +34,7 @@ class Phase(StrEnum):
     """How an experiment stands, as far as it decides what a verb does."""
 
     GOING = "going"  # accepted or running: its jobs start
-    PAUSED = "paused"  # paused, by whomever
+    PAUSED = "paused"  # paused: it starts no jobs
     DRAINING = "draining"  # cancelled, and its open runs may end
     STOPPING = "stopping"  # cancelled, and its open runs are being stopped
     ENDED = "ended"  # completed, failed or cancelled
@@ -141,8 +141,12 @@ def rule(
         after = reopened(standing)
     elif action in (Action.CANCEL, Action.HASTEN) and not where:
         after = cancelled(standing, CancelMode.DRAIN if drain else CancelMode.STOP)
-    # A job that is yet to be expanded has nothing to retry.
-    return Ruling(after, changed=True, judges=True, follows=not expanded and verb is not Verb.RETRY)
+    return Ruling(after, changed=True, judges=True, follows=not expanded and follows(verb))
+
+
+def follows(verb: Verb) -> bool:
+    """Whether a verb that judges jobs also judges those that are yet to be expanded: they have nothing to retry."""
+    return verb is not Verb.RETRY
 
 
 def paused(standing: Standing, owner: PauseOwner, *, now: bool = False) -> Standing:
@@ -151,9 +155,9 @@ def paused(standing: Standing, owner: PauseOwner, *, now: bool = False) -> Stand
     return replace(standing, state=state, pauses=standing.pauses | {owner}, pause_now=standing.pause_now or now)
 
 
-def resumed(standing: Standing, keep: frozenset[PauseOwner] = frozenset({PauseOwner.BUDGET})) -> Standing:
-    """An open experiment whose pause only these owners keep. Its open runs go on in any case."""
-    pauses = standing.pauses & keep
+def resumed(standing: Standing) -> Standing:
+    """An open experiment that only its budget still pauses, if anything. Its open runs go on in any case."""
+    pauses = standing.pauses & {PauseOwner.BUDGET}
     to = None if pauses else experiment.TRANSITIONS[standing.state, ExperimentEvent.RESUME]
     return replace(standing, state=to or standing.state, pauses=pauses, pause_now=False)
 

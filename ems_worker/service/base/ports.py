@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from ems_worker.core.access.quotas import OpenWork
+from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
 from ems_worker.core.lifecycle.job import Job
@@ -87,6 +88,9 @@ class Manifest(Protocol):
     async def plan(self, key: int, version: int) -> bytes | None:
         """A version of the experiment's plan, as it was sent; None if there is none."""
 
+    async def aggregates(self, key: int) -> Mapping[str, Aggregate]:
+        """The aggregate of each tracked metric, by its name: those of `tally`."""
+
     async def tally(self, key: int) -> Tally:
         """The counts and aggregates, computed from the rows."""
 
@@ -115,6 +119,9 @@ class Manifest(Protocol):
 
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
         """Jobs with an attempt that is submitting, submitted or running."""
+
+    async def awaiting_jobs(self, key: int, after: tuple[int, int], limit: int) -> Sequence[Job]:
+        """Jobs after a (point, replicate) that wait for metrics, with all attempts, in order."""
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]: ...
     async def jobs_after(self, key: int, after: tuple[int, int], limit: int) -> Sequence[tuple[Job, PointRecord]]:

@@ -162,31 +162,28 @@ class Judging:
         if done:
             live.tally = live.tally.cancelled_unstarted(done)
             live.recorded = live.recorded.cancelled_unstarted(done)
-            live.uncounted += done
+            live.unreported += done
             live.changes[change.number] = counted(change, RunState.PENDING, RunState.CANCELLED, done)
             self._records.changed(live)
         return done
 
     async def cancel_rest(self, live: Live, change: Change, decide: Decide, limit: int) -> Change:
         """Cancels jobs that wait for a further attempt or for metrics: those that `cancel_unstarted` leaves."""
+        assert change.judged is not None
         async with self._turn() as turn:
             expanded, complete, now_ms = live.record.expanded_points, live.expanded, self._clock.now_ms()
-            # Those that may end by themselves stay, and are not to be taken again and again.
-            awaiting = [
-                (live.key, run.point, run.replicate)
-                for run in await self._manifest.awaiting(live.key)
-                if decide(Job((run,)), NO_POINT, now_ms) is not None
-            ]
-            pending = [(live.key, *stored.key) for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
-            await self._active.load_jobs([*pending, *awaiting[:limit]])
-            for key in dict.fromkeys([*pending, *awaiting[:limit]]):
-                before = self._active.job(key)
-                assert before is not None
+            jobs: Sequence[Job] = [stored for stored, _ in await self._manifest.due(live.key, _EVER_MS, limit)]
+            if not jobs:
+                # By the cursor: with `drain` they go on waiting, and are not to be taken again and again.
+                jobs = await self._manifest.awaiting_jobs(live.key, change.judged, limit)
+                beyond = None if complete else (expanded - 1, ALL_REPLICATES)
+                change = replace(change, judged=jobs[-1].key if jobs else beyond)
+            for stored in jobs:
+                before = self._active.keep(live.key, stored)
+                self._active.may_be_idle([(live.key, *stored.key)])
                 if (effect := decide(before, NO_POINT, now_ms)) is not None:
                     change = counted(change, effect.before, effect.after)
                     self._put(turn, live, before, effect)
-            if not pending and not awaiting:
-                change = replace(change, judged=None if complete else (expanded - 1, ALL_REPLICATES))
             turn.carry(live, change)
         return change
 
@@ -206,13 +203,16 @@ class Judging:
         return len(pending_jobs)
 
     async def reread(self, live: Live) -> None:
-        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate."""
+        """Reads the experiment's metrics again if a value left them: it can't be taken out of an aggregate.
+
+        This takes a time in proportion to the number of points: it is for the end of a change, not for each step.
+        """
         if not live.tally.stale:
             return
         async with self._turn():
             await self._commits.drained()
             # What is decided and what is recorded are the same now.
-            metrics = (await self._manifest.tally(live.key)).metrics
+            metrics = await self._manifest.aggregates(live.key)
             live.tally = live.tally.reread(metrics)
             live.recorded = live.recorded.reread(metrics)
         self._records.changed(live)

@@ -57,8 +57,8 @@ class Live:
     recorded_seq: int = 0
     # What open runs have done, by what they reported, in millionths of a run.
     underway: int = 0
-    # Jobs that were cancelled before they started, and whose points are yet to be looked at: they may have ended so.
-    uncounted: int = 0
+    # Jobs that were cancelled before they started, and whose points may have ended by that and aren't published yet.
+    unreported: int = 0
     # Runs in the run window.
     open: int = 0
     # For each metric that arrives in an event of its own, how many seconds a completed run waits for it.
@@ -74,9 +74,9 @@ class Live:
     reranks: bool = False
     # The manifest file was written with the ends of jobs up to this position.
     exported_seq: int | None = None
-    # The reason in its last status, and that whole status once it is published.
+    # The reason in the last status that was composed, and the last status that was published.
     reason: str | None = None
-    told: Mapping[str, Any] | None = None
+    published: Mapping[str, Any] | None = None
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 
@@ -109,8 +109,11 @@ class Live:
 
     @property
     def judging(self) -> bool:
-        """Whether a change still judges jobs. Until it is done the experiment neither ends nor fails fast."""
-        return any(change.judged is not None for change in self.changes.values())
+        """Whether a change still judges jobs, or has left metrics that are to be read again.
+
+        Until that is done the experiment neither ends nor settles nor fails fast.
+        """
+        return self.tally.stale or any(change.judged is not None for change in self.changes.values())
 
     @property
     def allowed(self) -> int:

@@ -57,17 +57,21 @@ class Records:
         before = live.record
         if after is not None:
             live.record = after
-        recorded = await self._commits.put(
-            self._manifest.record_change(change, None if after is None else (before, after)), [_whole(live)]
-        )
-        if recorded.applied_ms is None:
-            live.changes[recorded.number] = recorded
-        self._on_change(live.key)
-        return recorded
+
+        async def record() -> Change:
+            recorded = await self._manifest.record_change(change, None if after is None else (before, after))
+            if recorded.applied_ms is None:
+                live.changes[recorded.number] = recorded
+            self._on_change(live.key)
+            return recorded
+
+        # Whoever waits for it may be cancelled.
+        return await self._commits.put(record(), [_whole(live)])
 
     async def change_applied(self, live: Live, change: Change) -> Change:
-        """Records that nothing of a change is in flight any more."""
-        applied = replace(change, applied_ms=self._clock.now_ms())
+        """Records that nothing of a change is in flight any more, and what has become of the experiment until then."""
+        record, now_ms = live.record, self._clock.now_ms()
+        applied = replace(change, applied_ms=now_ms, state=record.state, round=record.round)
         await self._commits.put(self._manifest.update_change(applied))
         live.changes.pop(change.number, None)
         self._on_change(live.key)
@@ -165,9 +169,9 @@ class Records:
 
     async def catch_up_revision(self, live: Live, revision: int) -> None:
         """Records that a status of this revision was published before: published statuses can't be taken back."""
-        live.record = replace(live.record, revision=revision, published_revision=revision)
+        # It isn't known to say what this manifest says: another status follows, also after a crash.
+        live.record = replace(live.record, revision=revision)
         await self._manifest.record_status(live.key, revision, b"{}")
-        await self._manifest.revision_published(live.key, revision)
 
 
 def _whole(live: Live) -> JobKey:

@@ -121,7 +121,7 @@ class Turn:
     def _follow(self, live: Live, old: Run | None, new: Run) -> None:
         live.open += (new.state in transitions.OPEN) - (old is not None and old.state in transitions.OPEN)
         live.attempts += old is None
-        live.uncounted += new.state is RunState.CANCELLED and new.current and new.ended_seq is None
+        live.unreported += new.state is RunState.CANCELLED and new.current and new.ended_seq is None
         key = (live.key, new.point, new.replicate, new.attempt)
         self._timers.changed(key, old, new)
         if new.ended and (old is None or not old.ended):

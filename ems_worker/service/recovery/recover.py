@@ -44,7 +44,7 @@ async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Li
         recorded=tally,
         policy=lives.policy(plan),
         recorded_seq=record.ended_seq,
-        uncounted=0 if record.settled_round == record.round else tally.called_off.get(Bucket.CANCELLED, 0),
+        unreported=0 if record.settled_round == record.round else tally.called_off.get(Bucket.CANCELLED, 0),
         metric_timeouts=timeouts,
         changes={change.number: change for change in await manifest.open_changes(record.key)},
         best=await manifest.best_point(record.key),

@@ -6,7 +6,6 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 
 import asyncio
 import json
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,13 +18,12 @@ from ems_worker.core.documents.documents import Document
 from ems_worker.core.language import options
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Ruling, Verb
-from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service import queries, settle
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
+from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import records
 from ems_worker.service.ledger.ledger import Ledger
@@ -38,7 +36,7 @@ from ems_worker.service.steering.requests import ChangeRequest
 
 log = structlog.get_logger()
 
-# How long a reply waits for the broker to take its change, and until the jobs are judged.
+# How long a reply waits in all: for the broker to take its change, and until the jobs are judged.
 _PATIENCE_SECONDS = 1.0
 # How many members of a group are changed at once: their rows share commits.
 _MEMBERS = 64
@@ -56,19 +54,20 @@ class Control:
         extender: Extender,
         clock: Clock,
         max_priority: int | None,
+        held: Callable[[], bool],
         release: Callable[[], bool],
     ) -> None:
-        """`release` lets a worker that was started on hold start runs; it returns whether it was on hold."""
+        """`held`: whether the worker is on hold since its start. `release` ends that, and returns whether it was."""
         self._ledger = ledger
         self._manifest = manifest
         self._executor = executor
         self._extender = extender
         self._clock = clock
         self._max_priority = max_priority
+        self._held = held
         self._release = release
-        # One request of an experiment is recorded at a time: each is decided by what the one before left. A lock lives
-        # as long as somebody holds it or waits for it.
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        # One request of an experiment is recorded at a time: each is decided by what the one before left.
+        self._locks = KeyedLocks[str]()
 
     def handlers(self) -> Mapping[str, Handler]:
         """The handlers by verb; they raise errors.NotFound or errors.RequestRefused."""
@@ -78,8 +77,8 @@ class Control:
         async def handle(data: bytes) -> bytes:
             request = queries.read(requests.MODELS[verb], data)
             if isinstance(request, requests.ResumeRequest) and request.all:
-                resumed = False if request.dry_run else self._release()
-                return documents.encode(changes.resumed_all(request.request_id, resumed))
+                resumed = self._held() if request.dry_run else self._release()
+                return documents.encode(changes.resumed_all(request.request_id, resumed, dry_run=request.dry_run))
             until = self._clock.monotonic() + _PATIENCE_SECONDS
             if request.experiment_id is not None:
                 return documents.encode(await self._change(verb, request, request.experiment_id, until))
@@ -98,11 +97,10 @@ class Control:
                     return await self._change(verb, request, member, until)
                 except errors.RequestRefused as refusal:
                     refusals.append(refusal)
-                    async with self._ledger.pinned(member) as live:
-                        if live is None:
-                            return None
-                        refused = replace(self._draft(live, verb, request), refused=str(refusal))
-                        return changes.document(member, refused)
+                    # From the manifest: what refuses it may be that this worker can't read the plan.
+                    if (record := await self._manifest.experiment(member)) is None:
+                        return None
+                    return changes.document(member, replace(self._draft(record, verb, request), refused=str(refusal)))
 
         answers = await asyncio.gather(*map(change, await self._members(request.group or "")))
         found = [answer for answer in answers if answer is not None]
@@ -117,7 +115,7 @@ class Control:
                 raise errors.NotFound(f"there is no experiment {experiment_id}")
             if request.dry_run:
                 return await self._preview(live, verb, request, until)
-            async with self._locks.setdefault(experiment_id, asyncio.Lock()):
+            async with self._locks.hold(experiment_id):
                 change = await self._known(live, verb, request) or await self._record(live, verb, request)
             await self._executor.published(until - self._clock.monotonic())
             return changes.document(experiment_id, await self._judged(live, change, until))
@@ -125,22 +123,33 @@ class Control:
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
         """Carries out a change that was published before a restore; whether it is new to this manifest.
 
-        `documents`: how many documents of it are stored. A request that can't be read any more changes nothing.
+        `documents`: how many documents of it are stored. A request or a plan that can't be read any more changes
+        nothing.
         """
-        async with self._ledger.pinned(experiment_id) as live:
-            if live is None:
-                return False
-            try:
-                drafted = await self._drafted_again(live, published)
-            except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
-                log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-                return False
-            if drafted is None:
-                return False
-            change, after = drafted
-            await self._ledger.records.change(live, replace(change, published=documents), after)
-            await self._executor.finish(live)
-        log.warning("change.applied_again", experiment_id=experiment_id, verb=change.verb, request_id=change.request_id)
+        try:
+            async with self._ledger.pinned(experiment_id) as live:
+                return live is not None and await self._apply_again(live, published, documents)
+        except errors.PlanNotReadAsAccepted as error:
+            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+            return False
+
+    async def _apply_again(self, live: Live, published: Mapping[str, Any], documents: int) -> bool:
+        try:
+            drafted = await self._drafted_again(live, published)
+        except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
+            log.warning("change.not_applied_again", experiment_id=live.experiment_id, reason=str(error))
+            return False
+        if drafted is None:
+            return False
+        change, after = drafted
+        await self._ledger.records.change(live, replace(change, published=documents), after)
+        await self._executor.finish(live)
+        log.warning(
+            "change.applied_again",
+            experiment_id=live.experiment_id,
+            verb=change.verb,
+            request_id=change.request_id,
+        )
         return True
 
     async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
@@ -181,11 +190,10 @@ class Control:
         return recorded if recorded is not None and recorded.experiment == live.key else None
 
     async def _record(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
-        self._check_revision(live, request)
         ruling = self._ruled(live, verb, request)
         if verb is Verb.EXTEND:
             await self._extender.check(live, json.loads(_encoded(request)))
-            # The plan was examined for a while.
+            # Asked again: the plan was examined for a while.
             ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
         self._executor.refuse_too_large(live.experiment_id, change)
@@ -200,13 +208,11 @@ class Control:
         )
         return recorded
 
-    def _check_revision(self, live: Live, request: ChangeRequest) -> None:
+    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
+        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
-
-    def _ruled(self, live: Live, verb: Verb, request: ChangeRequest) -> Ruling:
-        """What the verb does now. Raises errors.RequestRefused if it can't be carried out."""
         effects.read_where(live, request.where)
         ruling = steering.rule(
             verb,
@@ -231,24 +237,24 @@ class Control:
         if isinstance(request, requests.SetRequest):
             overrides = self._overrides(live, request)
             after = replace(after, overrides=overrides)
-        change = self._draft(live, verb, request)
+        change = self._draft(record, verb, request)
         if after != record or ruling.judges:
             judged = (-1, -1) if ruling.judges else None
             change = replace(change, state=after.state, round=after.round, changed=True, judged=judged, applied_ms=None)
         return change, None if after == record else after
 
-    def _draft(self, live: Live, verb: Verb, request: ChangeRequest) -> Change:
+    def _draft(self, record: Experiment, verb: Verb, request: ChangeRequest) -> Change:
         """A change that changes nothing."""
         now_ms = self._clock.now_ms()
         return Change(
             request_id=request.request_id,
-            experiment=live.key,
+            experiment=record.key,
             verb=verb.value,
             request=_encoded(request),
             received_ms=now_ms,
-            state=live.record.state,
-            round=live.record.round,
-            revision=live.record.revision,
+            state=record.state,
+            round=record.round,
+            revision=record.revision,
             changed=False,
             judged=None,
             applied_ms=now_ms,
@@ -277,18 +283,9 @@ class Control:
 
     async def _preview(self, live: Live, verb: Verb, request: ChangeRequest, until: float) -> Document:
         """The document that the request would get, without anything recorded."""
-        self._check_revision(live, request)
         draft, _ = self._drafted(live, verb, request, self._ruled(live, verb, request))
         previewed = await self._executor.preview(live, draft, lambda: self._clock.monotonic() < until)
-        return changes.document(live.experiment_id, _reopened(live, previewed))
-
-
-def _reopened(live: Live, previewed: Change) -> Change:
-    """The change with the round that it would begin: jobs of an ended experiment are to run again."""
-    again = any(RunState.PENDING in after for after in previewed.counts.values())
-    if not (live.ended and again):
-        return previewed
-    return replace(previewed, state=ExperimentState.RUNNING, round=live.record.round + 1)
+        return changes.document(live.experiment_id, previewed)
 
 
 def _encoded(request: ChangeRequest) -> str:

@@ -1,5 +1,6 @@
 """What each verb does to a job: the decisions of the core, for the jobs that a request names."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from ems_worker.core.language import where as language
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.where import Facts, Where
 from ems_worker.core.lifecycle import experiment, job
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.steering import Verb
@@ -18,8 +20,9 @@ from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Decide, Effect
 from ems_worker.service.ledger.live import Live
 
-# Without a person's own words.
+# Why a job is excluded if the request gives no reason.
 _EXCLUDED = "excluded"
+_CANCELLED = Bucket.CANCELLED.value
 
 
 def read_where(live: Live, text: str | None) -> Where | None:
@@ -53,15 +56,16 @@ def of(live: Live, verb: Verb, request: dict[str, Any]) -> Decide:
 
 def cancelled_all(live: Live, draft: Change) -> Change:
     """The change that cancels every job that hasn't ended, with the counts that it would have now."""
-    change = replace(draft, judged=None)
+    change, drain = replace(draft, judged=None), bool(json.loads(draft.request).get("drain"))
     for bucket, jobs in live.recorded.by_bucket.items():
+        fails = bucket is Bucket.AWAITING_METRICS and not drain
         if jobs and bucket not in experiment.ENDED_BUCKETS:
-            change = judging.counted(change, bucket.value, "cancelled", jobs)
+            change = judging.counted(change, bucket.value, Bucket.FAILED.value if fails else _CANCELLED, jobs)
     return change
 
 
 def facts(judged: Job) -> Facts:
-    """What a condition may ask of a job."""
+    """What a condition may use of a job, besides its point."""
     current = judged.current
     return Facts(
         state=str(experiment.job_state(current)),
@@ -81,7 +85,10 @@ def _cancel(request: dict[str, Any], names: frozenset[str] | None) -> _Effect:
 
     def decide(before: Job, now_ms: int) -> Effect | None:
         after = job.cancelled(before, now_ms, reason, drain=drain)
-        return None if after is None else Effect(after, _state(before), "cancelled")
+        if after is None:
+            return None
+        # A run that completed and waits for metrics ends without them.
+        return Effect(after, _state(before), _state(after) if after.current.settled else _CANCELLED)
 
     return decide
 

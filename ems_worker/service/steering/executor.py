@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -22,12 +21,13 @@ from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
+from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
-from ems_worker.service.steering import effects, extend
+from ems_worker.service.steering import effects, withdrawal
 from ems_worker.service.steering.extend import Extender
 
 log = structlog.get_logger()
@@ -38,10 +38,12 @@ _JOBS = 50
 _BULK_JOBS = 2_000
 # How often the broker is tried again.
 _PUBLISH_SECONDS = 1.0
-# How long a reply waits for the broker to take the change, at most.
+# How long a reply waits at most for the broker alone.
 _PUBLISH_PATIENCE_SECONDS = 0.5
-# What the counts add to a document until it is published for the last time.
+# Bytes that are left for counts, which grow until the document is published for the last time.
 _COUNTS_BYTES = 2048
+# The verbs that concern open runs. The others are applied as soon as all jobs are judged.
+_STOPPING = frozenset({Verb.CANCEL, Verb.PAUSE, Verb.RESUME, Verb.EXTEND})
 
 
 class Executor:
@@ -54,9 +56,9 @@ class Executor:
         manifest: Manifest,
         broker: Broker,
         extender: Extender,
-        paused: Callable[[Live, RunKey, Run], bool],
+        paused: Callable[[RunKey, Run], bool],
     ) -> None:
-        """`paused`: whether nothing more is to be expected of the PAUSE of an open run."""
+        """`paused`: whether a PAUSE of an open run is over: the run is suspended, or goes on in any case."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -64,18 +66,24 @@ class Executor:
         self._paused = paused
         self._wake = asyncio.Event()
         self._publishing = asyncio.Lock()
-        # Steps of an experiment exclude each other. A lock lives as long as somebody holds it or waits for it.
-        self._locks: weakref.WeakValueDictionary[int, asyncio.Lock] = weakref.WeakValueDictionary()
+        # Steps of an experiment exclude each other.
+        self._locks = KeyedLocks[int]()
+        # Whether a change may have a document that isn't published, as may be after a start.
         self._unpublished = True
+        # Set whenever there is something new to publish, or to publish once more.
+        self._news = asyncio.Event()
+        self._news.set()
 
     def wake(self) -> None:
         """Makes the executor look for changes to carry out or to close."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Carries out changes, then sleeps until it is woken; without end."""
+        """Carries out changes and publishes them, without end. A broker that is away delays only the latter."""
         try:
-            await self._carry_out()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry_out())
+                group.create_task(self._keep_publishing())
         finally:
             self._extender.abandon()
 
@@ -87,22 +95,28 @@ class Executor:
                 if live.changes:
                     busy |= await self.step(live)
                     await asyncio.sleep(0)
-            await self.publish()
             if not busy:
-                # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_PUBLISH_SECONDS if self._unpublished else None):
-                        await self._wake.wait()
+                await self._wake.wait()
+
+    async def _keep_publishing(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self.publish()
+            if self._unpublished:
+                await asyncio.sleep(_PUBLISH_SECONDS)
 
     async def step(self, live: Live) -> bool:
         """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
-        lock = self._locks.setdefault(live.key, asyncio.Lock())
-        async with lock:
+        async with self._locks.hold(live.key):
             before = next((change for change in live.changes.values() if change.judged is not None), None)
-            more = False
+            more, complete = False, True
             if before is not None:
-                more = await self._judge(live, before) != before
+                after = await self._judge(live, before)
+                more, complete = after != before, after.judged is None
                 crash.point("steering.judged")
+            if complete or not more:
+                # Once a change, not once a step: it takes longer than a step.
                 await self._ledger.judging.reread(live)
             if live.changes:
                 # Its last job may have been judged just now; or `close` lets it end.
@@ -111,7 +125,7 @@ class Executor:
                 if change.judged is None and self._applied(live, change):
                     await self._ledger.records.change_applied(live, change)
                     crash.point("steering.applied")
-                    self._unpublished = True
+                    self._note_unpublished()
                     log.info(
                         "experiment.change_applied",
                         experiment_id=live.experiment_id,
@@ -141,7 +155,7 @@ class Executor:
             return draft
         if verb is Verb.EXTEND:
             # Points are looked up as they are between two steps.
-            async with self._locks.setdefault(live.key, asyncio.Lock()):
+            async with self._locks.hold(live.key):
                 return await self._extender.preview(live, draft, in_time)
         if verb is Verb.CANCEL and request.get("where") is None:
             return effects.cancelled_all(live, draft)
@@ -153,7 +167,7 @@ class Executor:
                     change = judging.counted(change, effect.before, effect.after)
             if jobs:
                 change = replace(change, judged=jobs[-1][0].key)
-            elif live.expanded or verb is Verb.RETRY:
+            elif live.expanded or not steering.follows(verb):
                 change = replace(change, judged=None, changed=bool(change.counts))
             else:
                 break
@@ -171,14 +185,14 @@ class Executor:
             change,
             effects.of(live, verb, request),
             read=lambda after: self._jobs(live, verb, request, after),
-            follows=verb is not Verb.RETRY,
+            follows=steering.follows(verb),
             reopens=verb is Verb.RETRY,
         )
 
     async def _jobs(self, live: Live, verb: Verb, request: dict[str, Any], after: tuple[int, int]) -> Jobs:
         """The next jobs that a change has to judge."""
         if verb is Verb.RETRY and request.get("where") is None:
-            # Without a condition nothing is asked of their points.
+            # Without a condition, their points aren't looked at.
             return [(job, judging.NO_POINT) for job in await self._manifest.to_retry(live.key, after, _JOBS)]
         return await self._manifest.jobs_after(live.key, after, _JOBS)
 
@@ -196,10 +210,12 @@ class Executor:
 
     def _applied(self, live: Live, change: Change) -> bool:
         """Whether nothing of a change is in flight any more, after it has judged its jobs."""
-        request: dict[str, Any] = json.loads(change.request)
+        if change.verb not in _STOPPING:
+            return True
         open_runs = [(key, run) for key, owner, run in self._ledger.open_runs() if owner is live]
         match change.verb:
             case Verb.CANCEL:
+                request: dict[str, Any] = json.loads(change.request)
                 reason = effects.stop_reason(request)
                 whole = request.get("where") is None and not request.get("stragglers")
                 return not any(run.stop_reason is reason or run.drains for _, run in open_runs) and (
@@ -208,14 +224,12 @@ class Executor:
             case Verb.PAUSE:
                 if any(run.state is RunState.SUBMITTING for _, run in open_runs):
                     return False
-                return not live.record.pause_now or all(self._paused(live, key, run) for key, run in open_runs)
+                return not live.record.pause_now or all(self._paused(key, run) for key, run in open_runs)
             case Verb.RESUME:
                 # A later pause leaves runs as they are.
                 return live.record.pause_now or not any(run.suspended for _, run in open_runs)
-            case Verb.EXTEND:
-                return extend.applied(live, self._ledger.open_runs())
             case _:
-                return True
+                return not withdrawal.stopping(run for _, run in open_runs)
 
     async def publish(self) -> None:
         """Publishes what is recorded of changes and isn't published yet. While the broker is away it is tried again."""
@@ -226,11 +240,12 @@ class Executor:
             try:
                 complete = await self._publish_all()
             finally:
-                # Also after a cancellation, by which `recorded` stops waiting.
-                self._unpublished |= not complete
+                # Also after a cancellation, by which `published` stops waiting.
+                if not complete:
+                    self._note_unpublished()
 
     async def _publish_all(self) -> bool:
-        """Whether the broker has taken everything. What it doesn't take on its own account holds up nothing else."""
+        """Whether the broker has taken everything. A document that it refuses, such as a large one, delays no other."""
         complete = True
         for change in await self._manifest.unpublished_changes():
             try:
@@ -244,8 +259,12 @@ class Executor:
 
     def recorded(self) -> None:
         """A change was recorded just now: it is published as soon as possible."""
-        self._unpublished = True
+        self._note_unpublished()
         self.wake()
+
+    def _note_unpublished(self) -> None:
+        self._unpublished = True
+        self._news.set()
 
     async def published(self, patience: float) -> None:
         """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""

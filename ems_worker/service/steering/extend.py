@@ -8,7 +8,7 @@ withdrawn, if that was asked for, and withdrawn ones that it has again return.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -16,17 +16,17 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.ports import Manifest
+from ems_worker.service.ledger.growth import NextVersion
 from ems_worker.service.ledger.judging import Jobs
 from ems_worker.service.ledger.ledger import Ledger
-from ems_worker.service.ledger.live import Live, RunKey
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import matching, withdrawal
 from ems_worker.service.steering.lookup import Lookup
 from ems_worker.service.steering.matching import Matching
-from ems_worker.service.steering.next_plan import NextPlan, Plans
+from ems_worker.service.steering.next_plan import Plans
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ class Extender:
         self._max_jobs = max_jobs
         self._on_examined = on_examined
         # The examinations under way, by the numbers of their changes.
-        self._examinations: dict[int, asyncio.Task[NextPlan]] = {}
+        self._examinations: dict[int, asyncio.Task[NextVersion | None]] = {}
 
     async def check(self, live: Live, request: dict[str, Any]) -> None:
         """Raises errors.RequestRefused if the experiment can't be extended so, as far as that is found in time."""
@@ -156,15 +156,14 @@ class Extender:
         if (examination := await self._examination(live, change, request)) is None:
             return change
         try:
-            wanted = examination.result()
-            if wanted.spec.plan_sha == live.record.spec.plan_sha and not request.get("withdraw"):
-                return await self._ledger.judging.carry(live, _finished(live, change))
-            version = await self._plans.loaded(wanted.spec)
+            version = examination.result()
         except errors.RequestRefused as error:
             # The reply was out before the plan was examined, or the experiment's plan has changed since.
             log.warning("experiment.not_extended", experiment_id=live.experiment_id, reason=str(error))
             refused = replace(change, judged=None, changed=False, refused=str(error))
             return await self._ledger.judging.carry(live, refused)
+        if version is None:
+            return await self._ledger.judging.carry(live, _finished(live, change))
         began = replace(change, judged=Cursor(_Phase.MATCH).judged, added=0, withdrawn=0)
         change = await self._ledger.growth.replace_plan(live, began, version)
         crash.point("extend.begun")
@@ -172,7 +171,7 @@ class Extender:
 
     async def _examination(
         self, live: Live, change: Change, request: dict[str, Any]
-    ) -> "asyncio.Task[NextPlan] | None":
+    ) -> "asyncio.Task[NextVersion | None] | None":
         """The examination of the plan once it is over; None while it takes long, which other changes don't wait for."""
         if (task := self._examinations.get(change.number)) is None:
             task = self._examinations[change.number] = asyncio.create_task(self._examined(live, change, request))
@@ -182,16 +181,20 @@ class Extender:
             return None
         return self._examinations.pop(change.number)
 
-    async def _examined(self, live: Live, change: Change, request: dict[str, Any]) -> NextPlan:
-        """The plan that a change wants. Raises errors.RequestRefused also if that would be too many jobs."""
+    async def _examined(self, live: Live, change: Change, request: dict[str, Any]) -> NextVersion | None:
+        """The next version of the plan; None if nothing would change. Raises errors.RequestRefused.
+
+        The points that are there stay as they are meanwhile: changes that follow are carried out after this one.
+        """
         wanted = await self._plans.examined(live, request)
-        same = wanted.spec.plan_sha == live.record.spec.plan_sha
-        if not same and await self._too_many(live, wanted.jobs) is not None:
-            # Most of the plan's jobs may be there. For a large plan, it takes minutes to find out.
-            version = await self._plans.loaded(wanted.spec)
+        if wanted.spec.plan_sha == live.record.spec.plan_sha and not request.get("withdraw"):
+            return None
+        version = await self._plans.loaded(wanted.spec)
+        if await self._too_many(live, wanted.jobs) is not None:
+            # Most of the plan's jobs may be there.
             compared = await self._matching.compared(live, change, version, lambda: True, withdraw=False)
             await self._refuse_too_many(live, compared)
-        return wanted
+        return version
 
     def abandon(self) -> None:
         """Ends the examinations under way; the next steps would begin them anew."""
@@ -258,7 +261,7 @@ class Extender:
             version, reason = live.record.plan_version, withdrawal.REASON
             return await self._manifest.returned(live.key, version, cursor.job, reason=reason, limit=_JOBS)
 
-        stopping = withdrawal.stopping(live, self._ledger.open_runs())
+        stopping = withdrawal.stopping(run for _, owner, run in self._ledger.open_runs() if owner is live)
         if stopping and any(stored.key in stopping for stored, _ in await read(cursor.job)):
             return change
 
@@ -272,11 +275,6 @@ class Extender:
         )
         crash.point("extend.returned")
         return change
-
-
-def applied(live: Live, open_runs: Iterable[tuple[RunKey, Live, Run]]) -> bool:
-    """Whether nothing that an extension withdrew is open any more."""
-    return not withdrawal.stopping(live, open_runs)
 
 
 def _finished(live: Live, change: Change) -> Change:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from ems_worker.core.documents import changes
+from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.points import identity
 from ems_worker.core.points.identity import IdentifiedPoint
 from ems_worker.core.points.plan import Plan
@@ -22,9 +24,6 @@ _POINTS = 500
 _RUNS = 1000
 # How many combinations are tried at once, at about 10 us each.
 _TRIES = 10_000
-# The state that counts name for jobs that weren't there.
-NEW = "new"
-_PENDING = "pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,12 @@ class Matching:
 
 def counted(change: Change, jobs: int) -> Change:
     """The change with so many more jobs that weren't there."""
-    return judging.counted(change, NEW, _PENDING, jobs) if jobs else change
+    return judging.counted(change, changes.NEW, Bucket.PENDING, jobs) if jobs else change
 
 
 def added_jobs(change: Change) -> int:
     """How many jobs the change added."""
-    return change.counts.get(NEW, {}).get(_PENDING, 0)
+    return change.counts.get(changes.NEW, {}).get(Bucket.PENDING, 0)
 
 
 def _own_points(plan: Plan, start: int, limit: int) -> list[IdentifiedPoint]:

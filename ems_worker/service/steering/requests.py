@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.service.steering import withdrawal
 
 # Characters.
 _MAX_REASON = 500
@@ -119,6 +120,16 @@ class ExtendRequest(ChangeRequest):
         return self
 
 
+class ExcludeRequest(ChangeRequest):
+    """`reason` is why the jobs don't count, and is shown with each of them."""
+
+    @pydantic.model_validator(mode="after")
+    def _own_reason(self) -> Self:
+        if self.reason == withdrawal.REASON:
+            raise ValueError(f"the reason {self.reason!r} is that of withdrawn points: choose another")
+        return self
+
+
 class SetRequest(ChangeRequest):
     """Limits by their keys in a plan; null returns to that of the plan."""
 
@@ -147,6 +158,7 @@ MODELS: Mapping[Verb, type[ChangeRequest]] = {
     Verb.RESUME: ResumeRequest,
     Verb.CANCEL: CancelRequest,
     Verb.EXTEND: ExtendRequest,
+    Verb.EXCLUDE: ExcludeRequest,
     Verb.SET: SetRequest,
 }
 

@@ -11,7 +11,6 @@ from ems_worker.core.lifecycle.run import Run, StopReason
 from ems_worker.core.records import Change, PointRecord, PointRow
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Effect, Jobs
-from ems_worker.service.ledger.live import Live, RunKey
 
 # Why the jobs of a withdrawn point are excluded.
 REASON = "withdrawn"
@@ -41,12 +40,12 @@ def put_back(before: Job, point: PointRecord, now_ms: int) -> Effect | None:
     return Effect(after, changes.EXCLUDED, _state(after))
 
 
-def stopping(live: Live, open_runs: Iterable[tuple[RunKey, Live, Run]]) -> set[tuple[int, int]]:
-    """The withdrawn jobs of the experiment, as (point, replicate), with an attempt that is still to be stopped."""
+def stopping(open_runs: Iterable[Run]) -> set[tuple[int, int]]:
+    """The withdrawn jobs among those with these open runs, as (point, replicate), whose runs are being stopped."""
     return {
         (run.point, run.replicate)
-        for _, owner, run in open_runs
-        if owner is live and run.excluded == REASON and run.stop_reason is StopReason.CANCELLED
+        for run in open_runs
+        if run.excluded == REASON and run.stop_reason is StopReason.CANCELLED
     }
 
 
