@@ -178,11 +178,11 @@ class Settling:
         if live.plan.settle.stragglers != "cancel" or live.judging or key in self._looked_up:
             return None
         self._looked_up.add(key)
-        for change in await self._manifest.changes(_request_id(live)):
-            if change.experiment == live.key:
-                stragglers = sum(sum(to.values()) for to in change.counts.values())
-                return self._decided(live, Cause.QUORUM, live.record.round, stragglers)
-        return None
+        change = await self._manifest.change_from(_request_id(live), live.key)
+        if change is None:
+            return None
+        stragglers = sum(sum(to.values()) for to in change.counts.values())
+        return self._decided(live, Cause.QUORUM, live.record.round, stragglers)
 
     async def _cancel_stragglers(self, live: Live, due: _Settled) -> None:
         """Records the change that cancels the jobs which haven't ended, if the plan says so and it isn't done yet."""
@@ -190,7 +190,7 @@ class Settling:
         if not wanted or live.ended or due.round != live.record.round:
             return
         request_id = _request_id(live)
-        if any(known.experiment == live.key for known in await self._manifest.changes(request_id)):
+        if await self._manifest.change_from(request_id, live.key) is not None:
             return
         await self._ledger.records.change(live, cancellation(live, request_id, due.at_ms))
         crash.point("settle.stragglers")

@@ -115,14 +115,14 @@ async def test_points_jobs_and_the_progress_of_the_change_are_recorded_together(
     assert [found for found, _ in await manifest.jobs_after(record.key, (3, 1), 1)] == [
         job.Job((job.first(3, 2, 1002),))
     ]
-    assert await manifest.changes("r-1") == [progress]
+    assert await manifest.change_from("r-1", 0) == progress
     assert (await manifest.tally(record.key)).by_bucket[Bucket.PENDING] == 12
     with pytest.raises(errors.ManifestConflict):
         await grown(manifest, version, replace(progress, added=99), [3, 4])
     with pytest.raises(errors.ManifestConflict):
         await grown(manifest, version, replace(progress, added=99), [5])
     assert await manifest.experiment("reef") == after
-    assert await manifest.changes("r-1") == [progress]
+    assert await manifest.change_from("r-1", 0) == progress
 
 
 async def test_jobs_of_points_that_a_version_lacks_or_has_again(manifest: Manifest) -> None:

@@ -62,7 +62,8 @@ async def state(desk: Desk) -> dict[str, Any]:
     assert record is not None
     last = {}
     for request_id in ("r-1", "r-2"):
-        (change,) = await desk.manifest.changes(request_id)
+        change = await desk.manifest.change_from(request_id, record.key)
+        assert change is not None
         last[request_id] = (change.counts, change.added, change.withdrawn, change.unchanged, change.changed)
         assert change.applied_ms is not None
         assert change.published == 2

@@ -42,7 +42,8 @@ async def measure(unit: str, points: int, where: str | None) -> dict[str, Any]:
                     await desk.steer("cancel", request_id="c-1", **condition)
                     replied = time.monotonic() - began
                     await wait.until(lambda: not live.judging, timeout=600)
-            [change] = await desk.manifest.changes("c-1")
+            change = await desk.manifest.change_from("c-1", 0)
+            assert change is not None
             cancelled = sum(sum(to.values()) for to in change.counts.values())
             return {"cancelled": cancelled, "blocked": blocked(), "reply_seconds": round(replied, 3)}
 

@@ -42,10 +42,6 @@ SELECT {runs.columns} FROM next CROSS JOIN runs
 WHERE runs.experiment = :key AND runs.point = next.point AND runs.replicate = next.replicate
 ORDER BY runs.point, runs.replicate, runs.attempt;
 
--- name: changes
--- The changes that a request made, one for each experiment, in order.
-SELECT {columns} FROM changes WHERE request_id = :request_id ORDER BY number;
-
 -- name: change_from
 -- The change that a request made of the first experiment from this one on.
 SELECT {columns} FROM changes WHERE request_id = :request_id AND experiment >= :key ORDER BY experiment LIMIT 1;

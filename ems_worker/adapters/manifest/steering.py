@@ -62,10 +62,6 @@ class Steering(Reports):
         assert recorded is not None
         return recorded
 
-    async def changes(self, request_id: str) -> Sequence[Change]:
-        found = await self._hot.all(steering_reads.CHANGES, request_id=request_id)
-        return [incoming.change(row) for row in found]
-
     async def change_from(self, request_id: str, key: int) -> Change | None:
         found = await self._hot.all(steering_reads.CHANGE_FROM, request_id=request_id, key=key)
         return incoming.change(found[0]) if found else None

@@ -49,7 +49,6 @@ class MatchedRow(NamedTuple):
     excluded: str | None
 
 
-CHANGES = Read("changes", ChangeRow)
 CHANGE_FROM = Read("change_from", ChangeRow)
 OPEN_CHANGES = Read("open_changes", ChangeRow)
 UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
@@ -63,7 +62,6 @@ WITHDRAWN = Read("withdrawn", reads.RunRow)
 RETURNED = Read("returned", reads.RunRow)
 
 _ALL: tuple[Read[tuple[object, ...]], ...] = (
-    CHANGES,
     CHANGE_FROM,
     OPEN_CHANGES,
     UNPUBLISHED_CHANGES,

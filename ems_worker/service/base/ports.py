@@ -154,9 +154,6 @@ class Manifest(Protocol):
         Returns it with its number. Raises errors.ManifestConflict if its request has one for this experiment already.
         """
 
-    async def changes(self, request_id: str) -> Sequence[Change]:
-        """The changes that a request made, one for each experiment, in the order in which they were recorded."""
-
     async def change_from(self, request_id: str, key: int) -> Change | None:
         """The change that a request made of the first experiment whose key is at least this; None: of none."""
 

@@ -156,8 +156,7 @@ class Control:
         """A published change as it is to be recorded, and the experiment after it; None if it is recorded."""
         stored: dict[str, Any] = published["request"]
         if stored["request_id"].startswith(changes.OWN_REQUEST):
-            recorded = await self._manifest.changes(stored["request_id"])
-            if any(change.experiment == live.key for change in recorded):
+            if await self._manifest.change_from(stored["request_id"], live.key) is not None:
                 return None
             return settle.cancellation(live, stored["request_id"], self._clock.now_ms()), None
         verb = Verb(published["verb"])
