@@ -8,6 +8,7 @@ from ems_worker.cli import shell
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.terminal import text
 
 Document = dict[str, Any]
 
@@ -39,7 +40,7 @@ def show(document: Document, *, json: bool) -> None:
             shell.out(f"nothing {'would change' if would else 'changed'}: the worker is not held")
         return
     for change in document.get("changes", [document]):
-        shell.out(sentence(change))
+        shell.out(text.line(sentence(change)))
     if document.get("changes") == []:
         shell.say("no experiments")
 
@@ -77,7 +78,8 @@ def _moved(change: Document, words: tuple[str, str, str]) -> str:
     """How many jobs a change moves, and from which states."""
     word = _word(change, *words)
     if change["counts"] is None:
-        return f"{word} jobs, which are still being counted"
+        counted = "too many to count them in time" if change["dry_run"] else "which are still being counted"
+        return f"{word} jobs, {counted}"
     more = f", round {change['round']}" if change["verb"] == "retry" else ""
     if change["request"].get("drain") and change["counts"].keys() & _OPEN:
         more = ", but open runs may end"
@@ -104,7 +106,8 @@ def _place(state: str) -> int:
 def _extended(change: Document) -> str:
     add, withdraw = _word(change, "adding", "added", "would add"), _word(change, *_WITHDRAWING)
     if change["counts"] is None:
-        return f"{add} points, which are still being compared"
+        compared = "too many to compare them in time" if change["dry_run"] else "which are still being compared"
+        return f"{add} points, {compared}"
     new = sum(change["counts"].get(changes.NEW, {}).values())
     added = [_counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
     parts = [f"{add} {' and '.join(added)}"] if added else []
@@ -114,7 +117,8 @@ def _extended(change: Document) -> str:
         parts.append(f"{_counted(again, 'job')} again")
     if change["unchanged"]:
         parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
-    return f"{', '.join(parts) or 'no points'} (round {change['round']})"
+    nothing = "no points" if change["applied"] or change["dry_run"] else f"{add} points, none so far"
+    return f"{', '.join(parts) or nothing} (round {change['round']})"
 
 
 def _word(change: Document, under_way: str, done: str, would: str) -> str:
@@ -147,4 +151,4 @@ def show_latest(details: Document) -> None:
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"
-        shell.out(f"  {title}: {words}{where}{why}")
+        shell.out(text.line(f"  {title}: {words}{where}{why}"))

@@ -176,12 +176,16 @@ class Steering(asking.Asker):
         """Sends a request until there is an answer. It has an id, so that it is carried out once."""
         if len(json.dumps(request)) > self._connection.client.max_payload - _HEADROOM_BYTES:
             raise self._connection.too_large("the request")
-        timeout = self._request_timeout / _TRIES
+        timeout, asked = self._request_timeout / _TRIES, False
         for _ in range(_TRIES - 1):
             try:
                 return await self._send(verb, request, timeout)
             except errors.NoAnswer:
-                continue
+                asked = True
+            except errors.WorkerUnavailable as gone:
+                if asked:
+                    raise errors.NoAnswer(f"{gone}; it may have got the request before") from gone
+                raise
         try:
             return await self._send(verb, request, timeout)
         except errors.NoAnswer as late:

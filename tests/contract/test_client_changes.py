@@ -146,6 +146,21 @@ async def test_a_request_without_an_answer_is_repeated_with_its_id(server: serve
     assert len(set(seen)) == 2
 
 
+async def test_a_worker_that_ends_over_a_request_may_have_got_it(server: servers.NatsServer, other: Client) -> None:
+    """Nobody answers when the request is repeated, and yet it may be recorded: its id is worth repeating."""
+
+    async def end(_: Msg) -> None:
+        await served.unsubscribe()
+
+    served = await other.subscribe("ems.api.close", cb=end)
+    await broker.subscribed(other)
+    async with client.EmsClient(server.url, request_timeout=0.9) as ems:
+        with pytest.raises(errors.NoAnswer, match=r"it may have got the request before"):
+            await ems.close("reef")
+        with pytest.raises(errors.WorkerUnavailable):
+            await ems.close("reef")
+
+
 @pytest.mark.parametrize("whom", [{"experiment_id": "reef"}, {"group": "heat"}])
 async def test_waiting_ends_when_the_worker_says_that_the_change_is_complete(
     ems: client.EmsClient, other: Client, whom: Any, monkeypatch: pytest.MonkeyPatch

@@ -51,6 +51,7 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
         ),
         (change("cancel"), "cancelling no jobs"),
         (change("cancel", counts=None), "cancelling jobs, which are still being counted"),
+        (change("cancel", counts=None, dry_run=True), "would cancel jobs, too many to count them in time"),
         (
             change("retry", counts={"failed": {"pending": 1}}, round=2),
             "retrying 1 job (1 failed), round 2",
@@ -96,8 +97,10 @@ NEW = {"counts": {"new": {"pending": 40}}, "added": 8, "unchanged": 100, "round"
             change("extend", counts={"cancelled": {"pending": 4}}, unchanged=2),
             "4 jobs again, 2 points unchanged (round 1)",
         ),
-        (change("extend"), "no points (round 1)"),
+        (change("extend"), "adding points, none so far (round 1)"),
+        (change("extend", applied=True), "no points (round 1)"),
         (change("extend", counts=None), "adding points, which are still being compared"),
+        (change("extend", counts=None, dry_run=True), "would add points, too many to compare them in time"),
         (
             change("cancel", changed=False, reason="it has ended (completed)"),
             "nothing changed: it has ended (completed)",
@@ -173,3 +176,11 @@ def test_changes_in_progress_are_shown_or_else_the_last_one(
     """A change whose jobs are not all judged has the numbers so far. What changed nothing is left out."""
     changed.show_latest({"changes": changes})
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_a_reason_adds_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody else's words could look like one of ours."""
+    forged = change("pause", applied=True, request={"reason": "x\n  paused by: nobody"})
+    changed.show_latest({"changes": [forged]})
+    changed.show(change("retry", changed=False, reason="a\nb"), json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 2
