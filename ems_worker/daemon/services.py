@@ -88,7 +88,7 @@ def build(
     def on_change(key: int) -> None:
         reporter.notify(key)
         dispatcher.wake()
-        executor.wake()
+        executor.wake(key)
 
     def on_examined() -> None:
         executor.wake()

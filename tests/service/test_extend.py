@@ -113,7 +113,7 @@ async def test_points_that_a_plan_lacks_are_withdrawn_only_if_that_is_asked_for(
         await desk.hear("failed", opened, error_kind="stopped")
         assert (await desk.row(opened)).run.state is RunState.CANCELLED
         await desk.services.executor.finish(running)
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         assert desk.broker.of("change")[-1]["applied"] is True
         await desk.complete([kept, *await desk.launch(running)], [3, 4, 5])
         status = await desk.report("reef")
@@ -136,7 +136,7 @@ async def test_a_point_that_returns_keeps_its_number(tmp_path: Path) -> None:
         assert (reply["counts"], reply["applied"]) == (None, False)
         await desk.hear("failed", opened, error_kind="stopped")
         await desk.services.executor.finish(running)
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         last = desk.broker.of("change")[-1]
         assert difference(last) == (0, 0, 4)
         assert last["counts"] == {"excluded": {"completed": 1, "pending": 2}}
@@ -190,7 +190,7 @@ async def test_a_dry_run_has_the_difference_and_changes_nothing(tmp_path: Path) 
         }
         assert running.record.plan_version == 1
         assert await params(desk) == {number: number for number in range(5)}
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         assert desk.broker.of("change") == []
         reply = await desk.steer("extend", plan=wanted, withdraw=True)
         assert (difference(reply), reply["counts"]) == (difference(preview), preview["counts"])
@@ -212,7 +212,7 @@ async def test_an_extension_waits_until_its_experiment_is_expanded(tmp_path: Pat
         while not live(desk).expanded:
             await desk.expander.expand(live(desk))
         await desk.services.executor.finish(live(desk))
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         assert difference(desk.broker.of("change")[-1]) == (1, 0, 5000)
         assert (await params(desk))[5000] == 5000
 

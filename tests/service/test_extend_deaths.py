@@ -50,7 +50,7 @@ async def finish(desk: Desk) -> None:
     """Everything is carried out and published."""
     for live in desk.ledger.experiments():
         await desk.services.executor.finish(live)
-    await desk.services.executor.publish()
+    await desk.services.executor.publisher.publish()
 
 
 STORY: tuple[Callable[[Desk], Awaitable[None]], ...] = (begin, withdraw, put_back, stop, finish)

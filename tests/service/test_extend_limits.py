@@ -165,7 +165,7 @@ async def test_an_extension_that_another_one_made_impossible_is_refused_in_its_l
         while not running.expanded:
             await desk.expander.expand(running)
         await desk.services.executor.finish(running)
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         first, second = desk.broker.of("change")[-2:]
         assert (first["changed"], first["counts"]) == (True, {"new": {"pending": 10_000}})
         assert (second["changed"], second["applied"]) == (False, True)
@@ -216,7 +216,7 @@ async def test_counting_the_jobs_of_a_large_plan_holds_up_nothing(
                 assert (await desk.steer("cancel"))["changed"] is True
                 compared.set()
                 await wait.until(lambda: not running.changes)
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         words = {document["verb"]: document["reason"] for document in desk.broker.of("change") if document["applied"]}
         assert words["extend"].startswith("the experiment would have 12 jobs")
         assert running.record.state is ExperimentState.CANCELLED

@@ -33,7 +33,7 @@ async def finish(desk: Desk) -> None:
     for live in desk.ledger.experiments():
         await desk.services.executor.finish(live)
     await desk.reporter.flush()
-    await desk.services.executor.publish()
+    await desk.services.executor.publisher.publish()
 
 
 def states(desk: Desk) -> list[str]:

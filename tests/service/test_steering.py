@@ -16,7 +16,7 @@ from tests.support.desk import Clock, Desk, background, plan
 
 async def changes(desk: Desk) -> list[dict[str, Any]]:
     """The published documents of changes."""
-    await desk.services.executor.publish()
+    await desk.services.executor.publisher.publish()
     return desk.broker.of("change")
 
 

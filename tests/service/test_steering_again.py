@@ -31,7 +31,7 @@ async def test_a_published_change_that_the_backup_lacks_is_applied_again(tmp_pat
         await desk.report("reef")
         assert await desk.services.control.apply_again("reef", document, documents=2)
         assert live.record.state == "paused"
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         assert desk.broker.of("change") == []
 
 
@@ -79,7 +79,7 @@ async def test_requests_of_an_experiment_are_recorded_one_after_another(tmp_path
         with patch.object(Control, "_record", alone):
             replies = await asyncio.gather(*map(request, range(16)))
         assert sorted(reply["request"]["priority"] for reply in replies) == sorted(4 * list(range(4)))
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         assert len({document["request_id"] for document in desk.broker.of("change")}) == 4
 
 

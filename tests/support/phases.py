@@ -98,7 +98,7 @@ async def rest(desk: Desk, experiment_id: str) -> None:
         if live is not None:
             await _round(desk, live)
             await desk.report(experiment_id)
-        await desk.services.executor.publish()
+        await desk.services.executor.publisher.publish()
         now = await seen(desk, experiment_id), len(desk.broker.published)
         if now == before:
             return

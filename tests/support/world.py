@@ -272,7 +272,7 @@ class Life:
         await self.desk.services.settling.look()
         for live in self.desk.ledger.experiments():
             await self.desk.services.executor.finish(live)
-        await self.desk.services.executor.publish()
+        await self.desk.services.executor.publisher.publish()
 
     async def steer(self, verb: str, experiment_id: str, **request: Any) -> None:
         """Sends a request for a change."""

@@ -213,8 +213,7 @@ class Manifest(Protocol):
         """Writes one part of an extension and the progress of its change, in one transaction.
 
         Of the experiment, it writes all that `save_experiment` does and points, jobs, replicates, expanded_points and
-        plan_sha, guarded by the points and jobs before; with another plan_version than before also the plan.
-        `changes` and `ended_seq` as in `save`.
+        plan_sha, guarded by those before; with another plan_version also the plan. `changes`, `ended_seq`: see `save`.
         """
 
     async def withdrawn(

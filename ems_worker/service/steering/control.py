@@ -117,7 +117,8 @@ class Control:
                 return await self._preview(live, verb, request, until)
             async with self._locks.hold(experiment_id):
                 change = await self._known(live, verb, request) or await self._record(live, verb, request)
-            await self._executor.published(until - self._clock.monotonic())
+            self._executor.recorded()
+            await self._executor.publisher.published(until - self._clock.monotonic())
             return changes.document(experiment_id, await self._judged(live, change, until))
 
     async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
@@ -195,7 +196,7 @@ class Control:
             # Asked again: the plan was examined for a while.
             ruling = self._ruled(live, verb, request)
         change, after = self._drafted(live, verb, request, ruling)
-        self._executor.refuse_too_large(live.experiment_id, change)
+        self._executor.publisher.refuse_too_large(live.experiment_id, change)
         recorded = await self._ledger.records.change(live, change, after)
         crash.point("steering.recorded")
         log.info(

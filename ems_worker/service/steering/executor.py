@@ -4,8 +4,6 @@ A change is closed (`applied`) when nothing of it is in flight any more. Both it
 """
 
 import asyncio
-import contextlib
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +11,7 @@ from typing import Any, NoReturn
 
 import structlog
 
-from ems_worker import errors
-from ems_worker.core.documents import changes, documents, subjects
+from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.steering import Verb
@@ -29,6 +26,7 @@ from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.steering import effects, withdrawal
 from ems_worker.service.steering.extend import Extender
+from ems_worker.service.steering.publisher import ChangePublisher
 
 log = structlog.get_logger()
 
@@ -36,12 +34,8 @@ log = structlog.get_logger()
 _JOBS = 50
 # Jobs that never started are cancelled by the database, which takes some ten milliseconds for so many.
 _BULK_JOBS = 2_000
-# How often the broker is tried again.
-_PUBLISH_SECONDS = 1.0
-# How long a reply waits at most for the broker alone.
-_PUBLISH_PATIENCE_SECONDS = 0.5
-# Bytes that are left for counts, which grow until the document is published for the last time.
-_COUNTS_BYTES = 2048
+# How long changes rest at least that wait for runs.
+_PAUSE_SECONDS = 0.05
 # The verbs that concern open runs. The others are applied as soon as all jobs are judged.
 _STOPPING = frozenset({Verb.CANCEL, Verb.PAUSE, Verb.RESUME, Verb.EXTEND})
 
@@ -61,21 +55,17 @@ class Executor:
         """`paused`: whether a PAUSE of an open run is over: the run is suspended, or goes on in any case."""
         self._ledger = ledger
         self._manifest = manifest
-        self._broker = broker
+        self.publisher = ChangePublisher(manifest, broker)
         self._extender = extender
         self._paused = paused
         self._wake = asyncio.Event()
-        self._publishing = asyncio.Lock()
+        self._woken: set[int] = set()
         # Steps of an experiment exclude each other.
         self._locks = KeyedLocks[int]()
-        # Whether a change may have a document that isn't published, as may be after a start.
-        self._unpublished = True
-        # Set whenever there is something new to publish, or to publish once more.
-        self._news = asyncio.Event()
-        self._news.set()
 
-    def wake(self) -> None:
-        """Makes the executor look for changes to carry out or to close."""
+    def wake(self, key: int | None = None) -> None:
+        """Makes the executor look for changes to carry out or to close: those of one experiment, or all."""
+        self._woken |= {live.key for live in self._ledger.experiments()} if key is None else {key}
         self._wake.set()
 
     async def run(self) -> None:
@@ -83,28 +73,25 @@ class Executor:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry_out())
-                group.create_task(self._keep_publishing())
+                group.create_task(self.publisher.run())
         finally:
             self._extender.abandon()
 
     async def _carry_out(self) -> NoReturn:
+        self.wake()
         while True:
+            await self._wake.wait()
             self._wake.clear()
-            busy = False
-            for live in self._ledger.experiments():
-                if live.changes:
-                    busy |= await self.step(live)
-                    await asyncio.sleep(0)
+            woken, self._woken, busy = self._woken, set(), False
+            for key in woken:
+                live = self._ledger.get(key)
+                if live is not None and live.changes and await self.step(live):
+                    busy = True
+                    self.wake(key)
+                await asyncio.sleep(0)
             if not busy:
-                await self._wake.wait()
-
-    async def _keep_publishing(self) -> None:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            await self.publish()
-            if self._unpublished:
-                await asyncio.sleep(_PUBLISH_SECONDS)
+                # One look for many ends of runs: each goes through all open runs.
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def step(self, live: Live) -> bool:
         """Judges the next jobs of the experiment's first open change, and closes changes; whether there is more."""
@@ -125,7 +112,7 @@ class Executor:
                 if change.judged is None and self._applied(live, change):
                     await self._ledger.records.change_applied(live, change)
                     crash.point("steering.applied")
-                    self._note_unpublished()
+                    self.publisher.news()
                     log.info(
                         "experiment.change_applied",
                         experiment_id=live.experiment_id,
@@ -231,70 +218,7 @@ class Executor:
             case _:
                 return not withdrawal.stopping(run for _, run in open_runs)
 
-    async def publish(self) -> None:
-        """Publishes what is recorded of changes and isn't published yet. While the broker is away it is tried again."""
-        if not self._unpublished:
-            return
-        async with self._publishing:
-            self._unpublished, complete = False, False
-            try:
-                complete = await self._publish_all()
-            finally:
-                # Also after a cancellation, by which `published` stops waiting.
-                if not complete:
-                    self._note_unpublished()
-
-    async def _publish_all(self) -> bool:
-        """Whether the broker has taken everything. A document that it refuses, such as a large one, delays no other."""
-        complete = True
-        for change in await self._manifest.unpublished_changes():
-            try:
-                await self._publish(await self._manifest.experiment_id(change.experiment), change)
-            except (errors.BrokerUnavailable, errors.BrokerMisconfigured) as error:
-                complete = False
-                log.warning("change.publish_delayed", reason=str(error))
-                if isinstance(error, errors.BrokerUnavailable):
-                    break
-        return complete
-
     def recorded(self) -> None:
-        """A change was recorded just now: it is published as soon as possible."""
-        self._note_unpublished()
+        """A change was recorded just now: it is carried out and published as soon as possible."""
+        self.publisher.news()
         self.wake()
-
-    def _note_unpublished(self) -> None:
-        self._unpublished = True
-        self._news.set()
-
-    async def published(self, patience: float) -> None:
-        """Returns once a change that was recorded just now is published, or after `patience` seconds at most."""
-        self.recorded()
-        if patience <= 0:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(patience, _PUBLISH_PATIENCE_SECONDS)):
-                await self.publish()
-
-    def refuse_too_large(self, experiment_id: str, change: Change) -> None:
-        """Raises errors.RequestRefused if the documents of a change, which have all of its request, are too large."""
-        size, limit = len(documents.encode(changes.document(experiment_id, change))), self._broker.max_document_bytes
-        if size > limit - _COUNTS_BYTES:
-            message = f"the request is too long to be published: with it, a change has {size:,} bytes"
-            remedy = "send less of it, for extend 'add', 'samples' or 'replicates', or raise the server's max_payload"
-            raise errors.RequestRefused(f"{message}, and the NATS server takes {limit:,}; {remedy}")
-
-    async def _publish(self, experiment_id: str, change: Change) -> None:
-        """Publishes the document of the change as recorded, and, if it is closed, the last one.
-
-        Message ids are those of the request, so that a repetition is one message within the broker's window.
-        """
-        digest = hashlib.sha256(change.request_id.encode()).hexdigest()[:24]
-        items = []
-        for number in range(change.published, 2 if change.applied_ms is not None else 1):
-            shown = change if number else replace(change, applied_ms=None)
-            document = documents.encode(changes.document(experiment_id, shown))
-            items.append((f"{subjects.CHANGE}.{experiment_id}", document, f"{experiment_id}-{digest}-{number}"))
-        crash.point("steering.publishing")
-        await self._broker.publish(items)
-        crash.point("steering.published")
-        await self._manifest.change_published(change.number, change.published + len(items))

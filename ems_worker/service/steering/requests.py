@@ -89,7 +89,7 @@ class ResumeRequest(ChangeRequest):
 
     @pydantic.model_validator(mode="after")
     def _all_or_some(self) -> Self:
-        if self.all and (self.experiment_id or self.group or self.where):
+        if self.all and (self.experiment_id or self.group or self.where or self.reason):
             raise ValueError("all resumes the worker itself: it goes without an experiment_id, a group or a where")
         return self
 
