@@ -109,8 +109,10 @@ class Experiment:
     # How many versions the plan has had: 1, and one more with each `extend`.
     plan_version: int = 1
     # The last round that settled. `settling_ms`: since its quorum, how long this round has waited for stragglers.
+    # `earlier_jobs`: how many jobs it has besides those of this round.
     settled_round: int = 0
     settling_ms: int | None = None
+    earlier_jobs: int = 0
 
     @property
     def standing(self) -> Standing:

@@ -15,7 +15,7 @@ import structlog
 from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling
 from ems_worker.core.lifecycle.experiment import Tally
-from ems_worker.core.lifecycle.settling import Cause, Terms
+from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
 from ems_worker.core.lifecycle.steering import Verb
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
@@ -153,15 +153,15 @@ class Settling:
         if wait is None or wait.round != record.round:
             wait = self._waits[live.key] = _Wait(record.round, record.settling_ms, now, paused)
         elapsed_ms = int(1000 * (now - wait.at))
-        terms = _terms(live)
+        of_round, terms = _of_round(live), _terms(live)
         waited = settling.waited(
-            live.recorded, terms, wait.milliseconds, elapsed_ms=elapsed_ms, paused=paused or wait.paused
+            of_round, terms, wait.milliseconds, elapsed_ms=elapsed_ms, paused=paused or wait.paused
         )
         if (wait.milliseconds is None) != (waited is None) or wait.paused != paused:
             self._wake.set()
         # What is less than a millisecond counts next time.
         wait.milliseconds, wait.at, wait.paused = waited, wait.at + elapsed_ms / 1000, paused
-        return settling.settles(live.recorded, terms, wait.milliseconds, paused=paused, judging=live.judging)
+        return settling.settles(of_round, terms, wait.milliseconds, paused=paused, judging=live.judging)
 
     def _decided(self, live: Live, cause: Cause, number: int, stragglers: int | None = None) -> _Settled:
         return _Settled(number, cause, live.recorded, live.recorded_seq, self._clock.now_ms(), stragglers)
@@ -245,9 +245,16 @@ def _request_id(live: Live) -> str:
     return f"{changes.OWN_REQUEST}{live.experiment_id}-{live.record.round}"
 
 
+def _of_round(live: Live) -> RoundJobs:
+    earlier_jobs = live.record.earlier_jobs
+    decided, recorded = settling.jobs(live.tally, earlier_jobs), settling.jobs(live.recorded, earlier_jobs)
+    # The record is ahead of the disk: jobs that are retried just now still count there as ended.
+    return RoundJobs(min(decided.ended, recorded.ended), max(decided.total, recorded.total))
+
+
 def _terms(live: Live) -> Terms:
     settle = live.plan.settle
-    return Terms(settle.quorum.needed(live.recorded.total), round(1000 * settle.grace_seconds))
+    return Terms(settle.quorum.needed(_of_round(live).total), round(1000 * settle.grace_seconds))
 
 
 def _has_grace(live: Live) -> bool:

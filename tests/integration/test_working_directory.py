@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
@@ -12,7 +13,10 @@ from tests.support import commands
 
 # Above this size a plan is read in a process of its own.
 LARGE = "x" * 300_000
-PLAN = f"# {LARGE}\nexperiment_id: large\nbase_config: {{a: 1}}\nparameter_space: {{a: [1, 2]}}\n"
+REEF = Path(__file__).parents[2].joinpath("examples", "reef_base.yaml").read_text()
+BASE = json.dumps(yaml.safe_load(REEF.replace("max_ticks: 700", "max_ticks: 60")))
+HEAT = "simulation_layer.environment.water_temperature"
+PLAN = f"# {LARGE}\nexperiment_id: large\nbase_config: {BASE}\nparameter_space: {{{HEAT}: [26.0, 29.0]}}\n"
 # Modules of Python that every part imports, and that a project may use as names for its own files.
 MODULES = ("asyncio", "json", "random", "signal", "socket", "struct")
 

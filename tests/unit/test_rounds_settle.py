@@ -4,21 +4,22 @@ import pytest
 
 from ems_worker.core.lifecycle import settling
 from ems_worker.core.lifecycle.experiment import Bucket, Tally
-from ems_worker.core.lifecycle.settling import Cause, Terms
+from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
 
 MOST = Terms(quorum=90, grace_ms=1000)
 
 
-def tally(ended: int, total: int = 100) -> Tally:
-    return Tally(total, {Bucket.COMPLETED: ended // 2, Bucket.CANCELLED: ended - ended // 2})
+def jobs(ended: int, total: int = 100, earlier_jobs: int = 0) -> RoundJobs:
+    tally = Tally(total, {Bucket.COMPLETED: ended // 2, Bucket.CANCELLED: ended - ended // 2})
+    return settling.jobs(tally, earlier_jobs)
 
 
 def settles(ended: int, settling_ms: int | None, terms: Terms = MOST, *, paused: bool = False) -> Cause | None:
-    return settling.settles(tally(ended), terms, settling_ms, paused=paused, judging=False)
+    return settling.settles(jobs(ended), terms, settling_ms, paused=paused, judging=False)
 
 
 def waited(ended: int, settling_ms: int | None, elapsed_ms: int = 400, *, paused: bool = False) -> int | None:
-    return settling.waited(tally(ended), MOST, settling_ms, elapsed_ms=elapsed_ms, paused=paused)
+    return settling.waited(jobs(ended), MOST, settling_ms, elapsed_ms=elapsed_ms, paused=paused)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,13 @@ def waited(ended: int, settling_ms: int | None, elapsed_ms: int = 400, *, paused
 )
 def test_a_quorum_is_a_number_of_ended_jobs(ended: int, quorum: int | None, reached: bool) -> None:
     """By default all of them; it is never more than there are. It doesn't matter how they ended."""
-    assert settling.reached(tally(ended), Terms(quorum)) is reached
+    assert settling.reached(jobs(ended), Terms(quorum)) is reached
+
+
+def test_jobs_of_earlier_rounds_count_for_no_quorum() -> None:
+    """An extension by ten jobs has a round of ten."""
+    assert jobs(100, 110, earlier_jobs=100) == RoundJobs(0, 10)
+    assert jobs(109, 110, earlier_jobs=100) == RoundJobs(9, 10)
 
 
 def test_the_grace_begins_with_the_quorum_and_stands_still_in_a_pause() -> None:
@@ -66,4 +73,4 @@ def test_a_round_settles_at_the_latest_with_its_last_job() -> None:
 def test_a_round_does_not_settle_while_a_change_judges_jobs() -> None:
     """It may give the round more of them."""
     for ended in (90, 100):
-        assert settling.settles(tally(ended), MOST, 5000, paused=False, judging=True) is None
+        assert settling.settles(jobs(ended), MOST, 5000, paused=False, judging=True) is None

@@ -70,6 +70,7 @@ def saved_experiment(before: Experiment, after: Experiment) -> Row:
         after.plan_version,
         after.settled_round,
         after.settling_ms,
+        after.earlier_jobs,
     )
 
 
@@ -131,4 +132,5 @@ def experiment(row: reads.ExperimentRow) -> Experiment:
         plan_version=row.plan_version,
         settled_round=row.settled_round,
         settling_ms=row.settling_ms,
+        earlier_jobs=row.earlier_jobs,
     )

@@ -81,6 +81,7 @@ class ExperimentRow(NamedTuple):
     plan_version: int
     settled_round: int
     settling_ms: int | None
+    earlier_jobs: int
     language: int
     hold: int
     keep_open: int

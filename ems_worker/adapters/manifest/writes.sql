@@ -60,13 +60,14 @@ UPDATE experiments SET
   plan_version = new.plan_version,
   settled_round = new.settled_round,
   settling_ms = new.settling_ms,
+  earlier_jobs = new.earlier_jobs,
   state_revision = CASE WHEN (experiments.state, experiments.round, experiments.pauses, experiments.cancel)
       IS (new.state, new.round, new.pauses, new.cancel)
     THEN state_revision ELSE revision + 1 END
 FROM (
   WITH new
   (key, expected, expected_round, state, reason, round, started_ms, finished_ms, pauses, pause_now, cancel, kept_open,
-   overrides, plan_version, settled_round, settling_ms)
+   overrides, plan_version, settled_round, settling_ms, earlier_jobs)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE experiments.key = new.key AND experiments.state = new.expected AND experiments.round = new.expected_round;

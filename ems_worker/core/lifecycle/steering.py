@@ -138,7 +138,7 @@ def rule(
             return Ruling(standing)
     after = standing
     if action is Action.REOPEN:
-        after = reopened(standing)
+        after = next_round(standing)
     elif action in (Action.CANCEL, Action.HASTEN) and not where:
         after = cancelled(standing, CancelMode.DRAIN if drain else CancelMode.STOP)
     return Ruling(after, changed=True, judges=True, follows=not expanded and follows(verb))
@@ -170,8 +170,10 @@ def cancelled(standing: Standing, mode: CancelMode) -> Standing:
     )
 
 
-def reopened(standing: Standing) -> Standing:
-    """An ended experiment in its next round."""
+def next_round(standing: Standing) -> Standing:
+    """An experiment in its next round: one that had ended runs again, any other goes on as it is."""
+    if standing.state not in experiment.ENDED:
+        return replace(standing, round=standing.round + 1)
     return Standing(ExperimentState.RUNNING, standing.round + 1, kept_open=standing.kept_open)
 
 

@@ -110,8 +110,8 @@ class Judging:
             else:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
-            if reopens and live.ended and again:
-                turn.reopened = self._records.reopen(live, now_ms)
+            if reopens and again:
+                turn.reopened = self._records.retake(live, now_ms)
                 change = replace(change, state=live.record.state, round=live.record.round)
             turn.carry(live, change)
         return change

@@ -102,6 +102,11 @@ class Live:
         return self.record.state in experiment.ENDED
 
     @property
+    def round_is_over(self) -> bool:
+        """Whether jobs that are added or retried now begin the next round: this one has ended, or has settled."""
+        return self.ended or self.record.settled_round >= self.record.round
+
+    @property
     def limits(self) -> ExperimentLimits:
         """The limits of the plan, with those that `set` put in place of some."""
         overrides = self.record.overrides

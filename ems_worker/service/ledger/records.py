@@ -82,14 +82,18 @@ class Records:
         standing = steering.paused(live.record.standing, PauseOwner.RESTORED)
         await self._replace(live, steered(live.record, standing, self._clock.now_ms()))
 
-    def reopen(self, live: Live, now_ms: int) -> tuple[Experiment, Experiment]:
-        """Begins a new round of an experiment that has jobs again; returns its record before and after.
+    def retake(self, live: Live, now_ms: int) -> tuple[Experiment, Experiment]:
+        """Takes jobs that had ended into the round, or into the next one if it is over; the record before and after.
 
-        The manifest records it with these jobs.
+        The tally has them already. The manifest records it with these jobs.
         """
-        before = live.record
-        live.record = steered(before, steering.reopened(before.standing), now_ms)
+        before, ended = live.record, live.tally.ended
+        after = replace(self._next_round(live, now_ms), earlier_jobs=ended) if live.round_is_over else before
+        live.record = replace(after, earlier_jobs=min(after.earlier_jobs, ended))
         return before, live.record
+
+    def _next_round(self, live: Live, now_ms: int) -> Experiment:
+        return steered(live.record, steering.next_round(live.record.standing), now_ms)
 
     async def settling(self, live: Live, milliseconds: int | None) -> None:
         """Records how long the experiment has waited for stragglers."""
@@ -127,15 +131,15 @@ class Records:
         return before, live.record
 
     def grow(self, live: Live, points: int, jobs: int) -> tuple[Experiment, Experiment]:
-        """Adds so many expanded points and jobs; the first jobs begin a new round if it has ended. Before and after.
+        """Adds so many expanded points and jobs; they begin the next round if this one is over. Before and after.
 
         The manifest records it with these points and jobs.
         """
-        before = live.record
+        before = after = live.record
+        if jobs and live.round_is_over:
+            after = replace(self._next_round(live, self._clock.now_ms()), earlier_jobs=live.tally.ended)
         spec = replace(before.spec, points=before.spec.points + points, jobs=before.spec.jobs + jobs)
-        after = replace(before, spec=spec, expanded_points=before.expanded_points + points)
-        if jobs and live.ended:
-            after = steered(after, steering.reopened(after.standing), self._clock.now_ms())
+        after = replace(after, spec=spec, expanded_points=before.expanded_points + points)
         live.record = after
         return before, after
 

@@ -130,9 +130,9 @@ class Executor:
         """The change as it would be once carried out, as far as that is found while it is `in_time`."""
         change = await self._preview(live, draft, in_time)
         reopens = any({*to} - {changes.EXCLUDED, "cancelled"} for to in change.counts.values())
-        if not live.ended or change.verb not in (Verb.RETRY, Verb.EXTEND) or not reopens:
+        if not live.round_is_over or change.verb not in (Verb.RETRY, Verb.EXTEND) or not reopens:
             return change
-        after = steering.reopened(live.record.standing)
+        after = steering.next_round(live.record.standing)
         return replace(change, state=after.state, round=after.round)
 
     async def _preview(self, live: Live, draft: Change, in_time: Callable[[], bool]) -> Change:

@@ -67,6 +67,8 @@ CREATE TABLE experiments (
   plan_version INTEGER NOT NULL DEFAULT 1 CHECK (plan_version >= 1),
   settled_round INTEGER NOT NULL DEFAULT 0,
   settling_ms INTEGER CHECK (settling_ms >= 0),
+  -- How many jobs it has besides those of this round.
+  earlier_jobs INTEGER NOT NULL DEFAULT 0 CHECK (earlier_jobs >= 0),
   CONSTRAINT experiment_finished_when_ended
     CHECK ((state IN ('completed', 'failed', 'cancelled')) = (finished_ms IS NOT NULL)),
   CONSTRAINT paused_by_somebody CHECK ((state = 'paused') = (pauses <> '')),
