@@ -13,10 +13,7 @@ from tests.support.desk import Clock, Desk, plan
 @pytest.mark.parametrize("kept_open", [False, True])
 async def test_an_extension_is_a_round_of_its_own_once_the_last_one_settled(tmp_path: Path, kept_open: bool) -> None:
     """Its quorum is one of its own jobs, so that the first of them aren't stragglers of the rounds before."""
-    three_quarters: dict[str, Any] = {
-        "settle": {"quorum": "75%", "grace_seconds": 5, "stragglers": "cancel"},
-        "keep_open": kept_open,
-    }
+    settle: dict[str, Any] = {"quorum": "75%", "grace_seconds": 5, "stragglers": "cancel"}
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=8, settle=settle, keep_open=kept_open))
         await desk.complete(await desk.launch(live), range(8))
