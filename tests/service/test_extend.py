@@ -218,13 +218,13 @@ async def test_an_extension_waits_until_its_experiment_is_expanded(tmp_path: Pat
 
 
 async def test_a_kept_open_and_a_paused_experiment_are_extended_as_they_are(tmp_path: Path) -> None:
-    """The new jobs of a paused experiment wait with the others."""
+    """The new jobs of a paused experiment wait with the others. Those of a settled round begin the next one."""
     async with Desk.open(tmp_path) as desk:
         running = await desk.begin(plan(points=1, keep_open=True))
         await desk.complete(await desk.launch(running), [1])
         assert (await desk.report("reef"))["state"] == "running"
         reply = await desk.steer("extend", add={"food": [1]})
-        assert (reply["round"], difference(reply)) == (1, (1, 0, 1))
+        assert (reply["round"], difference(reply)) == (2, (1, 0, 1))
         await desk.steer("pause")
         assert difference(await desk.steer("extend", replicates=2)) == (0, 0, 2)
         assert running.record.state is ExperimentState.PAUSED

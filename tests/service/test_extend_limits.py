@@ -204,6 +204,7 @@ async def test_counting_the_jobs_of_a_large_plan_holds_up_nothing(
         return await counted(self, *args, **kwargs)
 
     monkeypatch.setattr(Matching, "compared", takes_long)
+    monkeypatch.setattr(extend, "_EXAMINATION_SECONDS", 0.0)
     async with Desk.open(tmp_path, max_jobs=10) as desk:
         running = await desk.begin(plan(points=8))
         other = plan(points=8)
