@@ -94,6 +94,10 @@ completed and the metrics are missing; if they arrive later, it is completed.
 A round settles as soon as its quorum of jobs has ended and the grace is over, or else with its last job:
 
 {settling_causes}
+Jobs that are added or retried before that belong to the round. Afterwards they begin the next one, also if the
+experiment hasn't ended: its plan keeps it open, or stragglers go on. Its quorum is one of the jobs that are open then,
+not of those that had ended.
+
 ## Answers to a start command
 
 The first table maps the gRPC status of the orchestrator's answer to an outcome. The second one explains the outcomes.
