@@ -211,3 +211,11 @@ def test_the_phase_of_an_ended_experiment_is_that() -> None:
     for standing in standings():
         ended = standing.state in experiment.ENDED
         assert (steering.phase(standing) is Phase.ENDED) is ended
+
+
+def test_the_next_round_of_an_open_experiment_leaves_it_as_it_is() -> None:
+    """One that had ended runs again, and only its plan's keep_open is left of how it stood."""
+    paused = Standing(ExperimentState.PAUSED, 2, frozenset({PauseOwner.PERSON}), kept_open=True)
+    assert steering.next_round(paused) == replace(paused, round=3)
+    cancelled = Standing(ExperimentState.CANCELLED, 2, cancel=CancelMode.STOP, kept_open=True)
+    assert steering.next_round(cancelled) == Standing(ExperimentState.RUNNING, 3, kept_open=True)
