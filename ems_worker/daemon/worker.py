@@ -161,6 +161,7 @@ class Worker:
                     await ledger.count_time()
                     await services.settling.record()
                     await reporter.flush()
+                    await services.executor.publisher.publish()
 
     async def _retry_parked(self, tracker: Tracker) -> None:
         while True:

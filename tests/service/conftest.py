@@ -2,10 +2,14 @@
 
 import pytest
 
-from ems_worker.service.steering import extend
+from ems_worker.service.steering import executor, extend
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the examination of a small plan may take longer than a reply waits for it."""
+def _at_any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply waits for the examination of a small plan, however busy the machine is, and changes don't rest.
+
+    While they rest, they would be looked at once more although nothing woke them.
+    """
     monkeypatch.setattr(extend, "_EXAMINATION_SECONDS", 60.0)
+    monkeypatch.setattr(executor, "_PAUSE_SECONDS", 0.0)

@@ -47,14 +47,13 @@ class ChangePublisher:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self.publish()
-            if self._unpublished:
+            if not await self.publish():
                 await asyncio.sleep(_PUBLISH_SECONDS)
 
-    async def publish(self) -> None:
-        """Publishes what is recorded of changes and isn't published yet. While the broker is away it is tried again."""
+    async def publish(self) -> bool:
+        """Publishes what is recorded of changes and isn't published yet; whether the broker has taken everything."""
         if not self._unpublished:
-            return
+            return True
         async with self._publishing:
             self._unpublished, complete = False, False
             try:
@@ -63,6 +62,7 @@ class ChangePublisher:
                 # Also after a cancellation, by which `published` stops waiting.
                 if not complete:
                     self.news()
+        return complete
 
     async def _publish_all(self) -> bool:
         """Whether the broker has taken everything. A document that it refuses, such as a large one, delays no other."""
