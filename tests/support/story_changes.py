@@ -110,9 +110,9 @@ def _flow(
 
 
 def _was_never_sent(run: Row) -> bool:
-    return (
-        run["state"] == "cancelled" and run["submitted_at"] is None and run["stop_reason"] in ("cancelled", "straggler")
-    )
+    # After a restore, a run is known by its events alone.
+    unsent = run["submitted_at"] is None and run["started_at"] is None
+    return run["state"] == "cancelled" and unsent and run["stop_reason"] in ("cancelled", "straggler")
 
 
 def _is_of(row: Row | None, answer: Mapping[str, Any]) -> bool:
