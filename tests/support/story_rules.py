@@ -64,7 +64,9 @@ def nothing_started_twice_or_unrecorded(found: Found, desk: Desk) -> Iterator[st
     for name in sorted(accepted.keys() - ended):
         # A restored manifest doesn't know that a run was started since the backup, until something is heard of it.
         forgotten = desk.restores and name in rows and rows[name]["submitted_at"] is None
-        if name in rows and rows[name]["state"] != "lost" and not forgotten:
+        # Nobody waits for a run that nobody needs, if the orchestrator can't stop it.
+        unneeded = name in rows and rows[name]["stop_reason"] in ("failing_fast", "superseded")
+        if name in rows and rows[name]["state"] != "lost" and not forgotten and not unneeded:
             yield f"{name} never ended at the orchestrator; here it is {rows[name]['state']}"
     for name, row in rows.items():
         if row["state"] in ("completed", "failed") and name not in accepted:
