@@ -17,6 +17,8 @@ _PACE_SAMPLES = 60
 _FORMAL = ("revision", "updated_at", "worker_id")
 # In an experiment that has ended these change only because time passes.
 _FADING = ("throughput", "eta_seconds")
+# How many digits of a number count in the comparison.
+_DIGITS = 12
 
 
 def compose(
@@ -63,4 +65,13 @@ def same(before: Mapping[str, Any] | None, after: Document, *, ended: bool) -> b
 
 
 def _without(document: Mapping[str, Any], keys: tuple[str, ...]) -> Document:
-    return {key: value for key, value in document.items() if key not in keys}
+    return {key: _rounded(value) for key, value in document.items() if key not in keys}
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers in the digits that count: aggregates differ in the last ones if they are added up in another order."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return value

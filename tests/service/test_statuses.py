@@ -8,6 +8,7 @@ import pytest
 
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
+from ems_worker.service import statuses
 from tests.support import schema_checks, wait
 from tests.support.desk import Broker, Clock, Desk, background, plan
 
@@ -231,3 +232,11 @@ async def test_the_best_point_is_chosen_anew_when_a_retry_takes_it_back(tmp_path
         assert again is not None
         await desk.complete(await desk.launch(again), [-20])
         assert (await desk.report("reef"))["best"]["point"] == 0
+
+
+def test_statuses_that_differ_in_the_last_digits_of_a_mean_say_the_same() -> None:
+    """After a restart, values are added up in another order."""
+    before = {"revision": 7, "metrics": {"population": {"n": 16, "mean": 427.75000000000006}}}
+    after = {"revision": 8, "metrics": {"population": {"n": 16, "mean": 427.75}}}
+    assert statuses.same(before, after, ended=True)
+    assert not statuses.same(before, {**after, "metrics": {"population": {"n": 16, "mean": 427.76}}}, ended=True)
