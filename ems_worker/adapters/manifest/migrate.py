@@ -93,7 +93,7 @@ async def backup(source: aiosqlite.Connection, target: Path) -> None:
     os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
     async with aiosqlite.connect(part) as copy:
         await source.backup(copy)
-        # A copy is one file: whoever moves it would leave its log behind.
+        # Without a write-ahead log the copy is a single file, which can be moved by itself.
         await copy.execute("PRAGMA journal_mode = DELETE")
     os.replace(part, target)
 

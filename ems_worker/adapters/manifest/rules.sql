@@ -1,5 +1,5 @@
--- Rules of the core as expressions over a row of `runs`. tests/contract/test_manifest_rules.py holds each against the
--- core's own, over every combination of the columns that it looks at.
+-- Rules of the core as expressions over a row of `runs`, and how aggregates are added up, each once for all statements.
+-- tests/contract/test_manifest_rules.py compares them with the core's own, over every combination of the columns.
 
 -- name: bucket
 -- What a status counts a job as by its current run: core.lifecycle.experiment.bucket.
@@ -25,3 +25,19 @@ CASE
 -- name: open
 -- Whether the orchestrator may have the run: core.lifecycle.run.OPEN. The index runs_open has the same condition.
 runs.state IN ('submitting', 'submitted', 'running');
+
+-- name: measured
+-- The aggregate of one value of a metric (n, mean, m2, min, max, missing); without a value it is missing.
+measured.value IS NOT NULL,
+  measured.value * 1.0, iif(measured.value IS NULL, NULL, 0.0), measured.value * 1.0, measured.value * 1.0,
+  measured.value IS NULL;
+
+-- name: added
+-- An aggregate with the one value of `excluded` added by Welford's method: core.lifecycle.aggregate.Aggregate.add.
+n = n + excluded.n,
+  mean = iif(excluded.n = 0, mean, iif(n = 0, excluded.mean, mean + (excluded.mean - mean) / (n + 1))),
+  m2 = iif(excluded.n = 0, m2, iif(n = 0, 0.0,
+    m2 + (excluded.mean - mean) * (excluded.mean - (mean + (excluded.mean - mean) / (n + 1))))),
+  min = coalesce(min(min, excluded.min), min, excluded.min),
+  max = coalesce(max(max, excluded.max), max, excluded.max),
+  missing = missing + excluded.missing;

@@ -1,12 +1,10 @@
 -- The aggregates of points, which the writer brings up to date at the end of each transaction; see writes.sql.
 
 -- name: add_metrics
--- Adds completed jobs that aren't excluded to the aggregates of their points, one value at a time by Welford's method,
--- as core.lifecycle.experiment.Aggregate does. Each attempt is named once.
+-- Adds completed jobs that aren't excluded to the aggregates of their points, one value at a time. Each attempt is
+-- named once.
 INSERT INTO point_metrics (experiment, point, metric, n, mean, m2, min, max, missing)
-SELECT runs.experiment, runs.point, tracked.key, measured.value IS NOT NULL,
-  measured.value * 1.0, iif(measured.value IS NULL, NULL, 0.0), measured.value * 1.0, measured.value * 1.0,
-  measured.value IS NULL
+SELECT runs.experiment, runs.point, tracked.key, {measured}
 FROM (WITH new (experiment, point, replicate, attempt) AS (VALUES :rows) SELECT * FROM new) AS new
 CROSS JOIN runs ON runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
   AND runs.attempt = new.attempt
@@ -15,13 +13,7 @@ CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
 WHERE {aggregated}
 ON CONFLICT (experiment, point, metric) DO UPDATE SET
-  n = n + excluded.n,
-  mean = iif(excluded.n = 0, mean, iif(n = 0, excluded.mean, mean + (excluded.mean - mean) / (n + 1))),
-  m2 = iif(excluded.n = 0, m2, iif(n = 0, 0.0,
-    m2 + (excluded.mean - mean) * (excluded.mean - (mean + (excluded.mean - mean) / (n + 1))))),
-  min = coalesce(min(min, excluded.min), min, excluded.min),
-  max = coalesce(max(max, excluded.max), max, excluded.max),
-  missing = missing + excluded.missing;
+  {added};
 
 -- name: clear_metrics
 -- Empties the aggregates of points before they are computed again.
@@ -31,9 +23,7 @@ WHERE (experiment, point) IN (VALUES :rows);
 -- name: compute_metrics
 -- The same for all jobs of some points, in order.
 INSERT INTO point_metrics (experiment, point, metric, n, mean, m2, min, max, missing)
-SELECT runs.experiment, runs.point, tracked.key, measured.value IS NOT NULL,
-  measured.value * 1.0, iif(measured.value IS NULL, NULL, 0.0), measured.value * 1.0, measured.value * 1.0,
-  measured.value IS NULL
+SELECT runs.experiment, runs.point, tracked.key, {measured}
 FROM (WITH new (experiment, point) AS (VALUES :rows) SELECT * FROM new) AS new
 CROSS JOIN runs ON runs.experiment = new.experiment AND runs.point = new.point
 CROSS JOIN experiments ON experiments.key = runs.experiment
@@ -41,10 +31,4 @@ CROSS JOIN json_each(experiments.metrics) AS tracked
 LEFT JOIN json_each(runs.metrics) AS measured ON measured.key = tracked.value
 WHERE {aggregated}
 ON CONFLICT (experiment, point, metric) DO UPDATE SET
-  n = n + excluded.n,
-  mean = iif(excluded.n = 0, mean, iif(n = 0, excluded.mean, mean + (excluded.mean - mean) / (n + 1))),
-  m2 = iif(excluded.n = 0, m2, iif(n = 0, 0.0,
-    m2 + (excluded.mean - mean) * (excluded.mean - (mean + (excluded.mean - mean) / (n + 1))))),
-  min = coalesce(min(min, excluded.min), min, excluded.min),
-  max = coalesce(max(max, excluded.max), max, excluded.max),
-  missing = missing + excluded.missing;
+  {added};

@@ -166,7 +166,7 @@ def walk(base: JSON, path: Path = ()) -> Iterator[Path]:
 def leaves(base: dict[str, JSON], value: Mapping[str, JSON], path: Path = ()) -> Iterator[tuple[Path, JSON]]:
     """The leaf paths that a mapping overrides, and their values.
 
-    A mapping merges into a mapping of the configuration; all other values replace what is there. `base` is the
+    A mapping merges into a mapping of the configuration; any other value replaces the present one. `base` is the
     configuration's own value at `path`.
     """
     for key, inner in value.items():

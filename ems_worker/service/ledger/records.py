@@ -65,7 +65,7 @@ class Records:
             self._on_change(live.key)
             return recorded
 
-        # Whoever waits for it may be cancelled.
+        # As a part of the commit: a request that is cancelled while it waits must not leave the change out of memory.
         return await self._commits.put(record(), [_whole(live)])
 
     async def change_applied(self, live: Live, change: Change) -> Change:

@@ -90,7 +90,7 @@ class ResumeRequest(ChangeRequest):
     @pydantic.model_validator(mode="after")
     def _all_or_some(self) -> Self:
         if self.all and (self.experiment_id or self.group or self.where or self.reason):
-            raise ValueError("all resumes the worker itself: it goes without an experiment_id, a group or a where")
+            raise ValueError("all resumes the worker itself: it goes without experiment_id, group, where and reason")
         return self
 
 
