@@ -5,7 +5,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ems_worker import errors
 from ems_worker.reading import process
@@ -19,15 +19,12 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     streams.guard()
     sys.stdout = sys.stderr  # so that nothing else is printed among the answers
-    options: process.Options = pickle.loads(_receive(requests))  # noqa: S301  # from our own parent process
+    options: process.Options = pickle.loads(process.receive(requests))  # noqa: S301  # from our own parent process
     _limit(options.allowance)
-    examination = Examination(_receive(requests), options.tools())
-    while request := _receive(requests):
+    examination = Examination(process.receive(requests), options.tools())
+    while request := process.receive(requests):
         method, arguments = pickle.loads(request)  # noqa: S301  # from our own parent process
-        answer = pickle.dumps(_answer(examination, options, method, arguments))
-        answers.write(len(answer).to_bytes(process.LENGTH_BYTES, "big"))
-        answers.write(answer)
-        answers.flush()
+        process.send(answers, pickle.dumps(_answer(examination, options, method, arguments)))
 
 
 def _answer(
@@ -42,11 +39,6 @@ def _answer(
     except MemoryError:
         message = f"reading this plan takes more than {options.allowance.memory_bytes // 2**20} MB; send smaller plans"
         return process.Answer(problems=(errors.Problem("too_large", "", message),))
-
-
-def _receive(requests: BinaryIO) -> bytes:
-    """The next message; empty at the end of the input."""
-    return requests.read(int.from_bytes(requests.read(process.LENGTH_BYTES), "big"))
 
 
 def _limit(allowance: process.Allowance) -> None:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import pickle
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from ems_worker import errors
 from ems_worker.adapters import plan_codec, yaml_reader
@@ -15,8 +17,11 @@ from ems_worker.service.intake.check import ReadBase
 from ems_worker.service.intake.examination import Tools
 from ems_worker.settings import inherited
 
-LENGTH_BYTES: Final = 8
-_CHUNK_BYTES: Final = 256 * 1024
+_T = TypeVar("_T")
+
+_LENGTH_BYTES: Final = 8
+# -P: without it, files of the working directory could replace modules of Python.
+_COMMAND: Final = (sys.executable, "-P", "-m", "ems_worker.reading.child")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +63,17 @@ class Answer:
 class Process:
     """A process that has its plan and waits for requests."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self) -> None:
+        # Not by asyncio: uvloop forks, and the child of a fork runs gRPC's fork handlers, among locks of threads that
+        # it doesn't have. Popen runs no code of this process in the child.
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=inherited.environment(os.environ)
+        )
+        self._thread = ThreadPoolExecutor(1, "reading")
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Calls a method of `Examination`. Raises what the method raises, and Unreadable if it ends the process."""
-        await self.send(await asyncio.to_thread(pickle.dumps, (method, arguments)))
-        stdout = self._process.stdout
-        assert stdout is not None
-        try:
-            size = int.from_bytes(await stdout.readexactly(LENGTH_BYTES), "big")
-            data = await stdout.readexactly(size)
-        except asyncio.IncompleteReadError:
-            code = await self._process.wait()
-            raise errors.Unreadable(f"the process that read this plan ended with exit code {code}") from None
-        answer: Answer = pickle.loads(data)  # noqa: S301  # from our own child process
+        answer = await self._in_thread(self._exchange, method, arguments)
         if answer.problems:
             raise errors.PlanRejected(answer.problems)
         if answer.unreadable is not None:
@@ -80,35 +81,55 @@ class Process:
         return answer.value
 
     async def send(self, message: bytes) -> None:
-        """Sends a message in chunks, so that other tasks run in between."""
-        stdin = self._process.stdin
-        assert stdin is not None
-        data = memoryview(message)
-        with contextlib.suppress(ConnectionError):  # the process has ended, which `call` reports
-            stdin.write(len(data).to_bytes(LENGTH_BYTES, "big"))
-            for start in range(0, len(data), _CHUNK_BYTES):
-                stdin.write(data[start : start + _CHUNK_BYTES])
-                await stdin.drain()
+        """Sends a message."""
+        await self._in_thread(self._send, message)
+
+    async def end(self) -> None:
+        """Kills the process and waits until it has ended."""
+        self._process.kill()
+        await asyncio.shield(self._in_thread(self._process.communicate))
+        self._thread.shutdown(wait=False)
+
+    def _in_thread(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+        """Runs a function in the thread of this process, after those before it."""
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _exchange(self, method: str, arguments: tuple[Any, ...]) -> Answer:
+        assert self._process.stdout is not None
+        self._send(pickle.dumps((method, arguments)))
+        message = receive(self._process.stdout)
+        if not message:
+            raise errors.Unreadable(f"the process that read this plan ended with exit code {self._process.wait()}")
+        answer: Answer = pickle.loads(message)  # noqa: S301  # from our own child process
+        return answer
+
+    def _send(self, message: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, which `_exchange` reports
+            send(self._process.stdin, message)
 
 
 @contextlib.asynccontextmanager
 async def start(data: bytes, options: Options) -> AsyncIterator[Process]:
     """Starts a process for a plan, and kills it at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # without it, files of the working directory could replace modules of Python
-        "-m",
-        "ems_worker.reading.child",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=inherited.environment(os.environ),
-    )
+    process = Process()
     try:
-        started = Process(process)
-        await started.send(pickle.dumps(options))
-        await started.send(data)
-        yield started
+        await process.send(pickle.dumps(options))
+        await process.send(data)
+        yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await process.end()
+
+
+def send(stream: IO[bytes], message: bytes) -> None:
+    """Writes a message to a pipe."""
+    stream.write(len(message).to_bytes(_LENGTH_BYTES, "big"))
+    stream.write(message)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> bytes:
+    """Reads the next message of a pipe; empty if the pipe has ended."""
+    size = int.from_bytes(stream.read(_LENGTH_BYTES), "big")
+    message = stream.read(size)
+    return message if len(message) == size else b""

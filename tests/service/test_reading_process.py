@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import uvloop
 
 from ems_worker import errors
 from ems_worker.reading import Examiner
@@ -19,18 +22,22 @@ from tests.support.desk import Desk, plan
 
 LONG = "x" * 400_000
 
+# The handler can't be registered for a test only.
+fork: dict[str, Callable[[], None]] = {}
+os.register_at_fork(after_in_child=lambda: fork["handler"]() if fork else None)
+
 
 @pytest.fixture
 def started() -> Any:
     """The processes that a test starts, in order."""
-    processes: list[asyncio.subprocess.Process] = []
-    real = asyncio.create_subprocess_exec
+    processes: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
 
-    async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
-        processes.append(await real(*command, **options))
+    def start(*command: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(real(*command, **options))
         return processes[-1]
 
-    with patch.object(asyncio, "create_subprocess_exec", start):
+    with patch.object(subprocess, "Popen", start):
         yield processes
 
 
@@ -148,6 +155,20 @@ async def test_a_cancelled_examination_leaves_no_process(started: list[Any]) -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert started[0].returncode is not None
+
+
+def test_no_code_of_the_worker_runs_in_the_process() -> None:
+    """The handlers of a fork would run among locks of threads that the child doesn't have; gRPC's sometimes crash."""
+
+    async def examine() -> None:
+        async with examiner().examine(json.dumps(large()).encode()) as examined:
+            await examined.outline()
+
+    with (
+        patch.dict(fork, handler=lambda: os._exit(1)),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(examine())
 
 
 async def test_at_most_two_processes_run_at_once(started: list[Any]) -> None:
