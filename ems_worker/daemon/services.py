@@ -27,6 +27,7 @@ from ems_worker.service.queries import Queries
 from ems_worker.service.reasons import Reasons
 from ems_worker.service.reconcile import Reconciler
 from ems_worker.service.recovery import recover
+from ems_worker.service.recovery.changes import ChangeReplay
 from ems_worker.service.recovery.replay import Replay
 from ems_worker.service.report import Reporter
 from ems_worker.service.settle import Settling
@@ -260,7 +261,7 @@ def build(
         intake=intake,
         expander=expander,
         tracker=tracker,
-        control=control,
+        changes=ChangeReplay(ledger=ledger, control=control, executor=executor),
     )
     upkeep = Upkeep(
         health=health,

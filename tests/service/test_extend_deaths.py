@@ -154,10 +154,10 @@ async def test_a_backup_from_before_is_brought_up_to_date_by_the_published_chang
         expected = await state(desk)
     published = {document["request_id"]: document for document in reversed(broker.of("change"))}
     async with Desk.open(restored, clock) as desk:
-        control = desk.services.control
+        replayed = desk.services.replay.changes
         for request_id in ("r-1", "r-2"):
-            assert await control.apply_again("reef", published[request_id], documents=2)
-            assert not await control.apply_again("reef", published[request_id], documents=2)
+            assert await replayed.apply("reef", published[request_id], documents=2)
+            assert not await replayed.apply("reef", published[request_id], documents=2)
         await stop(desk)
         await finish(desk)
         assert await state(desk) == expected

@@ -80,7 +80,7 @@ async def test_requests_that_need_an_unreadable_plan_are_refused_with_the_reason
         for verb in ("retry", "resume"):
             with pytest.raises(errors.RequestRefused, match="needs scipy"):
                 await desk.services.control.handlers()[verb](change)
-        assert not await desk.services.control.apply_again("sampled", published, documents=2)
+        assert not await desk.services.replay.changes.apply("sampled", published, documents=2)
         await desk.submit(plan("plain", group="study"), seq=8)
         grouped = await desk.steer("pause", group="study")
         said = {change["experiment_id"]: (change["changed"], change["refused"]) for change in grouped["changes"]}

@@ -91,9 +91,9 @@ async def test_stragglers_are_cancelled_again_after_a_restore(tmp_path: Path) ->
         published = desk.broker.of("change")[0]
     async with Desk.open(tmp_path / "after", clock) as desk:
         _, last = await to_quorum(desk, CANCEL)
-        assert await desk.services.control.apply_again("reef", published, documents=1)
+        assert await desk.services.replay.changes.apply("reef", published, documents=1)
         assert (await desk.row(last)).run.stop_reason is StopReason.STRAGGLER
-        assert not await desk.services.control.apply_again("reef", published, documents=1)
+        assert not await desk.services.replay.changes.apply("reef", published, documents=1)
         await pass_time(desk, clock, 5)
         assert await desk.manifest.change_from(published["request_id"], 0) is not None
 

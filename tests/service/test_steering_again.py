@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
+
+from ems_worker.service.recovery import changes
 from ems_worker.service.steering import control
 from ems_worker.service.steering.control import Control
 from tests.support import wait
@@ -17,7 +20,7 @@ async def test_a_published_change_that_the_backup_has_is_not_applied_again(tmp_p
         live = await desk.begin(plan())
         document = await desk.steer("pause", expect_revision=live.record.revision)
         await desk.steer("resume")
-        assert not await desk.services.control.apply_again("reef", document, documents=2)
+        assert not await desk.services.replay.changes.apply("reef", document, documents=2)
         assert live.record.state == "running"
 
 
@@ -29,10 +32,78 @@ async def test_a_published_change_that_the_backup_lacks_is_applied_again(tmp_pat
     async with Desk.open(tmp_path / "after") as desk:
         live = await desk.begin(plan())
         await desk.report("reef")
-        assert await desk.services.control.apply_again("reef", document, documents=2)
+        assert await desk.services.replay.changes.apply("reef", document, documents=2)
         assert live.record.state == "paused"
         await desk.services.executor.publisher.publish()
         assert desk.broker.of("change") == []
+
+
+CONTINUED = [("retry", {"where": "state in ['cancelled', 'lost']"}), ("extend", {"replicates": 2})]
+
+
+@pytest.mark.parametrize(("verb", "request_"), CONTINUED)
+@pytest.mark.parametrize("drain", [True, False])
+async def test_a_cancelled_experiment_that_was_continued_is_continued_again(
+    tmp_path: Path, verb: str, request_: dict[str, Any], drain: bool
+) -> None:
+    """Its runs had ended at their time limits, of which no event tells: they are lost."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan())
+        await desk.launch(live)
+        cancelled = await published(desk, "cancel", drain=drain)
+        for run in desk.orchestrator.sent:
+            await desk.hear("failed", run, error_kind="stopped")
+        continued = await published(desk, verb, **request_)
+    async with Desk.open(tmp_path / "restored") as desk:
+        live = await desk.begin(plan())
+        launched = await desk.launch(live)
+        assert await desk.services.replay.changes.apply("reef", cancelled, documents=2)
+        assert await desk.services.replay.changes.apply("reef", continued, documents=2)
+        assert not await desk.services.replay.changes.apply("reef", continued, documents=2)
+        assert (live.record.state, live.record.round, live.record.cancel) == ("running", 2, None)
+        ended = [(await desk.row(run)).run for run in launched]
+        assert {run.state for run in ended} == {"lost"}
+        assert {run.error_message for run in ended} == {changes.LOST}
+        await desk.complete(await desk.launch(live), [1, 2])
+        assert live.record.state == "completed"
+
+
+async def test_an_experiment_that_had_ended_without_its_last_metrics_begins_its_next_round(tmp_path: Path) -> None:
+    """That metrics are missing is decided by a time limit, too."""
+    tracked = plan(points=1, metrics_to_track=[{"name": "population", "from": "event"}])
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(tracked)
+        await desk.hear("completed", (await desk.launch(live))[0])
+        desk.clock.seconds += 10_000
+        await desk.limits.check()
+        continued = await published(desk, "extend", replicates=2)
+    async with Desk.open(tmp_path / "restored") as desk:
+        live = await desk.begin(tracked)
+        await desk.hear("completed", (await desk.launch(live))[0])
+        assert await desk.services.replay.changes.apply("reef", continued, documents=2)
+        assert (live.record.state, live.record.round) == ("running", 2)
+
+
+async def test_a_change_that_the_backup_has_ends_no_run(tmp_path: Path) -> None:
+    """Its last document says how the experiment stood later."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan())
+        known = await desk.steer("extend", replicates=2)
+        await desk.launch(live)
+        assert not await desk.services.replay.changes.apply("reef", {**known, "state": "completed"}, documents=1)
+        await desk.steer("cancel", drain=True)
+        assert not await desk.services.replay.changes.apply("reef", known, documents=2)
+        assert live.open == 4
+
+
+async def published(desk: Desk, verb: str, **request: Any) -> dict[str, Any]:
+    """Requests a change, carries it out, and returns the first document that is published of it."""
+    reply = await desk.steer(verb, **request)
+    await desk.services.executor.publisher.publish()
+    live = desk.ledger.live("reef")
+    assert live is not None
+    await desk.services.executor.finish(live)
+    return next(each for each in desk.broker.of("change") if each["request_id"] == reply["request_id"])
 
 
 async def test_a_published_change_whose_id_means_another_one_is_left_out(tmp_path: Path) -> None:
@@ -41,7 +112,7 @@ async def test_a_published_change_whose_id_means_another_one_is_left_out(tmp_pat
         await desk.begin(plan())
         document = await desk.steer("pause", request_id="mine")
         other = {**document, "verb": "resume"}
-        assert not await desk.services.control.apply_again("reef", other, documents=2)
+        assert not await desk.services.replay.changes.apply("reef", other, documents=2)
 
 
 async def test_close_ends_an_experiment_whose_jobs_have_ended(tmp_path: Path) -> None:

@@ -125,6 +125,10 @@ class Ledger:
         """The milliseconds that count against the run's limit."""
         return self._timers.elapsed_ms(key, counted)
 
+    def awaiting_metrics(self) -> list[RunKey]:
+        """The completed runs whose jobs wait for metrics."""
+        return self._timers.awaiting_metrics()
+
     def metrics_overdue(self) -> list[RunKey]:
         """The completed runs whose metrics did not arrive in time."""
         return self._timers.metrics_overdue()

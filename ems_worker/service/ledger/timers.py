@@ -80,6 +80,10 @@ class Timers:
         self._metrics_due.pop(key, None)
         self._waiting_since.pop(key, None)
 
+    def awaiting_metrics(self) -> list[RunKey]:
+        """The runs whose metrics are awaited."""
+        return list(self._metrics_due)
+
     def metrics_overdue(self) -> list[RunKey]:
         """The runs whose metrics did not arrive in time."""
         now = self._clock.monotonic()

@@ -23,7 +23,7 @@ from ems_worker.service.expand import Expander
 from ems_worker.service.intake.accept import Intake
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
-from ems_worker.service.steering.control import Control
+from ems_worker.service.recovery.changes import ChangeReplay
 from ems_worker.service.track import Tracker
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Replay:
         intake: Intake,
         expander: Expander,
         tracker: Tracker,
-        control: Control,
+        changes: ChangeReplay,
     ) -> None:
         self._ledger = ledger
         self._manifest = manifest
@@ -56,7 +56,7 @@ class Replay:
         self._intake = intake
         self._expander = expander
         self._tracker = tracker
-        self._control = control
+        self.changes = changes
 
     async def run(self) -> list[str]:
         """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
@@ -120,7 +120,7 @@ class Replay:
         return same and now.first_seq <= last_seq + 1, list(first.values())
 
     async def _apply(self, change: PublishedChange) -> None:
-        if await self._control.apply_again(change.experiment_id, change.document, documents=change.documents):
+        if await self.changes.apply(change.experiment_id, change.document, documents=change.documents):
             await self._tracker.retry_parked(older_than_ms=0)
 
     async def _outdated(self) -> bool:

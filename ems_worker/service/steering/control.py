@@ -121,49 +121,24 @@ class Control:
             await self._executor.publisher.published(until - self._clock.monotonic())
             return changes.document(experiment_id, await self._judged(live, change, until))
 
-    async def apply_again(self, experiment_id: str, published: Mapping[str, Any], *, documents: int) -> bool:
-        """Carries out a change that was published before a restore; whether it is new to this manifest.
+    async def has_published(self, live: Live, published: Mapping[str, Any]) -> bool:
+        """Whether the manifest has a change that was published.
 
-        `documents`: how many documents of it are stored. A request or a plan that can't be read any more changes
-        nothing.
+        Raises errors.RequestRefused if its request id is used for another change, and KeyError, TypeError or ValueError
+        if its document isn't one of this worker's.
         """
-        try:
-            async with self._ledger.pinned(experiment_id) as live:
-                return live is not None and await self._apply_again(live, published, documents)
-        except errors.PlanNotReadAsAccepted as error:
-            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
-            return False
+        if _is_own(published):
+            return await self._manifest.change_from(published["request"]["request_id"], live.key) is not None
+        return await self._known(live, *_published(published)) is not None
 
-    async def _apply_again(self, live: Live, published: Mapping[str, Any], documents: int) -> bool:
-        try:
-            drafted = await self._drafted_again(live, published)
-        except (KeyError, TypeError, ValueError, errors.RequestRefused) as error:
-            log.warning("change.not_applied_again", experiment_id=live.experiment_id, reason=str(error))
-            return False
-        if drafted is None:
-            return False
-        change, after = drafted
-        await self._ledger.records.change(live, replace(change, published=documents), after)
-        await self._executor.finish(live)
-        log.warning(
-            "change.applied_again",
-            experiment_id=live.experiment_id,
-            verb=change.verb,
-            request_id=change.request_id,
-        )
-        return True
+    def drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None]:
+        """A published change as it is to be recorded, and the experiment after it if that changes.
 
-    async def _drafted_again(self, live: Live, published: Mapping[str, Any]) -> tuple[Change, Experiment | None] | None:
-        """A published change as it is to be recorded, and the experiment after it; None if it is recorded."""
-        stored: dict[str, Any] = published["request"]
-        if stored["request_id"].startswith(changes.OWN_REQUEST):
-            if await self._manifest.change_from(stored["request_id"], live.key) is not None:
-                return None
-            return settle.cancellation(live, stored["request_id"], self._clock.now_ms()), None
-        verb = Verb(published["verb"])
-        request = requests.MODELS[verb].model_validate(stored)
-        if await self._known(live, verb, request) is not None:
-            return None
+        Raises errors.RequestRefused if it can't be carried out.
+        """
+        if _is_own(published):
+            return settle.cancellation(live, published["request"]["request_id"], self._clock.now_ms()), None
+        verb, request = _published(published)
         # Its revision was the expected one when it was recorded.
         ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
         return self._drafted(live, verb, request, ruling)
@@ -290,3 +265,12 @@ class Control:
 
 def _encoded(request: ChangeRequest) -> str:
     return documents.encode(requests.stored(request)).decode()
+
+
+def _is_own(published: Mapping[str, Any]) -> bool:
+    return str(published["request"]["request_id"]).startswith(changes.OWN_REQUEST)
+
+
+def _published(published: Mapping[str, Any]) -> tuple[Verb, ChangeRequest]:
+    verb = Verb(published["verb"])
+    return verb, requests.MODELS[verb].model_validate(published["request"])
