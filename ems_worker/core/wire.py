@@ -95,3 +95,17 @@ class PublishedChange:
     document: Mapping[str, Any]
     stored_ms: int
     documents: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedResult:
+    """What the broker has of an end of a job: the run that represents the job, and the number of the end.
+
+    `excluded`: the reason, None if the job counts.
+    """
+
+    experiment_id: str
+    simulation_id: str
+    job_revision: int
+    state: str
+    excluded: str | None

@@ -13,7 +13,16 @@ from typing import Any
 from ems_worker import errors
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
 from ems_worker.core.lifecycle.run import Signal
-from ems_worker.core.wire import Capacity, Control, Controlled, Message, PublishedChange, Start, StreamIdentity
+from ems_worker.core.wire import (
+    Capacity,
+    Control,
+    Controlled,
+    Message,
+    PublishedChange,
+    PublishedResult,
+    Start,
+    StreamIdentity,
+)
 
 CREATED_NS = 1_750_000_000_000_000_000
 START_MS = 1_760_000_000_000
@@ -70,6 +79,16 @@ class Broker:
 
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         return ()
+
+    async def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:
+        for document in self.of("result"):
+            yield PublishedResult(
+                document["experiment_id"],
+                document["simulation_id"],
+                document["job_revision"],
+                document["state"],
+                document["excluded"],
+            )
 
     async def published_revision(self, subject: str) -> int | None:
         return None

@@ -1,9 +1,9 @@
 """The interface of the broker, as the services need it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from ems_worker.core.wire import Message, PublishedChange, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, PublishedResult, StreamIdentity
 
 
 class Broker(Protocol):
@@ -51,6 +51,9 @@ class Broker(Protocol):
 
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
+
+    def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:
+        """The ends of jobs that are stored after this sequence of the stream of results, oldest first."""
 
     async def plans(self) -> Sequence[Message]:
         """Plan messages, after waiting for a second at most; empty if none arrived."""

@@ -4,20 +4,21 @@ The effect on the jobs and the cursor are one commit, so that a crash repeats ex
 fast drops jobs in the same way, without a cursor.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
-from ems_worker.core.lifecycle import job
+from ems_worker.core.lifecycle import job, republish
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Signal, StopReason
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from ems_worker.core.records import Change, PointRecord
+from ems_worker.core.wire import PublishedResult
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
 from ems_worker.service.ledger.commits import CommitQueue
-from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.ledger.records import Records
 from ems_worker.service.ledger.turn import Turn
 
@@ -216,6 +217,20 @@ class Judging:
             live.tally = live.tally.reread(metrics)
             live.recorded = live.recorded.reread(metrics)
         self._records.changed(live)
+
+    async def catch_up(self, live: Live, published: Mapping[RunKey, PublishedResult]) -> None:
+        """Counts ends of jobs of an experiment that were published and aren't in its restored manifest.
+
+        A job that has ended otherwise than was published has one end more, which is published in turn.
+        """
+        async with self._turn() as turn:
+            await self._active.load_jobs({key[:3] for key in published})
+            for key, result in published.items():
+                if (before := self._active.job(key[:3])) is not None:
+                    after = republish.counted(before, result)
+                    if republish.ends_anew(before, key[3], result):
+                        after = turn.numbered(live, after)
+                    turn.replace(live, before, after)
 
     async def carry(self, live: Live, change: Change) -> Change:
         """Records how far a change is, after all that was decided before."""

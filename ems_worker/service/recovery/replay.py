@@ -24,6 +24,7 @@ from ems_worker.service.intake.accept import Intake
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.recovery.changes import ChangeReplay
+from ems_worker.service.recovery.results import ResultReplay
 from ems_worker.service.track import Tracker
 
 log = structlog.get_logger()
@@ -57,6 +58,7 @@ class Replay:
         self._expander = expander
         self._tracker = tracker
         self.changes = changes
+        self.results = ResultReplay(ledger, broker)
 
     async def run(self) -> list[str]:
         """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
@@ -88,7 +90,7 @@ class Replay:
         for live in self._ledger.experiments():
             while not live.expanded and not live.ended:
                 await self._expander.expand(live)
-        complete, changes = await self._changes()
+        last_seq, complete, changes = await self._changes()
         while (events_read := await self._broker.events(_WAIT_SECONDS)) or (await self._broker.pending())[1]:
             while changes and events_read and changes[0].stored_ms < events_read[-1].published_ms:
                 earlier = [event for event in events_read if event.published_ms <= changes[0].stored_ms]
@@ -99,25 +101,27 @@ class Replay:
         await self._tracker.retry_parked(older_than_ms=0)
         for change in changes:
             await self._apply(change)
+        await self.results.catch_up(last_seq)
         paused = [live.experiment_id for live in self._ledger.experiments() if await self._catch_up(live, complete)]
         await self._manifest.forget(RESTORED)
         log.warning("manifest.caught_up", held=paused)
         return paused
 
-    async def _changes(self) -> tuple[bool, list[PublishedChange]]:
-        """The changes that were published since the backup, oldest first, and whether there can be no others."""
+    async def _changes(self) -> tuple[int, bool, list[PublishedChange]]:
+        """What was published since the backup: after which sequence, whether that is all, and the changes in it."""
         now = (await self._broker.streams())[subjects.RESULTS_STREAM]
         known = await self._manifest.remembered(f"stream {subjects.RESULTS_STREAM}")
         created_ns, last_seq = (0, 0) if known is None else (int(number) for number in known.split(":"))
         same = created_ns == now.created_ns
-        changes = await self._broker.changes(last_seq if same else 0)
+        complete = same and now.first_seq <= last_seq + 1
+        changes = await self._broker.changes(after := last_seq if same else 0)
         # The document of a change that is applied is its second one.
         stored = Counter((change.experiment_id, change.document["request_id"]) for change in changes)
         first: dict[tuple[str, str], PublishedChange] = {}
         for change in changes:
             key = change.experiment_id, change.document["request_id"]
             first.setdefault(key, replace(change, documents=min(2, stored[key])))
-        return same and now.first_seq <= last_seq + 1, list(first.values())
+        return after, complete, list(first.values())
 
     async def _apply(self, change: PublishedChange) -> None:
         if await self.changes.apply(change.experiment_id, change.document, documents=change.documents):
