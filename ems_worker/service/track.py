@@ -1,6 +1,7 @@
 """Run events are applied to their runs, recorded, and only then acknowledged."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -87,6 +88,14 @@ class Tracker:
             else:
                 await asyncio.sleep(0)  # other tasks get their turn even if the broker returns at once
             self._on_backlog(len(messages) >= _BACKLOG)
+
+    def names(self, messages: Sequence[Message]) -> list[str]:
+        """The simulation ids of events; those that can't be read are left out."""
+        names: list[str] = []
+        for message in messages:
+            with contextlib.suppress(errors.Unreadable):
+                names.append(self._decode(message.subject, message.data)[0])
+        return names
 
     async def track(self, messages: Sequence[Message]) -> None:
         """Applies a batch and acknowledges it; events that can't be used become dead letters."""

@@ -116,3 +116,36 @@ async def test_an_experiment_whose_plan_cannot_be_read_is_left_alone(
     async with Desk.open(tmp_path, broker=broker) as desk:
         await desk.services.replay.results.catch_up(0)
         assert list(desk.ledger.unreadable) == ["reef"]
+
+
+async def test_an_attempt_that_a_result_tells_of_has_ended(tmp_path: Path) -> None:
+    """No event tells how, so it is lost, and the job is not run again."""
+    async with Desk.open(tmp_path / "before") as desk:
+        await ended(desk)
+        document = desk.broker.of("result")[-1]
+    document |= {"simulation_id": "reef-p000000-r000-a2", "attempt": 2, "state": "failed", "job_revision": 2}
+    async with Desk.open(tmp_path / "restored") as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.launch(live)
+        desk.broker.published.append(("ems.experiment.result.reef", document, "before-the-restore"))
+        await desk.services.replay.results.catch_up(0)
+        assert live.record.state == "failed"
+        await desk.report("reef")
+        last = desk.broker.of("result")[-1]
+        assert (last["simulation_id"], last["state"], last["job_revision"]) == (document["simulation_id"], "lost", 3)
+
+
+async def test_attempts_of_which_events_tell_are_added(tmp_path: Path) -> None:
+    """Their events are then applied as those of any other run."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=3))
+        await desk.launch(live, 1)
+        names = ["reef-p000000-r000-a3", "reef-p000001-r000-a2", "reef-p000002-r000-a1", "reef-p000009-r000-a2", "x-a2"]
+        await desk.services.replay.attempts.add(names)
+        await desk.complete(names[:3], [1, 2, 3])
+        assert live.record.state == "completed"
+        attempts = [(row.run.attempt, row.run.state) for row in await desk.rows("reef") if row.run.current]
+        assert attempts == [(3, "completed"), (2, "completed"), (1, "completed")]
+        assert (await run(desk, "reef-p000000-r000-a2")).state == "lost"
+        await desk.services.replay.attempts.add(["reef-p000002-r000-a2"])
+        assert len(await desk.rows("reef")) == 6

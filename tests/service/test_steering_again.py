@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.service.recovery import changes
+from ems_worker.core.lifecycle import restored
 from ems_worker.service.steering import control
 from ems_worker.service.steering.control import Control
 from tests.support import wait
@@ -63,7 +63,7 @@ async def test_a_cancelled_experiment_that_was_continued_is_continued_again(
         assert (live.record.state, live.record.round, live.record.cancel) == ("running", 2, None)
         ended = [(await desk.row(run)).run for run in launched]
         assert {run.state for run in ended} == {"lost"}
-        assert {run.error_message for run in ended} == {changes.LOST}
+        assert {run.error_message for run in ended} == {restored.LOST}
         await desk.complete(await desk.launch(live), [1, 2])
         assert live.record.state == "completed"
 

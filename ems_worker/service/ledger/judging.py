@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
-from ems_worker.core.lifecycle import job, republish
+from ems_worker.core.lifecycle import job, restored
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Signal, StopReason
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
@@ -218,6 +218,16 @@ class Judging:
             live.recorded = live.recorded.reread(metrics)
         self._records.changed(live)
 
+    async def begin_attempts(self, live: Live, keys: Sequence[RunKey]) -> None:
+        """Adds attempts of which an event tells, and that the restored manifest of the experiment lacks."""
+        async with self._turn() as turn:
+            await self._active.load_jobs({key[:3] for key in keys})
+            for key in keys:
+                if (before := self._active.job(key[:3])) is not None:
+                    after = restored.with_attempt(before, key[3], self._clock.now_ms())
+                    if after is not None:
+                        turn.replace(live, before, after)
+
     async def catch_up(self, live: Live, published: Mapping[RunKey, PublishedResult]) -> None:
         """Counts ends of jobs of an experiment that were published and aren't in its restored manifest.
 
@@ -227,8 +237,9 @@ class Judging:
             await self._active.load_jobs({key[:3] for key in published})
             for key, result in published.items():
                 if (before := self._active.job(key[:3])) is not None:
-                    after = republish.counted(before, result)
-                    if republish.ends_anew(before, key[3], result):
+                    ended = restored.with_attempt(before, key[3], self._clock.now_ms(), ended=True)
+                    after = restored.counted(ended or before, result)
+                    if ended is not None or restored.ends_anew(after, key[3], result):
                         after = turn.numbered(live, after)
                     turn.replace(live, before, after)
 

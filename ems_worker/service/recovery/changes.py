@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from ems_worker import errors
-from ems_worker.core.lifecycle import experiment, steering
+from ems_worker.core.lifecycle import experiment, restored, steering
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.steering import Phase, Verb
 from ems_worker.core.lifecycle.transitions import RunEvent
@@ -17,9 +17,6 @@ from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 
 log = structlog.get_logger()
-
-# Why a run is lost whose experiment had ended.
-LOST = "the manifest was restored, and no event tells how this run ended"
 
 
 class ChangeReplay:
@@ -66,7 +63,7 @@ class ChangeReplay:
     async def _end_runs(self, live: Live) -> None:
         """Ends the open runs of an experiment that had ended, and the waits for metrics."""
         signals = [
-            (key, Signal(RunEvent.LOSE, ErrorKind.LOST, LOST))
+            (key, Signal(RunEvent.LOSE, ErrorKind.LOST, restored.LOST))
             for key, owner, _ in self._ledger.open_runs()
             if owner is live
         ]

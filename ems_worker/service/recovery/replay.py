@@ -11,18 +11,20 @@ paused.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
 
 from ems_worker import errors
 from ems_worker.core.documents import subjects
-from ems_worker.core.wire import PublishedChange
+from ems_worker.core.wire import Message, PublishedChange
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.expand import Expander
 from ems_worker.service.intake.accept import Intake
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.recovery.attempts import AttemptReplay
 from ems_worker.service.recovery.changes import ChangeReplay
 from ems_worker.service.recovery.results import ResultReplay
 from ems_worker.service.track import Tracker
@@ -59,6 +61,7 @@ class Replay:
         self._tracker = tracker
         self.changes = changes
         self.results = ResultReplay(ledger, broker)
+        self.attempts = AttemptReplay(ledger)
 
     async def run(self) -> list[str]:
         """Replays the streams if the manifest is behind what was published; returns the ids of paused experiments.
@@ -94,10 +97,10 @@ class Replay:
         while (events_read := await self._broker.events(_WAIT_SECONDS)) or (await self._broker.pending())[1]:
             while changes and events_read and changes[0].stored_ms < events_read[-1].published_ms:
                 earlier = [event for event in events_read if event.published_ms <= changes[0].stored_ms]
-                await self._tracker.track(earlier)
+                await self._track(earlier)
                 events_read = events_read[len(earlier) :]
                 await self._apply(changes.pop(0))
-            await self._tracker.track(events_read)
+            await self._track(events_read)
         await self._tracker.retry_parked(older_than_ms=0)
         for change in changes:
             await self._apply(change)
@@ -122,6 +125,10 @@ class Replay:
             key = change.experiment_id, change.document["request_id"]
             first.setdefault(key, replace(change, documents=min(2, stored[key])))
         return after, complete, list(first.values())
+
+    async def _track(self, events: Sequence[Message]) -> None:
+        await self.attempts.add(self._tracker.names(events))
+        await self._tracker.track(events)
 
     async def _apply(self, change: PublishedChange) -> None:
         if await self.changes.apply(change.experiment_id, change.document, documents=change.documents):

@@ -14,7 +14,7 @@ _BATCH = 100
 
 
 class ResultReplay:
-    """Compares the ends of jobs with published results (`core.lifecycle.republish`)."""
+    """Compares the ends of jobs with published results (`core.lifecycle.restored`)."""
 
     def __init__(self, ledger: Ledger, broker: Broker) -> None:
         self._ledger = ledger
