@@ -33,7 +33,7 @@ def test_an_open_attempt_is_lost_when_a_later_one_began(state: RunState) -> None
     assert {(run.error_kind, run.error_message, run.finished_ms, run.suspended) for run in after.runs[:2]} == {
         (ErrorKind.LOST, restored.LOST, NOW_MS, False)
     }
-    assert after.current == Run(4, 1, 3, 7, job_revision=3, excluded="odd")
+    assert after.current == Run(4, 1, 3, 7, due_ms=NOW_MS, job_revision=3, excluded="odd")
 
 
 def test_an_attempt_that_ended_stays_as_it_is() -> None:

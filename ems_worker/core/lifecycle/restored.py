@@ -31,7 +31,13 @@ def with_attempt(restored: Job, number: int, now_ms: int, *, ended: bool = False
     runs = [_lost(attempt, now_ms) for attempt in restored.runs]
     for following in range(len(runs) + 1, number + 1):
         begun = Run(
-            last.point, last.replicate, following, last.seed, job_revision=last.job_revision, excluded=last.excluded
+            last.point,
+            last.replicate,
+            following,
+            last.seed,
+            due_ms=now_ms,
+            job_revision=last.job_revision,
+            excluded=last.excluded,
         )
         runs.append(begun if following == number and not ended else _lost(begun, now_ms))
     runs[-1] = replace(runs[-1], current=True)
