@@ -196,6 +196,9 @@ class Reporter:
         )
         ended = record.state in experiment.ENDED
         if statuses.same(await self._last(live, record), document, ended=ended):
+            # Not while anything is being recorded that another status has to report.
+            if ended and record is live.record and self._ledger.records.are_recorded(live):
+                await self._manifest.status_confirmed(live.key)
             return
         revision = self._ledger.records.next_revision(live)
         document["revision"] = revision

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core.lifecycle import restored
+from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering import control
 from ems_worker.service.steering.control import Control
 from tests.support import wait
@@ -165,3 +166,51 @@ async def test_a_group_of_hundreds_is_changed_within_the_time_of_a_reply(tmp_pat
             reply = await desk.steer("set", group="many", priority=1)
         assert [change["changed"] for change in reply["changes"]] == [True] * members
         assert desk.manifest.counters.commits - commits < members
+
+
+async def test_a_change_of_an_ended_experiment_is_in_its_status_after_a_crash(tmp_path: Path) -> None:
+    """Nothing else brings the experiment back into memory."""
+    async with Desk.open(tmp_path) as desk:
+        live = await called_off(desk)
+        await desk.steer("exclude")
+        await desk.services.executor.finish(live)
+        broker = desk.broker
+    assert broker.statuses[-1]["excluded"] == 0
+    async with Desk.open(tmp_path, broker=broker) as desk:
+        assert (await reported(desk))["excluded"] == 2
+    async with Desk.open(tmp_path, broker=broker) as desk:
+        assert desk.ledger.live("reef") is None
+
+
+async def test_changes_that_cancel_each_other_out_leave_the_status_as_it_is(tmp_path: Path) -> None:
+    """It is looked at once."""
+    async with Desk.open(tmp_path) as desk:
+        live = await called_off(desk)
+        for verb in ("exclude", "include"):
+            await desk.steer(verb)
+            await desk.services.executor.finish(live)
+        broker = desk.broker
+    before = len(broker.statuses)
+    async with Desk.open(tmp_path, broker=broker) as desk:
+        await reported(desk)
+    async with Desk.open(tmp_path, broker=broker) as desk:
+        assert desk.ledger.live("reef") is None
+    assert len(broker.statuses) == before
+
+
+async def called_off(desk: Desk) -> Live:
+    """An experiment that was cancelled before its jobs started: these have no results, which would bring it back."""
+    live = await desk.begin(plan())
+    await desk.steer("cancel")
+    await desk.services.executor.finish(live)
+    await desk.report("reef")
+    assert desk.broker.statuses[-1]["state"] == "cancelled"
+    return live
+
+
+async def reported(desk: Desk) -> dict[str, Any]:
+    """The last status after the experiment was loaded at the start, and reported as a worker does then."""
+    live = desk.ledger.live("reef")
+    assert live is not None
+    desk.reporter.notify(live.key)
+    return await desk.report("reef")

@@ -181,7 +181,13 @@ def _identified(key: int, identities: Sequence[PointIdentity], version: int) -> 
 
 
 def _progress(change: Change | None) -> list[Step]:
-    return [] if change is None else [Step(WRITES["update_change"], [incoming.changed_change(change)])]
+    if change is None:
+        return []
+    steps = [Step(WRITES["update_change"], [incoming.changed_change(change)])]
+    if change.applied_ms is not None and change.changed:
+        # An experiment that has ended is otherwise not looked at after a crash.
+        steps.append(Step(WRITES["owe_status"], [(change.experiment,)]))
+    return steps
 
 
 def _run_steps(changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> list[Step]:

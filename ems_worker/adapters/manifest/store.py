@@ -142,6 +142,9 @@ class Manifest(Steering):
             Step(WRITES["record_status"], [(key, document.decode())]),
         )
 
+    async def status_confirmed(self, key: int) -> None:
+        await self._writer.submit(Step(WRITES["confirm_status"], [(key,)]))
+
     async def revision_published(self, key: int, revision: int) -> None:
         await self._writer.submit(Step(WRITES["publish_revision"], [(key, revision)]))
 

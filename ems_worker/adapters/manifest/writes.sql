@@ -155,6 +155,14 @@ UPDATE experiments SET published_revision = max(published_revision, new.revision
 FROM (WITH new (key, revision) AS (VALUES :rows) SELECT * FROM new) AS new
 WHERE experiments.key = new.key;
 
+-- name: owe_status key=1
+-- Only a status with the next revision can report what was changed.
+UPDATE experiments SET state_revision = revision + 1 WHERE key IN (VALUES :rows);
+
+-- name: confirm_status key=1
+-- The last published status says how the experiment stands.
+UPDATE experiments SET state_revision = published_revision WHERE key IN (VALUES :rows);
+
 -- name: publish_seq key=1
 -- Ends of jobs up to this position are published; it never decreases.
 UPDATE experiments SET published_seq = max(published_seq, new.seq)

@@ -72,7 +72,7 @@ class Records:
         """Records that nothing of a change is in flight any more, and what has become of the experiment until then."""
         record, now_ms = live.record, self._clock.now_ms()
         applied = replace(change, applied_ms=now_ms, state=record.state, round=record.round)
-        await self._commits.put(self._manifest.update_change(applied))
+        await self._commits.put(self._manifest.update_change(applied), [_whole(live)])
         live.changes.pop(change.number, None)
         self._on_change(live.key)
         return applied
