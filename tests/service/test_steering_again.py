@@ -214,3 +214,13 @@ async def reported(desk: Desk) -> dict[str, Any]:
     assert live is not None
     desk.reporter.notify(live.key)
     return await desk.report("reef")
+
+
+async def test_a_change_of_an_experiment_that_was_not_in_memory_is_in_its_status(tmp_path: Path) -> None:
+    """It stays in memory until that is published, also if the change leaves its record as it is."""
+    async with Desk.open(tmp_path) as desk:
+        await called_off(desk)
+        assert desk.ledger.live("reef") is None
+        assert (await desk.steer("exclude"))["applied"]
+        assert (await desk.report("reef"))["excluded"] == 2
+        assert desk.ledger.live("reef") is None
