@@ -86,15 +86,26 @@ class Controlled:
 
 @dataclass(frozen=True, slots=True)
 class PublishedChange:
-    """A document of a change as the broker has it, with the time at which it was stored.
+    """A document of a change as the broker has it: at which position of its stream, and when it was stored.
 
     `documents`: how many documents of the change the broker has.
     """
 
+    seq: int
+    stored_ms: int
     experiment_id: str
     document: Mapping[str, Any]
-    stored_ms: int
     documents: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRound:
+    """A round of an experiment that settled, as the broker has it: at which position, and when it was stored."""
+
+    seq: int
+    stored_ms: int
+    experiment_id: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

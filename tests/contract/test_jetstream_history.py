@@ -47,6 +47,10 @@ async def test_the_last_settled_round_is_known(broker: Broker) -> None:
     for name, wrong in enumerate(wrongs):
         await publish(broker, "settled", f"wrong-{name}", **wrong)
         assert await broker.settled_round("reef", CREATED_MS) is None
+    rounds = await broker.rounds(0)
+    # Of the wrong ones, two have a round, and the time at which it settled isn't asked for.
+    assert [(settled.experiment_id, settled.number) for settled in rounds] == [("reef", 1), ("reef", 2), ("reef", 3)]
+    assert [settled.number for settled in await broker.rounds(rounds[1].seq)] == [3]
 
 
 async def test_changes_are_read_in_the_order_in_which_they_were_published(broker: Broker) -> None:

@@ -85,6 +85,28 @@ async def test_an_experiment_that_had_ended_without_its_last_metrics_begins_its_
         assert (live.record.state, live.record.round) == ("running", 2)
 
 
+async def test_what_is_added_after_a_round_settled_belongs_to_the_next_one_again(tmp_path: Path) -> None:
+    """That the round settled is in its document, and in nothing else."""
+    settling = plan(points=3, settle={"quorum": 1, "grace_seconds": 0, "stragglers": "keep"})
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(settling)
+        await desk.complete((await desk.launch(live))[:1], [1])
+        await desk.report("reef")
+        continued = await published(desk, "extend", replicates=2)
+        assert live.record.round == 2
+    async with Desk.open(tmp_path / "restored") as desk:
+        live = await desk.begin(settling)
+        await desk.complete((await desk.launch(live))[:1], [1])
+        for number in (1, 7):
+            await desk.services.replay.changes.settle("reef", number)
+        await desk.services.replay.changes.settle("nobody", 1)
+        assert live.record.settled_round == 1
+        assert await desk.services.replay.changes.apply("reef", continued, documents=2)
+        assert live.record.round == 2
+        await desk.report("reef")
+        assert [document["round"] for document in desk.broker.of("settled")] == []
+
+
 async def test_a_change_that_the_backup_has_ends_no_run(tmp_path: Path) -> None:
     """Its last document says how the experiment stood later."""
     async with Desk.open(tmp_path) as desk:

@@ -20,6 +20,7 @@ from ems_worker.core.wire import (
     Message,
     PublishedChange,
     PublishedResult,
+    PublishedRound,
     Start,
     StreamIdentity,
 )
@@ -78,6 +79,9 @@ class Broker:
         return rounds[-1] if rounds else None
 
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
+        return ()
+
+    async def rounds(self, after_seq: int) -> Sequence[PublishedRound]:
         return ()
 
     async def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ems_worker.core.documents import subjects
-from ems_worker.core.wire import Message, PublishedChange, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, PublishedRound, StreamIdentity
 from tests.support.played import CREATED_NS, Broker, Clock
 
 
@@ -57,8 +57,15 @@ class Streams(Broker):
         found: dict[str, PublishedChange] = {}
         for seq, (subject, document, name) in enumerate(self.published, 1):
             if seq > after_seq and subject.startswith(f"{subjects.CHANGE}."):
-                found.setdefault(name, PublishedChange(document["experiment_id"], document, self._times[seq - 1]))
+                found.setdefault(name, PublishedChange(seq, self._times[seq - 1], document["experiment_id"], document))
         return list(found.values())
+
+    async def rounds(self, after_seq: int) -> Sequence[PublishedRound]:
+        return [
+            PublishedRound(seq, self._times[seq - 1], document["experiment_id"], document["round"])
+            for seq, (subject, document, _) in enumerate(self.published, 1)
+            if seq > after_seq and subject.startswith(f"{subjects.SETTLED}.")
+        ]
 
     def once(self, kind: str) -> Sequence[Mapping[str, Any]]:
         """The published documents of a kind, each message once, oldest first."""

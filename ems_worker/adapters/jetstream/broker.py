@@ -14,7 +14,7 @@ from ems_worker.adapters.jetstream.publish import TTL, Publisher
 from ems_worker.adapters.jetstream.pull import Pull
 from ems_worker.core import trace
 from ems_worker.core.documents import subjects
-from ems_worker.core.wire import Message, PublishedChange, PublishedResult, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, PublishedResult, PublishedRound, StreamIdentity
 from ems_worker.settings import Access
 
 # A plan may have megabytes, and takes long to process.
@@ -168,6 +168,10 @@ class Broker:
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
         return await history.changes(self._link, after_seq)
+
+    async def rounds(self, after_seq: int) -> Sequence[PublishedRound]:
+        """The rounds that settled after this sequence of the stream of results, oldest first."""
+        return await history.rounds(self._link, after_seq)
 
     def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:
         """The ends of jobs that are stored after this sequence of the stream of results, oldest first."""

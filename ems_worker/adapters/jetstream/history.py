@@ -1,4 +1,4 @@
-"""What the stream of results has: changes and ends of jobs, one after another, and the last round that settled."""
+"""What the stream of results has: changes, settled rounds and ends of jobs, one after another."""
 
 import base64
 from collections.abc import AsyncIterator, Mapping
@@ -8,7 +8,7 @@ import orjson
 
 from ems_worker.adapters.jetstream import api, connection
 from ems_worker.core.documents import documents, subjects, titles
-from ems_worker.core.wire import PublishedChange, PublishedResult
+from ems_worker.core.wire import PublishedChange, PublishedResult, PublishedRound
 
 _VERB = f"STREAM.MSG.GET.{subjects.RESULTS_STREAM}"
 
@@ -20,6 +20,12 @@ async def changes(link: connection.Connection, after_seq: int) -> list[Published
     """
     stored = _stored(link, f"{subjects.CHANGE}.*", after_seq)
     return [change async for message in stored if (change := _change(message)) is not None]
+
+
+async def rounds(link: connection.Connection, after_seq: int) -> list[PublishedRound]:
+    """The rounds that settled after this sequence, oldest first. Raises errors.BrokerUnavailable."""
+    stored = _stored(link, f"{subjects.SETTLED}.*", after_seq)
+    return [settled async for message in stored if (settled := _round(message)) is not None]
 
 
 async def results(link: connection.Connection, after_seq: int) -> AsyncIterator[PublishedResult]:
@@ -84,7 +90,18 @@ def _change(message: Mapping[str, Any]) -> PublishedChange | None:
         return None
     if not isinstance(document.get("request_id"), str) or not isinstance(document.get("request"), dict):
         return None
-    return PublishedChange(document["experiment_id"], document, api.nanoseconds(message["time"]) // 1_000_000)
+    return PublishedChange(int(message["seq"]), _stored_ms(message), document["experiment_id"], document)
+
+
+def _round(message: Mapping[str, Any]) -> PublishedRound | None:
+    document = _document(message, titles.SETTLED)
+    if document is None or type(number := document.get("round")) is not int:
+        return None
+    return PublishedRound(int(message["seq"]), _stored_ms(message), document["experiment_id"], number)
+
+
+def _stored_ms(message: Mapping[str, Any]) -> int:
+    return api.nanoseconds(message["time"]) // 1_000_000
 
 
 def _result(message: Mapping[str, Any]) -> PublishedResult | None:

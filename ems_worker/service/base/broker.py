@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from ems_worker.core.wire import Message, PublishedChange, PublishedResult, StreamIdentity
+from ems_worker.core.wire import Message, PublishedChange, PublishedResult, PublishedRound, StreamIdentity
 
 
 class Broker(Protocol):
@@ -51,6 +51,9 @@ class Broker(Protocol):
 
     async def changes(self, after_seq: int) -> Sequence[PublishedChange]:
         """The documents of changes that are stored after this sequence of the stream of results, oldest first."""
+
+    async def rounds(self, after_seq: int) -> Sequence[PublishedRound]:
+        """The rounds that settled after this sequence of the stream of results, oldest first."""
 
     def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:
         """The ends of jobs that are stored after this sequence of the stream of results, oldest first."""

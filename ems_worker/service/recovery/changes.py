@@ -40,6 +40,12 @@ class ChangeReplay:
             log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
             return False
 
+    async def settle(self, experiment_id: str, number: int) -> None:
+        """Records that a round settled before the restore: what is added or retried since belongs to the next one."""
+        live = self._ledger.live(experiment_id)
+        if live is not None and live.record.settled_round < number == live.record.round:
+            await self._ledger.records.settled(live, number)
+
     async def _apply(self, live: Live, published: Mapping[str, Any], documents: int) -> bool:
         try:
             if await self._control.has_published(live, published):

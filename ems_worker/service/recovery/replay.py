@@ -18,7 +18,7 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.documents import subjects
-from ems_worker.core.wire import Message, PublishedChange
+from ems_worker.core.wire import Message, PublishedChange, PublishedRound
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.expand import Expander
 from ems_worker.service.intake.accept import Intake
@@ -110,8 +110,11 @@ class Replay:
         log.warning("manifest.caught_up", held=paused)
         return paused
 
-    async def _changes(self) -> tuple[int, bool, list[PublishedChange]]:
-        """What was published since the backup: after which sequence, whether that is all, and the changes in it."""
+    async def _changes(self) -> tuple[int, bool, list[PublishedChange | PublishedRound]]:
+        """What was published since the backup: after which sequence, whether that is all, and what is to be applied.
+
+        Rounds are settled by results that were published, and by times that only their documents tell.
+        """
         now = (await self._broker.streams())[subjects.RESULTS_STREAM]
         known = await self._manifest.remembered(f"stream {subjects.RESULTS_STREAM}")
         created_ns, last_seq = (0, 0) if known is None else (int(number) for number in known.split(":"))
@@ -124,14 +127,17 @@ class Replay:
         for change in changes:
             key = change.experiment_id, change.document["request_id"]
             first.setdefault(key, replace(change, documents=min(2, stored[key])))
-        return after, complete, list(first.values())
+        decided: list[PublishedChange | PublishedRound] = [*first.values(), *await self._broker.rounds(after)]
+        return after, complete, sorted(decided, key=lambda each: each.seq)
 
     async def _track(self, events: Sequence[Message]) -> None:
         await self.attempts.add(self._tracker.names(events))
         await self._tracker.track(events)
 
-    async def _apply(self, change: PublishedChange) -> None:
-        if await self.changes.apply(change.experiment_id, change.document, documents=change.documents):
+    async def _apply(self, change: PublishedChange | PublishedRound) -> None:
+        if isinstance(change, PublishedRound):
+            await self.changes.settle(change.experiment_id, change.number)
+        elif await self.changes.apply(change.experiment_id, change.document, documents=change.documents):
             await self._tracker.retry_parked(older_than_ms=0)
 
     async def _outdated(self) -> bool:
