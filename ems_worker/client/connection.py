@@ -28,6 +28,7 @@ _RETRY_SECONDS = 0.25
 _REFUSALS = 3
 # How long a working server may take to answer a PING.
 _PONG_SECONDS = 1
+_CLOSE_SECONDS = 2
 # OpenSSL's error numbers for a valid certificate of an unknown CA.
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 # A lost connection that is idle is noticed after two of these.
@@ -88,10 +89,12 @@ class Connection:
         self._opened = True
 
     async def close(self) -> None:
-        """Closes the connection. Does nothing if it is closed."""
+        """Sends what is buffered and closes the connection, within two seconds. Does nothing if it is closed."""
         self._opened = False
         with contextlib.suppress(nats.errors.Error, OSError):
-            await self._client.close()
+            # nats-py waits without end for a TLS connection whose end isn't confirmed.
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._client.close()
 
     async def last(self, stream: str, subject: str) -> RawStreamMsg | None:
         """The last message of a subject; None if there is no message or no stream."""

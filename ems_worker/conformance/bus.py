@@ -152,7 +152,10 @@ async def connect(server: str, experiment_id: str, timeout: float) -> AsyncItera
             bus.close()
             await following
     finally:
-        await client.close()
+        # nats-py waits without end for a TLS connection whose end isn't confirmed.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await client.close()
 
 
 async def _stream(client: Client) -> tuple[str, int]:

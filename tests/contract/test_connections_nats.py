@@ -7,11 +7,13 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from nats.aio import transport
 
 from ems_worker import client, errors, nats_access
-from ems_worker.adapters.jetstream import Broker
+from ems_worker.adapters.jetstream import Broker, connection
 from ems_worker.settings import Access
 from tests.support import security, servers, wait
 
@@ -76,6 +78,39 @@ async def test_a_reset_does_not_hide_the_reason() -> None:
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         await check_refused(Access((f"nats://{host}:{port}",), user="worker", password="wrong"), "(?i)authorization")
+
+
+async def test_a_connection_that_does_not_close_holds_nobody_up(tmp_path: Path) -> None:
+    """The end of a TLS connection may never be confirmed, and nats-py would wait for that without end."""
+
+    async def never(_: transport.TcpTransport) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(tmp_path, USERS) as server:
+        bare = Access((server.url,))
+        with patch.object(transport.TcpTransport, "wait_closed", never):
+            await check_accepted(dataclasses.replace(bare, user="worker", password=PASSWORD))
+            await check_refused(bare, "(?i)authorization")
+
+
+class _Failing:
+    """A part of the worker that can't be set up on any connection."""
+
+    async def connected(self, _: object) -> None:
+        raise OSError("the server refuses it")
+
+    def lost(self) -> None:
+        """Nothing was set up."""
+
+
+async def test_a_connection_that_cannot_be_used_is_none(tmp_path: Path) -> None:
+    """Opening it ends at its timeout, also if the server itself answers."""
+    async with listening(tmp_path, "") as server:
+        link = connection.Connection([server.url], name="test")
+        await link.listen(_Failing())
+        with pytest.raises(errors.BrokerUnavailable, match="no NATS server answered within 1 s"):
+            await link.open(1)
+        assert not link.connected
 
 
 async def test_user_and_password(tmp_path: Path) -> None:

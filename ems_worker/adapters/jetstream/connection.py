@@ -118,12 +118,13 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 client = await self._dial()
+                self._keeper = asyncio.create_task(self._keep(client))
+                await self._up.wait()
         except TimeoutError as error:
+            await self.close()
             raise errors.BrokerUnavailable(
                 f"no NATS server answered within {timeout:g} s at {self.where}{self._because()}"
             ) from error
-        self._keeper = asyncio.create_task(self._keep(client))
-        await self._up.wait()
 
     async def close(self) -> None:
         """Sends what is buffered and closes, within two seconds. Closing twice is harmless."""
