@@ -148,7 +148,7 @@ class Queries:
             group=request.group, state=request.state, before_key=before, limit=request.limit
         )
         cursor = str(rows[-1][0]) if len(rows) == request.limit else None
-        statuses = [self._status(experiment_id, stored) for _, experiment_id, stored in rows]
+        statuses = [await self._status(experiment_id, stored) for _, experiment_id, stored in rows]
         return documents.encode({"schema": titles.LIST, "experiments": statuses, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
@@ -166,7 +166,7 @@ class Queries:
             "overrides": dict(record.overrides),
             "changes": [changes.brief(request, change) for change in latest],
         }
-        status = self._status(request, await self._manifest.status(record.key))
+        status = await self._status(request, await self._manifest.status(record.key))
         return documents.encode({**status, **details})
 
     async def _jobs(self, data: bytes) -> bytes:
@@ -245,20 +245,21 @@ class Queries:
             raise errors.NotFound(f"there is no experiment {experiment_id}")
         return record
 
-    def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:
+    async def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:
         """The present status of an experiment in memory; of any other the last that was recorded."""
-        live = self._ledger.live(experiment_id)
-        if live is None:
-            document: documents.Document = orjson.loads(stored or b"{}")
+        live, now_ms = self._ledger.live(experiment_id), self._clock.now_ms()
+        if live is not None:
+            reason = self._reasons.of(live)
+            return statuses.compose(
+                live, live.record, live.recorded, worker_id=self._worker_id, now_ms=now_ms, reason=reason
+            )
+        document: documents.Document = orjson.loads(stored or b"{}")
+        if document:
             return document
-        return statuses.compose(
-            live,
-            live.record,
-            live.recorded,
-            worker_id=self._worker_id,
-            now_ms=self._clock.now_ms(),
-            reason=self._reasons.of(live),
-        )
+        # It was accepted a moment ago, or its plan can't be read here.
+        record = await self._record(experiment_id)
+        tally = await self._manifest.tally(record.key)
+        return documents.status(record, tally, worker_id=self._worker_id, now_ms=now_ms, pace=documents.Pace())
 
 
 def read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from tests.support import broker, schema_checks, servers
+from tests.support import broker, manifests, schema_checks, servers
 from tests.support.desk import Desk, plan
 
 
@@ -251,3 +251,13 @@ async def test_integers_of_any_size_are_handled(desk: Desk, client: Client) -> N
     assert "after_seq: " in answer["message"]
     page = await ask(client, "config", simulation_id="reef-p000000-r000-a1", offset=2**70)
     assert (page["config"], page["next_offset"]) == ("", None)
+
+
+async def test_an_experiment_has_a_status_from_the_moment_it_is_recorded(desk: Desk, client: Client) -> None:
+    """It gets into memory only a moment later."""
+    await manifests.accepted(desk.manifest, manifests.spec())
+    [listed] = (await ask(client, "list"))["experiments"]
+    shown = await ask(client, "get", experiment_id="reef")
+    for status in (listed, shown):
+        assert (status["experiment_id"], status["state"], status["reason"]) == ("reef", "accepted", None)
+        assert status["counts"]["pending"] == status["total"] == manifests.spec().jobs
