@@ -38,6 +38,8 @@ class Bus:
         self._open = True
         self._arrived = asyncio.Event()
         self._arrived_at = 0.0
+        # How often the connection to the broker was lost.
+        self.losses = 0
         self.stored: list[messages.Event] = []
         self.published: list[messages.Event] = []
 
@@ -65,6 +67,11 @@ class Bus:
     async def quiet(self, seconds: float, timeout: float) -> None:
         """Returns once no event has come for `seconds`, or after `timeout` seconds."""
         await self.until(lambda: time.monotonic() - self._arrived_at >= seconds, timeout)
+
+    async def disconnected(self) -> None:
+        """The connection is lost, perhaps only for a moment."""
+        self.losses += 1
+        self._arrived.set()
 
     async def reconnected(self) -> None:
         """Reads the stream again: a broker that crashed may have lost its end, and reused the sequences."""
@@ -135,6 +142,7 @@ async def connect(server: str, experiment_id: str, timeout: float) -> AsyncItera
             connect_timeout=2,
             ping_interval=10,
             error_cb=_ignore_error,
+            disconnected_cb=bus.disconnected,
             reconnected_cb=bus.reconnected,
         )
         await _within(timeout, connecting)
