@@ -115,7 +115,6 @@ class PublishedResult:
     `excluded`: the reason, None if the job counts.
     """
 
-    experiment_id: str
     simulation_id: str
     job_revision: int
     state: str

@@ -80,6 +80,6 @@ async def test_results_are_read_in_the_order_in_which_they_were_published(broker
         await publish(broker, "result", f"wrong-{number}", **document)
     await broker.publish([("ems.experiment.result.reef", b"[]", "list"), ("ems.experiment.result.reef", b"{", "torn")])
     found = [result async for result in broker.results(0)]
-    assert found == [PublishedResult("reef", name, 2, "lost", "wrong") for name in names]
+    assert found == [PublishedResult(name, 2, "lost", "wrong") for name in names]
     assert [result async for result in broker.results(2)] == found[1:]
     assert [result async for result in broker.results(99)] == []

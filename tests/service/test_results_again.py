@@ -84,8 +84,14 @@ async def test_older_results_and_those_of_unknown_jobs_change_nothing(tmp_path: 
         publish(desk, job_revision=0, state="lost")
         publish(desk, simulation_id="reef-p000007-r000-a1", state="lost")
         publish(desk, simulation_id="nobody-p000007-r000-a1", experiment_id="nobody")
+        # A document about one experiment that names a run of another one.
+        other = await desk.begin(plan("other", points=1))
+        publish(desk, simulation_id="other-p000000-r000-a1", job_revision=9)
         await desk.services.replay.results.catch_up(0)
         assert await run(desk, name) == before
+        assert [row.run.job_revision for row in await desk.rows("reef")] == [1]
+        assert (await run(desk, "other-p000000-r000-a1")).job_revision == 9
+        assert (desk.ledger.live("other"), other.record.state) == (other, "running")
 
 
 async def test_many_results_are_compared_in_batches(tmp_path: Path) -> None:

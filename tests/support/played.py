@@ -87,11 +87,7 @@ class Broker:
     async def results(self, after_seq: int) -> AsyncIterator[PublishedResult]:
         for document in self.of("result"):
             yield PublishedResult(
-                document["experiment_id"],
-                document["simulation_id"],
-                document["job_revision"],
-                document["state"],
-                document["excluded"],
+                document["simulation_id"], document["job_revision"], document["state"], document["excluded"]
             )
 
     async def published_revision(self, subject: str) -> int | None:

@@ -69,7 +69,7 @@ COMPLETED = of(state=RunState.COMPLETED, finished_ms=1, ended_seq=5, job_revisio
 
 
 def result(revision: int, state: str = "completed", excluded: str | None = None) -> PublishedResult:
-    return PublishedResult("reef", "reef-p000004-r001-a1", revision, state, excluded)
+    return PublishedResult("reef-p000004-r001-a1", revision, state, excluded)
 
 
 @pytest.mark.parametrize(("published", "after"), [(1, 2), (2, 2), (3, 3)])

@@ -112,6 +112,4 @@ def _result(message: Mapping[str, Any]) -> PublishedResult | None:
     if not isinstance(name, str) or type(revision) is not int or not isinstance(state, str):
         return None
     excluded = document.get("excluded")
-    return PublishedResult(
-        document["experiment_id"], name, revision, state, excluded if isinstance(excluded, str) else None
-    )
+    return PublishedResult(name, revision, state, excluded if isinstance(excluded, str) else None)

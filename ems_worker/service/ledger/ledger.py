@@ -169,7 +169,7 @@ class Ledger:
         """
         effects: dict[int, Effect | None] = {}
         left = list(enumerate(signals))
-        loaded: list[tuple[Live, Experiment, Tally]] = []
+        loaded: list[tuple[Live, tuple[Experiment, Tally]]] = []
         while left:
             async with self._turn() as turn:
                 await self._active.load_jobs({key[:3] for _, (key, _) in left})
@@ -192,10 +192,10 @@ class Ledger:
                     effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
                 else:
                     assert live is not None  # the manifest has one of its jobs
-                    loaded.append((live, live.record, live.recorded))
+                    loaded.append((live, live.snapshot))
             left = [(index, signal) for index, signal in left if index not in effects]
-        for live, record, recorded in loaded:
-            if live.record is record and live.recorded is recorded:
+        for live, before in loaded:
+            if live.is_unchanged(before):
                 # Nothing changed, so no report will follow that unloads it.
                 await self.unload(live.key)
         return [effects[index] for index in range(len(signals))]

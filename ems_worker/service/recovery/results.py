@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ems_worker import errors
+from ems_worker.core import ids
 from ems_worker.core.wire import PublishedResult
 from ems_worker.service.base.ports import Broker
 from ems_worker.service.ledger.ledger import Ledger
@@ -33,7 +34,9 @@ class ResultReplay:
     async def _compare(self, batch: Mapping[str, PublishedResult]) -> None:
         by_experiment: dict[str, dict[RunKey, PublishedResult]] = defaultdict(dict)
         for name, key in (await self._ledger.find(batch)).items():
-            by_experiment[batch[name].experiment_id][key] = batch[name]
+            parsed = ids.parse_simulation_id(name)
+            assert parsed is not None  # it was found
+            by_experiment[parsed.experiment_id][key] = batch[name]
         for experiment_id, results in by_experiment.items():
             try:
                 async with self._ledger.pinned(experiment_id) as live:
