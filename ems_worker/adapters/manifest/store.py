@@ -143,7 +143,7 @@ class Manifest(Steering):
         )
 
     async def status_confirmed(self, key: int) -> None:
-        await self._writer.submit(Step(WRITES["confirm_status"], [(key,)]))
+        await self._writer.submit(Step(WRITES["confirm_status"], [(key,)], guarded=False))
 
     async def revision_published(self, key: int, revision: int) -> None:
         await self._writer.submit(Step(WRITES["publish_revision"], [(key, revision)]))

@@ -159,9 +159,10 @@ WHERE experiments.key = new.key;
 -- Only a status with the next revision can report what was changed.
 UPDATE experiments SET state_revision = revision + 1 WHERE key IN (VALUES :rows);
 
--- name: confirm_status key=1
--- The last published status says how the experiment stands.
-UPDATE experiments SET state_revision = published_revision WHERE key IN (VALUES :rows);
+-- name: confirm_status
+-- The last published status says how the experiment stands. Mostly no other one is owed, and nothing is written.
+UPDATE experiments SET state_revision = published_revision
+WHERE key IN (VALUES :rows) AND state_revision > published_revision;
 
 -- name: publish_seq key=1
 -- Ends of jobs up to this position are published; it never decreases.
