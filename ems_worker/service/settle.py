@@ -8,9 +8,10 @@ starts in between finds that record, and publishes the document.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling

@@ -1,9 +1,9 @@
 """Start commands as protobuf, split into batches; responses and status codes as answers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import grpc
+from msgspec import Struct
 
 from ems_worker.core import text, trace
 from ems_worker.core.lifecycle import outcome
@@ -19,8 +19,7 @@ _FRAME_BYTES = 8
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True, gc=False):
     """A start command as protobuf.
 
     `size` is in bytes, `traceparent` is sent as metadata, and `alone` keeps the command out of batches.

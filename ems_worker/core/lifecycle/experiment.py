@@ -1,10 +1,13 @@
 """An experiment: its states, and the tally of its jobs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import run
 from ems_worker.core.lifecycle.aggregate import Aggregate
@@ -133,8 +136,7 @@ def job_state(current: Run) -> str:
     return Bucket.FAILED if name is Bucket.INFEASIBLE else name
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True, gc=False):
     """Counts of an experiment's jobs, and aggregates of its tracked metrics over completed jobs that aren't excluded.
 
     Jobs that are not expanded yet count as pending. Of `counts`, `excluded` are the jobs that are excluded, and
@@ -146,10 +148,10 @@ class Tally:
     """
 
     total: int
-    counts: Mapping[Bucket, int] = field(default_factory=dict)
-    metrics: Mapping[str, Aggregate] = field(default_factory=dict)
-    excluded: Mapping[Bucket, int] = field(default_factory=dict)
-    called_off: Mapping[Bucket, int] = field(default_factory=dict)
+    counts: Mapping[Bucket, int] = {}
+    metrics: Mapping[str, Aggregate] = {}
+    excluded: Mapping[Bucket, int] = {}
+    called_off: Mapping[Bucket, int] = {}
     dropped: int = 0
     stale: bool = False
 

@@ -1,7 +1,10 @@
 """A job: its attempts, which of them represents it, when it has ended, and whether it is retried."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import retry, run, transitions
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
@@ -30,8 +33,7 @@ class RetryPolicy:
     awaited: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True, gc=False):
     """All attempts at (point, replicate), in order; their numbers start at 1 and have no gaps."""
 
     runs: tuple[Run, ...]
@@ -53,8 +55,7 @@ class Job:
         return Job(tuple(after if attempt.attempt == after.attempt else attempt for attempt in self.runs))
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True, gc=False):
     """What a signal did to a job: `job` is the job after it.
 
     `ended`: the signal ended the job, or changed the result of an ended one. `stop`: attempts that the orchestrator

@@ -4,7 +4,7 @@ That a run passed its time limit is in no event. Because of that a job may have 
 ended otherwise, or less often; its readers take the result with the highest `job_revision`.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.job import Job

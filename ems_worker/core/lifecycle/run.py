@@ -1,9 +1,10 @@
 """A run: one attempt at a job, what is known of it, and how events change that."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace as _replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace as _replace
 
 from ems_worker.core.lifecycle.transitions import OPEN, TERMINAL, TRANSITIONS, Effect, RunEvent, RunState
 
@@ -54,8 +55,7 @@ UNWANTED = frozenset(StopReason) - {StopReason.TIMEOUT}
 CALLED_OFF = frozenset({StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED})
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(Struct, frozen=True, gc=False):
     """An event and its content. Times are milliseconds since the Unix epoch; None where the event has none."""
 
     event: RunEvent
@@ -75,8 +75,7 @@ class Signal:
     total: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True, gc=False):
     """One attempt at job (point, replicate), as recorded in the manifest.
 
     `current`: this attempt represents its job. `ended_seq`: the position of the job's end among the ends of its

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
 
 from ems_worker import errors
@@ -257,7 +258,7 @@ class Intake:
         decision = PlanDecision.ACCEPTED if existing is None else PlanDecision.DUPLICATE
         submission = submissions.decided(undecided, decision, experiment_id, outline)
         if new is not None and outline.self_contained:
-            submission = replace(submission, digest=digest)
+            submission = msgspec.structs.replace(submission, digest=digest)
         return submission, new
 
     def _admit_slow(self, publisher: str | None) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.run import Run

@@ -6,7 +6,9 @@ fast drops jobs in the same way, without a cursor.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job, restored
 from ems_worker.core.lifecycle.job import Job

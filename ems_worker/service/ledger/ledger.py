@@ -8,9 +8,9 @@ act on the decision: make a call, acknowledge, or publish.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import run, transitions

@@ -1,9 +1,9 @@
 """Experiments' records: the only code that replaces one, in memory and in the manifest."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import conclusion, experiment, steering
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, PauseOwner, Standing

@@ -1,7 +1,8 @@
 """Points that a new version of a plan doesn't have: their jobs are cancelled and excluded, until the points return."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, job
