@@ -5,11 +5,11 @@ import io
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters import files
 from ems_worker.adapters.manifest import Manifest

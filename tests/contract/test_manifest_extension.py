@@ -1,10 +1,10 @@
 """What a manifest does when the plan of an experiment is extended, in a real file."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.manifest.queries import READS, WRITES

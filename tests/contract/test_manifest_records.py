@@ -1,10 +1,10 @@
 """What a manifest keeps of submissions, experiments, points and events, in a real file."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store

@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
@@ -100,7 +101,7 @@ async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -
     one, other, *_ = await _pending(manifest, record)
     await manifest.save([(record.key, one, manifests.claimed(one))], {})
     ended = manifests.completed(manifests.claimed(other), 1, population=1.0)
-    with pytest.raises(errors.ManifestConflict, match="update_runs: 1 of 2"):
+    with pytest.raises(errors.ManifestConflict, match="_runs: 0 of 1"):
         await manifest.save([(record.key, other, ended), (record.key, one, manifests.claimed(one))], {record.key: 1})
     stored = await manifest.jobs([(record.key, other.point, other.replicate)])
     assert stored[record.key, other.point, other.replicate].current == other
@@ -125,7 +126,7 @@ async def test_rows_that_contradict_themselves_are_refused(
     """The schema refuses rows that correct code never writes."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
-    broken = replace(first, **wrong)  # type: ignore[arg-type]  # fields by name
+    broken = replace(first, **wrong)
     with pytest.raises(errors.ManifestConflict, match=constraint):
         await manifest.save([(record.key, first, broken)], {})
 

@@ -8,9 +8,10 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.adapters.manifest import Manifest

@@ -1,7 +1,6 @@
 """Documents as the core builds them conform to the published schemas; tests/acceptance checks those of a worker."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes, documents, results, schemas
 from ems_worker.core.lifecycle.aggregate import Aggregate

@@ -1,6 +1,6 @@
 """An experiment: its states, and the tally of its jobs."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.aggregate import Aggregate
@@ -12,7 +12,7 @@ PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
 
 
 def moved(state: RunState, **more: object) -> Run:
-    return replace(PENDING, state=state, **more)  # type: ignore[arg-type]  # fields by name
+    return replace(PENDING, state=state, **more)
 
 
 def test_every_pair_of_state_and_event_is_decided() -> None:

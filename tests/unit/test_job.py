@@ -1,9 +1,8 @@
 """A job: which attempt represents it, when it ends, and when it is retried."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job, transitions
 from ems_worker.core.lifecycle.job import Job, RetryPolicy
@@ -68,7 +67,7 @@ def test_a_job_has_at_most_max_attempts() -> None:
 
 def test_a_failure_is_not_retried_if_retries_are_turned_off() -> None:
     """An experiment that is ending starts no new attempts."""
-    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=False)
+    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=lambda: False)
     assert decision.ended
 
 

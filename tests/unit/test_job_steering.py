@@ -1,10 +1,10 @@
 """What cancel, retry, exclude and include do to a job, in each of its states."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import experiment, job, transitions
 from ems_worker.core.lifecycle.experiment import Bucket

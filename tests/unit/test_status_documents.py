@@ -1,9 +1,9 @@
 """Statuses of experiments that somebody pauses, cancels or excludes jobs of, and rounds that have settled."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.documents import documents, limits
 from ems_worker.core.language.options import ExperimentLimits, MaxFailed

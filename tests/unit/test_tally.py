@@ -1,11 +1,11 @@
 """The tally: which jobs count, and what is known of the metrics of those that completed."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.aggregate import Aggregate

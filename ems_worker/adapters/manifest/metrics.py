@@ -11,6 +11,10 @@ from ems_worker.adapters.manifest.writer import Step
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.transitions import RunState
+
+# Of the states of a run, the only one whose metrics count.
+_COUNTED = RunState.COMPLETED
 
 
 def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
@@ -18,6 +22,8 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
     added: list[tuple[int, int, int, int]] = []
     recomputed: dict[tuple[int, int], None] = {}
     for key, before, after in changes:
+        if after.state is not _COUNTED and (before is None or before.state is not _COUNTED):
+            continue
         counted = before is not None and aggregated(before)
         if not aggregated(after):
             if counted:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,9 +12,10 @@ from ems_worker.core.lifecycle import run
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.words import Word
 
 
-class ExperimentState(StrEnum):
+class ExperimentState(Word):
     """Beside each state: what moves an experiment on from it, and what a crash means there."""
 
     ACCEPTED = "accepted"  # Its first recorded jobs. After a crash expansion continues where it stopped.
@@ -29,7 +29,7 @@ class ExperimentState(StrEnum):
 ENDED = frozenset({ExperimentState.COMPLETED, ExperimentState.FAILED, ExperimentState.CANCELLED})
 
 
-class PauseOwner(StrEnum):
+class PauseOwner(Word):
     """Who pauses an experiment. Its jobs start only while nobody does."""
 
     PERSON = "person"  # `pause`
@@ -39,7 +39,7 @@ class PauseOwner(StrEnum):
     RESTORED = "restored"  # its manifest was restored, and changes of it may be missing
 
 
-class CancelMode(StrEnum):
+class CancelMode(Word):
     """What happens to the open runs of an experiment that is cancelled."""
 
     STOP = "stop"  # they are stopped
@@ -62,7 +62,7 @@ class Standing:
     kept_open: bool = False
 
 
-class ExperimentEvent(StrEnum):
+class ExperimentEvent(Word):
     BEGIN = "begin"  # its first jobs are in the manifest
     PAUSE = "pause"  # somebody begins to pause it: no more of its runs are to be started
     RESUME = "resume"  # nobody pauses it any more: its runs may be started again
@@ -103,7 +103,7 @@ TRANSITIONS: Mapping[tuple[ExperimentState, ExperimentEvent], ExperimentState | 
 )
 
 
-class Bucket(StrEnum):
+class Bucket(Word):
     """The counts of a status: jobs by state, with infeasible jobs counted separately from failed ones."""
 
     PENDING = "pending"
@@ -118,6 +118,7 @@ class Bucket(StrEnum):
     LOST = "lost"
 
 
+_BUCKETS = {state: Bucket(state.value) for state in RunState}
 ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, Bucket.CANCELLED, Bucket.LOST})
 
 
@@ -127,7 +128,7 @@ def bucket(current: Run) -> Bucket:
         return Bucket.AWAITING_METRICS if current.waiting is Waiting.AWAITING else Bucket.FAILED
     if current.state is RunState.FAILED and current.error_kind is ErrorKind.INFEASIBLE:
         return Bucket.INFEASIBLE
-    return Bucket(current.state.value)
+    return _BUCKETS[current.state]
 
 
 def job_state(current: Run) -> str:
@@ -189,17 +190,20 @@ class Tally(Struct, frozen=True, gc=False):
         counts, excluded, called_off = dict(self.counts), dict(self.excluded), dict(self.called_off)
         dropped, stale = self.dropped, self.stale
         metrics = dict(self.metrics)
+        moved: dict[tuple[_Part, _Part], int] = {}
         for old, new in changes:
             was, now = _NEW if old is None else _part(old), _part(new)
             if was is not now:
-                for part, step in ((was, -1), (now, 1)):
-                    _count(counts, part.bucket, step)
-                    _count(excluded, part.bucket, step * part.excluded)
-                    _count(called_off, part.bucket, step * part.called_off)
-                    dropped += step * part.dropped
-                stale = stale or (was.aggregated and not now.aggregated)
+                moved[was, now] = moved.get((was, now), 0) + 1
             if now.aggregated:
                 _add(metrics, old.metrics or {} if old is not None and was.aggregated else None, new.metrics or {})
+        for (was, now), jobs in moved.items():
+            for part, step in ((was, -jobs), (now, jobs)):
+                _count(counts, part.bucket, step)
+                _count(excluded, part.bucket, step * part.excluded)
+                _count(called_off, part.bucket, step * part.called_off)
+                dropped += step * part.dropped
+            stale = stale or (was.aggregated and not now.aggregated)
         return Tally(self.total, counts, metrics, excluded, called_off, dropped=dropped, stale=stale)
 
     def cancelled_unstarted(self, jobs: int) -> "Tally":
@@ -244,18 +248,19 @@ def tally(total: int, counted: Iterable[Alike], metrics: Mapping[str, Aggregate]
     return Tally(total, counts, metrics, excluded, called_off, dropped=dropped)
 
 
-@dataclass(frozen=True, slots=True)
 class _Part:
     """How one job is counted."""
 
-    bucket: Bucket
-    excluded: bool = False
-    called_off: bool = False
-    dropped: bool = False
+    __slots__ = ("aggregated", "bucket", "called_off", "dropped", "excluded")
 
-    @property
-    def aggregated(self) -> bool:
-        return self.bucket is Bucket.COMPLETED and not self.excluded
+    def __init__(
+        self, bucket: Bucket, *, excluded: bool = False, called_off: bool = False, dropped: bool = False
+    ) -> None:
+        self.bucket = bucket
+        self.excluded = excluded
+        self.called_off = called_off
+        self.dropped = dropped
+        self.aggregated = bucket is Bucket.COMPLETED and not excluded
 
 
 # Made once: a part is looked up for every change of a run.
@@ -264,9 +269,19 @@ _EXCLUDED = {name: _Part(name, excluded=True) for name in Bucket}
 _CALLED_OFF = {name: _Part(name, called_off=True) for name in Bucket}
 _DROPPED = _Part(Bucket.CANCELLED, dropped=True)
 _NEW = _COUNTED[Bucket.PENDING]
+# Those of runs without anything unusual, by their states.
+_PLAIN: Mapping[RunState, _Part] = {
+    state: _COUNTED[_BUCKETS[state]]
+    for state in RunState
+    if state not in (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
+}
 
 
 def _part(current: Run) -> _Part:
+    if current.waiting is None and current.excluded is None:
+        plain = _PLAIN.get(current.state)
+        if plain is not None:
+            return plain
     return _part_of(bucket(current), current.excluded is not None, current.stop_reason, current.drains)
 
 

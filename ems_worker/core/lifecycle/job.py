@@ -1,6 +1,6 @@
 """A job: its attempts, which of them represents it, when it has ended, and whether it is retried."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -41,7 +41,8 @@ class Job(Struct, frozen=True, gc=False):
     @property
     def current(self) -> Run:
         """The attempt that represents the job: the winning one, else the last."""
-        return next(attempt for attempt in self.runs if attempt.current)
+        last = self.runs[-1]
+        return last if last.current else next(attempt for attempt in self.runs if attempt.current)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -52,6 +53,8 @@ class Job(Struct, frozen=True, gc=False):
 
     def with_run(self, after: Run) -> "Job":
         """The job with one attempt replaced."""
+        if len(self.runs) == 1:
+            return Job((after,))
         return Job(tuple(after if attempt.attempt == after.attempt else attempt for attempt in self.runs))
 
 
@@ -98,7 +101,15 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
     return failed.retryable is not False and failed.error_kind in policy.retry_on
 
 
-def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, *, now_ms: int, retries: bool = True) -> Applied:
+def apply(
+    job: Job,
+    attempt: int,
+    signal: Signal,
+    policy: RetryPolicy,
+    *,
+    now_ms: int,
+    retries: Callable[[], bool] = lambda: True,
+) -> Applied:
     """Applies a signal for one attempt to its job. `retries`: whether a failure may lead to another attempt."""
     before = job.attempt(attempt)
     effect, after = run.advance(before, signal, now_ms, policy.awaited)
@@ -110,7 +121,7 @@ def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, *, now_ms
         won = job.current.state is RunState.COMPLETED
         if after.state is RunState.COMPLETED and not won:
             changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
-        elif after.current and retries and not before.ended and may_retry(after, policy):
+        elif after.current and not before.ended and may_retry(after, policy) and retries():
             # Not if `before` had ended: a lost run that turns out to have failed doesn't reopen its job.
             changed_job = _with_next_attempt(changed_job, after, now_ms)
     current = changed_job.current
@@ -255,9 +266,11 @@ def number_end(job: Job, ended_seq: int) -> Job:
     return job.with_run(replace(job.current, ended_seq=ended_seq, job_revision=job.current.job_revision + 1))
 
 
-def changed(before: Job, after: Job) -> Iterable[tuple[Run | None, Run]]:
+def changed(before: Job, after: Job) -> list[tuple[Run | None, Run]]:
     """The attempts that differ, as (before, after); `before` is None for a new attempt."""
-    for index, new in enumerate(after.runs):
-        old = before.runs[index] if index < len(before.runs) else None
-        if old != new:
-            yield old, new
+    olds = before.runs
+    return [
+        (old, new)
+        for index, new in enumerate(after.runs)
+        if (old := olds[index] if index < len(olds) else None) is not new and old != new
+    ]

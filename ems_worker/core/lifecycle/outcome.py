@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from types import MappingProxyType
 
 from msgspec import Struct
 
+from ems_worker.core.words import Word
 
-class Outcome(StrEnum):
+
+class Outcome(Word):
     """What an answer means for the run."""
 
     SUBMITTED = "submitted"  # the orchestrator has the run

@@ -1,15 +1,15 @@
 """A run: one attempt at a job, what is known of it, and how events change that."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace as _replace
 
 from ems_worker.core.lifecycle.transitions import OPEN, TERMINAL, TRANSITIONS, Effect, RunEvent, RunState
+from ems_worker.core.words import Word
 
 
-class ErrorKind(StrEnum):
+class ErrorKind(Word):
     """Why a run did not complete. The orchestrator reports the first five; the worker sets the others."""
 
     SIMULATION = "simulation"
@@ -28,14 +28,14 @@ MAX_METRICS = 2000
 _LATER_START_MS = 1000
 
 
-class Waiting(StrEnum):
+class Waiting(Word):
     """Whether a completed run lacks metrics that its plan tracks with `from: event`."""
 
     AWAITING = "awaiting"
     MISSING = "missing"
 
 
-class StopReason(StrEnum):
+class StopReason(Word):
     """Why a run was stopped or never sent.
 
     It decides what a confirmed STOP means, and whether `retry` includes the job.

@@ -114,6 +114,7 @@ class Judging:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
             if reopens and again:
+                turn.count()
                 turn.reopened = self._records.retake(live, now_ms)
                 change = replace(change, state=live.record.state, round=live.record.round)
             turn.carry(live, change)

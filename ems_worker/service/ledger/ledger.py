@@ -269,6 +269,7 @@ class Ledger:
             self._active.drop_idle(self._commits)
             turn = Turn(self._active, self._timers, self._on_end)
             yield turn
+            turn.count()
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
                 self.records.ends_numbered(live, turn.ended_seq.get(live.key))

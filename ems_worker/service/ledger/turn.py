@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, Waiting
-from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.core.lifecycle.transitions import OPEN, RunState
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.ports import RunChange
 from ems_worker.service.ledger import live as lives
@@ -24,6 +24,8 @@ class Turn:
         self._on_end = on_end
         self._before: dict[RunKey, Run | None] = {}
         self._after: dict[RunKey, Run] = {}
+        # By experiment, changes of jobs' current runs that its tally doesn't count yet.
+        self._uncounted: dict[int, list[tuple[Run | None, Run]]] = {}
         # The last position given to an end, by experiment.
         self.ended_seq: dict[int, int] = {}
         # Experiment and point of each job that had ended and is open again.
@@ -65,7 +67,7 @@ class Turn:
         if live is None:
             applied = job.Applied(run.advance(before.attempt(key[3]), signal, now_ms)[0], before)
         else:
-            applied = job.apply(before, key[3], signal, live.policy, now_ms=now_ms, retries=live.retries_failures)
+            applied = job.apply(before, key[3], signal, live.policy, now_ms=now_ms, retries=lambda: self._retries(live))
         if live is None or applied.effect not in transitions.CHANGING:
             self.jobs.add(key[:3])
             self._timers.heard(key, before.attempt(key[3]))
@@ -80,9 +82,9 @@ class Turn:
         """Replaces an attempt whose state stays the same."""
         before = self._active.job(key[:3])
         assert before is not None
-        job_after = before.with_run(after)
-        self._active.put(key[0], job_after)
-        self._note(key[0], before, job_after)
+        self._active.put(key[0], before.with_run(after))
+        self.jobs.add(key[:3])
+        self._note(self._active.get(key[0]), key, before.attempt(key[3]), after)
 
     def carry(self, live: Live, change: Change) -> None:
         """Records in the same commit how far a change is carried out."""
@@ -95,38 +97,56 @@ class Turn:
     def replace(self, live: Live, before: Job, after: Job) -> None:
         """Replaces a job in memory, and updates its experiment's counts and the timers of its runs."""
         self._active.put(live.key, after)
-        self._note(live.key, before, after)
+        job_key = (live.key, *after.key)
+        self.jobs.add(job_key)
         for old, new in job.changed(before, after):
-            self._follow(live, old, new)
-        if before.current.settled and not after.current.settled:
-            self.retaken.add((live.key, after.current.point))
-        if before.current != after.current:
-            live.tally = live.tally.after([(before.current, after.current)])
+            key = (*job_key, new.attempt)
+            self._note(live, key, old, new)
+            self._follow(live, key, old, new)
+        was, now = before.current, after.current
+        if was.settled and not now.settled:
+            self.retaken.add((live.key, now.point))
+        if was is not now:
+            self._uncounted.setdefault(live.key, []).append((was, now))
 
-    def _note(self, experiment_key: int, before: Job, after: Job) -> None:
-        self.jobs.add((experiment_key, *after.key))
-        live = self._active.get(experiment_key)
-        for old, new in job.changed(before, after):
-            if live is not None:
-                live.underway += lives.share(new) - lives.share(old)
-            key = (experiment_key, *after.key, new.attempt)
-            self._before.setdefault(key, old)
-            self._after[key] = new
+    def count(self) -> None:
+        """Brings the tallies of the experiments up to date."""
+        for key, changes in self._uncounted.items():
+            live = self._active.get(key)
+            assert live is not None
+            live.tally = live.tally.after(changes)
+        self._uncounted.clear()
+
+    def _retries(self, live: Live) -> bool:
+        self.count()
+        return live.retries_failures
+
+    def _note(self, live: Live | None, key: RunKey, old: Run | None, new: Run) -> None:
+        """Notes a changed attempt for the commit."""
+        self._before.setdefault(key, old)
+        self._after[key] = new
+        if live is not None and (new.step is not None or (old is not None and old.step is not None)):
+            live.underway += lives.share(new) - lives.share(old)
 
     def _next_seq(self, live: Live) -> int:
         seq = self.ended_seq.get(live.key, live.record.ended_seq) + 1
         self.ended_seq[live.key] = seq
         return seq
 
-    def _follow(self, live: Live, old: Run | None, new: Run) -> None:
-        live.open += (new.state in transitions.OPEN) - (old is not None and old.state in transitions.OPEN)
-        live.attempts += old is None
-        live.unreported += new.state is RunState.CANCELLED and new.current and new.ended_seq is None
-        key = (live.key, new.point, new.replicate, new.attempt)
+    def _follow(self, live: Live, key: RunKey, old: Run | None, new: Run) -> None:
+        """Follows a run from one state to another, or a new one."""
+        state = new.state
+        if old is None:
+            live.attempts += 1
+            live.open += state in OPEN
+        elif old.state is not state:
+            live.open += (state in OPEN) - (old.state in OPEN)
+        if state is RunState.CANCELLED and new.current and new.ended_seq is None:
+            live.unreported += 1
         self._timers.changed(key, old, new)
         if new.ended and (old is None or not old.ended):
             self._on_end(key, new)
         if new.waiting is Waiting.AWAITING:
             self._timers.wait_for_metrics(key, live.metrics_timeout(new))
-        else:
+        elif old is not None and old.waiting is not None:
             self._timers.stop_waiting(key)
