@@ -4,12 +4,12 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from ems_worker.adapters.manifest import Manifest, metrics, migrate, queries, reads
 from ems_worker.core.documents import results

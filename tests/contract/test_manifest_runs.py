@@ -2,11 +2,10 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
