@@ -89,6 +89,7 @@ class Reporter:
             await self._wake.wait()
             self._wake.clear()
             began = self._clock.monotonic()
+            await self._ledger.flush()
             pause = self._interval
             for key in list(self._news):
                 if not await self._is_told(key):

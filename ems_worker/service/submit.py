@@ -257,6 +257,7 @@ class Submitter:
         self.reach.stop_waiting(name)
 
     async def _settle(self, answers: Sequence[tuple[Claimed, Answer]]) -> None:
+        accepted: list[RunKey] = []
         signals: list[tuple[RunKey, Signal]] = []
         for claimed, answer in answers:
             if answer.outcome is Outcome.REFUSED:
@@ -268,9 +269,11 @@ class Submitter:
                 if (now := self._ledger.run(_key(claimed))) is not None and now.stop_reason in UNWANTED:
                     # It was to be stopped as soon as its command had an answer.
                     signal = Signal(RunEvent.CANCEL)
+                signals.append((_key(claimed), signal))
             else:
-                signal = Signal(RunEvent.ACCEPT)
-            signals.append((_key(claimed), signal))
+                accepted.append(_key(claimed))
+        if accepted:
+            await self._ledger.accept(accepted)
         if signals:
             await self._ledger.hear(signals)
 

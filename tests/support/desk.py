@@ -116,6 +116,7 @@ class Desk:
         before = len(self.orchestrator.sent)
         claimed = await self.ledger.claim(live.key, limit)
         await self.submitter.submit([(live, run, point) for run, point in claimed])
+        await self.ledger.flush()
         return self.orchestrator.sent[before:]
 
     async def hear(self, kind: str, simulation_id: str, **content: Any) -> None:

@@ -58,6 +58,8 @@ class Ledger:
         self._timers = Timers(clock)
         self._commits = CommitQueue()
         self._lock = asyncio.Lock()  # held during each decision about runs
+        # Acceptances that are recorded with the next commit.
+        self._unrecorded: Turn | None = None
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
         self.judging = Judging(
             manifest=manifest,
@@ -200,6 +202,28 @@ class Ledger:
                 await self.unload(live.key)
         return [effects[index] for index in range(len(signals))]
 
+    async def accept(self, runs: Iterable[RunKey]) -> None:
+        """Notes that the orchestrator accepted runs, which is recorded with the next commit or by `flush`.
+
+        A crash that forgets it does no harm: the runs are sent again under their ids, as they were before the answer.
+        """
+        async with self._lock:
+            turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
+            await self._active.load_jobs({key[:3] for key in runs})
+            now_ms = self._clock.now_ms()
+            for key in runs:
+                turn.apply(key, Signal(RunEvent.ACCEPT), now_ms)
+            turn.count()
+            self._unrecorded = turn
+        for experiment_key in turn.touched:
+            self._on_change(experiment_key)
+
+    async def flush(self) -> None:
+        """Records acceptances that no commit has recorded yet."""
+        if self._unrecorded is not None:
+            async with self._turn():
+                pass
+
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
 
@@ -267,7 +291,8 @@ class Ledger:
         """A turn under the lock. After it, its changes are committed, and experiments that have ended are concluded."""
         async with self._lock:
             self._active.drop_idle(self._commits)
-            turn = Turn(self._active, self._timers, self._on_end)
+            turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
+            self._unrecorded = None
             yield turn
             turn.count()
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]

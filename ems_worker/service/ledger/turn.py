@@ -17,13 +17,19 @@ from ems_worker.service.ledger.timers import Timers
 class Turn:
     """Changes jobs in memory, and collects each changed attempt as it was before the turn and is after it."""
 
-    def __init__(self, active: ActiveExperiments, timers: Timers, on_end: Callable[[RunKey, Run], None]) -> None:
-        """`on_end` receives each run that ends."""
+    def __init__(
+        self,
+        active: ActiveExperiments,
+        timers: Timers,
+        on_end: Callable[[RunKey, Run], None],
+        earlier: "Turn | None" = None,
+    ) -> None:
+        """`on_end` receives each run that ends. `earlier`: a turn whose changes are recorded with those of this one."""
         self._active = active
         self._timers = timers
         self._on_end = on_end
-        self._before: dict[RunKey, Run | None] = {}
-        self._after: dict[RunKey, Run] = {}
+        self._before: dict[RunKey, Run | None] = {} if earlier is None else earlier._before
+        self._after: dict[RunKey, Run] = {} if earlier is None else earlier._after
         # By experiment, changes of jobs' current runs that its tally doesn't count yet.
         self._uncounted: dict[int, list[tuple[Run | None, Run]]] = {}
         # The last position given to an end, by experiment.
@@ -31,7 +37,7 @@ class Turn:
         # Experiment and point of each job that had ended and is open again.
         self.retaken: set[tuple[int, int]] = set()
         # Jobs that the turn used or changed.
-        self.jobs: set[JobKey] = set()
+        self.jobs: set[JobKey] = set() if earlier is None else earlier.jobs
         # How far a change is carried out by this turn; and an experiment that it replaces: the record before and after.
         self.change: Change | None = None
         self.reopened: tuple[Experiment, Experiment] | None = None
