@@ -94,7 +94,7 @@ func (o *orchestrator) completed(id string) []byte {
 	payload = appendString(payload, 6, "noop-1")
 
 	event := appendString(nil, 1, id+":completed")
-	event = appendString(event, 2, subject)
+	event = appendString(event, 2, subject+".v1")
 	event = appendBytes(event, 3, payload)
 	event = appendVarint(event, 4, uint64(now.UnixNano()))
 	event = appendString(event, 5, "noop")

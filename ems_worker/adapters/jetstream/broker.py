@@ -44,7 +44,7 @@ class Broker:
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
         self._plans = Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, _PLAN_BATCH)
-        self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH)
+        self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH, with_headers=False)
         self._publisher = Publisher(link)
         self._latest = LatestPublisher(link, self._publisher)
         self._identities: Mapping[str, StreamIdentity] = {}
@@ -266,6 +266,5 @@ class Broker:
 
     async def _settle(self, messages: Sequence[Message], acknowledgement: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
-            client = self._link.client
-            for message in messages:
-                await client.publish(message.token, acknowledgement)
+            tokens = [(message.token.encode(), b"", b"", acknowledgement) for message in messages]
+            await self._link.client.publish_raw(tokens)

@@ -12,11 +12,9 @@ from collections import deque
 from collections.abc import Sequence
 
 import orjson
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ems_worker import errors
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream import connection, consumers, metadata, streams
 from ems_worker.adapters.jetstream.metadata import Metadata
 from ems_worker.core.documents import subjects
@@ -38,8 +36,20 @@ _NAK = b"-NAK"
 class Pull:
     """The messages of one consumer. Call `bind` before the first fetch."""
 
-    def __init__(self, link: connection.Connection, consumer: str, subjects: Sequence[str], batch: int) -> None:
-        """`subjects` are those that the consumer's messages may have, with wildcards."""
+    def __init__(
+        self,
+        link: connection.Connection,
+        consumer: str,
+        subjects: Sequence[str],
+        batch: int,
+        *,
+        with_headers: bool = True,
+    ) -> None:
+        """`subjects` are those that the consumer's messages may have, with wildcards.
+
+        `with_headers`: the headers of messages are read, which takes as long as all the rest.
+        """
+        self._with_headers = with_headers
         self._link = link
         self._consumer = consumer
         self._subjects = tuple(subjects)
@@ -49,7 +59,8 @@ class Pull:
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
-        self._buffer: deque[tuple[Msg, Metadata]] = deque()
+        # Subject, reply subject, data, headers, and what the reply subject says.
+        self._buffer: deque[tuple[str, str, bytes, bytes, Metadata]] = deque()
         self._forgery_reported = False
         self._wakeup = asyncio.Event()
         self._fetch_lock = asyncio.Lock()
@@ -72,10 +83,10 @@ class Pull:
         self._stream, self._created_ns = stream, created_ns
         self._unverified = False
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: nats_access.Client) -> None:
         """Part of `connection.Listener`."""
         inbox = client.new_inbox()
-        self._subscription = await client.subscribe(f"{inbox}.*", cb=self._receive)
+        self._subscription = await client.subscribe_raw(f"{inbox}.*", self._receive)
         self._inbox = inbox
 
     def lost(self) -> None:
@@ -98,7 +109,7 @@ class Pull:
             if self._pending > 0 and len(self._buffer) < self._batch:
                 await self._fetch_rest()
             taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            return [self._message(msg, delivery) for msg, delivery in taken]
+            return [self._message(*received) for received in taken]
 
     async def release(self) -> None:
         """Returns the messages that were delivered and not fetched, so that the server redelivers them at once."""
@@ -107,7 +118,7 @@ class Pull:
                 # This also ends the standing request, which would get the returned messages.
                 await self._subscription.unsubscribe()
             while self._buffer:
-                await self._link.client.publish(self._buffer.popleft()[0].reply, _NAK)
+                await self._link.client.publish(self._buffer.popleft()[1], _NAK)
 
     async def _wait_for_first(self, deadline: float) -> None:
         requests = 0
@@ -158,13 +169,15 @@ class Pull:
             async with asyncio.timeout_at(deadline):
                 await self._wakeup.wait()
 
-    async def _receive(self, msg: Msg) -> None:
-        if msg.reply:
-            delivery = metadata.read(msg.reply)
-            if delivery is None or not self._is_ours(msg.subject, delivery):
-                self._report_forgery(msg)
+    def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        subject_text = nats_access.readable(subject)
+        if reply:
+            reply_text = nats_access.readable(reply)
+            delivery = metadata.read(reply_text)
+            if delivery is None or not self._is_ours(subject_text, delivery):
+                self._report_forgery(subject_text)
                 return
-            self._buffer.append((msg, delivery))
+            self._buffer.append((subject_text, reply_text, data, headers, delivery))
             self._link.refusals.resolve(self._next)
             self._pending = delivery.pending
             if self._expected > 0:
@@ -174,20 +187,19 @@ class Pull:
             if self._expected == 0:
                 self._wakeup.set()
             return
-        headers = msg.headers or {}
-        status = headers.get("Status", "")
-        standing = msg.subject.rpartition(".")[2] == f"s{self._requests}"
+        status, description = nats_access.status(headers)
+        standing = subject_text.rpartition(".")[2] == f"s{self._requests}"
         if status == _HEARTBEAT:
             self._link.refusals.resolve(self._next)
             if standing and self._standing_until is not None:
                 self._standing_until = _now() + _SILENCE_SECONDS
             return
-        if msg.subject.rpartition(".")[2][1:] != str(self._requests):
+        if subject_text.rpartition(".")[2][1:] != str(self._requests):
             return  # the answer to a request that we gave up
         if status not in _EXPIRED:
             # Consumer deleted, no responders, leadership changed, too many requests: verify before the next request.
             self._unverified = True
-            self._link.refusals.record(self._next, f"{headers.get('Description', '')} ({status})")
+            self._link.refusals.record(self._next, f"{description} ({status})")
         self._standing_until = None
         self._pending = self._expected = 0
         self._wakeup.set()
@@ -204,12 +216,12 @@ class Pull:
             and any(streams.covers(pattern, subject) for pattern in self._subjects)
         )
 
-    def _report_forgery(self, msg: Msg) -> None:
+    def _report_forgery(self, subject: str) -> None:
         if not self._forgery_reported:
             self._forgery_reported = True
             self._link.on_error(
                 errors.Unreadable(
-                    f"ignored a message on {msg.subject[:_MAX_SUBJECT_CHARACTERS]} that didn't come from consumer "
+                    f"ignored a message on {subject[:_MAX_SUBJECT_CHARACTERS]} that didn't come from consumer "
                     f"{self._consumer}, as any more like it: another client publishes to the worker's inbox. Remedy: "
                     "give the worker an inbox prefix of its own (EMS_NATS_INBOX_PREFIX) that no other client may use"
                 )
@@ -241,17 +253,17 @@ class Pull:
         self._unverified = False
         return True
 
-    def _message(self, msg: Msg, delivery: Metadata) -> Message:
+    def _message(self, subject: str, reply: str, data: bytes, headers: bytes, delivery: Metadata) -> Message:
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,
             seq=delivery.seq,
-            subject=msg.subject,
-            data=msg.data,
-            headers=msg.headers or {},
+            subject=subject,
+            data=data,
+            headers=nats_access.headers(headers) if self._with_headers else {},
             delivered=delivery.delivered,
             published_ms=delivery.published_ns // 1_000_000,
-            token=msg.reply,
+            token=reply,
         )
 
 
