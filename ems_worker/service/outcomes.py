@@ -1,6 +1,6 @@
 """Publishes what became of jobs and points, from the manifest: results by their cursor, and points that have ended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ems_worker.core.documents import documents, results, subjects
 from ems_worker.core.lifecycle.experiment import Bucket
@@ -36,7 +36,7 @@ class Outcomes:
         # No further than this, so that a status gets its turn while jobs end faster than they are published.
         target = live.record.ended_seq
         while live.record.published_seq < target:
-            rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
+            rows = await self._ends(live)
             if not rows:
                 return
             items = _results(live, rows)
@@ -51,6 +51,14 @@ class Outcomes:
             self._metrics.results.inc(len(rows))
             await self._rank(live, ended)
         await self._publish_called_off(live)
+
+    async def _ends(self, live: Live) -> Sequence[JobRow]:
+        """The next ends of jobs to publish: from memory if they are there."""
+        ends = live.ends_after(live.record.published_seq, _PAGE)
+        if ends is None:
+            return await self._manifest.results(live.key, live.record.published_seq, _PAGE)
+        points = await self._manifest.points_by_number(live.key, sorted({run.point for run in ends}))
+        return [JobRow(points[run.point], run) for run in ends]
 
     async def rank_again(self, live: Live) -> None:
         """Chooses the best point anew."""

@@ -126,15 +126,12 @@ WHERE experiment = :key AND metric = :metric AND n > 0 AND mean IS NOT NULL AND 
 ORDER BY mean * :sign, point LIMIT 1;
 
 -- name: due
--- All attempts of the jobs whose current run is pending and due, in order of (due, point, replicate).
-WITH due AS MATERIALIZED (
-  SELECT due_ms, point, replicate FROM runs
-  WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms
-  ORDER BY due_ms, point, replicate LIMIT :limit
-)
-SELECT {runs.columns} FROM due CROSS JOIN runs
-WHERE runs.experiment = :key AND runs.point = due.point AND runs.replicate = due.replicate
-ORDER BY due.due_ms, due.point, due.replicate, runs.attempt;
+-- The pending runs that are due, in order of (due, point, replicate), and whether all their other columns are as they
+-- were created.
+SELECT point, replicate, seed, due_ms,
+  attempt = 1 AND job_revision = 0 AND excluded IS NULL AND metrics IS NULL AS is_new
+FROM runs WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms
+ORDER BY due_ms, point, replicate LIMIT :limit;
 
 -- name: due_counts
 -- For each of some experiments, how many runs are pending and due; counting stops at a limit.

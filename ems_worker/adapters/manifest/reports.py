@@ -19,6 +19,9 @@ from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 
 EXPORT_PAGE = 1000
+# How many points are kept, and how many characters the parameters of such a point have at most.
+_KEPT_POINTS = 2_000
+_MAX_KEPT_CHARACTERS = 8_192
 _MAX_KEY = 2**63 - 1
 _OfPoint = TypeVar("_OfPoint", reads.PointJobsRow, reads.PointMetricRow)
 # How long runs take is estimated from the last completed runs of the latest experiments: so many of each.
@@ -35,6 +38,10 @@ def _unknown(key: int) -> errors.NotFound:
     return errors.NotFound(f"the manifest has no experiment with key {key}")
 
 
+def _jobs_of(key: int, due: Iterable[reads.DueRow]) -> list[tuple[int, int, int]]:
+    return [(key, row.point, row.replicate) for row in due if not row.is_new]
+
+
 def _by_point(rows: Iterable[_OfPoint]) -> dict[int, list[_OfPoint]]:
     return {point: list(group) for point, group in groupby(rows, attrgetter("point"))}
 
@@ -45,6 +52,8 @@ class Reports:
     def __init__(self, hot: ReadConnection, reports: ReadConnection) -> None:
         self._hot = hot
         self._reports = reports
+        # Points that were read last, by experiment and number: a run needs its point when it starts and when it ends.
+        self._recent: dict[tuple[int, int], PointRecord] = {}
 
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None:
@@ -111,7 +120,13 @@ class Reports:
 
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
-        return await self._with_points(key, await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit))
+        due = await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit)
+        points = await self._points(self._hot, key, (row.point for row in due))
+        others = {} if all(row.is_new for row in due) else await self.jobs(_jobs_of(key, due))
+        return [
+            (rows.new_job(row) if row.is_new else others[key, row.point, row.replicate], points[row.point])
+            for row in due
+        ]
 
     async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
         found = await self._hot.all(reads.DUE_COUNTS, keys=_list(keys), now_ms=now_ms, limit=limit)
@@ -258,9 +273,23 @@ class Reports:
         return row
 
     async def _points(self, connection: ReadConnection, key: int, numbers: Iterable[int]) -> dict[int, PointRecord]:
-        """Points never change, so they may be read after the runs that need them instead of with them."""
-        points = await connection.all(reads.POINTS_BY_NUMBER, key=key, numbers=_list(set(numbers)))
-        return {row.point: rows.point(row) for row in points}
+        """Points never change: they may be read after the runs that need them, and are kept for a while."""
+        found: dict[int, PointRecord] = {}
+        missing: list[int] = []
+        for number in dict.fromkeys(numbers):
+            if (known := self._recent.get((key, number))) is None:
+                missing.append(number)
+            else:
+                found[number] = known
+        if not missing:
+            return found
+        for row in await connection.all(reads.POINTS_BY_NUMBER, key=key, numbers=_list(missing)):
+            found[row.point] = point = rows.point(row)
+            if len(row.params) <= _MAX_KEPT_CHARACTERS:
+                self._recent[key, row.point] = point
+        while len(self._recent) > _KEPT_POINTS:
+            del self._recent[next(iter(self._recent))]
+        return found
 
     async def _with_points(self, key: int, attempts: Sequence[reads.RunRow]) -> list[tuple[Job, PointRecord]]:
         points = await self._points(self._hot, key, (row.point for row in attempts))

@@ -176,6 +176,11 @@ def _outcome(run: Run) -> Row:
     )
 
 
+def new_job(row: reads.DueRow) -> Job:
+    """A job whose first run is as it was created."""
+    return Job((Run(row.point, row.replicate, 1, row.seed, due_ms=row.due_ms),))
+
+
 def run(row: reads.RunRow) -> Run:
     return Run(
         point=row.point,

@@ -307,6 +307,7 @@ class Ledger:
     async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally, int]]) -> None:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
+        changes = turn.by_experiment()
         for live, tally, ended_seq in tallies:
-            live.count_recorded(tally, ended_seq, turn.retaken)
+            live.count_recorded(tally, ended_seq, turn.retaken, changes[live.key])
             self._on_change(live.key)

@@ -1,6 +1,6 @@
 """A turn of the ledger: decisions that take effect in memory at once and are recorded together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ems_worker.core.lifecycle import job, run, transitions
 from ems_worker.core.lifecycle.job import Job
@@ -50,6 +50,13 @@ class Turn:
     @property
     def changes(self) -> list[RunChange]:
         return [(key[0], self._before[key], after) for key, after in self._after.items()]
+
+    def by_experiment(self) -> Mapping[int, list[tuple[Run | None, Run]]]:
+        """The changed runs of each experiment, as (before, after)."""
+        changes: dict[int, list[tuple[Run | None, Run]]] = {}
+        for key, after in self._after.items():
+            changes.setdefault(key[0], []).append((self._before[key], after))
+        return changes
 
     def would_change(self, key: RunKey, signal: Signal, now_ms: int) -> bool:
         """Whether the signal would change the run, decided without its experiment.
