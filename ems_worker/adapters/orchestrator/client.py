@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -156,9 +157,26 @@ class Orchestrator:
         await _all(
             [
                 *(self._submit_batch(batch, report, wanted) for batch in commands.batches(batched, self._limit)),
-                *(self._submit_single(command, report, wanted) for command in single),
+                self._submit_singles(single, report, wanted),
             ]
         )
+
+    async def _submit_singles(self, singles: Sequence[Command], report: _Report, wanted: _Wanted) -> None:
+        """Makes a call for each command: as many lanes as the window has slots, each with one call after another."""
+        left = deque(singles)
+
+        async def lane() -> None:
+            while left:
+                await self._submit_single(left.popleft(), report, wanted, begin_lane)
+
+        def begin_lane() -> None:
+            """Another lane takes the place of one whose call is set aside."""
+            if left:
+                group.create_task(lane())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(left), self._window.size)):
+                begin_lane()
 
     async def _submit_batch(self, batch: list[Command], report: _Report, wanted: _Wanted) -> None:
         async with self._slot("StartSimulations", batch, report) as slot:
@@ -184,9 +202,11 @@ class Orchestrator:
             answered = [commands.answer(command.simulation_id, code, message) for command in batch]
             self._answered("StartSimulations", slot, answered, report)
 
-    async def _submit_single(self, command: Command, report: _Report, wanted: _Wanted) -> None:
+    async def _submit_single(
+        self, command: Command, report: _Report, wanted: _Wanted, on_aside: Callable[[], None] = lambda: None
+    ) -> None:
         to_send = [command]
-        async with self._slot("StartSimulation", to_send, report) as slot:
+        async with self._slot("StartSimulation", to_send, report, on_aside) as slot:
             _drop_unwanted(to_send, slot, report, wanted)
             if not to_send:
                 return
@@ -202,13 +222,20 @@ class Orchestrator:
             answer = commands.answer(name, code, message)
         self._answered("StartSimulation", slot, [answer], report)
 
-    def _slot(self, kind: str, sent: Sequence[Command] = (), report: _Report | None = None) -> Slot:
+    def _slot(
+        self,
+        kind: str,
+        sent: Sequence[Command] = (),
+        report: _Report | None = None,
+        on_aside: Callable[[], None] = lambda: None,
+    ) -> Slot:
         """A slot in the window for a call. If the call is set aside, `report` gets LATE for each of its commands."""
 
         def late() -> None:
             if report is not None:
                 answers = tuple(Answer(command.simulation_id, Outcome.LATE, "") for command in sent)
                 report(Call(slot.began, _now() - slot.began, answers))
+            on_aside()
 
         slot = self._window.slot(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
         return slot
