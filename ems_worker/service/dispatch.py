@@ -181,15 +181,15 @@ class Dispatcher:
         claimed: list[Claimed] = []
         for key, share in shares.items():
             if (live := self._ledger.get(key)) is not None:
-                claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
+                claimed += [Claimed.of(live, run, point) for run, point in await self._ledger.claim(key, share)]
         if not claimed:
             return False
-        for live, run, _ in claimed:
-            run_key = (live.key, run.point, run.replicate, run.attempt)
-            # A run that ended while its claim was being committed is no probe: its end was reported already.
-            now = self._ledger.run(run_key)
-            if now is not None and not now.ended:
-                self._breaker = breaker.run_claimed(self._breaker, run_key, self._clock.monotonic())
+        if self._breaker.state is not BreakerState.CLOSED:
+            for one in claimed:
+                # A run that ended while its claim was being committed is no probe: its end was reported already.
+                now = self._ledger.run(one.key)
+                if now is not None and not now.ended:
+                    self._breaker = breaker.run_claimed(self._breaker, one.key, self._clock.monotonic())
         self._submitter.reach.runs_claimed()
         crash.point("dispatch.claimed")
         await self._batches.acquire()

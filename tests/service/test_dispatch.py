@@ -10,6 +10,7 @@ from ems_worker.core.lifecycle import delivery, retry
 from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind
 from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.service.reach import Claimed
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan, quiet
 from tests.support.dispatching import sent, submitted, was_sent, working
@@ -179,7 +180,7 @@ async def test_a_run_that_is_being_sent_is_not_sent_by_another_task(tmp_path: Pa
         live = await desk.begin(plan(points=2))
         name = "reef-p000000-r000-a1"
         desk.orchestrator.hung[name] = asyncio.Event()
-        claimed = [(live, run, point) for run, point in await desk.ledger.claim(live.key, 2)]
+        claimed = [Claimed.of(live, run, point) for run, point in await desk.ledger.claim(live.key, 2)]
         first = asyncio.create_task(desk.submitter.submit(claimed))
         await sent(desk, 2)
         await desk.submitter.submit(claimed[:1])

@@ -22,6 +22,7 @@ from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.health import Health
 from ems_worker.service.intake import check
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.reach import Claimed
 from ems_worker.service.recovery import recover
 from ems_worker.settings import Settings
 from tests.support import wait
@@ -115,8 +116,7 @@ class Desk:
         """Claims due runs and submits them; returns their simulation ids."""
         before = len(self.orchestrator.sent)
         claimed = await self.ledger.claim(live.key, limit)
-        await self.submitter.submit([(live, run, point) for run, point in claimed])
-        await self.ledger.flush()
+        await self.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])
         return self.orchestrator.sent[before:]
 
     async def hear(self, kind: str, simulation_id: str, **content: Any) -> None:
@@ -146,6 +146,7 @@ class Desk:
 
     async def row(self, simulation_id: str) -> JobRow:
         """The attempt with this simulation id in the manifest."""
+        await self.ledger.flush()
         for row in await self.rows(simulation_id.rpartition("-p")[0]):
             name = f"-p{row.run.point:06d}-r{row.run.replicate:03d}-a{row.run.attempt}"
             if simulation_id.endswith(name):
@@ -154,6 +155,7 @@ class Desk:
 
     async def rows(self, experiment_id: str) -> Sequence[JobRow]:
         """All attempts of the experiment in the manifest."""
+        await self.ledger.flush()
         record = await self.manifest.experiment(experiment_id)
         assert record is not None
         return await self.manifest.jobs_page(record.key, (-1, -1, -1), 10_000, attempts=True)
