@@ -173,7 +173,7 @@ def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Sign
     return _name(payload.simulation_id, outer), Signal(
         RunEvent.COMPLETE,
         metrics=sanitize.metrics(dict(payload.metrics)),
-        artifacts=sanitize.artifacts(dict(payload.artifacts)),
+        artifacts=sanitize.artifacts(dict(payload.artifacts)) if payload.artifacts else {},
         started_ms=_milliseconds(payload.started_at),
         finished_ms=_milliseconds(payload.finished_at) or at_ms,
         model_version=text.clip(payload.model_version, text.MAX_NAME),

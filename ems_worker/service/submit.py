@@ -6,6 +6,7 @@ is not sent: it is cancelled at once if no command for it can have arrived, else
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -188,6 +189,7 @@ class Submitter:
         settled: list[tuple[Claimed, Answer]] = []
         unsettled: list[Answer] = []
         unsent: list[str] = []
+        answered: Counter[Outcome] = Counter()
         for call in calls:
             if call.answers[0].outcome is Outcome.UNSENT:
                 unsent += [answer.simulation_id for answer in call.answers]
@@ -201,13 +203,15 @@ class Submitter:
                     self.reach.wait(name, left[name], began, answer)
                 if answer.outcome is Outcome.LATE:
                     continue
-                self._metrics.starts.labels(answer.outcome.value).inc()
+                answered[answer.outcome] += 1
                 if answer.outcome not in _SETTLING:
                     unsettled.append(answer)
                 if answer.outcome is Outcome.UNKNOWN:
                     self._may_have_arrived.add(left[name].key)
             if call.answers[0].outcome is not Outcome.LATE:
                 self._metrics.start_seconds.observe(call.seconds)
+        for outcome, count in answered.items():
+            self._metrics.starts.labels(outcome.value).inc(count)
         if unsettled and unsettled[0].outcome is not Outcome.HALT:
             log.warning("dispatch.delayed", runs=len(unsettled), code=unsettled[0].code, words=unsettled[0].message)
         crash.point("dispatch.answered")

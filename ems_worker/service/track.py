@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -137,12 +138,13 @@ class Tracker:
             else:
                 known.append((index, key, signal))
         effects = await self._ledger.hear([(key, signal) for _, key, signal in known])
+        for effect, count in Counter(effects).items():
+            if effect is not None:
+                self._metrics.events.labels(effect.value).inc(count)
         for (index, _, _), effect in zip(known, effects, strict=True):
             if effect is None:
                 unknown.append(index)
-                continue
-            self._metrics.events.labels(effect.value).inc()
-            if effect in DEAD_LETTER_REASONS:
+            elif effect in DEAD_LETTER_REASONS:
                 self._metrics.dead_letters.labels("event").inc()
                 unusable[index] = effect
         return unknown, unusable

@@ -43,6 +43,8 @@ def simulation_id(value: object) -> str:
 
 def number(value: object) -> float | None:
     """The value if it is a finite number, else None."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -76,7 +78,7 @@ def metrics(value: object) -> dict[str, float | None]:
 
 def artifacts(value: object) -> dict[str, str]:
     """Names to URIs; values that aren't strings are left out. Raises Unreadable as `metrics` does."""
-    if value is None:
+    if not value and (value is None or isinstance(value, Mapping)):
         return {}
     entries = _mapping("artifacts", value, MAX_ARTIFACTS)
     uris = {_name("artifacts", name): text.encodable(uri) for name, uri in entries.items() if isinstance(uri, str)}
@@ -130,4 +132,4 @@ def _mapping(field: str, value: object, max_entries: int) -> Mapping[object, obj
 def _name(field: str, name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > text.MAX_NAME:
         raise errors.Unreadable(f"{field} has a name that is empty or longer than {text.MAX_NAME} characters")
-    return text.encodable(name)
+    return name if name.isascii() else text.encodable(name)
