@@ -7,7 +7,7 @@ from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
-from ems_worker.daemon import exports
+from ems_worker.daemon.exports import Exports
 from ems_worker.reading import Examiner
 from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
@@ -115,10 +115,7 @@ def build(
         on_change(record.key)
         expander.wake()
 
-    async def write_manifest(live: Live) -> None:
-        await exports.write_manifest(settings.exports, manifest, live)
-
-    versions = Versions()
+    versions, files = Versions(), Exports(settings.exports, manifest)
     ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
     submitter = Submitter(
         ledger=ledger,
@@ -193,7 +190,8 @@ def build(
         settling=settling,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
-        write_manifest=write_manifest if settings.manifest_export else None,
+        write_manifest=files.write if settings.manifest_export else None,
+        on_published=files.published if settings.manifest_export else None,
     )
     tracker = Tracker(
         ledger=ledger,

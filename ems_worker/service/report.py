@@ -23,7 +23,7 @@ from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
-from ems_worker.service.outcomes import Outcomes
+from ems_worker.service.outcomes import OnPublished, Outcomes
 from ems_worker.service.reasons import Reasons
 from ems_worker.service.settle import Settling
 
@@ -50,8 +50,9 @@ class Reporter:
         reasons: Reasons,
         settling: Settling,
         write_manifest: Callable[[Live], Awaitable[None]] | None,
+        on_published: OnPublished | None,
     ) -> None:
-        """`write_manifest` writes the manifest file of an experiment that has ended."""
+        """`write_manifest` writes the manifest file of an experiment that has ended. `on_published` gets results."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -61,7 +62,9 @@ class Reporter:
         self._interval = interval_seconds
         self._reasons = reasons
         self._settling = settling
-        self._outcomes = Outcomes(ledger=ledger, manifest=manifest, broker=broker, metrics=metrics)
+        self._outcomes = Outcomes(
+            ledger=ledger, manifest=manifest, broker=broker, metrics=metrics, on_published=on_published
+        )
         self.write_manifest = write_manifest
         # Manifest files of large experiments that are being written.
         self._leaving: dict[int, asyncio.Future[None]] = {}

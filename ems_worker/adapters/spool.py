@@ -1,0 +1,71 @@
+"""Lines of a file that come in any order, one for each of a known number of places."""
+
+import contextlib
+import mmap
+import os
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_ABSENT: Final = -1
+# How many lines are written at once.
+_LINES: Final = 1000
+
+
+class Spool:
+    """Collects lines in a file of its own. The last line for a place is the one that counts.
+
+    Methods raise OSError if the file can't be written.
+    """
+
+    def __init__(self, path: Path, places: int) -> None:
+        """Creates the file `path`, or empties it."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b")  # noqa: SIM115 - until `close`
+        self._starts = array("q", [_ABSENT]) * places
+        self._size = 0
+        self._filled = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every place has a line."""
+        return self._filled == len(self._starts)
+
+    @property
+    def places(self) -> int:
+        return len(self._starts)
+
+    def add(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        """Adds lines, each with its place and a line feed at its end."""
+        starts, size = self._starts, self._size
+        data: list[bytes] = []
+        for place, line in lines:
+            self._filled += starts[place] == _ABSENT
+            starts[place] = size
+            size += len(line)
+            data.append(line)
+        self._file.write(b"".join(data))
+        self._size = size
+
+    def assemble(self, target: Path) -> None:
+        """Writes the lines in the order of their places to the file `target`, which appears once it is complete."""
+        self._file.flush()
+        scratch = target.with_name(f".{target.name}.part")
+        with (
+            mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ) as data,
+            open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
+        ):
+            for first in range(0, len(self._starts), _LINES):
+                starts = self._starts[first : first + _LINES]
+                file.write(b"".join([data[start : data.find(b"\n", start) + 1] for start in starts]))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(target)
+
+    def close(self) -> None:
+        """Deletes the file. Harmless twice."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._path.unlink(missing_ok=True)
