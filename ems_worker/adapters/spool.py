@@ -22,8 +22,8 @@ class Spool:
     def __init__(self, path: Path, places: int) -> None:
         """Creates the file `path`, or empties it."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         self._path = path
-        self._file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b")  # noqa: SIM115 - until `close`
         self._starts = array("q", [_ABSENT]) * places
         self._size = 0
         self._filled = 0
@@ -46,15 +46,17 @@ class Spool:
             starts[place] = size
             size += len(line)
             data.append(line)
-        self._file.write(b"".join(data))
+        # Opened each time: there may be many experiments, and files left open.
+        with self._path.open("ab") as file:
+            file.write(b"".join(data))
         self._size = size
 
     def assemble(self, target: Path) -> None:
         """Writes the lines in the order of their places to the file `target`, which appears once it is complete."""
-        self._file.flush()
         scratch = target.with_name(f".{target.name}.part")
         with (
-            mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ) as data,
+            self._path.open("rb") as collected,
+            mmap.mmap(collected.fileno(), self._size, access=mmap.ACCESS_READ) as data,
             open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
         ):
             for first in range(0, len(self._starts), _LINES):
@@ -64,8 +66,7 @@ class Spool:
             os.fsync(file.fileno())
         scratch.replace(target)
 
-    def close(self) -> None:
-        """Deletes the file. Harmless twice."""
+    def delete(self) -> None:
+        """Deletes the file."""
         with contextlib.suppress(OSError):
-            self._file.close()
-        self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)

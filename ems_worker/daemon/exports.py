@@ -5,6 +5,7 @@ from the manifest.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 # Of how many experiments lines are collected at once, and how many jobs each of them may have.
 _MAX_SPOOLS: Final = 64
 _MAX_JOBS: Final = 200_000
+# Of files with lines; an earlier process may have left some.
+_SUFFIX: Final = ".lines"
 
 
 class Exports:
@@ -34,6 +37,9 @@ class Exports:
         self._directory = directory
         self._manifest = manifest
         self._spools: dict[int, Spool] = {}
+        with contextlib.suppress(OSError):
+            for left in directory.glob(f".*{_SUFFIX}"):
+                left.unlink()
 
     def published(self, live: Live, ended: Sequence[tuple[JobRow, Document]]) -> None:
         """Collects the lines of results that are published."""
@@ -70,7 +76,7 @@ class Exports:
             log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
         finally:
             if spool is not None:
-                spool.close()
+                spool.delete()
 
     def _begin(self, live: Live) -> Spool | None:
         spec = live.record.spec
@@ -79,11 +85,11 @@ class Exports:
         if spec.jobs != spec.points * spec.replicates:
             return None
         try:
-            spool = Spool(self._directory / f".{live.experiment_id}.lines", spec.jobs)
+            spool = Spool(self._directory / f".{live.experiment_id}{_SUFFIX}", spec.jobs)
         except OSError:
             return None
         self._spools[live.key] = spool
         return spool
 
     def _drop(self, key: int) -> None:
-        self._spools.pop(key).close()
+        self._spools.pop(key).delete()
