@@ -29,6 +29,7 @@ _REST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.1
 _HEARTBEAT = "100"
 _MAX_SUBJECT_CHARACTERS = 100
+_KNOWN_SUBJECTS = 100
 _EXPIRED = frozenset({"404", "408"})
 _NAK = b"-NAK"
 
@@ -56,6 +57,8 @@ class Pull:
         self._batch = batch
         self._stream = ""
         self._created_ns = 0
+        # Subjects that messages of the consumer have had.
+        self._known: set[str] = set()
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
@@ -210,11 +213,14 @@ class Pull:
         A client that may publish to our inbox can forge the reply subject, to which we would publish as an
         acknowledgement. It can't forge the message's subject, which is then the inbox.
         """
-        return (
-            delivery.stream == self._stream
-            and delivery.consumer == self._consumer
-            and any(streams.covers(pattern, subject) for pattern in self._subjects)
-        )
+        if delivery.stream != self._stream or delivery.consumer != self._consumer:
+            return False
+        if subject not in self._known:
+            if not any(streams.covers(pattern, subject) for pattern in self._subjects):
+                return False
+            if len(self._known) < _KNOWN_SUBJECTS:
+                self._known.add(subject)
+        return True
 
     def _report_forgery(self, subject: str) -> None:
         if not self._forgery_reported:
