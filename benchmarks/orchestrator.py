@@ -8,8 +8,10 @@ say less about the client; they are only compared with the raw calls to the same
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,15 +38,36 @@ def compiled() -> Path | None:
     return _BINARY
 
 
+@dataclass(frozen=True, slots=True)
+class Orchestrator:
+    """An orchestrator that runs, at this address."""
+
+    target: str
+    program: servers.Program
+
+    async def times(self) -> tuple[float, float]:
+        """When it received the first start call since the last time, and sent the last event; 0 for never.
+
+        In seconds since the Unix epoch. Only a compiled one knows.
+        """
+        before = len(self.program.log.read_text().splitlines())
+        self.program.signal(signal.SIGUSR1)
+        await wait.until(lambda: len(self.program.log.read_text().splitlines()) > before, what="the times")
+        first, last = self.program.log.read_text().splitlines()[-1].split()
+        return int(first) / 1e9, int(last) / 1e9
+
+
 @contextlib.asynccontextmanager
-async def started(folder: Path, server: str | None, *, batches: bool = True, slots: int = 1000) -> AsyncIterator[str]:
-    """The orchestrator's address. It publishes ends of runs to this nats-server, or to none."""
+async def started(
+    folder: Path, server: str | None, *, batches: bool = True, slots: int = 1000
+) -> AsyncIterator[Orchestrator]:
+    """The orchestrator. It publishes ends of runs to this nats-server, or to none."""
     program = compiled()
     if program is None:
         assert server is not None, "the orchestrator in Python needs a nats-server"
         options = ["--server", server, "--slots", str(slots), *([] if batches else ["--no-batch"])]
         async with servers.GrpcProgram("tests.support.oracle", options, log=folder / "orchestrator.log") as oracle:
-            yield oracle.target
+            yield Orchestrator(oracle.target, oracle)
         return
     port = ports.free_port()
     target = f"{ports.LOOPBACK}:{port}"
@@ -54,4 +77,4 @@ async def started(folder: Path, server: str | None, *, batches: bool = True, slo
     async with servers.Program("noop", command, log=folder / "orchestrator.log") as noop:
         await wait.until(lambda: not ports.is_free(port), what="the orchestrator to listen")
         assert noop.running, noop.last_words()
-        yield target
+        yield Orchestrator(target, noop)

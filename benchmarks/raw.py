@@ -42,14 +42,13 @@ async def measure(target: str, jobs: int, batch: int, in_flight: int, name: str)
     async with grpc.aio.insecure_channel(target) as channel:
         stub = pb_grpc.OrchestratorClientServiceStub(channel)
         await stub.StartSimulation(commands(1, f"{name}-first")[0], wait_for_ready=True, timeout=10)
-        calls = iter(starts if batch == 1 else requests)
+        singles, batches = iter(starts if batch == 1 else ()), iter(() if batch == 1 else requests)
 
         async def call() -> None:
-            for request in calls:
-                if batch == 1:
-                    await stub.StartSimulation(request, timeout=10)
-                else:
-                    await stub.StartSimulations(request, timeout=10)
+            for command in singles:
+                await stub.StartSimulation(command, timeout=10)
+            for request in batches:
+                await stub.StartSimulations(request, timeout=10)
 
         cpu, began = time.process_time(), time.perf_counter()
         await asyncio.gather(*(call() for _ in range(in_flight)))

@@ -22,8 +22,8 @@ async def raw(folder: Path, jobs: int, batch: int) -> Turn:
     """The raw calls, to an orchestrator that publishes nothing."""
     async with servers.NatsServer(folder / "nats") as server:
         url = None if orchestrator.compiled() else server.url
-        async with orchestrator.started(folder, url) as target:
-            options = ["--target", target, "--jobs", str(jobs), "--batch", str(batch)]
+        async with orchestrator.started(folder, url) as accepting:
+            options = ["--target", accepting.target, "--jobs", str(jobs), "--batch", str(batch)]
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "benchmarks.raw", *options, stdout=asyncio.subprocess.PIPE
             )

@@ -75,6 +75,8 @@ class Worker:
     program: servers.Program
     ems: client.EmsClient
     data: Path
+    server: str
+    orchestrator: orchestrator.Orchestrator
 
     async def run(self, *plans: Mapping[str, Any]) -> Turn:
         """Measures from the publication of these plans to their last terminal status; checks every job."""
@@ -115,28 +117,39 @@ def len_of(each: Mapping[str, Any]) -> int:
 
 
 @contextlib.asynccontextmanager
-async def started(folder: Path, *, batches: bool = True, slots: int = 1000, **env: str) -> AsyncIterator[Worker]:
-    """A worker with a nats-server and an orchestrator of its own. `env` are further settings."""
+async def started(
+    folder: Path, *, batches: bool = True, silent: bool = False, slots: int = 1000, **env: str
+) -> AsyncIterator[Worker]:
+    """A worker with a nats-server and an orchestrator of its own, which publishes nothing if it is `silent`.
+
+    `env` are further settings.
+    """
     async with (
         servers.NatsServer(folder / "nats") as server,
-        orchestrator.started(folder, server.url, batches=batches, slots=slots) as target,
-        running(folder, server.url, target, **env) as worker,
+        orchestrator.started(folder, None if silent else server.url, batches=batches, slots=slots) as accepting,
+        running(folder, server.url, accepting, **env) as worker,
     ):
         yield worker
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, server: str, target: str, **env: str) -> AsyncIterator[Worker]:
+async def running(folder: Path, server: str, accepting: orchestrator.Orchestrator, **env: str) -> AsyncIterator[Worker]:
     """A worker between this nats-server and this orchestrator, once it is ready."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
     http = f"{ports.LOOPBACK}:{ports.free_port()}"
-    settings = {"EMS_SERVER": server, "EMS_ORCHESTRATOR": target, "EMS_DATA_DIR": str(data), "EMS_HTTP": http, **env}
+    settings = {
+        "EMS_SERVER": server,
+        "EMS_ORCHESTRATOR": accepting.target,
+        "EMS_DATA_DIR": str(data),
+        "EMS_HTTP": http,
+        **env,
+    }
     command = os.environ.get("BENCH_WORKER", str(Path(sys.executable).with_name("ems-worker"))).split()
     async with servers.Program("worker", [*command, "run"], log=folder / "worker.log", env=settings) as program:
         await wait.until(lambda: is_ready(http), what="the worker to be ready")
         async with client.EmsClient(server) as ems:
-            yield Worker(program, ems, data)
+            yield Worker(program, ems, data, server, accepting)
 
 
 def is_ready(http: str) -> bool:

@@ -2,8 +2,8 @@
 //
 // It implements StartSimulation, StartSimulations, GetSimulationStatus and WatchCapacity, and publishes
 // sim.run_completed without waiting for acknowledgements, so that what is measured is its client. With -silent it
-// publishes nothing; with -single it implements StartSimulation and WatchCapacity only. It prints the time of the first
-// start call, in nanoseconds since the Unix epoch, when it receives SIGUSR1.
+// publishes nothing; with -single it implements StartSimulation and WatchCapacity only. At SIGUSR1 it prints the times of
+// the first start call and of the last event, in nanoseconds since the Unix epoch (0: there was none), and forgets them.
 package main
 
 import (
@@ -58,6 +58,7 @@ type orchestrator struct {
 	slots   uint64
 	metrics []string
 	first   int64
+	last    int64
 }
 
 func (o *orchestrator) accept(id string) uint64 {
@@ -70,6 +71,7 @@ func (o *orchestrator) accept(id string) uint64 {
 	}
 	if o.bus != nil {
 		o.bus.publish(o.completed(id))
+		atomic.StoreInt64(&o.last, time.Now().UnixNano())
 	}
 	return accepted
 }
@@ -276,7 +278,7 @@ func main() {
 	signal.Notify(signals, syscall.SIGUSR1)
 	go func() {
 		for range signals {
-			fmt.Println(atomic.SwapInt64(&o.first, 0))
+			fmt.Println(atomic.SwapInt64(&o.first, 0), atomic.SwapInt64(&o.last, 0))
 		}
 	}()
 	listener, err := net.Listen("tcp", *listen)
