@@ -46,7 +46,8 @@ def _size(data: Path) -> int:
     with contextlib.closing(sqlite3.connect(data / "manifest.db")) as database:
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         [[pages, free, page]] = database.execute(
-            "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+            "SELECT page_count, freelist_count, page_size "
+            "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
         ).fetchall()
         [[metrics]] = database.execute("SELECT coalesce(sum(length(metrics)), 0) FROM runs").fetchall()
         [[params]] = database.execute("SELECT coalesce(sum(length(params)), 0) FROM points").fetchall()

@@ -132,7 +132,9 @@ UPDATE runs SET
   ended_seq = new.ended_seq,
   job_revision = new.job_revision
 FROM (
-  WITH new (experiment, point, replicate, attempt, expected, state, started_ms, finished_ms, metrics, artifacts, model_version, host, slot, ended_seq, job_revision)
+  WITH new
+  (experiment, point, replicate, attempt, expected, state, started_ms, finished_ms, metrics, artifacts, model_version,
+   host, slot, ended_seq, job_revision)
   AS (VALUES :rows) SELECT * FROM new
 ) AS new
 WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
