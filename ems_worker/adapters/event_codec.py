@@ -4,6 +4,7 @@ A message is JSON, or a protobuf GenericEventRequest with a protobuf or JSON pay
 errors.Unreadable, and it raises no other exception.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,6 +40,7 @@ def decode(subject: str, data: bytes) -> tuple[str, Signal]:
     return _envelope(kind, data)
 
 
+@functools.lru_cache(maxsize=256)
 def _kind(subject: str) -> str:
     kind = ".".join(subject.split(".", 2)[:2])
     if kind not in _DECODERS:

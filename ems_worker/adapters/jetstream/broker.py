@@ -266,5 +266,5 @@ class Broker:
 
     async def _settle(self, messages: Sequence[Message], acknowledgement: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
-            tokens = [(message.token.encode(), b"", b"", acknowledgement) for message in messages]
+            tokens = [(message.token, b"", b"", acknowledgement) for message in messages]
             await self._link.client.publish_raw(tokens)

@@ -5,24 +5,24 @@ from typing import NamedTuple
 
 # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING has 9 tokens. Version 2 inserts DOMAIN.ACCOUNT
 # after $JS.ACK, and may append a token that only makes the subject unique. Numbers have at most 20 digits.
-_NUMBER = r"\.([0-9]{1,20})"
-_DELIVERY = rf"([^.]*)\.([^.]*){_NUMBER}{_NUMBER}\.[^.]*{_NUMBER}{_NUMBER}"
-_PLAIN = re.compile(rf"\$JS\.ACK\.{_DELIVERY}")
-_DOMAIN = re.compile(rf"\$JS\.ACK\.[^.]*\.[^.]*\.{_DELIVERY}(?:\.[^.]*)?")
+_NUMBER = rb"\.([0-9]{1,20})"
+_DELIVERY = rb"([^.]*)\.([^.]*)" + 2 * _NUMBER + rb"\.[^.]*" + 2 * _NUMBER
+_PLAIN = re.compile(rb"\$JS\.ACK\." + _DELIVERY)
+_DOMAIN = re.compile(rb"\$JS\.ACK\.[^.]*\.[^.]*\." + _DELIVERY + rb"(?:\.[^.]*)?")
 
 
 class Metadata(NamedTuple):
     """`delivered` counts the deliveries of this message; `pending` is how many the consumer has still to deliver."""
 
-    stream: str
-    consumer: str
+    stream: bytes
+    consumer: bytes
     delivered: int
     seq: int
     published_ns: int
     pending: int
 
 
-def read(reply: str) -> Metadata | None:
+def read(reply: bytes) -> Metadata | None:
     """The delivery that a reply subject describes; None for a subject that doesn't acknowledge a message."""
     match = _PLAIN.fullmatch(reply) or _DOMAIN.fullmatch(reply)
     if match is None:

@@ -53,17 +53,19 @@ class Pull:
         self._with_headers = with_headers
         self._link = link
         self._consumer = consumer
+        self._consumer_token = consumer.encode()
         self._subjects = tuple(subjects)
         self._batch = batch
         self._stream = ""
+        self._stream_token = b""
         self._created_ns = 0
         # Subjects that messages of the consumer have had.
-        self._known: set[str] = set()
+        self._known: dict[bytes, str] = {}
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
         # Subject, reply subject, data, headers, and what the reply subject says.
-        self._buffer: deque[tuple[str, str, bytes, bytes, Metadata]] = deque()
+        self._buffer: deque[tuple[str, bytes, bytes, bytes, Metadata]] = deque()
         self._forgery_reported = False
         self._wakeup = asyncio.Event()
         self._fetch_lock = asyncio.Lock()
@@ -84,6 +86,7 @@ class Pull:
     def bind(self, stream: str, created_ns: int) -> None:
         """Sets the stream that the consumer reads. Its creation time tells it from a later stream of the same name."""
         self._stream, self._created_ns = stream, created_ns
+        self._stream_token = stream.encode()
         self._unverified = False
 
     async def connected(self, client: nats_access.Client) -> None:
@@ -120,8 +123,9 @@ class Pull:
             if self._subscription is not None:
                 # This also ends the standing request, which would get the returned messages.
                 await self._subscription.unsubscribe()
-            while self._buffer:
-                await self._link.client.publish(self._buffer.popleft()[1], _NAK)
+            returned = [(reply, b"", b"", _NAK) for _, reply, _, _, _ in self._buffer]
+            self._buffer.clear()
+            await self._link.client.publish_raw(returned)
 
     async def _wait_for_first(self, deadline: float) -> None:
         requests = 0
@@ -173,14 +177,13 @@ class Pull:
                 await self._wakeup.wait()
 
     def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        subject_text = nats_access.readable(subject)
         if reply:
-            reply_text = nats_access.readable(reply)
-            delivery = metadata.read(reply_text)
-            if delivery is None or not self._is_ours(subject_text, delivery):
-                self._report_forgery(subject_text)
+            delivery = metadata.read(reply)
+            known = self._known.get(subject) or self._subject(subject)
+            if delivery is None or known is None or not self._is_ours(delivery):
+                self._report_forgery(nats_access.readable(subject))
                 return
-            self._buffer.append((subject_text, reply_text, data, headers, delivery))
+            self._buffer.append((known, reply, data, headers, delivery))
             self._link.refusals.resolve(self._next)
             self._pending = delivery.pending
             if self._expected > 0:
@@ -190,6 +193,7 @@ class Pull:
             if self._expected == 0:
                 self._wakeup.set()
             return
+        subject_text = nats_access.readable(subject)
         status, description = nats_access.status(headers)
         standing = subject_text.rpartition(".")[2] == f"s{self._requests}"
         if status == _HEARTBEAT:
@@ -207,20 +211,22 @@ class Pull:
         self._pending = self._expected = 0
         self._wakeup.set()
 
-    def _is_ours(self, subject: str, delivery: Metadata) -> bool:
+    def _is_ours(self, delivery: Metadata) -> bool:
         """Whether our consumer delivered this message from our stream.
 
         A client that may publish to our inbox can forge the reply subject, to which we would publish as an
-        acknowledgement. It can't forge the message's subject, which is then the inbox.
+        acknowledgement. It can't forge the message's subject, which is then the inbox: see `_subject`.
         """
-        if delivery.stream != self._stream or delivery.consumer != self._consumer:
-            return False
-        if subject not in self._known:
-            if not any(streams.covers(pattern, subject) for pattern in self._subjects):
-                return False
-            if len(self._known) < _KNOWN_SUBJECTS:
-                self._known.add(subject)
-        return True
+        return delivery.stream == self._stream_token and delivery.consumer == self._consumer_token
+
+    def _subject(self, subject: bytes) -> str | None:
+        """The subject as text; None if no message of our stream has it."""
+        text = nats_access.readable(subject)
+        if not any(streams.covers(pattern, text) for pattern in self._subjects):
+            return None
+        if len(self._known) < _KNOWN_SUBJECTS:
+            self._known[subject] = text
+        return text
 
     def _report_forgery(self, subject: str) -> None:
         if not self._forgery_reported:
@@ -259,7 +265,7 @@ class Pull:
         self._unverified = False
         return True
 
-    def _message(self, subject: str, reply: str, data: bytes, headers: bytes, delivery: Metadata) -> Message:
+    def _message(self, subject: str, reply: bytes, data: bytes, headers: bytes, delivery: Metadata) -> Message:
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,

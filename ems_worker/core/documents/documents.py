@@ -24,6 +24,9 @@ from ems_worker.errors import Problem
 
 Document = dict[str, Any]
 
+# Types of parameter values that are never too long.
+_SHORT = frozenset({int, float, bool, type(None)})
+
 # A parameter value with longer JSON is replaced by its digest: a genome of 4,000 weights is in the plan already.
 MAX_VALUE_BYTES = 4096
 # Characters of a problem's path and message. A plan has at most a hundred problems, and a broker's message a megabyte.
@@ -121,6 +124,8 @@ def aggregate(values: Aggregate) -> Document:
 
 def shortened(params: Mapping[str, Any], max_bytes: int = MAX_VALUE_BYTES) -> Document:
     """Parameters; every text, list or mapping that has more bytes as JSON is replaced by its digest and size."""
+    if _SHORT.issuperset(map(type, params.values())):
+        return dict(params)
     short: Document = {}
     for name, value in params.items():
         if isinstance(value, (str, list, dict)) and len(data := encode(value)) > max_bytes:

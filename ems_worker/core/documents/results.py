@@ -3,6 +3,7 @@
 To add a field, add it to FIELDS and to `result`: the JSON Schema and the columns of every export follow.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +16,11 @@ from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow
+
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_COMPLETED, _MISSING = RunState.COMPLETED, Waiting.MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Field:
 
 
 def _error(run: Run) -> Document | None:
-    if run.waiting is Waiting.MISSING:
+    if run.waiting is _MISSING:
         return {"kind": ErrorKind.METRICS_MISSING, "message": "metrics that the plan tracks did not come in time"}
     if run.error_kind is None and run.error_message is None:
         return None
@@ -133,7 +138,6 @@ _NOT_PLAIN: Final = frozenset({"schema", *_PREFIXES, *(name for name, _, _ in _P
 def result(experiment_id: str, row: JobRow, *, whole: bool = False) -> Document:
     """`ems.result.v1`: a job by the attempt that stands for it. Long parameter values are shortened unless `whole`."""
     point, run = row.point, row.run
-    metrics, labels, artifacts = run.metrics, point.labels, run.artifacts
     # One expression, because there may be thousands of results a second.
     return {
         "schema": titles.RESULT,
@@ -146,10 +150,10 @@ def result(experiment_id: str, row: JobRow, *, whole: bool = False) -> Document:
         "seed": run.seed,
         "state": experiment.job_state(run),
         "params": dict(point.params) if whole else documents.shortened(point.params),
-        "metrics": None if metrics is None else dict(metrics),
-        "labels": {} if labels is None else dict(labels),
-        "artifacts": {} if artifacts is None else dict(artifacts),
-        "error": _error(run),
+        "metrics": run.metrics,
+        "labels": point.labels or {},
+        "artifacts": run.artifacts or {},
+        "error": None if run.state is _COMPLETED and run.waiting is None else _error(run),
         "submitted_at": documents.timestamp(run.submitted_ms),
         "started_at": documents.timestamp(run.started_ms),
         "finished_at": documents.timestamp(run.finished_ms),
@@ -167,12 +171,21 @@ def result(experiment_id: str, row: JobRow, *, whole: bool = False) -> Document:
 
 def line(result: Document) -> Document:
     """A result as a flat row for tables. Keys that this version doesn't know are kept as they are."""
-    flat: Document = {name: value for name, value in result.items() if name not in _NOT_PLAIN}
+    flat = dict(result)
+    for name in _NOT_PLAIN:
+        flat.pop(name, None)
     for name, part, column in _PARTS:
-        flat[column] = (result[name] or {}).get(part)
+        flat[column] = None if (mapping := result[name]) is None else mapping.get(part)
     for name, prefix in _PREFIXES.items():
-        flat.update({f"{prefix}.{key}": value for key, value in (result[name] or {}).items()})
+        if mapping := result[name]:
+            flat.update(zip(_prefixed(prefix, tuple(mapping)), mapping.values(), strict=True))
     return flat
+
+
+@functools.lru_cache(maxsize=64)
+def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns for these names of a mapping. The jobs of an experiment mostly have the same."""
+    return tuple(f"{prefix}.{name}" for name in names)
 
 
 def columns(names: Iterable[str]) -> list[str]:

@@ -121,12 +121,15 @@ class Bucket(Word):
 _BUCKETS = {state: Bucket(state.value) for state in RunState}
 ENDED_BUCKETS = frozenset({Bucket.COMPLETED, Bucket.FAILED, Bucket.INFEASIBLE, Bucket.CANCELLED, Bucket.LOST})
 
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_FAILED, _AWAITING = RunState.FAILED, Waiting.AWAITING
+
 
 def bucket(current: Run) -> Bucket:
     """The count to which a job belongs, by the run that represents it; rules.sql has the same rule for queries."""
     if current.waiting is not None:
-        return Bucket.AWAITING_METRICS if current.waiting is Waiting.AWAITING else Bucket.FAILED
-    if current.state is RunState.FAILED and current.error_kind is ErrorKind.INFEASIBLE:
+        return Bucket.AWAITING_METRICS if current.waiting is _AWAITING else Bucket.FAILED
+    if current.state is _FAILED and current.error_kind is ErrorKind.INFEASIBLE:
         return Bucket.INFEASIBLE
     return _BUCKETS[current.state]
 
@@ -271,9 +274,7 @@ _DROPPED = _Part(Bucket.CANCELLED, dropped=True)
 _NEW = _COUNTED[Bucket.PENDING]
 # Those of runs without anything unusual, by their states.
 _PLAIN: Mapping[RunState, _Part] = {
-    state: _COUNTED[_BUCKETS[state]]
-    for state in RunState
-    if state not in (RunState.FAILED, RunState.CANCELLED, RunState.LOST)
+    state: _COUNTED[_BUCKETS[state]] for state in RunState if state not in (_FAILED, RunState.CANCELLED, RunState.LOST)
 }
 
 

@@ -10,6 +10,9 @@ from ems_worker.core.lifecycle import retry, run, transitions
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_APPLY, _COMPLETED, _PENDING = Effect.APPLY, RunState.COMPLETED, RunState.PENDING
+
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
@@ -43,6 +46,13 @@ class Job(Struct, frozen=True, gc=False):
         """The attempt that represents the job: the winning one, else the last."""
         last = self.runs[-1]
         return last if last.current else next(attempt for attempt in self.runs if attempt.current)
+
+    @property
+    def open(self) -> bool:
+        """Whether an attempt is in the run window."""
+        if len(self.runs) == 1:
+            return self.runs[0].state in transitions.OPEN
+        return any(attempt.state in transitions.OPEN for attempt in self.runs)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -117,10 +127,12 @@ def apply(
         return Applied(effect, job)
     stop: tuple[int, ...] = ()
     changed_job = job.with_run(after)
-    if effect is Effect.APPLY and after.ended:
-        won = job.current.state is RunState.COMPLETED
-        if after.state is RunState.COMPLETED and not won:
-            changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
+    if effect is _APPLY and after.ended:
+        won = job.current.state is _COMPLETED
+        if after.state is _COMPLETED and not won:
+            # The only attempt has nothing to win against.
+            if len(job.runs) > 1:
+                changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
         elif after.current and not before.ended and may_retry(after, policy) and retries():
             # Not if `before` had ended: a lost run that turns out to have failed doesn't reopen its job.
             changed_job = _with_next_attempt(changed_job, after, now_ms)
@@ -150,7 +162,7 @@ def retried(current: Run, named: frozenset[str] | None = None) -> bool:
     those that were dropped because too many others had failed. It includes infeasible jobs only if `where` asks for
     kinds of error, and jobs that were called off only if it asks for states.
     """
-    if not current.settled or (current.state is RunState.COMPLETED and current.waiting is None):
+    if not current.settled or (current.state is _COMPLETED and current.waiting is None):
         return False
     names = named or frozenset()
     dropped = current.state is RunState.CANCELLED and current.stop_reason is StopReason.FAILING_FAST
@@ -188,7 +200,7 @@ def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False)
     last = job.current
     if last.settled:
         return None
-    if last.state is RunState.PENDING:
+    if last.state is _PENDING:
         return job.with_run(run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1])
     if last.stop_reason not in _OVERRULED[reason]:
         return None
@@ -204,7 +216,7 @@ def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False)
 
 def unstarted(job: Job) -> bool:
     """Whether the job was never started."""
-    return job.current.state is RunState.PENDING and job.current.attempt == 1
+    return job.current.state is _PENDING and job.current.attempt == 1
 
 
 def excluded(job: Job, reason: str) -> Job | None:
@@ -252,7 +264,7 @@ def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, 
             runs.append(replace(attempt, current=True, job_revision=revision))
             continue
         loser = replace(attempt, current=False, ended_seq=None)
-        if loser.state is RunState.PENDING:
+        if loser.state is _PENDING:
             loser = run.advance(loser, Signal(RunEvent.CANCEL), now_ms)[1]
         elif loser.state in transitions.OPEN:
             loser = replace(loser, stop_reason=StopReason.SUPERSEDED)
@@ -269,6 +281,8 @@ def number_end(job: Job, ended_seq: int) -> Job:
 def changed(before: Job, after: Job) -> list[tuple[Run | None, Run]]:
     """The attempts that differ, as (before, after); `before` is None for a new attempt."""
     olds = before.runs
+    if len(olds) == len(after.runs) == 1:
+        return [] if olds == after.runs else [(olds[0], after.runs[0])]
     return [
         (old, new)
         for index, new in enumerate(after.runs)

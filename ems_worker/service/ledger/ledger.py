@@ -33,6 +33,8 @@ from ems_worker.service.ledger.turn import Turn
 
 log = structlog.get_logger()
 
+_ACCEPTED = Signal(RunEvent.ACCEPT)
+
 
 class Ledger:
     """The experiments in memory with their open jobs, kept consistent with the manifest.
@@ -58,8 +60,8 @@ class Ledger:
         self._timers = Timers(clock)
         self._commits = CommitQueue()
         self._lock = asyncio.Lock()  # held during each decision about runs
-        # Acceptances that are recorded with the next commit.
-        self._unrecorded: Turn | None = None
+        # Runs whose acceptance is to be recorded, as they are on disk.
+        self._unrecorded: dict[RunKey, Run | None] = {}
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
         self.judging = Judging(
             manifest=manifest,
@@ -203,7 +205,7 @@ class Ledger:
         return [effects[index] for index in range(len(signals))]
 
     async def accept(self, runs: Iterable[RunKey]) -> None:
-        """Notes that the orchestrator accepted runs, which is recorded with the next commit or by `flush`.
+        """Notes that the orchestrator accepted runs, which is recorded with the next change of each, or by `flush`.
 
         A crash that forgets it does no harm: the runs are sent again under their ids, as they were before the answer.
         """
@@ -212,17 +214,16 @@ class Ledger:
             await self._active.load_jobs({key[:3] for key in runs})
             now_ms = self._clock.now_ms()
             for key in runs:
-                turn.apply(key, Signal(RunEvent.ACCEPT), now_ms)
-            turn.count()
-            self._unrecorded = turn
+                turn.apply(key, _ACCEPTED, now_ms)
+            turn.put_off()
         for experiment_key in turn.touched:
             self._on_change(experiment_key)
 
     async def flush(self) -> None:
         """Records acceptances that no commit has recorded yet."""
-        if self._unrecorded is not None:
-            async with self._turn():
-                pass
+        if self._unrecorded:
+            async with self._turn() as turn:
+                turn.take_over()
 
     async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
         """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
@@ -239,15 +240,11 @@ class Ledger:
             if live is None or not live.starts_runs:
                 return []
             for stored, point in due:
-                pending = self._active.keep(key, stored).current
-                if pending.state is not RunState.PENDING:
-                    continue
-                run_key = (key, *stored.key, pending.attempt)
-                turn.update(run_key, replace(pending, config_sha=live.template.config_sha(point.params, pending.seed)))
-                turn.apply(run_key, Signal(RunEvent.CLAIM), claimed_ms)
-                submitting = self.run(run_key)
-                assert submitting is not None
-                claimed.append((submitting, point))
+                known = self._active.keep(key, stored)
+                seed = known.current.seed
+                submitting = turn.claim(live, known, live.template.config_sha(point.params, seed), claimed_ms)
+                if submitting is not None:
+                    claimed.append((submitting, point))
         return claimed
 
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
@@ -290,9 +287,8 @@ class Ledger:
     async def _turn(self) -> AsyncIterator[Turn]:
         """A turn under the lock. After it, its changes are committed, and experiments that have ended are concluded."""
         async with self._lock:
-            self._active.drop_idle(self._commits)
+            self._active.drop_idle(self._commits.others)
             turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
-            self._unrecorded = None
             yield turn
             turn.count()
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]

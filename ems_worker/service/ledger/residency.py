@@ -46,7 +46,7 @@ class Residency:
             return
         self._active.add(live)
         for open_job in open_jobs:
-            self._active.put(live.key, open_job)
+            self._active.put((live.key, *open_job.key), open_job)
             for attempt in open_job.runs:
                 if attempt.state in transitions.OPEN:
                     live.open += 1
