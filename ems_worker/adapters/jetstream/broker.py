@@ -227,9 +227,10 @@ class Broker:
         them.
         """
         context = {} if traceparent is None else {trace.HEADER: traceparent}
+        common = {subject: {**context, **_lifetime(subject)} for subject in {subject for subject, _, _ in items}}
         await self._publisher.store(
             [
-                Item(subject, data, {"Nats-Msg-Id": id_, **context, **_lifetime(subject)}, document=True)
+                Item(subject, data, {"Nats-Msg-Id": id_, **common[subject]}, document=True)
                 for subject, data, id_ in items
             ]
         )

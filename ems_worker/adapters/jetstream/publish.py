@@ -103,11 +103,16 @@ class Publisher:
         try:
             client = await self._link.ready(ACK_SECONDS)
             messages: list[tuple[bytes, bytes, bytes, bytes]] = []
-            for index, whole in enumerate(items):
-                item = await self._fitting(whole, client)
-                if item is None:
-                    round_.put(index, {"error": acks.TOO_LARGE})
-                    continue
+            limits = {subject: self.max_bytes(subject, client) for subject in {item.subject for item in items}}
+            for index, item in enumerate(items):
+                limit = limits[item.subject]
+                # Most are small; adding up their headers would take longer than the rest.
+                if len(item.data) + _MOST_HEADERS > limit:
+                    fitting = await item.fit(limit)
+                    if fitting is None:
+                        round_.put(index, {"error": acks.TOO_LARGE})
+                        continue
+                    item = fitting  # noqa: PLW2901 - the item as it can be stored
                 self._sent += 1
                 token = b"%d" % self._sent
                 tokens.append(token)
@@ -129,11 +134,6 @@ class Publisher:
         if self._link.connected and (self._link.refusals.any or not all(map(acks.is_stored, round_.answers))):
             self._record_refusals(items, round_.answers)
         return round_.answers
-
-    async def _fitting(self, item: Item, client: nats_access.Client) -> Item | None:
-        limit = self.max_bytes(item.subject, client)
-        # Most are small; adding up their headers would take longer than the rest.
-        return item if len(item.data) + _MOST_HEADERS <= limit else await item.fit(limit)
 
     def max_bytes(self, subject: str, client: nats_access.Client) -> int:
         """The size that a message of this subject may have, as far as we know."""
