@@ -13,10 +13,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log"
-	"math"
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,32 +76,23 @@ func (o *orchestrator) accept(id string) uint64 {
 	return accepted
 }
 
-// completed is the envelope (fes.common.events) around a RunCompleted with its metrics.
+// completed is the event of a run's end, in JSON as a client of the platform would write it.
 func (o *orchestrator) completed(id string) []byte {
-	now := time.Now()
 	hash := fnv.New64a()
 	hash.Write([]byte(id))
 	value := float64(hash.Sum64()%1000000) / 1000
-	payload := appendString(nil, 1, id)
-	for _, name := range o.metrics {
-		entry := appendString(nil, 1, name)
-		entry = protowire.AppendTag(entry, 2, protowire.Fixed64Type)
-		entry = protowire.AppendFixed64(entry, math.Float64bits(value))
-		payload = appendBytes(payload, 2, entry)
+	stamp := time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
+	event := append(make([]byte, 0, 512), `{"simulation_id":"`+id+`","metrics":{`...)
+	for index, name := range o.metrics {
+		if index > 0 {
+			event = append(event, ',')
+		}
+		event = append(event, `"`+name+`":`...)
+		event = strconv.AppendFloat(event, value, 'f', -1, 64)
 		value++
 	}
-	stamp := appendVarint(appendVarint(nil, 1, uint64(now.Unix())), 2, uint64(now.Nanosecond()))
-	payload = appendBytes(payload, 4, stamp)
-	payload = appendBytes(payload, 5, stamp)
-	payload = appendString(payload, 6, "noop-1")
-
-	event := appendString(nil, 1, id+":completed")
-	event = appendString(event, 2, subject+".v1")
-	event = appendBytes(event, 3, payload)
-	event = appendVarint(event, 4, uint64(now.UnixNano()))
-	event = appendString(event, 5, "noop")
-	event = appendString(event, 6, id)
-	return appendString(event, 7, "application/protobuf")
+	event = append(event, `},"started_at":"`+stamp+`","finished_at":"`+stamp+`","model_version":"noop-1"}`...)
+	return event
 }
 
 func (o *orchestrator) startSimulation(request []byte) ([]byte, error) {
