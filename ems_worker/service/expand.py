@@ -7,7 +7,6 @@ from itertools import islice
 import structlog
 
 from ems_worker.core.lifecycle import job
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.points import space
 from ems_worker.core.points.plan import Plan
@@ -53,10 +52,7 @@ class Expander:
                 await self._wake.wait()
 
     async def expand(self, live: Live) -> None:
-        """Expands the next chunk of an experiment, and begins the experiment if it hasn't begun.
-
-        After a crash no chunk may be left in an experiment that has not begun.
-        """
+        """Expands the next chunk of an experiment, which begins with the first one."""
         plan, done = live.plan, live.record.expanded_points
         replicates = live.record.spec.replicates
         limit = max(1, _RUNS_PER_CHUNK // replicates)
@@ -79,9 +75,6 @@ class Expander:
         await self._ledger.records.expand(live, records, runs)
         crash.point("expand.chunk")
         self._metrics.jobs_expanded.inc(len(runs))
-        if live.record.state is ExperimentState.ACCEPTED:
-            await self._ledger.records.move(live, ExperimentState.RUNNING)
-            crash.point("expand.begun")
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
         self._on_jobs()

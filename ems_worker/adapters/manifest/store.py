@@ -15,7 +15,7 @@ from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.adapters.manifest.steering import Steering
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import NewExperiment, ParkedEvent, PointRecord, Submission
+from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, Submission
 
 # Parked events have at most about twice as many bytes in all, because small ones are not added up.
 MAX_PARKED_BYTES = 64 * 1024 * 1024
@@ -128,8 +128,16 @@ class Manifest(Steering):
         return dropped
 
     # Expansion.
-    async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
+    async def expand(
+        self,
+        key: int,
+        points: Sequence[PointRecord],
+        runs: Sequence[Run],
+        expanded_points: int,
+        begun: tuple[Experiment, Experiment] | None = None,
+    ) -> None:
         await self._writer.submit(
+            *(() if begun is None else (Step(WRITES["save_experiment"], [experiments.saved_experiment(*begun)]),)),
             Step(WRITES["advance_expansion"], [(key, expanded_points - len(points), expanded_points)]),
             Step(WRITES["insert_points"], [rows.new_point(key, point) for point in points]),
             Step(WRITES["insert_pending"], [rows.new_pending(key, run) for run in runs]),

@@ -95,8 +95,18 @@ class Manifest(Protocol):
         """The counts and aggregates, computed from the rows."""
 
     # Expansion.
-    async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
-        """Adds points with their first runs, and sets the count of expanded points, guarded by the old count."""
+    async def expand(
+        self,
+        key: int,
+        points: Sequence[PointRecord],
+        runs: Sequence[Run],
+        expanded_points: int,
+        begun: tuple[Experiment, Experiment] | None = None,
+    ) -> None:
+        """Adds points with their first runs, and sets the count of expanded points, guarded by the old count.
+
+        `begun`: the experiment before and after it begins with these.
+        """
 
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
