@@ -3,12 +3,15 @@
 import re
 from typing import NamedTuple
 
+from ems_worker.core.documents import subjects
+
 # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING has 9 tokens. Version 2 inserts DOMAIN.ACCOUNT
 # after $JS.ACK, and may append a token that only makes the subject unique. Numbers have at most 20 digits.
+_ACK = re.escape(subjects.JETSTREAM_ACK)
 _NUMBER = r"\.([0-9]{1,20})"
 _DELIVERY = rf"([^.]*)\.([^.]*){_NUMBER}{_NUMBER}\.[^.]*{_NUMBER}{_NUMBER}"
-_PLAIN = re.compile(rf"\$JS\.ACK\.{_DELIVERY}")
-_DOMAIN = re.compile(rf"\$JS\.ACK\.[^.]*\.[^.]*\.{_DELIVERY}(?:\.[^.]*)?")
+_PLAIN = re.compile(rf"{_ACK}\.{_DELIVERY}")
+_DOMAIN = re.compile(rf"{_ACK}\.[^.]*\.[^.]*\.{_DELIVERY}(?:\.[^.]*)?")
 
 
 class Metadata(NamedTuple):
