@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from ems_worker.core.lifecycle import experiment, job, steering
+from ems_worker.core.lifecycle import experiment, job, steering, tally
 from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
@@ -168,7 +168,7 @@ def _decided(before: Job, after: Job | None) -> str:
     if new == old:
         return "included"
     if new.settled:
-        return f"**{experiment.job_state(new)}**"
+        return f"**{tally.job_state(new)}**"
     if old.settled:
         return "waits again"
     if new.stop_reason is not old.stop_reason:

@@ -10,8 +10,9 @@ from msgspec.structs import astuple, replace
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from tests.support import manifests
