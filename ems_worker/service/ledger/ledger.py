@@ -292,8 +292,9 @@ class Ledger:
         async with self._lock:
             self._active.drop_idle(self._commits)
             turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
-            self._unrecorded = None
             yield turn
+            # Not earlier: if the block is cancelled, the next turn records them.
+            self._unrecorded = None
             turn.count()
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
