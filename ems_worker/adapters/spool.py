@@ -46,8 +46,9 @@ class Spool:
             starts[place] = size
             size += len(line)
             data.append(line)
-        # Opened each time: there may be many experiments, and files left open.
-        with self._path.open("ab") as file:
+        # Opened each time: there may be many experiments, and files left open. A file that was deleted isn't created.
+        with self._path.open("r+b") as file:
+            file.seek(self._size)
             file.write(b"".join(data))
         self._size = size
 

@@ -7,8 +7,9 @@ from typing import Any
 from msgspec import Struct
 
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Standing
+from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
 
 
 class PlanDecision(StrEnum):

@@ -62,21 +62,30 @@ class Exports:
 
     async def write(self, live: Live) -> None:
         """Writes the file of an ended experiment; its end is reported in any case."""
-        spool = self._spools.pop(live.key, None)
         try:
-            if spool is not None and spool.complete and spool.places == live.record.spec.jobs:
-                path = files.manifest_file(self._directory, live.experiment_id)
-                await asyncio.to_thread(spool.assemble, path)
-            else:
-                path = await files.write_manifest(self._directory, live.experiment_id, self._manifest.export(live.key))
-        except (errors.FileUnwritable, OSError) as error:
+            path = await self._assembled(live) or await files.write_manifest(
+                self._directory, live.experiment_id, self._manifest.export(live.key)
+            )
+        except errors.FileUnwritable as error:
             # `ems export` can write it at any time.
             log.error("experiment.manifest_not_written", experiment_id=live.experiment_id, reason=str(error))
         else:
             log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
+
+    async def _assembled(self, live: Live) -> Path | None:
+        """The file, made from the lines; None if it can't be made from them."""
+        if (spool := self._spools.pop(live.key, None)) is None:
+            return None
+        path = files.manifest_file(self._directory, live.experiment_id)
+        try:
+            if not spool.complete or spool.places != live.record.spec.jobs:
+                return None
+            await asyncio.to_thread(spool.assemble, path)
+        except OSError:
+            return None
         finally:
-            if spool is not None:
-                spool.delete()
+            spool.delete()
+        return path
 
     def _begin(self, live: Live) -> Spool | None:
         spec = live.record.spec

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ems_worker.core.documents import documents, results, subjects
 from ems_worker.core.documents.documents import Document
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import JobRow, PointRow
 from ems_worker.service.base import crash
 from ems_worker.service.base.metrics import Metrics

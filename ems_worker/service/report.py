@@ -14,7 +14,7 @@ import structlog
 from ems_worker import errors
 from ems_worker.core.documents import documents, subjects
 from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Tally
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment
 from ems_worker.service import statuses
 from ems_worker.service.base import crash

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling
-from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock

@@ -10,8 +10,9 @@ from msgspec.structs import astuple, replace
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from tests.support import manifests
@@ -100,7 +101,7 @@ async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -
     one, other, *_ = await _pending(manifest, record)
     await manifest.save([(record.key, one, manifests.claimed(one))], {})
     ended = manifests.completed(manifests.claimed(other), 1, population=1.0)
-    with pytest.raises(errors.ManifestConflict, match="_runs: 0 of 1"):
+    with pytest.raises(errors.ManifestConflict, match="claim_runs: 0 of 1"):
         await manifest.save([(record.key, other, ended), (record.key, one, manifests.claimed(one))], {record.key: 1})
     stored = await manifest.jobs([(record.key, other.point, other.replicate)])
     assert stored[record.key, other.point, other.replicate].current == other

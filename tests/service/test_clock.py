@@ -151,6 +151,7 @@ async def test_a_wiped_orchestrator_is_detected_after_the_clock_was_set_back(tmp
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         [old] = await desk.launch(live, 1)
+        await desk.ledger.flush()
     clock.set_by = -HOUR
     async with Desk.open(tmp_path, clock) as desk:
         recovered = desk.ledger.live("reef")

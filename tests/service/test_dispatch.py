@@ -7,8 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from ems_worker.core.lifecycle import delivery, retry
-from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.service.reach import Claimed
 from tests.support import wait

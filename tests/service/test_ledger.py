@@ -9,8 +9,9 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan

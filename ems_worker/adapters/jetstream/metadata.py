@@ -3,12 +3,15 @@
 import re
 from typing import NamedTuple
 
+from ems_worker.core.documents import subjects
+
 # $JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING has 9 tokens. Version 2 inserts DOMAIN.ACCOUNT
 # after $JS.ACK, and may append a token that only makes the subject unique. Numbers have at most 20 digits.
+_ACK = re.escape(subjects.JETSTREAM_ACK).encode()
 _NUMBER = rb"\.([0-9]{1,20})"
 _DELIVERY = rb"([^.]*)\.([^.]*)" + 2 * _NUMBER + rb"\.[^.]*" + 2 * _NUMBER
-_PLAIN = re.compile(rb"\$JS\.ACK\." + _DELIVERY)
-_DOMAIN = re.compile(rb"\$JS\.ACK\.[^.]*\.[^.]*\." + _DELIVERY + rb"(?:\.[^.]*)?")
+_PLAIN = re.compile(_ACK + rb"\." + _DELIVERY)
+_DOMAIN = re.compile(_ACK + rb"\.[^.]*\.[^.]*\." + _DELIVERY + rb"(?:\.[^.]*)?")
 
 
 class Metadata(NamedTuple):

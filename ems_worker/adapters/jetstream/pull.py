@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 from nats.aio.subscription import Subscription
@@ -32,6 +33,16 @@ _MAX_SUBJECT_CHARACTERS = 100
 _KNOWN_SUBJECTS = 100
 _EXPIRED = frozenset({"404", "408"})
 _NAK = b"-NAK"
+
+
+class _Received(NamedTuple):
+    """A message as it was received, and what its reply subject says."""
+
+    subject: str
+    reply: bytes
+    data: bytes
+    headers: bytes
+    delivery: Metadata
 
 
 class Pull:
@@ -64,8 +75,7 @@ class Pull:
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
-        # Subject, reply subject, data, headers, and what the reply subject says.
-        self._buffer: deque[tuple[str, bytes, bytes, bytes, Metadata]] = deque()
+        self._buffer: deque[_Received] = deque()
         self._forgery_reported = False
         self._wakeup = asyncio.Event()
         self._fetch_lock = asyncio.Lock()
@@ -115,7 +125,7 @@ class Pull:
             if self._pending > 0 and len(self._buffer) < self._batch:
                 await self._fetch_rest()
             taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            return [self._message(*received) for received in taken]
+            return [self._message(received) for received in taken]
 
     async def release(self) -> None:
         """Returns the messages that were delivered and not fetched, so that the server redelivers them at once."""
@@ -123,7 +133,7 @@ class Pull:
             if self._subscription is not None:
                 # This also ends the standing request, which would get the returned messages.
                 await self._subscription.unsubscribe()
-            returned = [(reply, b"", b"", _NAK) for _, reply, _, _, _ in self._buffer]
+            returned = [(received.reply, b"", b"", _NAK) for received in self._buffer]
             self._buffer.clear()
             await self._link.client.publish_raw(returned)
 
@@ -183,7 +193,7 @@ class Pull:
             if delivery is None or known is None or not self._is_ours(delivery):
                 self._report_forgery(nats_access.readable(subject))
                 return
-            self._buffer.append((known, reply, data, headers, delivery))
+            self._buffer.append(_Received(known, reply, data, headers, delivery))
             self._link.refusals.resolve(self._next)
             self._pending = delivery.pending
             if self._expected > 0:
@@ -265,17 +275,18 @@ class Pull:
         self._unverified = False
         return True
 
-    def _message(self, subject: str, reply: bytes, data: bytes, headers: bytes, delivery: Metadata) -> Message:
+    def _message(self, received: _Received) -> Message:
+        delivery = received.delivery
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,
             seq=delivery.seq,
-            subject=subject,
-            data=data,
-            headers=nats_access.headers(headers) if self._with_headers else {},
+            subject=received.subject,
+            data=received.data,
+            headers=nats_access.headers(received.headers) if self._with_headers else {},
             delivered=delivery.delivered,
             published_ms=delivery.published_ns // 1_000_000,
-            token=reply,
+            token=received.reply,
         )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.writer import Step
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import tally
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 
 # Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
@@ -45,4 +45,4 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
 
 def aggregated(run: Run) -> bool:
     """Whether the run's metrics count in its point's aggregates; rules.sql has the same rule."""
-    return run.current and run.excluded is None and experiment.bucket(run) is _COMPLETED
+    return run.current and run.excluded is None and tally.bucket(run) is _COMPLETED

@@ -269,33 +269,6 @@ DURATIONS = Read("durations", DurationRow)
 PARKED = Read("parked", ParkedRow)
 PARKED_OF = Read("parked_of", ParkedRow)
 
-_ALL: tuple[Read[tuple[object, ...]], ...] = (
-    SUBMISSION,
-    QUOTA_USE,
-    UNPUBLISHED_DECISIONS,
-    EXPERIMENT,
-    UNFINISHED,
-    STATUSES,
-    TRACKED,
-    COUNTED,
-    MERGED_METRICS,
-    JOBS_OF_POINTS,
-    METRICS_OF_POINTS,
-    ENDED_POINTS,
-    CALLED_OFF_POINTS,
-    DUE,
-    DUE_COUNTS,
-    JOBS,
-    OPEN_JOBS,
-    AWAITING,
-    TO_RETRY,
-    POINTS_BY_NUMBER,
-    POINT_NUMBERS,
-    RESULTS,
-    JOBS_PAGE,
-    DURATIONS,
-    PARKED,
-    PARKED_OF,
-)
+_ALL = [query for query in list(vars().values()) if isinstance(query, Read)]
 # The columns of each query's rows, by its name.
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType({read.name: read.columns for read in _ALL})

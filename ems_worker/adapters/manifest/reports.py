@@ -13,9 +13,10 @@ from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 
 EXPORT_PAGE = 1000

@@ -18,7 +18,7 @@ from ems_worker.core import text
 from ems_worker.core.documents import titles
 from ems_worker.core.lifecycle import experiment
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, Tally
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 from ems_worker.core.records import Experiment, PlanDecision, PointRow
 from ems_worker.errors import Problem
 

@@ -13,9 +13,9 @@ from ems_worker.core import ids
 from ems_worker.core.documents import documents, shapes, titles
 from ems_worker.core.documents.documents import Document
 from ems_worker.core.documents.shapes import Schema
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow
 
@@ -148,7 +148,7 @@ def result(experiment_id: str, row: JobRow, *, whole: bool = False) -> Document:
         "attempt": run.attempt,
         "run_id_suffix": point.run_id_suffix,
         "seed": run.seed,
-        "state": experiment.job_state(run),
+        "state": tally.job_state(run),
         "params": dict(point.params) if whole else documents.shortened(point.params),
         "metrics": run.metrics,
         "labels": point.labels or {},

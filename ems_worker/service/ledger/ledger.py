@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import run, transitions
-from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, StopReason
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 from ems_worker.core.records import Experiment, PointRecord
 from ems_worker.service.base.clock import Clock

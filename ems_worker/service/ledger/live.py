@@ -10,10 +10,11 @@ from ems_worker.core.language import options
 from ems_worker.core.language.options import ExperimentLimits
 from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.conclusion import Situation
-from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
 from ems_worker.core.records import Change, Experiment, PointRow

@@ -7,8 +7,8 @@ import structlog
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import transitions
-from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest

@@ -138,6 +138,8 @@ class Extender:
             else:
                 version = await self._plans.loaded(wanted.spec)
                 withdraw = bool(request.get("withdraw"))
+                # Jobs are counted by their states in the manifest.
+                await self._ledger.flush()
                 compared = await self._matching.compared(live, draft, version, in_time, withdraw=withdraw)
                 await self._refuse_too_many(live, compared)
                 return compared
