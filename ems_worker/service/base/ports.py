@@ -16,6 +16,7 @@ from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
 from ems_worker.core.records import (
     Additions,
     Change,
+    DueRuns,
     Experiment,
     JobRow,
     MatchedPoint,
@@ -31,8 +32,9 @@ from ems_worker.service.base.orchestrator import Orchestrator
 
 __all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
 
-# A changed attempt: the experiment's key, the run before (None for a new row), and the run after.
+# A changed attempt: the experiment's key, the run before (None for a new row), and the run after. Jobs with due runs.
 RunChange = tuple[int, Run | None, Run]
+DueJobs = Sequence[tuple[Job, PointRecord]]
 
 
 class Manifest(Protocol):
@@ -99,14 +101,14 @@ class Manifest(Protocol):
         """Adds points with their first runs, and sets the count of expanded points, guarded by the old count."""
 
     # Runs.
-    async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
+    async def due(self, key: int, now_ms: int, limit: int) -> DueJobs:
         """Jobs, with all attempts, whose current run is pending and due, in order of (due, point, replicate)."""
 
-    async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
-        """For each of these experiments, how many runs are pending and due; counting stops at `limit`."""
+    async def due_of(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, DueJobs]:
+        """The same for each of these experiments, at most `limit` of each."""
 
-    async def next_due_ms(self, after_ms: int) -> int | None:
-        """The earliest due time after `after_ms` of a pending run of a running experiment; None if there is none."""
+    async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, DueRuns]:
+        """The due runs of each of these experiments; counting stops at `limit`."""
 
     async def last_due_ms(self) -> int | None:
         """The latest due time of a pending run of a running experiment; None if there is none."""

@@ -151,9 +151,10 @@ class Turn:
         state = new.state
         if old is None:
             live.attempts += 1
-            live.open += state in OPEN
-        elif old.state is not state:
-            live.open += (state in OPEN) - (old.state in OPEN)
+        if old is None or old.state is not state:
+            opened = (state in OPEN) - (old is not None and old.state in OPEN)
+            live.open += opened
+            self._active.open += opened
         if state is RunState.CANCELLED and new.current and new.ended_seq is None:
             live.unreported += 1
         self._timers.changed(key, old, new)
