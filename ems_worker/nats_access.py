@@ -5,7 +5,6 @@ Options are made for each connection, because files may have been replaced since
 
 import contextlib
 import logging
-import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol import parser
 
-from ems_worker import errors
+from ems_worker import errors, nats_parser
 from ems_worker.settings import files, running
 from ems_worker.settings.ways import Access
 
@@ -29,61 +28,9 @@ class NotEncryptedError(nats.errors.Error):
         return "the server offers no TLS, but TLS is required: nothing was sent to it"
 
 
-# Spaces and tabs separate the words of a control line. nats-py's own patterns also split at vertical tabs and form
-# feeds, which a subject may contain: such a message would break the connection, and again at each redelivery.
-_WORD = rb"([^ \t\r\n]+)[ \t]+"
-parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
-parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
-
-# The same for a message anywhere in a buffer.
-_MESSAGE = re.compile(rb"MSG[ \t]+" + _WORD + _WORD + rb"(?:" + _WORD + rb")?(\d+)\r\n")
-_HEADED_MESSAGE = re.compile(rb"HMSG[ \t]+" + _WORD + _WORD + rb"(?:" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
-_LINE_END = b"\r\n"
-
-# What receives a message: its subject, its reply subject, its data and its headers.
-Receiver = Callable[[bytes, bytes, bytes, bytes], None]
-
 _VIOLATION = "permissions violation"
 _QUOTE = "'"
 _LINE_BREAKS = {ord("\r"): " ", ord("\n"): " "}
-
-
-class _Parser(parser.Parser):
-    """nats-py's parser, and a shorter way for complete messages that go to a receiver."""
-
-    def __init__(self, client: NatsClient, receivers: Mapping[int, Receiver]) -> None:
-        super().__init__(client)
-        self._receivers = receivers
-
-    async def parse(self, data: bytes = b"") -> None:
-        if self.state == parser.AWAITING_MSG_PAYLOAD:
-            # Only to the end of the message that began earlier.
-            missing = self.needed + len(_LINE_END) - len(self.buf)
-            await super().parse(data[:missing])
-            data = data[missing:]
-        if data and self.state == parser.AWAITING_CONTROL_LINE:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-            await super().parse(data[self._deliver(data) :])
-
-    def _deliver(self, data: bytes) -> int:
-        """Delivers the complete messages at the beginning of these bytes; returns where the rest begins."""
-        at = 0
-        while True:
-            header_size = b"0"
-            if (found := _MESSAGE.match(data, at)) is not None:
-                subject, sid, reply, size = found.groups()
-            elif (found := _HEADED_MESSAGE.match(data, at)) is not None:
-                subject, sid, reply, header_size, size = found.groups()
-            else:
-                return at
-            receiver = self._receivers.get(int(sid))
-            start = found.end()
-            body, end = start + int(header_size), start + int(size)
-            if receiver is None or len(data) < end + len(_LINE_END) or body > end:
-                return at
-            at = end + len(_LINE_END)
-            receiver(subject, reply or b"", data[body:end], data[start:body])
 
 
 class Client(NatsClient):
@@ -97,10 +44,10 @@ class Client(NatsClient):
     def __init__(self, *, encrypted: bool) -> None:
         super().__init__()
         self._encrypted = encrypted
-        self._receivers: dict[int, Receiver] = {}
-        self._ps = _Parser(self, self._receivers)
+        self._receivers: dict[int, nats_parser.Receiver] = {}
+        self._ps = nats_parser.Parser(self, self._receivers)
 
-    async def subscribe_raw(self, subject: str, receiver: Receiver) -> Subscription:
+    async def subscribe_raw(self, subject: str, receiver: nats_parser.Receiver) -> Subscription:
         """A subscription whose messages go to a function as they were received, at once.
 
         nats-py makes an object of each message, puts it into a queue, and wakes a task for it.

@@ -127,6 +127,13 @@ class PointRecord(Struct, frozen=True, gc=False):
     labels: Mapping[str, str] | None = None
 
 
+class DueRuns(Struct, frozen=True, gc=False):
+    """How many runs of an experiment are due, and when the first pending one is; None if none is pending."""
+
+    runs: int
+    next_ms: int | None
+
+
 class JobRow(Struct, frozen=True, gc=False):
     """A job as readers see it: its point and its current run, or any attempt if all are asked for."""
 

@@ -88,14 +88,14 @@ def build(
 
     def on_change(key: int) -> None:
         reporter.notify(key)
-        dispatcher.wake()
+        dispatcher.changed(key)
         executor.wake(key)
 
     def on_examined() -> None:
         executor.wake()
 
-    def on_jobs() -> None:
-        dispatcher.wake()
+    def on_jobs(key: int) -> None:
+        dispatcher.changed(key)
         executor.wake()
 
     def on_end(key: RunKey, run: Run) -> None:

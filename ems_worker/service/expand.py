@@ -28,8 +28,8 @@ _TRIES_PER_CHUNK = 10_000
 class Expander:
     """Expands the experiments in turn, a chunk each, so that a large one doesn't delay a small one."""
 
-    def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
-        """`on_jobs` is called when there are new jobs to dispatch."""
+    def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[int], None]) -> None:
+        """`on_jobs` receives the key of an experiment that has new jobs to dispatch."""
         self._ledger = ledger
         self._metrics = metrics
         self._on_jobs = on_jobs
@@ -77,7 +77,7 @@ class Expander:
         self._metrics.jobs_expanded.inc(len(runs))
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
-        self._on_jobs()
+        self._on_jobs(live.key)
 
 
 def _points(plan: Plan, start: int, limit: int, tries: int | None = None) -> list[Point]:

@@ -108,6 +108,7 @@ class Reporter:
         worker.
         """
         left: set[int] = set()
+        await self._ledger.flush()
         try:
             while news := self._news - left:
                 for key in news:

@@ -1,4 +1,7 @@
-"""That the orchestrator accepted a run is recorded with its next change or by a flush, and a crash before that loses nothing."""
+"""An acceptance by the orchestrator is recorded with the run's next change, or by a flush.
+
+A crash before that loses nothing.
+"""
 
 import asyncio
 from collections import deque
@@ -54,8 +57,7 @@ async def test_acceptances_add_up_until_they_are_recorded(tmp_path: Path) -> Non
     """Those of several calls and experiments are recorded together."""
     async with Desk.open(tmp_path) as desk:
         lives = [await desk.begin(plan(name, points=2)) for name in ("reef", "lake")]
-        # Claimed first, because a claim records what was accepted.
-        claimed = [[(live, one) for one, _ in await desk.ledger.claim(live.key, 2)] for live in lives]
+        claimed = [[(live, one) for one, _ in await desk.claim(live, 2)] for live in lives]
         for live, one in [pair for pairs in claimed for pair in pairs]:
             await desk.ledger.accept([(live.key, one.point, one.replicate, one.attempt)])
         with patch.object(desk.manifest, "save", wraps=desk.manifest.save) as save:
@@ -127,7 +129,7 @@ async def test_an_answer_after_the_end_changes_nothing(tmp_path: Path) -> None:
     """Events may overtake the answer to the start command."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1, keep_open=True))
-        [(run, _)] = await desk.ledger.claim(live.key, 1)
+        [(run, _)] = await desk.claim(live, 1)
         key = (live.key, run.point, run.replicate, run.attempt)
         await desk.ledger.hear([(key, COMPLETE)])
         await desk.ledger.accept([key])

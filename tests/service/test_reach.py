@@ -17,7 +17,7 @@ async def test_silence_is_a_problem_as_long_as_a_run_waits_for_an_answer(tmp_pat
     """After that it is one for half a minute, as long as the last call is recent."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         reach, silent = desk.submitter.reach, answer("DEADLINE_EXCEEDED")
         reach.call_ended(Call(1.0, 1.0, (silent,)))
         reach.wait(NAME, Claimed.of(live, run, point), desk.clock.monotonic(), silent)
@@ -36,7 +36,7 @@ async def test_a_late_call_is_no_problem_until_it_has_reached_its_deadline(tmp_p
     """The status of its experiment has the length of the wait, though."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         late = Answer(NAME, Outcome.LATE, "")
         desk.submitter.reach.call_ended(Call(1.0, 1.0, (late,)))
         desk.submitter.reach.wait(NAME, Claimed.of(live, run, point), desk.clock.monotonic(), late)
@@ -52,7 +52,7 @@ async def test_an_event_of_an_unanswered_run_lets_new_runs_be_claimed_although_o
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=20))
         reach = desk.submitter.reach
-        for run, point in await desk.ledger.claim(live.key, 10):
+        for run, point in await desk.claim(live, 10):
             name = f"reef-p{run.point:06d}-r000-a1"
             silent = answer("DEADLINE_EXCEEDED", name)
             reach.call_ended(Call(1.0, 1.0, (silent,)))
@@ -68,7 +68,7 @@ async def test_relief_is_announced_once_when_commands_get_through_again(tmp_path
     reliefs: list[None] = []
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         reach = Reach(desk.ledger, desk.orchestrator, desk.clock, lambda: reliefs.append(None))
         for number, code in enumerate(("UNAVAILABLE", "UNAVAILABLE", "INTERNAL", "INTERNAL")):
             reach.call_ended(Call(float(number), 1.0, (answer(code),)))

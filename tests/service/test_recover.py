@@ -39,6 +39,7 @@ async def test_only_the_experiment_whose_plan_cannot_be_read_as_accepted_is_not_
         first, second = await desk.launch(sampled)
         other = await desk.begin(plan("other"))
         names = await desk.launch(other)
+        await desk.ledger.flush()
     with monkeypatch.context() as without, structlog.testing.capture_logs() as logs:
         uninstall_scipy(without)
         async with Desk.open(tmp_path) as desk:

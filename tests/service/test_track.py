@@ -79,7 +79,7 @@ async def test_an_event_may_precede_the_reply_to_its_start(tmp_path: Path) -> No
     """The late reply doesn't change the run."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        claimed = await desk.ledger.claim(live.key, 1)
+        claimed = await desk.claim(live, 1)
         await desk.hear("completed", "reef-p000000-r000-a1", metrics={"population": 1})
         desk.orchestrator.answers["reef-p000000-r000-a1"] = deque(["OK"])
         await desk.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.records import JobRow
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.records import JobRow, PointRecord
 from ems_worker.core.wire import Message
 from ems_worker.daemon import services
 from ems_worker.service.base.metrics import Metrics
@@ -112,10 +113,14 @@ class Desk:
             await self.expander.expand(live)
         return live
 
+    async def claim(self, live: Live, limit: int) -> Sequence[tuple[Run, PointRecord]]:
+        """Claims due runs of the experiment."""
+        return [(run, point) for _, run, point in await self.ledger.claims.claim({live.key: limit})]
+
     async def launch(self, live: Live, limit: int = 1000) -> list[str]:
         """Claims due runs and submits them; returns their simulation ids."""
         before = len(self.orchestrator.sent)
-        claimed = await self.ledger.claim(live.key, limit)
+        claimed = await self.claim(live, limit)
         await self.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])
         return self.orchestrator.sent[before:]
 

@@ -108,7 +108,7 @@ async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None
     async with Desk.open(directory, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         desk.orchestrator.code = "INTERNAL"
-        claimed = await desk.ledger.claim(live.key, 2)
+        claimed = await desk.claim(live, 2)
         async with background(desk.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])):
             await wait.until(lambda: desk.orchestrator.calls)
             clock.seconds += 60

@@ -192,23 +192,6 @@ class PointMetricRow(NamedTuple):
     missing: int
 
 
-class DueRow(NamedTuple):
-    """A pending run that is due. `is_new`: it is the first of its job, and nothing else is known of it."""
-
-    point: int
-    replicate: int
-    seed: int
-    due_ms: int
-    is_new: int
-
-
-class DueCountRow(NamedTuple):
-    """How many runs of an experiment are due."""
-
-    experiment: int
-    due: int
-
-
 class NumberRow(NamedTuple):
     """The number of a point."""
 
@@ -255,8 +238,6 @@ JOBS_OF_POINTS = Read("jobs_of_points", PointJobsRow)
 METRICS_OF_POINTS = Read("metrics_of_points", PointMetricRow)
 ENDED_POINTS = Read("ended_points", NumberRow)
 CALLED_OFF_POINTS = Read("called_off_points", NumberRow)
-DUE = Read("due", DueRow)
-DUE_COUNTS = Read("due_counts", DueCountRow)
 JOBS = Read("jobs", RunRow)
 OPEN_JOBS = Read("open_jobs", RunRow)
 AWAITING = Read("awaiting", RunRow)

@@ -64,7 +64,7 @@ ORDER BY key DESC LIMIT :limit;
 SELECT {columns} FROM experiments WHERE key = :key;
 
 -- name: counted
--- How many jobs of an experiment count alike: core.lifecycle.experiment.tally.
+-- How many jobs of an experiment count alike: core.lifecycle.tally.tally.
 SELECT {bucket} AS bucket, excluded IS NOT NULL AS is_excluded, stop_reason, drains, count(*) AS jobs
 FROM runs WHERE experiment = :key AND current = 1 GROUP BY 1, 2, 3, 4;
 
@@ -133,21 +133,27 @@ SELECT point, replicate, seed, due_ms,
 FROM runs WHERE experiment = :key AND state = 'pending' AND due_ms <= :now_ms
 ORDER BY due_ms, point, replicate LIMIT :limit;
 
+-- name: due_of
+-- The same for each of some experiments.
+SELECT wanted.value AS experiment, runs.point, runs.replicate, seed, runs.due_ms,
+  runs.attempt = 1 AND job_revision = 0 AND excluded IS NULL AND metrics IS NULL AS is_new
+FROM json_each(:keys) AS wanted CROSS JOIN runs
+WHERE runs.experiment = wanted.value AND (runs.point, runs.replicate, runs.attempt) IN (
+  SELECT point, replicate, attempt FROM runs AS due
+  WHERE due.experiment = wanted.value AND due.state = 'pending' AND due.due_ms <= :now_ms
+  ORDER BY due_ms, point, replicate LIMIT :limit
+)
+ORDER BY wanted.key, runs.due_ms, runs.point, runs.replicate;
+
 -- name: due_counts
--- For each of some experiments, how many runs are pending and due; counting stops at a limit.
+-- For each of some experiments, how many runs are pending and due, where counting stops at a limit; and when the first
+-- pending run is due.
 SELECT wanted.value AS experiment, (
   SELECT count(*) FROM (
     SELECT 1 FROM runs WHERE experiment = wanted.value AND state = 'pending' AND due_ms <= :now_ms LIMIT :limit
   )
-) AS due FROM json_each(:keys) AS wanted;
-
--- name: next_due
--- The next time after :after_ms at which a pending run of a running experiment is due.
-SELECT min((
-  SELECT due_ms FROM runs
-  WHERE runs.experiment = experiments.key AND runs.state = 'pending' AND due_ms > :after_ms
-  ORDER BY due_ms LIMIT 1
-)) FROM experiments WHERE finished_ms IS NULL AND experiments.state = 'running';
+) AS due, (SELECT min(due_ms) FROM runs WHERE experiment = wanted.value AND state = 'pending') AS next_ms
+FROM json_each(:keys) AS wanted;
 
 -- name: last_due
 -- The last time at which a pending run of a running experiment is due.
@@ -194,6 +200,12 @@ ORDER BY runs.point, runs.replicate, runs.attempt;
 SELECT {points.columns}
 FROM json_each(:numbers) AS wanted CROSS JOIN points
 WHERE points.experiment = :key AND points.point = wanted.value;
+
+-- name: points_of
+-- Some points of several experiments, given as [[experiment, point], ...].
+SELECT {points.columns}
+FROM json_each(:numbers) AS wanted CROSS JOIN points
+WHERE points.experiment = json_extract(wanted.value, '$[0]') AND points.point = json_extract(wanted.value, '$[1]');
 
 -- name: point_numbers
 -- A page of an experiment's points.

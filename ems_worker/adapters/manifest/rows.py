@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 from msgspec.structs import replace
 
-from ems_worker.adapters.manifest import reads
+from ems_worker.adapters.manifest import due_reads, reads
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.job import Job
@@ -176,7 +176,7 @@ def _outcome(run: Run) -> Row:
     )
 
 
-def new_job(row: reads.DueRow) -> Job:
+def new_job(row: due_reads.DueRow | due_reads.DueOfRow) -> Job:
     """A job whose first run is as it was created."""
     return Job((Run(row.point, row.replicate, 1, row.seed, due_ms=row.due_ms),))
 
@@ -231,7 +231,7 @@ def new_point(key: int, point: PointRecord) -> Row:
     )
 
 
-def point(row: reads.PointRow) -> PointRecord:
+def point(row: reads.PointRow | due_reads.PointOfRow) -> PointRecord:
     """Read by the standard library: orjson turns large integers into floats."""
     labels = None if row.labels is None else json.loads(row.labels)
     return PointRecord(row.point, json.loads(row.params), row.run_id_suffix, labels)

@@ -134,6 +134,7 @@ class Manifest(Steering):
         points: Sequence[PointRecord],
         runs: Sequence[Run],
         expanded_points: int,
+        *,
         begun: tuple[Experiment, Experiment] | None = None,
     ) -> None:
         await self._writer.submit(

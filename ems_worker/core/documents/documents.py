@@ -24,9 +24,7 @@ from ems_worker.errors import Problem
 
 Document = dict[str, Any]
 
-# Types of parameter values that are never too long.
-_SHORT = frozenset({int, float, bool, type(None)})
-
+_SHORT = frozenset({int, float, bool, type(None)})  # types of parameter values that are never too long
 # A parameter value with longer JSON is replaced by its digest: a genome of 4,000 weights is in the plan already.
 MAX_VALUE_BYTES = 4096
 # Characters of a problem's path and message. A plan has at most a hundred problems, and a broker's message a megabyte.

@@ -93,10 +93,15 @@ class Tally(Struct, frozen=True, gc=False):
         return self.of(Bucket.FAILED) + self.of(Bucket.LOST)
 
     @property
+    def pending(self) -> int:
+        """The count of pending jobs, which is what the others leave of `total`."""
+        return self.total - sum(self.counts.values()) + self.counts.get(Bucket.PENDING, 0)
+
+    @property
     def by_bucket(self) -> dict[Bucket, int]:
         """Every bucket's count; they add up to `total`."""
         known: dict[Bucket, int] = {name: self.counts.get(name, 0) for name in Bucket if name is not Bucket.PENDING}
-        return {Bucket.PENDING: self.total - sum(known.values()), **known}
+        return {Bucket.PENDING: self.pending, **known}
 
     def after(self, changes: Iterable[tuple[Run | None, Run]]) -> "Tally":
         """The tally after changes of jobs' current runs, as (old, new); `old` is None for a new job."""

@@ -23,6 +23,8 @@ class ActiveExperiments:
         # Ids of experiments that were unloaded, or were looked up without being loaded.
         self._unloaded: dict[int, str] = {}
         self._claimed_ms = 0
+        # Runs in the run window, of all experiments.
+        self.open = 0
         # By experiment id, why the plan can't be read as it was accepted.
         self.unreadable: dict[str, str] = {}
 

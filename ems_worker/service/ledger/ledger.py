@@ -18,10 +18,11 @@ from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, StopReason
 from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
-from ems_worker.core.records import Experiment, PointRecord
+from ems_worker.core.records import Experiment
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.claims import Claims
 from ems_worker.service.ledger.commits import CommitQueue
 from ems_worker.service.ledger.growth import Growth
 from ems_worker.service.ledger.judging import Judging
@@ -71,6 +72,7 @@ class Ledger:
             clock=clock,
             turn=self._turn,
         )
+        self.claims = Claims(manifest=manifest, active=self._active, clock=clock, turn=self._turn)
         self.growth = Growth(manifest, self.records, self._commits, self._lock)
         self._residency = Residency(
             manifest=manifest,
@@ -101,7 +103,7 @@ class Ledger:
     @property
     def open(self) -> int:
         """Runs in the run window, of all experiments."""
-        return sum(live.open for live in self._active.all())
+        return self._active.open
 
     def open_runs(self) -> list[tuple[RunKey, Live, Run]]:
         """Every run in the run window."""
@@ -225,28 +227,6 @@ class Ledger:
             async with self._turn() as turn:
                 turn.take_over()
 
-    async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
-        """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
-
-        No run is claimed if the experiment isn't running, is failing fast, or is being cancelled.
-        """
-        claimed: list[tuple[Run, PointRecord]] = []
-        async with self._turn() as turn:
-            live = self._active.get(key)
-            now_ms = self._clock.now_ms()
-            claimed_ms = self._active.claim_time(now_ms)
-            due = await self._manifest.due(key, now_ms, limit) if live is not None and live.starts_runs else ()
-            # Asked again: a change may have been recorded meanwhile, and nothing is claimed after its reply.
-            if live is None or not live.starts_runs:
-                return []
-            for stored, point in due:
-                known = self._active.keep(key, stored)
-                seed = known.current.seed
-                submitting = turn.claim(live, known, live.template.config_sha(point.params, seed), claimed_ms)
-                if submitting is not None:
-                    claimed.append((submitting, point))
-        return claimed
-
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
         """Records on open runs why they are to be stopped, before STOP is sent. They may not end by themselves then."""
         async with self._turn() as turn:
@@ -307,3 +287,6 @@ class Ledger:
         for live, tally, ended_seq in tallies:
             live.count_recorded(tally, ended_seq, turn.retaken, changes[live.key])
             self._on_change(live.key)
+        if turn.change and turn.change.experiment not in changes:
+            # It may no longer keep runs from being started.
+            self._on_change(turn.change.experiment)

@@ -120,7 +120,7 @@ class Records:
         if before.state is ExperimentState.ACCEPTED:
             live.record = _moved(before, ExperimentState.RUNNING, self._clock.now_ms(), None)
             begun = before, live.record
-        await self._commits.put(self._manifest.expand(live.key, points, runs, expanded, begun), [_whole(live)])
+        await self._commits.put(self._manifest.expand(live.key, points, runs, expanded, begun=begun), [_whole(live)])
         live.record = replace(live.record, expanded_points=expanded)
         self._on_change(live.key)
 

@@ -50,6 +50,7 @@ class Residency:
             for attempt in open_job.runs:
                 if attempt.state in transitions.OPEN:
                     live.open += 1
+                    self._active.open += 1
                     live.underway += lives.share(attempt)
                     self._active.claim_time(attempt.submitted_ms or 0)
                     self._timers.load((live.key, *open_job.key, attempt.attempt), attempt)

@@ -190,7 +190,9 @@ class Turn:
         state, was = new.state, None if old is None else old.state
         live.attempts += old is None
         if was is not state:
-            live.open += (state in OPEN) - (was in OPEN)
+            opened = (state in OPEN) - (was in OPEN)
+            live.open += opened
+            self._active.open += opened
         if state is _CANCELLED and new.current and new.ended_seq is None:
             live.unreported += 1
         self._timers.changed(key, old, new)
