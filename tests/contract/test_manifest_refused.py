@@ -24,18 +24,14 @@ def _query(path: Path, text: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def _modes(directory: Path) -> dict[str, int]:
-    """The files of a directory and their modes."""
-    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
-
-
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """An old worker reports both versions of the schema and leaves the newer database unchanged."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path, migrations=[*migrate.steps(), "CREATE TABLE later (x);"]):
         pass
     before = path.read_bytes()
-    with pytest.raises(errors.ManifestUnusable, match="schema version 2, this worker knows up to 1"):
+    known = len(migrate.steps())
+    with pytest.raises(errors.ManifestUnusable, match=f"schema version {known + 1}, this worker knows up to {known}"):
         async with Manifest.open(path):
             pytest.fail("it was opened")
     assert path.read_bytes() == before
@@ -73,13 +69,25 @@ async def test_a_migration_leaves_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "manifest.db"
     async with Manifest.open(path) as manifest:
         record = await manifests.running(manifest)
-    assert "manifest.db.v1.backup" not in _modes(tmp_path)
+    present = len(migrate.steps())
+    assert not list(tmp_path.glob("*.backup"))
     async with Manifest.open(path, migrations=[*migrate.steps(), "ALTER TABLE remembered ADD COLUMN at_ms INTEGER;"]):
         pass
-    backup = tmp_path / "manifest.db.v1.backup"
-    assert _query(backup, "PRAGMA user_version") == [(1,)]
+    backup = tmp_path / f"manifest.db.v{present}.backup"
+    assert _query(backup, "PRAGMA user_version") == [(present,)]
     async with Manifest.open(backup) as old:
         assert await old.experiment("reef") == record
+
+
+async def test_a_manifest_of_the_first_schema_is_continued(tmp_path: Path) -> None:
+    """Its experiments and runs are there, and later migrations were applied."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path, migrations=migrate.steps()[:1]) as manifest:
+        record = await manifests.running(manifest)
+    async with Manifest.open(path) as manifest:
+        assert await manifest.experiment("reef") == record
+    assert _query(path, "PRAGMA user_version") == [(len(migrate.steps()),)]
+    assert _query(path, "SELECT count(*) FROM v_jobs") == [(6,)]
 
 
 async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -88,7 +96,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     async with Manifest.open(path) as manifest:
         record = await manifests.running(manifest)
     broken = "DROP VIEW v_jobs; INSERT INTO nowhere VALUES (1);"
-    with pytest.raises(errors.ManifestUnusable, match=r"schema version 2.*nowhere"):
+    with pytest.raises(errors.ManifestUnusable, match=rf"schema version {len(migrate.steps()) + 1}.*nowhere"):
         async with Manifest.open(path, migrations=[*migrate.steps(), broken]):
             pytest.fail("it was opened")
     async with Manifest.open(path) as manifest:
