@@ -70,7 +70,7 @@ async def test_a_migration_leaves_a_backup(tmp_path: Path) -> None:
     async with Manifest.open(path) as manifest:
         record = await manifests.running(manifest)
     present = len(migrate.steps())
-    assert not list(tmp_path.glob("*.backup"))
+    assert "backup" not in " ".join(os.listdir(tmp_path))
     async with Manifest.open(path, migrations=[*migrate.steps(), "ALTER TABLE remembered ADD COLUMN at_ms INTEGER;"]):
         pass
     backup = tmp_path / f"manifest.db.v{present}.backup"
