@@ -99,6 +99,25 @@ async def test_a_run_whose_acceptance_a_crash_forgot_may_have_ended(tmp_path: Pa
         assert (await desk.report("reef"))["state"] == "completed"
 
 
+async def test_a_run_whose_acceptance_a_crash_forgot_is_stopped_if_its_experiment_is_cancelled(tmp_path: Path) -> None:
+    """It isn't sent again, and gets its STOP, because the orchestrator may have it."""
+    async with Desk.open(tmp_path, clock := Clock()) as desk:
+        live = await desk.begin(plan(points=2))
+        [name] = await desk.launch(live, 1)
+    async with Desk.open(tmp_path, clock) as desk:
+        [live] = desk.ledger.experiments()
+        await desk.steer("cancel")
+        assert await states(desk) == [RunState.SUBMITTING, RunState.CANCELLED]
+        async with background(desk.submitter.resend(desk.unsent)):
+            await desk.services.executor.finish(live)
+            await wait.until(lambda: not desk.submitter.sending)
+            await desk.limits.check()
+        assert (desk.orchestrator.sent, desk.orchestrator.stops) == ([], [name])
+        await desk.hear("failed", name, error_kind="stopped")
+        assert (await desk.report("reef"))["state"] == "cancelled"
+        assert await states(desk) == [RunState.CANCELLED] * 2
+
+
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_decision_that_is_called_off_loses_no_acceptance(tmp_path: Path, ends: bool) -> None:
     """A task may be cancelled while it reads what it decides about, as all are when the worker stops."""

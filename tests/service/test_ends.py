@@ -34,6 +34,13 @@ async def stored(desk: Desk, live: Live, limit: int = 10_000) -> list[Run]:
     return [row.run for row in await desk.manifest.results(live.key, live.record.published_seq, limit)]
 
 
+async def claims_what_is_stored(desk: Desk, live: Live) -> None:
+    """Jobs that are due are made from few columns if nothing is known of them."""
+    due = [one for one, _ in await desk.manifest.due(live.key, desk.clock.now_ms(), 1000)]
+    jobs = await desk.manifest.jobs([(live.key, *one.key) for one in due])
+    assert due == [jobs[live.key, *one.key] for one in due]
+
+
 async def something_happens(desk: Desk, live: Live, chance: random.Random) -> None:
     """Runs are started, something is heard of some, jobs are retried, excluded or included, or news are published."""
     match chance.randrange(8):
@@ -75,6 +82,7 @@ async def test_remembered_ends_are_those_of_the_manifest(tmp_path: Path, seed: i
                 if ends is not None:
                     assert ends == await stored(desk, live, limit)
                     from_memory += bool(ends)
+                await claims_what_is_stored(desk, live)
     assert from_memory > 0
 
 
