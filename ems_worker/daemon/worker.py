@@ -151,6 +151,7 @@ class Worker:
                     ("upkeep", services.upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),
                     ("commits", ledger.until_broken),
+                    ("the check of the manifest", manifest.until_damaged),
                 ):
                     group.create_task(supervise.supervise(name, work))
                 group.create_task(services.submitter.resend(unsent))
