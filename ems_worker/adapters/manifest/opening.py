@@ -125,6 +125,6 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
 def damaged(path: Path, what: str) -> errors.ManifestUnusable:
     """The error about a damaged file, with the remedy."""
     return errors.ManifestUnusable(
-        f"{path} is damaged ({' '.join(what.split())}): restore a backup of it (ems-worker restore BACKUP), or move it away together "
-        f"with {path.name}-wal and {path.name}-shm to begin with an empty manifest"
+        f"{path} is damaged ({' '.join(what.split())}): restore a backup of it (ems-worker restore BACKUP), or move it "
+        f"away together with {path.name}-wal and {path.name}-shm to begin with an empty manifest"
     )
