@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from msgspec.structs import replace
 
+from ems_worker import ticks
 from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling
 from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
@@ -96,7 +97,7 @@ class Settling:
 
     async def look(self) -> float:
         """Has experiments reported whose rounds settle now; returns the seconds until the next look."""
-        pause = _LOOK_SECONDS
+        pause = ticks.until_next(_LOOK_SECONDS)
         for live in self._ledger.experiments():
             if live.ended or not _has_grace(live) or live.record.settled_round >= live.record.round:
                 continue

@@ -1,5 +1,6 @@
 """Files that the worker doesn't use as its manifest: newer, damaged, foreign, locked, remote, writable by everybody."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, copies, migrate, opening
-from tests.support import manifests
+from tests.support import manifests, wait
 
 # The schema of the worker before the first release, as one of its manifests has it.
 OLD_SCHEMA = Path(__file__).with_name("manifest_before_release.sql")
@@ -136,6 +137,39 @@ async def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, damage:
     with pytest.raises(errors.ManifestUnusable, match=r"damaged.*restore a backup"):
         async with Manifest.open(path):
             pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("damage", [_zeros_inside, _one_page])
+async def test_a_large_file_is_checked_while_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    """If it is damaged, the error is that of a small file."""
+    monkeypatch.setattr(opening, "CHECKED_AT_ONCE", 100_000)
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        await manifests.running(manifest, manifests.spec(points=5_000))
+    damage(path)
+    async with Manifest.open(path) as manifest:
+        assert await manifest.remembered("identity")
+        with pytest.raises(errors.ManifestUnusable, match=r"damaged.*restore a backup"):
+            await manifest.until_damaged()
+
+
+async def test_the_check_of_a_large_file_that_is_whole_goes_on_until_it_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker would end if it returned. It reads the file once."""
+    monkeypatch.setattr(opening, "CHECKED_AT_ONCE", 0)
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        pass
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        checking = asyncio.create_task(manifest.until_damaged())
+        await wait.until(lambda: manifest.counters.reads["damage"] == 1)
+        assert not checking.done()
+        checking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await checking
+        assert await manifest.remembered("identity")
 
 
 async def test_a_database_that_another_program_has_locked_is_not_called_damaged(

@@ -20,7 +20,8 @@ from ems_worker.settings import Access
 # A plan may have megabytes, and takes long to process.
 _PLAN_BATCH = 8
 _EVENT_BATCH = 500
-_WAIT_SECONDS = 1.0
+# Messages end a wait at once; this is how long it lasts without any.
+_WAIT_SECONDS = 5.0
 _MIN_DELAY_SECONDS = 0.05
 _MAX_REASON_CHARACTERS = 2000
 # What the headers and the protocol add to a document.
@@ -178,7 +179,7 @@ class Broker:
         return history.results(self._link, after_seq)
 
     async def plans(self) -> Sequence[Message]:
-        """A few plan messages; none after a second without any, or without a connection."""
+        """A few plan messages; none after some seconds without any, or without a connection."""
         return await self._plans.fetch(_WAIT_SECONDS)
 
     async def events(self, seconds: float = _WAIT_SECONDS) -> Sequence[Message]:

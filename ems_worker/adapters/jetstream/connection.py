@@ -10,7 +10,7 @@ from typing import Protocol
 import nats.errors
 from nats.aio.msg import Msg
 
-from ems_worker import errors, nats_access
+from ems_worker import errors, nats_access, ticks
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import ways
 from ems_worker.settings.ways import Access
@@ -273,7 +273,7 @@ class Connection:
         while not closed.is_set() and client.is_connected:
             # Poll as well: a client that can't close its half-open socket never calls back.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_SECONDS):
+                async with asyncio.timeout(ticks.until_next(_CHECK_SECONDS)):
                     await closed.wait()
 
     async def _discard(self, client: nats_access.Client) -> None:

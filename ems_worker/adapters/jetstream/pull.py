@@ -157,7 +157,7 @@ class Pull:
                 requests += 1
                 self._standing_until = _now() + _SILENCE_SECONDS
                 await self._request("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
-            await self._wait(deadline)
+            await self._wait(min(deadline, self._standing_until or deadline))
 
     async def _fetch_rest(self) -> None:
         """Requests the messages that the server reported beyond the first one, and waits for them."""
