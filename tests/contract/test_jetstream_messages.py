@@ -125,7 +125,7 @@ async def test_working_on_a_message_postpones_its_redelivery(broker: Broker, ser
     await broker.publish([("sim.run_failed", b"x", "1")])
     (message,) = await _events(broker, 1)
     async with support.plain(server) as (client, js):
-        acknowledgements = await client.subscribe(message.token)
+        acknowledgements = await client.subscribe(message.token.decode())
         await support.subscribed(client)
         await broker.working([message])
         assert (await acknowledgements.next_msg(timeout=5)).data == b"+WPI"

@@ -107,9 +107,9 @@ async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
         assert small is not None
         order: list[int] = []
 
-        async def note(key: int, *rest: Any) -> None:
+        async def note(key: int, *rest: Any, begun: Any) -> None:
             order.append(key)
-            await record(key, *rest)
+            await record(key, *rest, begun=begun)
 
         with patch.object(desk.manifest, "expand", note):
             async with background(desk.expander.run()):
