@@ -26,6 +26,7 @@ from tests.support import servers, wait
 
 _TERMINAL = frozenset({"completed", "failed", "cancelled"})
 _LIMIT_SECONDS = 900
+_READY_SECONDS = 60
 _READY_POLL_SECONDS = 0.005
 
 
@@ -50,6 +51,11 @@ def plan(name: str, jobs: int, **more: Any) -> dict[str, Any]:
         "metrics_to_track": [orchestrator.METRICS[0]],
         **more,
     }
+
+
+def json_of(each: Mapping[str, Any]) -> bytes:
+    """A plan as it is sent."""
+    return json.dumps(each).encode()
 
 
 def jobs_of(each: Mapping[str, Any]) -> int:
@@ -98,7 +104,7 @@ class Worker:
             }
         )
         began = time.time()
-        acks = [await self.ems.publish(json.dumps(each).encode()) for each in plans]
+        acks = [await self.ems.publish(json_of(each)) for each in plans]
         for ack in acks:
             decision = await self.ems.decision(ack.seq, timeout=60)
             assert decision["decision"] == "accepted", decision
@@ -159,16 +165,19 @@ async def running(
     log = folder / "worker.log"
     began = time.perf_counter()
     async with servers.Program("worker", [*command("ems-worker"), "run"], log=log, env=settings) as program:
-        while not is_ready(http):
-            assert program.running, program.last_words()
-            await wait.let_pass(_READY_POLL_SECONDS)
+        async with asyncio.timeout(_READY_SECONDS):
+            while not is_ready(http):
+                assert program.running, program.last_words()
+                await wait.let_pass(_READY_POLL_SECONDS)
         ready = time.perf_counter() - began
         async with client.EmsClient(server.url) as ems:
             connection, statuses = await nats.connect(server.url), Statuses()
-            await connection.subscribe("ems.experiment.status.*", cb=statuses.receive)
-            await connection.flush()
-            yield Worker(program, ems, connection, statuses, data, server, accepting, ready)
-            await connection.close()
+            try:
+                await connection.subscribe("ems.experiment.status.*", cb=statuses.receive)
+                await connection.flush()
+                yield Worker(program, ems, connection, statuses, data, server, accepting, ready)
+            finally:
+                await connection.close()
 
 
 def is_ready(http: str) -> bool:
