@@ -1,6 +1,6 @@
 """What the worker should reach, and whether it does. Pure: the measured values come in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,10 +47,22 @@ GOALS: Final = (
 )
 
 
-def judged(values: Mapping[str, float | None], notes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+# Jobs a second as a multiple of a peer's tasks a second: by unary calls, and with batches.
+COMPARISONS: Final = (
+    Goal("FastStream", "unary calls, as a multiple of FastStream", 1.0, at_least=True),
+    Goal("SqliteHuey", "unary calls, as a multiple of SqliteHuey", 1.6, at_least=True),
+    Goal("Celery", "unary calls, as a multiple of Celery", 8, at_least=True),
+    Goal("Dask", "unary calls, as a multiple of Dask", 8, at_least=True),
+    Goal("FastStream-batches", "batches, as a multiple of FastStream", 2.5, at_least=True),
+)
+
+
+def judged(
+    values: Mapping[str, float | None], notes: Mapping[str, str], goals: Sequence[Goal] = GOALS
+) -> dict[str, dict[str, Any]]:
     """Every goal with its measured value, null if there is none, and a note where something should be said."""
     judgements = {}
-    for goal in GOALS:
+    for goal in goals:
         value = values.get(goal.number)
         judgement = {
             "value": None if value is None else _rounded(value),
@@ -64,19 +76,16 @@ def judged(values: Mapping[str, float | None], notes: Mapping[str, str]) -> dict
     return judgements
 
 
-def table(judgements: Mapping[str, Mapping[str, Any]]) -> str:
+def table(judgements: Mapping[str, Mapping[str, Any]], goals: Sequence[Goal] = GOALS) -> str:
     """The goals as a table for a terminal."""
     lines = []
-    for goal in GOALS:
+    for goal in goals:
         judgement = judgements[goal.number]
         value = "not measured" if judgement["value"] is None else f"{judgement['value']:,g} {goal.unit}".rstrip()
-        if judgement["value"] is None:
-            verdict = "-"
-        else:
-            verdict = "met" if judgement["met"] else "NOT MET"
+        verdict = "-" if judgement["value"] is None else "met" if judgement["met"] else "NOT MET"
         target = f"{goal.sign} {goal.target:g} {goal.unit}".rstrip()
         note = f"  ({judgement['note']})" if "note" in judgement else ""
-        lines.append(f"{goal.number:6} {goal.text:65} {value:>12}  {target:12} {verdict}{note}")
+        lines.append(f"{goal.number:18} {goal.text:65} {value:>12}  {target:12} {verdict}{note}")
     return "\n".join(lines)
 
 

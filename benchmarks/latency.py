@@ -53,7 +53,7 @@ async def measure(times: int) -> Latencies:
 
 
 async def next_start(running: Worker) -> float:
-    """When the orchestrator received the first start call since it was asked last. Returns when all is at rest again."""
+    """When the orchestrator received the first start call since it was last asked; returns when all is at rest."""
     async with asyncio.timeout(_LIMIT_SECONDS):
         while True:
             await wait.let_pass(_REST_SECONDS)

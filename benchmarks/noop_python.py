@@ -81,6 +81,11 @@ class Noop(pb_grpc.OrchestratorClientServiceServicer):
             ]
         )
 
+    async def ControlSimulation(  # noqa: N802
+        self, request: pb.ControlSimulationCommand, context: Context
+    ) -> pb.ControlSimulationResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "runs end at once")
+
     async def WatchCapacity(self, request: pb.WatchCapacityRequest, context: Context) -> AsyncIterator[pb.Capacity]:  # noqa: N802
         yield pb.Capacity(slots=self._slots, max_message_bytes=4 << 20, model_version="noop-1")
         await asyncio.Event().wait()
