@@ -41,12 +41,13 @@ async def refill_seconds(live: int, times: int) -> list[float]:
                 await wait.until(lambda: _runs(held.data, "pending", jobs), what="the expansion")
             manifests.copy(folder / "data", "live", live - 1)
             async with worker.running(folder, server, accepting) as running:
+                await wait.until(lambda: _runs(running.data, "submitted", _SLOTS), timeout=60, what="full slots")
                 await wait.let_pass(_SETTLE_SECONDS)
                 return [await _refill(running) for _ in range(_WARM + times)][_WARM:]
 
 
 async def _refill(running: Worker) -> float:
-    [simulation_id] = _runs(running.data, "submitted", 1)
+    [simulation_id] = await wait.until(lambda: _runs(running.data, "submitted", 1), what="a run that is open")
     await running.orchestrator.times()
     began = time.time()
     await running.connection.publish("sim.run_completed", latency.completed(simulation_id))

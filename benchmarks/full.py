@@ -46,7 +46,7 @@ class Rounds:
             except environments.Unavailable as reason:
                 self.left_out[peer] = str(reason)
             except (AssertionError, TimeoutError, errors.EmsError) as failed:
-                self.left_out[peer] = f"it failed: {failed or type(failed).__name__}"
+                self.left_out[peer] = f"it failed: {str(failed) or type(failed).__name__}"
             else:
                 self.turns.setdefault(peer, []).append(taken)
                 measure.say(throughput.shown(peer, taken.rate, taken.cpu_us("worker")))
