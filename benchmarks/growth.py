@@ -1,44 +1,72 @@
-"""Whether a job costs more in a larger experiment: `python -m benchmarks.growth`."""
+"""Whether a job costs more in a larger experiment, or in many small ones: `python -m benchmarks.growth`."""
 
 import argparse
 import asyncio
 import contextlib
 import sqlite3
+import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import worker
-from benchmarks.worker import Turn
+from benchmarks.processes import Turn
+
+# Experiments that together have the jobs of one.
+PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an experiment of `jobs` jobs took, and the bytes of the manifest for each, beyond parameters and metrics."""
+    """What experiments of one size took on one worker, and the bytes of its manifest for each of their jobs.
 
-    turn: Turn
+    The bytes are those beyond parameters and metrics.
+    """
+
+    turns: list[Turn]
     bytes_per_job: float
 
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of CPU time a job."""
+        return statistics.median(turn.cpu_us("worker") for turn in self.turns)
 
-async def experiment(jobs: int) -> Size:
-    """One experiment of so many jobs, on a new worker."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        async with worker.started(folder) as running:
-            await running.run(worker.plan("warm", 100))
-            empty = _size(running.data)
-            turn = await running.run(worker.plan("measured", jobs))
-            grown = _size(running.data) - empty
-        return Size(turn, grown / jobs)
+    @property
+    def peak_mb(self) -> float:
+        """The peak memory of the worker in megabytes."""
+        return max(turn.peak_mb("worker") for turn in self.turns)
 
 
-async def experiments(number: int, jobs: int) -> Turn:
-    """So many experiments of so many jobs each, at once."""
+async def experiments(jobs: int, times: int = 1) -> Size:
+    """So many experiments of so many jobs, one after another on a new worker."""
     with tempfile.TemporaryDirectory() as scratch:
         async with worker.started(Path(scratch)) as running:
             await running.run(worker.plan("warm", 100))
-            return await running.run(*(worker.plan(f"measured-{each}", jobs) for each in range(number)))
+            empty = _size(running.data)
+            turns = [await running.run(worker.plan(f"measured-{number}", jobs)) for number in range(times)]
+            return Size(turns, (_size(running.data) - empty) / (jobs * times))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The same jobs in one experiment, and in ten at once; turn by turn on the same worker."""
+
+    one: list[Turn]
+    ten: list[Turn]
+
+
+async def parts(jobs: int, times: int) -> Parts:
+    """Measures both so many times in alternation."""
+    found = Parts([], [])
+    with tempfile.TemporaryDirectory() as scratch:
+        async with worker.started(Path(scratch)) as running:
+            await running.run(worker.plan("warm", 100))
+            for number in range(times):
+                found.one.append(await running.run(worker.plan(f"one-{number}", jobs)))
+                plans = [worker.plan(f"ten-{number}-{part}", jobs // PARTS) for part in range(PARTS)]
+                found.ten.append(await running.run(*plans))
+    return found
 
 
 def _size(data: Path) -> int:
@@ -57,11 +85,13 @@ def _size(data: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    for jobs in parser.parse_args().jobs:
-        size = asyncio.run(experiment(jobs))
-        peak = size.turn.peak_bytes / 1e6
+    parser.add_argument("--times", type=int, default=1)
+    options = parser.parse_args()
+    for jobs in options.jobs:
+        size = asyncio.run(experiments(jobs, options.times))
+        rate = statistics.median(turn.rate for turn in size.turns)
         print(
-            f"{jobs:9,} jobs: {size.turn.cpu_us:.0f} us CPU a job, {size.turn.rate:,.0f} jobs/s, peak {peak:.0f} MB, "
+            f"{jobs:9,} jobs: {size.cpu_us:.0f} us CPU a job, {rate:,.0f} jobs/s, peak {size.peak_mb:.0f} MB, "
             f"{size.bytes_per_job:.0f} bytes a job",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""How long an idle worker takes: `python -m benchmarks.latency`. It needs the compiled orchestrator."""
+"""How long an idle worker takes to start a run and to report its end: `python -m benchmarks.latency`."""
 
 import argparse
 import asyncio
@@ -10,106 +10,70 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import nats
-from nats.aio.msg import Msg
-
-from benchmarks import worker
+from benchmarks import orchestrator, worker
 from benchmarks.worker import Worker
+from tests.support import wait
 
 # An idle system: everything that follows from one experiment is over when the next begins.
-_REST_SECONDS = 0.3
-TERMINAL = frozenset({"completed", "failed", "cancelled"})
+_REST_SECONDS = 0.2
+# The first experiments pay for what is loaded once.
+_WARM = 2
+_LIMIT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Medians in milliseconds.
+    """In seconds, of each experiment of one job.
 
-    `start`: from the publication of a plan of one job until its start call is received. `end`: from the publication of
-    its event until its terminal status is received. `drain`: the same for the last event of an experiment.
+    `starts`: from the publication of the plan until the orchestrator receives the start call. `ends`: from the
+    publication of the event of its run until its terminal status is received.
     """
 
-    start: float
-    end: float
-    drain: float
+    starts: list[float]
+    ends: list[float]
 
 
-class Statuses:
-    """When the terminal statuses of experiments were received, in seconds since the Unix epoch."""
-
-    def __init__(self) -> None:
-        self._received: dict[str, asyncio.Future[float]] = {}
-
-    def of(self, experiment_id: str) -> asyncio.Future[float]:
-        return self._received.setdefault(experiment_id, asyncio.get_running_loop().create_future())
-
-    async def receive(self, message: Msg) -> None:
-        now = time.time()
-        document = json.loads(message.data)
-        future = self.of(document["experiment_id"])
-        if document["state"] in TERMINAL and not future.done():
-            future.set_result(now)
-
-
-async def idle(folder: Path, times: int) -> tuple[list[float], list[float]]:
-    """The times of `start` and of `end` in seconds, of so many experiments."""
+async def measure(times: int) -> Latencies:
+    """The latencies of so many experiments, one after another."""
     starts: list[float] = []
     ends: list[float] = []
-    async with worker.started(folder, silent=True) as running:
-        connection, statuses = await nats.connect(running.server), Statuses()
-        await connection.subscribe("ems.experiment.status.*", cb=statuses.receive)
-        for number in range(times):
-            name = f"one-{number}"
-            began = time.time()
-            await connection.publish("ems.experiment.submit", json.dumps(worker.plan(name, 1)).encode())
-            await asyncio.sleep(_REST_SECONDS)
-            first, _ = await running.orchestrator.times()
-            starts.append(first - began)
-            event = {"simulation_id": f"{name}-p000000-r000-a1", "metrics": {"population": 1.0}}
-            began = time.time()
-            await connection.publish("sim.run_completed", json.dumps(event).encode())
-            ends.append(await asyncio.wait_for(statuses.of(name), 10) - began)
-            await asyncio.sleep(_REST_SECONDS)
-        await connection.close()
-    # The first ones pay for what is loaded once.
-    return starts[2:], ends[2:]
-
-
-async def drained(folder: Path, jobs: int) -> float:
-    """The seconds from the last event of an experiment to its terminal status."""
-    async with worker.started(folder) as running:
-        return await _drain(running, jobs)
-
-
-async def _drain(running: Worker, jobs: int) -> float:
-    connection, statuses = await nats.connect(running.server), Statuses()
-    await connection.subscribe("ems.experiment.status.*", cb=statuses.receive)
-    await running.run(worker.plan("drained", jobs))
-    _, last = await running.orchestrator.times()
-    ended = await statuses.of("drained")
-    await connection.close()
-    return ended - last
-
-
-async def measure(times: int, jobs: int, drains: int) -> Latencies:
-    """All latencies."""
     with tempfile.TemporaryDirectory() as scratch:
-        starts, ends = await idle(Path(scratch), times)
-    drain: list[float] = []
-    for _ in range(drains):
-        with tempfile.TemporaryDirectory() as scratch:
-            drain.append(await drained(Path(scratch), jobs))
-    return Latencies(*(1000 * statistics.median(seconds) for seconds in (starts, ends, drain)))
+        async with worker.started(Path(scratch), silent=True) as running:
+            await wait.let_pass(1.0)
+            for number in range(_WARM + times):
+                name = f"one-{number}"
+                began = time.time()
+                await running.connection.publish("ems.experiment.submit", worker.json_of(worker.plan(name, 1)))
+                starts.append(await next_start(running) - began)
+                began = time.time()
+                await running.connection.publish("sim.run_completed", completed(f"{name}-p000000-r000-a1"))
+                ends.append(await asyncio.wait_for(running.statuses.of(name), _LIMIT_SECONDS) - began)
+                await wait.let_pass(_REST_SECONDS)
+    return Latencies(starts[_WARM:], ends[_WARM:])
+
+
+async def next_start(running: Worker) -> float:
+    """When the orchestrator received the first start call since it was last asked; returns when all is at rest."""
+    async with asyncio.timeout(_LIMIT_SECONDS):
+        while True:
+            await wait.let_pass(_REST_SECONDS)
+            first, _ = await running.orchestrator.times()
+            if first:
+                return first
+
+
+def completed(simulation_id: str) -> bytes:
+    """The event of the end of a run."""
+    metrics = {name: float(number) for number, name in enumerate(orchestrator.METRICS)}
+    return json.dumps({"simulation_id": simulation_id, "metrics": metrics}).encode()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20)
-    parser.add_argument("--jobs", type=int, default=10_000)
-    parser.add_argument("--drains", type=int, default=1)
-    options = parser.parse_args()
-    found = asyncio.run(measure(options.times, options.jobs, options.drains))
-    print(f"start {found.start:.1f} ms, end {found.end:.1f} ms, drain {found.drain:.0f} ms")
+    found = asyncio.run(measure(parser.parse_args().times))
+    for what, seconds in (("plan to start", found.starts), ("event to status", found.ends)):
+        print(f"{what:15} median {1000 * statistics.median(seconds):5.1f} ms, at most {1000 * max(seconds):5.1f} ms")
     return 0
 
 

@@ -1,18 +1,20 @@
 """The raw calls: start commands over gRPC with nothing around them, as a ceiling: `python -m benchmarks.raw`.
 
-The commands are encoded beforehand, and so many calls are open at once on uvloop. Prints the elapsed time and the CPU
-time of this process in seconds, as JSON.
+The commands are composed beforehand, and so many calls are open at once on uvloop. Prints the elapsed time and the CPU
+time of this process in seconds, and its peak memory, as JSON.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 
 import grpc
 import uvloop
 
+from benchmarks import processes
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
@@ -52,7 +54,8 @@ async def measure(target: str, jobs: int, batch: int, in_flight: int, name: str)
 
         cpu, began = time.process_time(), time.perf_counter()
         await asyncio.gather(*(call() for _ in range(in_flight)))
-        return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": processes.peak_bytes(os.getpid())}
 
 
 def main() -> int:

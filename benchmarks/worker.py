@@ -9,49 +9,34 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
 from benchmarks import orchestrator
+from benchmarks.processes import Meter, Turn
 from ems_worker import client
 from ems_worker.local import ports
 from tests.support import servers, wait
 
-_TICK = os.sysconf("SC_CLK_TCK")
+_TERMINAL = frozenset({"completed", "failed", "cancelled"})
+_LIMIT_SECONDS = 900
+_READY_SECONDS = 60
+_READY_POLL_SECONDS = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn took: the elapsed time, the CPU time of the measured process, and its peak memory in bytes."""
-
-    jobs: int
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Jobs a second."""
-        return self.jobs / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        """Microseconds of CPU time a job."""
-        return 1e6 * self.cpu_seconds / self.jobs
-
-
-def cpu_seconds(pid: int) -> float:
-    """The user and system time that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-def peak_bytes(pid: int) -> int:
-    """The largest resident size that a process has had."""
-    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
+def command(name: str) -> list[str]:
+    """The command line of an installed command. BENCH_WORKER is another one for `ems-worker`."""
+    if "BENCH_WORKER" not in os.environ:
+        return [str(Path(sys.executable).with_name(name))]
+    if name == "ems-worker":
+        return os.environ["BENCH_WORKER"].split()
+    return [sys.executable, "-m", f"ems_worker.cli.{name}"]
 
 
 def plan(name: str, jobs: int, **more: Any) -> dict[str, Any]:
@@ -68,52 +53,82 @@ def plan(name: str, jobs: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def json_of(each: Mapping[str, Any]) -> bytes:
+    """A plan as it is sent."""
+    return json.dumps(each).encode()
+
+
+def jobs_of(each: Mapping[str, Any]) -> int:
+    """The jobs of a plan of `plan`."""
+    span = each["parameter_space"]["fish.count"]["range"]
+    return int(span["stop"] - span["start"] + 1) * int(each["num_replicates_per_run"])
+
+
+class Statuses:
+    """When the terminal statuses of experiments were received, in seconds since the Unix epoch."""
+
+    def __init__(self) -> None:
+        self._received: dict[str, asyncio.Future[float]] = {}
+
+    def of(self, experiment_id: str) -> asyncio.Future[float]:
+        return self._received.setdefault(experiment_id, asyncio.get_running_loop().create_future())
+
+    async def receive(self, message: Msg) -> None:
+        now = time.time()
+        document = json.loads(message.data)
+        future = self.of(document["experiment_id"])
+        if document["state"] in _TERMINAL and not future.done():
+            future.set_result(now)
+
+
 @dataclass(slots=True)
 class Worker:
-    """A worker that is ready, and a client of it."""
+    """A worker that is ready, and clients of it."""
 
     program: servers.Program
     ems: client.EmsClient
+    connection: Client
+    statuses: Statuses
     data: Path
-    server: str
+    server: servers.NatsServer
     orchestrator: orchestrator.Orchestrator
+    ready_seconds: float
 
     async def run(self, *plans: Mapping[str, Any]) -> Turn:
         """Measures from the publication of these plans to their last terminal status; checks every job."""
-        jobs = sum(len_of(each) for each in plans)
-        cpu, began = cpu_seconds(self.program.pid), time.perf_counter()
-        acks = [await self.ems.publish(json.dumps(each).encode()) for each in plans]
+        meter = Meter.of(
+            **{
+                "worker": self.program.pid,
+                "orchestrator": self.orchestrator.program.pid,
+                "nats-server": self.server.pid,
+            }
+        )
+        began = time.time()
+        acks = [await self.ems.publish(json_of(each)) for each in plans]
         for ack in acks:
             decision = await self.ems.decision(ack.seq, timeout=60)
             assert decision["decision"] == "accepted", decision
-        await asyncio.gather(*(self.ems.wait(each["experiment_id"]) for each in plans))
-        turn = Turn(
-            jobs,
-            time.perf_counter() - began,
-            cpu_seconds(self.program.pid) - cpu,
-            peak_bytes(self.program.pid),
-        )
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            ended = max(await asyncio.gather(*(self.statuses.of(each["experiment_id"]) for each in plans)))
+        used = meter.read()
+        _, last_event = await self.orchestrator.times()
+        jobs = sum(jobs_of(each) for each in plans)
         self.check([each["experiment_id"] for each in plans], jobs)
-        return turn
+        return Turn(jobs, ended - began, used, ended - last_event)
 
-    def check(self, names: list[str], jobs: int) -> None:
+    def check(self, names: Sequence[str], jobs: int) -> None:
         """Every job is completed exactly once, by its first attempt."""
         with contextlib.closing(sqlite3.connect(self.data / "manifest.db")) as database:
             marks = ",".join("?" * len(names))
             query = (
                 "SELECT state, attempt, count(*), count(DISTINCT point || '/' || replicate), count(metrics) "
-                f"FROM v_runs WHERE experiment_id IN ({marks}) GROUP BY 1, 2"
+                f"FROM runs WHERE experiment IN (SELECT key FROM experiments WHERE experiment_id IN ({marks})) "
+                "GROUP BY 1, 2"
             )
-            found = database.execute(query, names).fetchall()
+            found = database.execute(query, list(names)).fetchall()
         per = jobs // len(names)
         assert [row[:3] for row in found] == [("completed", 1, jobs)], found
         assert found[0][3:] == (per, jobs), found
-
-
-def len_of(each: Mapping[str, Any]) -> int:
-    """The jobs of a plan of `plan`."""
-    span = each["parameter_space"]["fish.count"]["range"]
-    return int(span["stop"] - span["start"] + 1) * int(each["num_replicates_per_run"])
 
 
 @contextlib.asynccontextmanager
@@ -127,35 +142,48 @@ async def started(
     async with (
         servers.NatsServer(folder / "nats") as server,
         orchestrator.started(folder, None if silent else server.url, batches=batches, slots=slots) as accepting,
-        running(folder, server.url, accepting, **env) as worker,
+        running(folder, server, accepting, **env) as worker,
     ):
         yield worker
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, server: str, accepting: orchestrator.Orchestrator, **env: str) -> AsyncIterator[Worker]:
+async def running(
+    folder: Path, server: servers.NatsServer, accepting: orchestrator.Orchestrator, **env: str
+) -> AsyncIterator[Worker]:
     """A worker between this nats-server and this orchestrator, once it is ready."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
     http = f"{ports.LOOPBACK}:{ports.free_port()}"
     settings = {
-        "EMS_SERVER": server,
+        "EMS_SERVER": server.url,
         "EMS_ORCHESTRATOR": accepting.target,
         "EMS_DATA_DIR": str(data),
         "EMS_HTTP": http,
         **env,
     }
-    command = os.environ.get("BENCH_WORKER", str(Path(sys.executable).with_name("ems-worker"))).split()
-    async with servers.Program("worker", [*command, "run"], log=folder / "worker.log", env=settings) as program:
-        await wait.until(lambda: is_ready(http), what="the worker to be ready")
-        async with client.EmsClient(server) as ems:
-            yield Worker(program, ems, data, server, accepting)
+    log = folder / "worker.log"
+    began = time.perf_counter()
+    async with servers.Program("worker", [*command("ems-worker"), "run"], log=log, env=settings) as program:
+        async with asyncio.timeout(_READY_SECONDS):
+            while not is_ready(http):
+                assert program.running, program.last_words()
+                await wait.let_pass(_READY_POLL_SECONDS)
+        ready = time.perf_counter() - began
+        async with client.EmsClient(server.url) as ems:
+            connection, statuses = await nats.connect(server.url), Statuses()
+            try:
+                await connection.subscribe("ems.experiment.status.*", cb=statuses.receive)
+                await connection.flush()
+                yield Worker(program, ems, connection, statuses, data, server, accepting, ready)
+            finally:
+                await connection.close()
 
 
 def is_ready(http: str) -> bool:
     """Whether the worker's /readyz says that it is ready."""
     try:
-        with urllib.request.urlopen(f"http://{http}/readyz", timeout=1) as answer:
+        with urllib.request.urlopen(f"http://{http}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as answer:
         answer.close()
