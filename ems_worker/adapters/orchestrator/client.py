@@ -234,11 +234,12 @@ class Orchestrator:
 
     def _answered(self, kind: str, slot: Slot, answers: Sequence[Answer], report: _Report) -> None:
         """Reports the result of a call, and adapts the window to it."""
-        if any(answer.outcome is Outcome.SLOW_DOWN for answer in answers):
+        outcomes = {answer.outcome for answer in answers}
+        if Outcome.SLOW_DOWN in outcomes:
             self._window.overloaded(slot.began)
-        elif any(answer.code == "DEADLINE_EXCEEDED" for answer in answers):
+        elif Outcome.UNKNOWN in outcomes and any(answer.code == "DEADLINE_EXCEEDED" for answer in answers):
             self._window.unanswered(kind, slot.began)
-        elif any(answer.outcome is Outcome.SUBMITTED for answer in answers):
+        elif Outcome.SUBMITTED in outcomes:
             self._window.answered(kind, slot.began)
         report(Call(slot.began, _now() - slot.began, tuple(answers)))
 

@@ -147,7 +147,9 @@ class Live:
     @property
     def cancelling(self) -> bool:
         """Whether jobs that haven't started may be about to be cancelled: nothing is claimed or sent meanwhile."""
-        return self.record.cancel is not None or any(
+        if self.record.cancel is not None:
+            return True
+        return bool(self.changes) and any(
             change.verb == Verb.CANCEL and self.reaches(change) for change in self.changes.values()
         )
 
