@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
+import orjson
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import connecting
@@ -92,6 +93,11 @@ class ReadConnection:
         if self._closed:
             raise errors.ManifestUnusable("the manifest is closed")
         self._counts[name] += 1
+
+
+def listed(values: Iterable[Any]) -> str:
+    """A list as one value of a query, which unpacks it by json_each."""
+    return orjson.dumps(list(values)).decode()
 
 
 def _translated(error: aiosqlite.Error) -> errors.ManifestUnusable:

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import counts, experiments, incoming, reads, rows, steering_reads
+from ems_worker.adapters.manifest import counts, experiments, incoming, reader, reads, rows, steering_reads
+from ems_worker.adapters.manifest.points import Points
 from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.aggregate import Aggregate
@@ -20,19 +21,11 @@ from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 
 EXPORT_PAGE = 1000
-# How many points are kept, and how many characters the parameters of such a point have at most.
-_KEPT_POINTS = 2_000
-_MAX_KEPT_CHARACTERS = 8_192
 _MAX_KEY = 2**63 - 1
 _OfPoint = TypeVar("_OfPoint", reads.PointJobsRow, reads.PointMetricRow)
 # How long runs take is estimated from the last completed runs of the latest experiments: so many of each.
 _LATEST_EXPERIMENTS = 20
 _LATEST_RUNS = 100
-
-
-def _list(values: Iterable[Any]) -> str:
-    """A list as one value of a query, which unpacks it by json_each."""
-    return orjson.dumps(list(values)).decode()
 
 
 def _unknown(key: int) -> errors.NotFound:
@@ -53,8 +46,7 @@ class Reports:
     def __init__(self, hot: ReadConnection, reports: ReadConnection) -> None:
         self._hot = hot
         self._reports = reports
-        # Points that were read last, by experiment and number: a run needs its point when it starts and when it ends.
-        self._recent: dict[tuple[int, int], PointRecord] = {}
+        self._points = Points()
 
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None:
@@ -122,7 +114,7 @@ class Reports:
     # Runs.
     async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
         due = await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit)
-        points = await self._points(self._hot, key, (row.point for row in due))
+        points = await self._points.read(self._hot, key, (row.point for row in due))
         others = {} if all(row.is_new for row in due) else await self.jobs(_jobs_of(key, due))
         return [
             (rows.new_job(row) if row.is_new else others[key, row.point, row.replicate], points[row.point])
@@ -130,7 +122,7 @@ class Reports:
         ]
 
     async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
-        found = await self._hot.all(reads.DUE_COUNTS, keys=_list(keys), now_ms=now_ms, limit=limit)
+        found = await self._hot.all(reads.DUE_COUNTS, keys=reader.listed(keys), now_ms=now_ms, limit=limit)
         return {row.experiment: row.due for row in found}
 
     async def next_due_ms(self, after_ms: int) -> int | None:
@@ -142,7 +134,7 @@ class Reports:
         return due_ms
 
     async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
-        return rows.jobs(await self._hot.all(reads.JOBS, keys=_list(set(keys))))
+        return rows.jobs(await self._hot.all(reads.JOBS, keys=reader.listed(set(keys))))
 
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all(reads.OPEN_JOBS, key=key))
@@ -170,7 +162,7 @@ class Reports:
         return list(rows.jobs(attempts).values())
 
     async def points_by_number(self, key: int, numbers: Sequence[int]) -> Mapping[int, PointRecord]:
-        return await self._points(self._hot, key, numbers)
+        return await self._points.read(self._hot, key, numbers)
 
     # Reports.
     async def durations(self, base: bytes) -> Sequence[CompletedRun]:
@@ -184,8 +176,8 @@ class Reports:
 
     async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]:
         tracked = orjson.loads((await self._tracked(key)).metrics)
-        records = await self._points(self._hot, key, numbers)
-        of = {"key": key, "numbers": _list(records)}
+        records = await self._points.read(self._hot, key, numbers)
+        of = {"key": key, "numbers": reader.listed(records)}
         jobs, metrics = await self._hot.together((reads.JOBS_OF_POINTS, of), (reads.METRICS_OF_POINTS, of))
         jobs_of, metrics_of = _by_point(jobs), _by_point(metrics)
         return [
@@ -194,7 +186,7 @@ class Reports:
         ]
 
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
-        ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=_list(numbers), seq=seq)
+        ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=reader.listed(numbers), seq=seq)
         return [row.point for row in ended]
 
     async def called_off_points(self, key: int, after_point: int, limit: int) -> Sequence[int]:
@@ -251,7 +243,9 @@ class Reports:
         return [rows.parked(row) for row in await self._hot.all(reads.PARKED)]
 
     async def parked_of(self, experiment_ids: Sequence[str]) -> Sequence[ParkedEvent]:
-        return [rows.parked(row) for row in await self._hot.all(reads.PARKED_OF, experiments=_list(experiment_ids))]
+        return [
+            rows.parked(row) for row in await self._hot.all(reads.PARKED_OF, experiments=reader.listed(experiment_ids))
+        ]
 
     async def any_parked(self) -> bool:
         return await self._hot.value("any_parked") is not None
@@ -273,29 +267,10 @@ class Reports:
             raise _unknown(key)
         return row
 
-    async def _points(self, connection: ReadConnection, key: int, numbers: Iterable[int]) -> dict[int, PointRecord]:
-        """Points never change: they may be read after the runs that need them, and are kept for a while."""
-        found: dict[int, PointRecord] = {}
-        missing: list[int] = []
-        for number in dict.fromkeys(numbers):
-            if (known := self._recent.get((key, number))) is None:
-                missing.append(number)
-            else:
-                found[number] = known
-        if not missing:
-            return found
-        for row in await connection.all(reads.POINTS_BY_NUMBER, key=key, numbers=_list(missing)):
-            found[row.point] = point = rows.point(row)
-            if len(row.params) <= _MAX_KEPT_CHARACTERS:
-                self._recent[key, row.point] = point
-        while len(self._recent) > _KEPT_POINTS:
-            del self._recent[next(iter(self._recent))]
-        return found
-
     async def _with_points(self, key: int, attempts: Sequence[reads.RunRow]) -> list[tuple[Job, PointRecord]]:
-        points = await self._points(self._hot, key, (row.point for row in attempts))
+        points = await self._points.read(self._hot, key, (row.point for row in attempts))
         return [(job, points[point]) for (_, point, _), job in rows.jobs(attempts).items()]
 
     async def _job_rows(self, key: int, runs: Sequence[reads.RunRow]) -> list[JobRow]:
-        points = await self._points(self._reports, key, (row.point for row in runs))
+        points = await self._points.read(self._reports, key, (row.point for row in runs))
         return [JobRow(points[row.point], rows.run(row)) for row in runs]
