@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from ems_worker.adapters.manifest import Manifest, reports, rows
+from ems_worker.adapters.manifest import Manifest, due, rows
 from ems_worker.core.records import Experiment, PointRecord
 from tests.support import manifests
 
@@ -38,7 +38,7 @@ async def test_a_kept_point_is_as_it_was_recorded(manifest: Manifest, kept: int)
     """Whichever points of which experiment were read before it, and however few are kept."""
     experiments = [await expanded(manifest, name, seq) for seq, name in enumerate(("reef", "lake"), start=1)]
     chance = random.Random(kept)
-    with patch.object(reports, "_KEPT_POINTS", kept):
+    with patch.object(due, "_KEPT_POINTS", kept):
         for _ in range(200):
             record, points = chance.choice(experiments)
             numbers = [chance.randrange(POINTS + 2) for _ in range(chance.randrange(6))]
