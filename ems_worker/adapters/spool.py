@@ -1,7 +1,7 @@
 """Lines of a file that come in any order, one for each of a known number of places."""
 
 import contextlib
-import mmap
+import errno
 import os
 from array import array
 from collections.abc import Iterable
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Final
 
 _ABSENT: Final = -1
-# How many lines are written at once.
-_LINES: Final = 1000
 
 
 class Spool:
@@ -25,6 +23,7 @@ class Spool:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         self._path = path
         self._starts = array("q", [_ABSENT]) * places
+        self._sizes = array("L", [0]) * places
         self._size = 0
         self._filled = 0
 
@@ -44,6 +43,7 @@ class Spool:
         for place, line in lines:
             self._filled += starts[place] == _ABSENT
             starts[place] = size
+            self._sizes[place] = len(line)
             size += len(line)
             data.append(line)
         # Opened each time: there may be many experiments, and files left open. A file that was deleted isn't created.
@@ -56,13 +56,15 @@ class Spool:
         """Writes the lines in the order of their places to the file `target`, which appears once it is complete."""
         scratch = target.with_name(f".{target.name}.part")
         with (
-            self._path.open("rb") as collected,
-            mmap.mmap(collected.fileno(), self._size, access=mmap.ACCESS_READ) as data,
-            open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
+            self._path.open("rb", buffering=0) as collected,
+            open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=1 << 20) as file,
         ):
-            for first in range(0, len(self._starts), _LINES):
-                starts = self._starts[first : first + _LINES]
-                file.write(b"".join([data[start : data.find(b"\n", start) + 1] for start in starts]))
+            # Read one by one: a mapping of the file would count as memory of this process.
+            for start, size in zip(self._starts, self._sizes, strict=True):
+                line = os.pread(collected.fileno(), size, start)
+                if len(line) != size:
+                    raise OSError(errno.EIO, "lines are missing", str(self._path))
+                file.write(line)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(target)

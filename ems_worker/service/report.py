@@ -5,6 +5,7 @@ crash may repeat a message, unchanged, and never loses one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -70,11 +71,15 @@ class Reporter:
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._news: set[int] = set()
         self._wake = asyncio.Event()
+        # Set if an experiment that has ended has news.
+        self._end = asyncio.Event()
 
     def notify(self, key: int) -> None:
         """The experiment has news."""
         self._news.add(key)
         self._wake.set()
+        if self._has_ended(key):
+            self._end.set()
 
     def has_news(self, key: int) -> bool:
         """Whether the experiment has news that are not published."""
@@ -87,19 +92,42 @@ class Reporter:
                 self.notify(live.key)
 
     async def run(self) -> None:
-        """Reports on every experiment with news, then waits for more; publishes at most one status per interval."""
+        """Reports on every experiment with news, then waits for more; publishes at most one status per interval.
+
+        The news of experiments that have ended don't wait for the interval.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            began = self._clock.monotonic()
+            if not self._news:
+                continue
+            began = loop.time()
             await self._ledger.flush()
             pause = self._interval
             for key in list(self._news):
                 if not await self._is_told(key):
                     self.notify(key)
                     pause = _BROKER_PAUSE_SECONDS
+            if pause > self._interval:
+                self._end.clear()
             # News that arrive meanwhile share the next status.
-            await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
+            await self._pause(began + pause)
+
+    async def _pause(self, until: float) -> None:
+        """Waits until this time of the loop; reports on experiments that end meanwhile."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._end.wait()
+            self._end.clear()
+            for key in [key for key in self._news if self._has_ended(key)]:
+                await self._is_told(key)
+
+    def _has_ended(self, key: int) -> bool:
+        live = self._ledger.get(key)
+        return live is not None and live.ended
 
     async def flush(self) -> None:
         """Reports on every experiment with news until there are none, before the worker ends.

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems_worker.adapters import spool
 from ems_worker.adapters.spool import Spool
 
 PLACES = 12
@@ -35,13 +34,14 @@ def test_the_last_line_of_each_place_is_in_the_file(batches: list[list[tuple[int
         assert (Path(directory) / "file").read_bytes() == b"".join(last[place] for place in range(PLACES))
 
 
-def test_a_file_of_many_lines_is_written_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line is lost between two pieces."""
-    monkeypatch.setattr(spool, "_LINES", 7)
-    collected = Spool(tmp_path / "lines", 100)
-    collected.add((place, b"%d\n" % place) for place in reversed(range(100)))
-    collected.assemble(tmp_path / "file")
-    assert lines_of(tmp_path / "file") == [b"%d" % place for place in range(100)]
+def test_lines_that_were_cut_off_are_an_error(tmp_path: Path) -> None:
+    """The file isn't written without them."""
+    collected = Spool(tmp_path / "lines", 2)
+    collected.add([(0, b"first\n"), (1, b"second\n")])
+    os.truncate(tmp_path / "lines", 9)
+    with pytest.raises(OSError, match="lines are missing"):
+        collected.assemble(tmp_path / "file")
+    assert not (tmp_path / "file").exists()
 
 
 def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
