@@ -1,5 +1,6 @@
 """The wiring: every service is built here, and every callback between two services is tied here."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ems_worker.adapters import event_codec, yaml_reader
@@ -18,8 +19,9 @@ from ems_worker.service.base.versions import Versions
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
+from ems_worker.service.intake import loading
 from ems_worker.service.intake.accept import Intake
-from ems_worker.service.intake.check import Platform, ReadBase
+from ems_worker.service.intake.check import Loaded, Platform, ReadBase
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.limits import RunLimits
@@ -84,7 +86,7 @@ def build(
     """
 
     async def read(record: Experiment) -> Live:
-        return await recover.read(record, manifest, yaml_reader)
+        return await recover.read(record, manifest, loading.load(record.spec, yaml_reader))
 
     def on_change(key: int) -> None:
         reporter.notify(key)
@@ -110,8 +112,8 @@ def build(
     def on_stragglers() -> None:
         executor.recorded()
 
-    async def on_accept(record: Experiment) -> None:
-        ledger.admit(await read(record))
+    async def on_accept(record: Experiment, loaded: Awaitable[Loaded]) -> None:
+        ledger.admit(await recover.read(record, manifest, loaded))
         on_change(record.key)
         expander.wake()
 
@@ -218,6 +220,7 @@ def build(
         rates=Rates(settings.plans_per_minute, settings.plans_per_minute_total),
         quotas=quotas,
         message_limit=lambda: orchestrator.message_limit,
+        load=lambda spec: loading.load(spec, yaml_reader),
         on_accept=on_accept,
     )
     plans = Plans(

@@ -184,7 +184,7 @@ class Reporter:
             await leaving  # raises if writing failed, like writing a smaller file does
         try:
             await self._outcomes.publish(live)
-            settled = await self._settling.settle(live)
+            settled = await self._settle(live)
         except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
             # A status can be published nevertheless, with the reason; only the last status waits for the results.
             if not live.ended and self._broker.connected:
@@ -196,7 +196,7 @@ class Reporter:
             self.notify(live.key)
         if live.ended and (record.published_seq < record.ended_seq or not self._is_over(live)):
             return
-        if live.ended and live.exported_seq != record.ended_seq and self.write_manifest is not None:
+        if self._owes_file(live):
             leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
             if record.spec.jobs > _LARGE_JOBS:
                 # Writing takes seconds. Other reports continue, and the end is published once the file exists.
@@ -207,6 +207,22 @@ class Reporter:
         await self._status(live, record, tally)
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
             await self._ledger.unload(live.key)
+
+    async def _settle(self, live: Live) -> bool:
+        """Publishes rounds that settle; whether that is done. Meanwhile the file of a small experiment is written."""
+        record = live.record
+        ready = record.published_seq == record.ended_seq and self._ledger.records.are_recorded(live)
+        if not ready or not self._owes_file(live) or record.spec.jobs > _LARGE_JOBS:
+            return await self._settling.settle(live)
+        leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
+        try:
+            return await self._settling.settle(live)
+        finally:
+            await leaving
+
+    def _owes_file(self, live: Live) -> bool:
+        """Whether the experiment has ended, and its manifest file isn't that of its last end."""
+        return live.ended and live.exported_seq != live.record.ended_seq and self.write_manifest is not None
 
     def _is_over(self, live: Live) -> bool:
         """Whether the end of an experiment is recorded and its round has settled. News follow if that is to come."""

@@ -14,7 +14,7 @@ from ems_worker.adapters import yaml_reader
 from ems_worker.core.language import version
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
-from ems_worker.service.intake import check
+from ems_worker.service.intake import check, loading
 from ems_worker.service.recovery import recover
 from tests.support.desk import Clock, Desk, plan
 
@@ -122,10 +122,10 @@ async def test_a_plan_that_now_has_another_number_of_points_is_not_expanded_furt
     async with Desk.open(tmp_path, Clock()) as desk:
         live = await desk.begin(plan(points=3))
         record = replace(live.record, spec=replace(live.record.spec, points=2))
-        assert (await recover.read(record, desk.manifest, yaml_reader)).plan.grid.total == 3
+        assert (await recover.read(record, desk.manifest, loading.load(record.spec, yaml_reader))).plan.grid.total == 3
         half = replace(record, expanded_points=1)
         with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points now, and had 2"):
-            await recover.read(half, desk.manifest, yaml_reader)
+            await recover.read(half, desk.manifest, loading.load(half.spec, yaml_reader))
 
 
 async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: Path) -> None:
