@@ -51,7 +51,7 @@ def make_directory(path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
+async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[connecting.Connection]:
     """The connection that writes, to a database that is locked, checked and migrated.
 
     Raises errors.ManifestUnusable, with the remedy, if the database can't be used, and errors.FileUnwritable if the
