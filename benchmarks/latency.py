@@ -15,7 +15,7 @@ from benchmarks.worker import Worker
 from tests.support import wait
 
 # An idle system: everything that follows from one experiment is over when the next begins.
-_REST_SECONDS = 0.2
+_REST_SECONDS = 0.5
 # The first experiments pay for what is loaded once.
 _WARM = 2
 _LIMIT_SECONDS = 10

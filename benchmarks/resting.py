@@ -14,7 +14,7 @@ from tests.support import commands, servers, wait
 # What a start leaves to be done is over by then.
 _SETTLE_SECONDS = 3.0
 # A large manifest consists of so many experiments.
-_EXPERIMENTS = 100
+_EXPERIMENTS = 10
 _IMPORT = "import time; began = time.perf_counter(); import ems_worker.client; print(time.perf_counter() - began)"
 
 
@@ -32,7 +32,7 @@ async def idle_percent(seconds: float) -> float:
 async def ready_seconds(jobs: int, times: int) -> list[float]:
     """From the start of the process until it is ready, with a manifest of so many jobs.
 
-    The manifest has a hundred live experiments. Half of the jobs of each are completed, and half are pending.
+    The manifest has ten live experiments. Half of the jobs of each are completed, and half are pending.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -24,7 +24,7 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 # FULL: a commit is on disk before its request is answered. The log is truncated after a large expansion.
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
-    "PRAGMA cache_size = -65536",
+    "PRAGMA cache_size = -8192",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA journal_size_limit = 67108864",

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 MAX_ROWS = 10_000
 # Rows per statement, as long as it has no more values than MAX_VALUES (SQLite's own limit is 32,766). There are few
 # sizes, so that the connection's cache has all statements prepared.
-CHUNKS = (1024, 256, 64, 16, 4, 1)
+CHUNKS = (256, 64, 16, 4, 1)
 MAX_VALUES = 8192
 
 # Errors of a full disk: nothing was written, and the request succeeds once there is room.
