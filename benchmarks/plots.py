@@ -10,18 +10,17 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 INK, SOFT, GRID, PAPER = "#1f2a37", "#64748b", "#e2e8f0", "#ffffff"
-OURS, RAW, PEER = "#0f766e", "#94a3b8", "#c2843d"
-# Of the processes of a bar, from the left.
-PROCESSES: Mapping[str, str] = {
-    "worker": "#0f766e",
-    "orchestrator": "#7dc4b8",
-    "scheduler": "#7dc4b8",
-    "nats-server": "#d9a86c",
-    "redis-server": "#d9a86c",
-    "client": "#b6c2cf",
-}
+OURS, PEER = "#0f766e", "#c2843d"
+# The parts of a bar from the left: what they are, their colour, and the processes that they consist of.
+PARTS: Sequence[tuple[str, str, tuple[str, ...]]] = (
+    ("worker", "#0f766e", ("worker",)),
+    ("orchestrator, scheduler", "#7dc4b8", ("orchestrator", "scheduler")),
+    ("broker", "#d9a86c", ("nats-server", "redis-server")),
+    ("the program that submits", "#b6c2cf", ("client",)),
+)
 NAMES: Mapping[str, str] = {
     "raw unary": "raw calls, unary",
     "raw batches": "raw calls, batches",
@@ -51,7 +50,7 @@ def style() -> None:
             "axes.titlesize": 13,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
-            "axes.titlepad": 26,
+            "axes.titlepad": 27,
             "grid.color": GRID,
             "xtick.color": SOFT,
             "ytick.color": INK,
@@ -65,7 +64,7 @@ def style() -> None:
 
 
 def subtitle(axes: Axes, text: str) -> None:
-    axes.text(0, 1.0, text, transform=axes.transAxes, color=SOFT, va="bottom", fontsize=10)
+    axes.text(0, 1.02, text, transform=axes.transAxes, color=SOFT, va="bottom", fontsize=10)
 
 
 def thousands(axes: Axes) -> None:
@@ -98,21 +97,19 @@ def costs(results: Results) -> Figure:
     found = results["throughput"]
     listed = sorted(found, key=lambda name: -sum(cost["median"] for cost in found[name]["cpu_us_per_job"].values()))
     figure, axes = plt.subplots(figsize=(8.6, 0.56 * len(listed) + 1.9))
-    drawn: dict[str, str] = {}
     for at, name in enumerate(listed):
-        left = 0.0
-        for process, color in PROCESSES.items():
-            if (cost := found[name]["cpu_us_per_job"].get(process)) is not None:
-                axes.barh(at, cost["median"], left=left, height=0.62, color=color, edgecolor=PAPER, linewidth=0.8)
-                left += cost["median"]
-                drawn[color] = f"{drawn[color]}, {process}" if process not in drawn.get(color, process) else process
+        left, costs_of = 0.0, found[name]["cpu_us_per_job"]
+        for _, color, processes in PARTS:
+            cost = sum(costs_of[process]["median"] for process in processes if process in costs_of)
+            axes.barh(at, cost, left=left, height=0.62, color=color, edgecolor=PAPER, linewidth=0.8)
+            left += cost
         axes.text(left, at, f"  {left:,.0f} µs", va="center", fontweight="bold")
     axes.set_yticks(range(len(listed)), [NAMES.get(name, name) for name in listed])
     axes.set_xlim(0, 1.14 * axes.get_xlim()[1])
     axes.set_title("CPU time a job")
-    subtitle(axes, "microseconds of all processes together, without the broker's wait for the disk; medians")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in drawn]
-    axes.legend(handles, drawn.values(), loc="lower right", fontsize=9.5)
+    subtitle(axes, "all processes together; medians")
+    handles = [Rectangle((0, 0), 1, 1, color=color) for _, color, _ in PARTS]
+    axes.legend(handles, [part for part, _, _ in PARTS], loc="upper right", fontsize=9.5)
     thousands(axes)
     return figure
 

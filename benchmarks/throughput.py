@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import orchestrator, worker
-from benchmarks.processes import Turn, Usage
+from benchmarks.processes import Meter, Turn, Usage
 from tests.support import servers
 
 RAW_UNARY: Final = "raw unary"
@@ -41,14 +41,16 @@ async def turn(kind: str, jobs: int) -> Turn:
 async def raw(folder: Path, jobs: int, batch: int) -> Turn:
     """The raw calls, to an orchestrator that publishes nothing."""
     async with orchestrator.started(folder, None) as accepting:
+        meter = Meter({"orchestrator": accepting.program.pid})
         options = ["--target", accepting.target, "--jobs", str(jobs), "--batch", str(batch)]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.raw", *options, cwd=servers.ROOT, stdout=asyncio.subprocess.PIPE
         )
         printed, _ = await process.communicate()
+        used = meter.read()
     assert process.returncode == 0
     found = json.loads(printed)
-    return Turn(jobs, found["seconds"], {"client": Usage(found["cpu_seconds"], found["peak_bytes"])})
+    return Turn(jobs, found["seconds"], {**used, "client": Usage(found["cpu_seconds"], found["peak_bytes"])})
 
 
 async def managed(folder: Path, jobs: int, *, batches: bool) -> Turn:
