@@ -96,10 +96,6 @@ def build(
     def on_examined() -> None:
         executor.wake()
 
-    def on_jobs(key: int) -> None:
-        dispatcher.changed(key)
-        executor.wake()
-
     def on_end(key: RunKey, run: Run) -> None:
         dispatcher.ended(key, run)
 
@@ -147,7 +143,7 @@ def build(
         metrics=metrics,
         deadline_seconds=settings.rpc_deadline_seconds,
     )
-    expander = Expander(ledger=ledger, metrics=metrics, on_jobs=on_jobs)
+    expander = Expander(ledger=ledger, metrics=metrics)
     limits = RunLimits(
         ledger=ledger,
         orchestrator=orchestrator,

@@ -1,7 +1,6 @@
 """Accepted -> recorded: points and their first runs are added to the manifest, in chunks, resumable after each."""
 
 import asyncio
-from collections.abc import Callable
 from itertools import islice
 
 import structlog
@@ -28,11 +27,9 @@ _TRIES_PER_CHUNK = 10_000
 class Expander:
     """Expands the experiments in turn, a chunk each, so that a large one doesn't delay a small one."""
 
-    def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[int], None]) -> None:
-        """`on_jobs` receives the key of an experiment that has new jobs to dispatch."""
+    def __init__(self, *, ledger: Ledger, metrics: Metrics) -> None:
         self._ledger = ledger
         self._metrics = metrics
-        self._on_jobs = on_jobs
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -77,7 +74,6 @@ class Expander:
         self._metrics.jobs_expanded.inc(len(runs))
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
-        self._on_jobs(live.key)
 
 
 def _points(plan: Plan, start: int, limit: int, tries: int | None = None) -> list[Point]:
