@@ -160,7 +160,7 @@ class Writer:
             if not group[0].future.done():
                 group[0].future.set_exception(_translated(error))
             return
-        except BaseException:
+        except BaseException:  # also a cancellation: the writer ends, and nobody may wait for it without end
             for request in group:
                 request.future.cancel()
             raise
@@ -206,7 +206,7 @@ class Writer:
                 for part in parts:
                     changed[id(part)] = len(part.rows) if merged.guarded else count
             await self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # also a cancellation: no transaction may stay open
             # On a full disk SQLite may have rolled back by itself.
             if self._connection.in_transaction:
                 await self._connection.execute("ROLLBACK")
