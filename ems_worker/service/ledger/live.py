@@ -156,15 +156,6 @@ class Live:
         """Whether a failed job gets another attempt."""
         return not self.ended and self.record.cancel is None and not self.failing_fast
 
-    @property
-    def snapshot(self) -> tuple[Experiment, Tally]:
-        """What news are about; see `is_unchanged`."""
-        return self.record, self.recorded
-
-    def is_unchanged(self, since: tuple[Experiment, Tally]) -> bool:
-        """Whether nothing has changed since this snapshot: each change replaces the record or the counts."""
-        return self.record is since[0] and self.recorded is since[1]
-
     def count_recorded(self, tally: Tally, ended_seq: int, retaken: Set[tuple[int, int]]) -> None:
         """Sets what is on disk now. `retaken`: the experiment and point of jobs that had ended and are open again."""
         self.recorded, self.recorded_seq = tally, ended_seq
