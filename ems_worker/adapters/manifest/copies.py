@@ -120,7 +120,7 @@ def _whole_or_gone(copy: Path) -> Iterator[None]:
     """Removes what there is of a copy that fails."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # also an interrupt by a person, who would take the rest for a copy
         for part in (copy, copy.with_name(f"{copy.name}.part")):
             with contextlib.suppress(OSError):  # it was not created, or the directory is read-only
                 part.unlink()

@@ -163,7 +163,7 @@ class Writer:
             if not group[0].future.done():
                 group[0].future.set_exception(_translated(error))
             return
-        except BaseException:
+        except BaseException:  # also a cancellation: the writer ends, and nobody may wait for it without end
             for request in group:
                 request.future.cancel()
             raise
@@ -219,7 +219,7 @@ def _written(connection: sqlite3.Connection, statements: Sequence[_Merged]) -> l
                 )
             counts.append(count)
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # no transaction may stay open
         # On a full disk SQLite may have rolled back by itself.
         if connection.in_transaction:
             connection.execute("ROLLBACK")

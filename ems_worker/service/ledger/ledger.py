@@ -7,7 +7,7 @@ act on the decision: make a call, acknowledge, or publish.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import structlog
 from msgspec.structs import replace
@@ -175,35 +175,30 @@ class Ledger:
         """
         effects: dict[int, Effect | None] = {}
         left = list(enumerate(signals))
-        loaded: list[tuple[Live, tuple[Experiment, Tally]]] = []
-        while left:
-            async with self._turn() as turn:
-                await self._active.load_jobs({key[:3] for _, (key, _) in left})
-                now_ms = self._clock.now_ms()
-                unloaded = {
-                    key[0]
-                    for _, (key, signal) in left
-                    if self._active.get(key[0]) is None and turn.would_change(key, signal, now_ms)
-                }
-                for index, (key, signal) in left:
-                    if key[0] not in unloaded:
-                        applied = turn.apply(key, signal, now_ms)
-                        effects[index] = None if applied is None else applied.effect
-            for experiment_key in unloaded:
-                experiment_id = self._active.unloaded_id(experiment_key)
-                try:
-                    live = await self._residency.load(experiment_id)
-                except errors.PlanNotReadAsAccepted as error:
-                    self.mark_unreadable(experiment_id, error)
-                    effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
-                else:
-                    assert live is not None  # the manifest has one of its jobs
-                    loaded.append((live, live.snapshot))
-            left = [(index, signal) for index, signal in left if index not in effects]
-        for live, before in loaded:
-            if live.is_unchanged(before):
-                # Nothing changed, so no report will follow that unloads it.
-                await self.unload(live.key)
+        async with AsyncExitStack() as pins:
+            while left:
+                async with self._turn() as turn:
+                    await self._active.load_jobs({key[:3] for _, (key, _) in left})
+                    now_ms = self._clock.now_ms()
+                    unloaded = {
+                        key[0]
+                        for _, (key, signal) in left
+                        if self._active.get(key[0]) is None and turn.would_change(key, signal, now_ms)
+                    }
+                    for index, (key, signal) in left:
+                        if key[0] not in unloaded:
+                            applied = turn.apply(key, signal, now_ms)
+                            effects[index] = None if applied is None else applied.effect
+                for experiment_key in unloaded:
+                    experiment_id = self._active.unloaded_id(experiment_key)
+                    try:
+                        live = await pins.enter_async_context(self.pinned(experiment_id))
+                    except errors.PlanNotReadAsAccepted as error:
+                        self.mark_unreadable(experiment_id, error)
+                        effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
+                    else:
+                        assert live is not None  # the manifest has one of its jobs
+                left = [(index, signal) for index, signal in left if index not in effects]
         return [effects[index] for index in range(len(signals))]
 
     async def accept(self, runs: Iterable[RunKey]) -> None:

@@ -167,15 +167,6 @@ class Live:
         """Whether a failed job gets another attempt."""
         return not self.ended and self.record.cancel is None and not self.failing_fast
 
-    @property
-    def snapshot(self) -> tuple[Experiment, Tally]:
-        """What news are about; see `is_unchanged`."""
-        return self.record, self.recorded
-
-    def is_unchanged(self, since: tuple[Experiment, Tally]) -> bool:
-        """Whether nothing has changed since this snapshot: each change replaces the record or the counts."""
-        return self.record is since[0] and self.recorded is since[1]
-
     def __post_init__(self) -> None:
         self.ends_from = self.ends_to = self.record.ended_seq
 

@@ -105,12 +105,12 @@ class Residency:
                 return
             loaded = True
         live.pins += 1
-        before = live.snapshot
+        before = live.record, live.recorded
         try:
             yield live
         finally:
             live.pins -= 1
-            if loaded and live.is_unchanged(before):
+            if loaded and live.record is before[0] and live.recorded is before[1]:
                 # Nothing changed, so no report will follow that unloads it.
                 await self.unload(live.key)
             elif live.ended:
