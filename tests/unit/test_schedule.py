@@ -96,6 +96,7 @@ def test_a_line_grants_what_allot_grants(demands: list[Demand], changes: list[tu
             del present[experiment]
             line.remove(experiment)
             line.remove(experiment)
+    assert line.experiments == {key for key, demand in present.items() if demand.max_open > demand.open}
     assert line.shares(room) == schedule.allot([present[key] for key in sorted(present)], room)
 
 
