@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -28,7 +29,8 @@ def found(path: Path, output: str) -> dict[str, Any]:
     assert list(written["goals"]) == [goal.number for goal in goals.GOALS]
     for number, judgement in written["goals"].items():
         assert number in output
-        assert (judgement["value"] is None) == (number == "4c"), number
+        # A million jobs take minutes: a short benchmark has the value of the last one in full.
+        assert judgement["value"] is not None or number == "4c", number
         assert isinstance(judgement["met"], bool)
     assert str(servers.ROOT) not in path.read_text()
     return written
@@ -49,10 +51,11 @@ def test_throughput_is_measured_beside_the_raw_calls() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("orchestrator", ["", "python"])
 def test_the_quick_benchmark_judges_every_goal(tmp_path: Path, orchestrator: str) -> None:
-    """`make bench-quick` measures a value for every goal but the one of a million jobs, with either orchestrator."""
+    """`make bench-quick` has a value for every goal, with either orchestrator."""
     path = tmp_path / "quick.json"
     output = ran("quick", "--tiny", "--output", str(path), BENCH_ORCHESTRATOR=orchestrator)
     written = found(path, output)
+    assert written["goals"]["4c"] == results.read(results.FULL)["goals"]["4c"] | {"note": ANY}
     if orchestrator == "python":
         assert written["orchestrator"].startswith("Python")
 
