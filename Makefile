@@ -62,9 +62,16 @@ protos: venv  ## generate ems_worker/pb from protos/
 docs: venv  ## generate the pages and tables that come from the code
 	$(BIN)/python -m docs.generate
 
+# Both build the orchestrator in Go if it is there; `make bench` installs the peers under build/.
+bench-quick: venv  ## measure speed, memory and latency against the goals, in about two minutes
+	$(BIN)/python -m benchmarks.quick
+
+bench: venv  ## the same in full, beside other task queues, in about 25 minutes; writes docs/performance.md
+	$(BIN)/python -m benchmarks.full
+
 check: lint test test-long  ## run everything that CI runs
 
 clean:  ## remove the files that the other targets created
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-.PHONY: help venv demo test test-long lint lock newer protos docs check clean
+.PHONY: help venv demo test test-long lint lock newer protos docs bench-quick bench check clean

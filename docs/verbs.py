@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from ems_worker.core.lifecycle import experiment, job, steering
+from msgspec import structs
+
+from ems_worker.core.lifecycle import experiment, job, steering, tally
 from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
@@ -105,32 +107,32 @@ def _ruled(request: Request, ruling: steering.Ruling, before: Standing) -> str:
 
 
 _RUN = Run(point=0, replicate=0, attempt=1, seed=0)
-_LOST = replace(_RUN, state=RunState.LOST, error_kind=ErrorKind.LOST, finished_ms=0, current=False)
+_LOST = structs.replace(_RUN, state=RunState.LOST, error_kind=ErrorKind.LOST, finished_ms=0, current=False)
 
 
 def jobs() -> Iterable[tuple[str, Job]]:
     """The rows of the table of jobs."""
     yield "`pending`, never started", Job((_RUN,))
-    yield "`pending`, a further attempt", Job((_LOST, replace(_RUN, attempt=2)))
+    yield "`pending`, a further attempt", Job((_LOST, structs.replace(_RUN, attempt=2)))
     for state in (RunState.SUBMITTING, RunState.SUBMITTED, RunState.RUNNING):
-        yield f"`{state}`", Job((replace(_RUN, state=state),))
-    running = replace(_RUN, state=RunState.RUNNING)
-    yield "`running`, draining", Job((replace(running, drains=True),))
+        yield f"`{state}`", Job((structs.replace(_RUN, state=state),))
+    running = structs.replace(_RUN, state=RunState.RUNNING)
+    yield "`running`, draining", Job((structs.replace(running, drains=True),))
     for reason in StopReason:
         if reason is not StopReason.SUPERSEDED:
-            yield f"`running`, being stopped: {reason}", Job((replace(running, stop_reason=reason),))
-    ended = replace(_RUN, state=RunState.COMPLETED, finished_ms=0, ended_seq=1)
-    yield "`awaiting_metrics`", Job((replace(ended, waiting=Waiting.AWAITING, ended_seq=None),))
+            yield f"`running`, being stopped: {reason}", Job((structs.replace(running, stop_reason=reason),))
+    ended = structs.replace(_RUN, state=RunState.COMPLETED, finished_ms=0, ended_seq=1)
+    yield "`awaiting_metrics`", Job((structs.replace(ended, waiting=Waiting.AWAITING, ended_seq=None),))
     yield "`completed`", Job((ended,))
-    yield "`failed`", Job((replace(ended, state=RunState.FAILED, error_kind=ErrorKind.SIMULATION),))
-    yield "`failed`, metrics missing", Job((replace(ended, waiting=Waiting.MISSING),))
-    yield "`failed`, infeasible", Job((replace(ended, state=RunState.FAILED, error_kind=ErrorKind.INFEASIBLE),))
-    lost = replace(ended, state=RunState.LOST, error_kind=ErrorKind.LOST)
+    yield "`failed`", Job((structs.replace(ended, state=RunState.FAILED, error_kind=ErrorKind.SIMULATION),))
+    yield "`failed`, metrics missing", Job((structs.replace(ended, waiting=Waiting.MISSING),))
+    yield "`failed`, infeasible", Job((structs.replace(ended, state=RunState.FAILED, error_kind=ErrorKind.INFEASIBLE),))
+    lost = structs.replace(ended, state=RunState.LOST, error_kind=ErrorKind.LOST)
     yield "`lost`", Job((lost,))
-    yield "`lost`, was to be stopped: cancelled", Job((replace(lost, stop_reason=StopReason.CANCELLED),))
-    cancelled = replace(ended, state=RunState.CANCELLED)
+    yield "`lost`, was to be stopped: cancelled", Job((structs.replace(lost, stop_reason=StopReason.CANCELLED),))
+    cancelled = structs.replace(ended, state=RunState.CANCELLED)
     for reason in (StopReason.FAILING_FAST, StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED):
-        yield f"`cancelled`: {reason}", Job((replace(cancelled, stop_reason=reason),))
+        yield f"`cancelled`: {reason}", Job((structs.replace(cancelled, stop_reason=reason),))
 
 
 Decision = Callable[[Job], Job | None]
@@ -166,7 +168,7 @@ def _decided(before: Job, after: Job | None) -> str:
     if new == old:
         return "included"
     if new.settled:
-        return f"**{experiment.job_state(new)}**"
+        return f"**{tally.job_state(new)}**"
     if old.settled:
         return "waits again"
     if new.stop_reason is not old.stop_reason:

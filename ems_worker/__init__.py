@@ -18,6 +18,13 @@ How a plan passes through the worker:
 After a crash, `service.recovery` continues from the manifest: every step is recorded before it is announced.
 """
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("ems-worker")
+
+def __getattr__(name: str) -> str:
+    """The version is looked up when it is asked for: that takes as long as half of the client's other imports."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("ems-worker")

@@ -5,18 +5,18 @@ Options are made for each connection, because files may have been replaced since
 
 import contextlib
 import logging
-import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.protocol import parser
 
-from ems_worker import errors
+from ems_worker import errors, nats_parser
 from ems_worker.settings import files, running
 from ems_worker.settings.ways import Access
 
@@ -28,19 +28,13 @@ class NotEncryptedError(nats.errors.Error):
         return "the server offers no TLS, but TLS is required: nothing was sent to it"
 
 
-# Spaces and tabs separate the words of a control line. nats-py's own patterns also split at vertical tabs and form
-# feeds, which a subject may contain: such a message would break the connection, and again at each redelivery.
-_WORD = rb"([^ \t\r\n]+)[ \t]+"
-parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
-parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
-
-
 _VIOLATION = "permissions violation"
 _QUOTE = "'"
+_LINE_BREAKS = {ord("\r"): " ", ord("\n"): " "}
 
 
 class Client(NatsClient):
-    """nats-py's client with three faults corrected.
+    """nats-py's client with three faults corrected, and a fast way for many messages.
 
     nats-py continues in plaintext if a server, or a middlebox in front of it, doesn't ask for TLS. After a message with
     a subject that isn't UTF-8, or with invalid headers (any client can publish one), it stops reading although it seems
@@ -50,6 +44,55 @@ class Client(NatsClient):
     def __init__(self, *, encrypted: bool) -> None:
         super().__init__()
         self._encrypted = encrypted
+        self._receivers: dict[int, nats_parser.Receiver] = {}
+        self._ps = nats_parser.Parser(self, self._receivers)
+
+    async def subscribe_raw(self, subject: str, receiver: nats_parser.Receiver) -> Subscription:
+        """A subscription whose messages go to a function as they were received, at once.
+
+        nats-py makes an object of each message, puts it into a queue, and wakes a task for it.
+        """
+        subscription = await self.subscribe(subject, cb=_ignore)
+        self._receivers[subscription._id] = receiver
+        return subscription
+
+    async def publish_raw(self, messages: Sequence[tuple[bytes, bytes, bytes, bytes]]) -> None:
+        """Publishes messages as (subject, reply subject, headers, data), with one write for many of them.
+
+        Subjects must be valid, and headers end with an empty line or be empty (`encoded_headers`). Raises what
+        `publish` raises.
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if self.is_draining_pubs:
+            raise nats.errors.ConnectionDrainingError
+        commands: list[bytes] = []
+        for subject, reply, headers, data in messages:
+            if len(headers) + len(data) > self.max_payload:
+                raise nats.errors.MaxPayloadError
+            if headers:
+                size = b"%d %d" % (len(headers), len(headers) + len(data))
+                commands += (b"HPUB ", subject, b" ", reply, b" ", size, b"\r\n", headers, data, b"\r\n")
+            else:
+                commands += (b"PUB ", subject, b" ", reply, b" %d\r\n" % len(data), data, b"\r\n")
+        command = b"".join(commands)
+        if not self.is_connected and len(command) + self.pending_data_size > self._max_pending_size:
+            raise nats.errors.OutboundBufferLimitError
+        self.stats["out_msgs"] += len(messages)
+        self.stats["out_bytes"] += len(command)
+        await self._send_command(command)
+        await self._flush_pending()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        receiver = self._receivers.get(sid)
+        if receiver is None:
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # None without any
+        else:
+            receiver(subject, reply, data, headers or b"")
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._receivers.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
 
     def _connect_command(self) -> bytes:
         # The CONNECT command has our credentials in it, and is the first thing that we send.
@@ -71,7 +114,7 @@ class Client(NatsClient):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
-        message: Msg = super()._build_message(sid, _readable(subject), _readable(reply), data, headers)
+        message: Msg = super()._build_message(sid, readable(subject).encode(), readable(reply).encode(), data, headers)
         return message
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
@@ -90,14 +133,46 @@ class Client(NatsClient):
             raise
 
 
+async def _ignore(_: Msg) -> None:
+    """For subscriptions whose messages go to a receiver."""
+
+
+def encoded_headers(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent; empty if there are none. Line breaks in values become spaces."""
+    if not headers:
+        return b""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+        lines = "".join([f"{name}: {value.translate(_LINE_BREAKS)}\r\n" for name, value in headers.items()])
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
+def headers(raw: bytes) -> dict[str, str]:
+    """The headers of a message as it was received. Lines that aren't headers are left out."""
+    found: dict[str, str] = {}
+    for line in raw.split(b"\r\n")[1:]:
+        name, separator, value = line.partition(b":")
+        if separator:
+            found[name.strip().decode("utf-8", "replace")] = value.strip().decode("utf-8", "replace")
+    return found
+
+
+def status(headers: bytes) -> tuple[str, str]:
+    """The status of a message and its description, both empty if it has none: b"NATS/1.0 404 No Messages"."""
+    line = headers.partition(b"\r\n")[0].decode("utf-8", "replace")
+    _, _, rest = line.partition(" ")
+    code, _, description = rest.strip().partition(" ")
+    return code, description
+
+
 def is_violation(error: Exception) -> bool:
     """Whether the error only denies a message or a subscription: the connection survives it."""
     return _VIOLATION in str(error).lower()
 
 
-def _readable(subject: bytes) -> bytes:
-    """The subject as UTF-8, with escapes for bytes that aren't."""
-    return subject.decode("utf-8", "backslashreplace").encode()
+def readable(subject: bytes) -> str:
+    """A subject as text, with escapes for bytes that aren't UTF-8."""
+    return subject.decode("utf-8", "backslashreplace")
 
 
 class _TlsEofFilter(logging.Filter):

@@ -4,6 +4,7 @@ A message is JSON, or a protobuf GenericEventRequest with a protobuf or JSON pay
 errors.Unreadable, and it raises no other exception.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,6 +40,7 @@ def decode(subject: str, data: bytes) -> tuple[str, Signal]:
     return _envelope(kind, data)
 
 
+@functools.lru_cache(maxsize=256)
 def _kind(subject: str) -> str:
     kind = ".".join(subject.split(".", 2)[:2])
     if kind not in _DECODERS:
@@ -173,7 +175,7 @@ def _completed_pb(data: bytes, outer: str, at_ms: int | None) -> tuple[str, Sign
     return _name(payload.simulation_id, outer), Signal(
         RunEvent.COMPLETE,
         metrics=sanitize.metrics(dict(payload.metrics)),
-        artifacts=sanitize.artifacts(dict(payload.artifacts)),
+        artifacts=sanitize.artifacts(dict(payload.artifacts)) if payload.artifacts else {},
         started_ms=_milliseconds(payload.started_at),
         finished_ms=_milliseconds(payload.finished_at) or at_ms,
         model_version=text.clip(payload.model_version, text.MAX_NAME),

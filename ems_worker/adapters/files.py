@@ -87,12 +87,17 @@ def _refused(message: str) -> errors.PlanRejected:
     return errors.PlanRejected([Problem("base_not_readable", _PATH[0], message, location=_PATH)])
 
 
+def manifest_file(directory: Path, experiment_id: str) -> Path:
+    """The manifest file of an experiment."""
+    return directory / f"{experiment_id}.manifest.jsonl"
+
+
 async def write_manifest(directory: Path, experiment_id: str, rows: AsyncIterator[JobRow]) -> Path:
     """Writes `<experiment_id>.manifest.jsonl`, a line for each job. The file appears only once it is complete.
 
     Raises errors.FileUnwritable.
     """
-    target = directory / f"{experiment_id}.manifest.jsonl"
+    target = manifest_file(directory, experiment_id)
     try:
         await _write(target, experiment_id, rows)
     except OSError as error:

@@ -1,6 +1,5 @@
 """Commands that send a request to the worker over NATS: connect, ask, close."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +21,8 @@ def run(
     server: str | None, context: str | None, ask: "Callable[[client.EmsClient], Awaitable[exits.Exit]]"
 ) -> exits.Exit:
     """Calls `ask` with a connected client and closes the connection."""
+    import asyncio
+
     from ems_worker import client
 
     access = shell.access(server, context)

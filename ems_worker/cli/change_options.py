@@ -1,10 +1,8 @@
 """The options that all commands have that change experiments, and how such a command is carried out."""
 
-import asyncio
 import functools
 import inspect
 import sys
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -131,6 +129,9 @@ def carry_out(
     `send` sends it, with further options of the client. With `asks`, a person is asked first if it concerns much. With
     `every`, it is about neither an experiment nor a group.
     """
+    import asyncio
+    import uuid
+
     from ems_worker.cli import changed
 
     if [given.experiment_id is not None, given.group is not None, every].count(True) != 1:
@@ -170,6 +171,8 @@ def _agreed(
     options: dict[str, Any],
 ) -> bool:
     """Whether the change may be requested: it concerns little, nobody is there to be asked, or a person says yes."""
+    import uuid
+
     from ems_worker.cli import changed
 
     if given.dry_run or not _on_terminal():

@@ -6,7 +6,7 @@ from typing import Any
 
 from ems_worker.cli import shell
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle import experiment, transitions
+from ems_worker.core.lifecycle import experiment, tally, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.terminal import text
 
@@ -22,7 +22,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     }
 )
 _OPEN = {state.value for state in transitions.OPEN}
-_ORDER = [bucket.value for bucket in experiment.Bucket]
+_ORDER = [bucket.value for bucket in tally.Bucket]
 _WITHDRAWING = ("withdrawing", "withdrew", "would withdraw")
 _LIMITS = ("priority", "max_concurrent", "max_failed", "budget")
 

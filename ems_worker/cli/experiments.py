@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, follow, shell
+from ems_worker.cli import asking, exits, shell
 from ems_worker.core.lifecycle.experiment import ExperimentState
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def watch(
     The exit code is 0 if the experiment completed and 1 if it failed or was cancelled. With --json, every status is
     printed as it arrives.
     """
+    from ems_worker.cli import follow
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         return await follow.to_the_end(ems, experiment_id, json=json, each=True, timeout=timeout)

@@ -8,11 +8,11 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from ems_worker.cli import exits
+from ems_worker.cli.formats import Format
 from ems_worker.core.documents import documents, results
 from ems_worker.terminal import streams
 
@@ -21,13 +21,6 @@ Document = documents.Document
 # Characters that begin a formula in a spreadsheet, including their full-width forms (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _QUOTED = re.compile(r'[,"\r\n]')
-
-
-class Format(StrEnum):
-    """The format of the rows."""
-
-    CSV = "csv"
-    JSONL = "jsonl"
 
 
 async def write(

@@ -5,7 +5,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ems_worker.cli import shell
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 
 if TYPE_CHECKING:
     from ems_worker import client

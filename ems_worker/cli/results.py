@@ -8,7 +8,7 @@ import typer
 
 from ems_worker.cli import asking, exits, shell
 from ems_worker.cli.experiments import Experiment
-from ems_worker.cli.export import Format
+from ems_worker.cli.formats import Format
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:

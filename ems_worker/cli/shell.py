@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -130,6 +129,8 @@ def access(server: str | None, context: str | None) -> "settings.Access":
 def version(wanted: bool) -> None:
     """The callback of `--version`."""
     if wanted:
+        import importlib.metadata
+
         out(importlib.metadata.version("ems-worker"))
         raise typer.Exit(exits.Exit.OK)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from ems_worker.cli import shell
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle.experiment import ENDED_BUCKETS, Bucket, PauseOwner
+from ems_worker.core.lifecycle.experiment import PauseOwner
+from ems_worker.core.lifecycle.tally import ENDED_BUCKETS, Bucket
 
 Document = dict[str, Any]
 

@@ -12,9 +12,23 @@ creds=Path("engine.creds")))`. `access` makes one from the environment and the c
 Documents are those of the platform (`ems.decision.v1`, `ems.status.v1`, ...), as plain dictionaries.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig
 from ems_worker.client.dead_letters import DeadLetter, DeadLetters
 from ems_worker.client.publishing import PubAck
-from ems_worker.settings import Access, access
+from ems_worker.settings.ways import Access
+
+if TYPE_CHECKING:
+    from ems_worker.settings.sources import access
 
 __all__ = ["TERMINAL", "Access", "DeadLetter", "DeadLetters", "Document", "EmsClient", "PubAck", "RunConfig", "access"]
+
+
+def __getattr__(name: str) -> Any:
+    """`access` reads settings, whose library takes longer to import than all of the client."""
+    if name != "access":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ems_worker.settings.sources import access
+
+    return access

@@ -8,11 +8,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-import nats.errors
-import nats.js.errors
-
 from ems_worker import errors
-from ems_worker.client import asking, connection, latest, publishing, steering
+from ems_worker.client import asking, bus, connection, latest, publishing, steering
 from ems_worker.client.dead_letters import DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.core.documents import subjects
@@ -210,7 +207,7 @@ class EmsClient(steering.Steering):
         try:
             with self._connection.translated():
                 return (await self._connection.client.jetstream().stream_info(_PLANS_STREAM)).created
-        except (errors.EmsError, nats.errors.NoRespondersError, nats.js.errors.NotFoundError):
+        except (errors.EmsError, bus.nats.errors.NoRespondersError, bus.nats.js.errors.NotFoundError):
             return None
 
 

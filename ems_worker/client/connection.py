@@ -7,18 +7,17 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nats
-import nats.errors
-import nats.js.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.api import RawStreamMsg
-
-from ems_worker import errors, nats_access
+from ems_worker import errors
+from ems_worker.client import bus
 from ems_worker.settings import masking, running, ways
 from ems_worker.settings.ways import Access
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js.api import RawStreamMsg
 
 _CODE = "Nats-Service-Error-Code"
 _ERROR = "Nats-Service-Error"
@@ -46,14 +45,14 @@ class Connection:
         self._access = ways.of(servers)
         self._timeout = timeout
         self._notice = notice
-        self._client: Client = nats_access.client(self._access)
+        self._client: Client = bus.nats_access.client(self._access)
         self._last_error: Exception | None = None
         self._opened = False
         self._opening: asyncio.Timeout | None = None
         self._refusals = 0
 
     @property
-    def client(self) -> Client:
+    def client(self) -> "Client":
         """nats-py's client. Use it inside `translated`."""
         return self._client
 
@@ -69,7 +68,7 @@ class Connection:
         if the settings don't allow a connection.
         """
         self._access = running.joined(self._access, os.environ)
-        options = nats_access.options(self._access)
+        options = bus.nats_access.options(self._access)
         try:
             async with asyncio.timeout(self._timeout) as self._opening:
                 await self._client.connect(
@@ -83,7 +82,7 @@ class Connection:
                     max_reconnect_attempts=-1,
                     ping_interval=_PING_SECONDS,
                 )
-        except (TimeoutError, OSError, ValueError, nats.errors.Error) as failed:
+        except (TimeoutError, OSError, ValueError, bus.nats.errors.Error) as failed:
             await self.close()
             raise errors.BrokerUnavailable(_connect_error(self.servers, self._last_error or failed)) from failed
         self._opened = True
@@ -91,17 +90,17 @@ class Connection:
     async def close(self) -> None:
         """Sends what is buffered and closes the connection, within two seconds. Does nothing if it is closed."""
         self._opened = False
-        with contextlib.suppress(nats.errors.Error, OSError):
+        with contextlib.suppress(bus.nats.errors.Error, OSError):
             # nats-py waits without end for a TLS connection whose end isn't confirmed.
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._client.close()
 
-    async def last(self, stream: str, subject: str) -> RawStreamMsg | None:
+    async def last(self, stream: str, subject: str) -> "RawStreamMsg | None":
         """The last message of a subject; None if there is no message or no stream."""
         with self.translated():
             try:
                 return await self._client.jetstream().get_last_msg(stream, subject)
-            except (nats.js.errors.NotFoundError, nats.errors.NoRespondersError):
+            except (bus.nats.js.errors.NotFoundError, bus.nats.errors.NoRespondersError):
                 return None
 
     async def ask(self, subject: str, data: bytes, timeout: float) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class Connection:
         try:
             with self.translated():
                 reply = await self._client.request(subject, data, timeout=timeout)
-        except nats.errors.NoRespondersError as nobody:
+        except bus.nats.errors.NoRespondersError as nobody:
             raise errors.WorkerUnavailable(
                 f"no worker answers at {self.servers}; start one: ems-worker run"
             ) from nobody
@@ -139,12 +138,12 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 await self._client.jetstream().account_info()
-        except (nats.js.errors.ServiceUnavailableError, nats.js.errors.APIError) as off:
+        except (bus.nats.js.errors.ServiceUnavailableError, bus.nats.js.errors.APIError) as off:
             raise errors.BrokerMisconfigured(
                 f"NATS at {self.servers} has JetStream off, for this account or for all: nothing can be stored "
                 "there. Turn it on (nats-server --jetstream, or jetstream in its configuration)"
             ) from off
-        except (nats.errors.Error, TimeoutError):
+        except (bus.nats.errors.Error, TimeoutError):
             return  # not allowed to ask
 
     @contextlib.contextmanager
@@ -155,29 +154,33 @@ class Connection:
         """
         try:
             yield
-        except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
+        except (
+            bus.nats.errors.NoRespondersError,
+            bus.nats.js.errors.NoStreamResponseError,
+            bus.nats.js.errors.NotFoundError,
+        ):
             raise
-        except nats.errors.MaxPayloadError as refused:
+        except bus.nats.errors.MaxPayloadError as refused:
             raise self.too_large("the message") from refused
-        except nats.js.errors.APIError as refused:
+        except bus.nats.js.errors.APIError as refused:
             raise errors.RequestRefused(f"NATS refused the request: {refused.description}") from refused
-        except (nats.errors.TimeoutError, TimeoutError) as late:
+        except (bus.nats.errors.TimeoutError, TimeoutError) as late:
             if self._client.is_connected:
                 raise errors.NoAnswer(f"no answer from {self.servers} in time") from late
             raise errors.BrokerUnavailable(f"the connection to NATS at {self.servers} was lost") from late
-        except (nats.errors.Error, OSError) as failed:
+        except (bus.nats.errors.Error, OSError) as failed:
             raise errors.BrokerUnavailable(f"NATS at {self.servers}: {failed}") from failed
 
     async def _broker_responds(self) -> bool:
         """Whether NATS itself answers. If it does, the missing answer is the worker's."""
         try:
             await self._client.flush(timeout=_PONG_SECONDS)
-        except (nats.errors.Error, OSError):
+        except (bus.nats.errors.Error, OSError):
             return False
         return True
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = nats_access.reason(self._last_error, error)
+        self._last_error = bus.nats_access.reason(self._last_error, error)
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1
             if self._refusals == _REFUSALS * len(self._access.servers):
@@ -203,9 +206,9 @@ def _connect_error(servers: str, error: Exception) -> str:
             f"the TLS handshake with NATS at {servers} failed ({why}); if the server requires a client certificate, "
             "set EMS_NATS_CERT and EMS_NATS_KEY"
         )
-    if isinstance(error, nats_access.NotEncryptedError):
+    if isinstance(error, bus.nats_access.NotEncryptedError):
         return f"NATS at {servers}: {why}"
-    if isinstance(error, nats.errors.Error) and "auth" in why.lower():
+    if isinstance(error, bus.nats.errors.Error) and "auth" in why.lower():
         return (
             f"NATS at {servers} refused the connection ({why}): the credentials are missing or wrong; give them with "
             "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY; "
@@ -225,7 +228,7 @@ def _reason(error: Exception) -> str:
     return str(error).removeprefix("nats: ") or "no answer"
 
 
-def _check(reply: Msg) -> None:
+def _check(reply: "Msg") -> None:
     headers: Mapping[str, str] = reply.headers or {}
     code = headers.get(_CODE)
     if code is None:

@@ -5,17 +5,16 @@ import dataclasses
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Final
-
-import nats.errors
-import nats.js.errors
-from nats.js.api import RawStreamMsg
+from typing import TYPE_CHECKING, Final
 
 from ems_worker import errors
-from ems_worker.client import connection
+from ems_worker.client import bus, connection
 from ems_worker.client.publishing import PubAck
 from ems_worker.core.access import dead_letters
 from ems_worker.core.documents import subjects
+
+if TYPE_CHECKING:
+    from nats.js.api import RawStreamMsg
 
 _STREAM: Final = subjects.DEAD_LETTER_STREAM
 _SUBJECT: Final = subjects.DEAD_LETTERS
@@ -81,7 +80,7 @@ class DeadLetters:
             try:
                 async with asyncio.timeout(self._timeout):
                     ack = await self._link.client.jetstream().publish(letter.subject, data, headers=headers)
-            except nats.js.errors.NoStreamResponseError as nobody:
+            except bus.nats.js.errors.NoStreamResponseError as nobody:
                 raise errors.BrokerMisconfigured(f"no stream stores {letter.subject}") from nobody
         await self.drop(seq)
         return PubAck(ack.stream, ack.seq)
@@ -114,18 +113,18 @@ class DeadLetters:
             )
         return letter.data, {}
 
-    async def _message(self, stream: str, seq: int, subject: str | None = None) -> RawStreamMsg | None:
+    async def _message(self, stream: str, seq: int, subject: str | None = None) -> "RawStreamMsg | None":
         """The message with this number, or the first one with `subject` from this number on. None if there is none."""
         with self._link.translated():
             try:
                 async with asyncio.timeout(self._timeout):
                     stored = self._link.client.jetstream()
                     return await stored.get_msg(stream, seq, subject=subject, next=subject is not None)
-            except (nats.js.errors.NotFoundError, nats.errors.NoRespondersError):
+            except (bus.nats.js.errors.NotFoundError, bus.nats.errors.NoRespondersError):
                 return None
 
 
-def _letter(message: RawStreamMsg) -> DeadLetter:
+def _letter(message: "RawStreamMsg") -> DeadLetter:
     headers = _headers(message)
     return DeadLetter(
         seq=message.seq or 0,
@@ -142,7 +141,7 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
     )
 
 
-def _headers(message: RawStreamMsg) -> Mapping[str, str]:
+def _headers(message: "RawStreamMsg") -> Mapping[str, str]:
     """The headers as text: nats-py returns values with non-ASCII bytes as another type."""
     return {name: str(value) for name, value in (message.headers or {}).items()}
 

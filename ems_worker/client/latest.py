@@ -3,14 +3,14 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
-from typing import Any
-
-import nats.errors
-from nats.aio.subscription import Subscription
+from typing import TYPE_CHECKING, Any
 
 from ems_worker import errors
-from ems_worker.client import connection
+from ems_worker.client import bus, connection
 from ems_worker.core.documents import subjects
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
 
 Document = dict[str, Any]
 
@@ -62,11 +62,11 @@ async def _stored(link: connection.Connection, subject: str, since: datetime | N
     return _read(message.data)
 
 
-async def _next(live: Subscription) -> Document | None:
+async def _next(live: "Subscription") -> Document | None:
     """The next message; None after a time of silence."""
     try:
         message = await live.next_msg(timeout=_REREAD_SECONDS)
-    except nats.errors.TimeoutError:
+    except bus.nats.errors.TimeoutError:
         return None
     return _read(message.data)
 
@@ -80,8 +80,8 @@ def _read(data: bytes) -> Document:
     return document if isinstance(document, dict) else {}
 
 
-async def _unsubscribe(live: Subscription) -> None:
+async def _unsubscribe(live: "Subscription") -> None:
     try:
         await live.unsubscribe()
-    except nats.errors.Error:
+    except bus.nats.errors.Error:
         return  # the connection is closed, and with it the subscription

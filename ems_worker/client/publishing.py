@@ -13,11 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import nats.errors
-import nats.js.errors
-
 from ems_worker import errors
-from ems_worker.client import connection
+from ems_worker.client import bus, connection
 from ems_worker.core import digests
 from ems_worker.core.documents import subjects
 
@@ -81,7 +78,7 @@ async def store(
                 data = b""
             async with asyncio.timeout(timeout):
                 return await _publish(link, subject, data, sent_headers)
-    except nats.js.errors.NoStreamResponseError as nobody:
+    except bus.nats.js.errors.NoStreamResponseError as nobody:
         await link.require_jetstream(_TRY_SECONDS)
         raise errors.BrokerMisconfigured(
             f"NATS at {link.servers} has no stream for plans: no worker has ever run there. "
@@ -101,7 +98,7 @@ async def _put(link: connection.Connection, data: bytes) -> dict[str, str]:
     try:
         for start in chunks:
             await jetstream.publish(f"$O.{BUCKET}.C.{name}", data[start : start + size])
-    except nats.js.errors.NoStreamResponseError as missing:
+    except bus.nats.js.errors.NoStreamResponseError as missing:
         raise errors.BrokerMisconfigured(
             f"the plan has {len(data):,} bytes, compressed; NATS at {link.servers} accepts {link.client.max_payload:,} "
             f"in a message and has no object store {BUCKET}. Start a worker (ems-worker run), which creates it"
@@ -127,7 +124,7 @@ async def _publish(link: connection.Connection, subject: str, data: bytes, heade
     while True:
         try:
             ack = await jetstream.publish(subject, data, timeout=_TRY_SECONDS, headers=headers)
-        except nats.errors.TimeoutError:
+        except bus.nats.errors.TimeoutError:
             continue
         return PubAck(ack.stream, ack.seq)
 

@@ -5,15 +5,15 @@ import contextlib
 import json
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
-
-import nats.errors
-from nats.aio.subscription import Subscription
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ems_worker import errors
-from ems_worker.client import asking
+from ems_worker.client import asking, bus
 from ems_worker.client.asking import Document
 from ems_worker.core.documents import subjects
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
 
 _WHOM = "name an experiment or a group"
 # A request that got no answer is sent again, with the same id, this often in all.
@@ -206,13 +206,13 @@ class Steering(asking.Asker):
             return document
 
     @contextlib.asynccontextmanager
-    async def _subscribed(self, subject: str) -> AsyncGenerator[Subscription, None]:
+    async def _subscribed(self, subject: str) -> "AsyncGenerator[Subscription, None]":
         with self._connection.translated():
             live = await self._connection.client.subscribe(subject)
         try:
             yield live
         finally:
-            with contextlib.suppress(nats.errors.Error):  # the connection is closed, and with it the subscription
+            with contextlib.suppress(bus.nats.errors.Error):  # the connection is closed, and with it the subscription
                 await live.unsubscribe()
 
 
@@ -253,9 +253,9 @@ def _complete(document: Document) -> bool:
     return all(change.get("applied") or not change.get("changed", True) for change in changes)
 
 
-async def _told(live: Subscription, request_id: str) -> None:
+async def _told(live: "Subscription", request_id: str) -> None:
     """Returns when a message says that a change of this request is complete, or after a while."""
-    with contextlib.suppress(TimeoutError, nats.errors.TimeoutError):
+    with contextlib.suppress(TimeoutError, bus.nats.errors.TimeoutError):
         async with asyncio.timeout(_LOOK_SECONDS):
             while True:
                 message = await live.next_msg(timeout=_LOOK_SECONDS)

@@ -4,8 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 EXPERIMENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 # A group is part of subjects and paths, like an experiment's id.
@@ -19,8 +18,7 @@ _SIMULATION_ID: Final = re.compile(
 _MAX_LENGTH: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class SimulationId:
+class SimulationId(NamedTuple):
     """The parts of a simulation id."""
 
     experiment_id: str
@@ -42,7 +40,8 @@ def parse_simulation_id(text: str) -> SimulationId | None:
     match = _SIMULATION_ID.fullmatch(text) if len(text) <= _MAX_LENGTH else None
     if match is None:
         return None
-    return SimulationId(match["experiment"], int(match["point"]), int(match["replicate"]), int(match["attempt"]))
+    experiment, point, replicate, attempt = match.groups()
+    return SimulationId(experiment, int(point), int(replicate), int(attempt))
 
 
 def in_lower_case(experiment_ids: Iterable[str]) -> dict[str, str]:
@@ -64,7 +63,7 @@ def in_other_case(text: str, experiments: Mapping[str, str]) -> SimulationId | N
     name = experiments.get(parsed.experiment_id) if parsed is not None else None
     if parsed is None or name is None:
         return None
-    meant = replace(parsed, experiment_id=name)
+    meant = parsed._replace(experiment_id=name)
     return meant if str(meant) != text else None
 
 

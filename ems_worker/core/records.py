@@ -1,13 +1,15 @@
 """What the manifest holds, as values. Times are in milliseconds since the Unix epoch; their names end in `_ms`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct
+
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Standing
+from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner, Standing
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
 
 
 class PlanDecision(StrEnum):
@@ -18,8 +20,7 @@ class PlanDecision(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True, gc=False):
     """One plan message and the decision about it. `identity` is that of the message (`wire.Message.identity`).
 
     `document` is the decision as published, in JSON; it is also sent to `reply_to`. `digest`: SHA-256 of an accepted
@@ -45,8 +46,7 @@ class Submission:
         return self.stream_created_ns, self.seq, self.stored_ms
 
 
-@dataclass(frozen=True, slots=True)
-class NewExperiment:
+class NewExperiment(Struct, frozen=True, gc=False):
     """An accepted plan that is about to be recorded.
 
     `plan` has the plan's bytes as sent, after decompression. `base` is the content of the base configuration in JSON,
@@ -79,8 +79,7 @@ class NewExperiment:
     keep_open: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(Struct, frozen=True, gc=False):
     """A recorded experiment. `key` is its row id, by which runs and points refer to it.
 
     `expanded_points`: points below this number are in the manifest. `revision` is that of the last status that was
@@ -105,7 +104,7 @@ class Experiment:
     cancel: CancelMode | None = None
     kept_open: bool = False
     # Limits that `set` put in place of the plan's, by their keys in a plan.
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = {}
     # How many versions the plan has had: 1, and one more with each `extend`.
     plan_version: int = 1
     # The last round that settled. `settling_ms`: since its quorum, how long this round has waited for stragglers.
@@ -119,8 +118,7 @@ class Experiment:
         return Standing(self.state, self.round, self.pauses, self.pause_now, self.cancel, self.kept_open)
 
 
-@dataclass(frozen=True, slots=True)
-class PointRecord:
+class PointRecord(Struct, frozen=True, gc=False):
     """A point's parameters, stored once for all its replicates. `params` maps names to plain JSON values."""
 
     point: int
@@ -129,16 +127,21 @@ class PointRecord:
     labels: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
+class DueRuns(Struct, frozen=True, gc=False):
+    """How many runs of an experiment are due, and when the first pending one is; None if none is pending."""
+
+    runs: int
+    next_ms: int | None
+
+
+class JobRow(Struct, frozen=True, gc=False):
     """A job as readers see it: its point and its current run, or any attempt if all are asked for."""
 
     point: PointRecord
     run: Run
 
 
-@dataclass(frozen=True, slots=True)
-class PointRow:
+class PointRow(Struct, frozen=True, gc=False):
     """A point with counts over all its jobs and aggregates of the tracked metrics over its completed jobs.
 
     `ended_seq` is the position of the last end of a job of this point; None while a job is open, 0 if all were
@@ -154,8 +157,7 @@ class PointRow:
     excluded_jobs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """A change of one experiment that somebody requested, and how far it is carried out.
 
     `request` is the whole request in JSON. `number` orders the changes of a manifest; 0 until it is recorded.
@@ -176,7 +178,7 @@ class Change:
     number: int = 0
     changed: bool = True
     judged: tuple[int, int] | None = (-1, -1)
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = {}
     added: int | None = None
     withdrawn: int | None = None
     unchanged: int | None = None
@@ -186,16 +188,14 @@ class Change:
     refused: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PointIdentity:
+class PointIdentity(Struct, frozen=True, gc=False):
     """By which a point is found again when its plan is extended: `core.points.identity.digest`."""
 
     point: int
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MatchedPoint:
+class MatchedPoint(Struct, frozen=True, gc=False):
     """A point that was found by its identity, and how many replicates it has. `excluded`: the reason if no job counts.
 
     It may have fewer replicates than its plan, if versions of the plan in between didn't have it.
@@ -206,8 +206,7 @@ class MatchedPoint:
     excluded: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Additions:
+class Additions(Struct, frozen=True, gc=False):
     """What one part of an extension adds to an experiment.
 
     `points` are new, with their `identities`; `runs` are first runs of new jobs, of these and of other points.
@@ -220,8 +219,7 @@ class Additions:
     matched: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedEvent:
+class ParkedEvent(Struct, frozen=True, gc=False):
     """An event of a run that this worker doesn't know, or not yet, as it was received."""
 
     simulation_id: str

@@ -2,12 +2,12 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Message:
+
+class Message(Struct, frozen=True, gc=False):
     """A stored message as delivered to a durable consumer. It is settled (ack, later, dead letter) by its `token`."""
 
     stream: str
@@ -29,8 +29,7 @@ class Message:
         return self.stream_created_ns, self.seq, self.published_ms
 
 
-@dataclass(frozen=True, slots=True)
-class StreamIdentity:
+class StreamIdentity(Struct, frozen=True, gc=False):
     """Distinguishes a stream from another of the same name, and shows whether it lost its last messages."""
 
     name: str
@@ -39,8 +38,7 @@ class StreamIdentity:
     last_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True, gc=False):
     """One start command. `traceparent` is the trace context of the call.
 
     `alone`: send it without a batch, because its last batch had no answer and this command may be the reason.
@@ -56,8 +54,7 @@ class Start:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True, gc=False):
     """How much the orchestrator can run. `max_message_bytes` is 0 if it doesn't report the limit."""
 
     slots: int
@@ -73,8 +70,7 @@ class Control(enum.StrEnum):
     STOP = "STOP"
 
 
-@dataclass(frozen=True, slots=True)
-class Controlled:
+class Controlled(Struct, frozen=True, gc=False):
     """The answer to a control command: its gRPC status code by name, and whether the run is paused after it.
 
     A PAUSE is confirmed exactly if `paused`: OK alone may mean that the run is queued, or has ended.
@@ -84,8 +80,7 @@ class Controlled:
     paused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedChange:
+class PublishedChange(Struct, frozen=True, gc=False):
     """A document of a change as the broker has it: at which position of its stream, and when it was stored.
 
     `documents`: how many documents of the change the broker has.
@@ -98,8 +93,7 @@ class PublishedChange:
     documents: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedRound:
+class PublishedRound(Struct, frozen=True, gc=False):
     """A round of an experiment that settled, as the broker has it: at which position, and when it was stored."""
 
     seq: int
@@ -108,8 +102,7 @@ class PublishedRound:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedResult:
+class PublishedResult(Struct, frozen=True, gc=False):
     """What the broker has of an end of a job: the run that represents the job, and the number of the end.
 
     `excluded`: the reason, None if the job counts.

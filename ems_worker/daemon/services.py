@@ -1,5 +1,6 @@
 """The wiring: every service is built here, and every callback between two services is tied here."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from ems_worker.adapters import event_codec, yaml_reader
@@ -7,7 +8,7 @@ from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import Rates
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment
-from ems_worker.daemon import exports
+from ems_worker.daemon.exports import Exports
 from ems_worker.reading import Examiner
 from ems_worker.service import reasons as reason
 from ems_worker.service.base.clock import Clock
@@ -18,8 +19,9 @@ from ems_worker.service.base.versions import Versions
 from ems_worker.service.dispatch import Dispatcher
 from ems_worker.service.expand import Expander
 from ems_worker.service.health import Health, Upkeep
+from ems_worker.service.intake import loading
 from ems_worker.service.intake.accept import Intake
-from ems_worker.service.intake.check import Platform, ReadBase
+from ems_worker.service.intake.check import Loaded, Platform, ReadBase
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live, RunKey
 from ems_worker.service.limits import RunLimits
@@ -84,18 +86,14 @@ def build(
     """
 
     async def read(record: Experiment) -> Live:
-        return await recover.read(record, manifest, yaml_reader)
+        return await recover.read(record, manifest, loading.load(record.spec, yaml_reader))
 
     def on_change(key: int) -> None:
         reporter.notify(key)
-        dispatcher.wake()
+        dispatcher.changed(key)
         executor.wake(key)
 
     def on_examined() -> None:
-        executor.wake()
-
-    def on_jobs() -> None:
-        dispatcher.wake()
         executor.wake()
 
     def on_end(key: RunKey, run: Run) -> None:
@@ -110,15 +108,12 @@ def build(
     def on_stragglers() -> None:
         executor.recorded()
 
-    async def on_accept(record: Experiment) -> None:
-        ledger.admit(await read(record))
+    async def on_accept(record: Experiment, loaded: Awaitable[Loaded]) -> None:
+        ledger.admit(await recover.read(record, manifest, loaded))
         on_change(record.key)
         expander.wake()
 
-    async def write_manifest(live: Live) -> None:
-        await exports.write_manifest(settings.exports, manifest, live)
-
-    versions = Versions()
+    versions, files = Versions(), Exports(settings.exports, manifest)
     ledger = Ledger(manifest=manifest, clock=clock, read=read, on_change=on_change, on_end=on_end)
     submitter = Submitter(
         ledger=ledger,
@@ -148,7 +143,7 @@ def build(
         metrics=metrics,
         deadline_seconds=settings.rpc_deadline_seconds,
     )
-    expander = Expander(ledger=ledger, metrics=metrics, on_jobs=on_jobs)
+    expander = Expander(ledger=ledger, metrics=metrics)
     limits = RunLimits(
         ledger=ledger,
         orchestrator=orchestrator,
@@ -193,7 +188,8 @@ def build(
         settling=settling,
         worker_id=settings.worker_id,
         interval_seconds=settings.status_interval_seconds,
-        write_manifest=write_manifest if settings.manifest_export else None,
+        write_manifest=files.write if settings.manifest_export else None,
+        on_published=files.published if settings.manifest_export else None,
     )
     tracker = Tracker(
         ledger=ledger,
@@ -220,6 +216,7 @@ def build(
         rates=Rates(settings.plans_per_minute, settings.plans_per_minute_total),
         quotas=quotas,
         message_limit=lambda: orchestrator.message_limit,
+        load=lambda spec: loading.load(spec, yaml_reader),
         on_accept=on_accept,
     )
     plans = Plans(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 import structlog
 
 import ems_worker
-from ems_worker import errors
+from ems_worker import errors, ticks
 from ems_worker.adapters import files, http, yaml_reader
 from ems_worker.adapters.jetstream import Broker
 from ems_worker.adapters.manifest import Manifest
@@ -88,7 +88,7 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             self._health.beat()
-            await asyncio.sleep(_BEAT_SECONDS)
+            await ticks.wait(_BEAT_SECONDS)
 
     async def _ensure(self, broker: Broker, owner: str) -> Mapping[str, StreamIdentity]:
         """Creates or checks the streams and consumers, as soon as the server answers.
@@ -151,6 +151,7 @@ class Worker:
                     ("upkeep", services.upkeep.run),
                     ("parked events", lambda: self._retry_parked(tracker)),
                     ("commits", ledger.until_broken),
+                    ("the check of the manifest", manifest.until_damaged),
                 ):
                     group.create_task(supervise.supervise(name, work))
                 group.create_task(services.submitter.resend(unsent))
@@ -166,7 +167,7 @@ class Worker:
     async def _retry_parked(self, tracker: Tracker) -> None:
         while True:
             await tracker.retry_parked(tracker.parked_since_ms(self._settings.parked_seconds))
-            await asyncio.sleep(_PARKED_SECONDS)
+            await ticks.wait(_PARKED_SECONDS)
 
     async def _patiently(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
         """Repeats work that needs the broker, and reports its errors as a problem of this part."""

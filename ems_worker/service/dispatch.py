@@ -5,10 +5,11 @@ A run is submitting on disk before its command is sent.
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import structlog
 
-from ems_worker.core.lifecycle import breaker, job, schedule
+from ems_worker.core.lifecycle import breaker, job
 from ems_worker.core.lifecycle.breaker import Breaker, BreakerState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.service.base import crash, supervise
@@ -16,6 +17,7 @@ from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Manifest, Orchestrator
 from ems_worker.service.base.versions import Versions
+from ems_worker.service.demands import Demands
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import RunKey
 from ems_worker.service.reach import Claimed
@@ -63,6 +65,7 @@ class Dispatcher:
         # 0 until the slots are known, or known not to be reported: a default would flood a small orchestrator.
         self._window = window or 0
         self._versions = versions
+        self.demands = Demands(ledger=ledger, manifest=manifest, clock=clock, versions=versions)
         # How many times the orchestrator reported its capacity, or stopped reporting it.
         self._reports = 0
         self._wake = asyncio.Event()
@@ -76,6 +79,11 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Makes the dispatcher look for due runs."""
+        self._wake.set()
+
+    def changed(self, key: int) -> None:
+        """Makes the dispatcher look for due runs, also of an experiment that has changed."""
+        self.demands.changed(key)
         self._wake.set()
 
     def set_behind(self, behind: bool) -> None:
@@ -136,7 +144,7 @@ class Dispatcher:
                 if await self.fill(group):
                     continue
                 await self._limit_due_times()
-                wait = await self._wait_seconds(filled, filled_ms)
+                wait = self._wait_seconds(filled, filled_ms)
                 # Not asyncio.wait_for: it loses a cancellation that arrives together with the wake-up.
                 self._sleeping = True
                 with contextlib.suppress(TimeoutError):
@@ -153,14 +161,15 @@ class Dispatcher:
         latest_ms = job.latest_due_ms(self._clock.now_ms())
         if (last_ms := await self._manifest.last_due_ms()) is not None and last_ms > latest_ms:
             runs = await self._manifest.hasten(latest_ms)
+            self.demands.all_changed()
             log.warning("dispatch.clock_set_back", runs=runs, seconds=(last_ms - latest_ms) // 1000)
 
-    async def _wait_seconds(self, filled: float, filled_ms: int) -> float:
+    def _wait_seconds(self, filled: float, filled_ms: int) -> float:
         """How long until the next retry becomes due, or the breaker probes.
 
         Runs that are due already wait for room, and the end of a run wakes the dispatcher.
         """
-        due_ms = await self._manifest.next_due_ms(filled_ms)
+        due_ms = self.demands.next_due_ms(filled_ms)
         waits = [_MAX_SLEEP_SECONDS]
         if due_ms is not None:
             waits.append((due_ms - self._clock.now_ms()) / 1000)
@@ -177,37 +186,31 @@ class Dispatcher:
         room = self._submitter.reach.room(room)
         if room <= 0:
             return False
-        shares = schedule.allot(await self._demands(room), room)
-        claimed: list[Claimed] = []
-        for key, share in shares.items():
-            if (live := self._ledger.get(key)) is not None:
-                claimed += [(live, run, point) for run, point in await self._ledger.claim(key, share)]
+        claimed = await self._claim(room)
         if not claimed:
             return False
-        for live, run, _ in claimed:
-            run_key = (live.key, run.point, run.replicate, run.attempt)
-            # A run that ended while its claim was being committed is no probe: its end was reported already.
-            now = self._ledger.run(run_key)
-            if now is not None and not now.ended:
-                self._breaker = breaker.run_claimed(self._breaker, run_key, self._clock.monotonic())
+        if self._breaker.state is not BreakerState.CLOSED:
+            for one in claimed:
+                # A run that ended while its claim was being committed is no probe: its end was reported already.
+                now = self._ledger.run(one.key)
+                if now is not None and not now.ended:
+                    self._breaker = breaker.run_claimed(self._breaker, one.key, self._clock.monotonic())
         self._submitter.reach.runs_claimed()
         crash.point("dispatch.claimed")
         await self._batches.acquire()
         group.create_task(self._submitter.submit(claimed, self._batches.release))
         return True
 
-    async def _demands(self, room: int) -> list[schedule.Demand]:
-        candidates = [
-            live
-            for live in self._ledger.experiments()
-            if live.starts_runs and self._versions.waiting(live.plan) is None
-        ]
-        # One query for all experiments: this happens whenever a run makes room.
-        due = await self._manifest.due_counts([live.key for live in candidates], self._clock.now_ms(), room)
-        return [
-            schedule.Demand(live.key, live.open, due[live.key], live.limits.max_concurrent, live.limits.priority)
-            for live in candidates
-        ]
+    async def _claim(self, room: int) -> list[Claimed]:
+        """Claims up to `room` runs, shared between the experiments."""
+        claimed: list[Claimed] = []
+        while room > 0 and (shares := await self.demands.shares(room)):
+            found = [Claimed.of(*claim) for claim in await self._ledger.claims.claim(shares)]
+            claimed += found
+            if self.demands.claimed(shares, Counter(one.live.key for one in found)):
+                break
+            room -= len(found)
+        return claimed
 
     async def _follow_capacity(self, group: asyncio.TaskGroup) -> None:
         """Sets the run window, unless it is configured, and the model version to what the orchestrator reports.
@@ -247,6 +250,7 @@ class Dispatcher:
             return
         log.info("dispatch.model_version", version=reported, before=self._versions.reported)
         self._versions.reported = reported
+        self.demands.all_changed()
         self.wake()
 
     def _resize(self, slots: int) -> None:

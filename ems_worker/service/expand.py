@@ -1,13 +1,11 @@
 """Accepted -> recorded: points and their first runs are added to the manifest, in chunks, resumable after each."""
 
 import asyncio
-from collections.abc import Callable
 from itertools import islice
 
 import structlog
 
 from ems_worker.core.lifecycle import job
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.points import space
 from ems_worker.core.points.plan import Plan
@@ -29,11 +27,9 @@ _TRIES_PER_CHUNK = 10_000
 class Expander:
     """Expands the experiments in turn, a chunk each, so that a large one doesn't delay a small one."""
 
-    def __init__(self, *, ledger: Ledger, metrics: Metrics, on_jobs: Callable[[], None]) -> None:
-        """`on_jobs` is called when there are new jobs to dispatch."""
+    def __init__(self, *, ledger: Ledger, metrics: Metrics) -> None:
         self._ledger = ledger
         self._metrics = metrics
-        self._on_jobs = on_jobs
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -53,10 +49,7 @@ class Expander:
                 await self._wake.wait()
 
     async def expand(self, live: Live) -> None:
-        """Expands the next chunk of an experiment, and begins the experiment if it hasn't begun.
-
-        After a crash no chunk may be left in an experiment that has not begun.
-        """
+        """Expands the next chunk of an experiment, which begins with the first one."""
         plan, done = live.plan, live.record.expanded_points
         replicates = live.record.spec.replicates
         limit = max(1, _RUNS_PER_CHUNK // replicates)
@@ -79,12 +72,8 @@ class Expander:
         await self._ledger.records.expand(live, records, runs)
         crash.point("expand.chunk")
         self._metrics.jobs_expanded.inc(len(runs))
-        if live.record.state is ExperimentState.ACCEPTED:
-            await self._ledger.records.move(live, ExperimentState.RUNNING)
-            crash.point("expand.begun")
         if live.expanded:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
-        self._on_jobs()
 
 
 def _points(plan: Plan, start: int, limit: int, tries: int | None = None) -> list[Point]:

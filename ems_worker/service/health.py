@@ -1,6 +1,5 @@
 """The worker's health: what its probes report, and regular checks of its surroundings."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 from prometheus_client import Gauge
 
-from ems_worker import errors
+from ems_worker import errors, ticks
 from ems_worker.core.documents import subjects
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.service.base.clock import Clock
@@ -134,7 +133,7 @@ class Upkeep:
                     await self.check_streams(streams)
                     await self._remember_positions()
                     await self.drop_submissions(streams)
-            await asyncio.sleep(_UPKEEP_SECONDS)
+            await ticks.wait(_UPKEEP_SECONDS)
 
     async def _remember_positions(self) -> None:
         """Records from where to replay the streams if a backup made now is restored."""

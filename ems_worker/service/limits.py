@@ -1,11 +1,11 @@
 """Time limits and STOP: runs that take too long or are no longer wanted are stopped, and given up if that fails."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from ems_worker import ticks
 from ems_worker.core import ids
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason
 from ems_worker.core.lifecycle.transitions import RunEvent
@@ -93,11 +93,11 @@ class RunLimits:
         self._recorded = clock.monotonic()
 
     async def run(self) -> None:
-        """Checks the limits at regular intervals, without end."""
+        """Checks the limits at regular intervals, half as often while no run is open; without end."""
         try:
             while True:
                 await self.check()
-                await asyncio.sleep(_TICK_SECONDS)
+                await ticks.wait(_TICK_SECONDS if self._ledger.open else 2 * _TICK_SECONDS)
         finally:
             self._calls.cancel()
 

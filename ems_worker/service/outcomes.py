@@ -1,9 +1,10 @@
 """Publishes what became of jobs and points, from the manifest: results by their cursor, and points that have ended."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ems_worker.core.documents import documents, results, subjects
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.documents.documents import Document
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import JobRow, PointRow
 from ems_worker.service.base import crash
 from ems_worker.service.base.metrics import Metrics
@@ -15,6 +16,8 @@ _PAGE = 500
 # A page ends with the result that exceeds this.
 _PAGE_BYTES = 16 * 1024 * 1024
 
+# Receives results of an experiment: the jobs and their documents.
+OnPublished = Callable[[Live, Sequence[tuple[JobRow, Document]]], None]
 # Subject, document, message id.
 _Item = tuple[str, bytes, str]
 
@@ -22,11 +25,21 @@ _Item = tuple[str, bytes, str]
 class Outcomes:
     """Publishes results and points of one experiment at a time, and ranks its points."""
 
-    def __init__(self, *, ledger: Ledger, manifest: Manifest, broker: Broker, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        broker: Broker,
+        metrics: Metrics,
+        on_published: OnPublished | None,
+    ) -> None:
+        """`on_published` receives results once they are published, before that is recorded."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
         self._metrics = metrics
+        self._on_published = on_published
 
     async def publish(self, live: Live) -> None:
         """Publishes the ends of jobs that are recorded, and the points that these complete.
@@ -36,21 +49,31 @@ class Outcomes:
         # No further than this, so that a status gets its turn while jobs end faster than they are published.
         target = live.record.ended_seq
         while live.record.published_seq < target:
-            rows = await self._manifest.results(live.key, live.record.published_seq, _PAGE)
+            rows = await self._ends(live)
             if not rows:
                 return
-            items = _results(live, rows)
+            items, ended_jobs = _results(live, rows)
             rows = rows[: len(items)]
             last = rows[-1].run.ended_seq
             assert last is not None
             ended = await self._ended_points(live, sorted({row.run.point for row in rows}), last)
             await self._broker.publish([*items, *_points(live, ended)], live.record.spec.traceparent)
+            if self._on_published is not None:
+                self._on_published(live, ended_jobs)
             crash.point("report.results")
             await self._ledger.records.results_published(live, last)
             crash.point("report.cursor")
             self._metrics.results.inc(len(rows))
             await self._rank(live, ended)
         await self._publish_called_off(live)
+
+    async def _ends(self, live: Live) -> Sequence[JobRow]:
+        """The next ends of jobs to publish: from memory if they are there."""
+        ends = live.ends_after(live.record.published_seq, _PAGE)
+        if ends is None:
+            return await self._manifest.results(live.key, live.record.published_seq, _PAGE)
+        points = await self._manifest.points_by_number(live.key, sorted({run.point for run in ends}))
+        return [JobRow(points[run.point], run) for run in ends]
 
     async def rank_again(self, live: Live) -> None:
         """Chooses the best point anew."""
@@ -91,18 +114,21 @@ class Outcomes:
                 live.best = documents.better(goal, metric, live.best, row)
 
 
-def _results(live: Live, rows: Iterable[JobRow]) -> list[_Item]:
+def _results(live: Live, rows: Iterable[JobRow]) -> tuple[list[_Item], list[tuple[JobRow, Document]]]:
     """The first of these results, as many as one message to the broker should have."""
     items: list[_Item] = []
+    ended: list[tuple[JobRow, Document]] = []
     size = 0
     for row in rows:
-        encoded = documents.encode(results.result(live.experiment_id, row))
+        document = results.result(live.experiment_id, row)
+        encoded = documents.encode(document)
+        ended.append((row, document))
         name = f"{live.experiment_id}-p{row.run.point}-r{row.run.replicate}-v{row.run.job_revision}"
         items.append((f"{subjects.RESULT}.{live.experiment_id}", encoded, name))
         size += len(encoded)
         if size > _PAGE_BYTES:
             break
-    return items
+    return items, ended
 
 
 def _points(live: Live, rows: Iterable[PointRow]) -> list[_Item]:

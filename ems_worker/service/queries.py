@@ -13,7 +13,8 @@ from ems_worker import errors
 from ems_worker.core import ids
 from ems_worker.core.documents import changes, documents, limits, results, titles
 from ems_worker.core.lifecycle import estimate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service import statuses
 from ems_worker.service.base.clock import Clock

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
+from ems_worker.core import ids
 from ems_worker.core.lifecycle import delivery
 from ems_worker.core.lifecycle.delivery import Delivery, Obstacle
 from ems_worker.core.lifecycle.outcome import Answer, Call
@@ -13,14 +15,27 @@ from ems_worker.core.records import PointRecord
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Orchestrator
 from ems_worker.service.ledger.ledger import Ledger
-from ems_worker.service.ledger.live import Live
+from ems_worker.service.ledger.live import Live, RunKey
 
 log = structlog.get_logger()
 
 # How long the result of the last call is reported as a problem if no command waits for an answer any more.
 _RECENT_SECONDS = 30.0
 
-Claimed = tuple[Live, Run, PointRecord]
+
+class Claimed(NamedTuple):
+    """A run that is claimed, as it was then, with its keys."""
+
+    live: Live
+    run: Run
+    point: PointRecord
+    key: RunKey
+    name: str
+
+    @classmethod
+    def of(cls, live: Live, run: Run, point: PointRecord) -> "Claimed":
+        name = ids.simulation_id(live.experiment_id, run.point, run.replicate, run.attempt)
+        return cls(live, run, point, (live.key, run.point, run.replicate, run.attempt), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ class Reach:
 
     def waits(self, live: Live) -> str | None:
         """How many starts of this experiment have waited how long for an answer; None if none has waited long."""
-        mine = [waiting for waiting in self._waiting_runs() if waiting.claimed[0] is live]
+        mine = [waiting for waiting in self._waiting_runs() if waiting.claimed.live is live]
         waits = delivery.waits(self._seconds(mine))
         answers = [waiting.answer for waiting in mine if waiting.answer.code]
         return f"{waits} ({answers[-1].code}: {answers[-1].message})" if waits and answers else waits
@@ -115,9 +130,8 @@ class Reach:
 
     def is_unsettled(self, claimed: Claimed) -> bool:
         """Whether the run is still in the state in which it was claimed: no event has overtaken the answer."""
-        live, run, _ = claimed
-        now = self._ledger.run((live.key, run.point, run.replicate, run.attempt))
-        return now is not None and now.state is run.state
+        now = self._ledger.run(claimed.key)
+        return now is not None and now.state is claimed.run.state
 
     def _waiting_runs(self) -> Sequence[_Waiting]:
         overtaken = [name for name, waiting in self._waiting.items() if not self.is_unsettled(waiting.claimed)]

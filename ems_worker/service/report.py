@@ -5,6 +5,7 @@ crash may repeat a message, unchanged, and never loses one.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 from ems_worker import errors
 from ems_worker.core.documents import documents, subjects
 from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Tally
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment
 from ems_worker.service import statuses
 from ems_worker.service.base import crash
@@ -23,7 +24,7 @@ from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
-from ems_worker.service.outcomes import Outcomes
+from ems_worker.service.outcomes import OnPublished, Outcomes
 from ems_worker.service.reasons import Reasons
 from ems_worker.service.settle import Settling
 
@@ -50,8 +51,9 @@ class Reporter:
         reasons: Reasons,
         settling: Settling,
         write_manifest: Callable[[Live], Awaitable[None]] | None,
+        on_published: OnPublished | None,
     ) -> None:
-        """`write_manifest` writes the manifest file of an experiment that has ended."""
+        """`write_manifest` writes the manifest file of an experiment that has ended. `on_published` gets results."""
         self._ledger = ledger
         self._manifest = manifest
         self._broker = broker
@@ -61,17 +63,23 @@ class Reporter:
         self._interval = interval_seconds
         self._reasons = reasons
         self._settling = settling
-        self._outcomes = Outcomes(ledger=ledger, manifest=manifest, broker=broker, metrics=metrics)
+        self._outcomes = Outcomes(
+            ledger=ledger, manifest=manifest, broker=broker, metrics=metrics, on_published=on_published
+        )
         self.write_manifest = write_manifest
         # Manifest files of large experiments that are being written.
         self._leaving: dict[int, asyncio.Future[None]] = {}
         self._news: set[int] = set()
         self._wake = asyncio.Event()
+        # Set if an experiment that has ended has news.
+        self._end = asyncio.Event()
 
     def notify(self, key: int) -> None:
         """The experiment has news."""
         self._news.add(key)
         self._wake.set()
+        if self._has_ended(key):
+            self._end.set()
 
     def has_news(self, key: int) -> bool:
         """Whether the experiment has news that are not published."""
@@ -84,18 +92,42 @@ class Reporter:
                 self.notify(live.key)
 
     async def run(self) -> None:
-        """Reports on every experiment with news, then waits for more; publishes at most one status per interval."""
+        """Reports on every experiment with news, then waits for more; publishes at most one status per interval.
+
+        The news of experiments that have ended don't wait for the interval.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            began = self._clock.monotonic()
+            if not self._news:
+                continue
+            began = loop.time()
+            await self._ledger.flush()
             pause = self._interval
             for key in list(self._news):
                 if not await self._is_told(key):
                     self.notify(key)
                     pause = _BROKER_PAUSE_SECONDS
+            if pause > self._interval:
+                self._end.clear()
             # News that arrive meanwhile share the next status.
-            await asyncio.sleep(max(0.0, pause - (self._clock.monotonic() - began)))
+            await self._pause(began + pause)
+
+    async def _pause(self, until: float) -> None:
+        """Waits until this time of the loop; reports on experiments that end meanwhile."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._end.wait()
+            self._end.clear()
+            for key in [key for key in self._news if self._has_ended(key)]:
+                await self._is_told(key)
+
+    def _has_ended(self, key: int) -> bool:
+        live = self._ledger.get(key)
+        return live is not None and live.ended
 
     async def flush(self) -> None:
         """Reports on every experiment with news until there are none, before the worker ends.
@@ -104,6 +136,7 @@ class Reporter:
         worker.
         """
         left: set[int] = set()
+        await self._ledger.flush()
         try:
             while news := self._news - left:
                 for key in news:
@@ -151,7 +184,7 @@ class Reporter:
             await leaving  # raises if writing failed, like writing a smaller file does
         try:
             await self._outcomes.publish(live)
-            settled = await self._settling.settle(live)
+            settled = await self._settle(live)
         except (errors.BrokerMisconfigured, errors.BrokerUnavailable):
             # A status can be published nevertheless, with the reason; only the last status waits for the results.
             if not live.ended and self._broker.connected:
@@ -163,7 +196,7 @@ class Reporter:
             self.notify(live.key)
         if live.ended and (record.published_seq < record.ended_seq or not self._is_over(live)):
             return
-        if live.ended and live.exported_seq != record.ended_seq and self.write_manifest is not None:
+        if self._owes_file(live):
             leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
             if record.spec.jobs > _LARGE_JOBS:
                 # Writing takes seconds. Other reports continue, and the end is published once the file exists.
@@ -174,6 +207,22 @@ class Reporter:
         await self._status(live, record, tally)
         if record.state in experiment.ENDED and not live.open and live.key not in self._news:
             await self._ledger.unload(live.key)
+
+    async def _settle(self, live: Live) -> bool:
+        """Publishes rounds that settle; whether that is done. Meanwhile the file of a small experiment is written."""
+        record = live.record
+        ready = record.published_seq == record.ended_seq and self._ledger.records.are_recorded(live)
+        if not ready or not self._owes_file(live) or record.spec.jobs > _LARGE_JOBS:
+            return await self._settling.settle(live)
+        leaving = asyncio.ensure_future(self._leave(live, record.ended_seq))
+        try:
+            return await self._settling.settle(live)
+        finally:
+            await leaving
+
+    def _owes_file(self, live: Live) -> bool:
+        """Whether the experiment has ended, and its manifest file isn't that of its last end."""
+        return live.ended and live.exported_seq != live.record.ended_seq and self.write_manifest is not None
 
     def _is_over(self, live: Live) -> bool:
         """Whether the end of an experiment is recorded and its round has settled. News follow if that is to come."""

@@ -8,15 +8,17 @@ starts in between finds that record, and publishes the document.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
+from ems_worker import ticks
 from ems_worker.core.documents import changes, documents, subjects
 from ems_worker.core.lifecycle import settling
-from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Change
 from ems_worker.service.base import crash
 from ems_worker.service.base.clock import Clock
@@ -95,7 +97,7 @@ class Settling:
 
     async def look(self) -> float:
         """Has experiments reported whose rounds settle now; returns the seconds until the next look."""
-        pause = _LOOK_SECONDS
+        pause = ticks.until_next(_LOOK_SECONDS)
         for live in self._ledger.experiments():
             if live.ended or not _has_grace(live) or live.record.settled_round >= live.record.round:
                 continue

@@ -5,7 +5,7 @@ from typing import Any
 
 from ems_worker.core.documents import documents
 from ems_worker.core.documents.documents import Document, Pace
-from ems_worker.core.lifecycle.experiment import Tally
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment
 from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.live import Live

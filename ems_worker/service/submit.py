@@ -6,11 +6,11 @@ is not sent: it is cancelled at once if no command for it can have arrived, else
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from ems_worker.core import ids
 from ems_worker.core.lifecycle import retry
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
 from ems_worker.core.lifecycle.run import UNWANTED, ErrorKind, Run, Signal
@@ -96,7 +96,7 @@ class Submitter:
                 for live in {live.key: live for live, _ in part}.values():
                     numbers = sorted({run.point for owner, run in part if owner is live})
                     points[live.key] = await self._manifest.points_by_number(live.key, numbers)
-                claimed = [(live, run, points[live.key][run.point]) for live, run in part]
+                claimed = [Claimed.of(live, run, points[live.key][run.point]) for live, run in part]
                 group.create_task(self.submit(claimed, batches.release, sent_before=True))
 
     async def submit(
@@ -112,10 +112,10 @@ class Submitter:
         although some of these commands have to be sent again. `sent_before`: commands for these runs may have arrived
         already.
         """
-        left = {_name(claimed): claimed for claimed in runs if _key(claimed) not in self.sending}
-        self.sending.update((_key(claimed), claimed) for claimed in left.values())
+        left = {claimed.name: claimed for claimed in runs if claimed.key not in self.sending}
+        self.sending.update((claimed.key, claimed) for claimed in left.values())
         if sent_before:
-            self._may_have_arrived.update(_key(claimed) for claimed in left.values())
+            self._may_have_arrived.update(claimed.key for claimed in left.values())
         answered = contextlib.ExitStack()
         answered.callback(on_answered)
         try:
@@ -148,7 +148,7 @@ class Submitter:
             settled = 0
             for name in [name for name in names if name in left]:
                 # The orchestrator may have been replaced by one with another version of the model since the claim.
-                (to_send if self._versions.waiting(left[name][0].plan) is None else unsettled).append(name)
+                (to_send if self._versions.waiting(left[name].live.plan) is None else unsettled).append(name)
             if to_send:
                 not_settled, settled = await self._send_once(group, left, to_send, failures)
                 unsettled += not_settled
@@ -189,6 +189,7 @@ class Submitter:
         settled: list[tuple[Claimed, Answer]] = []
         unsettled: list[Answer] = []
         unsent: list[str] = []
+        answered: Counter[Outcome] = Counter()
         for call in calls:
             if call.answers[0].outcome is Outcome.UNSENT:
                 unsent += [answer.simulation_id for answer in call.answers]
@@ -202,13 +203,15 @@ class Submitter:
                     self.reach.wait(name, left[name], began, answer)
                 if answer.outcome is Outcome.LATE:
                     continue
-                self._metrics.starts.labels(answer.outcome.value).inc()
+                answered[answer.outcome] += 1
                 if answer.outcome not in _SETTLING:
                     unsettled.append(answer)
                 if answer.outcome is Outcome.UNKNOWN:
-                    self._may_have_arrived.add(_key(left[name]))
+                    self._may_have_arrived.add(left[name].key)
             if call.answers[0].outcome is not Outcome.LATE:
                 self._metrics.start_seconds.observe(call.seconds)
+        for outcome, count in answered.items():
+            self._metrics.starts.labels(outcome.value).inc(count)
         if unsettled and unsettled[0].outcome is not Outcome.HALT:
             log.warning("dispatch.delayed", runs=len(unsettled), code=unsettled[0].code, words=unsettled[0].message)
         crash.point("dispatch.answered")
@@ -223,8 +226,8 @@ class Submitter:
     def _wanted(self, left: Mapping[str, Claimed], name: str) -> bool:
         """Whether a run is to be sent now: it is as it was claimed, and neither stopped nor about to be."""
         claimed = left[name]
-        now = self._ledger.run(_key(claimed))
-        if now is None or now.state is not claimed[1].state or claimed[0].cancelling:
+        now = self._ledger.run(claimed.key)
+        if now is None or now.state is not claimed.run.state or claimed.live.cancelling:
             return False
         return now.stop_reason is None and not now.drains
 
@@ -236,11 +239,12 @@ class Submitter:
         dropped: list[str] = []
         never_sent: list[RunKey] = []
         for name in [name for name in names if name in left]:
-            key = _key(left[name])
+            claimed = left[name]
+            key = claimed.key
             now = self._ledger.run(key)
-            if not self.reach.is_unsettled(left[name]):
+            if now is None or now.state is not claimed.run.state:
                 dropped.append(name)
-            elif now is not None and (now.stop_reason is not None or now.drains):
+            elif now.stop_reason is not None or now.drains:
                 dropped.append(name)
                 if now.state is RunState.SUBMITTING and key not in self._may_have_arrived:
                     never_sent.append(key)
@@ -251,32 +255,34 @@ class Submitter:
             self._remove(left, name)
 
     def _remove(self, left: dict[str, Claimed], name: str) -> None:
-        key = _key(left.pop(name))
+        key = left.pop(name).key
         del self.sending[key]
         self._may_have_arrived.discard(key)
         self.reach.stop_waiting(name)
 
     async def _settle(self, answers: Sequence[tuple[Claimed, Answer]]) -> None:
+        accepted: list[RunKey] = []
         signals: list[tuple[RunKey, Signal]] = []
         for claimed, answer in answers:
             if answer.outcome is Outcome.REFUSED:
                 message = f"{answer.code}: {answer.message}"
                 log.warning("run.refused", simulation_id=answer.simulation_id, code=answer.code, words=answer.message)
                 # A running run was sent again because the orchestrator forgot it. If it is refused, it isn't running.
-                event = RunEvent.FAIL if claimed[1].state is RunState.RUNNING else RunEvent.REFUSE
+                event = RunEvent.FAIL if claimed.run.state is RunState.RUNNING else RunEvent.REFUSE
                 signal = Signal(event, ErrorKind.REFUSED, message, retryable=False)
-                if (now := self._ledger.run(_key(claimed))) is not None and now.stop_reason in UNWANTED:
+                if (now := self._ledger.run(claimed.key)) is not None and now.stop_reason in UNWANTED:
                     # It was to be stopped as soon as its command had an answer.
                     signal = Signal(RunEvent.CANCEL)
+                signals.append((claimed.key, signal))
             else:
-                signal = Signal(RunEvent.ACCEPT)
-            signals.append((_key(claimed), signal))
+                accepted.append(claimed.key)
+        if accepted:
+            await self._ledger.accept(accepted)
         if signals:
             await self._ledger.hear(signals)
 
     def _command(self, claimed: Claimed) -> Start:
-        live, run, point = claimed
-        name = _name(claimed)
+        live, run, point, _, name = claimed
         return Start(
             simulation_id=name,
             config=live.template.render(point.params, run.seed, name),
@@ -287,13 +293,3 @@ class Submitter:
             traceparent=live.record.spec.traceparent,
             alone=self.reach.last_code(name) == "DEADLINE_EXCEEDED",
         )
-
-
-def _key(claimed: Claimed) -> RunKey:
-    live, run, _ = claimed
-    return live.key, run.point, run.replicate, run.attempt
-
-
-def _name(claimed: Claimed) -> str:
-    live, run, _ = claimed
-    return ids.simulation_id(live.experiment_id, run.point, run.replicate, run.attempt)

@@ -1,12 +1,12 @@
 """PAUSE and RESUME: open runs of experiments that are paused `now` are suspended, if the orchestrator can do it."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from ems_worker import ticks
 from ems_worker.core import ids
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.steering import Verb
@@ -81,11 +81,11 @@ class Suspension:
         self._may_be_paused: set[RunKey] = set()
 
     async def run(self) -> None:
-        """Checks at regular intervals, without end."""
+        """Checks at regular intervals, half as often while no run is open; without end."""
         try:
             while True:
                 await self.check()
-                await asyncio.sleep(_TICK_SECONDS)
+                await ticks.wait(_TICK_SECONDS if self._ledger.open else 2 * _TICK_SECONDS)
         finally:
             self._calls.cancel()
 

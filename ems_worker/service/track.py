@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -25,9 +26,9 @@ log = structlog.get_logger()
 
 # A batch of this many events means that more wait.
 _BACKLOG = 400
-_WAIT_SECONDS = 1.0
-# The first wait is short: dispatch doesn't begin before it is known whether there is a backlog.
-_FIRST_WAIT_SECONDS = 0.1
+_WAIT_SECONDS = 5.0
+# These waits are short: dispatch doesn't begin before it is known whether there is a backlog, nor while there is one.
+_SHORT_WAIT_SECONDS = 0.1
 # Effects of events that become dead letters, with the reason in the letter.
 DEAD_LETTER_REASONS = {
     Effect.CONTRADICTION: "{name} has ended otherwise: {event} came too late",
@@ -79,15 +80,16 @@ class Tracker:
 
     async def run(self) -> None:
         """Applies events as they arrive, without end."""
-        wait = _FIRST_WAIT_SECONDS
+        wait = _SHORT_WAIT_SECONDS
         while True:
             messages = await self._broker.events(wait)
-            wait = _WAIT_SECONDS
+            behind = len(messages) >= _BACKLOG
+            wait = _SHORT_WAIT_SECONDS if behind else _WAIT_SECONDS
             if messages:
                 await self._guard.process(messages, self.track)
             else:
                 await asyncio.sleep(0)  # other tasks get their turn even if the broker returns at once
-            self._on_backlog(len(messages) >= _BACKLOG)
+            self._on_backlog(behind)
 
     def names(self, messages: Sequence[Message]) -> list[str]:
         """The simulation ids of events; those that can't be read are left out."""
@@ -137,12 +139,13 @@ class Tracker:
             else:
                 known.append((index, key, signal))
         effects = await self._ledger.hear([(key, signal) for _, key, signal in known])
+        for effect, count in Counter(effects).items():
+            if effect is not None:
+                self._metrics.events.labels(effect.value).inc(count)
         for (index, _, _), effect in zip(known, effects, strict=True):
             if effect is None:
                 unknown.append(index)
-                continue
-            self._metrics.events.labels(effect.value).inc()
-            if effect in DEAD_LETTER_REASONS:
+            elif effect in DEAD_LETTER_REASONS:
                 self._metrics.dead_letters.labels("event").inc()
                 unusable[index] = effect
         return unknown, unusable

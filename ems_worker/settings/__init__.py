@@ -5,12 +5,17 @@ everywhere: `rpc_window` in the file, `EMS_RPC_WINDOW` in the environment, `--rp
 and the documentation are generated from `describe`.
 """
 
-from ems_worker.settings.fields import host_and_port
-from ems_worker.settings.masking import value as shown
-from ems_worker.settings.model import DEFAULT_HTTP_PORT, DEFAULT_NATS_PORT, DEFAULT_SERVER, Settings
-from ems_worker.settings.sources import access, load
-from ems_worker.settings.table import Description, describe
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ems_worker.settings.defaults import DEFAULT_HTTP_PORT, DEFAULT_NATS_PORT, DEFAULT_SERVER
 from ems_worker.settings.ways import Access, Channel
+
+if TYPE_CHECKING:
+    from ems_worker.settings.fields import host_and_port
+    from ems_worker.settings.model import Settings
+    from ems_worker.settings.sources import access, load
+    from ems_worker.settings.table import Description, describe, shown
 
 __all__ = [
     "DEFAULT_HTTP_PORT",
@@ -26,3 +31,19 @@ __all__ = [
     "load",
     "shown",
 ]
+# Names by the modules that need pydantic, which takes longer to import than all the rest of the client.
+_LATER = {
+    "Description": "table",
+    "Settings": "model",
+    "access": "sources",
+    "describe": "table",
+    "host_and_port": "fields",
+    "load": "sources",
+    "shown": "table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-import pydantic
-
 MASK: Final = "***"
 # A password may contain "@": only the last one ends it.
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
@@ -19,16 +17,3 @@ def url(address: str) -> str:
 def urls(addresses: Iterable[str], separator: str = ", ") -> str:
     """The addresses as one text, each of them masked."""
     return separator.join(map(url, addresses))
-
-
-def value(setting: object) -> str:
-    """The value of a setting as users write it, without secrets."""
-    if setting is None:
-        return ""
-    if isinstance(setting, pydantic.SecretStr):
-        return MASK
-    if isinstance(setting, bool):
-        return str(setting).lower()
-    if isinstance(setting, tuple | list):
-        return urls(map(str, setting), separator=",")
-    return f"{setting:g}" if isinstance(setting, float) else str(setting)

@@ -8,11 +8,8 @@ from annotated_types import Ge, Gt, Le, MinLen, Unit
 from pydantic import Field
 
 from ems_worker.settings import fields
+from ems_worker.settings.defaults import DEFAULT_HTTP_PORT, DEFAULT_SERVER
 from ems_worker.settings.ways import Access, Channel
-
-DEFAULT_NATS_PORT = 4222
-DEFAULT_HTTP_PORT = 8080
-DEFAULT_SERVER = f"nats://127.0.0.1:{DEFAULT_NATS_PORT}"
 
 
 class Settings(pydantic.BaseModel):

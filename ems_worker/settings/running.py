@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ems_worker import errors
 from ems_worker.settings import private
-from ems_worker.settings.model import DEFAULT_NATS_PORT
+from ems_worker.settings.defaults import DEFAULT_NATS_PORT
 from ems_worker.settings.ways import Access
 
 _NAME = "ems-worker"

@@ -205,7 +205,7 @@ def _described(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0])
     given = error["input"]
     # Text may be a URL with a password.
-    unmasked = masking.url(given) if isinstance(given, str) else masking.value(given)
+    unmasked = masking.url(given) if isinstance(given, str) else table.shown(given)
     value = masking.MASK if name in table.SECRETS else unmasked
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{name} (from {origins[name]}): {value!r} {message}"

@@ -41,7 +41,7 @@ def describe() -> Iterator[Description]:
             name=name,
             env=variable(name),
             flag=flag(name),
-            default="the host's name" if field.default_factory is not None else masking.value(field.default),
+            default="the host's name" if field.default_factory is not None else shown(field.default),
             unit=next((str(item.unit) for item in field.metadata if isinstance(item, Unit)), ""),
             constraint=_constraint(field),
             description=field.description or "",
@@ -78,3 +78,16 @@ def _bound(item: object) -> str:
             return f"≤ {le}"
         case _:
             return ""
+
+
+def shown(setting: object) -> str:
+    """The value of a setting as users write it, without secrets."""
+    if setting is None:
+        return ""
+    if isinstance(setting, pydantic.SecretStr):
+        return masking.MASK
+    if isinstance(setting, bool):
+        return str(setting).lower()
+    if isinstance(setting, tuple | list):
+        return masking.urls(map(str, setting), separator=",")
+    return f"{setting:g}" if isinstance(setting, float) else str(setting)

@@ -28,7 +28,7 @@ DEATHS = {
         "accept.published",
     ],
     "in expansion and submission": [
-        *("expand.chunk", "expand.begun", "dispatch.claimed", "dispatch.claimed:3", "dispatch.answered"),
+        *("expand.chunk", "dispatch.claimed", "dispatch.claimed:3", "dispatch.answered"),
         *("dispatch.answered:2", "dispatch.settled", "dispatch.settled:3"),
     ],
     "in tracking and time limits": [

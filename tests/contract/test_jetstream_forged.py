@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ems_worker import errors
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream import Broker, connection, consumers, objects, pull, streams
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.core.wire import Message
@@ -92,8 +92,8 @@ class _Inbox:
     def new_inbox(self) -> str:
         return f"{self.inbox}.x"
 
-    async def subscribe(self, subject: str, cb: Any) -> None:
-        self.deliver = cb
+    async def subscribe_raw(self, subject: str, receiver: Any) -> None:
+        self.deliver = receiver
 
     async def until_connected(self, timeout: float) -> bool:
         return False
@@ -122,11 +122,11 @@ async def test_a_message_counts_only_from_our_consumer_on_a_subject_of_its_strea
 ) -> None:
     """The pull checks both subjects itself, because old servers accept any reply subject from any client."""
     inbox = _Inbox()
-    link, client = cast(connection.Connection, inbox), cast(Client, inbox)
+    link, client = cast(connection.Connection, inbox), cast(nats_access.Client, inbox)
     plans = pull.Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, 8)
     plans.bind("EMS_PLANS", 1)
     await plans.connected(client)
-    await inbox.deliver(Msg(client, subject=subject, reply=reply, data=b"x"))
+    inbox.deliver(subject.encode(), reply.encode(), b"x", b"")
     assert [message.data for message in await plans.fetch(0.0)] == ([b"x"] if counts else [])
     assert len(inbox.errors) == (0 if counts else 1)
 

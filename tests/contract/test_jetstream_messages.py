@@ -99,7 +99,7 @@ async def test_a_postponed_message_is_redelivered_after_the_delay(broker: Broker
     await broker.publish([("sim.run_failed", b"x", "1")])
     (first,) = await _events(broker, 1)
     async with support.plain(server) as (client, _):
-        acknowledgements = await client.subscribe(first.token)
+        acknowledgements = await client.subscribe(first.token.decode())
         await support.subscribed(client)
         await broker.later([first], 0.2)
         assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":200000000}'
@@ -114,7 +114,7 @@ async def test_a_delay_is_never_zero(broker: Broker, server: servers.NatsServer)
     await broker.publish([("sim.run_failed", b"x", "1")])
     (first,) = await _events(broker, 1)
     async with support.plain(server) as (client, _):
-        acknowledgements = await client.subscribe(first.token)
+        acknowledgements = await client.subscribe(first.token.decode())
         await support.subscribed(client)
         await broker.later([first], 0.0)
         assert (await acknowledgements.next_msg(timeout=5)).data == b'-NAK {"delay":50000000}'
@@ -125,7 +125,7 @@ async def test_working_on_a_message_postpones_its_redelivery(broker: Broker, ser
     await broker.publish([("sim.run_failed", b"x", "1")])
     (message,) = await _events(broker, 1)
     async with support.plain(server) as (client, js):
-        acknowledgements = await client.subscribe(message.token)
+        acknowledgements = await client.subscribe(message.token.decode())
         await support.subscribed(client)
         await broker.working([message])
         assert (await acknowledgements.next_msg(timeout=5)).data == b"+WPI"

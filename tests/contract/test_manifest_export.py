@@ -5,15 +5,15 @@ import io
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters import files
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.cli import export
+from ems_worker.cli import export, formats
 from ems_worker.core.documents import documents, results
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.transitions import RunState
@@ -118,7 +118,7 @@ def expected(manifest: Manifest) -> list[dict[str, Any]]:
     return flat
 
 
-async def exported(manifest: Manifest, record: Experiment, kind: export.Format, file: Path) -> None:
+async def exported(manifest: Manifest, record: Experiment, kind: formats.Format, file: Path) -> None:
     """What `ems export` writes of the documents that a worker sends."""
 
     async def sent() -> AsyncIterator[documents.Document]:
@@ -145,7 +145,7 @@ async def test_every_column_of_the_json_lines_is_what_the_manifest_holds(
 ) -> None:
     """Every row of `ems export --format jsonl` has the same keys and values, with their types."""
     file = tmp_path / "out.jsonl"
-    await exported(manifest, record, export.Format.JSONL, file)
+    await exported(manifest, record, formats.Format.JSONL, file)
     assert json_lines(file) == expected(manifest)
 
 
@@ -154,7 +154,7 @@ async def test_every_column_of_the_csv_is_what_the_manifest_holds(
 ) -> None:
     """Every row of `ems export --format csv` has the same cells, empty where a job lacks a parameter or metric."""
     file = tmp_path / "out.csv"
-    await exported(manifest, record, export.Format.CSV, file)
+    await exported(manifest, record, formats.Format.CSV, file)
     rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
     wanted = expected(manifest)
     columns = set().union(*wanted)

@@ -1,15 +1,15 @@
 """What a manifest does when the plan of an experiment is extended, in a real file."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle import job
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Additions, Change, Experiment, MatchedPoint, PointIdentity
 from tests.support import manifests
 

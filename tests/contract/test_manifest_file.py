@@ -14,6 +14,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
+from ems_worker.core.records import DueRuns
 from tests.support import manifests, wait
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +138,7 @@ async def test_a_backup_of_a_manifest_in_use_is_complete(tmp_path: Path) -> None
             await manifest.backup(tmp_path / "missing" / "copy.db")
         async with Manifest.open(tmp_path / "copy.db") as copy:
             assert await copy.experiment("reef") == record
-            assert await copy.due_counts([record.key], 0, 1000) == {record.key: 600}
+            assert await copy.due_counts([record.key], 0, 1000) == {record.key: DueRuns(600, 0)}
 
 
 _WRITER = """

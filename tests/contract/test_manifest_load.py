@@ -3,14 +3,15 @@
 import asyncio
 import re
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.manifest.queries import READS, WRITES
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.service.base.ports import RunChange
 from tests.support import manifests

@@ -1,15 +1,15 @@
 """What a manifest keeps of submissions, experiments, points and events, in a real file."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.records import ParkedEvent, PlanDecision, PointRecord
+from ems_worker.core.records import DueRuns, ParkedEvent, PlanDecision, PointRecord
 from tests.support import manifests
 
 
@@ -111,7 +111,7 @@ async def test_expansion_continues_exactly_where_it_stopped(manifest: Manifest) 
     assert found == {0: points[0], 1: points[1]}
     more, their_runs = manifests.jobs_of([2], 2)
     await manifest.expand(record.key, more, their_runs, 3)
-    assert await manifest.due_counts([record.key], 0, 100) == {record.key: 6}
+    assert await manifest.due_counts([record.key], 0, 100) == {record.key: DueRuns(6, 0)}
     with pytest.raises(errors.ManifestConflict, match="expanded_points_exist"):
         await manifest.expand(record.key, *manifests.jobs_of([3], 2), 4)
 

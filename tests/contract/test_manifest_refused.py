@@ -1,5 +1,6 @@
 """Files that the worker doesn't use as its manifest: newer, damaged, foreign, locked, remote, writable by everybody."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -10,7 +11,7 @@ import pytest
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, copies, migrate, opening
-from tests.support import manifests
+from tests.support import manifests, wait
 
 # The schema of the worker before the first release, as one of its manifests has it.
 OLD_SCHEMA = Path(__file__).with_name("manifest_before_release.sql")
@@ -24,18 +25,14 @@ def _query(path: Path, text: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-def _modes(directory: Path) -> dict[str, int]:
-    """The files of a directory and their modes."""
-    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
-
-
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """An old worker reports both versions of the schema and leaves the newer database unchanged."""
     path = tmp_path / "manifest.db"
     async with Manifest.open(path, migrations=[*migrate.steps(), "CREATE TABLE later (x);"]):
         pass
     before = path.read_bytes()
-    with pytest.raises(errors.ManifestUnusable, match="schema version 2, this worker knows up to 1"):
+    known = len(migrate.steps())
+    with pytest.raises(errors.ManifestUnusable, match=f"schema version {known + 1}, this worker knows up to {known}"):
         async with Manifest.open(path):
             pytest.fail("it was opened")
     assert path.read_bytes() == before
@@ -73,13 +70,25 @@ async def test_a_migration_leaves_a_backup(tmp_path: Path) -> None:
     path = tmp_path / "manifest.db"
     async with Manifest.open(path) as manifest:
         record = await manifests.running(manifest)
-    assert "manifest.db.v1.backup" not in _modes(tmp_path)
+    present = len(migrate.steps())
+    assert "backup" not in " ".join(os.listdir(tmp_path))
     async with Manifest.open(path, migrations=[*migrate.steps(), "ALTER TABLE remembered ADD COLUMN at_ms INTEGER;"]):
         pass
-    backup = tmp_path / "manifest.db.v1.backup"
-    assert _query(backup, "PRAGMA user_version") == [(1,)]
+    backup = tmp_path / f"manifest.db.v{present}.backup"
+    assert _query(backup, "PRAGMA user_version") == [(present,)]
     async with Manifest.open(backup) as old:
         assert await old.experiment("reef") == record
+
+
+async def test_a_manifest_of_the_first_schema_is_continued(tmp_path: Path) -> None:
+    """Its experiments and runs are there, and later migrations were applied."""
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path, migrations=migrate.steps()[:1]) as manifest:
+        record = await manifests.running(manifest)
+    async with Manifest.open(path) as manifest:
+        assert await manifest.experiment("reef") == record
+    assert _query(path, "PRAGMA user_version") == [(len(migrate.steps()),)]
+    assert _query(path, "SELECT count(*) FROM v_jobs") == [(6,)]
 
 
 async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -88,7 +97,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     async with Manifest.open(path) as manifest:
         record = await manifests.running(manifest)
     broken = "DROP VIEW v_jobs; INSERT INTO nowhere VALUES (1);"
-    with pytest.raises(errors.ManifestUnusable, match=r"schema version 2.*nowhere"):
+    with pytest.raises(errors.ManifestUnusable, match=rf"schema version {len(migrate.steps()) + 1}.*nowhere"):
         async with Manifest.open(path, migrations=[*migrate.steps(), broken]):
             pytest.fail("it was opened")
     async with Manifest.open(path) as manifest:
@@ -128,6 +137,39 @@ async def test_a_damaged_file_is_refused_with_the_remedy(tmp_path: Path, damage:
     with pytest.raises(errors.ManifestUnusable, match=r"damaged.*restore a backup"):
         async with Manifest.open(path):
             pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize("damage", [_zeros_inside, _one_page])
+async def test_a_large_file_is_checked_while_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    """If it is damaged, the error is that of a small file."""
+    monkeypatch.setattr(opening, "CHECKED_AT_ONCE", 100_000)
+    path = tmp_path / "manifest.db"
+    async with Manifest.open(path) as manifest:
+        await manifests.running(manifest, manifests.spec(points=5_000))
+    damage(path)
+    async with Manifest.open(path) as manifest:
+        assert await manifest.remembered("identity")
+        with pytest.raises(errors.ManifestUnusable, match=r"damaged.*restore a backup"):
+            await manifest.until_damaged()
+
+
+async def test_the_check_of_a_large_file_that_is_whole_goes_on_until_it_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker would end if it returned. It reads the file once."""
+    monkeypatch.setattr(opening, "CHECKED_AT_ONCE", 0)
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        pass
+    async with Manifest.open(tmp_path / "manifest.db") as manifest:
+        checking = asyncio.create_task(manifest.until_damaged())
+        await wait.until(lambda: manifest.counters.reads["damage"] == 1)
+        assert not checking.done()
+        checking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await checking
+        assert await manifest.remembered("identity")
 
 
 async def test_a_database_that_another_program_has_locked_is_not_called_damaged(

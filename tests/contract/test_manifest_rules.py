@@ -4,19 +4,19 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from ems_worker.adapters.manifest import Manifest, metrics, migrate, queries, reads
 from ems_worker.core.documents import results
-from ems_worker.core.lifecycle import experiment, job, transitions
+from ems_worker.core.lifecycle import job, tally, transitions
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 from ems_worker.core.lifecycle.transitions import TERMINAL, RunState
 from ems_worker.core.records import Experiment, JobRow
 from tests.support import manifests
@@ -86,12 +86,12 @@ async def test_the_manifest_has_every_combination(manifest: Manifest, record: Ex
     """Every state, kind of error, lack of metrics and reason to stop is among the runs that the rules are tried on."""
     assert [row.run async for row in manifest.export(record.key)] == RUNS
     assert {one.state for one in RUNS} == set(RunState)
-    assert {experiment.bucket(one) for one in RUNS} == set(Bucket)
+    assert {tally.bucket(one) for one in RUNS} == set(Bucket)
 
 
 async def test_queries_count_each_run_as_the_core_does(manifest: Manifest, record: Experiment) -> None:
     """A job's bucket is the same in pages of one state, tallies and points."""
-    expected = {one.point: experiment.bucket(one) for one in RUNS}
+    expected = {one.point: tally.bucket(one) for one in RUNS}
     paged = {
         row.run.point: bucket
         for bucket in Bucket
@@ -126,7 +126,7 @@ async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: 
         result = results.result("reef", JobRow(records[one.point], one))
         assert jobs[one.point]["state"] == result["state"]
         assert jobs[one.point]["error_kind"] == (result["error"] or {}).get("kind")
-        bucket = experiment.bucket(one)
+        bucket = tally.bucket(one)
         column = Bucket.SUBMITTED if bucket is Bucket.SUBMITTING else bucket
         counts = {name: points[one.point][name] for name in Bucket if name in points[one.point]}
         assert counts == {name: int(name is column) for name in counts}
@@ -136,7 +136,7 @@ async def test_views_name_each_job_as_the_core_does(manifest: Manifest, record: 
 async def test_views_aggregate_only_what_the_core_counts_as_completed(manifest: Manifest, record: Experiment) -> None:
     """A run that completed and still lacks metrics, or is excluded, adds to no mean."""
     assert record.spec.metrics == ("population",)
-    completed = {one.point for one in RUNS if experiment.bucket(one) is Bucket.COMPLETED}
+    completed = {one.point for one in RUNS if tally.bucket(one) is Bucket.COMPLETED}
     counted = {one.point for one in RUNS if metrics.aggregated(one)}
     assert {row["point"] for row in select(manifest, "SELECT point FROM v_metrics")} == completed > counted
     for view in ("v_tracked", "v_point_metrics"):

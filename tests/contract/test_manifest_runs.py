@@ -2,18 +2,19 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import astuple, replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
-from ems_worker.core.records import Experiment
+from ems_worker.core.records import DueRuns, Experiment
 from tests.support import manifests
 from tests.support.manifests import NOW_MS
 
@@ -74,24 +75,37 @@ async def test_due_jobs_come_in_order_of_time_and_number_with_all_their_attempts
     assert [one.key for one, _ in found] == [(0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (0, 0)]
     assert found[-1][0].runs == (lost, retry)
     assert found[-1][1].params == {"food": 0, "heat": 0.0}
-    assert await manifest.due_counts([record.key], NOW_MS, 100) == {record.key: 5}
+    assert await manifest.due_counts([record.key], NOW_MS, 100) == {record.key: DueRuns(5, 0)}
     assert await manifest.due(record.key + 1, NOW_MS, 10) == []
     other = await manifests.running(manifest, manifests.spec("other", points=1), seq=2)
     both = [other.key, record.key]
-    assert await manifest.due_counts(both, NOW_MS + 500, 4) == {other.key: 2, record.key: 4}
+    counts = {other.key: DueRuns(2, 0), record.key: DueRuns(4, 0)}
+    assert await manifest.due_counts(both, NOW_MS + 500, 4) == counts
     assert await manifest.due_counts([], NOW_MS, 4) == {}
 
 
-async def test_the_next_due_time_is_that_of_a_running_experiment(manifest: Manifest) -> None:
-    """Runs of paused experiments don't count, nor do runs that are due already."""
+async def test_the_next_due_time_is_that_of_the_first_pending_run(manifest: Manifest) -> None:
+    """It is given whether or not any run is due."""
+    record = await manifests.running(manifest, manifests.spec("other", points=1))
+    for pending in await _pending(manifest, record):
+        await manifest.save([(record.key, pending, replace(pending, due_ms=NOW_MS + 9 + pending.replicate))], {})
+    assert await manifest.due_counts([record.key], NOW_MS, 4) == {record.key: DueRuns(0, NOW_MS + 9)}
+    assert await manifest.due_counts([record.key + 1], NOW_MS, 4) == {record.key + 1: DueRuns(0, None)}
+
+
+async def test_due_jobs_of_several_experiments_are_those_of_each(manifest: Manifest) -> None:
+    """Each has at most as many as asked for, in order; also jobs of which more is known than that they are pending."""
     record = await manifests.running(manifest)
+    other = await manifests.running(manifest, manifests.spec("other", points=1), seq=2)
     first = (await _pending(manifest, record))[0]
-    assert await manifest.next_due_ms(NOW_MS) is None
-    assert await manifest.next_due_ms(-1) == 0
-    await manifest.save([(record.key, first, replace(first, due_ms=NOW_MS + 9))], {})
-    assert await manifest.next_due_ms(NOW_MS) == NOW_MS + 9
-    await manifests.moved(manifest, record, ExperimentState.PAUSED)
-    assert await manifest.next_due_ms(NOW_MS) is None
+    lost, retry = _lost(manifests.claimed(first)), Run(first.point, first.replicate, 2, first.seed)
+    await manifest.save([(record.key, first, manifests.claimed(first))], {})
+    await manifest.save([(record.key, manifests.claimed(first), lost), (record.key, None, retry)], {})
+    keys = [other.key, record.key, record.key + 9]
+    found = await manifest.due_of(keys, NOW_MS, 3)
+    assert found == {key: await manifest.due(key, NOW_MS, 3) for key in keys}
+    assert [len(found[key]) for key in keys] == [2, 3, 0]
+    assert found[record.key][0][0].runs == (lost, retry)
 
 
 async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -> None:
@@ -100,7 +114,7 @@ async def test_a_change_applies_only_to_the_expected_state(manifest: Manifest) -
     one, other, *_ = await _pending(manifest, record)
     await manifest.save([(record.key, one, manifests.claimed(one))], {})
     ended = manifests.completed(manifests.claimed(other), 1, population=1.0)
-    with pytest.raises(errors.ManifestConflict, match="update_runs: 1 of 2"):
+    with pytest.raises(errors.ManifestConflict, match="claim_runs: 0 of 1"):
         await manifest.save([(record.key, other, ended), (record.key, one, manifests.claimed(one))], {record.key: 1})
     stored = await manifest.jobs([(record.key, other.point, other.replicate)])
     assert stored[record.key, other.point, other.replicate].current == other
@@ -125,7 +139,7 @@ async def test_rows_that_contradict_themselves_are_refused(
     """The schema refuses rows that correct code never writes."""
     record = await manifests.running(manifest)
     first = (await _pending(manifest, record))[0]
-    broken = replace(first, **wrong)  # type: ignore[arg-type]  # fields by name
+    broken = replace(first, **wrong)
     with pytest.raises(errors.ManifestConflict, match=constraint):
         await manifest.save([(record.key, first, broken)], {})
 

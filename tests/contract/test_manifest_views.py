@@ -5,11 +5,11 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core import ids

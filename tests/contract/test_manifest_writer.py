@@ -4,12 +4,12 @@ import asyncio
 import itertools
 import resource
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, writer

@@ -1,11 +1,11 @@
 """The orchestrator's client against a scripted server in another process."""
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.adapters.orchestrator import Orchestrator, capacity
 from ems_worker.core.lifecycle.outcome import Answer, Outcome
@@ -241,8 +241,7 @@ async def test_the_trace_is_sent_as_metadata(log: Path) -> None:
     """Single calls and batches carry it, and a batch has only commands of one trace."""
     first, second = (f"00-{digit * 32}-{digit * 16}-01" for digit in "12")
     starts = [
-        dataclasses.replace(support.start(f"r{n}"), traceparent=trace)
-        for n, trace in enumerate((first, first, second, None))
+        replace(support.start(f"r{n}"), traceparent=trace) for n, trace in enumerate((first, first, second, None))
     ]
     async with support.pair(log) as (_, client):
         assert len(await support.answers(client, starts)) == 4

@@ -199,7 +199,7 @@ async def test_a_draining_run_whose_command_may_not_have_arrived_is_asked_for(
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         await desk.launch(live, 1)
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         await desk.steer("cancel", drain=True)
         asked = "reef-p000001-r000-a1"
         # It knows a run that is older than the one in question: it wasn't wiped.
@@ -229,7 +229,7 @@ async def test_a_draining_run_that_cannot_be_asked_for_is_stopped_if_its_command
     """Otherwise it would stay open for ever: it has no time limit before it is submitted."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         await desk.steer("cancel", drain=True)
         for _ in range(2):
             await desk.limits.check()

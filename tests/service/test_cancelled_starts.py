@@ -162,7 +162,7 @@ async def test_an_earlier_workers_command_is_not_sent_again_after_a_cancellation
     """It may have arrived. The orchestrator's answer that it doesn't know the run ends it."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         await desk.steer("cancel", drain=drain)
     async with Desk.open(tmp_path, clock) as desk:
         await desk.submitter.resend(desk.unsent)
@@ -194,7 +194,7 @@ async def test_nothing_is_claimed_after_the_reply_to_a_change(tmp_path: Path, ve
             return found
 
         with patch.object(desk.manifest, "due", slowly):
-            claim = asyncio.create_task(desk.ledger.claim(live.key, 1))
+            claim = asyncio.create_task(desk.claim(live, 1))
             await reading.wait()
             steer = asyncio.create_task(desk.steer(verb))
             await wait.until(lambda: not live.starts_runs)

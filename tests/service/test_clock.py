@@ -35,14 +35,14 @@ async def failed(desk: Desk) -> None:
 
 async def dispatcher_checked(desk: Desk) -> None:
     """Returns when the dispatcher has looked for due runs at the present time of the clock."""
-    checks, next_due = 0, desk.manifest.next_due_ms
+    checks, next_due = 0, desk.dispatcher.demands.next_due_ms
 
-    async def count(after_ms: int) -> int | None:
+    def count(after_ms: int) -> int | None:
         nonlocal checks
         checks += 1
-        return await next_due(after_ms)
+        return next_due(after_ms)
 
-    with patch.object(desk.manifest, "next_due_ms", count):
+    with patch.object(desk.dispatcher.demands, "next_due_ms", count):
         await wait.until(lambda: checks > 2)
 
 
@@ -140,7 +140,7 @@ async def test_a_stranded_run_is_found_after_the_clock_was_set_back(tmp_path: Pa
     """No command is under way for it."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1))
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         clock.set_by = -HOUR
         clock.seconds += 21
         assert len(desk.services.reconciler.stranded()) == 1
@@ -151,6 +151,7 @@ async def test_a_wiped_orchestrator_is_detected_after_the_clock_was_set_back(tmp
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         [old] = await desk.launch(live, 1)
+        await desk.ledger.flush()
     clock.set_by = -HOUR
     async with Desk.open(tmp_path, clock) as desk:
         recovered = desk.ledger.live("reef")

@@ -7,9 +7,10 @@ from typing import Any
 from unittest.mock import patch
 
 from ems_worker.core.lifecycle import delivery, retry
-from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
+from ems_worker.service.reach import Claimed
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan, quiet
 from tests.support.dispatching import sent, submitted, was_sent, working
@@ -127,7 +128,7 @@ async def test_runs_whose_commands_were_under_way_at_a_crash_are_sent_again(tmp_
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=5))
         other = await desk.begin(plan("other", points=2))
-        claimed = [*await desk.ledger.claim(live.key, 5), *await desk.ledger.claim(other.key, 2)]
+        claimed = [*await desk.claim(live, 5), *await desk.claim(other, 2)]
     async with Desk.open(tmp_path) as desk:
         assert len(desk.unsent) == 7
         await desk.hear("started", "reef-p000004-r000-a1")
@@ -179,7 +180,7 @@ async def test_a_run_that_is_being_sent_is_not_sent_by_another_task(tmp_path: Pa
         live = await desk.begin(plan(points=2))
         name = "reef-p000000-r000-a1"
         desk.orchestrator.hung[name] = asyncio.Event()
-        claimed = [(live, run, point) for run, point in await desk.ledger.claim(live.key, 2)]
+        claimed = [Claimed.of(live, run, point) for run, point in await desk.claim(live, 2)]
         first = asyncio.create_task(desk.submitter.submit(claimed))
         await sent(desk, 2)
         await desk.submitter.submit(claimed[:1])

@@ -1,6 +1,7 @@
 """The breaker: after most runs broke, new runs are started only to probe the cluster."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -78,14 +79,14 @@ async def test_the_dispatcher_sleeps_when_the_breakers_pause_is_over_and_events_
         desk.clock.seconds += breaker.MAX_PAUSE_SECONDS
         desk.dispatcher.set_behind(True)
         checks = 0
-        next_due = desk.manifest.next_due_ms
+        next_due = desk.dispatcher.demands.next_due_ms
 
-        async def count(after_ms: int) -> Any:
+        def count(after_ms: int) -> int | None:
             nonlocal checks
             checks += 1
-            return await next_due(after_ms)
+            return next_due(after_ms)
 
-        with patch.object(desk.manifest, "next_due_ms", count):
+        with patch.object(desk.dispatcher.demands, "next_due_ms", count):
             async with background(desk.dispatcher.run()):
                 await wait.until(lambda: checks)
                 await quiet(desk)
@@ -99,16 +100,16 @@ async def test_a_run_that_ends_while_its_claim_is_committed_is_no_probe(tmp_path
         for name in await desk.launch(live, 10):
             await desk.hear("failed", name, error_kind="infrastructure")
         desk.clock.seconds += breaker.MAX_PAUSE_SECONDS
-        claim = desk.ledger.claim
+        claim = desk.ledger.claims.claim
 
-        async def overtaken(key: int, limit: int) -> Any:
-            claimed = await claim(key, limit)
-            for run, _ in claimed:
+        async def overtaken(shares: Mapping[int, int]) -> Any:
+            claimed = await claim(shares)
+            for _, run, _ in claimed:
                 await desk.hear("completed", f"reef-p{run.point:06d}-r000-a1")
             return claimed
 
         async with asyncio.TaskGroup() as group:
-            with patch.object(desk.ledger, "claim", overtaken):
+            with patch.object(desk.ledger.claims, "claim", overtaken):
                 assert await desk.dispatcher.fill(group)
             assert desk.dispatcher.breaker_reason
             assert await desk.dispatcher.fill(group)

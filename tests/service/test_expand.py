@@ -50,17 +50,21 @@ async def test_expansion_continues_after_a_crash_between_two_chunks(tmp_path: Pa
         assert [row.run.point for row in await desk.rows("reef")] == list(range(10))
 
 
-async def test_an_experiment_begins_after_a_crash_between_its_only_chunk_and_its_beginning(tmp_path: Path) -> None:
-    """All its jobs are recorded, but its state is still accepted."""
+async def test_an_experiment_whose_jobs_are_all_recorded_begins_though_an_earlier_worker_did_not_get_to_it(
+    tmp_path: Path,
+) -> None:
+    """Workers used to record its beginning after its jobs, so that a manifest may have one that hasn't begun."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(plan(points=4))
         live = desk.ledger.live("reef")
         assert live is not None
+        expand = desk.manifest.expand
 
-        async def crash(*_: object) -> None:
-            raise ConnectionAbortedError
+        async def earlier(*values: Any, begun: object) -> None:
+            assert begun is not None
+            await expand(*values)
 
-        with patch.object(desk.ledger.records, "move", crash), pytest.raises(ConnectionAbortedError):
+        with patch.object(desk.manifest, "expand", earlier):
             await desk.expander.expand(live)
     async with Desk.open(tmp_path) as desk:
         live = desk.ledger.live("reef")
@@ -69,6 +73,29 @@ async def test_an_experiment_begins_after_a_crash_between_its_only_chunk_and_its
         async with background(desk.expander.run()):
             await wait.until(lambda: live.record.state is ExperimentState.RUNNING)
         assert len(await desk.rows("reef")) == 4
+
+
+async def test_an_experiment_begins_in_the_commit_of_its_first_jobs(tmp_path: Path) -> None:
+    """A crash before that leaves it accepted and without jobs."""
+    async with Desk.open(tmp_path) as desk:
+        await desk.submit(plan(points=4))
+        live = desk.ledger.live("reef")
+        assert live is not None
+        with (
+            patch.object(desk.manifest, "expand", side_effect=ConnectionAbortedError),
+            pytest.raises(ConnectionAbortedError),
+        ):
+            await desk.expander.expand(live)
+        record = await desk.manifest.experiment("reef")
+        assert record is not None
+        assert (record.state, record.expanded_points) == (ExperimentState.ACCEPTED, 0)
+    async with Desk.open(tmp_path) as desk:
+        live = desk.ledger.live("reef")
+        assert live is not None
+        await desk.expander.expand(live)
+        record = await desk.manifest.experiment("reef")
+        assert record is not None
+        assert (record.state, record.expanded_points) == (ExperimentState.RUNNING, 4)
 
 
 async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
@@ -80,9 +107,9 @@ async def test_experiments_are_expanded_in_turn(tmp_path: Path) -> None:
         assert small is not None
         order: list[int] = []
 
-        async def note(key: int, *rest: Any) -> None:
+        async def note(key: int, *rest: Any, begun: Any) -> None:
             order.append(key)
-            await record(key, *rest)
+            await record(key, *rest, begun=begun)
 
         with patch.object(desk.manifest, "expand", note):
             async with background(desk.expander.run()):

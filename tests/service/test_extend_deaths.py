@@ -27,6 +27,7 @@ async def begin(desk: Desk) -> None:
     if await desk.manifest.experiment("reef") is None:
         live = await desk.begin(of_food(0, 1, 2, 3, 4, 5))
         completed, _ = await desk.launch(live, 2)
+        await desk.ledger.flush()
         await desk.complete([completed], [9])
 
 

@@ -1,9 +1,9 @@
 """What the probes and the metric of problems report, and the checks for deleted and recreated streams."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.service.health import Health, Upkeep
@@ -17,7 +17,7 @@ WITHOUT_RESULTS = {name: identity for name, identity in STREAMS.items() if name 
 
 def recreated(created_ns: int) -> dict[str, StreamIdentity]:
     """The streams, with an empty stream of results that was created at that time."""
-    return {**STREAMS, "EMS_RESULTS": dataclasses.replace(STREAMS["EMS_RESULTS"], created_ns=created_ns, last_seq=0)}
+    return {**STREAMS, "EMS_RESULTS": replace(STREAMS["EMS_RESULTS"], created_ns=created_ns, last_seq=0)}
 
 
 def started(desk: Desk) -> tuple[Health, Upkeep]:
@@ -95,7 +95,7 @@ async def test_a_stream_that_was_recreated_while_no_worker_ran_is_a_problem(tmp_
         await started(desk)[1].check_streams(STREAMS)
     async with Desk.open(tmp_path) as desk:
         health, upkeep = started(desk)
-        behind = dataclasses.replace(STREAMS["EMS_STATUS"], last_seq=39)
+        behind = replace(STREAMS["EMS_STATUS"], last_seq=39)
         await upkeep.check_streams({**recreated(8), "EMS_STATUS": behind})
         assert health.unready().keys() == {PART, "stream EMS_STATUS"}
         assert "is at sequence 39 and was at 40" in health.unready()["stream EMS_STATUS"]

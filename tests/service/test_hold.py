@@ -55,7 +55,7 @@ async def test_commands_that_an_earlier_worker_may_not_have_sent_wait_for_the_re
     """Runs that were cancelled meanwhile are stopped and not sent."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
-        await desk.ledger.claim(live.key, 2)
+        await desk.claim(live, 2)
     async with Desk.open(tmp_path, clock, hold=True) as desk:
         assert len(desk.unsent) == 2
         async with background(desk.submitter.resend(desk.unsent)):
@@ -103,6 +103,7 @@ async def test_open_runs_go_on_while_the_worker_is_held(tmp_path: Path) -> None:
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2, limits={"run_timeout_seconds": 60}))
         done, slow = await desk.launch(live)
+        await desk.ledger.flush()
     async with Desk.open(tmp_path, clock, hold=True) as desk, asyncio.TaskGroup() as group:
         await desk.hear("completed", done, metrics={"population": 1})
         assert (await desk.row(done)).run.state is RunState.COMPLETED

@@ -9,8 +9,9 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Signal, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
 from tests.support import wait
 from tests.support.desk import Clock, Desk, plan
@@ -29,7 +30,7 @@ async def test_a_claimed_run_is_on_disk_as_submitting(tmp_path: Path) -> None:
     """It has the digest of its configuration."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, _)] = await desk.ledger.claim(live.key, 10)
+        [(run, _)] = await desk.claim(live, 10)
         row = await desk.row("reef-p000000-r000-a1")
         assert row.run.state is RunState.SUBMITTING
         assert row.run == run
@@ -40,7 +41,7 @@ async def test_two_claims_at_once_claim_no_run_twice(tmp_path: Path) -> None:
     """Neither claims more runs than it may."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=10))
-        first, second = await asyncio.gather(desk.ledger.claim(live.key, 4), desk.ledger.claim(live.key, 4))
+        first, second = await asyncio.gather(desk.claim(live, 4), desk.claim(live, 4))
         points = [run.point for run, _ in [*first, *second]]
         assert len(set(points)) == len(points)
         assert len(first) == 4
@@ -57,7 +58,7 @@ async def test_runs_are_claimed_only_of_a_running_experiment(tmp_path: Path, sta
             await desk.steer("pause")
         else:
             await desk.ledger.records.move(live, state)
-        assert await desk.ledger.claim(live.key, 10) == []
+        assert await desk.claim(live, 10) == []
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.PENDING
 
 
@@ -139,7 +140,7 @@ async def test_a_decision_is_recorded_even_if_its_caller_was_cancelled(tmp_path:
         live = await desk.begin(plan(points=3))
         names = await desk.launch(live, 2)
         for work in (
-            desk.ledger.claim(live.key, 1),
+            desk.claim(live, 1),
             desk.ledger.hear([((live.key, 0, 0, 1), Signal(RunEvent.START))]),
             desk.ledger.hear([((live.key, 1, 0, 1), COMPLETE)]),
             desk.ledger.ask_to_stop([((live.key, 0, 0, 1), StopReason.TIMEOUT)]),

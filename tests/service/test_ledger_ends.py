@@ -25,7 +25,7 @@ async def test_an_experiment_that_fails_fast_cancels_pending_runs_and_stops_open
         names = await desk.launch(live, 3)
         await desk.hear("failed", names[0], error_kind="simulation", message="no fish")
         assert live.failing_fast
-        assert await desk.ledger.claim(live.key, 10) == []
+        assert await desk.claim(live, 10) == []
         await desk.limits.check()
         assert sorted(desk.orchestrator.stops) == names[1:]
         await desk.hear("failed", names[1], error_kind="stopped")

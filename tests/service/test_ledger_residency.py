@@ -129,7 +129,7 @@ async def test_other_experiments_continue_while_a_large_one_is_loaded(tmp_path: 
             # Which of the two tasks starts the loading doesn't matter: the busy experiment's event is applied first.
             await wait.until(completed)
             await desk.hear("completed", other)
-            assert len(await desk.ledger.claim(busy.key, 1)) == 1
+            assert len(await desk.claim(busy, 1)) == 1
             assert desk.ledger.live("large") is None
             go_on.set()
             effects, [twin_effect] = await asyncio.gather(hearing, twin)

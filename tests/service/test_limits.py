@@ -60,7 +60,7 @@ async def test_no_time_counts_before_a_run_is_submitted(tmp_path: Path) -> None:
     """The orchestrator may be away for a long time."""
     async with Desk.open(tmp_path, clock := Clock()) as desk:
         live = await desk.begin(plan(points=1, **LIMIT))
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         clock.seconds += 10_000
         await desk.limits.check()
         assert desk.orchestrator.stops == []

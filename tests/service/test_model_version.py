@@ -90,8 +90,8 @@ async def test_after_a_restart_unsent_runs_wait_for_their_version_and_delay_no_o
     """They are sent again once the orchestrator runs their version."""
     async with Desk.open(tmp_path) as desk:
         live, other = await desk.begin(NEW), await desk.begin(plan("other"))
-        await desk.ledger.claim(live.key, 2)
-        await desk.ledger.claim(other.key, 2)
+        await desk.claim(live, 2)
+        await desk.claim(other, 2)
     with (
         patch.object(submit, "_FIRST_PAUSE_SECONDS", 0.01),
         patch.object(submit, "_MAX_PAUSE_SECONDS", 0.02),

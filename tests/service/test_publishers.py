@@ -2,13 +2,13 @@
 
 import asyncio
 import base64
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.wire import StreamIdentity
 from tests.service.test_health import started
@@ -178,7 +178,7 @@ async def test_an_unpublished_decision_is_kept(tmp_path: Path) -> None:
         await desk.intake.take(desk.message("ems.experiment.submit", {"y": 1}))
         stored = await desk.manifest.submission(message.identity)
         assert stored is not None
-        unpublished = dataclasses.replace(stored, seq=1, stored_ms=stored.stored_ms + 1)
+        unpublished = replace(stored, seq=1, stored_ms=stored.stored_ms + 1)
         await desk.manifest.record_submission(unpublished, None)
         await desk.manifest.drop_submissions(CREATED_NS, 9, 0)
         assert await desk.manifest.submission(message.identity) is None

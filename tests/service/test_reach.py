@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome, outcome
-from ems_worker.service.reach import Reach
+from ems_worker.service.reach import Claimed, Reach
 from tests.support.desk import Desk, plan
 
 NAME = "reef-p000000-r000-a1"
@@ -17,10 +17,10 @@ async def test_silence_is_a_problem_as_long_as_a_run_waits_for_an_answer(tmp_pat
     """After that it is one for half a minute, as long as the last call is recent."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         reach, silent = desk.submitter.reach, answer("DEADLINE_EXCEEDED")
         reach.call_ended(Call(1.0, 1.0, (silent,)))
-        reach.wait(NAME, (live, run, point), desk.clock.monotonic(), silent)
+        reach.wait(NAME, Claimed.of(live, run, point), desk.clock.monotonic(), silent)
         desk.clock.seconds += 60
         waiting = "1 start without an answer, the oldest for 1 min"
         assert reach.problem == f"the orchestrator is slow to answer: {waiting}"
@@ -36,10 +36,10 @@ async def test_a_late_call_is_no_problem_until_it_has_reached_its_deadline(tmp_p
     """The status of its experiment has the length of the wait, though."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         late = Answer(NAME, Outcome.LATE, "")
         desk.submitter.reach.call_ended(Call(1.0, 1.0, (late,)))
-        desk.submitter.reach.wait(NAME, (live, run, point), desk.clock.monotonic(), late)
+        desk.submitter.reach.wait(NAME, Claimed.of(live, run, point), desk.clock.monotonic(), late)
         desk.clock.seconds += 20
         assert desk.submitter.reach.problem is None
         assert desk.submitter.reach.waits(live) == "1 start without an answer, the oldest for 20 s"
@@ -52,11 +52,11 @@ async def test_an_event_of_an_unanswered_run_lets_new_runs_be_claimed_although_o
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=20))
         reach = desk.submitter.reach
-        for run, point in await desk.ledger.claim(live.key, 10):
+        for run, point in await desk.claim(live, 10):
             name = f"reef-p{run.point:06d}-r000-a1"
             silent = answer("DEADLINE_EXCEEDED", name)
             reach.call_ended(Call(1.0, 1.0, (silent,)))
-            reach.wait(name, (live, run, point), desk.clock.monotonic(), silent)
+            reach.wait(name, Claimed.of(live, run, point), desk.clock.monotonic(), silent)
         reach.runs_claimed()
         assert reach.room(5) == 0
         await desk.hear("started", NAME)
@@ -68,10 +68,10 @@ async def test_relief_is_announced_once_when_commands_get_through_again(tmp_path
     reliefs: list[None] = []
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        [(run, point)] = await desk.ledger.claim(live.key, 1)
+        [(run, point)] = await desk.claim(live, 1)
         reach = Reach(desk.ledger, desk.orchestrator, desk.clock, lambda: reliefs.append(None))
         for number, code in enumerate(("UNAVAILABLE", "UNAVAILABLE", "INTERNAL", "INTERNAL")):
             reach.call_ended(Call(float(number), 1.0, (answer(code),)))
-            reach.wait(NAME, (live, run, point), desk.clock.monotonic(), answer(code))
+            reach.wait(NAME, Claimed.of(live, run, point), desk.clock.monotonic(), answer(code))
             reach.check()
             assert len(reliefs) == (number >= 2)

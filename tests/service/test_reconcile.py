@@ -260,7 +260,7 @@ async def test_a_run_that_is_submitting_without_a_command_is_sent_again(tmp_path
     """It is detected after twice the deadline of a call."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        await desk.ledger.claim(live.key, 1)
+        await desk.claim(live, 1)
         desk.clock.seconds += 19
         assert reconciler(desk).stranded() == []
         desk.clock.seconds += 2

@@ -1,6 +1,5 @@
 """Recovery at the start, in particular of experiments whose plans this worker can't read."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -8,13 +7,14 @@ from typing import Any
 
 import pytest
 import structlog.testing
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core.language import version
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent, RunState
-from ems_worker.service.intake import check
+from ems_worker.service.intake import check, loading
 from ems_worker.service.recovery import recover
 from tests.support.desk import Clock, Desk, plan
 
@@ -39,6 +39,7 @@ async def test_only_the_experiment_whose_plan_cannot_be_read_as_accepted_is_not_
         first, second = await desk.launch(sampled)
         other = await desk.begin(plan("other"))
         names = await desk.launch(other)
+        await desk.ledger.flush()
     with monkeypatch.context() as without, structlog.testing.capture_logs() as logs:
         uninstall_scipy(without)
         async with Desk.open(tmp_path) as desk:
@@ -120,11 +121,11 @@ async def test_a_plan_that_now_has_another_number_of_points_is_not_expanded_furt
     """The remaining points would not match the recorded ones. Once all are recorded the number doesn't matter."""
     async with Desk.open(tmp_path, Clock()) as desk:
         live = await desk.begin(plan(points=3))
-        record = dataclasses.replace(live.record, spec=dataclasses.replace(live.record.spec, points=2))
-        assert (await recover.read(record, desk.manifest, yaml_reader)).plan.grid.total == 3
-        half = dataclasses.replace(record, expanded_points=1)
+        record = replace(live.record, spec=replace(live.record.spec, points=2))
+        assert (await recover.read(record, desk.manifest, loading.load(record.spec, yaml_reader))).plan.grid.total == 3
+        half = replace(record, expanded_points=1)
         with pytest.raises(errors.PlanNotReadAsAccepted, match="it has 3 points now, and had 2"):
-            await recover.read(half, desk.manifest, yaml_reader)
+            await recover.read(half, desk.manifest, loading.load(half.spec, yaml_reader))
 
 
 async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ async def test_a_recorded_plan_that_is_not_text_is_an_unreadable_plan(tmp_path: 
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan())
         with pytest.raises(errors.PlanNotReadAsAccepted, match="reef as it was accepted: this is not text in UTF-8"):
-            check.stored(dataclasses.replace(live.record.spec, plan=b"\xff"), yaml_reader)
+            check.stored(replace(live.record.spec, plan=b"\xff"), yaml_reader)
 
 
 async def test_a_plan_in_a_later_version_of_the_language_is_an_unreadable_plan(tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ async def test_a_plan_in_a_later_version_of_the_language_is_an_unreadable_plan(t
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan())
         assert live.record.spec.language == version.VERSION
-        later = dataclasses.replace(live.record.spec, language=version.VERSION + 1)
+        later = replace(live.record.spec, language=version.VERSION + 1)
         with pytest.raises(
             errors.PlanNotReadAsAccepted, match="reef as it was accepted: it is in version 2 of the plan"
         ):

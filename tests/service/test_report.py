@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
+from ems_worker import errors
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.service import outcomes
@@ -154,3 +155,36 @@ async def test_the_best_point_changes_when_a_late_result_makes_it_worse(tmp_path
         assert (await desk.report("reef"))["best"]["point"] == 0
         await desk.complete(names[1:2], [-10])
         assert (await desk.report("reef"))["best"]["point"] == 1
+
+
+async def test_the_end_of_an_experiment_is_reported_before_the_interval_is_over(tmp_path: Path) -> None:
+    """Programs wait for the terminal status; only the others are published at intervals."""
+    async with Desk.open(tmp_path) as desk:
+        desk.reporter._interval = 1000.0
+        live = await desk.begin(plan(points=2))
+        async with background(desk.reporter.run()):
+            await wait.until(lambda: desk.broker.statuses)
+            first, second = await desk.launch(live)
+            await desk.complete([first], [1])
+            await desk.complete([second], [2])
+            await wait.until(lambda: desk.broker.statuses[-1]["state"] == "completed")
+        assert len(desk.broker.statuses) == 2
+
+
+async def test_the_end_of_an_experiment_that_cannot_be_published_is_not_tried_without_a_pause(tmp_path: Path) -> None:
+    """The broker is given time to come back."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.complete(await desk.launch(live), [1])
+        tried: list[int] = []
+
+        async def fail(*_: object) -> None:
+            tried.append(live.key)
+            raise errors.BrokerUnavailable("away")
+
+        with patch.object(desk.broker, "publish", fail):
+            desk.reporter.notify(live.key)
+            async with background(desk.reporter.run()):
+                await wait.until(lambda: tried)
+                await wait.let_pass(0.3)
+        assert len(tried) <= 2

@@ -160,6 +160,7 @@ async def test_memory_and_manifest_agree_after_an_event_during_a_retry(
         monkeypatch.setattr(desk.manifest, "to_retry", overtaken)
         assert await retry(desk) == 1
         await hearing[0]
+        await desk.ledger.flush()
         assert live.tally.by_bucket == (await desk.manifest.tally(live.key)).by_bucket
         assert min(live.tally.by_bucket.values()) == 0
         await desk.hear("completed", other, metrics={"population": 1})

@@ -11,6 +11,7 @@ from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.wire import Message
 from ems_worker.pb.fes.common.events.generic_event_request_pb2 import GenericEventRequest
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2 as pb
+from ems_worker.service.reach import Claimed
 from tests.support import wait
 from tests.support.desk import Desk, background, plan
 
@@ -78,10 +79,10 @@ async def test_an_event_may_precede_the_reply_to_its_start(tmp_path: Path) -> No
     """The late reply doesn't change the run."""
     async with Desk.open(tmp_path) as desk:
         live = await desk.begin(plan(points=1))
-        claimed = await desk.ledger.claim(live.key, 1)
+        claimed = await desk.claim(live, 1)
         await desk.hear("completed", "reef-p000000-r000-a1", metrics={"population": 1})
         desk.orchestrator.answers["reef-p000000-r000-a1"] = deque(["OK"])
-        await desk.submitter.submit([(live, run, point) for run, point in claimed])
+        await desk.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])
         assert (await desk.row("reef-p000000-r000-a1")).run.state is RunState.COMPLETED
 
 

@@ -8,19 +8,22 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.adapters.manifest import Manifest
-from ems_worker.core.records import JobRow
+from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.records import JobRow, PointRecord
 from ems_worker.core.wire import Message
 from ems_worker.daemon import services
 from ems_worker.service.base.metrics import Metrics
 from ems_worker.service.health import Health
 from ems_worker.service.intake import check
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.reach import Claimed
 from ems_worker.service.recovery import recover
 from ems_worker.settings import Settings
 from tests.support import wait
@@ -110,11 +113,15 @@ class Desk:
             await self.expander.expand(live)
         return live
 
+    async def claim(self, live: Live, limit: int) -> Sequence[tuple[Run, PointRecord]]:
+        """Claims due runs of the experiment."""
+        return [(run, point) for _, run, point in await self.ledger.claims.claim({live.key: limit})]
+
     async def launch(self, live: Live, limit: int = 1000) -> list[str]:
         """Claims due runs and submits them; returns their simulation ids."""
         before = len(self.orchestrator.sent)
-        claimed = await self.ledger.claim(live.key, limit)
-        await self.submitter.submit([(live, run, point) for run, point in claimed])
+        claimed = await self.claim(live, limit)
+        await self.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])
         return self.orchestrator.sent[before:]
 
     async def hear(self, kind: str, simulation_id: str, **content: Any) -> None:
@@ -144,6 +151,7 @@ class Desk:
 
     async def row(self, simulation_id: str) -> JobRow:
         """The attempt with this simulation id in the manifest."""
+        await self.ledger.flush()
         for row in await self.rows(simulation_id.rpartition("-p")[0]):
             name = f"-p{row.run.point:06d}-r{row.run.replicate:03d}-a{row.run.attempt}"
             if simulation_id.endswith(name):
@@ -152,6 +160,7 @@ class Desk:
 
     async def rows(self, experiment_id: str) -> Sequence[JobRow]:
         """All attempts of the experiment in the manifest."""
+        await self.ledger.flush()
         record = await self.manifest.experiment(experiment_id)
         assert record is not None
         return await self.manifest.jobs_page(record.key, (-1, -1, -1), 10_000, attempts=True)

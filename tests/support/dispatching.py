@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.service import dispatch, submit
 from ems_worker.service.ledger.live import Live
 from tests.support import wait

@@ -1,8 +1,9 @@
 """Manifests with content, for tests."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ems_worker.adapters.manifest import Manifest
 from ems_worker.core.lifecycle import experiment, job

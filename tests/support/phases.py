@@ -87,6 +87,8 @@ async def arrange(desk: Desk, phase: Phase, experiment_id: str) -> None:
     await desk.report(experiment_id)
     if phase.rest:
         await rest(desk, experiment_id)
+    # A worker that dies now would else send runs again that are submitted in this phase.
+    await desk.ledger.flush()
 
 
 async def rest(desk: Desk, experiment_id: str) -> None:

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from ems_worker.core.wire import Capacity
 from ems_worker.service import expand, reconcile, track
+from ems_worker.service.reach import Claimed
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -107,8 +108,8 @@ async def start_commands_without_an_answer_are_a_reason(directory: Path) -> None
     async with Desk.open(directory, clock := Clock()) as desk:
         live = await desk.begin(plan(points=2))
         desk.orchestrator.code = "INTERNAL"
-        claimed = await desk.ledger.claim(live.key, 2)
-        async with background(desk.submitter.submit([(live, run, point) for run, point in claimed])):
+        claimed = await desk.claim(live, 2)
+        async with background(desk.submitter.submit([Claimed.of(live, run, point) for run, point in claimed])):
             await wait.until(lambda: desk.orchestrator.calls)
             clock.seconds += 60
             await wait.until(lambda: desk.services.reasons.of(live), timeout=_SOON)

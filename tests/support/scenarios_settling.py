@@ -3,7 +3,7 @@
 from pathlib import Path
 from unittest.mock import patch
 
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.service import expand
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan

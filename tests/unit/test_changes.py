@@ -1,10 +1,10 @@
 """The document of a change: what it says before every job is judged, and why a change changed nothing."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ems_worker import errors
-from ems_worker.cli import exits, export
+from ems_worker.cli import exits, export, formats
 
 DETAILS = {"parameters": {"food": "a.food", "heat": "a.heat"}, "metrics": {"population": {}}}
 
@@ -63,7 +63,7 @@ def listed(folder: Path) -> list[str]:
 
 async def exported(tmp_path: Path, *jobs: dict[str, Any]) -> list[dict[str, str]]:
     file = tmp_path / "out.csv"
-    assert await export.write(stream(*jobs), DETAILS, export.Format.CSV, file) == len(jobs)
+    assert await export.write(stream(*jobs), DETAILS, formats.Format.CSV, file) == len(jobs)
     assert listed(tmp_path) == ["out.csv"]
     return list(csv.DictReader(io.StringIO(file.read_text())))
 
@@ -95,7 +95,7 @@ async def test_columns_follow_the_experiment_not_the_first_job(tmp_path: Path) -
 async def test_jsonl_has_the_same_names_with_their_types(tmp_path: Path) -> None:
     """Numbers stay numbers, and null stays null."""
     file = tmp_path / "out.jsonl"
-    await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, file)
+    await export.write(stream(*JOBS), DETAILS, formats.Format.JSONL, file)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(rows) == len(JOBS)
     assert rows[2]["param.heat"] is True
@@ -114,7 +114,7 @@ async def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path) -> Non
     file = tmp_path / "out.jsonl"
     file.write_text("before")
     with pytest.raises(errors.BrokerUnavailable):
-        await export.write(breaking(), DETAILS, export.Format.JSONL, file)
+        await export.write(breaking(), DETAILS, formats.Format.JSONL, file)
     assert listed(tmp_path) == ["out.jsonl"]
     assert file.read_text() == "before"
 
@@ -122,7 +122,7 @@ async def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path) -> Non
 async def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     """The error names the path."""
     with pytest.raises(exits.Misused, match="nowhere"):
-        await export.write(stream(job(0)), DETAILS, export.Format.CSV, tmp_path / "nowhere" / "out.csv")
+        await export.write(stream(job(0)), DETAILS, formats.Format.CSV, tmp_path / "nowhere" / "out.csv")
 
 
 async def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: heard.extend(pipe.read_text().splitlines()), daemon=True)
     reader.start()
-    assert await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, pipe) == len(JOBS)
+    assert await export.write(stream(*JOBS), DETAILS, formats.Format.JSONL, pipe) == len(JOBS)
     assert pipe.is_fifo()
     assert listed(tmp_path) == ["pipe"]
     reader.join(timeout=10)
@@ -147,7 +147,7 @@ async def test_a_link_stays_a_link(tmp_path: Path, before: str | None) -> None:
     if before is not None:
         (elsewhere / "real.jsonl").write_text(before)
     (here / "link").symlink_to("../elsewhere/real.jsonl")
-    await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, here / "link")
+    await export.write(stream(*JOBS), DETAILS, formats.Format.JSONL, here / "link")
     assert (here / "link").is_symlink()
     assert len((elsewhere / "real.jsonl").read_text().splitlines()) == len(JOBS)
     assert (listed(here), listed(elsewhere)) == (["link"], ["real.jsonl"])
@@ -158,7 +158,7 @@ async def test_a_directory_or_a_link_to_itself_cannot_be_written(tmp_path: Path,
     """The error says why."""
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(exits.Misused, match="can't be written: "):
-        await export.write(stream(*JOBS), DETAILS, export.Format.JSONL, tmp_path / name)
+        await export.write(stream(*JOBS), DETAILS, formats.Format.JSONL, tmp_path / name)
 
 
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1+1")
@@ -171,15 +171,15 @@ async def test_texts_that_would_be_formulas_can_be_escaped(tmp_path: Path) -> No
         for number, text in enumerate(FORMULAS)
     ]
     file = tmp_path / "safe.csv"
-    await export.write(stream(*hostile), DETAILS, export.Format.CSV, file, safe=True)
+    await export.write(stream(*hostile), DETAILS, formats.Format.CSV, file, safe=True)
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     for row, text in zip(rows, FORMULAS, strict=True):
         assert row["param.food"] == row["label.=n"] == row["error_message"] == f"'{text}"
         assert (row["metric.population"], row["experiment_id"]) == ("-1.5", "e")
     plain = tmp_path / "plain.csv"
-    await export.write(stream(*hostile), DETAILS, export.Format.CSV, plain)
+    await export.write(stream(*hostile), DETAILS, formats.Format.CSV, plain)
     with plain.open(newline="") as opened:
         assert [row["param.food"] for row in csv.DictReader(opened)] == list(FORMULAS)
     with pytest.raises(exits.Misused, match="csv"):
-        await export.write(stream(), DETAILS, export.Format.JSONL, None, safe=True)
+        await export.write(stream(), DETAILS, formats.Format.JSONL, None, safe=True)

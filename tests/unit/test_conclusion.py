@@ -8,7 +8,8 @@ import pytest
 from ems_worker.core.language.options import MaxFailed
 from ems_worker.core.lifecycle import conclusion
 from ems_worker.core.lifecycle.conclusion import Situation
-from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentEvent, ExperimentState, Standing, Tally
+from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentEvent, ExperimentState, Standing
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 
 NONE, ALL = MaxFailed(count=0), MaxFailed(percent=Fraction(100))
 B = Bucket

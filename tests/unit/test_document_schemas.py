@@ -1,7 +1,6 @@
 """Documents as the core builds them conform to the published schemas; tests/acceptance checks those of a worker."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,14 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes, documents, results, schemas
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, PauseOwner, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState, PauseOwner
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Change, Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem

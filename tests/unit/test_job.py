@@ -1,9 +1,8 @@
 """A job: which attempt represents it, when it ends, and when it is retried."""
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job, transitions
 from ems_worker.core.lifecycle.job import Job, RetryPolicy
@@ -45,6 +44,24 @@ def test_an_infrastructure_failure_is_retried_after_a_pause() -> None:
     assert not decision.job.attempt(1).current
 
 
+def test_a_job_is_open_while_one_of_its_attempts_is() -> None:
+    """A new or an ended attempt isn't in the run window, however many there are."""
+    assert not a_job().open
+    assert a_job((1, CLAIM)).open
+    retried = a_job((1, CLAIM), (1, ACCEPT), (1, BROKEN))
+    assert not retried.open
+    assert job.apply(retried, 2, CLAIM, POLICY, now_ms=20_000).job.open
+
+
+def test_the_changes_of_a_job_are_its_attempts_that_differ() -> None:
+    """Each with what it was before: nothing for a new attempt."""
+    submitted = a_job((1, CLAIM), (1, ACCEPT))
+    retried = job.apply(submitted, 1, BROKEN, POLICY, now_ms=10_000).job
+    assert job.changed(submitted, retried) == [(submitted.current, retried.attempt(1)), (None, retried.attempt(2))]
+    assert job.changed(a_job(), submitted) == [(a_job().current, submitted.current)]
+    assert job.changed(submitted, submitted) == job.changed(retried, retried) == []
+
+
 def test_a_failure_of_the_simulation_is_not_retried() -> None:
     """It would fail again, so it ends the job."""
     decision = job.apply(a_job((1, CLAIM)), 1, WRONG, POLICY, now_ms=1)
@@ -68,7 +85,7 @@ def test_a_job_has_at_most_max_attempts() -> None:
 
 def test_a_failure_is_not_retried_if_retries_are_turned_off() -> None:
     """An experiment that is ending starts no new attempts."""
-    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=False)
+    decision = job.apply(a_job((1, CLAIM)), 1, BROKEN, POLICY, now_ms=1, retries=lambda: False)
     assert decision.ended
 
 

@@ -1,15 +1,15 @@
 """What cancel, retry, exclude and include do to a job, in each of its states."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
-from ems_worker.core.lifecycle import experiment, job, transitions
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import job, tally, transitions
 from ems_worker.core.lifecycle.job import Job, RetryPolicy
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
 
 POLICY = RetryPolicy(awaited=frozenset({"score"}))
@@ -58,7 +58,7 @@ def test_a_job_that_is_called_off_ends_or_is_on_its_way_out(reason: StopReason, 
     """What has ended stays; what waits for its turn ends at once; what is open is stopped, or drains."""
     for before in JOBS:
         old, after = before.current, job.cancelled(before, 9, reason, drain=drain)
-        if experiment.bucket(old) in experiment.ENDED_BUCKETS:
+        if tally.bucket(old) in tally.ENDED_BUCKETS:
             assert after is None
         elif old.state is RunState.PENDING:
             assert after is not None
@@ -120,10 +120,10 @@ def test_a_job_that_was_called_off_and_completes_all_the_same_is_completed() -> 
     stopping = job.cancelled(a_job(RUNNING), 9, StopReason.CANCELLED)
     assert stopping is not None
     completed = job.apply(stopping, 1, Signal(RunEvent.COMPLETE, metrics={"score": 1.0}), POLICY, now_ms=10)
-    assert experiment.bucket(completed.job.current) is Bucket.COMPLETED
+    assert tally.bucket(completed.job.current) is Bucket.COMPLETED
     lost = job.apply(stopping, 1, Signal(RunEvent.LOSE, ErrorKind.LOST), POLICY, now_ms=10).job
     late = job.apply(lost, 1, Signal(RunEvent.COMPLETE, metrics={"score": 1.0}), POLICY, now_ms=11)
-    assert experiment.bucket(late.job.current) is Bucket.COMPLETED
+    assert tally.bucket(late.job.current) is Bucket.COMPLETED
 
 
 def test_metrics_that_arrive_after_a_cancellation_complete_the_job() -> None:
@@ -131,11 +131,11 @@ def test_metrics_that_arrive_after_a_cancellation_complete_the_job() -> None:
     waiting = job.apply(a_job(RUNNING), 1, Signal(RunEvent.COMPLETE), POLICY, now_ms=9).job
     cancelled = job.cancelled(waiting, 10, StopReason.CANCELLED)
     assert cancelled is not None
-    assert experiment.bucket(cancelled.current) is Bucket.FAILED
+    assert tally.bucket(cancelled.current) is Bucket.FAILED
     assert job.error_kind(cancelled.current) is ErrorKind.METRICS_MISSING
     scored = job.apply(cancelled, 1, Signal(RunEvent.MEASURE, metrics={"score": 2.0}), POLICY, now_ms=11)
     assert scored.ended
-    assert experiment.bucket(scored.job.current) is Bucket.COMPLETED
+    assert tally.bucket(scored.job.current) is Bucket.COMPLETED
 
 
 NAMES = [None, *(frozenset(names) for names in ((), ("point",), ("state",), ("error_kind",), ("state", "error_kind")))]
@@ -146,8 +146,8 @@ def test_a_retry_takes_what_has_no_result_and_what_nobody_called_off(names: froz
     """Infeasible jobs and those that were called off are taken only if the condition asks for that."""
     for before in JOBS:
         old, after = before.current, job.again(before, 9, names)
-        bucket = experiment.bucket(old)
-        taken = bucket in experiment.ENDED_BUCKETS - {Bucket.COMPLETED}
+        bucket = tally.bucket(old)
+        taken = bucket in tally.ENDED_BUCKETS - {Bucket.COMPLETED}
         dropped = old.stop_reason is StopReason.FAILING_FAST
         if old.drains or old.stop_reason in CALLING_OFF or (bucket is Bucket.CANCELLED and not dropped):
             taken = taken and "state" in (names or ())

@@ -1,7 +1,8 @@
 """What identifies a message and a submission, and what a redelivery is answered with."""
 
 import json
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle import job

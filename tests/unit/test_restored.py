@@ -1,9 +1,9 @@
 """What messages since a backup tell about a job of the restored manifest."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job, restored
 from ems_worker.core.lifecycle.job import Job

@@ -3,8 +3,8 @@
 import pytest
 
 from ems_worker.core.lifecycle import settling
-from ems_worker.core.lifecycle.experiment import Bucket, Tally
 from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 
 MOST = Terms(quorum=90, grace_ms=1000)
 

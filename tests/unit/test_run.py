@@ -1,10 +1,9 @@
 """The states of a run: what each event does in each state."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ems_worker.core.documents import sanitize
 from ems_worker.core.lifecycle import run, transitions

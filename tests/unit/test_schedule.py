@@ -1,10 +1,13 @@
 """How the room in the run window is shared between experiments."""
 
+from dataclasses import replace
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core.lifecycle import schedule
-from ems_worker.core.lifecycle.schedule import Demand
+from ems_worker.core.lifecycle.schedule import Demand, Line
 from tests.support import steps
 
 
@@ -75,3 +78,47 @@ def test_grants_fill_the_room_exceed_no_limit_and_are_fair(demands: list[Demand]
         assert all(demand.priority >= unsatisfied.priority for demand in with_grant)
         equals = [demand.experiment for demand in with_grant if demand.priority == unsatisfied.priority]
         assert all(after[key] <= after[unsatisfied.experiment] + 1 for key in equals)
+
+
+@given(DEMANDS, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), max_size=9), st.integers(1, 30))
+def test_a_line_grants_what_allot_grants(demands: list[Demand], changes: list[tuple[int, int]], room: int) -> None:
+    """Also after demands were replaced and removed, in any order."""
+    line, present = Line(), {demand.experiment: demand for demand in demands}
+    for demand in reversed(demands):
+        line.put(demand)
+    for experiment, opened in changes:
+        if experiment not in present:
+            continue
+        if opened:
+            present[experiment] = replace(present[experiment], open=opened)
+            line.put(present[experiment])
+        else:
+            del present[experiment]
+            line.remove(experiment)
+            line.remove(experiment)
+    assert line.experiments == {key for key, demand in present.items() if demand.max_open > demand.open}
+    assert line.shares(room) == schedule.allot([present[key] for key in sorted(present)], room)
+
+
+@given(DEMANDS, st.integers(1, 200))
+def test_shares_that_can_be_claimed_are_those_of_the_runs_that_are_due(demands: list[Demand], room: int) -> None:
+    """It may be assumed that more are due, and corrected where a share shows to be too large."""
+    line = Line()
+    for demand in demands:
+        line.put(replace(demand, due=demand.due + 7 * (demand.experiment % 3)))
+    due = {demand.experiment: demand for demand in demands}
+    while wrong := [key for key, share in line.shares(room).items() if share > due[key].due]:
+        for key in wrong:
+            line.put(due[key])
+    assert line.shares(room) == schedule.allot(demands, room)
+
+
+def test_a_choice_among_many_experiments_looks_at_few() -> None:
+    """Its cost doesn't grow with the number of experiments."""
+    costs = []
+    for count in (1_000, 10_000):
+        line = Line()
+        for key in range(count):
+            line.put(Demand(key, key % 3, 50))
+        costs.append(steps.of(partial(line.shares, 16)))
+    assert costs[0] == costs[1]

@@ -1,14 +1,15 @@
 """Statuses of experiments that somebody pauses, cancels or excludes jobs of, and rounds that have settled."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from msgspec.structs import replace
 
 from ems_worker.core.documents import documents, limits
 from ems_worker.core.language.options import ExperimentLimits, MaxFailed
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner, Tally
+from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 from ems_worker.core.records import Experiment, NewExperiment, PointRecord, PointRow
 
 SPEC = NewExperiment("reef", "Reef", b"", b"{}", "ab", 2, 4, 2, 1000, goal_metric="population", goal="maximize")

@@ -1,16 +1,16 @@
 """The tally: which jobs count, and what is known of the metrics of those that completed."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import tally as tallies
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Alike, Bucket, Tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, StopReason, Waiting
+from ems_worker.core.lifecycle.tally import Alike, Bucket, Tally
 from ems_worker.core.lifecycle.transitions import RunState
 
 PENDING = Run(point=0, replicate=0, attempt=1, seed=1)
@@ -19,6 +19,10 @@ FAILED = replace(PENDING, state=RunState.FAILED, error_kind=ErrorKind.SIMULATION
 LOST = replace(PENDING, state=RunState.LOST, error_kind=ErrorKind.LOST)
 CANCELLED = replace(PENDING, state=RunState.CANCELLED, stop_reason=StopReason.CANCELLED)
 DROPPED = replace(CANCELLED, stop_reason=StopReason.FAILING_FAST)
+
+
+def moved(state: RunState, **more: object) -> Run:
+    return replace(PENDING, state=state, **more)
 
 
 def tallied(*runs: Run, total: int | None = None) -> Tally:
@@ -131,15 +135,70 @@ def test_the_tally_depends_only_on_the_present_runs(histories: list[list[Run]]) 
     for name in Bucket:
         if name is not Bucket.PENDING:
             assert tally.of(name) == expected.of(name) >= 0
-    assert tally.by_bucket == {**dict.fromkeys(Bucket, 0), **Counter(experiment.bucket(run) for run in current)}
+    assert tally.by_bucket == {**dict.fromkeys(Bucket, 0), **Counter(tallies.bucket(run) for run in current)}
 
 
 @given(st.lists(STATES, max_size=20))
 def test_the_tally_of_counted_jobs_is_that_of_each(runs: list[Run]) -> None:
     """This is how it is read from the manifest."""
-    alike = Counter((experiment.bucket(run), run.excluded is not None, run.stop_reason, run.drains) for run in runs)
-    read = experiment.tally(30, [Alike(*key, jobs) for key, jobs in alike.items()], {})
+    alike = Counter((tallies.bucket(run), run.excluded is not None, run.stop_reason, run.drains) for run in runs)
+    read = tallies.tally(30, [Alike(*key, jobs) for key, jobs in alike.items()], {})
     expected = Tally(30).after([(None, run) for run in runs])
     assert read.by_bucket == expected.by_bucket
     assert (read.aside, read.dropped, read.failures) == (expected.aside, expected.dropped, expected.failures)
     assert all(read.of(name) == expected.of(name) for name in Bucket if name is not Bucket.PENDING)
+
+
+def test_a_job_that_waits_for_metrics_has_not_ended_and_fails_if_they_are_missing() -> None:
+    """Its published states are awaiting_metrics and failed."""
+    waiting = moved(RunState.COMPLETED, waiting=Waiting.AWAITING)
+    missing = moved(RunState.COMPLETED, waiting=Waiting.MISSING)
+    assert tallies.job_state(waiting) == "awaiting_metrics"
+    assert tallies.job_state(missing) == "failed"
+    assert tallies.job_state(moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)) == "failed"
+    tally = Tally(2, metrics={"score": Aggregate()}).after([(PENDING, waiting), (PENDING, missing)])
+    assert (tally.ended, tally.failures) == (1, 1)
+    scored = moved(RunState.COMPLETED, metrics={"score": 4.0})
+    tally = tally.after([(waiting, scored), (missing, scored)])
+    assert tally.counts[Bucket.COMPLETED] == 2
+    assert tally.metrics["score"].n == 2
+
+
+def test_a_metric_that_arrives_after_the_end_is_no_longer_missing() -> None:
+    """The aggregates include it once, and values that were known before are not counted again."""
+    first = moved(RunState.COMPLETED, metrics={"x": 1.0})
+    tally = Tally(1, metrics={"x": Aggregate(), "y": Aggregate()}).after([(PENDING, first)])
+    assert tally.metrics["y"].missing == 1
+    tally = tally.after([(first, moved(RunState.COMPLETED, metrics={"x": 1.0, "y": 5.0}))])
+    assert (tally.metrics["y"].missing, tally.metrics["y"].mean, tally.metrics["x"].n) == (0, 5.0, 1)
+
+
+def test_jobs_that_are_not_expanded_count_as_pending() -> None:
+    """So the counts add up to the number of jobs from the beginning."""
+    tally = Tally(10)
+    assert tally.by_bucket[Bucket.PENDING] == 10
+    after = tally.after([(PENDING, moved(RunState.SUBMITTING)), (None, moved(RunState.CANCELLED))])
+    assert after.by_bucket[Bucket.PENDING] == 8
+    assert sum(after.by_bucket.values()) == 10
+    assert after.ended == 1
+
+
+def test_infeasible_jobs_have_a_count_of_their_own_and_are_no_failures() -> None:
+    """An infeasible configuration is a finding about the model, not a failure of the experiment."""
+    infeasible = moved(RunState.FAILED, error_kind=ErrorKind.INFEASIBLE)
+    tally = Tally(2).after([(PENDING, infeasible), (PENDING, moved(RunState.LOST))])
+    assert tally.counts[Bucket.INFEASIBLE] == 1
+    assert tally.failures == 1
+
+
+def test_only_completed_jobs_are_aggregated() -> None:
+    """A tracked metric that a result lacks counts as missing, not as zero."""
+    tally = Tally(3, metrics={"x": Aggregate()}).after(
+        [
+            (PENDING, moved(RunState.COMPLETED, metrics={"x": 2.0})),
+            (PENDING, moved(RunState.COMPLETED, metrics=None)),
+            (PENDING, moved(RunState.FAILED, metrics={"x": 50.0})),
+            (moved(RunState.COMPLETED), moved(RunState.COMPLETED)),
+        ]
+    )
+    assert tally.metrics["x"] == Aggregate(1, 2.0, 0.0, 2.0, 2.0, 1)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ems_worker.core.documents import documents, results, truncate
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment, JobRow, NewExperiment, PlanDecision, PointRecord, PointRow
 from ems_worker.errors import Problem

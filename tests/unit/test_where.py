@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ems_worker.core import canonical
 from ems_worker.core.language import expressions, where
-from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import ErrorKind
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import PointRecord
 from tests.support import steps
 

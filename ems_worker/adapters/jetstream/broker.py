@@ -20,7 +20,8 @@ from ems_worker.settings import Access
 # A plan may have megabytes, and takes long to process.
 _PLAN_BATCH = 8
 _EVENT_BATCH = 500
-_WAIT_SECONDS = 1.0
+# Messages end a wait at once; this is how long it lasts without any.
+_WAIT_SECONDS = 5.0
 _MIN_DELAY_SECONDS = 0.05
 _MAX_REASON_CHARACTERS = 2000
 # What the headers and the protocol add to a document.
@@ -44,7 +45,7 @@ class Broker:
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
         self._plans = Pull(link, consumers.PLANS, streams.PLAN_SUBJECTS, _PLAN_BATCH)
-        self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH)
+        self._events = Pull(link, consumers.EVENTS, streams.EVENT_SUBJECTS, _EVENT_BATCH, with_headers=False)
         self._publisher = Publisher(link)
         self._latest = LatestPublisher(link, self._publisher)
         self._identities: Mapping[str, StreamIdentity] = {}
@@ -178,7 +179,7 @@ class Broker:
         return history.results(self._link, after_seq)
 
     async def plans(self) -> Sequence[Message]:
-        """A few plan messages; none after a second without any, or without a connection."""
+        """A few plan messages; none after some seconds without any, or without a connection."""
         return await self._plans.fetch(_WAIT_SECONDS)
 
     async def events(self, seconds: float = _WAIT_SECONDS) -> Sequence[Message]:
@@ -227,9 +228,10 @@ class Broker:
         them.
         """
         context = {} if traceparent is None else {trace.HEADER: traceparent}
+        common = {subject: {**context, **_lifetime(subject)} for subject in {subject for subject, _, _ in items}}
         await self._publisher.store(
             [
-                Item(subject, data, {"Nats-Msg-Id": id_, **context, **_lifetime(subject)}, document=True)
+                Item(subject, data, {"Nats-Msg-Id": id_, **common[subject]}, document=True)
                 for subject, data, id_ in items
             ]
         )
@@ -266,6 +268,5 @@ class Broker:
 
     async def _settle(self, messages: Sequence[Message], acknowledgement: bytes) -> None:
         with contextlib.suppress(errors.BrokerUnavailable, *connection.FOREIGN):
-            client = self._link.client
-            for message in messages:
-                await client.publish(message.token, acknowledgement)
+            tokens = [(message.token, b"", b"", acknowledgement) for message in messages]
+            await self._link.client.publish_raw(tokens)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ems_worker import errors, nats_access
+from ems_worker import errors, nats_access, ticks
 from ems_worker.adapters.jetstream.refusals import Refusals
 from ems_worker.settings import ways
 from ems_worker.settings.ways import Access
@@ -39,7 +38,7 @@ class NoResponders(errors.BrokerUnavailable):
 class Listener(Protocol):
     """A part of the adapter that lives on the connection."""
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: nats_access.Client) -> None:
         """Sets up the subscriptions on a new connection, before anything else uses it."""
 
     def lost(self) -> None:
@@ -76,7 +75,7 @@ class Connection:
         self.on_error = on_error
         self.refusals = Refusals()
         self._listeners: list[Listener] = []
-        self._client: Client | None = None
+        self._client: nats_access.Client | None = None
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
         self._last_error: Exception | None = None
@@ -92,7 +91,7 @@ class Connection:
         return self._access.where
 
     @property
-    def client(self) -> Client:
+    def client(self) -> nats_access.Client:
         """The client of the current connection; raises BrokerUnavailable without a connection."""
         if self._client is None or not self._client.is_connected:
             raise errors.BrokerUnavailable(f"not connected to NATS at {self.where}{self._because()}")
@@ -146,7 +145,7 @@ class Connection:
             with contextlib.suppress(*FOREIGN):  # lost meanwhile: the next connection sets it up
                 await listener.connected(self._client)
 
-    async def ready(self, timeout: float) -> Client:
+    async def ready(self, timeout: float) -> nats_access.Client:
         """The client, once connected; raises BrokerUnavailable after `timeout` seconds without a connection."""
         await self.until_connected(timeout)
         return self.client
@@ -186,7 +185,7 @@ class Connection:
             for task in (asking, lost):
                 task.cancel()
 
-    async def _keep(self, client: Client | None) -> None:
+    async def _keep(self, client: nats_access.Client | None) -> None:
         failures, reported = 0, ""
         first = True
         while True:
@@ -223,7 +222,7 @@ class Connection:
             # With jitter, so that the clients of a server don't all reconnect at the same instant.
             await asyncio.sleep(_pause_seconds(0))
 
-    async def _dial(self) -> Client:
+    async def _dial(self) -> nats_access.Client:
         try:
             options = nats_access.options(self._access) | {"inbox_prefix": self.inbox}
         except errors.SettingsError as error:  # files that are being replaced: the next attempt may succeed
@@ -269,15 +268,15 @@ class Connection:
         if self._client is not None:
             self.on_error(error)
 
-    async def _until_lost(self, client: Client) -> None:
+    async def _until_lost(self, client: nats_access.Client) -> None:
         closed = self._closed
         while not closed.is_set() and client.is_connected:
             # Poll as well: a client that can't close its half-open socket never calls back.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_SECONDS):
+                async with asyncio.timeout(ticks.until_next(_CHECK_SECONDS)):
                     await closed.wait()
 
-    async def _discard(self, client: Client) -> None:
+    async def _discard(self, client: nats_access.Client) -> None:
         with contextlib.suppress(*FOREIGN):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await client.close()

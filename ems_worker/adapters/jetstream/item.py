@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker.core.documents import truncate
 
@@ -12,8 +14,7 @@ _SLACK_BYTES = 512
 _HEADERS_BYTES = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True, gc=False):
     """A message to store. If it is too large, a document is shortened; other messages are replaced with `instead`."""
 
     subject: str

@@ -30,7 +30,8 @@ _MAX_SEQUENCE_DIGITS = 20
 class ObjectInfo(pydantic.BaseModel):
     """An object's metadata. It can't be trusted: any client with access to the bucket may have written it."""
 
-    model_config = pydantic.ConfigDict(strict=True, frozen=True)
+    # Built when the first object is read: few workers ever read one, and all would wait for it at their start.
+    model_config = pydantic.ConfigDict(strict=True, frozen=True, defer_build=True)
 
     # A single token: it becomes part of a subject, and a wildcard would match the chunks of other objects.
     nuid: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z")]

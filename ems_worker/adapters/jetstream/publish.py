@@ -5,10 +5,8 @@ import contextlib
 from collections.abc import Sequence
 
 import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from ems_worker import errors
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream import acks, api, connection
 from ems_worker.adapters.jetstream.acks import Answer
 from ems_worker.adapters.jetstream.item import Item
@@ -19,6 +17,10 @@ PAUSE_SECONDS = 0.2
 # The header for a message's own age limit. Streams of servers from 2.11 on can allow it.
 TTL = "Nats-TTL"
 _WINDOW = 1000
+# Bytes of headers that no message exceeds.
+_MOST_HEADERS = 16 * 1024
+# How many messages are written at once: other tasks run in between.
+_WRITE = 100
 
 
 class _Round:
@@ -46,18 +48,18 @@ class Publisher:
 
     def __init__(self, link: connection.Connection) -> None:
         self._link = link
-        self._inbox = ""
+        self._inbox = b""
         self._sent = 0
-        self._waiting: dict[str, tuple[_Round, int]] = {}
+        self._waiting: dict[bytes, tuple[_Round, int]] = {}
         # The message limits of streams, by subject without its last token; known once a stream refused a message.
         self._limits: dict[str, int] = {}
         self._ttl_allowed = True
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: nats_access.Client) -> None:
         """Part of `connection.Listener`."""
         inbox = client.new_inbox()
-        await client.subscribe(f"{inbox}.*", cb=self._receive)
-        self._inbox = inbox
+        await client.subscribe_raw(f"{inbox}.*", self._receive)
+        self._inbox = inbox.encode()
         self._limits.clear()
         self._ttl_allowed = True
 
@@ -97,20 +99,31 @@ class Publisher:
     async def send(self, items: Sequence[Item]) -> list[Answer | None]:
         """Sends the messages once and waits for the answers; None for each that got none in time."""
         round_ = _Round(len(items))
-        tokens = []
+        tokens: list[bytes] = []
         try:
             client = await self._link.ready(ACK_SECONDS)
-            for index, whole in enumerate(items):
-                item = await whole.fit(self.max_bytes(whole.subject, client))
-                if item is None:
-                    round_.put(index, {"error": acks.TOO_LARGE})
-                    continue
+            messages: list[tuple[bytes, bytes, bytes, bytes]] = []
+            limits = {subject: self.max_bytes(subject, client) for subject in {item.subject for item in items}}
+            for index, item in enumerate(items):
+                limit = limits[item.subject]
+                # Most are small; adding up their headers would take longer than the rest.
+                if len(item.data) + _MOST_HEADERS > limit:
+                    fitting = await item.fit(limit)
+                    if fitting is None:
+                        round_.put(index, {"error": acks.TOO_LARGE})
+                        continue
+                    item = fitting  # noqa: PLW2901 - the item as it can be stored
                 self._sent += 1
-                token = str(self._sent)
+                token = b"%d" % self._sent
                 tokens.append(token)
                 self._waiting[token] = (round_, index)
-                headers = {name: value for name, value in item.headers.items() if self._ttl_allowed or name != TTL}
-                await client.publish(item.subject, item.data, reply=f"{self._inbox}.{token}", headers=headers)
+                headers = item.headers
+                if not self._ttl_allowed and TTL in headers:
+                    headers = {name: value for name, value in headers.items() if name != TTL}
+                reply = b"%s.%s" % (self._inbox, token)
+                messages.append((item.subject.encode(), reply, nats_access.encoded_headers(headers), item.data))
+            for start in range(0, len(messages), _WRITE):
+                await client.publish_raw(messages[start : start + _WRITE])
             async with asyncio.timeout(ACK_SECONDS):
                 await round_.done
         except (TimeoutError, errors.BrokerUnavailable, nats.errors.Error, OSError):
@@ -118,11 +131,11 @@ class Publisher:
         finally:
             for token in tokens:
                 self._waiting.pop(token, None)
-        if self._link.connected:
+        if self._link.connected and (self._link.refusals.any or not all(map(acks.is_stored, round_.answers))):
             self._record_refusals(items, round_.answers)
         return round_.answers
 
-    def max_bytes(self, subject: str, client: Client) -> int:
+    def max_bytes(self, subject: str, client: nats_access.Client) -> int:
         """The size that a message of this subject may have, as far as we know."""
         return min(client.max_payload, self._limits.get(_kind(subject), client.max_payload))
 
@@ -166,11 +179,11 @@ class Publisher:
                 error = answer["error"]
                 self._link.refusals.record(item.subject, f"{error.get('description')} ({error.get('err_code', 503)})")
 
-    async def _receive(self, msg: Msg) -> None:
-        answer = {"error": acks.NO_STREAM} if not msg.data else api.read(msg.data)
+    def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        answer = {"error": acks.NO_STREAM} if not data else api.read(data)
         if answer is None or ("error" not in answer and not isinstance(answer.get("seq"), int)):
             return  # a forged acknowledgement; the real one may still come
-        if (waiting := self._waiting.pop(msg.subject.rpartition(".")[2], None)) is not None:
+        if (waiting := self._waiting.pop(subject.rpartition(b".")[2], None)) is not None:
             round_, index = waiting
             round_.put(index, answer)
 

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ems_worker import errors
+from ems_worker import errors, nats_access
 from ems_worker.adapters.jetstream import connection, consumers, metadata, streams
 from ems_worker.adapters.jetstream.metadata import Metadata
 from ems_worker.core.documents import subjects
@@ -31,25 +30,52 @@ _REST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.1
 _HEARTBEAT = "100"
 _MAX_SUBJECT_CHARACTERS = 100
+_KNOWN_SUBJECTS = 100
 _EXPIRED = frozenset({"404", "408"})
 _NAK = b"-NAK"
+
+
+class _Received(NamedTuple):
+    """A message as it was received, and what its reply subject says."""
+
+    subject: str
+    reply: bytes
+    data: bytes
+    headers: bytes
+    delivery: Metadata
 
 
 class Pull:
     """The messages of one consumer. Call `bind` before the first fetch."""
 
-    def __init__(self, link: connection.Connection, consumer: str, subjects: Sequence[str], batch: int) -> None:
-        """`subjects` are those that the consumer's messages may have, with wildcards."""
+    def __init__(
+        self,
+        link: connection.Connection,
+        consumer: str,
+        subjects: Sequence[str],
+        batch: int,
+        *,
+        with_headers: bool = True,
+    ) -> None:
+        """`subjects` are those that the consumer's messages may have, with wildcards.
+
+        `with_headers`: the headers of messages are read, which takes as long as all the rest.
+        """
+        self._with_headers = with_headers
         self._link = link
         self._consumer = consumer
+        self._consumer_token = consumer.encode()
         self._subjects = tuple(subjects)
         self._batch = batch
         self._stream = ""
+        self._stream_token = b""
         self._created_ns = 0
+        # Subjects that messages of the consumer have had.
+        self._known: dict[bytes, str] = {}
         self._inbox = ""
         self._subscription: Subscription | None = None
         self._requests = 0
-        self._buffer: deque[tuple[Msg, Metadata]] = deque()
+        self._buffer: deque[_Received] = deque()
         self._forgery_reported = False
         self._wakeup = asyncio.Event()
         self._fetch_lock = asyncio.Lock()
@@ -70,12 +96,13 @@ class Pull:
     def bind(self, stream: str, created_ns: int) -> None:
         """Sets the stream that the consumer reads. Its creation time tells it from a later stream of the same name."""
         self._stream, self._created_ns = stream, created_ns
+        self._stream_token = stream.encode()
         self._unverified = False
 
-    async def connected(self, client: Client) -> None:
+    async def connected(self, client: nats_access.Client) -> None:
         """Part of `connection.Listener`."""
         inbox = client.new_inbox()
-        self._subscription = await client.subscribe(f"{inbox}.*", cb=self._receive)
+        self._subscription = await client.subscribe_raw(f"{inbox}.*", self._receive)
         self._inbox = inbox
 
     def lost(self) -> None:
@@ -98,7 +125,7 @@ class Pull:
             if self._pending > 0 and len(self._buffer) < self._batch:
                 await self._fetch_rest()
             taken = [self._buffer.popleft() for _ in range(min(len(self._buffer), self._batch))]
-            return [self._message(msg, delivery) for msg, delivery in taken]
+            return [self._message(received) for received in taken]
 
     async def release(self) -> None:
         """Returns the messages that were delivered and not fetched, so that the server redelivers them at once."""
@@ -106,8 +133,9 @@ class Pull:
             if self._subscription is not None:
                 # This also ends the standing request, which would get the returned messages.
                 await self._subscription.unsubscribe()
-            while self._buffer:
-                await self._link.client.publish(self._buffer.popleft()[0].reply, _NAK)
+            returned = [(received.reply, b"", b"", _NAK) for received in self._buffer]
+            self._buffer.clear()
+            await self._link.client.publish_raw(returned)
 
     async def _wait_for_first(self, deadline: float) -> None:
         requests = 0
@@ -129,7 +157,7 @@ class Pull:
                 requests += 1
                 self._standing_until = _now() + _SILENCE_SECONDS
                 await self._request("s", {"batch": 1, "expires": _STANDING_SECONDS * _NS}, heartbeat=True)
-            await self._wait(deadline)
+            await self._wait(min(deadline, self._standing_until or deadline))
 
     async def _fetch_rest(self) -> None:
         """Requests the messages that the server reported beyond the first one, and waits for them."""
@@ -158,13 +186,14 @@ class Pull:
             async with asyncio.timeout_at(deadline):
                 await self._wakeup.wait()
 
-    async def _receive(self, msg: Msg) -> None:
-        if msg.reply:
-            delivery = metadata.read(msg.reply)
-            if delivery is None or not self._is_ours(msg.subject, delivery):
-                self._report_forgery(msg)
+    def _receive(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if reply:
+            delivery = metadata.read(reply)
+            known = self._known.get(subject) or self._subject(subject)
+            if delivery is None or known is None or not self._is_ours(delivery):
+                self._report_forgery(nats_access.readable(subject))
                 return
-            self._buffer.append((msg, delivery))
+            self._buffer.append(_Received(known, reply, data, headers, delivery))
             self._link.refusals.resolve(self._next)
             self._pending = delivery.pending
             if self._expected > 0:
@@ -174,42 +203,47 @@ class Pull:
             if self._expected == 0:
                 self._wakeup.set()
             return
-        headers = msg.headers or {}
-        status = headers.get("Status", "")
-        standing = msg.subject.rpartition(".")[2] == f"s{self._requests}"
+        subject_text = nats_access.readable(subject)
+        status, description = nats_access.status(headers)
+        standing = subject_text.rpartition(".")[2] == f"s{self._requests}"
         if status == _HEARTBEAT:
             self._link.refusals.resolve(self._next)
             if standing and self._standing_until is not None:
                 self._standing_until = _now() + _SILENCE_SECONDS
             return
-        if msg.subject.rpartition(".")[2][1:] != str(self._requests):
+        if subject_text.rpartition(".")[2][1:] != str(self._requests):
             return  # the answer to a request that we gave up
         if status not in _EXPIRED:
             # Consumer deleted, no responders, leadership changed, too many requests: verify before the next request.
             self._unverified = True
-            self._link.refusals.record(self._next, f"{headers.get('Description', '')} ({status})")
+            self._link.refusals.record(self._next, f"{description} ({status})")
         self._standing_until = None
         self._pending = self._expected = 0
         self._wakeup.set()
 
-    def _is_ours(self, subject: str, delivery: Metadata) -> bool:
+    def _is_ours(self, delivery: Metadata) -> bool:
         """Whether our consumer delivered this message from our stream.
 
         A client that may publish to our inbox can forge the reply subject, to which we would publish as an
-        acknowledgement. It can't forge the message's subject, which is then the inbox.
+        acknowledgement. It can't forge the message's subject, which is then the inbox: see `_subject`.
         """
-        return (
-            delivery.stream == self._stream
-            and delivery.consumer == self._consumer
-            and any(streams.covers(pattern, subject) for pattern in self._subjects)
-        )
+        return delivery.stream == self._stream_token and delivery.consumer == self._consumer_token
 
-    def _report_forgery(self, msg: Msg) -> None:
+    def _subject(self, subject: bytes) -> str | None:
+        """The subject as text; None if no message of our stream has it."""
+        text = nats_access.readable(subject)
+        if not any(streams.covers(pattern, text) for pattern in self._subjects):
+            return None
+        if len(self._known) < _KNOWN_SUBJECTS:
+            self._known[subject] = text
+        return text
+
+    def _report_forgery(self, subject: str) -> None:
         if not self._forgery_reported:
             self._forgery_reported = True
             self._link.on_error(
                 errors.Unreadable(
-                    f"ignored a message on {msg.subject[:_MAX_SUBJECT_CHARACTERS]} that didn't come from consumer "
+                    f"ignored a message on {subject[:_MAX_SUBJECT_CHARACTERS]} that didn't come from consumer "
                     f"{self._consumer}, as any more like it: another client publishes to the worker's inbox. Remedy: "
                     "give the worker an inbox prefix of its own (EMS_NATS_INBOX_PREFIX) that no other client may use"
                 )
@@ -241,17 +275,18 @@ class Pull:
         self._unverified = False
         return True
 
-    def _message(self, msg: Msg, delivery: Metadata) -> Message:
+    def _message(self, received: _Received) -> Message:
+        delivery = received.delivery
         return Message(
             stream=self._stream,
             stream_created_ns=self._created_ns,
             seq=delivery.seq,
-            subject=msg.subject,
-            data=msg.data,
-            headers=msg.headers or {},
+            subject=received.subject,
+            data=received.data,
+            headers=nats_access.headers(received.headers) if self._with_headers else {},
             delivered=delivery.delivered,
             published_ms=delivery.published_ns // 1_000_000,
-            token=msg.reply,
+            token=received.reply,
         )
 
 

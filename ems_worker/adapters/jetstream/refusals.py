@@ -31,6 +31,11 @@ class Refusals:
         """All reasons with their subjects, on one line; None if nothing is refused. Safe to call from any thread."""
         return "; ".join(f"{kind}: {reason}" for kind, reason in sorted(self._reasons.copy().items())) or None
 
+    @property
+    def any(self) -> bool:
+        """Whether the broker refuses anything."""
+        return bool(self._reasons)
+
     def record(self, subject: str, reason: str) -> None:
         """The broker refuses messages on this kind of subject."""
         if len(self._reasons) < _MAX_SUBJECTS or _kind(subject) in self._reasons:
@@ -62,6 +67,8 @@ class Refusals:
 
     def resolve(self, subject: str) -> None:
         """A message on this kind of subject got through, or was answered."""
+        if not self._reasons and not self._expiries:
+            return
         self._reasons.pop(_kind(subject), None)
         if (expiry := self._expiries.pop(_kind(subject), None)) is not None:
             expiry.cancel()

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ems_worker.adapters.manifest import reads
-from ems_worker.core.lifecycle import experiment as experiments
+from ems_worker.core.lifecycle import tally as tallies
 from ems_worker.core.lifecycle.aggregate import Aggregate
-from ems_worker.core.lifecycle.experiment import Alike, Bucket, Tally
 from ems_worker.core.lifecycle.run import StopReason
+from ems_worker.core.lifecycle.tally import Alike, Bucket, Tally
 from ems_worker.core.records import PointRecord, PointRow
 
 
@@ -28,7 +28,7 @@ def tally(
         )
         for row in counted
     ]
-    return experiments.tally(experiment.jobs, alike, aggregates(tracked, metrics))
+    return tallies.tally(experiment.jobs, alike, aggregates(tracked, metrics))
 
 
 def point(

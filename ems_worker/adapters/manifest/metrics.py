@@ -8,9 +8,16 @@ from collections.abc import Iterable
 
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.writer import Step
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import tally
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
+from ems_worker.core.lifecycle.transitions import RunState
+
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_COMPLETED = Bucket.COMPLETED
+
+# Of the states of a run, the only one whose metrics count.
+_COUNTED = RunState.COMPLETED
 
 
 def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
@@ -18,6 +25,8 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
     added: list[tuple[int, int, int, int]] = []
     recomputed: dict[tuple[int, int], None] = {}
     for key, before, after in changes:
+        if after.state is not _COUNTED and (before is None or before.state is not _COUNTED):
+            continue
         counted = before is not None and aggregated(before)
         if not aggregated(after):
             if counted:
@@ -36,4 +45,4 @@ def steps(changes: Iterable[tuple[int, Run | None, Run]]) -> list[Step]:
 
 def aggregated(run: Run) -> bool:
     """Whether the run's metrics count in its point's aggregates; rules.sql has the same rule."""
-    return run.current and run.excluded is None and experiment.bucket(run) is Bucket.COMPLETED
+    return run.current and run.excluded is None and tally.bucket(run) is _COMPLETED

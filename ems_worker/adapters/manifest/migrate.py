@@ -37,7 +37,7 @@ async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequ
         )
     await check(connection, path, migrations[:version])
     for number in range(version + 1, len(migrations) + 1):
-        if number > 1:
+        if version:  # a new database has nothing to lose
             await backup(connection, Path(f"{path}.v{number - 1}.backup"))
         try:
             await connection.executescript(

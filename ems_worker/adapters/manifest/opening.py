@@ -16,18 +16,29 @@ APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 BUSY_SECONDS = 5.0
 # What a data directory of ours contains: the database with its companions, and exports.
 _OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
+# A file up to this size is checked before it is used: a fraction of a second. A larger one is checked meanwhile.
+CHECKED_AT_ONCE = 16 * 1024 * 1024
 MOUNTS = Path("/proc/self/mountinfo")
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 # FULL: a commit is on disk before its request is answered. The log is truncated after a large expansion.
 _SETTINGS = (
     "PRAGMA synchronous = FULL",
-    "PRAGMA cache_size = -65536",
+    "PRAGMA cache_size = -8192",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA foreign_keys = ON",
 )
+
+
+def is_large(path: Path) -> bool:
+    """Whether the file, with its log, is so large that `opened` doesn't check all of it."""
+    files = (path, path.with_name(f"{path.name}-wal"))
+    try:
+        return sum(file.stat().st_size for file in files if file.exists()) > CHECKED_AT_ONCE
+    except OSError:
+        return False  # `opened` says what is wrong
 
 
 def make_directory(path: Path) -> None:
@@ -40,7 +51,7 @@ def make_directory(path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqlite.Connection]:
+async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[connecting.Connection]:
     """The connection that writes, to a database that is locked, checked and migrated.
 
     Raises errors.ManifestUnusable, with the remedy, if the database can't be used, and errors.FileUnwritable if the
@@ -60,7 +71,7 @@ async def opened(path: Path, migrations: Sequence[str]) -> AsyncIterator[aiosqli
             except aiosqlite.Error as error:
                 # Errors that sqlite3 raises by itself have no error name.
                 if getattr(error, "sqlite_errorname", "").startswith(_DAMAGED):
-                    raise _damaged(path, str(error)) from error
+                    raise damaged(path, str(error)) from error
                 raise errors.ManifestUnusable(f"{path} can't be used: {error}") from error
             yield connection
         finally:
@@ -96,9 +107,10 @@ def _create(path: Path) -> None:
 
 
 async def _check(connection: aiosqlite.Connection, path: Path) -> None:
-    problems = [row[0] for row in await connection.execute_fetchall("PRAGMA quick_check(5)")]
-    if problems != ["ok"]:
-        raise _damaged(path, "; ".join(problems))
+    if not is_large(path):
+        problems = [row[0] for row in await connection.execute_fetchall("PRAGMA quick_check(5)")]
+        if problems != ["ok"]:
+            raise damaged(path, "; ".join(problems))
     tables = list(await connection.execute_fetchall("SELECT name FROM sqlite_schema LIMIT 1"))
     owner = await migrate.scalar(connection, "PRAGMA application_id")
     if tables and owner != APPLICATION_ID:
@@ -110,8 +122,9 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
         )
 
 
-def _damaged(path: Path, what: str) -> errors.ManifestUnusable:
+def damaged(path: Path, what: str) -> errors.ManifestUnusable:
+    """The error about a damaged file, with the remedy."""
     return errors.ManifestUnusable(
-        f"{path} is damaged ({what}): restore a backup of it (ems-worker restore BACKUP), or move it away together "
-        f"with {path.name}-wal and {path.name}-shm to begin with an empty manifest"
+        f"{path} is damaged ({' '.join(what.split())}): restore a backup of it (ems-worker restore BACKUP), or move it "
+        f"away together with {path.name}-wal and {path.name}-shm to begin with an empty manifest"
     )

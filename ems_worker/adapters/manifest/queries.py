@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
 
-from ems_worker.adapters.manifest import reads, steering_reads
+from ems_worker.adapters.manifest import due_reads, reads, steering_reads
 
 _HEADER = re.compile(r"^-- name: (?P<name>\w+)(?: key=(?P<key>\d+))?$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 # The columns of each query's rows, by its name.
-COLUMNS = {**reads.COLUMNS, **steering_reads.COLUMNS}
+COLUMNS = {**reads.COLUMNS, **due_reads.COLUMNS, **steering_reads.COLUMNS}
 _PLACEHOLDER = re.compile(r"\{(?:(\w+)\.)?(\w+)\}")
 
 

@@ -1,6 +1,7 @@
 """Connections that only read. Each query is one statement, so it sees one committed state of the manifest."""
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ _Row = TypeVar("_Row", bound=tuple[object, ...])
 class ReadConnection:
     """One read-only connection. Its queries run one after another."""
 
-    def __init__(self, connection: aiosqlite.Connection, counts: Counter[str]) -> None:
+    def __init__(self, connection: connecting.Connection, counts: Counter[str]) -> None:
         """`counts`: how often each query ran, which this connection adds to."""
         self.connection = connection
         self._counts = counts
@@ -64,21 +65,14 @@ class ReadConnection:
         return rows[0][0] if rows else None
 
     async def _together(self, queries: Sequence[tuple[Read[Any], Mapping[str, Any]]]) -> list[list[Any]]:
-        found = []
         try:
             async with self._lock:
                 for read, _ in queries:
                     self._begin(read.name)
-                await self.connection.execute("BEGIN")
-                try:
-                    for read, values in queries:
-                        rows = await self.connection.execute_fetchall(READS[read.name].text, values)
-                        found.append(_named(read, rows))
-                finally:
-                    await self.connection.execute("COMMIT")
+                found = await self.connection.run(partial(_read_together, queries=queries))
         except aiosqlite.Error as error:
             raise _translated(error) from error
-        return found
+        return [_named(read, rows) for (read, _), rows in zip(queries, found, strict=True)]
 
     async def _fetch(self, name: str, values: Mapping[str, Any]) -> Iterable[Any]:
         try:
@@ -92,6 +86,16 @@ class ReadConnection:
         if self._closed:
             raise errors.ManifestUnusable("the manifest is closed")
         self._counts[name] += 1
+
+
+def _read_together(
+    connection: sqlite3.Connection, queries: Sequence[tuple[Read[Any], Mapping[str, Any]]]
+) -> list[list[Any]]:
+    connection.execute("BEGIN")
+    try:
+        return [connection.execute(READS[read.name].text, values).fetchall() for read, values in queries]
+    finally:
+        connection.execute("COMMIT")
 
 
 def _translated(error: aiosqlite.Error) -> errors.ManifestUnusable:

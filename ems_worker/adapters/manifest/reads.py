@@ -192,13 +192,6 @@ class PointMetricRow(NamedTuple):
     missing: int
 
 
-class DueCountRow(NamedTuple):
-    """How many runs of an experiment are due."""
-
-    experiment: int
-    due: int
-
-
 class NumberRow(NamedTuple):
     """The number of a point."""
 
@@ -245,8 +238,6 @@ JOBS_OF_POINTS = Read("jobs_of_points", PointJobsRow)
 METRICS_OF_POINTS = Read("metrics_of_points", PointMetricRow)
 ENDED_POINTS = Read("ended_points", NumberRow)
 CALLED_OFF_POINTS = Read("called_off_points", NumberRow)
-DUE = Read("due", RunRow)
-DUE_COUNTS = Read("due_counts", DueCountRow)
 JOBS = Read("jobs", RunRow)
 OPEN_JOBS = Read("open_jobs", RunRow)
 AWAITING = Read("awaiting", RunRow)
@@ -259,33 +250,6 @@ DURATIONS = Read("durations", DurationRow)
 PARKED = Read("parked", ParkedRow)
 PARKED_OF = Read("parked_of", ParkedRow)
 
-_ALL: tuple[Read[tuple[object, ...]], ...] = (
-    SUBMISSION,
-    QUOTA_USE,
-    UNPUBLISHED_DECISIONS,
-    EXPERIMENT,
-    UNFINISHED,
-    STATUSES,
-    TRACKED,
-    COUNTED,
-    MERGED_METRICS,
-    JOBS_OF_POINTS,
-    METRICS_OF_POINTS,
-    ENDED_POINTS,
-    CALLED_OFF_POINTS,
-    DUE,
-    DUE_COUNTS,
-    JOBS,
-    OPEN_JOBS,
-    AWAITING,
-    TO_RETRY,
-    POINTS_BY_NUMBER,
-    POINT_NUMBERS,
-    RESULTS,
-    JOBS_PAGE,
-    DURATIONS,
-    PARKED,
-    PARKED_OF,
-)
+_ALL = [query for query in list(vars().values()) if isinstance(query, Read)]
 # The columns of each query's rows, by its name.
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType({read.name: read.columns for read in _ALL})

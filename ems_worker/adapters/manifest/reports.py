@@ -3,19 +3,20 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import orjson
 
 from ems_worker import errors
-from ems_worker.adapters.manifest import counts, experiments, incoming, reads, rows, steering_reads
-from ems_worker.adapters.manifest.reader import ReadConnection
+from ems_worker.adapters.manifest import counts, due, experiments, incoming, reads, rows, steering_reads
+from ems_worker.adapters.manifest.due import Due
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
 
 EXPORT_PAGE = 1000
@@ -26,11 +27,6 @@ _LATEST_EXPERIMENTS = 20
 _LATEST_RUNS = 100
 
 
-def _list(values: Iterable[Any]) -> str:
-    """A list as one value of a query, which unpacks it by json_each."""
-    return orjson.dumps(list(values)).decode()
-
-
 def _unknown(key: int) -> errors.NotFound:
     return errors.NotFound(f"the manifest has no experiment with key {key}")
 
@@ -39,13 +35,7 @@ def _by_point(rows: Iterable[_OfPoint]) -> dict[int, list[_OfPoint]]:
     return {point: list(group) for point, group in groupby(rows, attrgetter("point"))}
 
 
-class Reports:
-    """`hot` answers what submission and tracking wait for; `reports` answers queries that may take long."""
-
-    def __init__(self, hot: ReadConnection, reports: ReadConnection) -> None:
-        self._hot = hot
-        self._reports = reports
-
+class Reports(Due):
     # Submissions.
     async def submission(self, message: tuple[int, int, int]) -> Submission | None:
         created_ns, seq, stored_ms = message
@@ -110,24 +100,6 @@ class Reports:
         return counts.aggregates(tracked, await self._hot.all(reads.MERGED_METRICS, key=key))
 
     # Runs.
-    async def due(self, key: int, now_ms: int, limit: int) -> Sequence[tuple[Job, PointRecord]]:
-        return await self._with_points(key, await self._hot.all(reads.DUE, key=key, now_ms=now_ms, limit=limit))
-
-    async def due_counts(self, keys: Sequence[int], now_ms: int, limit: int) -> Mapping[int, int]:
-        found = await self._hot.all(reads.DUE_COUNTS, keys=_list(keys), now_ms=now_ms, limit=limit)
-        return {row.experiment: row.due for row in found}
-
-    async def next_due_ms(self, after_ms: int) -> int | None:
-        due_ms: int | None = await self._hot.value("next_due", after_ms=after_ms)
-        return due_ms
-
-    async def last_due_ms(self) -> int | None:
-        due_ms: int | None = await self._hot.value("last_due")
-        return due_ms
-
-    async def jobs(self, keys: Sequence[tuple[int, int, int]]) -> Mapping[tuple[int, int, int], Job]:
-        return rows.jobs(await self._hot.all(reads.JOBS, keys=_list(set(keys))))
-
     async def open_jobs(self, key: int) -> Sequence[tuple[Job, PointRecord]]:
         return await self._with_points(key, await self._hot.all(reads.OPEN_JOBS, key=key))
 
@@ -169,7 +141,7 @@ class Reports:
     async def points(self, key: int, numbers: Sequence[int]) -> Sequence[PointRow]:
         tracked = orjson.loads((await self._tracked(key)).metrics)
         records = await self._points(self._hot, key, numbers)
-        of = {"key": key, "numbers": _list(records)}
+        of = {"key": key, "numbers": due.as_list(records)}
         jobs, metrics = await self._hot.together((reads.JOBS_OF_POINTS, of), (reads.METRICS_OF_POINTS, of))
         jobs_of, metrics_of = _by_point(jobs), _by_point(metrics)
         return [
@@ -178,7 +150,7 @@ class Reports:
         ]
 
     async def ended_points(self, key: int, numbers: Sequence[int], seq: int) -> Sequence[int]:
-        ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=_list(numbers), seq=seq)
+        ended = await self._hot.all(reads.ENDED_POINTS, key=key, numbers=due.as_list(numbers), seq=seq)
         return [row.point for row in ended]
 
     async def called_off_points(self, key: int, after_point: int, limit: int) -> Sequence[int]:
@@ -235,7 +207,9 @@ class Reports:
         return [rows.parked(row) for row in await self._hot.all(reads.PARKED)]
 
     async def parked_of(self, experiment_ids: Sequence[str]) -> Sequence[ParkedEvent]:
-        return [rows.parked(row) for row in await self._hot.all(reads.PARKED_OF, experiments=_list(experiment_ids))]
+        return [
+            rows.parked(row) for row in await self._hot.all(reads.PARKED_OF, experiments=due.as_list(experiment_ids))
+        ]
 
     async def any_parked(self) -> bool:
         return await self._hot.value("any_parked") is not None
@@ -256,11 +230,6 @@ class Reports:
         if row is None:
             raise _unknown(key)
         return row
-
-    async def _points(self, connection: ReadConnection, key: int, numbers: Iterable[int]) -> dict[int, PointRecord]:
-        """Points never change, so they may be read after the runs that need them instead of with them."""
-        points = await connection.all(reads.POINTS_BY_NUMBER, key=key, numbers=_list(set(numbers)))
-        return {row.point: rows.point(row) for row in points}
 
     async def _with_points(self, key: int, attempts: Sequence[reads.RunRow]) -> list[tuple[Job, PointRecord]]:
         points = await self._points(self._hot, key, (row.point for row in attempts))

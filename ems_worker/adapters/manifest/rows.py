@@ -5,14 +5,16 @@ its statement in writes.sql names them.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 import orjson
+from msgspec.structs import replace
 
-from ems_worker.adapters.manifest import reads
+from ems_worker.adapters.manifest import due_reads, reads
 from ems_worker.core.documents import documents
 from ems_worker.core.lifecycle.estimate import CompletedRun
 from ems_worker.core.lifecycle.job import Job
@@ -29,6 +31,56 @@ _STOPS = {reason.value: reason for reason in StopReason}
 _WAITING = {waiting.value: waiting for waiting in Waiting}
 
 _JOB = attrgetter("experiment", "point", "replicate")
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """A statement that writes only some columns. `of`: the second run with these columns of the first."""
+
+    statement: str
+    of: Callable[[Run, Run], Run]
+    values: Callable[[Run], Row]
+
+
+# By the state to which they lead, statements for the steps of a run without anything unusual: most columns stay.
+NARROW: Final[Mapping[RunState, Narrow]] = {
+    RunState.SUBMITTING: Narrow(
+        "claim_runs",
+        lambda new, old: replace(old, state=new.state, submitted_ms=new.submitted_ms, config_sha=new.config_sha),
+        lambda new: (new.state.value, new.submitted_ms, _digest(new.config_sha)),
+    ),
+    RunState.SUBMITTED: Narrow(
+        "accept_runs", lambda new, old: replace(old, state=new.state), lambda new: (new.state.value,)
+    ),
+    RunState.COMPLETED: Narrow(
+        "complete_runs",
+        lambda new, old: replace(
+            old,
+            state=new.state,
+            started_ms=new.started_ms,
+            finished_ms=new.finished_ms,
+            metrics=new.metrics,
+            artifacts=new.artifacts,
+            model_version=new.model_version,
+            host=new.host,
+            slot=new.slot,
+            ended_seq=new.ended_seq,
+            job_revision=new.job_revision,
+        ),
+        lambda new: (
+            new.state.value,
+            new.started_ms,
+            new.finished_ms,
+            _maybe_json(new.metrics),
+            _maybe_json(new.artifacts),
+            new.model_version,
+            new.host,
+            new.slot,
+            new.ended_seq,
+            new.job_revision,
+        ),
+    ),
+}
 
 
 def to_json(value: Any) -> str:
@@ -59,6 +111,21 @@ def new_pending(key: int, run: Run) -> Row:
     return key, run.point, run.replicate, run.attempt, run.seed, run.due_ms
 
 
+def update(key: int, before: Run, after: Run) -> tuple[str, Row]:
+    """The statement that writes what has changed of an attempt, and its row for it."""
+    narrow = NARROW.get(after.state)
+    if narrow is not None and narrow.of(after, before) == after:
+        return narrow.statement, (
+            key,
+            after.point,
+            after.replicate,
+            after.attempt,
+            before.state.value,
+            *narrow.values(after),
+        )
+    return "update_runs", changed_run(key, before, after)
+
+
 def changed_run(key: int, before: Run, after: Run) -> Row:
     """A row of update_runs."""
     return (
@@ -78,17 +145,25 @@ def changed_run(key: int, before: Run, after: Run) -> Row:
     )
 
 
+def _digest(sha: str | None) -> bytes | None:
+    return None if sha is None else bytes.fromhex(sha)
+
+
+def _maybe_json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else to_json(value)
+
+
 def _outcome(run: Run) -> Row:
     return (
         None if run.stop_reason is None else run.stop_reason.value,
         None if run.error_kind is None else run.error_kind.value,
         run.error_message,
         run.retryable,
-        None if run.metrics is None else to_json(run.metrics),
-        None if run.artifacts is None else to_json(run.artifacts),
+        _maybe_json(run.metrics),
+        _maybe_json(run.artifacts),
         None if run.waiting is None else run.waiting.value,
         run.model_version,
-        None if run.config_sha is None else bytes.fromhex(run.config_sha),
+        _digest(run.config_sha),
         run.ended_seq,
         run.job_revision,
         run.drains,
@@ -99,6 +174,11 @@ def _outcome(run: Run) -> Row:
         run.total,
         run.excluded,
     )
+
+
+def new_job(row: due_reads.DueRow | due_reads.DueOfRow) -> Job:
+    """A job whose first run is as it was created."""
+    return Job((Run(row.point, row.replicate, 1, row.seed, due_ms=row.due_ms),))
 
 
 def run(row: reads.RunRow) -> Run:
@@ -151,7 +231,7 @@ def new_point(key: int, point: PointRecord) -> Row:
     )
 
 
-def point(row: reads.PointRow) -> PointRecord:
+def point(row: reads.PointRow | due_reads.PointOfRow) -> PointRecord:
     """Read by the standard library: orjson turns large integers into floats."""
     labels = None if row.labels is None else json.loads(row.labels)
     return PointRecord(row.point, json.loads(row.params), row.run_id_suffix, labels)

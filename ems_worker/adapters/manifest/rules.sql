@@ -2,7 +2,7 @@
 -- tests/contract/test_manifest_rules.py compares them with the core's own, over every combination of the columns.
 
 -- name: bucket
--- What a status counts a job as by its current run: core.lifecycle.experiment.bucket.
+-- What a status counts a job as by its current run: core.lifecycle.tally.bucket.
 CASE
   WHEN waiting IS NULL THEN
     CASE WHEN runs.state = 'failed' AND error_kind = 'infeasible' THEN 'infeasible' ELSE runs.state END

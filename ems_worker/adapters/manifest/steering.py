@@ -191,14 +191,16 @@ def _progress(change: Change | None) -> list[Step]:
 
 
 def _run_steps(changes: Sequence[tuple[int, Run | None, Run]], ended_seq: Mapping[int, int]) -> list[Step]:
-    updated, inserted = [], []
+    updated: dict[str, list[rows.Row]] = {}
+    inserted: list[rows.Row] = []
     for key, before, after in changes:
         if before is None:
             inserted.append(rows.new_run(key, after))
         else:
-            updated.append(rows.changed_run(key, before, after))
+            statement, row = rows.update(key, before, after)
+            updated.setdefault(statement, []).append(row)
     return [
-        Step(WRITES["update_runs"], updated),
+        *(Step(WRITES[statement], values) for statement, values in updated.items()),
         Step(WRITES["insert_runs"], inserted),
         Step(WRITES["give_seq"], list(ended_seq.items())),
         *metrics.steps(changes),

@@ -61,18 +61,6 @@ MATCHED = Read("matched", MatchedRow)
 WITHDRAWN = Read("withdrawn", reads.RunRow)
 RETURNED = Read("returned", reads.RunRow)
 
-_ALL: tuple[Read[tuple[object, ...]], ...] = (
-    CHANGE_FROM,
-    OPEN_CHANGES,
-    UNPUBLISHED_CHANGES,
-    LATEST_CHANGES,
-    AWAITING_JOBS,
-    JOBS_AFTER,
-    COMMONEST_ERROR,
-    UNIDENTIFIED,
-    MATCHED,
-    WITHDRAWN,
-    RETURNED,
-)
+_ALL = [query for query in list(vars().values()) if isinstance(query, Read)]
 # The columns of each query's rows, by its name.
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType({read.name: read.columns for read in _ALL})

@@ -15,7 +15,7 @@ from ems_worker.adapters.manifest.reader import ReadConnection
 from ems_worker.adapters.manifest.steering import Steering
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import NewExperiment, ParkedEvent, PointRecord, Submission
+from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, Submission
 
 # Parked events have at most about twice as many bytes in all, because small ones are not added up.
 MAX_PARKED_BYTES = 64 * 1024 * 1024
@@ -38,13 +38,15 @@ class Manifest(Steering):
         reports: ReadConnection,
         counters: Counters,
         resources: AsyncExitStack,
+        unchecked: bool = False,
     ) -> None:
-        """`resources` is what `close` releases."""
+        """`resources` is what `close` releases. `unchecked`: whether the file may be damaged, as far as is known."""
         super().__init__(hot, reports, writer)
         self.path = path
         self.counters = counters
         self._resources = resources
         self._files = OpenFiles(path)
+        self._unchecked = unchecked
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -57,7 +59,9 @@ class Manifest(Steering):
         """
         steps = migrate.steps() if migrations is None else migrations
         async with AsyncExitStack() as stack:
+            unchecked = opening.is_large(path)
             connection = await stack.enter_async_context(opening.opened(path, steps))
+            unchecked = unchecked or opening.is_large(path)
             counters = Counters()
             hot = await ReadConnection.open(path, counters.reads)
             stack.push_async_callback(hot.close)
@@ -65,7 +69,15 @@ class Manifest(Steering):
             stack.push_async_callback(reports.close)
             writer = Writer(connection, counters)
             stack.push_async_callback(writer.close)
-            manifest = cls(path, writer=writer, hot=hot, reports=reports, counters=counters, resources=stack.pop_all())
+            manifest = cls(
+                path,
+                writer=writer,
+                hot=hot,
+                reports=reports,
+                counters=counters,
+                resources=stack.pop_all(),
+                unchecked=unchecked,
+            )
         try:
             yield manifest
         finally:
@@ -95,6 +107,24 @@ class Manifest(Steering):
     @property
     def file_problem(self) -> str | None:
         return self._files.problem
+
+    async def until_damaged(self) -> None:
+        """Checks a file that was too large to be checked when it was opened, and waits without end if it is whole.
+
+        Raises errors.ManifestUnusable, with the remedy, if it is damaged.
+        """
+        if self._unchecked:
+            connection = await ReadConnection.open(self.path, self.counters.reads)
+            try:
+                found = await connection.value("damage")
+            except errors.ManifestUnusable as error:
+                raise opening.damaged(self.path, str(error)) from error
+            finally:
+                await connection.close()
+            if found != "ok":
+                raise opening.damaged(self.path, found)
+            self._unchecked = False
+        await asyncio.Event().wait()
 
     async def backup(self, target: Path) -> None:
         """Copies the manifest to a single file, while work continues.
@@ -128,8 +158,17 @@ class Manifest(Steering):
         return dropped
 
     # Expansion.
-    async def expand(self, key: int, points: Sequence[PointRecord], runs: Sequence[Run], expanded_points: int) -> None:
+    async def expand(
+        self,
+        key: int,
+        points: Sequence[PointRecord],
+        runs: Sequence[Run],
+        expanded_points: int,
+        *,
+        begun: tuple[Experiment, Experiment] | None = None,
+    ) -> None:
         await self._writer.submit(
+            *(() if begun is None else (Step(WRITES["save_experiment"], [experiments.saved_experiment(*begun)]),)),
             Step(WRITES["advance_expansion"], [(key, expanded_points - len(points), expanded_points)]),
             Step(WRITES["insert_points"], [rows.new_point(key, point) for point in points]),
             Step(WRITES["insert_pending"], [rows.new_pending(key, run) for run in runs]),

@@ -6,10 +6,12 @@ busy, its thread then waits each time to get the lock back; a batch of 500 updat
 """
 
 import asyncio
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,6 +19,7 @@ import aiosqlite
 import structlog
 
 from ems_worker import errors
+from ems_worker.adapters.manifest.connecting import Connection
 from ems_worker.adapters.manifest.queries import Query
 
 log = structlog.get_logger()
@@ -25,7 +28,7 @@ log = structlog.get_logger()
 MAX_ROWS = 10_000
 # Rows per statement, as long as it has no more values than MAX_VALUES (SQLite's own limit is 32,766). There are few
 # sizes, so that the connection's cache has all statements prepared.
-CHUNKS = (1024, 256, 64, 16, 4, 1)
+CHUNKS = (256, 64, 16, 4, 1)
 MAX_VALUES = 8192
 
 # Errors of a full disk: nothing was written, and the request succeeds once there is room.
@@ -92,7 +95,7 @@ class _Merged:
 class Writer:
     """Owns the connection that writes. Requests are carried out in the order in which `submit` was called."""
 
-    def __init__(self, connection: aiosqlite.Connection, counters: Counters) -> None:
+    def __init__(self, connection: Connection, counters: Counters) -> None:
         self._connection = connection
         self._counters = counters
         self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
@@ -194,34 +197,44 @@ class Writer:
 
     async def _transact(self, group: Sequence[_Request]) -> list[list[int]]:
         steps = [step for request in group for step in request.steps]
+        statements = [*merge(step for step in steps if not step.stage), *_derived(steps)]
+        counts = await self._connection.run(partial(_written, statements=[merged for merged, _ in statements]))
         changed: dict[int, int] = {}
-        await self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            for merged, parts in [*merge(step for step in steps if not step.stage), *_derived(steps)]:
-                count = await self._execute(merged)
-                if merged.guarded and count != len(merged.rows):
-                    raise _MismatchError(
-                        f"{merged.query.name}: {count} of {len(merged.rows)} rows were as expected; nothing was written"
-                    )
-                for part in parts:
-                    changed[id(part)] = len(part.rows) if merged.guarded else count
-            await self._connection.execute("COMMIT")
-        except BaseException:  # also a cancellation: no transaction may stay open
-            # On a full disk SQLite may have rolled back by itself.
-            if self._connection.in_transaction:
-                await self._connection.execute("ROLLBACK")
-            raise
+        for (merged, parts), count in zip(statements, counts, strict=True):
+            for part in parts:
+                changed[id(part)] = len(part.rows) if merged.guarded else count
         return [[changed[id(step)] for step in request.steps] for request in group]
 
-    async def _execute(self, merged: _Merged) -> int:
-        rows, width, done, changed = merged.rows, len(merged.rows[0]), 0, 0
-        for size in CHUNKS:
-            while len(rows) - done >= size and size * width <= MAX_VALUES:
-                values = tuple(chain.from_iterable(rows[done : done + size]))
-                cursor = await self._connection.execute(merged.query.for_rows(size, width), values)
-                changed += cursor.rowcount
-                done += size
-        return changed
+
+def _written(connection: sqlite3.Connection, statements: Sequence[_Merged]) -> list[int]:
+    """Runs the statements in one transaction; returns how many rows each changed."""
+    counts: list[int] = []
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for merged in statements:
+            count = _execute(connection, merged)
+            if merged.guarded and count != len(merged.rows):
+                raise _MismatchError(
+                    f"{merged.query.name}: {count} of {len(merged.rows)} rows were as expected; nothing was written"
+                )
+            counts.append(count)
+        connection.execute("COMMIT")
+    except BaseException:  # no transaction may stay open
+        # On a full disk SQLite may have rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return counts
+
+
+def _execute(connection: sqlite3.Connection, merged: _Merged) -> int:
+    rows, width, done, changed = merged.rows, len(merged.rows[0]), 0, 0
+    for size in CHUNKS:
+        while len(rows) - done >= size and size * width <= MAX_VALUES:
+            values = tuple(chain.from_iterable(rows[done : done + size]))
+            changed += connection.execute(merged.query.for_rows(size, width), values).rowcount
+            done += size
+    return changed
 
 
 def merge(steps: Iterable[Step]) -> list[tuple[_Merged, list[Step]]]:

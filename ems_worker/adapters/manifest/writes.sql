@@ -94,6 +94,52 @@ INSERT INTO runs
    ended_seq, job_revision, drains, suspended, host, slot, step, total, excluded)
 VALUES :rows;
 
+-- name: claim_runs key=4
+-- The columns that change when attempts are claimed, and no others: rows.NARROW.
+UPDATE runs SET
+  state = new.state,
+  submitted_ms = new.submitted_ms,
+  config_sha = new.config_sha
+FROM (
+  WITH new (experiment, point, replicate, attempt, expected, state, submitted_ms, config_sha)
+  AS (VALUES :rows) SELECT * FROM new
+) AS new
+WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
+  AND runs.attempt = new.attempt AND runs.state = new.expected;
+
+-- name: accept_runs key=4
+-- The same for attempts that the orchestrator accepted.
+UPDATE runs SET
+  state = new.state
+FROM (
+  WITH new (experiment, point, replicate, attempt, expected, state)
+  AS (VALUES :rows) SELECT * FROM new
+) AS new
+WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
+  AND runs.attempt = new.attempt AND runs.state = new.expected;
+
+-- name: complete_runs key=4
+-- The same for attempts that completed.
+UPDATE runs SET
+  state = new.state,
+  started_ms = new.started_ms,
+  finished_ms = new.finished_ms,
+  metrics = new.metrics,
+  artifacts = new.artifacts,
+  model_version = new.model_version,
+  host = new.host,
+  slot = new.slot,
+  ended_seq = new.ended_seq,
+  job_revision = new.job_revision
+FROM (
+  WITH new
+  (experiment, point, replicate, attempt, expected, state, started_ms, finished_ms, metrics, artifacts, model_version,
+   host, slot, ended_seq, job_revision)
+  AS (VALUES :rows) SELECT * FROM new
+) AS new
+WHERE runs.experiment = new.experiment AND runs.point = new.point AND runs.replicate = new.replicate
+  AND runs.attempt = new.attempt AND runs.state = new.expected;
+
 -- name: update_runs key=4
 -- All columns of attempts that can change, guarded by the state that each was in.
 UPDATE runs SET

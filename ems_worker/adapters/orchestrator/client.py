@@ -2,31 +2,25 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
 
-import grpc
-
-from ems_worker import ending, errors
-from ems_worker.adapters.orchestrator import capacity, causes, commands, security, status
+from ems_worker.adapters.orchestrator import capacity, commands, status
 from ems_worker.adapters.orchestrator.commands import Command
+from ems_worker.adapters.orchestrator.connection import Connection
 from ems_worker.adapters.orchestrator.window import AdaptiveWindow, Slot
 from ems_worker.core.lifecycle import outcome
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
 from ems_worker.core.lifecycle.run import Signal
 from ems_worker.core.wire import Capacity, Control, Controlled, Start
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
-from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.settings import Channel
 
-Reply = TypeVar("Reply")
 _Report = Callable[[Call], None]
 _Wanted = Callable[[str], bool]
 
 # An unimplemented call is tried again after this time, because the orchestrator may have been updated.
 _UNIMPLEMENTED_SECONDS = 60.0
-# After this many calls in a row without an answer, the connection may be half open and is replaced.
-_SILENT_CALLS = 3
 # The upper limit of patience with a call before it is set aside, as a part of its deadline.
 _PATIENCE = 0.25
 _STATUS_BATCH = 1000
@@ -39,20 +33,12 @@ class Orchestrator:
     """
 
     def __init__(self, channel: Channel, *, deadline_seconds: float, window: int) -> None:
-        self._settings = channel
+        self._connection = Connection(channel, deadline_seconds=deadline_seconds, on_away=self._expect_another)
         self._deadline = deadline_seconds
         self._window = AdaptiveWindow(window)
         # The message limit that the orchestrator reported (or the default), and the one that batches must keep to,
         # which refusals since its last absence may have lowered.
         self._reported_limit = self._limit = commands.DEFAULT_LIMIT_BYTES
-        self._channel = self._open()
-        self._stub = pb_grpc.OrchestratorClientServiceStub(self._channel)
-        self._closing: set[asyncio.Task[None]] = set()
-        # When this channel was opened: earlier calls say nothing about it.
-        self._opened = float("-inf")
-        self._silent = 0
-        # Why the orchestrator was away the last time.
-        self._cause: str | None = None
         self._unimplemented_until: dict[str, float] = {}
 
     @classmethod
@@ -71,19 +57,16 @@ class Orchestrator:
         try:
             yield client
         finally:
-            await client._close()
+            await client._connection.close()
 
     def ready(self) -> bool:
         """Whether the orchestrator is connected now; if it isn't, starts connecting."""
-        return self._channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+        return self._connection.ready()
 
     @property
     def away(self) -> str | None:
         """Why the orchestrator can't be reached; None while it is connected. If it isn't, starts connecting."""
-        if self.ready():
-            self._cause = None
-            return None
-        return self._cause or f"{self._settings.target}: {self._channel.get_state().name.lower().replace('_', ' ')}"
+        return self._connection.away
 
     @property
     def crowded(self) -> bool:
@@ -113,7 +96,9 @@ class Orchestrator:
         wanted = pb.ControlAction.Value(f"CONTROL_ACTION_{action}")
         command = pb.ControlSimulationCommand(simulation_id=simulation_id, action=wanted)
         async with self._slot("ControlSimulation"):
-            reply, code, _ = await self._call(self._stub.ControlSimulation(command, timeout=self._deadline))
+            reply, code, _ = await self._connection.call(
+                self._connection.stub.ControlSimulation(command, timeout=self._deadline)
+            )
         return Controlled(code, paused=reply is not None and reply.state == pb.SIMULATION_STATE_PAUSED)
 
     async def status(self, simulation_ids: Sequence[str]) -> Mapping[str, Signal | None] | None:
@@ -125,7 +110,9 @@ class Orchestrator:
         for first in range(0, len(simulation_ids), _STATUS_BATCH):
             request = pb.GetSimulationStatusRequest(simulation_ids=simulation_ids[first : first + _STATUS_BATCH])
             async with self._slot("GetSimulationStatus"):
-                reply, code, _ = await self._call(self._stub.GetSimulationStatus(request, timeout=self._deadline))
+                reply, code, _ = await self._connection.call(
+                    self._connection.stub.GetSimulationStatus(request, timeout=self._deadline)
+                )
             if code == "UNIMPLEMENTED":
                 return None
             if reply is not None:
@@ -134,7 +121,9 @@ class Orchestrator:
 
     async def capacity(self) -> AsyncGenerator[Capacity | None, None]:
         """Yields changes of capacity, without end; None if the orchestrator is away or doesn't implement the call."""
-        async for reported in capacity.watch(lambda: self._stub, self._deadline, self._note_error):
+        async for reported in capacity.watch(
+            lambda: self._connection.stub, self._deadline, self._connection.note_error
+        ):
             if reported is not None:
                 self._reported_limit = self._limit = reported.max_message_bytes or commands.DEFAULT_LIMIT_BYTES
             yield reported
@@ -156,9 +145,26 @@ class Orchestrator:
         await _all(
             [
                 *(self._submit_batch(batch, report, wanted) for batch in commands.batches(batched, self._limit)),
-                *(self._submit_single(command, report, wanted) for command in single),
+                self._submit_singles(single, report, wanted),
             ]
         )
+
+    async def _submit_singles(self, singles: Sequence[Command], report: _Report, wanted: _Wanted) -> None:
+        """Makes a call for each command: as many lanes as the window has slots, each with one call after another."""
+        left = deque(singles)
+
+        async def lane() -> None:
+            while left:
+                await self._submit_single(left.popleft(), report, wanted, begin_lane)
+
+        def begin_lane() -> None:
+            """Another lane takes the place of one whose call is set aside."""
+            if left:
+                group.create_task(lane())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(left), self._window.size)):
+                begin_lane()
 
     async def _submit_batch(self, batch: list[Command], report: _Report, wanted: _Wanted) -> None:
         async with self._slot("StartSimulations", batch, report) as slot:
@@ -166,8 +172,10 @@ class Orchestrator:
             if not batch:
                 return
             request = pb.StartSimulationsRequest(commands=[command.message for command in batch])
-            reply, code, message = await self._call(
-                self._stub.StartSimulations(request, timeout=self._deadline, metadata=commands.metadata(batch[0]))
+            reply, code, message = await self._connection.call(
+                self._connection.stub.StartSimulations(
+                    request, timeout=self._deadline, metadata=commands.metadata(batch[0])
+                )
             )
         if reply is not None:
             self._answered("StartSimulations", slot, commands.read_batch(batch, reply), report)
@@ -184,14 +192,18 @@ class Orchestrator:
             answered = [commands.answer(command.simulation_id, code, message) for command in batch]
             self._answered("StartSimulations", slot, answered, report)
 
-    async def _submit_single(self, command: Command, report: _Report, wanted: _Wanted) -> None:
+    async def _submit_single(
+        self, command: Command, report: _Report, wanted: _Wanted, on_aside: Callable[[], None] = lambda: None
+    ) -> None:
         to_send = [command]
-        async with self._slot("StartSimulation", to_send, report) as slot:
+        async with self._slot("StartSimulation", to_send, report, on_aside) as slot:
             _drop_unwanted(to_send, slot, report, wanted)
             if not to_send:
                 return
-            reply, code, message = await self._call(
-                self._stub.StartSimulation(command.message, timeout=self._deadline, metadata=commands.metadata(command))
+            reply, code, message = await self._connection.call(
+                self._connection.stub.StartSimulation(
+                    command.message, timeout=self._deadline, metadata=commands.metadata(command)
+                )
             )
         name = command.simulation_id
         if reply is not None:
@@ -202,83 +214,42 @@ class Orchestrator:
             answer = commands.answer(name, code, message)
         self._answered("StartSimulation", slot, [answer], report)
 
-    def _slot(self, kind: str, sent: Sequence[Command] = (), report: _Report | None = None) -> Slot:
+    def _slot(
+        self,
+        kind: str,
+        sent: Sequence[Command] = (),
+        report: _Report | None = None,
+        on_aside: Callable[[], None] = lambda: None,
+    ) -> Slot:
         """A slot in the window for a call. If the call is set aside, `report` gets LATE for each of its commands."""
 
         def late() -> None:
             if report is not None:
                 answers = tuple(Answer(command.simulation_id, Outcome.LATE, "") for command in sent)
                 report(Call(slot.began, _now() - slot.began, answers))
+            on_aside()
 
         slot = self._window.slot(lambda: self._window.patience_seconds(kind, self._deadline * _PATIENCE), late)
         return slot
 
     def _answered(self, kind: str, slot: Slot, answers: Sequence[Answer], report: _Report) -> None:
         """Reports the result of a call, and adapts the window to it."""
-        if any(answer.outcome is Outcome.SLOW_DOWN for answer in answers):
+        outcomes = {answer.outcome for answer in answers}
+        if Outcome.SLOW_DOWN in outcomes:
             self._window.overloaded(slot.began)
-        elif any(answer.code == "DEADLINE_EXCEEDED" for answer in answers):
+        elif Outcome.UNKNOWN in outcomes and any(answer.code == "DEADLINE_EXCEEDED" for answer in answers):
             self._window.unanswered(kind, slot.began)
-        elif any(answer.outcome is Outcome.SUBMITTED for answer in answers):
+        elif Outcome.SUBMITTED in outcomes:
             self._window.answered(kind, slot.began)
         report(Call(slot.began, _now() - slot.began, tuple(answers)))
-
-    async def _call(self, call: Awaitable[Reply]) -> tuple[Reply | None, str, str]:
-        """The reply, the name of the status code, and the orchestrator's message."""
-        began = _now()
-        try:
-            reply = await call
-        except grpc.aio.AioRpcError as error:
-            code, details = error.code(), error.details() or ""
-            self._note_error(error)
-            if code is grpc.StatusCode.UNAVAILABLE:
-                # The orchestrator that comes back may be a newer one.
-                self._unimplemented_until.clear()
-                self._limit = self._reported_limit
-                details = causes.cause(details, self._settings.target)
-            self._count_silence(began, code is grpc.StatusCode.DEADLINE_EXCEEDED)
-            return None, code.name, details
-        except asyncio.CancelledError:
-            if ending.of_task():
-                raise
-            return None, "CANCELLED", "the connection was closed before the answer came"
-        self._silent = 0
-        return reply, "OK", ""
-
-    def _note_error(self, error: grpc.aio.AioRpcError) -> None:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            self._cause = causes.cause(error.details() or "", self._settings.target)
-
-    def _count_silence(self, began: float, silent: bool) -> None:
-        if not silent:
-            self._silent = 0
-        elif began >= self._opened:
-            self._silent += 1
-        if self._silent < _SILENT_CALLS:
-            return
-        self._silent = 0
-        try:
-            old, self._channel = self._channel, self._open()
-        except errors.SettingsError:
-            return  # certificates that are being replaced: the old ones may still work
-        self._opened = _now()
-        self._stub = pb_grpc.OrchestratorClientServiceStub(self._channel)
-        # With a grace period for its open calls: closing the channel at once would cancel them.
-        task = asyncio.create_task(old.close(grace=self._deadline))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
     def _implements(self, call: str) -> bool:
         return self._unimplemented_until.get(call, 0.0) <= _now()
 
-    def _open(self) -> grpc.aio.Channel:
-        return security.channel(self._settings, security.OPTIONS)
-
-    async def _close(self) -> None:
-        for task in list(self._closing):
-            task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        await self._channel.close(grace=None)
+    def _expect_another(self) -> None:
+        """Forgets what an orchestrator that is away refused: the one that comes back may be a newer one."""
+        self._unimplemented_until.clear()
+        self._limit = self._reported_limit
 
 
 def _drop_unwanted(batch: list[Command], slot: Slot, report: _Report, wanted: _Wanted) -> None:

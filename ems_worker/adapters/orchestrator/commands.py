@@ -1,9 +1,9 @@
 """Start commands as protobuf, split into batches; responses and status codes as answers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import grpc
+from msgspec import Struct
 
 from ems_worker.core import text, trace
 from ems_worker.core.lifecycle import outcome
@@ -16,24 +16,21 @@ MAX_COMMANDS = 256
 DEFAULT_LIMIT_BYTES = 4 * 1024 * 1024
 # The tag and length of a command in a batch.
 _FRAME_BYTES = 8
+_ACCEPTED = (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_UNSPECIFIED)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True, gc=False):
     """A start command as protobuf.
 
     `size` is in bytes, `traceparent` is sent as metadata, and `alone` keeps the command out of batches.
     """
 
+    simulation_id: str
     message: pb.StartSimulationCommand
     size: int
     traceparent: str | None = None
     alone: bool = False
-
-    @property
-    def simulation_id(self) -> str:
-        return self.message.simulation_id
 
 
 def encode(start: Start) -> Command:
@@ -47,7 +44,7 @@ def encode(start: Start) -> Command:
         experiment_id=start.experiment_id,
         labels=start.labels,
     )
-    return Command(message, message.ByteSize(), start.traceparent, start.alone)
+    return Command(start.simulation_id, message, message.ByteSize(), start.traceparent, start.alone)
 
 
 def batches(commands: Sequence[Command], limit: int) -> Iterator[list[Command]]:
@@ -102,9 +99,10 @@ def read(simulation_id: str, response: pb.StartSimulationResponse) -> Answer:
 
     An unknown outcome, or a rejection without a status code, leaves the answer UNKNOWN.
     """
-    if response.outcome == pb.START_OUTCOME_ALREADY_EXISTS:
+    given = response.outcome
+    if given == pb.START_OUTCOME_ALREADY_EXISTS:
         return answer(simulation_id, "ALREADY_EXISTS", response.message)
-    if response.outcome in (pb.START_OUTCOME_ACCEPTED, pb.START_OUTCOME_UNSPECIFIED) and not response.status_code:
+    if given in _ACCEPTED and not response.status_code:
         return answer(simulation_id, "OK", response.message)
     code = _NAMES.get(response.status_code, "UNKNOWN")
     return answer(simulation_id, code if code != "OK" else "UNKNOWN", response.message)
@@ -114,8 +112,8 @@ def read_batch(batch: Sequence[Command], reply: pb.StartSimulationsResponse) -> 
     """An answer for each command of the batch, in the same order."""
     responses = {response.simulation_id: response for response in reply.responses}
     return [
-        read(name, responses[name])
-        if (name := command.simulation_id) in responses
-        else answer(name, "UNKNOWN", "the orchestrator's reply to the batch doesn't mention this run")
+        answer(name, "UNKNOWN", "the orchestrator's reply to the batch doesn't mention this run")
+        if (response := responses.get(name := command.simulation_id)) is None
+        else read(name, response)
         for command in batch
     ]

@@ -32,6 +32,9 @@ class Window:
         self.aside = 0
         self._inside = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        # The slots of calls, oldest first, and the next time at which they are checked.
+        self._slots: dict[Slot, None] = {}
+        self._next_check: asyncio.TimerHandle | None = None
 
     def resize(self, size: int) -> None:
         """Changes the size, at once for calls that wait; calls inside stay."""
@@ -68,6 +71,29 @@ class Window:
         self._inside -= 1
         self._admit()
 
+    def began(self, slot: "Slot") -> None:
+        """A call got its slot. One timer checks all calls, because most take only a moment."""
+        self._slots[slot] = None
+        if self._next_check is None:
+            self._next_check = asyncio.get_running_loop().call_later(CHECK_SECONDS, self._check)
+
+    def ended(self, slot: "Slot") -> None:
+        """A call ended."""
+        del self._slots[slot]
+        if slot.aside:
+            self.aside -= 1
+        else:
+            self.leave()
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for slot in list(self._slots):
+            if now - slot.began < CHECK_SECONDS:
+                break
+            slot.check(now)
+        self._next_check = loop.call_later(CHECK_SECONDS, self._check) if self._slots else None
+
     def set_aside(self) -> bool:
         """Moves a call from inside to aside if there is room; whether there was."""
         if self.aside >= self.max_aside:
@@ -88,40 +114,31 @@ class Window:
 class Slot:
     """A call's slot in the window, for the duration of the `async with`. It `began` at that time of the event loop."""
 
-    __slots__ = ("_on_aside", "_patience", "_timer", "_window", "aside", "began")
+    __slots__ = ("_on_aside", "_patience", "_window", "aside", "began")
 
     def __init__(self, window: Window, patience_seconds: Callable[[], float], on_aside: Callable[[], None]) -> None:
         self._window = window
         self._patience = patience_seconds
         self._on_aside = on_aside
-        self._timer: asyncio.TimerHandle | None = None
         self.aside = False
         self.began = 0.0
 
     async def __aenter__(self) -> "Slot":
         await self._window.enter()
-        loop = asyncio.get_running_loop()
-        self.began = loop.time()
-        self._timer = loop.call_later(CHECK_SECONDS, self._check)
+        self.began = asyncio.get_running_loop().time()
+        self._window.began(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._timer is not None
-        self._timer.cancel()
-        if self.aside:
-            self._window.aside -= 1
-        else:
-            self._window.leave()
+        self._window.ended(self)
 
-    def _check(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() - self.began >= self._patience() and self._window.set_aside():
+    def check(self, now: float) -> None:
+        """Sets the call aside if it is slow, and there is room for it."""
+        if not self.aside and now - self.began >= self._patience() and self._window.set_aside():
             self.aside = True
             self._on_aside()
-        else:
-            self._timer = loop.call_later(CHECK_SECONDS, self._check)
 
 
 class AdaptiveWindow(Window):

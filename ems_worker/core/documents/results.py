@@ -1,24 +1,26 @@
 """`ems.result.v1` and the rows of exports, both made from one table.
 
-To add a field, add it to FIELDS: the document, its JSON Schema and the columns of every export follow.
+To add a field, add it to FIELDS and to `result`: the JSON Schema and the columns of every export follow.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from ems_worker.core import ids
 from ems_worker.core.documents import documents, shapes, titles
 from ems_worker.core.documents.documents import Document
 from ems_worker.core.documents.shapes import Schema
-from ems_worker.core.lifecycle import experiment
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import tally
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Waiting
+from ems_worker.core.lifecycle.tally import Bucket
+from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import JobRow
 
-# A field's value from the experiment's id and the job.
-_Value = Callable[[str, JobRow], Any]
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_COMPLETED, _MISSING = RunState.COMPLETED, Waiting.MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,13 @@ class Field:
     """One key of a result, with its schema, and how an export has it.
 
     A plain field is one column. With `prefix` each entry of its mapping is a column `{prefix}.{key}`; with `parts` each
-    of these keys of its object is a column `{name}_{part}`. `whole` is the value where nothing is to be shortened.
+    of these keys of its object is a column `{name}_{part}`.
     """
 
     name: str
-    value: _Value
     schema: Schema
     prefix: str | None = None
     parts: tuple[str, ...] = ()
-    whole: _Value | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class Field:
 
 
 def _error(run: Run) -> Document | None:
-    if run.waiting is Waiting.MISSING:
+    if run.waiting is _MISSING:
         return {"kind": ErrorKind.METRICS_MISSING, "message": "metrics that the plan tracks did not come in time"}
     if run.error_kind is None and run.error_message is None:
         return None
@@ -52,45 +52,38 @@ def _error(run: Run) -> Document | None:
 
 # In the order of the columns.
 FIELDS: Final = (
-    Field("experiment_id", lambda experiment_id, _: experiment_id, shapes.EXPERIMENT_ID),
+    Field("experiment_id", shapes.EXPERIMENT_ID),
     Field(
         "simulation_id",
-        lambda experiment_id, row: ids.simulation_id(experiment_id, row.run.point, row.run.replicate, row.run.attempt),
         shapes.SIMULATION_ID,
     ),
-    Field("point", lambda _, row: row.point.point, shapes.POINT),
-    Field("replicate", lambda _, row: row.run.replicate, shapes.count("which repetition of the point")),
-    Field("attempt", lambda _, row: row.run.attempt, shapes.count("which attempt at the job", 1)),
-    Field("run_id_suffix", lambda _, row: row.point.run_id_suffix, shapes.RUN_ID_SUFFIX),
-    Field("seed", lambda _, row: row.run.seed, shapes.SEED),
+    Field("point", shapes.POINT),
+    Field("replicate", shapes.count("which repetition of the point")),
+    Field("attempt", shapes.count("which attempt at the job", 1)),
+    Field("run_id_suffix", shapes.RUN_ID_SUFFIX),
+    Field("seed", shapes.SEED),
     Field(
         "state",
-        lambda _, row: experiment.job_state(row.run),
         shapes.choice("the job's state", [name for name in Bucket if name is not Bucket.INFEASIBLE]),
     ),
     Field(
         "params",
-        lambda _, row: documents.shortened(row.point.params),
         shapes.PARAMS,
         prefix="param",
-        whole=lambda _, row: dict(row.point.params),
     ),
     Field(
         "metrics",
-        lambda _, row: None if row.run.metrics is None else dict(row.run.metrics),
         shapes.maybe(shapes.by_name("as reported; null: not finite", shapes.maybe(shapes.number("a value")))),
         prefix="metric",
     ),
-    Field("labels", lambda _, row: dict(row.point.labels or {}), shapes.LABELS, prefix="label"),
+    Field("labels", shapes.LABELS, prefix="label"),
     Field(
         "artifacts",
-        lambda _, row: dict(row.run.artifacts or {}),
         shapes.by_name("files that the run produced", shapes.text("a URI")),
         prefix="artifact",
     ),
     Field(
         "error",
-        lambda _, row: _error(row.run),
         shapes.maybe(
             shapes.mapping(
                 "why the run did not complete",
@@ -104,34 +97,26 @@ FIELDS: Final = (
     ),
     Field(
         "submitted_at",
-        lambda _, row: documents.timestamp(row.run.submitted_ms),
         shapes.maybe(shapes.time("when it was submitted to the orchestrator")),
     ),
-    Field(
-        "started_at", lambda _, row: documents.timestamp(row.run.started_ms), shapes.maybe(shapes.time("when it began"))
-    ),
+    Field("started_at", shapes.maybe(shapes.time("when it began"))),
     Field(
         "finished_at",
-        lambda _, row: documents.timestamp(row.run.finished_ms),
         shapes.maybe(shapes.time("when it ended")),
     ),
     Field(
         "model_version",
-        lambda _, row: row.run.model_version,
         shapes.maybe(shapes.text("version of the model that computed it")),
     ),
-    Field("host", lambda _, row: row.run.host, shapes.maybe(shapes.text("the machine that the run is or was on"))),
-    Field("slot", lambda _, row: row.run.slot, shapes.maybe(shapes.text("the slot of that machine"))),
-    Field(
-        "step", lambda _, row: row.run.step, shapes.maybe(shapes.number("how far the run was when it last reported"))
-    ),
-    Field("total", lambda _, row: row.run.total, shapes.maybe(shapes.number("how far it has to go, in the same unit"))),
-    Field("excluded", lambda _, row: row.run.excluded, shapes.EXCLUDED),
-    Field("config_sha", lambda _, row: row.run.config_sha, shapes.maybe(shapes.CONFIG_SHA)),
-    Field("job_revision", lambda _, row: row.run.job_revision, shapes.count("how many times the job has ended so far")),
+    Field("host", shapes.maybe(shapes.text("the machine that the run is or was on"))),
+    Field("slot", shapes.maybe(shapes.text("the slot of that machine"))),
+    Field("step", shapes.maybe(shapes.number("how far the run was when it last reported"))),
+    Field("total", shapes.maybe(shapes.number("how far it has to go, in the same unit"))),
+    Field("excluded", shapes.EXCLUDED),
+    Field("config_sha", shapes.maybe(shapes.CONFIG_SHA)),
+    Field("job_revision", shapes.count("how many times the job has ended so far")),
     Field(
         "seq",
-        lambda _, row: row.run.ended_seq,
         shapes.maybe(shapes.count("position of the job's end among those of the experiment", 1)),
     ),
 )
@@ -143,8 +128,6 @@ SCHEMA: Final = shapes.document(
     shapes.SHORTENED,
 )
 
-_VALUES: Final = tuple((field.name, field.value) for field in FIELDS)
-_WHOLE: Final = tuple((field.name, field.whole or field.value) for field in FIELDS)
 _PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {field.name: field.prefix for field in FIELDS if field.prefix is not None}
 )
@@ -154,20 +137,55 @@ _NOT_PLAIN: Final = frozenset({"schema", *_PREFIXES, *(name for name, _, _ in _P
 
 def result(experiment_id: str, row: JobRow, *, whole: bool = False) -> Document:
     """`ems.result.v1`: a job by the attempt that stands for it. Long parameter values are shortened unless `whole`."""
-    document: Document = {"schema": titles.RESULT}
-    for name, value in _WHOLE if whole else _VALUES:
-        document[name] = value(experiment_id, row)
-    return document
+    point, run = row.point, row.run
+    # One expression, because there may be thousands of results a second.
+    return {
+        "schema": titles.RESULT,
+        "experiment_id": experiment_id,
+        "simulation_id": ids.simulation_id(experiment_id, run.point, run.replicate, run.attempt),
+        "point": point.point,
+        "replicate": run.replicate,
+        "attempt": run.attempt,
+        "run_id_suffix": point.run_id_suffix,
+        "seed": run.seed,
+        "state": tally.job_state(run),
+        "params": dict(point.params) if whole else documents.shortened(point.params),
+        "metrics": run.metrics,
+        "labels": point.labels or {},
+        "artifacts": run.artifacts or {},
+        "error": None if run.state is _COMPLETED and run.waiting is None else _error(run),
+        "submitted_at": documents.timestamp(run.submitted_ms),
+        "started_at": documents.timestamp(run.started_ms),
+        "finished_at": documents.timestamp(run.finished_ms),
+        "model_version": run.model_version,
+        "host": run.host,
+        "slot": run.slot,
+        "step": run.step,
+        "total": run.total,
+        "excluded": run.excluded,
+        "config_sha": run.config_sha,
+        "job_revision": run.job_revision,
+        "seq": run.ended_seq,
+    }
 
 
 def line(result: Document) -> Document:
     """A result as a flat row for tables. Keys that this version doesn't know are kept as they are."""
-    flat: Document = {name: value for name, value in result.items() if name not in _NOT_PLAIN}
+    flat = dict(result)
+    for name in _NOT_PLAIN:
+        flat.pop(name, None)
     for name, part, column in _PARTS:
-        flat[column] = (result[name] or {}).get(part)
+        flat[column] = None if (mapping := result[name]) is None else mapping.get(part)
     for name, prefix in _PREFIXES.items():
-        flat.update({f"{prefix}.{key}": value for key, value in (result[name] or {}).items()})
+        if mapping := result[name]:
+            flat.update(zip(_prefixed(prefix, tuple(mapping)), mapping.values(), strict=True))
     return flat
+
+
+@functools.lru_cache(maxsize=64)
+def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns for these names of a mapping. The jobs of an experiment mostly have the same."""
+    return tuple(f"{prefix}.{name}" for name in names)
 
 
 def columns(names: Iterable[str]) -> list[str]:

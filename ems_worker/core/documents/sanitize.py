@@ -4,6 +4,7 @@ An invalid value (a metric that isn't a number, a time that can't be parsed) bec
 is still true. An event is refused only if it exceeds the limits as a whole.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from ems_worker.core.lifecycle.run import ErrorKind
 
 MAX_METRICS = 1000
 MAX_ARTIFACTS = 200
+# Up to so many names of metrics are remembered.
+MAX_USUAL = 64
 # Characters.
 MAX_URI = 2000
 
@@ -26,6 +29,7 @@ _REPORTED_KINDS = frozenset(
         ErrorKind.STOPPED,
     }
 )
+_NUMBERS = frozenset({float, int})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 # The last millisecond of the year 9999, the latest time of RFC 3339.
@@ -43,6 +47,8 @@ def simulation_id(value: object) -> str:
 
 def number(value: object) -> float | None:
     """The value if it is a finite number, else None."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -68,15 +74,39 @@ def metrics(value: object) -> dict[str, float | None]:
     """Names to finite numbers or None. Raises Unreadable if the value isn't a mapping or has too many entries."""
     if value is None:
         return {}
+    if (usual := _usual_metrics(value)) is not None:
+        return usual
     entries = _mapping("metrics", value, MAX_METRICS)
     named = {_name("metrics", name): number(content) for name, content in entries.items()}
     # Sorted, because protobuf maps have no order and a repeated event must leave the same row.
     return dict(sorted(named.items()))
 
 
+def _usual_metrics(value: object) -> dict[str, float | None] | None:
+    """The same for metrics with nothing unusual about them, several times faster; None for others."""
+    if type(value) is not dict or not _NUMBERS.issuperset(map(type, value.values())):
+        return None
+    names = _sorted_names(tuple(value))
+    if names is None:
+        return None
+    try:
+        values = [float(value[name]) for name in names]
+    except OverflowError:
+        return None
+    # Their sum is finite only if all of them are.
+    return dict(zip(names, values, strict=True)) if math.isfinite(sum(values)) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _sorted_names(names: tuple[object, ...]) -> tuple[str, ...] | None:
+    """Names of metrics in order; None if one of them is unusual. The runs of an experiment mostly have the same."""
+    texts = [name for name in names if isinstance(name, str) and name.isascii() and 0 < len(name) <= text.MAX_NAME]
+    return tuple(sorted(texts)) if len(texts) == len(names) <= MAX_USUAL else None
+
+
 def artifacts(value: object) -> dict[str, str]:
     """Names to URIs; values that aren't strings are left out. Raises Unreadable as `metrics` does."""
-    if value is None:
+    if not value and (value is None or isinstance(value, Mapping)):
         return {}
     entries = _mapping("artifacts", value, MAX_ARTIFACTS)
     uris = {_name("artifacts", name): text.encodable(uri) for name, uri in entries.items() if isinstance(uri, str)}
@@ -130,4 +160,4 @@ def _mapping(field: str, value: object, max_entries: int) -> Mapping[object, obj
 def _name(field: str, name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > text.MAX_NAME:
         raise errors.Unreadable(f"{field} has a name that is empty or longer than {text.MAX_NAME} characters")
-    return text.encodable(name)
+    return name if name.isascii() else text.encodable(name)

@@ -12,7 +12,8 @@ from typing import Final
 from ems_worker.core.documents import change_schemas, limits, results, shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.language import schema
-from ems_worker.core.lifecycle.experiment import Bucket, CancelMode, ExperimentState, PauseOwner
+from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import PlanDecision
 
 _CURSOR: Final[Schema] = {"cursor": shapes.maybe(shapes.text("send it to get the next page; null: this is the last"))}

@@ -1,11 +1,12 @@
 """What is known of one metric over many jobs, without keeping their values."""
 
 import math
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(Struct, frozen=True, gc=False):
     """One metric over jobs: how many had it, mean, sum of squared deviations, extremes, and how many lacked it.
 
     Updated one value at a time by Welford's method (B. P. Welford, Technometrics 4(3), 1962).

@@ -6,7 +6,9 @@ doesn't make calls faster, their number isn't the cause, and the window grows ag
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 OVERLOAD_FACTOR = 0.5
 # A call is slow if it takes this many times the best time of its kind, and at least this long.
@@ -25,8 +27,7 @@ MIN_PATIENCE_SECONDS = 0.5
 UNKNOWN_PATIENCE_SECONDS = 2.5
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True, gc=False):
     """What is known about one kind of call.
 
     `best`: the best recent time in seconds; None if no call was answered yet. `slow`: whether each of the recent calls
@@ -38,13 +39,12 @@ class Kind:
     shrunk_for: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CallWindow:
+class CallWindow(Struct, frozen=True, gc=False):
     """`size` calls at once, between 1 and `max_calls`."""
 
     max_calls: int
     size: float
-    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = {}
 
     @property
     def calls(self) -> int:

@@ -56,6 +56,8 @@ def run_ended(breaker: Breaker, run: Hashable, state: RunState, kind: ErrorKind 
     broken = kind in BROKEN_KINDS
     if breaker.state is BreakerState.PROBING:
         return _open(breaker, now) if broken else Breaker()
+    if not broken and len(breaker.recent) == RECENT and True not in breaker.recent:
+        return breaker
     recent = (*breaker.recent, broken)[-RECENT:]
     after = replace(breaker, recent=recent)
     if len(recent) >= MIN_ENDS and sum(recent) > MAX_BROKEN * len(recent):

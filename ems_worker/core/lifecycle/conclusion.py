@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ems_worker.core import text
-from ems_worker.core.lifecycle.experiment import Bucket, ExperimentEvent, Standing, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentEvent, Standing
+from ems_worker.core.lifecycle.tally import Bucket, Tally
 
 # Characters of the commonest error in a reason.
 MAX_MESSAGE = 200

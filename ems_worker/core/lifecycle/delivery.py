@@ -5,8 +5,10 @@ one would hang too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker.core import text
 from ems_worker.core.lifecycle.outcome import Answer, Call, Outcome
@@ -43,8 +45,7 @@ _DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(Struct, frozen=True, gc=False):
     """What recent calls have shown.
 
     `answered`: when the most recent answered call began. `obstacle`: what calls have met since, with the orchestrator's
@@ -65,7 +66,8 @@ class Delivery:
 
 def call_ended(delivery: Delivery, call: Call) -> Delivery:
     """The state after a call was answered, or ended without an answer."""
-    worst = max(call.answers, key=_rank)
+    answers = call.answers
+    worst = answers[0] if len(answers) == 1 else max(answers, key=_rank)
     obstacle = _obstacle(worst)
     if obstacle is None:
         if worst.outcome is Outcome.LATE or call.began < delivery.answered:
@@ -116,6 +118,8 @@ def waits(unanswered: Sequence[float]) -> str | None:
 
 
 def _obstacle(answer: Answer) -> Obstacle | None:
+    if answer.outcome is Outcome.SUBMITTED:
+        return None
     if answer.outcome is Outcome.HALT:
         return Obstacle.REFUSING
     if answer.outcome is Outcome.SLOW_DOWN:

@@ -1,11 +1,17 @@
 """A job: its attempts, which of them represents it, when it has ended, and whether it is retried."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import retry, run, transitions
 from ems_worker.core.lifecycle.run import ErrorKind, Run, Signal, StopReason, Waiting
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
+
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_APPLY, _COMPLETED, _PENDING = Effect.APPLY, RunState.COMPLETED, RunState.PENDING
 
 RETRYABLE_KINDS = frozenset({ErrorKind.INFRASTRUCTURE, ErrorKind.TIMEOUT, ErrorKind.LOST})
 FIRST_BACKOFF_SECONDS = 1.0
@@ -30,8 +36,7 @@ class RetryPolicy:
     awaited: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True, gc=False):
     """All attempts at (point, replicate), in order; their numbers start at 1 and have no gaps."""
 
     runs: tuple[Run, ...]
@@ -39,7 +44,15 @@ class Job:
     @property
     def current(self) -> Run:
         """The attempt that represents the job: the winning one, else the last."""
-        return next(attempt for attempt in self.runs if attempt.current)
+        last = self.runs[-1]
+        return last if last.current else next(attempt for attempt in self.runs if attempt.current)
+
+    @property
+    def open(self) -> bool:
+        """Whether an attempt is in the run window."""
+        if len(self.runs) == 1:
+            return self.runs[0].state in transitions.OPEN
+        return any(attempt.state in transitions.OPEN for attempt in self.runs)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -50,11 +63,12 @@ class Job:
 
     def with_run(self, after: Run) -> "Job":
         """The job with one attempt replaced."""
+        if len(self.runs) == 1:
+            return Job((after,))
         return Job(tuple(after if attempt.attempt == after.attempt else attempt for attempt in self.runs))
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True, gc=False):
     """What a signal did to a job: `job` is the job after it.
 
     `ended`: the signal ended the job, or changed the result of an ended one. `stop`: attempts that the orchestrator
@@ -97,7 +111,15 @@ def may_retry(failed: Run, policy: RetryPolicy) -> bool:
     return failed.retryable is not False and failed.error_kind in policy.retry_on
 
 
-def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, *, now_ms: int, retries: bool = True) -> Applied:
+def apply(
+    job: Job,
+    attempt: int,
+    signal: Signal,
+    policy: RetryPolicy,
+    *,
+    now_ms: int,
+    retries: Callable[[], bool] = lambda: True,
+) -> Applied:
     """Applies a signal for one attempt to its job. `retries`: whether a failure may lead to another attempt."""
     before = job.attempt(attempt)
     effect, after = run.advance(before, signal, now_ms, policy.awaited)
@@ -105,11 +127,13 @@ def apply(job: Job, attempt: int, signal: Signal, policy: RetryPolicy, *, now_ms
         return Applied(effect, job)
     stop: tuple[int, ...] = ()
     changed_job = job.with_run(after)
-    if effect is Effect.APPLY and after.ended:
-        won = job.current.state is RunState.COMPLETED
-        if after.state is RunState.COMPLETED and not won:
-            changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
-        elif after.current and retries and not before.ended and may_retry(after, policy):
+    if effect is _APPLY and after.ended:
+        won = job.current.state is _COMPLETED
+        if after.state is _COMPLETED and not won:
+            # The only attempt has nothing to win against.
+            if len(job.runs) > 1:
+                changed_job, stop = _choose_winner(changed_job, attempt, now_ms)
+        elif after.current and not before.ended and may_retry(after, policy) and retries():
             # Not if `before` had ended: a lost run that turns out to have failed doesn't reopen its job.
             changed_job = _with_next_attempt(changed_job, after, now_ms)
     current = changed_job.current
@@ -138,7 +162,7 @@ def retried(current: Run, named: frozenset[str] | None = None) -> bool:
     those that were dropped because too many others had failed. It includes infeasible jobs only if `where` asks for
     kinds of error, and jobs that were called off only if it asks for states.
     """
-    if not current.settled or (current.state is RunState.COMPLETED and current.waiting is None):
+    if not current.settled or (current.state is _COMPLETED and current.waiting is None):
         return False
     names = named or frozenset()
     dropped = current.state is RunState.CANCELLED and current.stop_reason is StopReason.FAILING_FAST
@@ -176,7 +200,7 @@ def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False)
     last = job.current
     if last.settled:
         return None
-    if last.state is RunState.PENDING:
+    if last.state is _PENDING:
         return job.with_run(run.advance(replace(last, stop_reason=reason), Signal(RunEvent.CANCEL), now_ms)[1])
     if last.stop_reason not in _OVERRULED[reason]:
         return None
@@ -192,7 +216,7 @@ def cancelled(job: Job, now_ms: int, reason: StopReason, *, drain: bool = False)
 
 def unstarted(job: Job) -> bool:
     """Whether the job was never started."""
-    return job.current.state is RunState.PENDING and job.current.attempt == 1
+    return job.current.state is _PENDING and job.current.attempt == 1
 
 
 def excluded(job: Job, reason: str) -> Job | None:
@@ -240,7 +264,7 @@ def _choose_winner(job: Job, winner: int, now_ms: int) -> tuple[Job, tuple[int, 
             runs.append(replace(attempt, current=True, job_revision=revision))
             continue
         loser = replace(attempt, current=False, ended_seq=None)
-        if loser.state is RunState.PENDING:
+        if loser.state is _PENDING:
             loser = run.advance(loser, Signal(RunEvent.CANCEL), now_ms)[1]
         elif loser.state in transitions.OPEN:
             loser = replace(loser, stop_reason=StopReason.SUPERSEDED)
@@ -254,9 +278,13 @@ def number_end(job: Job, ended_seq: int) -> Job:
     return job.with_run(replace(job.current, ended_seq=ended_seq, job_revision=job.current.job_revision + 1))
 
 
-def changed(before: Job, after: Job) -> Iterable[tuple[Run | None, Run]]:
+def changed(before: Job, after: Job) -> list[tuple[Run | None, Run]]:
     """The attempts that differ, as (before, after); `before` is None for a new attempt."""
-    for index, new in enumerate(after.runs):
-        old = before.runs[index] if index < len(before.runs) else None
-        if old != new:
-            yield old, new
+    olds = before.runs
+    if len(olds) == len(after.runs) == 1:
+        return [] if olds == after.runs else [(olds[0], after.runs[0])]
+    return [
+        (old, new)
+        for index, new in enumerate(after.runs)
+        if (old := olds[index] if index < len(olds) else None) is not new and old != new
+    ]

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
+from msgspec import Struct
 
-class Outcome(StrEnum):
+from ems_worker.core.words import Word
+
+
+class Outcome(Word):
     """What an answer means for the run."""
 
     SUBMITTED = "submitted"  # the orchestrator has the run
@@ -19,8 +21,7 @@ class Outcome(StrEnum):
     UNSENT = "unsent"  # no command was sent: when its turn came the run was not wanted any more
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True, gc=False):
     """The answer to one start command: what it means, the name of the gRPC code, and the orchestrator's message."""
 
     simulation_id: str
@@ -29,8 +30,7 @@ class Answer:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True, gc=False):
     """The result of one start call, for one run or a batch of them. One with UNSENT answers was never made.
 
     `began` and `seconds` come from a monotonic clock: they can only be compared with those of other calls.

@@ -4,9 +4,9 @@ That a run passed its time limit is in no event. Because of that a job may have 
 ended otherwise, or less often; its readers take the result with the highest `job_revision`.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
-from ems_worker.core.lifecycle import experiment
+from ems_worker.core.lifecycle import tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.transitions import RunState
@@ -57,7 +57,7 @@ def ends_anew(restored: Job, attempt: int, published: PublishedResult) -> bool:
     current = restored.current
     if not current.settled or current.job_revision > published.job_revision:
         return False
-    ours = current.attempt, str(experiment.job_state(current)), current.excluded
+    ours = current.attempt, str(tally.job_state(current)), current.excluded
     return ours != (attempt, published.state, published.excluded)
 
 

@@ -1,14 +1,15 @@
 """A run: one attempt at a job, what is known of it, and how events change that."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace as _replace
-from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace as _replace
 
 from ems_worker.core.lifecycle.transitions import OPEN, TERMINAL, TRANSITIONS, Effect, RunEvent, RunState
+from ems_worker.core.words import Word
 
 
-class ErrorKind(StrEnum):
+class ErrorKind(Word):
     """Why a run did not complete. The orchestrator reports the first five; the worker sets the others."""
 
     SIMULATION = "simulation"
@@ -27,14 +28,14 @@ MAX_METRICS = 2000
 _LATER_START_MS = 1000
 
 
-class Waiting(StrEnum):
+class Waiting(Word):
     """Whether a completed run lacks metrics that its plan tracks with `from: event`."""
 
     AWAITING = "awaiting"
     MISSING = "missing"
 
 
-class StopReason(StrEnum):
+class StopReason(Word):
     """Why a run was stopped or never sent.
 
     It decides what a confirmed STOP means, and whether `retry` includes the job.
@@ -53,9 +54,18 @@ UNWANTED = frozenset(StopReason) - {StopReason.TIMEOUT}
 # Those for which somebody called off the job itself: it counts as neither a success nor a failure.
 CALLED_OFF = frozenset({StopReason.CANCELLED, StopReason.STRAGGLER, StopReason.RACED})
 
+# Members as constants: up to Python 3.11 their look-up in the class takes longer than most functions here.
+_NOTE, _FAIL, _SUBMITTING, _SUBMITTED, _RUNNING, _COMPLETED = (
+    Effect.NOTE,
+    RunEvent.FAIL,
+    RunState.SUBMITTING,
+    RunState.SUBMITTED,
+    RunState.RUNNING,
+    RunState.COMPLETED,
+)
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+
+class Signal(Struct, frozen=True, gc=False):
     """An event and its content. Times are milliseconds since the Unix epoch; None where the event has none."""
 
     event: RunEvent
@@ -75,8 +85,7 @@ class Signal:
     total: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True, gc=False):
     """One attempt at job (point, replicate), as recorded in the manifest.
 
     `current`: this attempt represents its job. `ended_seq`: the position of the job's end among the ends of its
@@ -150,7 +159,7 @@ def called_off(stop_reason: StopReason | None, drains: bool) -> bool:
 
 def interpret(run: Run, signal: Signal) -> Signal:
     """What `signal` means for this run: a confirmed STOP is a timeout or a cancellation, by the reason for the STOP."""
-    if signal.event is not RunEvent.FAIL or signal.error_kind is not ErrorKind.STOPPED:
+    if signal.event is not _FAIL or signal.error_kind is not ErrorKind.STOPPED:
         return signal
     if run.stop_reason is StopReason.TIMEOUT:
         # `retryable` describes the stop, which the worker asked for.
@@ -167,18 +176,18 @@ def advance(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str] = fro
     """
     signal = interpret(run, signal)
     transition = TRANSITIONS[run.state, signal.event]
-    if transition.effect is Effect.NOTE:
+    if transition.effect is _NOTE:
         return _note(run, signal, now_ms, awaited)
     if transition.to is None:
         return transition.effect, run
     state = transition.to
-    if state is RunState.SUBMITTING:
+    if state is _SUBMITTING:
         return transition.effect, _replace(run, state=state, submitted_ms=now_ms)
-    if state is RunState.SUBMITTED:
+    if state is _SUBMITTED:
         return transition.effect, _replace(run, state=state)
-    if state is RunState.RUNNING:
+    if state is _RUNNING:
         return transition.effect, _started(run, signal, now_ms)
-    completed = state is RunState.COMPLETED
+    completed = state is _COMPLETED
     metrics = _merged(signal.metrics, run.metrics)
     return transition.effect, _replace(
         run,
@@ -223,7 +232,7 @@ def _started(run: Run, signal: Signal, now_ms: int) -> Run:
     again = run.started_ms is not None
     return _replace(
         run,
-        state=RunState.RUNNING,
+        state=_RUNNING,
         started_ms=signal.started_ms or now_ms,
         elapsed_ms=0,
         model_version=signal.model_version or run.model_version,
@@ -246,13 +255,13 @@ def _note(run: Run, signal: Signal, now_ms: int, awaited: frozenset[str]) -> tup
         progressed = _progressed(run, signal)
         metrics = _merged(run.metrics, signal.metrics)
         if not metrics or metrics == run.metrics:
-            return (Effect.DUPLICATE, run) if progressed == run else (Effect.NOTE, progressed)
+            return (Effect.DUPLICATE, run) if progressed == run else (_NOTE, progressed)
         # Metrics that arrive before the run ends leave room for those of its end.
-        if len(metrics) > (MAX_METRICS if run.state is RunState.COMPLETED else MAX_METRICS // 2):
+        if len(metrics) > (MAX_METRICS if run.state is _COMPLETED else MAX_METRICS // 2):
             return Effect.EXCESS, run
         there = run.waiting is not None and awaited <= metrics.keys()
         after = _replace(progressed, metrics=metrics, waiting=None if there else run.waiting)
-    return (Effect.DUPLICATE, run) if after == run else (Effect.NOTE, after)
+    return (Effect.DUPLICATE, run) if after == run else (_NOTE, after)
 
 
 def _starts_anew(run: Run, signal: Signal) -> bool:

@@ -3,7 +3,8 @@
 Experiments of the highest priority share it first. The room that they leave goes to the next lower priority.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 
@@ -59,3 +60,44 @@ def _share(demands: Sequence[Demand], room: int) -> dict[int, int]:
         room -= step * len(lowest)
         unsatisfied = [demand for demand in unsatisfied if demand.open + granted[demand.experiment] < demand.max_open]
     return {experiment: count for experiment, count in granted.items() if count}
+
+
+class Line:
+    """Experiments with demands, in the order in which they get room. A choice looks only at as many as there is room.
+
+    Of these each uses some of the room before any later one gets a part of it.
+    """
+
+    def __init__(self) -> None:
+        self._demands: dict[int, Demand] = {}
+        self._places: list[tuple[int, int, int]] = []
+
+    @property
+    def experiments(self) -> Set[int]:
+        """The experiments that have a demand."""
+        return self._demands.keys()
+
+    def put(self, demand: Demand) -> None:
+        """Adds a demand, in place of an earlier one of the same experiment."""
+        earlier, wants = self._demands.get(demand.experiment), demand.max_open > demand.open
+        if earlier is None or not wants or _place(earlier) != _place(demand):
+            self.remove(demand.experiment)
+            if not wants:
+                return
+            insort(self._places, _place(demand))
+        self._demands[demand.experiment] = demand
+
+    def remove(self, experiment: int) -> None:
+        """Removes the demand of an experiment, if there is one."""
+        demand = self._demands.pop(experiment, None)
+        if demand is not None:
+            del self._places[bisect_left(self._places, _place(demand))]
+
+    def shares(self, room: int) -> Mapping[int, int]:
+        """What `allot` grants, given all demands in the order of their experiments' keys."""
+        first = sorted(experiment for _, _, experiment in self._places[:room])
+        return allot([self._demands[experiment] for experiment in first], room)
+
+
+def _place(demand: Demand) -> tuple[int, int, int]:
+    return -demand.priority, demand.open, demand.experiment

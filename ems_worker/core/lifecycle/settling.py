@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ems_worker.core.lifecycle.experiment import Tally
+from ems_worker.core.lifecycle.tally import Tally
 
 
 class Cause(StrEnum):

@@ -5,11 +5,12 @@ TRANSITIONS is the whole rule; `docs/state-machine.md` is generated from it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
+from ems_worker.core.words import Word
 
-class RunState(StrEnum):
+
+class RunState(Word):
     """Beside each state: what moves a run on from it, and what a crash means there."""
 
     PENDING = "pending"  # Dispatch claims it. A crash loses nothing: no command was sent.
@@ -22,7 +23,7 @@ class RunState(StrEnum):
     LOST = "lost"  # A late event that ends it.
 
 
-class RunEvent(StrEnum):
+class RunEvent(Word):
     """What happens to a run, according to dispatch, the orchestrator's replies, or its events."""
 
     CLAIM = "claim"  # dispatch is about to submit it
@@ -38,7 +39,7 @@ class RunEvent(StrEnum):
     AWAIT = "await"  # its job waits for them once more
 
 
-class Effect(StrEnum):
+class Effect(Word):
     """What an event does to a run in its present state."""
 
     APPLY = "apply"  # moves it to another state

@@ -15,7 +15,6 @@ POINTS = (
     "accept.acked",
     "accept.published",
     "expand.chunk",
-    "expand.begun",
     "dispatch.claimed",
     "dispatch.answered",
     "dispatch.settled",

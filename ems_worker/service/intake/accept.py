@@ -1,9 +1,10 @@
 """Decides plan messages: each is read and checked, and its decision is recorded before the message is acknowledged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import structlog
 
 from ems_worker import errors
@@ -14,7 +15,7 @@ from ems_worker.core.access.quotas import Quotas
 from ems_worker.core.access.rate import PlanRate, Rates
 from ems_worker.core.documents import subjects
 from ems_worker.core.points.space import SpaceSize
-from ems_worker.core.records import Experiment, NewExperiment, PlanDecision, Submission
+from ems_worker.core.records import NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
 from ems_worker.service.base import crash
@@ -24,9 +25,10 @@ from ems_worker.service.base.poison import SUSPECTED_DELIVERIES, Guard
 from ems_worker.service.base.ports import Broker, Manifest
 from ems_worker.service.base.replies import Replies
 from ems_worker.service.base.versions import Versions
-from ems_worker.service.intake import contents, submissions
+from ems_worker.service.intake import contents, loading, submissions
 from ems_worker.service.intake.check import Platform
 from ems_worker.service.intake.examination import Examined, Examiner, Outline
+from ems_worker.service.intake.loading import Load, OnAccept
 
 log = structlog.get_logger()
 
@@ -72,14 +74,19 @@ class Intake:
         rates: Rates,
         quotas: Quotas,
         message_limit: Callable[[], int | None],
-        on_accept: Callable[[Experiment], Awaitable[None]],
+        load: Load,
+        on_accept: OnAccept,
     ) -> None:
-        """`max_bytes` limits plans in the object store; `message_limit` returns that of start commands in bytes."""
+        """`max_bytes` limits plans in the object store; `message_limit` returns that of start commands in bytes.
+
+        `load` reads the plan of a new experiment as it is recorded, and `on_accept` gets what it returns.
+        """
         self._manifest = manifest
         self._broker = broker
         self._examiner = examiner
         self._clock = clock
         self._metrics = metrics
+        self._load = load
         self._on_accept = on_accept
         self._max_bytes = max_bytes
         self._replies = replies
@@ -152,19 +159,20 @@ class Intake:
                 self._metrics.dead_letters.labels("plan").inc()
                 return
             crash.point("accept.decided")
-            submission, new = await self._record(submission, new, message, quotas)
-            crash.point("accept.recorded")
-            self._metrics.submissions.labels(submission.decision.value).inc()
-            log.info(
-                f"plan.{submission.decision}",
-                experiment_id=submission.experiment_id,
-                seq=message.seq,
-                jobs=new.jobs if new is not None else None,
-            )
-            if new is not None:
-                record = await self._manifest.experiment(new.experiment_id)
-                assert record is not None
-                await self._on_accept(record)
+            async with loading.begun(self._load, new) as loaded:
+                submission, new = await self._record(submission, new, message, quotas)
+                crash.point("accept.recorded")
+                self._metrics.submissions.labels(submission.decision.value).inc()
+                log.info(
+                    f"plan.{submission.decision}",
+                    experiment_id=submission.experiment_id,
+                    seq=message.seq,
+                    jobs=new.jobs if new is not None else None,
+                )
+                if new is not None and loaded is not None:
+                    record = await self._manifest.experiment(new.experiment_id)
+                    assert record is not None
+                    await self._on_accept(record, loaded)
         await self._broker.ack([message])
         crash.point("accept.acked")
         await self._publish(submission)
@@ -257,7 +265,7 @@ class Intake:
         decision = PlanDecision.ACCEPTED if existing is None else PlanDecision.DUPLICATE
         submission = submissions.decided(undecided, decision, experiment_id, outline)
         if new is not None and outline.self_contained:
-            submission = replace(submission, digest=digest)
+            submission = msgspec.structs.replace(submission, digest=digest)
         return submission, new
 
     def _admit_slow(self, publisher: str | None) -> None:

@@ -167,7 +167,11 @@ def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAcc
     )
 
 
-def loaded(spec: NewExperiment, reader: PlanReader) -> tuple[Plan, SpaceSize, render.Template]:
+# A plan that is kept in memory, with its size and its template.
+Loaded = tuple[Plan, SpaceSize, render.Template]
+
+
+def loaded(spec: NewExperiment, reader: PlanReader) -> Loaded:
     """A recorded experiment's plan, size and template, to be kept in memory. Raises the same errors as `stored`.
 
     The data from which the plan was parsed is freed.

@@ -1,7 +1,8 @@
 """The records of a plan message: its submission with the decision, and the experiment of an accepted plan."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ems_worker.core import trace
 from ems_worker.core.documents import documents

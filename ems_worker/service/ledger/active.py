@@ -1,6 +1,6 @@
 """The experiments in memory, and their jobs with an open run. Everything else is only in the manifest."""
 
-from collections.abc import Container, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from ems_worker.core import ids
 from ems_worker.core.lifecycle import transitions
@@ -23,6 +23,8 @@ class ActiveExperiments:
         # Ids of experiments that were unloaded, or were looked up without being loaded.
         self._unloaded: dict[int, str] = {}
         self._claimed_ms = 0
+        # Runs in the run window, of all experiments.
+        self.open = 0
         # By experiment id, why the plan can't be read as it was accepted.
         self.unreadable: dict[str, str] = {}
 
@@ -55,9 +57,9 @@ class ActiveExperiments:
     def job(self, key: JobKey) -> Job | None:
         return self._jobs.get(key)
 
-    def put(self, experiment_key: int, job: Job) -> None:
+    def put(self, key: JobKey, job: Job) -> None:
         """Adds a job, or replaces it."""
-        self._jobs[experiment_key, *job.key] = job
+        self._jobs[key] = job
 
     def keep(self, experiment_key: int, stored: Job) -> Job:
         """The job in memory. If it isn't there, adds it as `stored`."""
@@ -83,19 +85,15 @@ class ActiveExperiments:
         """Makes `drop_idle` check these jobs."""
         self._idle.update(keys)
 
-    def drop_idle(self, needed: Container[JobKey]) -> None:
-        """Drops jobs that have no open run and are not `needed`.
+    def drop_idle(self, without: Callable[[set[JobKey]], Iterable[JobKey]]) -> None:
+        """Drops jobs that have no open run and aren't needed: `without` returns the jobs that aren't.
 
         This may happen only at the beginning of a turn: a job that a turn has looked up must stay until it is used, and
         must not be loaded in an older state than it had.
         """
-        for key in self._idle:
+        for key in without(self._idle):
             job = self._jobs.get(key)
-            if (
-                job is not None
-                and key not in needed
-                and not any(attempt.state in transitions.OPEN for attempt in job.runs)
-            ):
+            if job is not None and not job.open:
                 del self._jobs[key]
         self._idle.clear()
 

@@ -18,7 +18,8 @@ class CommitQueue:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._uncommitted: dict[JobKey, int] = {}
+        # The jobs that each of them concerns.
+        self._jobs: list[frozenset[JobKey]] = []
         self._broken = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -32,9 +33,9 @@ class CommitQueue:
 
         When the commit ends, successfully or not, `on_settled` receives those jobs that no other commit concerns.
         """
-        for key in jobs:
-            self._uncommitted[key] = self._uncommitted.get(key, 0) + 1
-        task = asyncio.create_task(self._settle(work, jobs, on_settled))
+        concerned = frozenset(jobs)
+        self._jobs.append(concerned)
+        task = asyncio.create_task(self._settle(work, concerned, on_settled))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return asyncio.shield(task)
@@ -44,11 +45,15 @@ class CommitQueue:
 
     def __contains__(self, key: object) -> bool:
         """Whether a commit under way concerns the job."""
-        return key in self._uncommitted
+        return any(key in jobs for jobs in self._jobs)
+
+    def others(self, jobs: frozenset[JobKey] | set[JobKey]) -> Collection[JobKey]:
+        """Those of these jobs that no commit under way concerns."""
+        return jobs.difference(*self._jobs)
 
     def concerns(self, experiment_key: int) -> bool:
         """Whether a commit under way concerns a job of the experiment."""
-        return any(key[0] == experiment_key for key in self._uncommitted)
+        return any(key[0] == experiment_key for jobs in self._jobs for key in jobs)
 
     async def drained(self) -> None:
         """Waits for the commits that are under way now."""
@@ -67,18 +72,14 @@ class CommitQueue:
     async def _settle(
         self,
         work: Coroutine[Any, Any, _T],
-        jobs: Collection[JobKey],
+        jobs: frozenset[JobKey],
         on_settled: Callable[[Iterable[JobKey]], None],
     ) -> _T:
         try:
             return await work
         finally:
-            for key in jobs:
-                self._uncommitted[key] -= 1
-            settled = [key for key in jobs if not self._uncommitted[key]]
-            for key in settled:
-                del self._uncommitted[key]
-            on_settled(settled)
+            self._jobs.remove(jobs)
+            on_settled(self.others(jobs))
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         """Reports a failed commit even if the task that asked for it has ended."""

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ems_worker.core.lifecycle.experiment import Tally
+from msgspec.structs import replace
+
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
 from ems_worker.core.records import Additions, Change, Experiment, NewExperiment

@@ -6,7 +6,9 @@ fast drops jobs in the same way, without a cursor.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job, restored
 from ems_worker.core.lifecycle.job import Job
@@ -112,6 +114,7 @@ class Judging:
                 # The rest is judged when it is expanded.
                 change = replace(change, judged=(expanded - 1, ALL_REPLICATES))
             if reopens and again:
+                turn.count()
                 turn.reopened = self._records.retake(live, now_ms)
                 change = replace(change, state=live.record.state, round=live.record.round)
             turn.carry(live, change)

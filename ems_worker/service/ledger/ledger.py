@@ -8,20 +8,21 @@ act on the decision: make a call, acknowledge, or publish.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import run, transitions
-from ems_worker.core.lifecycle.experiment import Tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, StopReason
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
-from ems_worker.core.records import Experiment, PointRecord
+from ems_worker.core.records import Experiment
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
+from ems_worker.service.ledger.claims import Claims
 from ems_worker.service.ledger.commits import CommitQueue
 from ems_worker.service.ledger.growth import Growth
 from ems_worker.service.ledger.judging import Judging
@@ -32,6 +33,8 @@ from ems_worker.service.ledger.timers import Timers
 from ems_worker.service.ledger.turn import Turn
 
 log = structlog.get_logger()
+
+_ACCEPTED = Signal(RunEvent.ACCEPT)
 
 
 class Ledger:
@@ -58,6 +61,8 @@ class Ledger:
         self._timers = Timers(clock)
         self._commits = CommitQueue()
         self._lock = asyncio.Lock()  # held during each decision about runs
+        # Runs whose acceptance is to be recorded, as they are on disk.
+        self._unrecorded: dict[RunKey, Run | None] = {}
         self.records = Records(manifest=manifest, clock=clock, commits=self._commits, on_change=on_change)
         self.judging = Judging(
             manifest=manifest,
@@ -67,6 +72,7 @@ class Ledger:
             clock=clock,
             turn=self._turn,
         )
+        self.claims = Claims(manifest=manifest, active=self._active, clock=clock, turn=self._turn)
         self.growth = Growth(manifest, self.records, self._commits, self._lock)
         self._residency = Residency(
             manifest=manifest,
@@ -97,7 +103,7 @@ class Ledger:
     @property
     def open(self) -> int:
         """Runs in the run window, of all experiments."""
-        return sum(live.open for live in self._active.all())
+        return self._active.open
 
     def open_runs(self) -> list[tuple[RunKey, Live, Run]]:
         """Every run in the run window."""
@@ -195,31 +201,26 @@ class Ledger:
                 left = [(index, signal) for index, signal in left if index not in effects]
         return [effects[index] for index in range(len(signals))]
 
-    async def claim(self, key: int, limit: int) -> list[tuple[Run, PointRecord]]:
-        """Moves up to `limit` due runs of the experiment to submitting; returns them once that is on disk.
+    async def accept(self, runs: Iterable[RunKey]) -> None:
+        """Notes that the orchestrator accepted runs, which is recorded with the next change of each, or by `flush`.
 
-        No run is claimed if the experiment isn't running, is failing fast, or is being cancelled.
+        A crash that forgets it does no harm: the runs are sent again under their ids, as they were before the answer.
         """
-        claimed: list[tuple[Run, PointRecord]] = []
-        async with self._turn() as turn:
-            live = self._active.get(key)
+        async with self._lock:
+            turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
+            await self._active.load_jobs({key[:3] for key in runs})
             now_ms = self._clock.now_ms()
-            claimed_ms = self._active.claim_time(now_ms)
-            due = await self._manifest.due(key, now_ms, limit) if live is not None and live.starts_runs else ()
-            # Asked again: a change may have been recorded meanwhile, and nothing is claimed after its reply.
-            if live is None or not live.starts_runs:
-                return []
-            for stored, point in due:
-                pending = self._active.keep(key, stored).current
-                if pending.state is not RunState.PENDING:
-                    continue
-                run_key = (key, *stored.key, pending.attempt)
-                turn.update(run_key, replace(pending, config_sha=live.template.config_sha(point.params, pending.seed)))
-                turn.apply(run_key, Signal(RunEvent.CLAIM), claimed_ms)
-                submitting = self.run(run_key)
-                assert submitting is not None
-                claimed.append((submitting, point))
-        return claimed
+            for key in runs:
+                turn.apply(key, _ACCEPTED, now_ms)
+            turn.put_off()
+        for experiment_key in turn.touched:
+            self._on_change(experiment_key)
+
+    async def flush(self) -> None:
+        """Records acceptances that no commit has recorded yet."""
+        if self._unrecorded:
+            async with self._turn() as turn:
+                turn.take_over()
 
     async def ask_to_stop(self, runs: Sequence[tuple[RunKey, StopReason]]) -> None:
         """Records on open runs why they are to be stopped, before STOP is sent. They may not end by themselves then."""
@@ -261,9 +262,10 @@ class Ledger:
     async def _turn(self) -> AsyncIterator[Turn]:
         """A turn under the lock. After it, its changes are committed, and experiments that have ended are concluded."""
         async with self._lock:
-            self._active.drop_idle(self._commits)
-            turn = Turn(self._active, self._timers, self._on_end)
+            self._active.drop_idle(self._commits.others)
+            turn = Turn(self._active, self._timers, self._on_end, self._unrecorded)
             yield turn
+            turn.count()
             touched = [live for key in turn.touched if (live := self._active.get(key)) is not None]
             for live in touched:
                 self.records.ends_numbered(live, turn.ended_seq.get(live.key))
@@ -276,6 +278,10 @@ class Ledger:
     async def _record(self, turn: Turn, tallies: Sequence[tuple[Live, Tally, int]]) -> None:
         if turn.changes or turn.change:
             await self._manifest.save(turn.changes, turn.ended_seq, turn.change, turn.reopened)
+        changes = turn.by_experiment()
         for live, tally, ended_seq in tallies:
-            live.count_recorded(tally, ended_seq, turn.retaken)
+            live.count_recorded(tally, ended_seq, turn.retaken, changes[live.key])
             self._on_change(live.key)
+        if turn.change and turn.change.experiment not in changes:
+            # It may no longer keep runs from being started.
+            self._on_change(turn.change.experiment)

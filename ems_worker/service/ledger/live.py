@@ -1,7 +1,8 @@
 """An experiment in memory, and the keys of jobs and runs."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from ems_worker.core.documents import documents
@@ -9,10 +10,11 @@ from ems_worker.core.language import options
 from ems_worker.core.language.options import ExperimentLimits
 from ems_worker.core.lifecycle import experiment, transitions
 from ems_worker.core.lifecycle.conclusion import Situation
-from ems_worker.core.lifecycle.experiment import ExperimentState, Tally
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import RetryPolicy
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.render import Template
 from ems_worker.core.records import Change, Experiment, PointRow
@@ -21,6 +23,8 @@ from ems_worker.core.records import Change, Experiment, PointRow
 JobKey = tuple[int, int, int]
 # A run: the key of its job and the number of the attempt.
 RunKey = tuple[int, int, int, int]
+# How many ends of jobs are remembered until they are published. More are read again.
+MAX_ENDS = 10_000
 # A run that is done, in the unit of `Live.underway`.
 WHOLE = 1_000_000
 
@@ -77,6 +81,11 @@ class Live:
     # The reason in the last status that was composed, and the last status that was published.
     reason: str | None = None
     published: Mapping[str, Any] | None = None
+    # Ends of jobs that are on disk and not published yet, by (point, replicate), in their order: those at positions
+    # after `ends_from` up to `ends_to`.
+    ends: dict[tuple[int, int], Run] = field(default_factory=dict)
+    ends_from: int = 0
+    ends_to: int = 0
     # (monotonic seconds, jobs ended) of the recent past, for the throughput.
     samples: list[tuple[float, int]] = field(default_factory=list)
 
@@ -138,7 +147,9 @@ class Live:
     @property
     def cancelling(self) -> bool:
         """Whether jobs that haven't started may be about to be cancelled: nothing is claimed or sent meanwhile."""
-        return self.record.cancel is not None or any(
+        if self.record.cancel is not None:
+            return True
+        return bool(self.changes) and any(
             change.verb == Verb.CANCEL and self.reaches(change) for change in self.changes.values()
         )
 
@@ -156,12 +167,58 @@ class Live:
         """Whether a failed job gets another attempt."""
         return not self.ended and self.record.cancel is None and not self.failing_fast
 
-    def count_recorded(self, tally: Tally, ended_seq: int, retaken: Set[tuple[int, int]]) -> None:
-        """Sets what is on disk now. `retaken`: the experiment and point of jobs that had ended and are open again."""
+    def __post_init__(self) -> None:
+        self.ends_from = self.ends_to = self.record.ended_seq
+
+    def count_recorded(
+        self,
+        tally: Tally,
+        ended_seq: int,
+        retaken: Set[tuple[int, int]],
+        changes: Iterable[tuple[Run | None, Run]],
+    ) -> None:
+        """Sets what is on disk now: the last `changes` of attempts, as (before, after), are.
+
+        `retaken`: the experiment and point of jobs that had ended and are open again.
+        """
         self.recorded, self.recorded_seq = tally, ended_seq
+        self._remember(changes, ended_seq)
         self.reranks |= self.best is not None and (self.key, self.best.point.point) in retaken
+
+    def _remember(self, changes: Iterable[tuple[Run | None, Run]], ended_seq: int) -> None:
+        """Remembers the ends of jobs among changes. If the manifest has others meanwhile, none is remembered."""
+        found: list[Run] = []
+        for before, after in changes:
+            if before is not None and before.ended_seq is not None:
+                self.ends.pop((after.point, after.replicate), None)
+            if after.ended_seq is not None and after.ended_seq > self.ends_to:
+                found.append(after)
+        if len(found) != ended_seq - self.ends_to:
+            self.ends.clear()
+            self.ends_from = ended_seq
+        else:
+            found.sort(key=_position)
+            for run in found:
+                self.ends[run.point, run.replicate] = run
+        self.ends_to = ended_seq
+        while len(self.ends) > MAX_ENDS:
+            self.ends_from = _position(self.ends.pop(next(iter(self.ends))))
+
+    def ends_after(self, seq: int, limit: int) -> list[Run] | None:
+        """The first ends of jobs after this position, which are forgotten up to it; None if they have to be read."""
+        if seq < self.ends_from:
+            return None
+        while self.ends and _position(oldest := next(iter(self.ends.values()))) <= seq:
+            del self.ends[oldest.point, oldest.replicate]
+        self.ends_from = seq
+        return list(islice(self.ends.values(), limit))
 
     def metrics_timeout(self, completed: Run) -> float:
         """How many seconds a completed run waits for metrics: the shortest time limit of those that are absent."""
         absent = self.policy.awaited - (completed.metrics or {}).keys()
         return min((self.metric_timeouts[name] for name in absent), default=0.0)
+
+
+def _position(ended: Run) -> int:
+    assert ended.ended_seq is not None
+    return ended.ended_seq

@@ -1,9 +1,9 @@
 """Experiments' records: the only code that replaces one, in memory and in the manifest."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import conclusion, experiment, steering
 from ems_worker.core.lifecycle.experiment import ExperimentEvent, ExperimentState, PauseOwner, Standing
@@ -114,10 +114,15 @@ class Records:
         self._on_change(live.key)
 
     async def expand(self, live: Live, points: Sequence[PointRecord], runs: Sequence[Run]) -> None:
-        """Adds the next points of the experiment with their first runs."""
+        """Adds the next points of the experiment with their first runs. The experiment begins with the first ones."""
         expanded = live.record.expanded_points + len(points)
-        await self._manifest.expand(live.key, points, runs, expanded)
+        before, begun = live.record, None
+        if before.state is ExperimentState.ACCEPTED:
+            live.record = _moved(before, ExperimentState.RUNNING, self._clock.now_ms(), None)
+            begun = before, live.record
+        await self._commits.put(self._manifest.expand(live.key, points, runs, expanded, begun=begun), [_whole(live)])
         live.record = replace(live.record, expanded_points=expanded)
+        self._on_change(live.key)
 
     def version(self, live: Live, spec: NewExperiment) -> tuple[Experiment, Experiment]:
         """Gives the experiment the next version of its plan, with the points and jobs that it has; before and after.

@@ -46,10 +46,11 @@ class Residency:
             return
         self._active.add(live)
         for open_job in open_jobs:
-            self._active.put(live.key, open_job)
+            self._active.put((live.key, *open_job.key), open_job)
             for attempt in open_job.runs:
                 if attempt.state in transitions.OPEN:
                     live.open += 1
+                    self._active.open += 1
                     live.underway += lives.share(attempt)
                     self._active.claim_time(attempt.submitted_ms or 0)
                     self._timers.load((live.key, *open_job.key, attempt.attempt), attempt)

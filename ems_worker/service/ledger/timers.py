@@ -33,9 +33,10 @@ class Timers:
         if after.state not in transitions.OPEN:
             self._since.pop(key, None)
             self._heard.pop(key, None)
-        elif before is None or (before.state, before.started_ms) != (after.state, after.started_ms):
-            self._heard[key] = self._clock.monotonic()
-            self.load(key, after)
+        elif before is None or before.state is not after.state or before.started_ms != after.started_ms:
+            self._heard[key] = now = self._clock.monotonic()
+            if after.state in _TIMED and not after.suspended:
+                self._since[key] = now
 
     def heard(self, key: RunKey, unchanged: Run) -> None:
         """Notes news of a run that leave its state unchanged: the orchestrator has the run."""

@@ -1,10 +1,10 @@
 """Changes that were published before a restore are carried out again."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import experiment, restored, steering

@@ -1,19 +1,18 @@
 """Recovery: a worker starts from the unfinished experiments and open runs in the manifest."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import structlog
 
 from ems_worker import errors
 from ems_worker.core.lifecycle import transitions
-from ems_worker.core.lifecycle.experiment import Bucket
 from ems_worker.core.lifecycle.run import Run
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.lifecycle.transitions import RunState
 from ems_worker.core.records import Experiment
 from ems_worker.service.base.ports import Manifest
-from ems_worker.service.intake import check
-from ems_worker.service.intake.check import PlanReader
+from ems_worker.service.intake import check, loading
+from ems_worker.service.intake.check import Loaded, PlanReader
 from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
@@ -23,13 +22,12 @@ log = structlog.get_logger()
 _MAX_NAMED = 10
 
 
-async def read(record: Experiment, manifest: Manifest, reader: PlanReader) -> Live:
+async def read(record: Experiment, manifest: Manifest, loaded: Awaitable[Loaded]) -> Live:
     """Builds an experiment from its record: with the plan as it was accepted, and the tally counted from the rows.
 
     Raises errors.PlanNotReadAsAccepted if this worker can't continue with the plan.
     """
-    # In a thread: a plan may take a second to read.
-    plan, count, template = await asyncio.to_thread(check.loaded, record.spec, reader)
+    plan, count, template = await loaded
     if record.expanded_points < record.spec.points and count.exact and count.points != record.spec.points:
         # The points that are left to expand would not fit those that are recorded.
         reason = f"it has {count.points:,} points now, and had {record.spec.points:,}"
@@ -60,7 +58,7 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Seq
     submitting: list[tuple[Live, Run]] = []
     for record in await manifest.unfinished():
         try:
-            live = await read(record, manifest, reader)
+            live = await read(record, manifest, loading.load(record.spec, reader))
         except errors.PlanNotReadAsAccepted as error:
             ledger.mark_unreadable(record.spec.experiment_id, error)
             continue

@@ -7,10 +7,10 @@ within two seconds: if not all jobs are judged by then, its counts are null, and
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.documents import changes, documents

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.documents import changes
 from ems_worker.core.language import where as language
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.where import Facts, Where
-from ems_worker.core.lifecycle import experiment, job
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import job, tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import StopReason
 from ems_worker.core.lifecycle.steering import Verb
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Change, PointRecord
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Decide, Effect
@@ -59,7 +60,7 @@ def cancelled_all(live: Live, draft: Change) -> Change:
     change, drain = replace(draft, judged=None), bool(json.loads(draft.request).get("drain"))
     for bucket, jobs in live.recorded.by_bucket.items():
         fails = bucket is Bucket.AWAITING_METRICS and not drain
-        if jobs and bucket not in experiment.ENDED_BUCKETS:
+        if jobs and bucket not in tally.ENDED_BUCKETS:
             change = judging.counted(change, bucket.value, Bucket.FAILED.value if fails else _CANCELLED, jobs)
     return change
 
@@ -68,7 +69,7 @@ def facts(judged: Job) -> Facts:
     """What a condition may use of a job, besides its point."""
     current = judged.current
     return Facts(
-        state=str(experiment.job_state(current)),
+        state=str(tally.job_state(current)),
         error_kind=job.error_kind(current),
         point=current.point,
         replicate=current.replicate,
@@ -128,4 +129,4 @@ _DECISIONS: dict[Verb, Callable[[dict[str, Any], frozenset[str] | None], _Effect
 
 
 def _state(judged: Job) -> str:
-    return str(experiment.job_state(judged.current))
+    return str(tally.job_state(judged.current))

@@ -6,10 +6,10 @@ A change is closed (`applied`) when nothing of it is in flight any more. Both it
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import steering

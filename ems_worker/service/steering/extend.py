@@ -9,11 +9,12 @@ withdrawn, if that was asked for, and withdrawn ones that it has again return.
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.records import Change
@@ -45,8 +46,7 @@ class _Phase(IntEnum):
     RETURN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(Struct, frozen=True, gc=False):
     """How far a change that extends is. `point`: the last that is done, of the experiment's or of the plan's own."""
 
     phase: _Phase
@@ -138,6 +138,8 @@ class Extender:
             else:
                 version = await self._plans.loaded(wanted.spec)
                 withdraw = bool(request.get("withdraw"))
+                # Jobs are counted by their states in the manifest.
+                await self._ledger.flush()
                 compared = await self._matching.compared(live, draft, version, in_time, withdraw=withdraw)
                 await self._refuse_too_many(live, compared)
                 return compared

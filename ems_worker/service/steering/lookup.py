@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ems_worker.core.lifecycle import job
 from ems_worker.core.lifecycle.run import Run

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
+from msgspec.structs import replace
+
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.points import identity
 from ems_worker.core.points.identity import IdentifiedPoint
 from ems_worker.core.points.plan import Plan

@@ -3,8 +3,10 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.access import quotas as publisher_quotas

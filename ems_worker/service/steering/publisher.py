@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import replace
 from typing import NoReturn
 
 import structlog
+from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.documents import changes, documents, subjects

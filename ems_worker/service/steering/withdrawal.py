@@ -1,13 +1,14 @@
 """Points that a new version of a plan doesn't have: their jobs are cancelled and excluded, until the points return."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ems_worker.core.documents import changes
-from ems_worker.core.lifecycle import experiment, job
-from ems_worker.core.lifecycle.experiment import Bucket
+from ems_worker.core.lifecycle import job, tally
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, StopReason
+from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Change, PointRecord, PointRow
 from ems_worker.service.ledger import judging
 from ems_worker.service.ledger.judging import Effect, Jobs
@@ -59,7 +60,7 @@ def would_withdraw(change: Change, row: PointRow) -> Change:
     if row.excluded == REASON:
         return change
     for bucket, jobs in row.counts.items():
-        ended = bucket in experiment.ENDED_BUCKETS
+        ended = bucket in tally.ENDED_BUCKETS
         if jobs and not (ended and row.excluded is not None):
             change = judging.counted(change, _name(bucket), changes.EXCLUDED if ended else _CANCELLED, jobs)
     return replace(change, withdrawn=(change.withdrawn or 0) + 1)
@@ -75,7 +76,7 @@ def would_return(change: Change, row: PointRow) -> Change:
 
 
 def _state(judged: Job) -> str:
-    return str(experiment.job_state(judged.current))
+    return str(tally.job_state(judged.current))
 
 
 def _name(bucket: Bucket) -> str:
