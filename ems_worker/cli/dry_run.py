@@ -11,6 +11,8 @@ from ems_worker.core.points import plan, render, space
 
 # Stands for the experiment's id in the ids of runs if the plan has none.
 _UNKNOWN_ID = "EXPERIMENT"
+# Up to this number, all points are shown.
+_MAX_WHOLE = 12
 
 
 def show(parsed: plan.Plan, count: space.SpaceSize, decision: Mapping[str, Any] | None, argument: str) -> None:
@@ -57,7 +59,9 @@ def estimated_time(estimate: Mapping[str, Any] | None, jobs: int) -> str:
 
 def _sample(points: int) -> list[int]:
     """The numbers of the first and the last points, and of a few between."""
-    return sorted({*range(min(3, points)), points // 4, points // 2, points * 3 // 4, max(0, points - 2), points - 1})
+    if points <= _MAX_WHOLE:
+        return list(range(points))
+    return [0, 1, 2, points // 4, points // 2, points * 3 // 4, points - 2, points - 1]
 
 
 def _table(parsed: plan.Plan, points: list[space.Point]) -> None:
