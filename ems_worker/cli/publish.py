@@ -19,8 +19,8 @@ app = shell.app("Publish a plan of experiments.")
 
 # How long to wait for the worker's decision unless --timeout is given.
 _DECISION_SECONDS = 30.0
-# How long a dry run waits for a server and a worker. It needs neither, but shows their estimate if there are both.
-_ESTIMATE_SECONDS = 2.0
+# How long a dry run waits for a server, which it doesn't need. A server says at once that there is no worker.
+_SERVER_SECONDS = 2.0
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the experiment until it ends.")]
 Publisher = Annotated[
@@ -135,9 +135,7 @@ async def _asked(access: "settings.Access", plan: bytes) -> dict[str, Any] | Non
     from ems_worker import client
 
     try:
-        async with client.EmsClient(
-            access, connect_timeout=_ESTIMATE_SECONDS, request_timeout=_ESTIMATE_SECONDS
-        ) as ems:
+        async with client.EmsClient(access, connect_timeout=_SERVER_SECONDS, request_timeout=_DECISION_SECONDS) as ems:
             return await ems.validate(plan)
     except errors.EmsError:
         return None

@@ -139,7 +139,7 @@ def test_the_same_plan_is_a_duplicate_and_a_different_plan_a_conflict(
 def test_a_dry_run_publishes_nothing_and_shows_what_the_runs_would_get(
     deployment: commands.Deployment, tmp_path: Path
 ) -> None:
-    """It shows the size, the first and last configurations as differences, and the seeds, without a server."""
+    """It shows the size, points, and the first and last configurations as differences, without a server."""
     path = plan_of(tmp_path, "dry")
     ended = commands.run("ems-publish", path, "--dry-run", "--server", f"127.0.0.1:{ports.free_port()}")
     assert ended.code == exits.Exit.OK
@@ -152,8 +152,14 @@ def test_a_dry_run_publishes_nothing_and_shows_what_the_runs_would_get(
     assert "-  food: 100" in lines
     assert "+  food: 10" in lines
     assert "+  food: 20" in lines
-    seeds = [line.split() for line in lines[lines.index(next(line for line in lines if "seed" in line)) + 1 :]]
-    assert [(point, replicate) for point, replicate, _ in seeds] == [("all", "0"), ("all", "1")]
+    assert lines[1] == "estimated time: unknown, because no worker answers"
+    header, *table = [line.split() for line in lines[3:6]]
+    assert header == ["point", "food", "first", "seed", "first", "simulation_id"]
+    assert [(row[0], row[1], row[3]) for row in table] == [
+        ("0", "10", "dry-p000000-r000-a1"),
+        ("1", "20", "dry-p000001-r000-a1"),
+    ]
+    assert lines[6] == f"all points: ems points {path}; all jobs: ems points --jobs {path}"
     listed = commands.run("ems", "show", "dry", env=deployment.env)
     assert (listed.code, listed.err) == (exits.Exit.FAILED, "error: there is no experiment dry\n")
 
@@ -165,7 +171,7 @@ def test_a_dry_run_estimates_the_time_from_earlier_runs(deployment: commands.Dep
     path = plan_of(tmp_path, "later")
     second = commands.run("ems-publish", path, "--dry-run", env=deployment.env).out.splitlines()[1]
     assert re.fullmatch(
-        r"estimated time: .+ \(.+ s a run, from \d+ earlier runs of this model; 1,000 at once\)", second
+        r"estimated time: .+ \(.+ s of runs, 4 at once; .+ s a run, from \d+ earlier runs of this model\)", second
     )
     asked = commands.run("ems-publish", path, "--dry-run", "--json", env=deployment.env)
     document = json.loads(asked.out)
@@ -174,6 +180,19 @@ def test_a_dry_run_estimates_the_time_from_earlier_runs(deployment: commands.Dep
     away = f"127.0.0.1:{ports.free_port()}"
     offline = json.loads(commands.run("ems-publish", path, "--dry-run", "--json", "--server", away).out)
     assert offline == document | {"estimate": None}
+
+
+def test_a_dry_run_has_the_objections_of_the_worker(deployment: commands.Deployment, tmp_path: Path) -> None:
+    """What only the worker knows, such as its limit of jobs, is an error before the plan is published."""
+    path = plan_of(tmp_path, "too-many", jobs=64)
+    text = Path(path).read_text().replace("num_replicates_per_run: 2", "num_replicates_per_run: 1000000")
+    Path(path).write_text(text)
+    ended = commands.run("ems-publish", path, "--dry-run", env=deployment.env)
+    assert (ended.code, ended.out) == (exits.Exit.INVALID_PLAN, "")
+    assert "EMS_MAX_JOBS" in ended.err
+    assert ended.err.endswith(f"the worker rejected {path}\n")
+    document = json.loads(commands.run("ems-publish", path, "--dry-run", "--json", env=deployment.env).out)
+    assert (document["decision"], document["errors"][0]["code"]) == ("rejected", "too_many_jobs")
 
 
 def test_a_plan_from_standard_input_reads_its_base_file_from_the_working_directory(
@@ -224,6 +243,7 @@ def test_waiting_stops_at_the_timeout_with_exit_code_5(deployment: commands.Depl
         ["ems-publish"],
         pytest.param(["ems-publish", "--dry-run"], marks=pytest.mark.long),
         pytest.param(["ems", "validate"], marks=pytest.mark.long),
+        pytest.param(["ems", "points"], marks=pytest.mark.long),
     ],
     ids=" ".join,
 )
