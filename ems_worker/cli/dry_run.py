@@ -65,7 +65,9 @@ def _sample(points: int) -> list[int]:
 
 
 def _table(parsed: plan.Plan, points: list[space.Point]) -> None:
-    table = listing.Table([parameter.name for parameter in parsed.parameters], parsed.replicates)
+    # Each entry of `runs` may have parameters of its own.
+    names = [parameter.name for parameter in parsed.parameters]
+    table = listing.Table([name for name in names if any(name in point.params for point in points)], parsed.replicates)
     previous = -1
     for point in points:
         if point.index > previous + 1:

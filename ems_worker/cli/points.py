@@ -36,7 +36,8 @@ def points(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="PLAN|ID", help="A plan's file (./NAME if it has no ending), - for standard input; or an id."
+            metavar="PLAN|ID",
+            help="A plan's file, or - for standard input; or an experiment's id. A file without a dot is ./NAME.",
         ),
     ],
     *,
@@ -105,8 +106,8 @@ async def _of_experiment(ems: "client.EmsClient", experiment_id: str, output: _O
                 add(entry)
                 number, jobs = number + 1, jobs + entry.jobs_count
     _say_where(output, number, jobs)
-    if (missing := details["points"] - number) > 0:
-        shell.say(f"{missing:,} more points of {experiment_id} have not been expanded")
+    if number < details["points"]:
+        shell.say(f"{number:,} of {details['points']:,} points: the others have not been expanded")
     return exits.Exit.OK
 
 

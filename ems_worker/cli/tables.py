@@ -1,9 +1,10 @@
 """Tables and numbers for people: columns that fit the terminal, or plain aligned text without one."""
 
+import collections
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.box
@@ -15,8 +16,9 @@ from ems_worker.terminal import drawing, streams, text
 
 # Without a terminal, lines are never broken: a program or an editor reads them.
 _UNLIMITED = 100_000
-# The number of rows in memory of a table of any length.
+# The numbers of rows and of cells in memory of a table of any length.
 _BLOCK = 1000
+_MAX_CELLS = 20_000
 # A cell that doesn't keep its column from being one of numbers.
 _NUMBER = re.compile(r"-?\d[\d.e+-]*|-|\.\.\.|")
 
@@ -70,10 +72,11 @@ class Growing:
         self._numbers = [True] * len(header)
         self._shown: list[int] = []
         self._rows: list[list[str]] = []
+        self._block = max(1, min(_BLOCK, _MAX_CELLS // len(header)))
 
     def add(self, cells: Sequence[str]) -> None:
         self._rows.append([text.line(cell) for cell in cells])
-        if len(self._rows) == _BLOCK:
+        if len(self._rows) == self._block:
             self.flush()
 
     def add_gap(self) -> None:
@@ -140,10 +143,11 @@ def mean(aggregate: Mapping[str, Any] | None) -> str:
 
 def short(paths: Sequence[str]) -> list[str]:
     """Shortens each dotted path to the fewest last segments that no other path ends with."""
-    shortened = []
-    for path in paths:
-        segments = path.split(".")
-        suffixes = (".".join(segments[-length:]) for length in range(1, len(segments)))
-        unique = (suffix for suffix in suffixes if sum(f".{other}".endswith(f".{suffix}") for other in paths) == 1)
-        shortened.append(next(unique, path))
-    return shortened
+    endings = collections.Counter(suffix for path in paths for suffix in _suffixes(path))
+    return [next((suffix for suffix in _suffixes(path) if endings[suffix] == 1), path) for path in paths]
+
+
+def _suffixes(path: str) -> Iterator[str]:
+    """The last segment, the last two, ..., the whole path."""
+    segments = path.split(".")
+    return (".".join(segments[start:]) for start in reversed(range(len(segments))))

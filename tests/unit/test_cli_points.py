@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import textwrap
 from collections.abc import AsyncGenerator, Callable
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from ems_worker.cli import exits, listing, plans, points, tables
 from ems_worker.cli.formats import PointFormat
 from ems_worker.core import seeds
 from ems_worker.core.points import space
+from tests.support import steps
 
 PLAN = """\
 experiment_id: reef
@@ -150,6 +152,18 @@ def test_points_are_made_only_when_they_are_read() -> None:
     assert [row["replicate"] for row in islice(listing.rows(entry, each_job=True), 2)] == [2, 3]
 
 
+def test_the_page_shows_what_the_command_prints(listed: Listed) -> None:
+    """Its plan on its base configuration, as points and as jobs."""
+    page = (Path(__file__).parents[2] / "docs/plan-language.md").read_text()
+    base = page.partition("```yaml base\n")[2].partition("```")[0]
+    plan, _, console = page.partition("experiment_id: sweep\n")[2].partition("```console\n")
+    text = f"experiment_id: sweep\n{plan.partition('```')[0]}base_config:\n{textwrap.indent(base, '  ')}"
+    of_points, of_jobs = listed(text)[1], listed(text, jobs=True)[1]
+    head = "".join(of_jobs.splitlines(keepends=True)[:3])
+    shown = console.partition("```")[0]
+    assert shown == f"$ ems points sweep.yaml\n{of_points}$ ems points sweep.yaml --jobs | head -n 3\n{head}"
+
+
 def job(point: int, replicate: int, **changes: Any) -> dict[str, Any]:
     run = f"reef-p{point:06d}-r{replicate:03d}-a1"
     fixed = {"experiment_id": "reef", "simulation_id": run, "point": point, "replicate": replicate, "seed": 7}
@@ -196,7 +210,7 @@ def test_the_points_of_an_experiment_have_the_runs_that_count(listed: Listed) ->
     """A job that was retried has the id of its last attempt; a long value is described; labels come late."""
     code, out, err = listed("reef", kind=PointFormat.CSV)
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert (code, err) == (exits.Exit.OK, "1 more points of reef have not been expanded\n")
+    assert (code, err) == (exits.Exit.OK, "2 of 3 points: the others have not been expanded\n")
     assert list(rows[0])[-2:] == ["param.food", "label.wave"]
     assert json.loads(rows[0]["simulation_ids"]) == ["reef-p000000-r000-a1", "reef-p000000-r001-a3"]
     assert [json.loads(row["seeds"]) for row in rows] == [[7, 8], [7, 8]]
@@ -231,7 +245,7 @@ def test_an_experiment_without_points_is_empty() -> None:
     """It was accepted a moment ago."""
 
     async def none() -> AsyncGenerator[dict[str, Any], None]:
-        for one in ():
+        for one in list(JOBS)[:0]:
             yield one
 
     async def count() -> int:
@@ -264,3 +278,20 @@ def test_an_empty_table_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
     """There is no header without rows."""
     tables.Growing(["n"]).flush()
     assert capsys.readouterr().out == ""
+
+
+def test_a_table_of_many_columns_is_printed_in_smaller_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    """No more than 20,000 cells are in memory, or one row."""
+    for columns, rows in ((10_000, 2), (50_000, 1)):
+        table = tables.Growing(["a"] * columns)
+        for number in range(rows):
+            assert capsys.readouterr().out == "", number
+            table.add(["1"] * columns)
+        assert len(capsys.readouterr().out.splitlines()) == rows + 1
+
+
+def test_ten_times_the_paths_are_shortened_in_ten_times_the_steps() -> None:
+    """A plan may have thousands of parameters."""
+    few, many = ([f"layer.agents.{number}.speed" for number in range(size)] for size in (100, 1000))
+    assert tables.short(many) == [f"{number}.speed" for number in range(1000)]
+    assert steps.of(lambda: tables.short(many)) < 11 * steps.of(lambda: tables.short(few))
