@@ -204,7 +204,7 @@ def _checked_values(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int],
         case Varied(values=ranges.Spaced() as values):
             return [values[values.size // 2]], type_warnings.at(source.location), False
         case Varied():
-            return source.values, lambda index: (*source.location, index), True
+            return source.values, source.at, True
         case Constant():
             return source.values, type_warnings.at(source.location), True
         case Sampled(distribution=Choice()):

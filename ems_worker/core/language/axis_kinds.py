@@ -4,12 +4,12 @@ To add a kind, write its `_parse_...` function and its entry. The key that names
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from ems_worker.core import canonical
 from ems_worker.core.language import checks, distributions, expressions, ranges, schema_parts
-from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Varied
+from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Part, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -22,6 +22,8 @@ ReadExpression = Callable[[object, Location], expressions.Expression | None]
 
 # No experiment has more points; a larger range is a mistake.
 MAX_VALUES: Final = 2**32
+# The values of a 'concat' are in memory.
+MAX_CONCATENATED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,12 @@ def _fields(given: Given, *, required: tuple[str, ...], optional: tuple[str, ...
     return Fields.read(given.value, given.location, given.problems, required=required, optional=optional)
 
 
-def _parse_values(given: Given) -> AxisValues | None:
+def _parse_values(given: Given) -> Varied | None:
     values = checks.listed(given.value, given.location, given.problems)
     return None if values is None else Varied(values, given.location)
 
 
-def _parse_range(given: Given) -> AxisValues | None:
+def _parse_range(given: Given) -> Varied | None:
     fields = Fields.read(
         given.value, given.location, given.problems, required=("start", "stop"), optional=("num", "step")
     )
@@ -98,7 +100,7 @@ def _parse_range(given: Given) -> AxisValues | None:
     return Varied(values, given.location)
 
 
-def _parse_logrange(given: Given) -> AxisValues | None:
+def _parse_logrange(given: Given) -> Varied | None:
     fields = _fields(given, required=("start", "stop", "num"))
     if fields is None:
         return None
@@ -109,6 +111,42 @@ def _parse_logrange(given: Given) -> AxisValues | None:
     if not (fields.positive("start", start) and fields.positive("stop", stop)):
         return None
     return Varied(ranges.by_magnitude(start, stop, num), given.location)
+
+
+def _parse_concat(given: Given) -> Varied | None:
+    values: list[JSON] = []
+    parts: list[Part] = []
+    for index, item in enumerate(checks.listed(given.value, given.location, given.problems) or ()):
+        part = _parse_part(replace(given, value=item, location=(*given.location, index)))
+        if part is None:
+            continue
+        if len(values) + ranges.size(part.values) > MAX_CONCATENATED:
+            message = f"these are more than {MAX_CONCATENATED:,} values, and a 'concat' has at most so many"
+            given.problems.add("too_many_points", given.location, message, on_key=True)
+            return None
+        parts.append(Part(len(values), part.location, listed=not isinstance(part.values, ranges.Spaced)))
+        values += part.values
+    return Varied(values, given.location, tuple(parts)) if parts else None
+
+
+def _parse_part(given: Given) -> Varied | None:
+    """A part of a 'concat'."""
+    if isinstance(given.value, list):
+        return _parse_values(given)
+    spec = given.value if isinstance(given.value, Mapping) else {}
+    [key] = spec if len(spec) == 1 else [""]
+    if key not in _PARTS:
+        message = "a part of a 'concat' is a list of values, {values}, {range} or {logrange}"
+        given.problems.add("not_an_axis", given.location, message)
+        return None
+    return _PARTS[key](replace(given, value=spec[key], location=(*given.location, key)))
+
+
+_PARTS: Final[Mapping[object, Callable[[Given], Varied | None]]] = {
+    "values": _parse_values,
+    "range": _parse_range,
+    "logrange": _parse_logrange,
+}
 
 
 def _parse_dist(given: Given) -> AxisValues | None:
@@ -146,6 +184,16 @@ _LOGRANGE: Final = schema_parts.mapping(
     ("start", "stop", "num"),
 )
 
+_PART: Final[Schema] = {
+    "anyOf": [
+        distributions.VALUES_SCHEMA,
+        schema_parts.mapping({"values": distributions.VALUES_SCHEMA}, "the listed values", ("values",)),
+        schema_parts.mapping({"range": _RANGE}, "evenly spaced values", ("range",)),
+        schema_parts.mapping({"logrange": _LOGRANGE}, "values that grow by the same factor", ("logrange",)),
+    ]
+}
+_CONCAT: Final = schema_parts.array(_PART, "lists and ranges, one after another") | {"minItems": 1}
+
 KINDS: Final[Sequence[AxisKind]] = (
     AxisKind(
         "values",
@@ -161,6 +209,11 @@ KINDS: Final[Sequence[AxisKind]] = (
         "logrange",
         _parse_logrange,
         (Form("{logrange: {start, stop, num}}", "values that grow by the same factor", {"logrange": _LOGRANGE}),),
+    ),
+    AxisKind(
+        "concat",
+        _parse_concat,
+        (Form("{concat: [axis, ...]}", "the values of lists and ranges, one after another", {"concat": _CONCAT}),),
     ),
     AxisKind(
         "dist",

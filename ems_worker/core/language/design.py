@@ -128,11 +128,8 @@ def _distinct(space: list[Axis], zips: tuple[tuple[int, ...], ...], problems: Pr
         sources = [source for source in (space[number].source for number in group) if isinstance(source, Varied)]
         if len({ranges.size(source.values) for source in sources}) != 1 or len(sources) != len(group):
             continue  # not values that vary, or reported already
-        columns = [
-            duplicates.Column(space[number].name, source.values, source.location)
-            for number, source in zip(group, sources, strict=True)
-        ]
-        distinct = duplicates.dropped(columns, location or columns[0].location, problems)
+        columns = [duplicates.Column(space[number].name, source) for number, source in zip(group, sources, strict=True)]
+        distinct = duplicates.dropped(columns, location or columns[0].source.location, problems)
         for number, source, values in zip(group, sources, distinct, strict=True):
             space[number] = dataclasses.replace(space[number], source=dataclasses.replace(source, values=values))
     return space

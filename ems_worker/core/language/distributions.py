@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ems_worker.core.language import checks, duplicates, quotes, samples, schema_parts
-from ems_worker.core.language.axis_values import Sampled
+from ems_worker.core.language.axis_values import Sampled, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.schema_parts import Schema
 
@@ -94,7 +94,7 @@ def _parse_choice(fields: Fields) -> Sampled | None:
     values = checks.listed(fields.mapping["values"], location, fields.problems)
     if values is None:
         return None
-    columns = [duplicates.Column("", values, location)]
+    columns = [duplicates.Column("", Varied(values, location))]
     (distinct,) = duplicates.dropped(columns, fields.location, fields.problems)
     return Sampled(samples.Choice(distinct), location, values)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, assert_never, cast
 
 from ems_worker import errors
@@ -99,15 +100,20 @@ def _append(result: dict[str, Any], plan: Plan, axis: Axis, *, values: Sequence[
     for step in at[:-1]:
         holder = holder[step]
     listed = holder[at[-1]]
-    if not isinstance(listed, list):  # a range
-        listed = list(axis.source.values)
-        del holder[at[-1]]
-        holder["values"] = listed
     zipped = {number for group in plan.design.zips for number in group}
-    if plan.grid.axes.index(axis) in zipped:  # each value belongs to one of another axis
-        listed += values
-        return
-    listed += (value for value in values if not any(_same(value, other) for other in listed))
+    # In a zip group each value belongs to one of another axis, so that none is left out.
+    together = plan.grid.axes.index(axis) in zipped
+    new: list[JSON] = []
+    for value in values:
+        if together or not any(_same(value, other) for other in chain(axis.source.values, new)):
+            new.append(value)
+    if not axis.source.parts and isinstance(listed, list):
+        listed += new
+    elif axis.source.parts:
+        listed += [new] if new else []
+    else:  # a range
+        del holder[at[-1]]
+        holder["values"] = [*axis.source.values, *new]
 
 
 def _same(value: JSON, other: JSON) -> bool:
