@@ -11,13 +11,16 @@ from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical, seeds
 from ems_worker.core.language import axes, axis_kinds, distributions
-from ems_worker.core.points import plan, render, space
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import plan, render, space, value_files
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "plan-language.md").read_text()
 MIGRATION = (DOCS / "plan-language-migration.md").read_text()
-_FENCE = re.compile(r"^```(\w+)(?: ([\w ]+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w+)(?: ([\w. ]+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = 6
+# The files that examples name.
+FILES = {fence[2]: fence[3] for page in (REFERENCE, MIGRATION) for fence in _FENCE.finditer(page) if fence[1] == "csv"}
 
 
 def outcome(text: str, base: dict[str, canonical.JSON], *, config: bool = False) -> str:
@@ -25,7 +28,10 @@ def outcome(text: str, base: dict[str, canonical.JSON], *, config: bool = False)
     named = text if "experiment_" in text else f"{text}experiment_name: example\n"
     document = yaml_reader.read_plan(named.encode())
     try:
-        parsed = plan.parse(document.data, base)
+        problems = Problems()
+        contents = {reference: FILES[reference.file].encode() for reference in value_files.references(document.data)}
+        parsed = plan.parse(value_files.inlined(document.data, contents, problems), base)
+        assert not len(problems)
     except errors.PlanRejected as rejected:
         return "".join(f"{problem}\n" for problem in yaml_reader.with_positions(rejected.problems, document))
     points = list(space.points(parsed))

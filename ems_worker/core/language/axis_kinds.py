@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import checks, distributions, expressions, ranges, schema_parts
+from ems_worker.core.language import checks, distributions, expressions, quotes, ranges, schema_parts
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Part, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.problems import Problems
@@ -24,6 +24,9 @@ ReadExpression = Callable[[object, Location], expressions.Expression | None]
 MAX_VALUES: Final = 2**32
 # The values of a 'concat' are in memory.
 MAX_CONCATENATED: Final = 100_000
+# The keys of an axis whose values are a column of a file.
+FILE: Final = "file"
+COLUMN: Final = "column"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,21 @@ _PARTS: Final[Mapping[object, Callable[[Given], Varied | None]]] = {
 }
 
 
+def _parse_file(given: Given) -> None:
+    name = given.problems.text(given.value, given.location)
+    if COLUMN not in given.axis:
+        message = f"{COLUMN!r} is missing here: the name of the column that has the values"
+        given.problems.add("missing_key", given.axis_location, message, on_key=True)
+    elif given.problems.text(given.axis[COLUMN], (*given.axis_location, COLUMN)) is not None and name is not None:
+        refuse_file(name, given.location, given.problems)
+
+
+def refuse_file(name: str, location: Location, problems: Problems) -> None:
+    """Reports a file that has not been read: its values were to be in the plan."""
+    message = f"the file {quotes.brief(name)} is not read here: ems-publish reads it and sends the values in its place"
+    problems.add("file_not_read", location, message)
+
+
 def _parse_dist(given: Given) -> AxisValues | None:
     fields = Fields(given.axis, given.axis_location, given.problems)
     return distributions.parse(fields)
@@ -214,6 +232,21 @@ KINDS: Final[Sequence[AxisKind]] = (
         "concat",
         _parse_concat,
         (Form("{concat: [axis, ...]}", "the values of lists and ranges, one after another", {"concat": _CONCAT}),),
+    ),
+    AxisKind(
+        FILE,
+        _parse_file,
+        (
+            Form(
+                "{file: name.csv, column: name}",
+                "the values of a column of a CSV file, which ems-publish reads",
+                {
+                    FILE: schema_parts.text("the path of a CSV file, relative to the plan"),
+                    COLUMN: schema_parts.text("the name of the column, in the first line of the file"),
+                },
+            ),
+        ),
+        more_keys=(COLUMN,),
     ),
     AxisKind(
         "dist",

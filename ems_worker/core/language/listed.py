@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes, type_warnings
+from ems_worker.core.language import axis_kinds, paths, quotes, type_warnings
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -48,6 +48,9 @@ class ListedPointParser:
     def parse(self, data: object, location: Location) -> None:
         """Adds all entries to `points`."""
         problems = self._problems
+        if isinstance(data, Mapping) and isinstance(name := data.get(axis_kinds.FILE), str):
+            axis_kinds.refuse_file(name, (*location, axis_kinds.FILE), problems)
+            return
         entries = problems.sequence(data, location)
         if entries is not None and not entries:
             problems.add("empty", location, "the list is empty: remove the key, or list at least one run")

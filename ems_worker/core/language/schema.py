@@ -43,6 +43,16 @@ def _axis(form: axis_kinds.Form) -> Schema:
     return parts.mapping({**form.keys, **common}, form.description, tuple(form.keys))
 
 
+_TABLE: Final = parts.text("the path of a CSV file, relative to the plan, which ems-publish reads")
+_RUN: Final = parts.mapping(
+    {
+        "run_id_suffix": parts.text("the unique name of this point", listed.SUFFIX.pattern),
+        "labels": _LABELS,
+        "params_override": {"type": "object", "description": "values by nested or dotted path"},
+    },
+    "one point",
+)
+
 PLAN: Final[Schema] = {
     "$schema": URL,
     "title": "An experiment plan",
@@ -77,17 +87,11 @@ PLAN: Final[Schema] = {
                 "maxItems": design.MAX_CONSTRAINTS,
             },
             "runs": {
-                "type": "array",
                 "description": "points listed one by one",
-                "minItems": 1,
-                "items": parts.mapping(
-                    {
-                        "run_id_suffix": parts.text("the unique name of this point", listed.SUFFIX.pattern),
-                        "labels": _LABELS,
-                        "params_override": {"type": "object", "description": "values by nested or dotted path"},
-                    },
-                    "one point",
-                ),
+                "anyOf": [
+                    {"type": "array", "minItems": 1, "items": _RUN},
+                    parts.mapping({axis_kinds.FILE: _TABLE}, "points of a file", (axis_kinds.FILE,)),
+                ],
             },
             "num_replicates_per_run": parts.integer("how often each point is run", 1, seeds.REPLICATES - 1),
             "seeds": parts.mapping(

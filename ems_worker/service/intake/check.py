@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.language import version
-from ems_worker.core.points import edits, largest, plan, render, space
+from ems_worker.core.language import quotes, version
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import edits, largest, plan, render, space, value_files
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import SpaceSize
@@ -31,6 +32,8 @@ LARGE_BYTES: Final = 256 * 1024
 
 # Returns the content of the base configuration at a plan's path; raises errors.PlanRejected.
 ReadBase = Callable[[str], bytes]
+# Returns the content of a file of values, by its name in the plan; raises errors.FileUnreadable.
+ReadValues = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +65,26 @@ def refuse_base(path: str) -> bytes:
     )
 
 
-def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
+def read(data: bytes, reader: PlanReader, read_base: ReadBase, read_values: ReadValues | None = None) -> Checked:
     """Reads and parses a plan. Its count may still be an upper bound, and the checks of `steps` follow.
 
-    Raises errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
+    `read_values` is for the publisher of a plan, who puts the values of files in the place of their names. Raises
+    errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
     """
     document = reader.read_plan(data)
+    content = document.data
     try:
-        path = plan.base_reference(document.data)
-        base = None if path is None else _base(path, reader, read_base, document.data)
-        parsed = plan.parse(document.data, base)
+        if read_values is not None:
+            content = _inlined(content, read_values)
+        path = plan.base_reference(content)
+        base = None if path is None else _base(path, reader, read_base, content)
+        parsed = plan.parse(content, base)
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
     if parsed.warnings:
         parsed = replace(parsed, warnings=reader.with_positions(parsed.warnings, document))
-    sha = canonical.plan_sha(document.data, parsed.base)
-    return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
+    sha = canonical.plan_sha(content, parsed.base)
+    return Checked(parsed, space.count(parsed), sha, content, parsed.base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,24 @@ def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str,
     except errors.Unreadable as error:
         raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
     return content
+
+
+def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, Any]:
+    """The plan with the values of its files."""
+    references = value_files.references(data)
+    if not references:
+        return data
+    problems = Problems()
+    contents: dict[value_files.Reference, bytes] = {}
+    for reference in references:
+        try:
+            contents[reference] = read_values(reference.file)
+        except errors.FileUnreadable as failed:
+            problems.add("file_not_readable", reference.location, f"{quotes.brief(reference.file)} {failed}")
+    inlined = value_files.inlined(data, contents, problems)
+    if len(problems):
+        raise errors.PlanRejected(problems.collected())
+    return inlined
 
 
 def _in_file(problem: Problem, key: str, path: str) -> Problem:
