@@ -10,13 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
-from ems_worker.core import canonical
-from ems_worker.core.language import operations, quotes, suggestions
-from ems_worker.core.language.operations import ExpressionError as ExpressionError
-
-JSON = canonical.JSON
+from ems_worker.core.language import decimals, operations, quotes, suggestions
+from ems_worker.core.language.decimals import ExpressionError as ExpressionError
 
 MAX_LENGTH: Final = 1000
 _MAX_DEPTH: Final = 40
@@ -51,7 +49,7 @@ class Expression:
 
     `size` is the work to evaluate it, apart from the elements that its functions and comparisons walk. `tree` is its
     syntax, with `v0`, `v1`, ... for the names. `compute` gives its value without the checks of `evaluate`; what it
-    raises is in `operations.NO_VALUE`.
+    raises is in `decimals.NO_VALUE`.
     """
 
     text: str
@@ -61,21 +59,24 @@ class Expression:
     tree: ast.expr = field(repr=False, compare=False)
     compute: operations.Evaluate = field(repr=False, compare=False)
 
-    def evaluate(self, values: Sequence[JSON]) -> bool | int | float | str | None:
-        """Its value, given the values of `names`. Raises ExpressionError if it has none."""
+    def evaluate(self, values: Sequence[decimals.Operand]) -> bool | int | float | str | None:
+        """Its value, given the values of `names` as `decimals.exact` gives them. Raises ExpressionError if it has none.
+
+        A number is the nearest one that a plan can have.
+        """
         try:
             result = self.compute(values)
-        except ArithmeticError as error:
-            raise ExpressionError(f"it has no value: {error}") from error
-        except operations.NO_VALUE as error:
-            raise ExpressionError(str(error)) from error
+        except decimals.NO_VALUE as error:
+            raise ExpressionError(decimals.reason(error)) from error
+        if isinstance(result, bool | str | None):
+            return result
+        if not isinstance(result, int | float | Decimal):
+            raise ExpressionError(f"its value is {quotes.describe(result)}")
         if isinstance(result, int) and not -(2**63) <= result < 2**64:
             raise ExpressionError("its value is a number that does not fit 64 bits")
-        if not isinstance(result, bool | int | float | str | None):
-            raise ExpressionError(f"its value is {quotes.describe(result)}")
-        return result
+        return decimals.limited(decimals.leaving(result))
 
-    def holds(self, values: Sequence[JSON]) -> bool:
+    def holds(self, values: Sequence[decimals.Operand]) -> bool:
         """Its value as a condition. Raises ExpressionError unless that is true or false."""
         result = self.evaluate(values)
         if isinstance(result, bool):
@@ -139,6 +140,6 @@ def _check(node: ast.AST, depth: int) -> None:
     if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
         raise ExpressionError("a list contains numbers and texts, not expressions")
     if isinstance(node, ast.Constant):
-        operations.limited(node.value)
+        decimals.limited(node.value)
     for inner in ast.iter_child_nodes(node):
         _check(inner, depth + 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axis_kinds, paths, quotes, type_warnings
+from ems_worker.core.language import axis_kinds, decimals, paths, quotes, type_warnings
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -28,6 +28,13 @@ class ListedPoint:
     run_id_suffix: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, JSON] = field(default_factory=dict)
+    _operands: dict[str, decimals.Operand] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def operand(self, name: str) -> decimals.Operand:
+        """An override as expressions calculate with it, converted once."""
+        if name not in self._operands:
+            self._operands[name] = decimals.exact(self.overrides[name])
+        return self._operands[name]
 
 
 class ListedPointParser:

@@ -1,7 +1,9 @@
 """How messages show values, locations and characters of a plan."""
 
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 Location = tuple[str | int, ...]
@@ -56,6 +58,9 @@ def _pieces(value: object) -> Iterator[str]:
         yield "]" if value else "[]"
     elif isinstance(value, int) and value.bit_length() >= 256:
         yield "a number of many digits"
+    elif isinstance(value, Decimal):
+        number = float(value)
+        yield repr(number) if math.isfinite(number) else str(value)
     else:
         yield repr(value)
 
@@ -67,7 +72,7 @@ def describe(value: object) -> str:
             return "null"
         case bool():
             return str(value).lower()
-        case int() | float():
+        case int() | float() | Decimal():
             return f"the number {brief(value)}"
         case str():
             return f"the text {brief(value)}"

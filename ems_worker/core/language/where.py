@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions, operations, quotes, suggestions, weights
+from ems_worker.core.language import decimals, expressions, operations, quotes, suggestions, weights
 from ems_worker.core.language.expressions import Expression, ExpressionError
 
 JSON = canonical.JSON
@@ -67,7 +67,7 @@ class Where:
 
         False if the expression has no value for this job, or uses a value that is too long for an expression.
         """
-        values: list[JSON] = []
+        values: list[decimals.Operand] = []
         for source, key in self._sources:
             if source is _Source.PARAMETER:
                 value = params.get(key)
@@ -75,10 +75,10 @@ class Where:
                 value = labels.get(key) if source is _Source.LABEL else getattr(job, key)
             if isinstance(value, str | list | dict) and weights.of(value) is None:
                 return False
-            values.append(value)
+            values.append(decimals.exact(value))
         try:
             return self._expression.compute(values) is True
-        except operations.NO_VALUE:
+        except decimals.NO_VALUE:
             return False
 
 

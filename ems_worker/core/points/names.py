@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, weights
+from ems_worker.core.language import decimals, paths, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
 from ems_worker.core.language.expressions import Expression
@@ -29,6 +29,8 @@ _MAX_CHAIN: Final = 50
 # The number of values inside a list that can be walked in the time of one unit of work.
 _WALKED_PER_WORK: Final = 5
 Value = JSON | Missing
+# A value as expressions calculate with it.
+Operand = decimals.Operand | Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Source:
     axis: int | None
     rest: paths.Path
     listed: tuple[tuple[str, paths.Path], ...]
-    base: Value
+    base: Operand
     weight: int
 
 
@@ -65,12 +67,13 @@ class Condition:
 class Names:
     """The parameters of a plan, and what their expressions depend on.
 
-    `values` and `bases` have an entry per axis: its values, and the base configuration's value at its path. `whens` and
-    `derivations` are by the number of the axis.
+    `values`, `operands` and `bases` have an entry per axis: its values, these as expressions calculate with them, and
+    the base configuration's value at its path. `whens` and `derivations` are by the number of the axis.
     """
 
     axes: tuple[Axis, ...]
     values: tuple[Sequence[JSON], ...]
+    operands: tuple[Sequence[decimals.Operand], ...]
     bases: tuple[Value, ...]
     whens: Mapping[int, Condition]
     derivations: Mapping[int, Condition]
@@ -154,7 +157,8 @@ class _Resolver:
         if weight is None:
             self._too_long.add(name)
             return None
-        return Source(axis, rest, tuple(listed), existing, weight)
+        operand = existing if isinstance(existing, Missing) else decimals.exact(existing)
+        return Source(axis, rest, tuple(listed), operand, weight)
 
 
 def resolve(
@@ -179,6 +183,7 @@ def resolve(
     names = Names(
         axes=tuple(space),
         values=tuple(axis.values for axis in space),
+        operands=tuple(operands.Operands(axis.values) for axis in space),
         bases=tuple(paths.get(base, axis.path) if paths.has(base, axis.path) else MISSING for axis in space),
         whens=whens,
         derivations=derivations,
