@@ -124,3 +124,26 @@ def test_a_mapping_in_runs_replaces_a_null() -> None:
     text = "runs: [{params_override: {note: {text: {deep: 1}}}}]"
     assert next(space.points(parsed(text))).params == {"note": {"text": {"deep": 1}}}
     assert next(space.points(parsed(f"allow_new_paths: true\n{text}"))).params == {"note.text.deep": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("start: 0, stop: 1, step: 0.3", "steps of 0.3 from 0 miss this stop by 0.1: the last value is 0.9;"),
+        ("start: 1, stop: -10, step: -10", "steps of -10 from 1 miss this stop by 1: the last value is -9;"),
+        ("start: 0, stop: 1.5, step: 1", "steps of 1 from 0 miss this stop by 0.5: the last value is 1;"),
+    ],
+)
+def test_a_range_that_misses_its_stop_says_by_how_much(given: str, message: str) -> None:
+    """Somebody who gives a stop expects it among the values."""
+    [warning] = parsed(f"{{parameter_space: {{speed: {{range: {{{given}}}}}}}}}", TYPES).warnings
+    assert (warning.code, warning.path) == ("misses_stop", "parameter_space.speed.range.stop")
+    assert warning.message == f"{message} for a range that includes it write 'num' in place of 'step'"
+
+
+@pytest.mark.parametrize("reached", ["stop: 1, step: 0.1", "stop: 1, step: 0.3333333333333334", "stop: 0, step: 1"])
+def test_a_range_that_reaches_its_stop_causes_no_warning(reached: str) -> None:
+    """Apart from the rounding of floats."""
+    assert not parsed(f"{{parameter_space: {{speed: {{range: {{start: 0.0, {reached}}}}}}}}}", TYPES).warnings
+    large = "{range: {start: 0.0, stop: 1152921504606846977, step: 1152921504606846977}}"
+    assert not parsed(f"{{parameter_space: {{speed: {large}}}}}", TYPES).warnings

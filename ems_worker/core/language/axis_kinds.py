@@ -100,6 +100,16 @@ def _parse_range(given: Given) -> Varied | None:
     if values.size > MAX_VALUES:
         given.problems.add("too_many_points", given.location, f"a range of more than {MAX_VALUES:,} values")
         return None
+    last = values[values.size - 1]
+    if isinstance(last, int) and last not in canonical.WHOLE:
+        message = f"the whole numbers of this range don't fit 64 bits: for floats write the start as {start}.0"
+        given.problems.add("out_of_range", fields.at("stop"), message)
+        return None
+    gap = ranges.missed(values, stop)
+    if gap:
+        miss = f"steps of {step} from {start} miss this stop by {gap}: the last value is {last}"
+        message = f"{miss}; for a range that includes it write 'num' in place of 'step'"
+        given.problems.warn("misses_stop", fields.at("stop"), message)
     return Varied(values, given.location)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from ems_worker.core import canonical
 from ems_worker.core.language import decimals, operations, quotes, suggestions
 from ems_worker.core.language.decimals import ExpressionError as ExpressionError
 
@@ -72,7 +73,7 @@ class Expression:
             return result
         if not isinstance(result, int | float | Decimal):
             raise ExpressionError(f"its value is {quotes.describe(result)}")
-        if isinstance(result, int) and not -(2**63) <= result < 2**64:
+        if isinstance(result, int) and result not in canonical.WHOLE:
             raise ExpressionError("its value is a number that does not fit 64 bits")
         return decimals.limited(decimals.leaving(result))
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ems_worker import errors
+from ems_worker.core import canonical
 from ems_worker.core.language import quotes, suggestions
 from ems_worker.core.language.quotes import Location
 
@@ -99,9 +100,12 @@ class Problems:
         return None
 
     def number(self, value: object, location: Location) -> int | float | None:
-        """A whole number or a float."""
+        """A whole number of at most 64 bits or a float."""
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return value
+            if isinstance(value, float) or value in canonical.WHOLE:
+                return value
+            self.add("out_of_range", location, f"{quotes.brief(value)} does not fit 64 bits")
+            return None
         self._wrong_type(value, location, "a number")
         return None
 
