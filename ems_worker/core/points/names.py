@@ -1,19 +1,18 @@
 """The names in a plan's expressions, resolved: what each refers to, and what depends on what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import decimals, paths, weights
+from ems_worker.core.language import decimals, expressions, paths, quotes, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
 from ems_worker.core.language.expressions import Expression
 from ems_worker.core.language.listed import ListedPointParser
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
-from ems_worker.core.language.suggestions import SearchBudget
 from ems_worker.core.points import operands
 
 JSON = canonical.JSON
@@ -116,11 +115,23 @@ class _Resolver:
         self._too_long: set[str] = set()
 
     def condition(self, expression: Expression, location: Location) -> Condition | None:
-        sources = [self._source(name, location) for name in expression.names]
+        if expressions.hyphenated(expression.text):
+            try:
+                expression = expressions.read(expression.text, known=self._is_known)
+            except expressions.ExpressionError as error:
+                message = f"{quotes.brief(expression.text)}: {error}"
+                self._problems.add("bad_expression", location, message, error.suggestion)
+                return None
+        sources = [self._source(name, expression, location) for name in expression.names]
         known = tuple(source for source in sources if source is not None)
         return Condition(expression, known, location) if len(known) == len(sources) else None
 
-    def _source(self, name: str, location: Location) -> Source | None:
+    def _is_known(self, name: str) -> bool:
+        if name in self._by_name or name in self._listed.parameters:
+            return True
+        return paths.resolve(self._base, paths.split(name)) is not None
+
+    def _source(self, name: str, expression: Expression, location: Location) -> Source | None:
         problems = self._problems
         if name not in self._known:
             self._known[name] = self._find(name)
@@ -128,11 +139,31 @@ class _Resolver:
             limit = f"a text has at most {weights.MAX:,} characters, a list or mapping as many values inside"
             problems.add("out_of_range", location, f"{name!r} is too long for an expression: {limit}")
         elif self._known[name] is None:
-            known = chain(self._by_name, self._listed.parameters)
-            suggestion = None if problems.full else _nearest(name, known, self._base, problems.budget)
-            message = f"{name!r} is neither a parameter nor in the base configuration"
-            problems.add("unknown_name", location, message, suggestion)
+            self._report_unknown(name, expression, location)
         return self._known[name]
+
+    def _report_unknown(self, name: str, expression: Expression, location: Location) -> None:
+        if self._problems.full:
+            self._problems.add("unknown_name", location, "")
+            return
+        span = expressions.hyphenated(expression.text, name)
+        suggestion = None if span is None else self._nearest(span)
+        if span is None or suggestion is None or "-" not in suggestion:
+            suggestion = self._nearest(name)
+            remedy = expressions.remedy(expression, name)
+        elif self._problems.has("unknown_name", location):
+            return  # another part of the same name
+        else:
+            name, remedy = span, ""
+        message = f"{name!r} is neither a parameter nor in the base configuration{remedy}"
+        self._problems.add("unknown_name", location, message, suggestion)
+
+    def _nearest(self, name: str) -> str | None:
+        """The most similar parameter or path."""
+        budget = self._problems.budget
+        known = chain(self._by_name, self._listed.parameters)
+        near = [budget.nearest(name, known), paths.nearest(self._base, paths.split(name), budget)]
+        return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
 
     def _find(self, name: str) -> Source | None:
         path = paths.resolve(self._base, paths.split(name))
@@ -191,12 +222,6 @@ def resolve(
     )
     _refuse_cycles(names, problems)
     return names
-
-
-def _nearest(name: str, known: Iterable[str], base: dict[str, JSON], budget: SearchBudget) -> str | None:
-    """The most similar parameter or path."""
-    near = [budget.nearest(name, known), paths.nearest(base, paths.split(name), budget)]
-    return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
 
 
 def _refuse_cycles(names: Names, problems: Problems) -> None:
