@@ -69,6 +69,7 @@ def test_names_with_hyphens_are_those_of_axes_runs_and_the_base_configuration() 
     [
         ("fish-cuont > 1", "'fish-cuont' is neither"),
         ("fish-cuont > 2", "in the base configuration; did you mean fish-count?"),
+        ("fosh-cuont > 2", "'fosh-cuont' is neither"),
         ("fish.kind == cod", "; if it is a text, put it in quotes: 'cod'"),
         ("herring != fish.kind", "; if it is a text, put it in quotes: 'herring'"),
         ("herring in fish.kind", "; if it is a text, put it in quotes: 'herring'"),

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import decimals, operations, quotes, suggestions
+from ems_worker.core.language import decimals, functions, operations, quotes, suggestions
 from ems_worker.core.language.decimals import ExpressionError as ExpressionError
 
 MAX_LENGTH: Final = 1000
@@ -157,9 +157,9 @@ def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | 
         elif text[at:].lstrip().startswith("("):
             if word in _NO_FUNCTIONS:
                 raise ExpressionError(f"there is no function {word!r}: {_NO_FUNCTIONS[word]}")
-            if word not in operations.FUNCTIONS:
-                message = f"there is no function {word!r}; the functions are {', '.join(sorted(operations.FUNCTIONS))}"
-                raise ExpressionError(message, suggestions.nearest(word, operations.FUNCTIONS))
+            if word not in functions.FUNCTIONS:
+                message = f"there is no function {word!r}; the functions are {', '.join(sorted(functions.FUNCTIONS))}"
+                raise ExpressionError(message, suggestions.nearest(word, functions.FUNCTIONS))
             out.append(word)
         else:
             out.append(names.setdefault(word, operations.slot(len(names))))
@@ -183,7 +183,7 @@ def _check(node: ast.AST, depth: int) -> None:
         raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
     if not isinstance(node, _NODES):
         raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
-    if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in operations.FUNCTIONS):
+    if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in functions.FUNCTIONS):
         raise ExpressionError("only functions can be called")
     if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
         unquoted = any(isinstance(item, ast.Name) for item in node.elts)

@@ -5,12 +5,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ems_worker.core.language import decimals
-from ems_worker.core.language.decimals import NO_VALUE as NO_VALUE
-from ems_worker.core.language.decimals import ExpressionError as ExpressionError
-from ems_worker.core.language.decimals import limited as limited
-from ems_worker.core.language.functions import FUNCTIONS as FUNCTIONS
-from ems_worker.core.language.operators import OPERATORS as OPERATORS
+from ems_worker.core.language import decimals, functions
+from ems_worker.core.language.operators import OPERATORS
 
 Evaluate = Callable[[Sequence[decimals.Operand]], Any]
 
@@ -26,7 +22,7 @@ def number(name: ast.Name) -> int:
 
 
 def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
-    """The function that evaluates a checked expression; what it raises is in NO_VALUE.
+    """The function that evaluates a checked expression; what it raises is in decimals.NO_VALUE.
 
     If `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
     """
@@ -58,7 +54,7 @@ def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
             return lambda values: body(values) if test(values) else other(values)
     assert isinstance(node, ast.Call)
     assert isinstance(node.func, ast.Name)
-    return _applied(FUNCTIONS[node.func.id], [inner(part) for part in node.args])
+    return _applied(functions.FUNCTIONS[node.func.id], [inner(part) for part in node.args])
 
 
 def _applied(apply: Callable[..., Any], operands: Sequence[Evaluate]) -> Evaluate:
@@ -109,7 +105,7 @@ def _decided(decisive: bool, operands: Sequence[Evaluate]) -> Evaluate:
         for operand in operands:
             try:
                 value = operand(values)
-            except NO_VALUE as error:
+            except decimals.NO_VALUE as error:
                 failure = error
             else:
                 if bool(value) is decisive:

@@ -74,7 +74,7 @@ def by_step(start: Number, stop: Number, step: Number) -> Spaced:
     whole = isinstance(start, int) and isinstance(step, int)
     if nearest < 1 or abs(steps - nearest) > _MISSED:
         return _linear(start, _exact(step), max(0, math.floor(steps) + 1), whole)
-    return _linear(start, _exact(step), nearest + 1, whole and _exact(stop).denominator == 1, stop)
+    return _linear(start, _exact(step), nearest + 1, whole and _exact(stop).denominator == 1, stop=stop)
 
 
 def missed(values: Sequence[Number], stop: Number) -> Number:
@@ -113,7 +113,7 @@ def _exact(number: Number) -> Fraction:
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
-def _linear(start: Number, step: Fraction, num: int, whole: bool, stop: Number | None = None) -> Spaced:
+def _linear(start: Number, step: Fraction, num: int, whole: bool, *, stop: Number | None = None) -> Spaced:
     """Values with a step between them; `stop` is the last one if it is given."""
     first = _exact(start)
     last = first + step * (num - 1) if stop is None else _exact(stop)
