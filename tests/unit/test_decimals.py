@@ -85,6 +85,9 @@ def test_overrides_of_runs_and_the_base_configuration_are_decimals_too() -> None
         ("4 ** 0.5", 2.0),
         ("0.0 * -1", 0.0),
         ("-0.0", 0.0),
+        ("-(0.0) == 0 and str(-0.0) == '0.0'", True),
+        ("1 / 3 == 0.3333333333333333", False),
+        ("round(1 / 3, 9) == 0.333333333", True),
         ("+0.5 - -0.5", 1.0),
         ("abs(0.1 - 0.3)", 0.2),
         ("round(2.675, 2)", 2.68),
@@ -147,6 +150,7 @@ def test_the_context_of_the_thread_changes_nothing() -> None:
     with decimal.localcontext(decimal.Context(prec=2, rounding=decimal.ROUND_UP, traps=[decimal.Inexact])):
         assert value("1 - 0.1 - 0.7 + 12345.678 * 1 + 1 / 3 - 1 / 3") == 12345.878
         assert value("round(abs(-12345.675), 2) + floor(12345.6) + int(12345.6) + -12345.6 // 1") == 24689.68
+        assert value("round(12345.6) + ceil(12345.4) + len([12345.6]) + sum([0.125, 12345.5]) - 1") == 37037.625
         assert value("12345.675 > 12345.674 and max(12345.675, 12345.674) == 12345.675 and 12345.6 % 1 == 0.6")
 
 

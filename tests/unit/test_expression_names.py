@@ -72,6 +72,7 @@ def test_names_with_hyphens_are_those_of_axes_runs_and_the_base_configuration() 
         ("fosh-cuont > 2", "'fosh-cuont' is neither"),
         ("fish.kind == cod", "; if it is a text, put it in quotes: 'cod'"),
         ("herring != fish.kind", "; if it is a text, put it in quotes: 'herring'"),
+        ("fish.kind == ('cod' if n > 1 else herring)", "; if it is a text, put it in quotes: 'herring'"),
         ("herring in fish.kind", "; if it is a text, put it in quotes: 'herring'"),
         ("n < 2 * pi", "; write its digits, 3.141592653589793"),
         ("e ** n > 3", "; write exp(1)"),

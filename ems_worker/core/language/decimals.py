@@ -68,7 +68,7 @@ def leaving(value: Number) -> int | float:
 
 @functools.lru_cache(maxsize=4096)
 def _written(value: float) -> Decimal:
-    return Decimal(repr(value))
+    return Decimal(repr(value + 0.0))  # 0.0 for -0.0, which is the same key of the cache
 
 
 def floor_divide(a: int | Decimal, b: int | Decimal) -> Decimal:

@@ -125,11 +125,16 @@ def remedy(expression: Expression, name: str) -> str:
         return f"; {_NO_NAMES[name]}"
     slot = operations.slot(expression.names.index(name))
     for node in ast.walk(expression.tree):
-        if isinstance(node, ast.Compare) and not any(isinstance(each, _ORDERS) for each in node.ops):
-            operands = [node.left, *node.comparators]
-            numbers = any(isinstance(each, ast.Constant) and not isinstance(each.value, str) for each in operands)
-            if not numbers and any(isinstance(each, ast.Name) and each.id == slot for each in operands):
-                return f"; if it is a text, put it in quotes: '{name}'"
+        match node:
+            case ast.Compare() if not any(isinstance(each, _ORDERS) for each in node.ops):
+                parts = [node.left, *node.comparators]
+            case ast.IfExp():
+                parts = [node.body, node.orelse]
+            case _:
+                continue
+        numbers = any(isinstance(each, ast.Constant) and not isinstance(each.value, str) for each in parts)
+        if not numbers and any(isinstance(each, ast.Name) and each.id == slot for each in parts):
+            return f"; if it is a text, put it in quotes: '{name}'"
     return ""
 
 
