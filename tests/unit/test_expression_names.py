@@ -5,7 +5,6 @@ import pytest
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions
 from ems_worker.core.points import plan, space
 from tests.support import steps
 
@@ -102,14 +101,19 @@ def test_what_other_languages_write_has_a_remedy(text: str, message: str) -> Non
     assert refused(text) == [("bad_expression", f"{text!r}: {message}")]
 
 
-def test_an_expression_has_few_hyphens_between_names() -> None:
-    """Each may be the end of a name; with spaces around it, it is none."""
-    long = "-".join(["n"] * 33)
-    [(code, message)] = refused(f"{long} < 1")
-    assert (code, message.partition("': ")[2].partition(": ")[0]) == ("bad_expression", "")
-    assert "this has more than 30 hyphens between names: put spaces around minus signs" in message
-    assert points("n: [1]", f", constraints: [{long.replace('-', ' - ')} < 1]") == [{"n": 1}]
-    assert steps.of(lambda: expressions.read(long[:-4], known=lambda name: False)) < 10_000
+def test_a_plan_has_a_limited_number_of_hyphens_between_names() -> None:
+    """Each may be the end of several names, which are looked for in the base configuration."""
+    deep: dict[str, JSON] = {"a": {"b": {"c": {"d-e": 1, "d": 2}}}}
+    names = {f"p{number}": 0 for number in range(100)}
+    hyphens = "-".join(["a.b.c.d"] * 31)
+    axes = ", ".join(f"{name}: {{expr: {hyphens} + {name[1:]}}}" for name in names)
+
+    def attempt() -> None:
+        with pytest.raises(errors.PlanRejected, match="put spaces around those that are minus signs"):
+            points(axes, base={**names, **deep})
+
+    assert steps.of(attempt) < 4_000_000
+    assert points(axes.replace("-", " - "), base={**names, **deep})[0]["p1"] == 2 - 30 * 2 + 1
 
 
 def test_all_unknown_names_are_reported_without_a_search_when_there_are_many() -> None:

@@ -30,8 +30,6 @@ _TOKEN: Final = re.compile(
 )
 # What may be a name with hyphens, or a subtraction.
 _HYPHENATED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)+")
-# Hyphens within such spans of one expression: each may be the end of a name.
-_MAX_HYPHENS: Final = 30
 _HINTS: Final = {
     "=": "compare two values with ==",
     "&": "join two conditions with 'and'",
@@ -95,8 +93,10 @@ class Expression:
 def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: bool = False) -> Expression:
     """Reads an expression. Raises ExpressionError if it is incomplete or contains anything that is not allowed.
 
-    `known` tells names: of names with hyphens the longest known one is taken; otherwise a hyphen is a minus sign. If
-    `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
+    `known` tells whether a name exists, and may raise ExpressionError. Of names with hyphens the longest that exists is
+    taken; otherwise a hyphen is a minus sign.
+
+    If `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
     """
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters")
@@ -141,7 +141,7 @@ def remedy(expression: Expression, name: str) -> str:
 def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | None) -> str:
     """The expression with each dotted path replaced by a plain name; adds the paths and their names to `names`."""
     out: list[str] = []
-    at = hyphens = 0
+    at = 0
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:
@@ -149,10 +149,6 @@ def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | 
             raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
         word = token[0]
         if known is not None and token.lastgroup == "name" and text[token.end() : token.end() + 1] == "-":
-            hyphens += 1
-            if hyphens > _MAX_HYPHENS:
-                message = f"this has more than {_MAX_HYPHENS} hyphens between names: put spaces around minus signs"
-                raise ExpressionError(message)
             word = _longest(text, at, known) or word
         at += len(word)
         if token.lastgroup != "name":

@@ -9,7 +9,7 @@ from ems_worker.core import canonical
 from ems_worker.core.language import decimals, expressions, paths, quotes, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
-from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.expressions import Expression, ExpressionError
 from ems_worker.core.language.listed import ListedPointParser
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -23,6 +23,8 @@ class Missing:
 
 
 MISSING: Final = Missing()
+# The work of looking for names with hyphens in all expressions of a plan: each hyphen may be the end of several names.
+_MAX_LOOKUPS: Final = 300_000
 # Derived values are computed by recursion.
 _MAX_CHAIN: Final = 50
 # The number of values inside a list that can be walked in the time of one unit of work.
@@ -113,12 +115,13 @@ class _Resolver:
         self._weights = operands.Weights(space, listed.points)
         self._known: dict[str, Source | None] = {}
         self._too_long: set[str] = set()
+        self._lookups = _MAX_LOOKUPS
 
     def condition(self, expression: Expression, location: Location) -> Condition | None:
         if expressions.hyphenated(expression.text):
             try:
                 expression = expressions.read(expression.text, known=self._is_known)
-            except expressions.ExpressionError as error:
+            except ExpressionError as error:
                 message = f"{quotes.brief(expression.text)}: {error}"
                 self._problems.add("bad_expression", location, message, error.suggestion)
                 return None
@@ -127,6 +130,9 @@ class _Resolver:
         return Condition(expression, known, location) if len(known) == len(sources) else None
 
     def _is_known(self, name: str) -> bool:
+        self._lookups -= (1 + name.count(".")) ** 2
+        if self._lookups < 0:
+            raise ExpressionError("too many hyphens between names: put spaces around those that are minus signs")
         if name in self._by_name or name in self._listed.parameters:
             return True
         return paths.resolve(self._base, paths.split(name)) is not None
