@@ -226,13 +226,13 @@ def _uncollected() -> Iterator[None]:
 
 
 def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
-    """The plan of a recorded experiment, as it was accepted.
+    """The plan of a recorded experiment. `reads_differently` says whether its points are those that were accepted.
 
     Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra, or doesn't
     know the version of the plan language that it was accepted under.
     """
-    if spec.language != version.VERSION:
-        reason = f"it is in version {spec.language} of the plan language, and this worker reads {version.VERSION}"
+    if spec.language > version.VERSION:
+        reason = f"it is in version {spec.language} of the plan language, and this worker knows {version.VERSION}"
         raise not_as_accepted(spec, reason)
     try:
         data = reader.read_plan(spec.plan).data
@@ -243,6 +243,17 @@ def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
     except errors.Unreadable as error:
         raise not_as_accepted(spec, str(error)) from error
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)
+
+
+def reads_differently(spec: NewExperiment, data: Mapping[str, Any]) -> str | None:
+    """Why the plan of a recorded experiment may have other points than when it was accepted; None if it hasn't.
+
+    `data` is the plan as it was read. Points that are recorded stay as they are.
+    """
+    if (path := version.changed(data, spec.language)) is None:
+        return None
+    earlier = f"it was accepted under version {spec.language} of the plan language"
+    return f"{earlier}, and version {version.VERSION} may read {quotes.brief(path)} in another way"
 
 
 def edited(stored: Checked, wanted: Edits, reader: PlanReader) -> Checked:

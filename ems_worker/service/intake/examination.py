@@ -144,6 +144,10 @@ class Examination:
             stored = check.stored(existing, reader)
         except errors.PlanNotReadAsAccepted as error:
             raise errors.PlanRejected([Problem("plan_unreadable", "", str(error))]) from error
+        if (reason := check.reads_differently(existing, stored.data)) is not None:
+            # Its own points wouldn't be found among those that are recorded.
+            message = f"{reason}, so it can't be extended: publish what is to be added as an experiment of its own"
+            raise errors.PlanRejected([Problem("plan_unreadable", "", message)])
         if wanted.edits is None:
             outline = self.outline()
         else:
