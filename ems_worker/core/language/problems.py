@@ -6,7 +6,7 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes, suggestions
+from ems_worker.core.language import quotes, suggestions, tool_words
 from ems_worker.core.language.quotes import Location
 
 # Further problems are only counted: the decision has to fit into one message.
@@ -145,8 +145,11 @@ class Problems:
                 self.add("unknown_key", (*location, key), message, self.nearest(key, known), on_key=True)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The most similar known name, if a message would still show it and the plan's search budget allows it."""
-        return None if self.full else self.budget.nearest(name, known)
+        """The known name that another tool's word means, or the most similar one if the search budget allows it.
+
+        None if messages are no longer shown.
+        """
+        return None if self.full else tool_words.meant(name, known) or self.budget.nearest(name, known)
 
     def _wrong_type(self, value: object, location: Location, expected: str) -> None:
         self.add("wrong_type", location, f"expected {expected}, found {quotes.describe(value)}")
