@@ -109,6 +109,8 @@ async def test_a_half_expanded_plan_that_may_mean_something_else_is_left_out_and
                 assert f"'{path}' in another way" in status["reason"]
                 assert status["reason"] in {one["reason"] for one in listed if one["experiment_id"] == name}
                 assert len(await points(desk, name)) == 4
+                with pytest.raises(errors.RequestRefused, match="in another way"):
+                    await desk.steer("pause", name)
 
 
 async def test_an_experiment_that_is_left_out_is_finished_by_a_worker_of_its_version(

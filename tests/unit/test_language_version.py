@@ -5,6 +5,7 @@ import pytest
 from ems_worker.adapters import yaml_reader
 from ems_worker.core.language import version
 
+PRESENT = version.VERSION
 BIG = "{range: {start: 0, stop: 9007199254740993, step: 2}}"
 
 
@@ -20,7 +21,7 @@ def version_2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_version_says_what_it_changed() -> None:
     """A version without an entry would let a half-expanded plan of an earlier one be mixed."""
-    assert {*range(2, version.VERSION + 1)} <= version.CHANGES.keys()
+    assert {*range(2, PRESENT + 1)} <= version.CHANGES.keys()
 
 
 @pytest.mark.parametrize(

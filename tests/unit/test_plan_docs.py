@@ -10,7 +10,7 @@ import ems_worker
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical, seeds
-from ems_worker.core.language import axes, axis_kinds, distributions
+from ems_worker.core.language import axes, axis_kinds, distributions, version
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points import plan, render, space, value_files
 
@@ -124,6 +124,13 @@ def test_every_code_is_in_the_reference() -> None:
     assert len(codes) > 40
     listed = REFERENCE.split("## Error codes")[1]
     assert {found for found in codes if f"`{found}`" not in listed} == set()
+
+
+def test_the_reference_has_the_present_version_of_the_language() -> None:
+    """And a row for each version, with what it changed."""
+    assert f"The language has a version, now {version.VERSION}," in REFERENCE
+    for each in range(1, version.VERSION + 1):
+        assert f"\n| {each} | " in REFERENCE.split("## Versions of the language")[1]
 
 
 def test_the_published_seeds_are_those_of_the_code() -> None:
