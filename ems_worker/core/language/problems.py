@@ -6,7 +6,7 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes, suggestions, tool_words
+from ems_worker.core.language import quotes, suggestions
 from ems_worker.core.language.quotes import Location
 
 # Further problems are only counted: the decision has to fit into one message.
@@ -149,7 +149,7 @@ class Problems:
 
         None if messages are no longer shown.
         """
-        return None if self.full else tool_words.meant(name, known) or self.budget.nearest(name, known)
+        return None if self.full else self.budget.meant(name, known)
 
     def _wrong_type(self, value: object, location: Location, expected: str) -> None:
         self.add("wrong_type", location, f"expected {expected}, found {quotes.describe(value)}")
