@@ -32,17 +32,19 @@ async def misfit(
     """
     spec = record.spec
     expands = record.expanded_points < spec.points
+    extends = any(change.verb == "extend" and change.added is not None for change in changes)
+    earlier = spec.language != version.VERSION and (expands or extends)
+    if earlier:
+        document = await asyncio.to_thread(reader.read_plan, spec.plan)
+        if (reason := check.reads_differently(spec, document.data)) is not None:
+            recorded = f"{record.expanded_points:,} of its {spec.points:,} points are recorded"
+            return f"{reason}; {recorded if expands else 'its extension is half done'}"
     if expands and count.exact and count.points != spec.points:
         return f"it has {count.points:,} points now, and had {spec.points:,}"
-    extends = any(change.verb == "extend" and change.added is not None for change in changes)
-    if spec.language == version.VERSION or not (expands or extends):
+    if not (earlier and expands):
         return None
-    document = await asyncio.to_thread(reader.read_plan, spec.plan)
-    if (reason := check.reads_differently(spec, document.data)) is not None:
-        recorded = f"{record.expanded_points:,} of its {spec.points:,} points are recorded"
-        return f"{reason}; {recorded if expands else 'its extension is half done'}"
     # What the versions of the language say is checked as far as it can be.
-    for start in range(0, record.expanded_points if expands else 0, _POINTS):
+    for start in range(0, record.expanded_points, _POINTS):
         numbers = range(start, min(start + _POINTS, record.expanded_points))
         stored = await manifest.points_by_number(record.key, numbers)
         if (other := await asyncio.to_thread(_first_other, plan, stored, numbers)) is not None:
