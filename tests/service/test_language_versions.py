@@ -18,7 +18,7 @@ from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.adapters.manifest import Manifest, migrate
 from ems_worker.core.language import version
-from ems_worker.service.intake import loading
+from ems_worker.service.intake import check, loading
 from ems_worker.service.recovery import recover
 from tests.support import deaths
 from tests.support.desk import Desk, plan
@@ -141,6 +141,15 @@ async def test_points_that_differ_from_those_that_are_recorded_are_noticed(
     other = replace(record.spec, plan=record.spec.plan.replace(b"[1, 2, 3]", b"[1, 4, 3]"))
     with pytest.raises(errors.PlanNotReadAsAccepted, match="point 3 has other parameters now"):
         await recover.read(replace(record, spec=other), later.manifest, loading.load(other, yaml_reader), yaml_reader)
+
+
+async def test_a_plan_that_a_later_version_rejects_is_left_out(later: Desk) -> None:
+    """The reason has what is wrong with it now, and the version that accepted it."""
+    record = await later.manifest.experiment("whole")
+    assert record is not None
+    spec = replace(record.spec, plan=record.spec.plan.replace(b"food * 2", b"food ? 2"))
+    with pytest.raises(errors.PlanNotReadAsAccepted, match=r"\[bad_expression\] \(accepted under version 1"):
+        check.stored(spec, yaml_reader)
 
 
 async def test_a_plan_that_may_mean_something_else_is_not_extended(later: Desk) -> None:

@@ -239,7 +239,9 @@ def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
         base = reader.read_plan(spec.base).data
         parsed = plan.parse(data, base)
     except errors.PlanRejected as error:
-        raise not_as_accepted(spec, str(error.problems[0])) from error
+        earlier = f" (accepted under version {spec.language} of the plan language)"
+        reason = f"{error.problems[0]}{earlier if spec.language < version.VERSION else ''}"
+        raise not_as_accepted(spec, reason) from error
     except errors.Unreadable as error:
         raise not_as_accepted(spec, str(error)) from error
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)
