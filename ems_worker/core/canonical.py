@@ -10,7 +10,7 @@ JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | 
 # Whole numbers of plans fit 64 bits, signed or unsigned.
 WHOLE: Final = range(-(2**63), 2**64)
 
-BASE_PATH_KEYS: Final = ("base_config_file_path", "base_config_path")
+BASE_PATH_KEYS: Final = ("base_config_file_path", "base_config_path", "base")
 BASE_KEY: Final = "base_config"
 
 

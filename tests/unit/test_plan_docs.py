@@ -25,7 +25,7 @@ FILES = {fence[2]: fence[3] for page in (REFERENCE, MIGRATION) for fence in _FEN
 
 def outcome(text: str, base: dict[str, canonical.JSON], *, config: bool = False) -> str:
     """What the reference shows below a plan: its problems, its size and points, or the configuration of a run."""
-    named = text if "experiment_" in text else f"{text}experiment_name: example\n"
+    named = text if re.search(r"^(name|experiment_\w+):", text, re.MULTILINE) else f"{text}experiment_name: example\n"
     document = yaml_reader.read_plan(named.encode())
     try:
         problems = Problems()

@@ -12,18 +12,16 @@ def test_a_plan_with_likely_mistakes_is_accepted_with_warnings() -> None:
     text = """
     parameter_space:
       fish.count: [1, 1, 2]
-      layers: [1, 2]
       fish.speed: {dist: uniform, low: 0, high: 1}
     design: {sampler: sobol, samples: 12}
     """
     accepted = parsed(text)
     assert [(problem.code, problem.path) for problem in accepted.warnings] == [
-        ("list_of_values", "parameter_space.layers"),
         ("sobol_samples", "design.samples"),
         ("duplicate_value", "parameter_space.fish.count.1"),
     ]
-    assert "8 and 16 are" in accepted.warnings[1].message
-    assert space.count(accepted).points == 2 * 2 * 12
+    assert "8 and 16 are" in accepted.warnings[0].message
+    assert space.count(accepted).points == 2 * 12
 
 
 def type_warnings(text: str, base: dict[str, JSON] = BASE) -> list[tuple[str, str]]:
@@ -70,7 +68,7 @@ def test_a_value_of_another_type_than_the_base_s_causes_a_warning(axis: str, loc
 
 
 def test_a_value_of_the_base_s_type_causes_no_warning() -> None:
-    """A float accepts whole numbers, and every value accepts null; null, lists, mappings and new paths accept all."""
+    """A float accepts whole numbers, and every value accepts null; null, elements of lists and new paths accept all."""
     text = """
     allow_new_paths: true
     parameter_space:
@@ -79,7 +77,7 @@ def test_a_value_of_the_base_s_type_causes_no_warning() -> None:
       speed: [1, 2.5]
       name: {expr: "'x'"}
       note: [1, x, {a: 1}]
-      list: [[1.5], 5]
+      list: [[1.5], [x]]
       map.a: {value: 7}
       map.b: {expr: "'x'"}
     design: {samples: 2}

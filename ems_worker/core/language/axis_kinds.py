@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import checks, distributions, expressions, quotes, ranges, schema_parts
+from ems_worker.core.language import checks, distributions, expressions, foreign, quotes, ranges, schema_parts
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Part, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.problems import Problems
@@ -63,7 +63,22 @@ class AxisKind:
 
 def _fields(given: Given, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Fields | None:
     """The keys of a value that is a mapping."""
-    return Fields.read(given.value, given.location, given.problems, required=required, optional=optional)
+    form = _form(given.value, "step" if optional else "num")
+    return Fields.read(
+        given.value,
+        given.location,
+        given.problems,
+        required=required,
+        optional=optional,
+        remedies=foreign.RANGE,
+        form=form,
+    )
+
+
+def _form(value: object, third: str) -> str:
+    """What to write in place of a range that is a list, as in other languages."""
+    start, stop, last = map(quotes.brief, value) if isinstance(value, list) and len(value) == 3 else ("...",) * 3
+    return f"write {{start: {start}, stop: {stop}, {third}: {last}}}"
 
 
 def _parse_values(given: Given) -> Varied | None:
@@ -72,11 +87,11 @@ def _parse_values(given: Given) -> Varied | None:
 
 
 def _parse_range(given: Given) -> Varied | None:
-    fields = Fields.read(
-        given.value, given.location, given.problems, required=("start", "stop"), optional=("num", "step")
-    )
+    fields = _fields(given, required=("start", "stop"), optional=("num", "step"))
     if fields is None:
         return None
+    if not {"num", "step"}.isdisjoint({foreign.RANGE.get(key) for key in fields.mapping}):
+        return None  # one of them has another name here, which is reported
     if fields.has("num") == fields.has("step"):
         given.problems.add("range_form", given.location, "a range has either 'num' or 'step'", on_key=True)
         return None

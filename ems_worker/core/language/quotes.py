@@ -9,6 +9,9 @@ from typing import Final
 Location = tuple[str | int, ...]
 
 _MAX_QUOTE: Final = 60
+# Of a path: each key, and all of them.
+_MAX_STEP: Final = 200
+_MAX_PATH: Final = 1000
 # Strange characters of a key that a message names, and how far into the key it looks for them.
 _MAX_NAMED: Final = 3
 _MAX_SEARCHED: Final = 200
@@ -17,6 +20,21 @@ _MAX_SEARCHED: Final = 200
 def dotted(location: Location) -> str:
     """The location as a dotted path: `limits.max_attempts`, `runs.0.params_override`."""
     return ".".join(map(str, location))
+
+
+def path(location: Location) -> str:
+    """The location as a problem shows it: keys of any length are possible, and messages are not."""
+    return cut(".".join(cut(str(step), _MAX_STEP) for step in location), _MAX_PATH)
+
+
+def cut(text: str, length: int) -> str:
+    """The text, shortened to fit into a message."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def name(text: str) -> str:
+    """A name or path in quotes; it's cut only where no message could hold it."""
+    return repr(cut(text, _MAX_STEP))
 
 
 def non_ascii(key: str) -> str:
@@ -36,8 +54,8 @@ def brief(value: object) -> str:
     for piece in _pieces(value):
         text += piece
         if len(text) > _MAX_QUOTE:
-            return f"{text[: _MAX_QUOTE - 3]}..."
-    return text
+            break
+    return cut(text, _MAX_QUOTE)
 
 
 def _pieces(value: object) -> Iterator[str]:

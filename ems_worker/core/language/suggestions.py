@@ -25,6 +25,8 @@ class SearchBudget:
 
     def nearest(self, name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
         """The known name that is most similar; None if none is similar or the search would take too long."""
+        if self._pairs < 0:
+            return None
         candidates = list(islice(known, MAX_CANDIDATES + 1))
         if len(name) > _MAX_NAME or len(candidates) > MAX_CANDIDATES:
             return None

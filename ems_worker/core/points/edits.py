@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Final, assert_never, cast
+from typing import Any, Final, assert_never
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes, ranges
+from ems_worker.core.language import aliases, paths, quotes, ranges
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.problems import Problems
@@ -36,7 +36,7 @@ def edited(document: Mapping[str, object], plan: Plan, edits: Edits) -> dict[str
     The document itself isn't changed. Whether the result is a valid plan is left to parsing it. Raises PlanRejected.
     """
     problems = Problems()
-    result = cast("dict[str, Any]", paths.copied(dict(document)))
+    result = aliases.expanded(paths.copied(dict(document)))
     if edits.replicates is not None:
         _set_replicates(result, plan, edits.replicates, problems)
     if edits.samples is not None:
@@ -73,22 +73,22 @@ def _add_values(result: dict[str, Any], plan: Plan, name: str, *, values: Sequen
     axis = next((axis for axis in axes if name in (axis.dotted, axis.name)), None)
     if axis is None:
         suggestion = problems.nearest(name, {text for axis in axes for text in (axis.dotted, axis.name)})
-        message = f"{quotes.brief(name)} is not an axis of the plan; to vary another path, send the whole plan"
+        message = f"{quotes.name(name)} is not an axis of the plan; to vary another path, send the whole plan"
         problems.add("unknown_name", ("add", name), message, suggestion, on_key=True)
         return
     match axis.source:
         case Varied(values=existing, location=location):
             size = ranges.size(existing)
             if isinstance(existing, ranges.Spaced) and size > MAX_LISTED:
-                message = f"{name!r} is a range of {size:,} values, too many to list; send the whole plan"
+                message = f"{quotes.name(name)} is a range of {size:,} values, too many to list; send the whole plan"
                 problems.add("not_a_list", ("add", name), message, on_key=True)
                 return
             _append(result, plan, axis, values=values, at=location)
         case Sampled():
-            message = f"{name!r} is sampled, and takes no single values: raise 'samples' instead"
+            message = f"{quotes.name(name)} is sampled, and takes no single values: raise 'samples' instead"
             problems.add("not_a_list", ("add", name), message, on_key=True)
         case Constant() | Derived() | None:
-            message = f"{name!r} has no list of values that could take more; send the whole plan"
+            message = f"{quotes.name(name)} has no list of values that could take more; send the whole plan"
             problems.add("not_a_list", ("add", name), message, on_key=True)
         case _:
             assert_never(axis.source)

@@ -116,6 +116,8 @@ class _Resolver:
         self._known: dict[str, Source | None] = {}
         self._too_long: set[str] = set()
         self._lookups = _MAX_LOOKUPS
+        # Names of two values of the base configuration.
+        self._two: set[str] = set()
 
     def condition(self, expression: Expression, location: Location) -> Condition | None:
         if expressions.hyphenated(expression.text):
@@ -143,7 +145,10 @@ class _Resolver:
             self._known[name] = self._find(name)
         if name in self._too_long:
             limit = f"a text has at most {weights.MAX:,} characters, a list or mapping as many values inside"
-            problems.add("out_of_range", location, f"{name!r} is too long for an expression: {limit}")
+            problems.add("out_of_range", location, f"{quotes.name(name)} is too long for an expression: {limit}")
+        elif self._known[name] is None and name in self._two:
+            message = f"{quotes.name(name)} is two values of the base configuration, because keys have dots"
+            problems.add("ambiguous_path", location, f"{message}: make the one that is meant an axis with 'as'")
         elif self._known[name] is None:
             self._report_unknown(name, expression, location)
         return self._known[name]
@@ -161,7 +166,7 @@ class _Resolver:
             return  # another part of the same name
         else:
             name, remedy = span, ""
-        message = f"{name!r} is neither a parameter nor in the base configuration{remedy}"
+        message = f"{quotes.name(name)} is neither a parameter nor in the base configuration{remedy}"
         self._problems.add("unknown_name", location, message, suggestion)
 
     def _nearest(self, name: str) -> str | None:
@@ -172,6 +177,9 @@ class _Resolver:
         return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
 
     def _find(self, name: str) -> Source | None:
+        if name not in self._by_name and len(paths.resolutions(self._base, paths.split(name))) > 1:
+            self._two.add(name)
+            return None
         path = paths.resolve(self._base, paths.split(name))
         axis = self._by_name.get(name)
         rest: paths.Path = ()

@@ -22,7 +22,7 @@ JSON = canonical.JSON
 SUFFIX: Final = "run_id_suffix"
 # The columns of a table of runs that are labels; all others but the suffix are paths.
 LABEL: Final = "label:"
-_SPACE: Final = "parameter_space"
+_SPACES: Final = ("parameter_space", "parameters")
 _RUNS: Final = "runs"
 
 
@@ -37,7 +37,7 @@ class Reference:
 
 def references(data: Mapping[str, object]) -> list[Reference]:
     """The files that a plan names, in its order."""
-    found = list(_axes(data.get(_SPACE), (_SPACE,)))
+    found = [reference for key in _SPACES for reference in _axes(data.get(key), (key,))]
     runs = data.get(_RUNS)
     if isinstance(runs, Mapping) and isinstance(name := runs.get(FILE), str):
         found.append(Reference((_RUNS, FILE), name))

@@ -57,8 +57,8 @@ def refuse_base(path: str) -> bytes:
             Problem(
                 "base_not_readable",
                 "base_config_file_path",
-                f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
-                "Put its content into the plan as base_config, as ems-publish does",
+                f"{quotes.name(path)} can't be read here: no folder of base configurations is set "
+                "(EMS_BASE_CONFIG_ROOT). Put its content into the plan as base_config, as ems-publish does",
                 location=("base_config_file_path",),
             )
         ]
@@ -76,8 +76,7 @@ def read(data: bytes, reader: PlanReader, read_base: ReadBase, read_values: Read
     try:
         if read_values is not None:
             content = _inlined(content, read_values)
-        path = plan.base_reference(content)
-        base = None if path is None else _base(path, reader, read_base, content)
+        base = _base(reader, read_base, content)
         parsed = plan.parse(content, base)
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
@@ -140,20 +139,32 @@ def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
     if required is None or required == reported:
         return None
     runs = f"runs {reported!r}" if reported else "hasn't reported its version, so this is not checked"
-    message = f"the plan is for model version {required!r}, and the orchestrator {runs}"
+    message = f"the plan is for model version {quotes.name(required)}, and the orchestrator {runs}"
     return Problem("model_version", "model_version", message, location=("model_version",))
 
 
-def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the base file. Its problems are located at the plan's key, with their location in the file."""
-    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+def _base(reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of the base file; None if the plan needs none.
+
+    Raises PlanRejected with the problems of the file, and with those of the plan that are found without it.
+    """
+    path = plan.base_reference(data)
+    if path is None:
+        return None
+    key = next(key for key in canonical.BASE_PATH_KEYS if data.get(key) == path)
     try:
         content: dict[str, Any] = reader.read_base(read_base(path)).data
     except errors.PlanRejected as error:
-        raise errors.PlanRejected([_in_file(problem, key, path) for problem in error.problems]) from None
+        found = [problem if problem.line is None else replace(problem, file=path) for problem in error.problems]
     except errors.Unreadable as error:
-        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
-    return content
+        found = [Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]
+    else:
+        return content
+    try:
+        plan.parse(data)
+    except errors.PlanRejected as error:
+        found += [problem for problem in error.problems if problem.code != "base_unavailable"]
+    raise errors.PlanRejected(found)
 
 
 def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, Any]:
@@ -172,16 +183,6 @@ def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, A
     if len(problems):
         raise errors.PlanRejected(problems.collected())
     return inlined
-
-
-def _in_file(problem: Problem, key: str, path: str) -> Problem:
-    """A problem in the base file, located at the plan's key."""
-    if problem.location == (key,):
-        return problem
-    line = f", line {problem.line}, column {problem.column}" if problem.line is not None else ""
-    inner_path = f" ({problem.path})" if problem.path else ""
-    message = f"{path}{line}{inner_path}: {problem.message}"
-    return Problem(problem.code, key, message, suggestion=problem.suggestion, location=(key,))
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:

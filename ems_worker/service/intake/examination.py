@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.points import extension, plan
+from ems_worker.core.points import extension, identity, plan
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.extension import Version
 from ems_worker.core.points.space import SpaceSize
@@ -84,7 +84,7 @@ def _outline(checked: Checked) -> Outline:
         max_concurrent=parsed.limits.max_concurrent,
         priority=parsed.limits.priority,
         self_contained=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
-        parameters={parameter.name: ".".join(map(str, parameter.path)) for parameter in parsed.parameters},
+        parameters=identity.dotted(parsed),
         metrics=tuple(metric.name for metric in parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
