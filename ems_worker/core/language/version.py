@@ -14,7 +14,7 @@ from ems_worker.core.language import quotes
 from ems_worker.core.language.quotes import Location
 
 # Raise it here, together with docs/plan-language.md, "Versions of the language".
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 def changed(plan: Mapping[str, canonical.JSON], since: int) -> str | None:
