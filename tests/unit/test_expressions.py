@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions
+from ems_worker.core.language import decimals, expressions
 from tests.support import steps
 
 JSON = canonical.JSON
@@ -77,7 +77,7 @@ def test_a_dotted_path_is_one_name() -> None:
 
 def test_a_parameter_may_be_a_list() -> None:
     """Expressions can use its length, its sum and its elements."""
-    values: list[JSON] = [[1, 2, 3]]
+    values: list[decimals.Operand] = [[1, 2, 3]]
     assert expressions.read("sum(w) / len(w)").evaluate(values) == 2.0
     assert expressions.read("2 in w").evaluate(values) is True
 
