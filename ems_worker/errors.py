@@ -11,7 +11,8 @@ class Problem:
     `code` is stable, for programs (`unknown_key`). `path` is the dotted path in the plan (`limits.max_attempts`).
     `line` and `column` count from 1 in the plan as sent; they are None where the position is unknown. `location` is
     the same path as a tuple of keys and indexes: the reader of the text looks up line and column by it. With `on_key`
-    the problem is the key rather than its value.
+    the problem is the key rather than its value. `file` is the name of the base file if the position is in that; then
+    `path` is the path in it.
     """
 
     code: str
@@ -22,11 +23,13 @@ class Problem:
     suggestion: str | None = None
     location: tuple[str | int, ...] = ()
     on_key: bool = False
+    file: str | None = None
 
     def __str__(self) -> str:
+        file = f"{self.file}: " if self.file is not None else ""
         position = f"line {self.line}, column {self.column}: " if self.line is not None else ""
         path = f"{self.path}: " if self.path else ""
-        return f"{position}{path}{self.message} [{self.code}]"
+        return f"{file}{position}{path}{self.message} [{self.code}]"
 
 
 class EmsError(Exception):

@@ -1,37 +1,43 @@
-"""Shows what a plan would run: its size, its first and last configurations, and its seeds."""
+"""Shows what a plan would run: its size, its time, some of its points, its first and last configurations."""
 
-import collections
 import difflib
-import itertools
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ems_worker.cli import shell, statuses, tables
+from ems_worker.cli import listing, shell, statuses
 from ems_worker.core import ids
 from ems_worker.core.points import plan, render, space
 
-# The number of rows in the seed table: a plan may have a seed for each job.
-_MAX_SEEDS = 12
 # Stands for the experiment's id in the ids of runs if the plan has none.
 _UNKNOWN_ID = "EXPERIMENT"
+# Up to this number, all points are shown.
+_MAX_WHOLE = 12
 
 
-def show(parsed: plan.Plan, count: space.SpaceSize, estimate: Mapping[str, Any] | None = None) -> None:
-    """Prints a checked plan's size, its first and last configurations as differences from the base, and its seeds.
+def show(parsed: plan.Plan, count: space.SpaceSize, decision: Mapping[str, Any] | None, argument: str) -> None:
+    """Prints a checked plan's size and time, some points, and the first and last configurations as differences.
 
-    `estimate` is the worker's estimate of the time, if it has one.
+    `decision` is the worker's `ems.decision.v1` on the plan, None if no worker answers. `argument` named the plan.
     """
     shell.out(size(count, parsed.replicates))
-    if estimate is not None:
-        shell.out(estimated_time(estimate))
+    if decision is None:
+        shell.out("estimated time: unknown, because no worker answers")
+    else:
+        shell.out(estimated_time(decision["estimate"], count.jobs))
+    shell.out("")
+    points = [next(space.points(parsed, number)) for number in _sample(count.points)]
+    _table(parsed, points)
+    # A name that could be an experiment's id needs a ./ before it.
+    file = shlex.quote(f"./{argument}" if ids.EXPERIMENT_ID.fullmatch(argument) else argument)
+    shell.out(f"all points: ems points {file}; all jobs: ems points --jobs {file}")
     template = render.Template(parsed)
     base = render.block(parsed.base)
-    for point, replicate in _first_and_last(parsed, count):
+    last = [(points[-1], parsed.replicates - 1)] if count.jobs > 1 else []
+    for point, replicate in [(points[0], 0), *last]:
         shell.out("")
         for line in _difference(parsed, template, base, point=point, replicate=replicate):
             shell.out(line)
-    shell.out("")
-    _seed_table(parsed, count)
 
 
 def size(count: space.SpaceSize, replicates: int) -> str:
@@ -40,18 +46,35 @@ def size(count: space.SpaceSize, replicates: int) -> str:
     return f"{_counted(count.points, 'point')}{each}: {_counted(count.jobs, 'job')}"
 
 
-def estimated_time(estimate: Mapping[str, Any]) -> str:
-    """The estimate of an `ems.decision.v1` as a line."""
-    each = f"{estimate['mean_run_seconds']:.3g} s a run, from {_counted(estimate['runs'], 'earlier run')} of this model"
-    return f"estimated time: {statuses.duration(estimate['seconds'])} ({each}; {estimate['slots']:,} at once)"
+def estimated_time(estimate: Mapping[str, Any] | None, jobs: int) -> str:
+    """The estimate of an `ems.decision.v1` as a line: the time until the last run ends, and that of all runs."""
+    if estimate is None:
+        return "estimated time: unknown, because no earlier run is comparable"
+    mean, slots = estimate["mean_run_seconds"], min(estimate["slots"], jobs)
+    at_once = f", {slots:,} at once" if slots > 1 else ""
+    whole = f"{statuses.duration(mean * jobs)} of runs" if slots > 1 else ""
+    each = f"{mean:.3g} s a run, from {_counted(estimate['runs'], 'earlier run')} of this model"
+    return f"estimated time: {statuses.duration(estimate['seconds'])} ({whole}{at_once}{whole and '; '}{each})"
 
 
-def _first_and_last(parsed: plan.Plan, count: space.SpaceSize) -> Iterator[tuple[space.Point, int]]:
-    """The first and the last job, each as its point and replicate."""
-    yield next(space.points(parsed)), 0
-    if count.jobs > 1:
-        (last,) = collections.deque(space.points(parsed, count.points - 1), maxlen=1)
-        yield last, parsed.replicates - 1
+def _sample(points: int) -> list[int]:
+    """The numbers of the first and the last points, and of a few between."""
+    if points <= _MAX_WHOLE:
+        return list(range(points))
+    return [0, 1, 2, points // 4, points // 2, points * 3 // 4, points - 2, points - 1]
+
+
+def _table(parsed: plan.Plan, points: list[space.Point]) -> None:
+    # Each entry of `runs` may have parameters of its own.
+    names = [parameter.name for parameter in parsed.parameters]
+    table = listing.Table([name for name in names if any(name in point.params for point in points)], parsed.replicates)
+    previous = -1
+    for point in points:
+        if point.index > previous + 1:
+            table.add_gap()
+        table.show(listing.of_point(parsed, point))
+        previous = point.index
+    table.flush()
 
 
 def _difference(
@@ -62,20 +85,6 @@ def _difference(
     config = template.render(point.params, parsed.seeds.of(point.index, replicate), run).decode()
     lines = difflib.unified_diff(base.splitlines(), config.splitlines(), "base configuration", run, lineterm="")
     return iter(list(lines) or [f"{run} gets the base configuration unchanged"])
-
-
-def _seed_table(parsed: plan.Plan, count: space.SpaceSize) -> None:
-    """Prints the first seeds: of each replicate if all points share them, else of each job."""
-    each_job = parsed.seeds.policy == "independent"
-    total = count.jobs if each_job else parsed.replicates
-    jobs = itertools.islice(itertools.product(range(count.points), range(parsed.replicates)), min(total, _MAX_SEEDS))
-    rows = [
-        (str(point) if each_job else "all", str(replicate), str(parsed.seeds.of(point, replicate)))
-        for point, replicate in jobs
-    ]
-    tables.show(("point", "replicate", "seed"), rows, numbers=(0, 1, 2))
-    if total > len(rows):
-        shell.out(f"... and {total - len(rows):,} more")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -1,6 +1,6 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import changes, dlq, experiments, offline, results, shell, up
+from ems_worker.cli import changes, dlq, experiments, offline, points, results, shell, up
 
 _ABOUT = "Experiments: list, follow, export, change."
 
@@ -16,6 +16,7 @@ def ems(version: shell.Version = False) -> None:
 app.command("ls")(experiments.list_)
 app.command("show")(experiments.show)
 app.command("watch")(experiments.watch)
+app.command("points")(points.points)
 app.command("export")(results.export)
 app.command("validate")(offline.validate)
 app.command("config")(results.config)

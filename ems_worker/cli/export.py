@@ -1,4 +1,4 @@
-"""Exports jobs as flat rows for notebooks and spreadsheets; `core.documents.results` defines the columns."""
+"""Writes jobs, or points, as flat rows for notebooks and spreadsheets."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,59 +17,79 @@ from ems_worker.core.documents import documents, results
 from ems_worker.terminal import streams
 
 Document = documents.Document
+AddRow = Callable[[Document], object]
+# The columns of a table whose rows have these names.
+Columns = Callable[[Iterable[str]], Sequence[str]]
 
 # Characters that begin a formula in a spreadsheet, including their full-width forms (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _QUOTED = re.compile(r'[,"\r\n]')
+# json.dumps would make an encoder for each value.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 async def write(
     jobs: AsyncIterator[Document], details: Document, row_format: Format, file: Path | None, *, safe: bool = False
 ) -> int:
-    """Writes a row for each job to stdout or a file, which is written completely or not at all. Returns the count.
+    """Writes a row for each job. Returns the count. `details` is the `ems.api.get` document of the experiment.
 
-    A pipe or a device receives the rows as they arrive, and is not replaced. `details` is the `ems.api.get` document of
-    the experiment. With `safe` no cell of a CSV is a formula in a spreadsheet. Raises exits.Misused if the file can't
-    be written, or if `safe` is combined with JSON.
+    Raises the same errors as `rows`.
+    """
+    # Parameters and tracked metrics are in the plan's order.
+    first = [*(f"param.{name}" for name in details["parameters"]), *(f"metric.{name}" for name in details["metrics"])]
+    count = 0
+    with rows(row_format, file, lambda seen: results.columns(dict.fromkeys((*first, *seen))), safe=safe) as add:
+        async for job in jobs:
+            add(results.line(job))
+            count += 1
+    return count
+
+
+@contextlib.contextmanager
+def rows(
+    row_format: Format, file: Path | None, columns: Sequence[str] | Columns, *, safe: bool = False
+) -> Iterator[AddRow]:
+    """Yields a function that writes a row to stdout or a file, which is written completely or not at all.
+
+    A pipe or a device receives the rows as they arrive, and is not replaced. If `columns` is a function, a CSV is
+    written after the last row. With `safe` no cell of a CSV is a formula in a spreadsheet. Raises exits.Misused if the
+    file can't be written, or if `safe` is combined with JSON.
     """
     if safe and row_format is not Format.CSV:
         raise exits.Misused("--safe-for-spreadsheets needs --format csv: spreadsheets don't evaluate JSON")
     try:
         with _target(file) as target:
-            return await (_jsonl(jobs, target) if row_format is Format.JSONL else _csv(jobs, details, target, safe))
+            if row_format is Format.JSONL:
+                yield lambda row: target.write(f"{_json(row)}\n")
+            elif callable(columns):
+                with _spooled(target, columns, safe) as add:
+                    yield add
+            else:
+                target.write(_row(columns, safe))
+                yield lambda row: target.write(_row((row.get(name) for name in columns), safe))
     except OSError as failed:
         if isinstance(failed, BrokenPipeError):
             raise
         raise exits.Misused(f"{file or 'stdout'} can't be written: {failed.strerror}") from failed
 
 
-async def _jsonl(jobs: AsyncIterator[Document], target: IO[str]) -> int:
-    count = 0
-    async for job in jobs:
-        target.write(_json(results.line(job)) + "\n")
-        count += 1
-    return count
-
-
-async def _csv(jobs: AsyncIterator[Document], details: Document, target: IO[str], safe: bool) -> int:
-    """Writes in two passes: the columns are known only after the last job."""
-    names: dict[str, None] = dict.fromkeys(f"param.{name}" for name in details["parameters"])
-    names |= dict.fromkeys(f"metric.{name}" for name in details["metrics"])
+@contextlib.contextmanager
+def _spooled(target: IO[str], columns: Columns, safe: bool) -> Iterator[AddRow]:
+    """Writes a CSV in two passes: its columns are known only after the last row."""
+    names: dict[str, None] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        count = 0
-        async for job in jobs:
-            flat = results.line(job)
-            names |= dict.fromkeys(flat)
-            spool.write(_json(flat) + "\n")
-            count += 1
+
+        def add(row: Document) -> None:
+            names.update(dict.fromkeys(row))
+            spool.write(f"{_json(row)}\n")
+
+        yield add
         spool.seek(0)
-        # Parameters and tracked metrics are in the plan's order.
-        columns = results.columns(names)
-        target.write(_row(columns, safe))
+        known = columns(names)
+        target.write(_row(known, safe))
         for line in spool:
-            job = json.loads(line)
-            target.write(_row((job.get(name) for name in columns), safe))
-    return count
+            row = json.loads(line)
+            target.write(_row((row.get(name) for name in known), safe))
 
 
 def _row(cells: Iterable[Any], safe: bool) -> str:
@@ -83,14 +103,12 @@ def _cell(value: Any, safe: bool) -> str:
     """
     if value is None:
         return ""
+    if type(value) is int:  # quickly, because most cells are
+        return repr(value)
     text = value if isinstance(value, str) else _json(value)
     if safe and isinstance(value, str) and text.startswith(_FORMULA):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @contextlib.contextmanager

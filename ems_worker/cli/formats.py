@@ -1,4 +1,4 @@
-"""The formats of `ems export`, which its help names; export.py writes them."""
+"""The formats of `ems export` and `ems points`, which their help names; export.py writes the rows."""
 
 from enum import StrEnum
 
@@ -6,5 +6,13 @@ from enum import StrEnum
 class Format(StrEnum):
     """The format of the rows."""
 
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class PointFormat(StrEnum):
+    """The format of points: a table for people, or rows."""
+
+    TABLE = "table"
     CSV = "csv"
     JSONL = "jsonl"

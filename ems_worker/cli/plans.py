@@ -10,7 +10,7 @@ from ems_worker import errors
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.cli import exits
 from ems_worker.core import canonical
-from ems_worker.core.points import render
+from ems_worker.core.points import render, value_files
 from ems_worker.service.intake import check as plan_check
 
 _STDIN = "-"
@@ -85,7 +85,9 @@ def check(file: PlanFile) -> plan_check.Checked:
     Raises PlanRejected with every problem found.
     """
     try:
-        checked = plan_check.read(file.data, yaml_reader, lambda path: _read_base(file, path))
+        checked = plan_check.read(
+            file.data, yaml_reader, lambda path: _read_base(file, path), lambda name: _read_inside(file, name)
+        )
         *_, checked = plan_check.steps(
             checked, file.data, yaml_reader, plan_check.Platform(), experiment_id=checked.plan.experiment_id or ""
         )
@@ -95,16 +97,17 @@ def check(file: PlanFile) -> plan_check.Checked:
 
 
 def message(file: PlanFile, checked: plan_check.Checked) -> Message:
-    """Builds the message: the plan and the content of its base file.
+    """Builds the message: the plan, the content of its base file, and the values of the files that it names.
 
-    A plan in block YAML keeps its text, comments and line numbers, and the content is appended as a block. If the
-    result would not parse as exactly the plan and the content, both are sent as JSON.
+    A plan in block YAML keeps its text, comments and line numbers, and the content of its base file is appended as a
+    block. If the result would not parse as exactly the plan and the contents, all is sent as JSON.
     """
     document = yaml_reader.read_plan(file.data)
-    if canonical.BASE_KEY in document.data:
+    inlined = bool(value_files.references(document.data))
+    if canonical.BASE_KEY in document.data and not inlined:
         return Message(file.data, _CONTENT_TYPES[document.format], lines_stay=True)
-    whole = {**document.data, canonical.BASE_KEY: checked.base}
-    if document.format == "yaml":
+    whole = {**checked.data, canonical.BASE_KEY: checked.base}
+    if document.format == "yaml" and not inlined:
         data = f"{_ended(document.text)}{render.block({canonical.BASE_KEY: checked.base})}".encode()
         if _means(data, whole):
             return Message(data, _CONTENT_TYPES["yaml"], lines_stay=True)
@@ -129,18 +132,27 @@ def _means(data: bytes, whole: Mapping[str, object]) -> bool:
 
 
 def _read_base(file: PlanFile, path: str) -> bytes:
-    """Reads a base file in an allowed directory: a plan may come from anyone, and its base file is published."""
+    try:
+        return _read_inside(file, path)
+    except errors.FileUnreadable as failed:
+        raise _unreadable(file, f"the base file {path!r} {failed}") from failed
+
+
+def _read_inside(file: PlanFile, path: str) -> bytes:
+    """Reads a file in an allowed directory: a plan may come from anyone, and what it names is published.
+
+    Raises errors.FileUnreadable with a message to put after the file's name.
+    """
     folder = f"{file.folder}" if file.folder != Path() else "the working directory"
     try:
         return files.read_inside(file.folder / path, [root.resolve() for root in (file.folder, *file.allowed)])
     except files.OutsideError as outside:
-        message = (
-            f"the base file {path!r} is {outside.path}, which is outside {folder}, the directory of the plan; "
-            "to allow it: --allow-files-from DIR"
-        )
-        raise _unreadable(file, message) from outside
+        raise errors.FileUnreadable(
+            f"is {outside.path}, which is outside {folder}, the directory of the plan; to allow it: "
+            "--allow-files-from DIR"
+        ) from outside
     except errors.FileUnreadable as failed:
-        raise _unreadable(file, f"the base file {path!r} {failed}; its path is relative to {folder}") from failed
+        raise errors.FileUnreadable(f"{failed}; its path is relative to {folder}") from failed
 
 
 def _unreadable(file: PlanFile, message: str) -> errors.PlanRejected:

@@ -25,7 +25,8 @@ def show(
     """
     lines = file.data.decode("utf-8-sig", errors="replace").splitlines() if show_lines else []
     style = f"bold {_COLORS[kind]}"
-    for problem in sorted(problems, key=lambda problem: (problem.line or 0, problem.column or 0)):
+    order = sorted(problems, key=lambda problem: (problem.file is None, problem.line or 0, problem.column or 0))
+    for problem in order:
         for parts in _lines_of(problem, file.name, lines, kind=kind, style=style):
             drawing.show(sys.stderr, *parts)
 
@@ -40,6 +41,7 @@ def from_documents(documents: Iterable[Mapping[str, Any]]) -> list[errors.Proble
             document.get("line"),
             document.get("column"),
             document.get("suggestion"),
+            file=document.get("file"),
         )
         for document in documents
     ]
@@ -51,6 +53,9 @@ def _lines_of(
     """The lines to print for a problem."""
     has_position = problem.line is not None and problem.column is not None and problem.line <= len(lines)
     position = f"{name}:{problem.line}:{problem.column}" if has_position else name
+    if problem.file is not None:  # its text isn't at hand
+        has_position = False
+        position = f"{problem.file}:{problem.line}:{problem.column}"
     path = f"{problem.path}: " if problem.path else ""
     # Most messages end with the suggestion already: did you mean ...?
     in_message = not problem.suggestion or problem.suggestion in problem.message

@@ -19,8 +19,8 @@ app = shell.app("Publish a plan of experiments.")
 
 # How long to wait for the worker's decision unless --timeout is given.
 _DECISION_SECONDS = 30.0
-# How long a dry run waits for a server and a worker. It needs neither, but shows an estimate if there are both.
-_ESTIMATE_SECONDS = 2.0
+# How long a dry run waits for a server, which it doesn't need. A server says at once that there is no worker.
+_SERVER_SECONDS = 2.0
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the experiment until it ends.")]
 Publisher = Annotated[
@@ -32,7 +32,10 @@ Publisher = Annotated[
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", help="Publish nothing; show the numbers of points and jobs, configurations and seeds."),
+    typer.Option(
+        "--dry-run",
+        help="Publish nothing; show the numbers of points and jobs, their time, some points and configurations.",
+    ),
 ]
 Hold = Annotated[
     bool,
@@ -106,11 +109,15 @@ def publish(
     if not dry_run:
         publication = Publication(file, message, checked.plan.warnings, publisher, json, wait, timeout)
         return asyncio.run(_send(access, publication))
-    estimate = asyncio.run(_estimate(access, message.data))
+    decision = asyncio.run(_asked(access, message.data))
     if json:
-        shell.out_json(validation.decision(checked) | {"estimate": estimate})
-    else:
-        dry_runs.show(checked.plan, checked.count, estimate)
+        shell.out_json(decision or {**validation.decision(checked), "estimate": None})
+    elif decision is not None:
+        _show_problems(decision, file, message, checked.plan.warnings)
+    if decision is not None and decision["decision"] == "rejected":
+        return exits.Exit.INVALID_PLAN
+    if not json:
+        dry_runs.show(checked.plan, checked.count, decision, plan)
     return exits.Exit.OK
 
 
@@ -123,16 +130,13 @@ def _check_name(publisher: str) -> None:
         raise exits.Misused(str(refused)) from refused
 
 
-async def _estimate(access: "settings.Access", plan: bytes) -> dict[str, Any] | None:
-    """The worker's estimate of the time that the plan takes; None without a server, a worker or an estimate."""
+async def _asked(access: "settings.Access", plan: bytes) -> dict[str, Any] | None:
+    """The worker's decision on the plan, with its estimate of the time; None without a server or a worker."""
     from ems_worker import client
 
     try:
-        async with client.EmsClient(
-            access, connect_timeout=_ESTIMATE_SECONDS, request_timeout=_ESTIMATE_SECONDS
-        ) as ems:
-            estimate: dict[str, Any] | None = (await ems.validate(plan)).get("estimate")
-            return estimate
+        async with client.EmsClient(access, connect_timeout=_SERVER_SECONDS, request_timeout=_DECISION_SECONDS) as ems:
+            return await ems.validate(plan)
     except errors.EmsError:
         return None
 
@@ -172,21 +176,30 @@ def show_decision(
     decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message", reported: Sequence[errors.Problem]
 ) -> None:
     """Prints an `ems.decision.v1` without the warnings that have been `reported` already."""
+    _show_problems(decision, file, message, reported)
+    experiment_id = decision["experiment_id"]
+    match decision["decision"]:
+        case "rejected":
+            pass
+        case "duplicate":
+            shell.out(f"{experiment_id}: this plan was accepted before; nothing new happens")
+        case _:
+            shell.out(f"{experiment_id}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
+
+
+def _show_problems(
+    decision: dict[str, Any], file: "plans.PlanFile", message: "plans.Message", reported: Sequence[errors.Problem]
+) -> None:
+    """Prints the new warnings of a decision, and its errors."""
     from ems_worker.cli import problems
 
     known = {(warning.code, warning.path) for warning in reported}
     warnings = problems.from_documents(decision["warnings"])
     new = [warning for warning in warnings if (warning.code, warning.path) not in known]
     problems.show(new, file, kind="warning", show_lines=message.lines_stay)
-    experiment_id = decision["experiment_id"]
-    match decision["decision"]:
-        case "rejected":
-            problems.show(problems.from_documents(decision["errors"]), file, show_lines=message.lines_stay)
-            shell.say(f"the worker rejected {file.name}")
-        case "duplicate":
-            shell.out(f"{experiment_id}: this plan was accepted before; nothing new happens")
-        case _:
-            shell.out(f"{experiment_id}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
+    if decision["decision"] == "rejected":
+        problems.show(problems.from_documents(decision["errors"]), file, show_lines=message.lines_stay)
+        shell.say(f"the worker rejected {file.name}")
 
 
 def main() -> None:

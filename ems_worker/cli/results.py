@@ -14,6 +14,13 @@ from ems_worker.terminal import streams
 if TYPE_CHECKING:
     from ems_worker import client
 
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file. Default: stdout.")
+]
+Safe = Annotated[
+    bool, typer.Option("--safe-for-spreadsheets", help="Put ' before texts that a spreadsheet would run as formulas.")
+]
+
 
 @shell.guarded
 def export(
@@ -23,13 +30,8 @@ def export(
     attempts: Annotated[
         bool, typer.Option("--attempts", help="Write every attempt, not only the one that counts for its job.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file. Default: stdout.")
-    ] = None,
-    safe_for_spreadsheets: Annotated[
-        bool,
-        typer.Option("--safe-for-spreadsheets", help="Put ' before texts that a spreadsheet would run as formulas."),
-    ] = False,
+    output: Output = None,
+    safe_for_spreadsheets: Safe = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:

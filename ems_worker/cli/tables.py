@@ -1,17 +1,26 @@
 """Tables and numbers for people: columns that fit the terminal, or plain aligned text without one."""
 
+import collections
+import json
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.box
+import rich.cells
 import rich.console
 import rich.table
 
-from ems_worker.terminal import drawing, text
+from ems_worker.terminal import drawing, streams, text
 
 # Without a terminal, lines are never broken: a program or an editor reads them.
 _UNLIMITED = 100_000
+# The numbers of rows and of cells in memory of a table of any length.
+_BLOCK = 1000
+_MAX_CELLS = 20_000
+# A cell that doesn't keep its column from being one of numbers.
+_NUMBER = re.compile(r"-?\d[\d.e+-]*|-|\.\.\.|")
 
 
 def show(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
@@ -50,6 +59,60 @@ def _drawn(cells: Sequence[Sequence[str]], right: set[int], *, fit: bool) -> str
     return captured.get()
 
 
+class Growing:
+    """A table of any length on stdout, printed in blocks of rows: each column is as wide as its widest cell so far.
+
+    A column without any text so far is left out; the header is printed again when it appears. Columns of numbers are
+    right-aligned. `flush` prints the last rows.
+    """
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self._header = [text.line(title) for title in header]
+        self._widths = [0] * len(header)
+        self._numbers = [True] * len(header)
+        self._shown: list[int] = []
+        self._rows: list[list[str]] = []
+        self._block = max(1, min(_BLOCK, _MAX_CELLS // len(header)))
+
+    def add(self, cells: Sequence[str]) -> None:
+        self._rows.append([text.line(cell) for cell in cells])
+        if len(self._rows) == self._block:
+            self.flush()
+
+    def add_gap(self) -> None:
+        """Adds a row that stands for rows that are left out."""
+        self._rows.append(["...", *[""] * (len(self._header) - 1)])
+
+    def flush(self) -> None:
+        """Prints the rows that have been added since the last block."""
+        rows, self._rows = self._rows, []
+        for index in range(len(self._header)):
+            column = [row[index] for row in rows]
+            self._numbers[index] = self._numbers[index] and all(map(_NUMBER.fullmatch, column))
+            self._widths[index] = max([self._widths[index], *map(_width, column)])
+        shown = [index for index, width in enumerate(self._widths) if width]
+        if shown != self._shown:
+            if self._shown:
+                streams.out("")
+            self._shown = shown
+            for index in shown:
+                self._widths[index] = max(self._widths[index], _width(self._header[index]))
+            drawing.show(sys.stdout, (self._line(self._header), "bold"))
+        if rows:
+            streams.out("\n".join(map(self._line, rows)))
+
+    def _line(self, cells: Sequence[str]) -> str:
+        padded = []
+        for index in self._shown:
+            padding = " " * (self._widths[index] - _width(cells[index]))
+            padded.append(f"{padding}{cells[index]}" if self._numbers[index] else f"{cells[index]}{padding}")
+        return "  ".join(padded).rstrip()
+
+
+def _width(cell: str) -> int:
+    return len(cell) if cell.isascii() else rich.cells.cell_len(cell)
+
+
 def number(value: float | int | None) -> str:
     """A number with six significant digits; `-` for None."""
     return "-" if value is None else f"{value:.6g}"
@@ -66,7 +129,7 @@ def value(parameter: Any) -> str:
         return {True: "true", False: "false", None: "null"}[parameter]
     if isinstance(parameter, dict) and set(parameter) == {"sha256", "bytes"}:
         return f"<{parameter['bytes']} bytes>"
-    shown = str(parameter)
+    shown = json.dumps(parameter, ensure_ascii=False) if isinstance(parameter, dict | list) else str(parameter)
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
@@ -80,10 +143,11 @@ def mean(aggregate: Mapping[str, Any] | None) -> str:
 
 def short(paths: Sequence[str]) -> list[str]:
     """Shortens each dotted path to the fewest last segments that no other path ends with."""
-    shortened = []
-    for path in paths:
-        segments = path.split(".")
-        suffixes = (".".join(segments[-length:]) for length in range(1, len(segments)))
-        unique = (suffix for suffix in suffixes if sum(f".{other}".endswith(f".{suffix}") for other in paths) == 1)
-        shortened.append(next(unique, path))
-    return shortened
+    endings = collections.Counter(suffix for path in paths for suffix in _suffixes(path))
+    return [next((suffix for suffix in _suffixes(path) if endings[suffix] == 1), path) for path in paths]
+
+
+def _suffixes(path: str) -> Iterator[str]:
+    """The last segment, the last two, ..., the whole path."""
+    segments = path.split(".")
+    return (".".join(segments[start:]) for start in reversed(range(len(segments))))

@@ -7,7 +7,10 @@ from typing import Final, TypeAlias
 
 JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 
-BASE_PATH_KEYS: Final = ("base_config_file_path", "base_config_path")
+# Whole numbers of plans fit 64 bits, signed or unsigned.
+WHOLE: Final = range(-(2**63), 2**64)
+
+BASE_PATH_KEYS: Final = ("base_config_file_path", "base_config_path", "base")
 BASE_KEY: Final = "base_config"
 
 

@@ -86,7 +86,7 @@ def build(
     """
 
     async def read(record: Experiment) -> Live:
-        return await recover.read(record, manifest, loading.load(record.spec, yaml_reader))
+        return await recover.read(record, manifest, loading.load(record.spec, yaml_reader), yaml_reader)
 
     def on_change(key: int) -> None:
         reporter.notify(key)
@@ -109,7 +109,7 @@ def build(
         executor.recorded()
 
     async def on_accept(record: Experiment, loaded: Awaitable[Loaded]) -> None:
-        ledger.admit(await recover.read(record, manifest, loaded))
+        ledger.admit(await recover.read(record, manifest, loaded, yaml_reader))
         on_change(record.key)
         expander.wake()
 

@@ -12,11 +12,11 @@ from pydantic_core import ErrorDetails
 from ems_worker import errors
 from ems_worker.core import ids
 from ems_worker.core.documents import changes, documents, limits, results, titles
-from ems_worker.core.lifecycle import estimate
+from ems_worker.core.lifecycle import estimate, experiment
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
-from ems_worker.service import statuses
+from ems_worker.service import reasons, statuses
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -255,12 +255,15 @@ class Queries:
                 live, live.record, live.recorded, worker_id=self._worker_id, now_ms=now_ms, reason=reason
             )
         document: documents.Document = orjson.loads(stored or b"{}")
-        if document:
+        if not document:
+            # It was accepted a moment ago, or its plan can't be read here.
+            record = await self._record(experiment_id)
+            tally = await self._manifest.tally(record.key)
+            document = documents.status(record, tally, worker_id=self._worker_id, now_ms=now_ms, pace=documents.Pace())
+        unreadable = self._ledger.unreadable.get(experiment_id)
+        if unreadable is None or document["state"] in experiment.ENDED:
             return document
-        # It was accepted a moment ago, or its plan can't be read here.
-        record = await self._record(experiment_id)
-        tally = await self._manifest.tally(record.key)
-        return documents.status(record, tally, worker_id=self._worker_id, now_ms=now_ms, pace=documents.Pace())
+        return {**document, "reason": reasons.short(unreadable)}
 
 
 def read(kind: type[_AnyRequest], data: bytes) -> _AnyRequest:

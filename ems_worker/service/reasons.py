@@ -34,7 +34,12 @@ class Reasons:
         if record.reason is not None or record.state in experiment.ENDED:
             return record.reason
         reasons = (part(live) for part in self._parts)
-        return text.single_line(next((reason for reason in reasons if reason is not None), None), MAX_REASON) or None
+        return short(next((reason for reason in reasons if reason is not None), None))
+
+
+def short(reason: str | None) -> str | None:
+    """A reason as a status has it: one line, and not too long."""
+    return text.single_line(reason, MAX_REASON) or None
 
 
 def paused(live: Live, runs: str | None) -> str | None:

@@ -154,6 +154,18 @@ def test_export_writes_one_line_per_job(reef: commands.Deployment, tmp_path: Pat
     assert [json.loads(line)["param.heat"] for line in lines[::6]] == [26, 28, 30]
 
 
+def test_points_are_the_same_before_and_after(reef: commands.Deployment) -> None:
+    """A plan lists the points, seeds and ids that its experiment has; the columns of jobs are those of the export."""
+    for flags in ([], ["--jobs"], ["--jobs", "--format", "csv"], ["--format", "csv"], ["--format", "jsonl"]):
+        before = commands.run("ems", "points", "-", *flags, stdin=PLAN)
+        assert (before.code, before.err) == (exits.Exit.OK, "")
+        assert commands.run("ems", "points", "reef", *flags, env=reef.env) == before
+    jobs = commands.run("ems", "points", "reef", "--jobs", "--format", "jsonl", env=reef.env).out.splitlines()
+    exported = commands.run("ems", "export", "reef", "--format", "jsonl", env=reef.env).out.splitlines()
+    for job, whole in zip(map(json.loads, jobs), map(json.loads, exported), strict=True):
+        assert job == {name: whole[name] for name in job}
+
+
 def test_export_to_a_link_to_stdout_writes_to_stdout(reef: commands.Deployment, tmp_path: Path) -> None:
     """Neither the link, such as /dev/stdout, nor the file that the shell opened is replaced by a new file."""
     link, file = tmp_path / "link", tmp_path / "out"
@@ -199,7 +211,7 @@ def test_watch_of_an_ended_experiment_ends_at_once(reef: commands.Deployment) ->
     assert json.loads(ended.out)["state"] == "failed"
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "export"])
+@pytest.mark.parametrize("command", ["show", "watch", "export", "points"])
 def test_an_unknown_experiment_is_exit_code_1(reef: commands.Deployment, command: str) -> None:
     """Every command that takes an experiment's id reports that there is no such experiment."""
     ended = commands.run("ems", command, "nobody", env=reef.env)
@@ -246,7 +258,7 @@ def test_help_and_version_are_plain() -> None:
         assert commands.run(name, "--version").out.strip()
 
 
-@pytest.mark.parametrize("command", ["ls", "up", "watch", "export", "dlq ls"])
+@pytest.mark.parametrize("command", ["ls", "up", "watch", "export", "points", "dlq ls"])
 def test_help_describes_option_values_in_words(command: str) -> None:
     """An option's value is called NUMBER, NAME or SECONDS rather than by its Python type."""
     text = commands.run("ems", *command.split(), "--help").out

@@ -12,7 +12,7 @@ import pytest
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
-from tests.support import broker, commands, schema_checks, servers
+from tests.support import broker, commands, servers
 
 BASE = "layer:\n  food: 100   # a comment\n  heat: 26.5\n"
 
@@ -136,46 +136,6 @@ def test_the_same_plan_is_a_duplicate_and_a_different_plan_a_conflict(
     assert "the worker rejected" in ended.err
 
 
-def test_a_dry_run_publishes_nothing_and_shows_what_the_runs_would_get(
-    deployment: commands.Deployment, tmp_path: Path
-) -> None:
-    """It shows the size, the first and last configurations as differences, and the seeds, without a server."""
-    path = plan_of(tmp_path, "dry")
-    ended = commands.run("ems-publish", path, "--dry-run", "--server", f"127.0.0.1:{ports.free_port()}")
-    assert ended.code == exits.Exit.OK
-    lines = ended.out.splitlines()
-    assert lines[0] == "2 points with 2 replicates each: 4 jobs"
-    assert [line for line in lines if line.startswith("+++")] == [
-        "+++ dry-p000000-r000-a1",
-        "+++ dry-p000001-r001-a1",
-    ]
-    assert "-  food: 100" in lines
-    assert "+  food: 10" in lines
-    assert "+  food: 20" in lines
-    seeds = [line.split() for line in lines[lines.index(next(line for line in lines if "seed" in line)) + 1 :]]
-    assert [(point, replicate) for point, replicate, _ in seeds] == [("all", "0"), ("all", "1")]
-    listed = commands.run("ems", "show", "dry", env=deployment.env)
-    assert (listed.code, listed.err) == (exits.Exit.FAILED, "error: there is no experiment dry\n")
-
-
-@pytest.mark.long
-def test_a_dry_run_estimates_the_time_from_earlier_runs(deployment: commands.Deployment, tmp_path: Path) -> None:
-    """The estimate is the worker's. With --json it is part of the decision, and null without a server."""
-    commands.run("ems-publish", plan_of(tmp_path, "earlier"), "--wait", env=deployment.env)
-    path = plan_of(tmp_path, "later")
-    second = commands.run("ems-publish", path, "--dry-run", env=deployment.env).out.splitlines()[1]
-    assert re.fullmatch(
-        r"estimated time: .+ \(.+ s a run, from \d+ earlier runs of this model; 1,000 at once\)", second
-    )
-    asked = commands.run("ems-publish", path, "--dry-run", "--json", env=deployment.env)
-    document = json.loads(asked.out)
-    assert schema_checks.check(document) == "ems.decision.v1"
-    assert (document["estimate"]["slots"], document["estimate"]["runs"] > 0) == (1000, True)
-    away = f"127.0.0.1:{ports.free_port()}"
-    offline = json.loads(commands.run("ems-publish", path, "--dry-run", "--json", "--server", away).out)
-    assert offline == document | {"estimate": None}
-
-
 def test_a_plan_from_standard_input_reads_its_base_file_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +184,7 @@ def test_waiting_stops_at_the_timeout_with_exit_code_5(deployment: commands.Depl
         ["ems-publish"],
         pytest.param(["ems-publish", "--dry-run"], marks=pytest.mark.long),
         pytest.param(["ems", "validate"], marks=pytest.mark.long),
+        pytest.param(["ems", "points"], marks=pytest.mark.long),
     ],
     ids=" ".join,
 )

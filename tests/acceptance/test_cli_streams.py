@@ -49,7 +49,7 @@ def test_a_closed_stdout_does_not_matter_without_output(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["ems-publish -", "ems validate -"])
+@pytest.mark.parametrize("line", ["ems-publish -", "ems validate -", "ems points -"])
 def test_a_closed_stdin_is_exit_code_2(line: str) -> None:
     """A command that reads the plan from standard input reports that it can't."""
     ended = shell(f"{line} <&-")
@@ -66,3 +66,16 @@ def test_messages_for_a_closed_stderr_are_not_written_to_stdout(tmp_path: Path) 
     assert shell(f"ems validate {plan} 2>&-").out == f"{plan} is valid: 3 points: 3 jobs\n"
     ended = shell(f"ems validate {tmp_path}/none.yaml 2>&-")
     assert (ended.code, ended.out) == (exits.Exit.USAGE, "")
+
+
+@pytest.mark.parametrize("flags", ["", "--jobs", "--format csv", "--format jsonl"])
+def test_points_go_on_only_while_somebody_reads_them(tmp_path: Path, flags: str) -> None:
+    """`head` ends a list of four billion jobs at once, with exit code 0 and without a message."""
+    plan = tmp_path / "plan.yaml"
+    axes = ", ".join(f"{name}: {{range: {{start: 1, stop: 1600, num: 1600}}}}" for name in "ab")
+    plan.write_text(
+        f"experiment_id: streams\nbase_config: {{a: 1, b: 1}}\nparameter_space: {{{axes}}}\n"
+        "num_replicates_per_run: 1600\n"
+    )
+    ended = shell(f"{{ ems points {plan} {flags}; echo $? >&2; }} | head -n 3")
+    assert (ended.err, len(ended.out.splitlines())) == ("0\n", 3)

@@ -35,6 +35,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems ls": [[], ["--json"]],
     "ems show": [["reef"], ["reef", "--json"]],
     "ems watch": [["reef"], ["reef", "--json"]],
+    "ems points": [["reef"], ["reef", "--jobs", "--format", "csv"], ["PLAN"], ["GOOD"], ["GOOD", "--format", "jsonl"]],
     "ems export": [["reef"], ["reef", "--format", "jsonl"], ["reef", "-o", "/dev/tty"]],
     "ems validate": [["PLAN"], ["PLAN", "--json"], ["NAMED"]],
     "ems config": [["reef-p000000-r000-a1"]],
@@ -70,7 +71,15 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems-conformance simulator": [["--timeout", "5", "--", "SIMULATOR"]],
 }
 # A command of each program, and of each way of drawing, for every run of the tests.
-QUICK = ("ems show", "ems watch", "ems dlq ls", "ems validate", "ems-worker health", "ems-conformance simulator")
+QUICK = (
+    "ems show",
+    "ems points",
+    "ems watch",
+    "ems dlq ls",
+    "ems validate",
+    "ems-worker health",
+    "ems-conformance simulator",
+)
 
 
 def subcommands(name: str, command: Any) -> Iterator[str]:
@@ -197,7 +206,9 @@ async def test_data_in_a_pipe_is_unchanged(url: str) -> None:
     assert line["param." + H] == H
     [row] = csv.DictReader(io.StringIO((await piped(url, "export", "reef")).decode(), newline=""))
     assert row["param." + H] == H
-    for arguments in (["ls"], ["show", "reef"], ["ls", "--json"], ["dlq", "ls"]):
+    line = json.loads(await piped(url, "points", "reef", "--format", "jsonl"))
+    assert line["param." + H] == H
+    for arguments in (["ls"], ["show", "reef"], ["points", "reef"], ["ls", "--json"], ["dlq", "ls"]):
         shown = (await piped(url, *arguments)).decode()
         assert hostile_words.WITNESS in shown
         assert not hostile_words.dangerous_characters(shown)

@@ -57,14 +57,14 @@ async def test_any_other_path_is_rejected(tmp_path: Path, root: Path, path: str,
 
 
 async def test_a_problem_in_a_base_file_has_its_line_in_the_file(tmp_path: Path, root: Path) -> None:
-    """The problem is at the plan's key, and its message has the location in the file."""
+    """The problem names the file, and has the path, line and column in it; those of the plan are reported as well."""
     (root / "bad.yaml").write_text("food: 1\nfood: 2\n")
     (root / "bytes.yaml").write_bytes(b"\xff\xfe")
     async with Desk.open(tmp_path / "data", base_config_root=root) as desk:
-        decision = await desk.submit({"experiment_id": "reef", "base_config_path": "bad.yaml"})
-        [problem] = decision["errors"]
-        assert problem["path"] == "base_config_path"
-        assert "bad.yaml, line 2" in problem["message"]
+        decision = await desk.submit({"experiment_id": "reef", "base": "bad.yaml", "tags": 5})
+        in_file, in_plan = decision["errors"]
+        assert (in_file["file"], in_file["path"], in_file["line"], in_file["column"]) == ("bad.yaml", "food", 2, 1)
+        assert (in_plan["path"], "file" in in_plan) == ("tags", False)
         decision = await desk.submit({"experiment_id": "reef", "base_config_path": "bytes.yaml"})
         assert decision["errors"][0]["code"] == "base_not_readable"
 

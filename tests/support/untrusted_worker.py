@@ -38,6 +38,8 @@ _STATUS = {
     "metrics": {H: _AGGREGATE, f"{H}2": {**_AGGREGATE, "n": 0}},
     "best": {"point": 0, "metric": H, "goal": "maximize", "mean": 1.0, "std": None, "params": {H: H}},
     "parameters": {H: H},
+    "points": 1,
+    "replicates": 1,
 }
 _POINT = {"point": 0, "run_id_suffix": H, "counts": _COUNTS, "params": {H: H}, "metrics": {H: _AGGREGATE}}
 _JOB: dict[str, Any] = {

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions
+from ems_worker.core.language import decimals, expressions
 from tests.support import steps
 
 JSON = canonical.JSON
@@ -77,7 +77,7 @@ def test_a_dotted_path_is_one_name() -> None:
 
 def test_a_parameter_may_be_a_list() -> None:
     """Expressions can use its length, its sum and its elements."""
-    values: list[JSON] = [[1, 2, 3]]
+    values: list[decimals.Operand] = [[1, 2, 3]]
     assert expressions.read("sum(w) / len(w)").evaluate(values) == 2.0
     assert expressions.read("2 in w").evaluate(values) is True
 
@@ -130,8 +130,8 @@ def test_invalid_syntax_is_refused(text: str, message: str) -> None:
     ("text", "message"),
     [
         ("1 / 0", "division by zero"),
-        ("1 % 0", "modulo"),
-        ("0 ** -1", "0.0 cannot be raised"),
+        ("1 % 0", "division by zero"),
+        ("0 ** -1", "division by zero"),
         ("sqrt(-1)", "domain"),
         ("(-8) ** 0.5", "no real value"),
         ("exp(1000)", "range"),
@@ -145,15 +145,15 @@ def test_invalid_syntax_is_refused(text: str, message: str) -> None:
         ("-'a'", "can't be calculated"),
         ("+'a'", "can't be calculated"),
         ("'a' + 1", "can't be calculated"),
-        ("1 < 'a'", "not supported"),
+        ("1 < 'a'", "the number 1 can't be compared with the text 'a'"),
         ("[1, 2]", "value is a list"),
-        ("sqrt('a')", "must be real"),
+        ("sqrt('a')", "sqrt can't be calculated from the text 'a'"),
         ("int('x')", "invalid literal"),
-        ("len(5)", "no len"),
+        ("len(5)", "len can't be calculated from the number 5"),
         ("1 in 5", "needs a list or a text"),
         ("1 not in 5", "needs a list or a text"),
         ("str([1])", "no text"),
-        ("abs(1, 2)", "one argument"),
+        ("abs(1, 2)", "abs can't be calculated from the number 1 and the number 2"),
         ("float('nan')", "not finite"),
         ("float('1e999') > 1", "not finite"),
         ("int(1e300) > 0", "too large"),
@@ -162,10 +162,10 @@ def test_invalid_syntax_is_refused(text: str, message: str) -> None:
         ("round(5, 16)", "round takes"),
         ("round(5, 1.0)", "round takes"),
         ("round(5, true)", "round takes"),
-        ("round('a')", "doesn't define"),
+        ("round('a')", "round can't be calculated from the text 'a'"),
         ("sum('a')", "list of numbers"),
         ("sum([1, 2], 'a')", "list of numbers"),
-        ("sum(['a'])", "unsupported operand"),
+        ("sum(['a'])", "the number 0 [+] the text 'a' can't be calculated"),
         ("int('" + "9" * 900 + "') > 1", "too large"),
         ("2 ** 200 * 2 ** 200 > 1", "too large"),
         (

@@ -10,22 +10,28 @@ import ems_worker
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.core import canonical, seeds
-from ems_worker.core.language import axes, axis_kinds, distributions
-from ems_worker.core.points import plan, render, space
+from ems_worker.core.language import axes, axis_kinds, distributions, version
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import plan, render, space, value_files
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "plan-language.md").read_text()
 MIGRATION = (DOCS / "plan-language-migration.md").read_text()
-_FENCE = re.compile(r"^```(\w+)(?: ([\w ]+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w+)(?: ([\w. ]+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = 6
+# The files that examples name.
+FILES = {fence[2]: fence[3] for page in (REFERENCE, MIGRATION) for fence in _FENCE.finditer(page) if fence[1] == "csv"}
 
 
 def outcome(text: str, base: dict[str, canonical.JSON], *, config: bool = False) -> str:
     """What the reference shows below a plan: its problems, its size and points, or the configuration of a run."""
-    named = text if "experiment_" in text else f"{text}experiment_name: example\n"
+    named = text if re.search(r"^(name|experiment_\w+):", text, re.MULTILINE) else f"{text}experiment_name: example\n"
     document = yaml_reader.read_plan(named.encode())
     try:
-        parsed = plan.parse(document.data, base)
+        problems = Problems()
+        contents = {reference: FILES[reference.file].encode() for reference in value_files.references(document.data)}
+        parsed = plan.parse(value_files.inlined(document.data, contents, problems), base)
+        assert not len(problems)
     except errors.PlanRejected as rejected:
         return "".join(f"{problem}\n" for problem in yaml_reader.with_positions(rejected.problems, document))
     points = list(space.points(parsed))
@@ -118,6 +124,13 @@ def test_every_code_is_in_the_reference() -> None:
     assert len(codes) > 40
     listed = REFERENCE.split("## Error codes")[1]
     assert {found for found in codes if f"`{found}`" not in listed} == set()
+
+
+def test_the_reference_has_the_present_version_of_the_language() -> None:
+    """And a row for each version, with what it changed."""
+    assert f"The language has a version, now {version.VERSION}," in REFERENCE
+    for each in range(1, version.VERSION + 1):
+        assert f"\n| {each} | " in REFERENCE.split("## Versions of the language")[1]
 
 
 def test_the_published_seeds_are_those_of_the_code() -> None:

@@ -59,6 +59,10 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
         f"{WIDE}parameter_space: {{{', '.join(f'q{n}: [1]' for n in range(2000))}}}",
         "unknown_path",
     ),
+    "many new paths": (
+        f"{SMALL}allow_new_paths: true\nruns: [{', '.join(f'{{params_override: {{q{n}: 1}}}}' for n in range(5_000))}]",
+        None,
+    ),
     "many unknown keys": (SMALL + "".join(f"key{n}: 1\n" for n in range(5_000)), "unknown_key"),
     "many wrong runs": (f"{SMALL}runs: [{', '.join(['{run_id_suffix: a, lables: {}}'] * 2_000)}]", "unknown_key"),
     "a long chain": (_space('{expr: "pM + pM"}', 0, 400), "too_deep"),

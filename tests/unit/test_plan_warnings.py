@@ -12,18 +12,16 @@ def test_a_plan_with_likely_mistakes_is_accepted_with_warnings() -> None:
     text = """
     parameter_space:
       fish.count: [1, 1, 2]
-      layers: [1, 2]
       fish.speed: {dist: uniform, low: 0, high: 1}
     design: {sampler: sobol, samples: 12}
     """
     accepted = parsed(text)
     assert [(problem.code, problem.path) for problem in accepted.warnings] == [
-        ("list_of_values", "parameter_space.layers"),
         ("sobol_samples", "design.samples"),
         ("duplicate_value", "parameter_space.fish.count.1"),
     ]
-    assert "8 and 16 are" in accepted.warnings[1].message
-    assert space.count(accepted).points == 2 * 2 * 12
+    assert "8 and 16 are" in accepted.warnings[0].message
+    assert space.count(accepted).points == 2 * 12
 
 
 def type_warnings(text: str, base: dict[str, JSON] = BASE) -> list[tuple[str, str]]:
@@ -70,7 +68,7 @@ def test_a_value_of_another_type_than_the_base_s_causes_a_warning(axis: str, loc
 
 
 def test_a_value_of_the_base_s_type_causes_no_warning() -> None:
-    """A float accepts whole numbers, and every value accepts null; null, lists, mappings and new paths accept all."""
+    """A float accepts whole numbers, and every value accepts null; null, elements of lists and new paths accept all."""
     text = """
     allow_new_paths: true
     parameter_space:
@@ -79,7 +77,7 @@ def test_a_value_of_the_base_s_type_causes_no_warning() -> None:
       speed: [1, 2.5]
       name: {expr: "'x'"}
       note: [1, x, {a: 1}]
-      list: [[1.5], 5]
+      list: [[1.5], [x]]
       map.a: {value: 7}
       map.b: {expr: "'x'"}
     design: {samples: 2}
@@ -124,3 +122,26 @@ def test_a_mapping_in_runs_replaces_a_null() -> None:
     text = "runs: [{params_override: {note: {text: {deep: 1}}}}]"
     assert next(space.points(parsed(text))).params == {"note": {"text": {"deep": 1}}}
     assert next(space.points(parsed(f"allow_new_paths: true\n{text}"))).params == {"note.text.deep": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("start: 0, stop: 1, step: 0.3", "steps of 0.3 from 0 miss this stop by 0.1: the last value is 0.9;"),
+        ("start: 1, stop: -10, step: -10", "steps of -10 from 1 miss this stop by 1: the last value is -9;"),
+        ("start: 0, stop: 1.5, step: 1", "steps of 1 from 0 miss this stop by 0.5: the last value is 1;"),
+    ],
+)
+def test_a_range_that_misses_its_stop_says_by_how_much(given: str, message: str) -> None:
+    """Somebody who gives a stop expects it among the values."""
+    [warning] = parsed(f"{{parameter_space: {{speed: {{range: {{{given}}}}}}}}}", TYPES).warnings
+    assert (warning.code, warning.path) == ("misses_stop", "parameter_space.speed.range.stop")
+    assert warning.message == f"{message} for a range that includes it write 'num' in place of 'step'"
+
+
+@pytest.mark.parametrize("reached", ["stop: 1, step: 0.1", "stop: 1, step: 0.3333333333333334", "stop: 0, step: 1"])
+def test_a_range_that_reaches_its_stop_causes_no_warning(reached: str) -> None:
+    """Apart from the rounding of floats."""
+    assert not parsed(f"{{parameter_space: {{speed: {{range: {{start: 0.0, {reached}}}}}}}}}", TYPES).warnings
+    large = "{range: {start: 0.0, stop: 1152921504606846977, step: 1152921504606846977}}"
+    assert not parsed(f"{{parameter_space: {{speed: {large}}}}}", TYPES).warnings

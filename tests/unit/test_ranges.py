@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ems_worker import errors
 from ems_worker.core.language import ranges, samples
+from ems_worker.core.points import plan
 
 FINITE = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
 
@@ -88,3 +90,49 @@ def test_a_distribution_stays_within_its_range(u: float) -> None:
     assert samples.Int(-1, 1)(u) in (-1, 0, 1)
     assert samples.Choice(["a", "b"])(u) in ("a", "b")
     assert math.isfinite(samples.Normal(0.0, 1.0)(u))  # type: ignore[arg-type]  # it is a number
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "step", "values"),
+    [
+        (-math.pi / 4, 7 * math.pi / 4, math.pi / 4, [index * math.pi / 4 for index in range(-1, 8)]),
+        (0, 1, 0.3333333333333334, [0.0, 0.3333333333333334, 0.6666666666666668, 1.0]),
+        (1, 0, -0.3333333333333333, [1.0, 0.6666666666666667, 0.3333333333333334, 0.0]),
+        (0, 1.0000000001, 0.5, [0.0, 0.5, 1.0000000001]),
+        (0, 1.00000001, 0.5, [0.0, 0.5, 1.0]),
+        (0, 3.0000000001, 1, [0.0, 1.0, 2.0, 3.0000000001]),
+        (0, 3.0, 1, [0, 1, 2, 3]),
+        (0, 1e-10, 1, [0]),
+        (5, 5, 0.1, [5.0]),
+    ],
+)
+def test_a_range_reaches_its_stop(start: float, stop: float, step: float, values: list[float]) -> None:
+    """A number of steps that is whole apart from the rounding of floats is whole, and the last value is the stop."""
+    found = list(ranges.by_step(start, stop, step))
+    assert list(map(type, found)) == list(map(type, values))
+    assert found == pytest.approx(values, rel=1e-15, abs=1e-15)
+    assert (found[0], found[-1]) == (values[0], values[-1])
+
+
+@pytest.mark.parametrize(
+    ("axis", "path", "message"),
+    [
+        ({"range": {"start": 2**64, "stop": 0, "num": 2}}, "range.start", "18446744073709551616 does not fit 64 bits"),
+        ({"range": {"start": 0, "stop": -(2**63) - 1, "num": 2}}, "range.stop", "does not fit 64 bits"),
+        ({"range": {"start": 0, "stop": 1e30, "step": 2**64}}, "range.step", "does not fit 64 bits"),
+        ({"logrange": {"start": 1, "stop": 2**64, "num": 3}}, "logrange.stop", "does not fit 64 bits"),
+        (
+            {"range": {"start": 5, "stop": 1e20, "step": 2**62}},
+            "range.stop",
+            "the whole numbers of this range don't fit 64 bits: for floats write the start as 5.0",
+        ),
+    ],
+)
+def test_whole_numbers_of_ranges_fit_64_bits(axis: dict[str, object], path: str, message: str) -> None:
+    """Also those between the start and the stop, and in plans that no reader has checked."""
+    data = {"experiment_name": "x", "base_config": {"a": 0}, "parameter_space": {"a": axis}}
+    with pytest.raises(errors.PlanRejected) as rejected:
+        plan.parse(data)
+    [problem] = rejected.value.problems
+    assert (problem.code, problem.path) == ("out_of_range", f"parameter_space.a.{path}")
+    assert message in problem.message

@@ -42,13 +42,13 @@ def test_the_schema_has_the_keys_of_the_parser() -> None:
 
 @pytest.mark.parametrize("kind", axis_kinds.KINDS, ids=lambda kind: kind.key)
 def test_every_form_of_an_axis_requires_the_key_of_its_kind(kind: axis_kinds.AxisKind) -> None:
-    """The schema has each form with its keys and with `as` and `when`, and no other keys are allowed."""
+    """The schema has each form with its keys and those of every axis, and no other keys are allowed."""
     forms = schema.PLAN["$defs"]["axis"]["anyOf"]
     for form in kind.forms:
         [described] = [each for each in forms if each["description"] == form.description]
         assert kind.key in described["required"]
         assert set(described["required"]) == {*form.keys}
-        assert set(described["properties"]) == {*form.keys, "as", "when"}
+        assert set(described["properties"]) == {*form.keys, *axes.COMMON_KEYS}
         assert described["additionalProperties"] is False
 
 

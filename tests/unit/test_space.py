@@ -170,7 +170,9 @@ def test_constraints_apply_to_entries_of_runs() -> None:
 
 def test_a_name_inside_a_value_may_have_no_value_at_some_points() -> None:
     """If the values of an axis differ in structure, points without the named part leave out derived values."""
-    text = "{parameter_space: {f: [{g: 1}, {}, 5], b: {expr: 'f.g + 1'}}, allow_new_paths: true}"
+    text = (
+        "{parameter_space: {f: {values: [{g: 1}, {}, 5], replace: true}, b: {expr: 'f.g + 1'}}, allow_new_paths: true}"
+    )
     assert params(text) == [{"f": {"g": 1}, "b": 2}, {"f": {}}, {"f": 5}]
 
 

@@ -166,3 +166,19 @@ def test_a_search_for_points_can_be_interrupted() -> None:
         for _ in range(12):
             found += [point.params for point in space.points(made, begin + len(found), max_evaluations=5)]
         assert found == [{"a": 15, "b": 2}, {"a": 30, "b": 1}][begin:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{parameter_space: {b: [0], c: [1, 2]}, constraints: ['b != 0', 'c % b == 0']}",
+        "{parameter_space: {b: [0], c: [1, 2]}, constraints: ['c % b == 0', 'b != 0']}",
+        "{parameter_space: {b: [0], c: [1, 2]}, constraints: ['1 % b == 0', 'c > 2']}",
+        "{parameter_space: {b: [0, 1], c: [1, 2]}, constraints: ['1 / b > 0', 'c > 2']}",
+        "{parameter_space: {b: [0, 1], c: [1, 2], a: {values: [1, 2], when: '1 / b > 0'}}, constraints: ['c > 2']}",
+        "{parameter_space: {b: [0, 1], c: [1, 2], a: {expr: '1 / b'}}, constraints: ['c > 2']}",
+    ],
+)
+def test_constraints_that_leave_no_points_guard_all_other_expressions(text: str) -> None:
+    """Whatever is varied and in whatever order: the plan has no points, and nothing else is wrong with it."""
+    assert refused(text) == [("no_points", "no combination satisfies the constraints")]

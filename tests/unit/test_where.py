@@ -15,7 +15,10 @@ from ems_worker.core.records import PointRecord
 from tests.support import steps
 
 PARAMETERS = {"lr": "optimizer.lr", "fish.count": "fish.count", "on": "flags.on", "name": "name"}
-POINT = PointRecord(3, {"lr": 0.02, "fish.count": 5, "on": True, "name": "cod"}, labels={"gen": "7", "a.b": "x"})
+PARAMETERS |= {"tank-size": "tank-size", "size": "tank-2"}
+VALUES: dict[str, canonical.JSON] = {"lr": 0.02, "fish.count": 5, "on": True, "name": "cod"}
+VALUES |= {"tank-size": 5, "size": "big"}
+POINT = PointRecord(3, VALUES, labels={"gen": "7", "a.b": "x", "a-b": "y"})
 JOB = where.Facts("failed", "simulation", 3, 1, 2, "n17")
 PENDING = where.Facts("pending", None, 3, 1, 1, None)
 
@@ -33,6 +36,7 @@ def holds(text: str, job: where.Facts = JOB, point: PointRecord = POINT) -> bool
         ("fish.count in [5, 6] and not (fish.count > 5)", True),
         ('label.gen == "7"', True),
         ('label.a.b == "x" and label.gen != "8"', True),
+        ('label.a-b == "y" and tank-size-2 == 3 and tank-2 == "big"', True),
         ('host == "n17" and point == 3 and replicate == 1 and attempt == 2', True),
         ('error_kind in ["simulation", "lost"]', True),
         ('"infeas" in error_kind', False),
@@ -107,6 +111,7 @@ def test_the_names_of_a_where_are_those_of_points_and_facts() -> None:
         ('staet == "failed"', "'staet' is neither a parameter nor", "state"),
         ("fish.cuont > 1", "'fish.cuont' is neither a parameter nor", "fish.count"),
         ("optimiser.lr > 1", "'optimiser.lr' is neither", "optimizer.lr"),
+        ("state == failed", "label.NAME; if it is a text, put it in quotes: 'failed'", None),
         ('label == "x"', "'label' needs the name of a label, such as label.gen", None),
         ('state == "faild"', "'state' is never 'faild'; it is one of pending, submitting", "failed"),
         ('state in ["failed", "infeasible"]', "'state' is never 'infeasible'", 'error_kind == "infeasible"'),

@@ -98,6 +98,8 @@ def test_an_alias_in_a_base_is_a_separate_copy() -> None:
         ("just text", [("wrong_type", 1, 1)]),
         ("- a\n- b", [("wrong_type", 1, 1)]),
         ("a: [1, 2", [("syntax", 1, 4)]),
+        ("tags: [a\nhold: true\n", [("syntax", 1, 7)]),
+        ("x: 1\nlabels: {a: b,\n  c: d\nhold: true\n", [("syntax", 2, 9)]),
         ("a: 1\n b: 2", [("syntax", 2, 3)]),
         ("a: 'x\n", [("syntax", 1, 4)]),
         ("a: \x01", [("syntax", 1, 4)]),
@@ -119,6 +121,8 @@ def test_an_invalid_yaml_plan_has_all_its_problems_with_positions(text: str, exp
         ("description: heat: stress\n", "a text with ': ' in it needs quotes, and a key a space after its colon"),
         ("experiment_name:x\ntags: []\n", "a text with ': ' in it needs quotes, and a key a space after its colon"),
         ("description: @reef\n", "a text that begins like this needs quotes"),
+        ("tags: [a\nhold: true\n", r"this is not closed: a '\]' or ',' is missing before line 2"),
+        ("labels: {a: b\nhold: true\n", r"this is not closed: a '\}' or ',' is missing before line 2"),
     ],
 )
 def test_common_syntax_errors_are_reported_with_the_remedy(text: str, remedy: str) -> None:
@@ -136,10 +140,17 @@ def test_an_invalid_base_has_problems_with_positions() -> None:
     assert refused("a: {no: b}", base=True)[0] == ("ambiguous_scalar", 1, 5)
 
 
-def test_the_index_of_a_list_element_may_be_a_key_in_a_plan() -> None:
-    """`species: {0: {speed: 1}}` is a path to a list element; the key is text, as in JSON."""
-    assert yaml_reader.read_plan(b"species: {0: {speed: 1}, 12: 1}").data == {"species": {"0": {"speed": 1}, "12": 1}}
-    assert refused("species: {00: 1, 1.0: 2}") == [("bad_key", 1, 11), ("bad_key", 1, 18)]
+@pytest.mark.parametrize("space", ["parameter_space", "parameters"])
+def test_the_index_of_a_list_element_may_be_a_key_of_a_path(space: str) -> None:
+    """`species: {0: {speed: [1]}}` is a path to a list element; the key is text, as in JSON."""
+    nested = "{species: {0: {speed: [1]}, 12: 1}}"
+    data = {"species": {"0": {"speed": [1]}, "12": 1}}
+    assert yaml_reader.read_plan(f"{space}: {nested}".encode()).data == {space: data}
+    assert yaml_reader.read_plan(f"{space}: [{nested}]".encode()).data == {space: [data]}
+    runs = f"runs: [{{params_override: {nested}}}]"
+    assert yaml_reader.read_plan(runs.encode()).data == {"runs": [{"params_override": data}]}
+    text = f"{space}: {{species: {{00: 1, 1.0: 2, -1: 3}}}}"
+    assert [code for code, _, _ in refused(text)] == ["bad_key"] * 3
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ems_worker import errors
 from ems_worker.adapters.yaml_reader import json_text, limits, yaml_text
 from ems_worker.adapters.yaml_reader.positions import Position, Positions
 from ems_worker.core import canonical
+from ems_worker.core.language import aliases, quotes
 from ems_worker.core.language.quotes import Location
 
 _ENCODING: Final = "utf-8-sig"
@@ -66,7 +67,8 @@ def read_base(data: bytes) -> Document:
 
 
 def with_positions(problems: Sequence[errors.Problem], document: Document) -> tuple[errors.Problem, ...]:
-    """The problems with their lines and columns, in the order of the text."""
+    """The problems with their lines and columns, in the order of the text; those of another file come first."""
+    problems = [_as_written(problem, document) for problem in problems]
     keys = document.locate_all(problem.location for problem in problems if problem.on_key)
     values = document.locate_all((problem.location for problem in problems if not problem.on_key), values=True)
     located = []
@@ -76,7 +78,15 @@ def with_positions(problems: Sequence[errors.Problem], document: Document) -> tu
             located.append(dataclasses.replace(problem, line=line, column=column))
         else:
             located.append(problem)
-    return tuple(sorted(located, key=lambda problem: (problem.line or 0, problem.column or 0)))
+    return tuple(sorted(located, key=lambda problem: (problem.file is None, problem.line or 0, problem.column or 0)))
+
+
+def _as_written(problem: errors.Problem, document: Document) -> errors.Problem:
+    """The problem with the name of its key that the plan has."""
+    location = aliases.as_written(problem.location, document.data)
+    if problem.file is not None or location == problem.location:
+        return problem
+    return dataclasses.replace(problem, location=location, path=quotes.path(location))
 
 
 def _read(data: bytes, *, anchors: bool) -> Document:

@@ -163,7 +163,7 @@ def _refuse_invalid(text: str) -> NoReturn:
         if problem is not None:
             code, message = problem
             line, column = lines.position(start)
-            rejected.append(errors.Problem(code, quotes.dotted(location), message, line, column, None, location))
+            rejected.append(errors.Problem(code, quotes.path(location), message, line, column, None, location))
         if len(rejected) >= problems.MAX_PROBLEMS:
             break
     raise errors.PlanRejected(rejected)

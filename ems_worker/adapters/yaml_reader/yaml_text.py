@@ -17,6 +17,8 @@ JSON = canonical.JSON
 
 # libyaml's parser is ten times as fast; its events are the same.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Characters of the name of an anchor that messages show.
+_MAX_NAME: Final = 60
 # What to do about the most common mistakes, by the beginning of the parser's message.
 _REMEDIES: Final = {
     "mapping values are not allowed": "a text with ': ' in it needs quotes, and a key a space after its colon",
@@ -26,10 +28,7 @@ _REMEDIES: Final = {
 
 def read(text: str, size: int, *, anchors: bool) -> dict[str, JSON]:
     """The mapping of a YAML text. Raises PlanRejected with line and column."""
-    if size > limits.MAX_YAML_BYTES:
-        message = f"{size:,} bytes of YAML; at most {limits.MAX_YAML_BYTES:,} are read; send larger plans as JSON"
-        _refuse("too_large", message, START)
-    return _Builder(text, anchors=anchors).document()
+    return _Builder(text, limits.max_values(size), anchors=anchors).document()
 
 
 def locate(text: str, positions: Positions) -> None:
@@ -62,12 +61,14 @@ def _locate(event: yaml.Event, events: Iterator[yaml.Event], location: Location,
 class _Builder:
     """Builds one document from its events and collects problems: only errors of syntax and size end the reading."""
 
-    def __init__(self, text: str, *, anchors: bool) -> None:
+    def __init__(self, text: str, max_values: int, *, anchors: bool) -> None:
         self._events = _events(text)
         self._anchors = anchors
         self._anchored: dict[str, JSON] = {}
         self._open: set[str] = set()
-        self._nodes = 0
+        self._values = 0
+        self._max_values = max_values
+        self._copied = 0
         self._problems: list[errors.Problem] = []
 
     def document(self) -> dict[str, JSON]:
@@ -93,21 +94,24 @@ class _Builder:
 
     def _report(self, code: str, message: str, event: yaml.Event, location: Location) -> None:
         line, column = _position(event)
-        self._problems.append(errors.Problem(code, quotes.dotted(location), message, line, column, None, location))
+        self._problems.append(errors.Problem(code, quotes.path(location), message, line, column, None, location))
         if len(self._problems) >= problems.MAX_PROBLEMS:
             raise errors.PlanRejected(self._problems)
 
     def _value(self, event: yaml.Event, location: Location, depth: int) -> JSON:
-        self._nodes += 1
-        if self._nodes > limits.MAX_YAML_NODES:
-            message = f"more than {limits.MAX_YAML_NODES:,} values, the maximum for YAML; send larger plans as JSON"
+        self._values += 1
+        if self._values > self._max_values:
+            message = f"more than {self._max_values:,} keys and values, the maximum for a document of this size"
             _refuse("too_large", message, _position(event), location=location)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, location)
         assert isinstance(event, yaml.NodeEvent)
         if event.anchor is not None and not self._anchors:
             self._report(
-                "anchor", f"anchors are not allowed in plans: write the value out (&{event.anchor})", event, location
+                "anchor",
+                f"anchors are not allowed in plans: write the value out (&{_brief(event.anchor)})",
+                event,
+                location,
             )
         if event.anchor is not None:
             self._open.add(event.anchor)
@@ -126,7 +130,7 @@ class _Builder:
             message = f"values are nested more than {limits.MAX_DEPTH} deep"
             _refuse("too_deep", message, _position(event), location=location[:8])
         if event.tag is not None and not event.implicit:
-            self._report("tag", f"tags are not allowed ({quotes.brief(event.tag)})", event, location)
+            self._report("tag", _tag(event.tag), event, location)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(location, depth)
         items: list[JSON] = []
@@ -151,19 +155,19 @@ class _Builder:
         if not isinstance(event, yaml.ScalarEvent):
             self._report("bad_key", "a key is text, not a mapping, list or alias", event, location)
             self._value(event, location, depth)
-            return f"\0{self._nodes}"
+            return f"\0{self._values}"
         plain = event.tag is None and not event.style
         if plain and event.value == "<<":
             self._report(
                 "merge_key", "merge keys are not allowed: write the keys out (or put << in quotes)", event, location
             )
-        elif plain and not self._anchors and event.value.isdecimal() and str(int(event.value[:9])) == event.value:
+        elif plain and not self._anchors and _is_index(event.value) and _is_path(location):
             return str(event.value)  # the index of a list element
         else:
             value = self._value(event, (*location, event.value), depth)
             if not isinstance(value, str):
-                what = quotes.describe(value)
-                self._report("bad_key", f"a key is text, and this is {what}: put it in quotes", event, location)
+                what = f"a key is text, and this is {quotes.describe(value)}"
+                self._report("bad_key", f"{what}: put it in quotes ('{quotes.brief(value)}')", event, location)
         if len(event.value) > limits.MAX_KEY_LENGTH:
             self._report("bad_key", f"a key has at most {limits.MAX_KEY_LENGTH} characters", event, location)
         return str(event.value)
@@ -171,7 +175,7 @@ class _Builder:
     def _scalar(self, event: yaml.ScalarEvent, location: Location) -> JSON:
         text: str = event.value
         if event.tag is not None:
-            self._report("tag", f"tags are not allowed ({quotes.brief(event.tag)})", event, location)
+            self._report("tag", _tag(event.tag), event, location)
             return text
         if event.style:
             return text
@@ -188,25 +192,49 @@ class _Builder:
 
     def _alias(self, event: yaml.AliasEvent, location: Location) -> JSON:
         name = event.anchor
+        shown = f"*{_brief(name)}"
         if not self._anchors:
-            self._report("anchor", f"aliases are not allowed in plans: write the value out (*{name})", event, location)
+            self._report("anchor", f"aliases are not allowed in plans: write the value out ({shown})", event, location)
             return None
         if name in self._open or name not in self._anchored:
             reason = "refers to a value that contains it" if name in self._open else "has no anchor before it"
-            self._report("anchor", f"the alias *{name} {reason}", event, location)
+            self._report("anchor", f"the alias {shown} {reason}", event, location)
             return None
         return self._copy(self._anchored[name], event, location)
 
     def _copy(self, value: JSON, event: yaml.Event, location: Location) -> JSON:
         """A separate copy for each alias. Its values count, so that aliases of aliases can't multiply without limit."""
-        self._nodes += 1
-        if self._nodes > limits.MAX_YAML_NODES or len(location) > 2 * limits.MAX_DEPTH:
+        self._copied += 1
+        if self._copied > limits.MAX_COPIED or len(location) > 2 * limits.MAX_DEPTH:
             _refuse("too_large", "the values of aliases make this too large", _position(event), location=location[:8])
         if isinstance(value, dict):
             return {key: self._copy(inner, event, (*location, key)) for key, inner in value.items()}
         if isinstance(value, list):
             return [self._copy(inner, event, (*location, index)) for index, inner in enumerate(value)]
         return value
+
+
+def _is_index(key: str) -> bool:
+    return key.isdecimal() and key.isascii() and str(int(key[:9])) == key
+
+
+def _is_path(location: Location) -> bool:
+    """Whether the keys of a mapping at this location are paths of the configuration, and no value of it."""
+    if location[:1] == ("runs",):
+        inside = location[3:] if location[2:3] == ("params_override",) else None
+    elif location[:1] in (("parameter_space",), ("parameters",)):
+        inside = location[2:] if location[1:2] and isinstance(location[1], int) else location[1:]
+    else:
+        inside = None
+    return inside is not None and "value" not in inside and all(isinstance(step, str) for step in inside)
+
+
+def _tag(tag: str) -> str:
+    return f"tags are not allowed ({quotes.brief(tag)}): write the value itself, without the tag"
+
+
+def _brief(name: object) -> str:
+    return quotes.cut(str(name), _MAX_NAME)
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -221,8 +249,13 @@ def _events(text: str) -> Iterator[yaml.Event]:
         problem = f"{error.problem}{context}"
         if rest.startswith("\t"):
             problem = "lines are indented with spaces, not with tabs"
-        if error.context_mark is not None and not rest.strip():
-            mark = error.context_mark  # where the unclosed value starts, rather than the end of the text
+        opened = error.context_mark
+        if opened is not None and "expected ',' or" in problem and opened.line < mark.line:
+            end = "]" if "']'" in problem else "}"
+            problem = f"this is not closed: a '{end}' or ',' is missing before line {mark.line + 1}"
+            mark = opened
+        elif opened is not None and not rest.strip():
+            mark = opened  # where the unclosed value starts, rather than the end of the text
         for start, remedy in _REMEDIES.items():
             problem += f": {remedy}" if problem.startswith(start) else ""
         _refuse("syntax", f"this is not YAML: {problem}", (mark.line + 1, mark.column + 1), cause=error)
@@ -242,5 +275,5 @@ def _position(event: yaml.Event) -> Position:
 def _refuse(
     code: str, message: str, position: Position, *, location: Location = (), cause: Exception | None = None
 ) -> NoReturn:
-    problem = errors.Problem(code, quotes.dotted(location), message, *position, None, location)
+    problem = errors.Problem(code, quotes.path(location), message, *position, None, location)
     raise errors.PlanRejected([problem]) from cause

@@ -70,6 +70,7 @@ def problem(given: Problem) -> Document:
         "column": given.column,
         "message": text.clip(given.message, MAX_MESSAGE) or "",
     }
+    document |= {} if given.file is None else {"file": text.clip(given.file, MAX_PATH)}
     if given.suggestion is not None:
         document["suggestion"] = text.clip(given.suggestion, MAX_MESSAGE)
     return document

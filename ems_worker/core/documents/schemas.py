@@ -22,12 +22,15 @@ _PROBLEM: Final = shapes.mapping(
     "a problem of the plan and where it is",
     {
         "code": shapes.text("a stable name for machines", "^[a-z0-9_]+$"),
-        "path": shapes.text("dotted path in the plan; empty: the whole plan"),
-        "line": shapes.maybe(shapes.count("line of the plan as sent", 1)),
-        "column": shapes.maybe(shapes.count("column of the plan as sent", 1)),
+        "path": shapes.text("dotted path in the plan, or in 'file'; empty: the whole plan"),
+        "line": shapes.maybe(shapes.count("line of the plan as sent, or of 'file'", 1)),
+        "column": shapes.maybe(shapes.count("column of the plan as sent, or of 'file'", 1)),
         "message": shapes.text("the problem and its remedy"),
     },
-    {"suggestion": shapes.text("what the author probably meant")},
+    {
+        "file": shapes.text("the base file, if the problem is in it"),
+        "suggestion": shapes.text("what the author probably meant"),
+    },
 )
 _ESTIMATE: Final = shapes.mapping(
     "how long the plan would take, estimated from earlier runs of the same model; only in replies to validate",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axis_kinds, checks, paths, quotes, ranges, type_warnings, where
+from ems_worker.core.language import axis_kinds, checks, foreign, paths, quotes, ranges, replacing, type_warnings, where
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
@@ -20,11 +20,15 @@ JSON = canonical.JSON
 NAME: Final = re.compile(r"(?!(?:and|or|not|in|if|else|true|True|false|False|null|None)$)[A-Za-z_][A-Za-z0-9_]{0,63}")
 NAME_FORM: Final = "a name: a letter or _, then letters, digits and _, at most 64, and not a keyword of expressions"
 _MAX_EXPRESSIONS: Final = 500
+# The key with which W&B nests paths.
+_PARAMETERS: Final = "parameters"
 
 _KIND_KEYS: Final = tuple(kind.key for kind in axis_kinds.KINDS)
 # Keys that only axes of one kind have, with that kind.
 _KIND_OF: Final = {key: kind for kind in axis_kinds.KINDS for key in kind.more_keys if key not in _KIND_KEYS}
-KEYS: Final = (*_KIND_KEYS, "as", "when", *_KIND_OF)
+# Keys that every axis may have.
+COMMON_KEYS: Final = ("as", "when", "replace", "unit", "label")
+KEYS: Final = (*_KIND_KEYS, *COMMON_KEYS, *_KIND_OF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class Axis:
 
     Points at which `when` is false leave the parameter out. `source` is None if the axis is invalid: that was reported,
     and only its name is kept, so that expressions which use it are not reported as well. An axis whose path doesn't
-    exist has an empty path.
+    exist has an empty path. With `replace` a mapping replaces one of the base configuration in place of merging into
+    it. `unit` and `label` are for tables and pictures.
     """
 
     path: paths.Path
@@ -41,11 +46,11 @@ class Axis:
     location: Location
     source: AxisValues | None = None
     when: Expression | None = None
-
-    @property
-    def dotted(self) -> str:
-        """The path as plans write it."""
-        return quotes.dotted(self.path)
+    replace: bool = False
+    unit: str | None = None
+    label: str | None = None
+    # The path as plans write it.
+    dotted: str = ""
 
     @property
     def values(self) -> Sequence[JSON]:
@@ -62,30 +67,36 @@ class AxisParser:
         self.axes: list[Axis] = []
         self._expressions = 0
 
-    def parse(self, data: Mapping[str, object], location: Location, above: tuple[str, ...] = ()) -> None:
+    def parse(self, data: Mapping[str, object], location: Location, above: paths.Path = ()) -> None:
         """Adds the axes of this mapping, and of the mappings in it, to `axes`. `above` is the path to the mapping."""
         for key, spec in data.items():
-            parts = (*above, *paths.split(key))
+            parts = paths.split(key)
             here = (*location, key)
-            if above and key in KEYS and paths.resolve(self._config.base, parts) is None:
-                self._refuse_axis_key(key, above, here)
+            new = paths.resolve(paths.get(self._config.base, above), parts) is None
+            if new and (key == _PARAMETERS or (above and key in KEYS)):
+                self._refuse_key(key, quotes.dotted(above), here)
                 self._keep_names(data if key == "as" else spec, here)
                 continue
-            path = self._config.find(parts, here)
+            path = self._config.find(parts, here, above)
             if path is None:
                 self._keep_names(spec, here)
                 continue
             existing = paths.get(self._config.base, path)
-            if isinstance(spec, Mapping) and isinstance(existing, dict) and not _is_axis(spec, existing):
-                self.parse(spec, here, parts)
+            if isinstance(spec, Mapping) and _is_nested(spec, existing):
+                self.parse(spec, here, path)
             else:
-                self._add(spec, path, ".".join(parts), here)
+                self._add(spec, path, here)
 
-    def _refuse_axis_key(self, key: str, above: tuple[str, ...], location: Location) -> None:
+    def _refuse_key(self, key: str, parent: str, location: Location) -> None:
         """An axis key never names a new path: by mistake it would get into the configuration of every run."""
-        parent = ".".join(above)
-        message = f"{parent!r} has no {key!r}, and the keys of an axis are only {', '.join(KEYS)}"
-        dotted = f"; write a new path of this name dotted: {parent}.{key}" if self._config.allow_new else ""
+        if key == _PARAMETERS:
+            message = "paths are nested as in the base configuration, without 'parameters' between them"
+            self._problems.add("unknown_path", location, message, on_key=True)
+            return
+        message = f"{quotes.name(parent)} has no {key!r}, and the keys of an axis are only {', '.join(KEYS)}"
+        dotted = (
+            f"; write a new path of this name dotted: {quotes.cut(parent, 200)}.{key}" if self._config.allow_new else ""
+        )
         self._problems.add("unknown_path", location, message + dotted, on_key=True)
 
     def _keep_names(self, spec: object, location: Location) -> None:
@@ -97,8 +108,9 @@ class AxisParser:
             for key, inner in spec.items():
                 self._keep_names(inner, (*location, key))
 
-    def _add(self, spec: object, path: paths.Path, name: str, location: Location) -> None:
-        axis = Axis(path, name, location)
+    def _add(self, spec: object, path: paths.Path, location: Location) -> None:
+        written = paths.written(self._config.base, path)
+        axis = Axis(path, written, location, dotted=written)
         if isinstance(spec, list):
             axis = self._list(spec, axis)
         elif isinstance(spec, Mapping):
@@ -113,17 +125,18 @@ class AxisParser:
 
     def _list(self, spec: list[JSON], axis: Axis) -> Axis:
         values = checks.listed(spec, axis.location, self._problems)
-        existing = paths.get(self._config.base, axis.path)
-        if isinstance(existing, list) and not any(isinstance(value, list) for value in spec):
-            message = "these values are used one per point, although the base configuration has a list here"
-            remedy = "for a list that is the same at all points write {value: [...]}"
-            self._problems.warn("list_of_values", axis.location, f"{message}; {remedy}")
         return axis if values is None else dataclasses.replace(axis, source=Varied(values, axis.location))
 
     def _mapping(self, spec: Mapping[str, object], axis: Axis) -> Axis:
-        self._problems.keys(spec, axis.location, KEYS)
+        self._problems.keys(spec, axis.location, KEYS, foreign.DISTRIBUTION if "dist" in spec else foreign.AXIS)
         given = spec.get("as")
         name = self._problems.text(given, (*axis.location, "as"), NAME, NAME_FORM) if "as" in spec else None
+        axis = dataclasses.replace(
+            axis,
+            replace="replace" in spec and bool(self._problems.boolean(spec["replace"], (*axis.location, "replace"))),
+            unit=checks.shown("unit", spec, axis.location, self._problems),
+            label=checks.shown("label", spec, axis.location, self._problems),
+        )
         if name in where.RESERVED:
             message = f"{name!r} has a meaning of its own in the conditions that choose jobs; choose another name"
             self._problems.add("reserved_name", (*axis.location, "as"), message, _another(name, axis.path))
@@ -146,7 +159,8 @@ class AxisParser:
         [kind] = kinds
         for key, owner in _KIND_OF.items():
             if key in spec and owner is not kind:
-                problems.add("unknown_key", (*location, key), f"{key!r} is for axes with {owner.key!r}", on_key=True)
+                remedy = foreign.AXIS.get(key)
+                problems.unknown_key((*location, key), f"{key!r} is for axes with {owner.key!r}", remedy)
         value, at = spec[kind.key], (*location, kind.key)
         given = axis_kinds.Given(
             axis=spec,
@@ -162,7 +176,13 @@ class AxisParser:
         """Checks the values that the plan lists, or one value of those that it doesn't list, against the base."""
         existing = paths.get(self._config.base, axis.path)
         values, locate, listed = _checked_values(source)
-        if listed and dict in set(map(type, values)):
+        if isinstance(source, Derived):
+            fits = axis.replace or replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
+        else:
+            fits = axis.replace or replacing.check_axis(existing, values, locate, self._problems)
+        if not fits:
+            return
+        if not axis.replace and listed and dict in set(map(type, values)):
             for index, value in enumerate(values):
                 if isinstance(value, dict):
                     self._config.check_mapping(axis.path, value, locate(index))
@@ -190,9 +210,13 @@ def _kinds(spec: Mapping[str, object]) -> list[axis_kinds.AxisKind]:
     return [kind for kind in kinds if kind.key not in more_keys]
 
 
-def _is_axis(spec: Mapping[str, object], existing: dict[str, JSON]) -> bool:
-    """Whether a mapping is an axis that varies the existing mapping as a whole, rather than paths inside it."""
-    return bool(spec) and {*spec} <= {*KEYS} and existing.keys().isdisjoint(spec)
+def _is_nested(spec: Mapping[str, object], existing: JSON) -> bool:
+    """Whether a mapping has paths inside the existing mapping or list, rather than being an axis that varies it."""
+    if isinstance(existing, list):
+        return any(paths.is_index(paths.split(key)[0]) for key in spec)
+    if not isinstance(existing, dict):
+        return False
+    return not spec or not {*spec} <= {*KEYS} or not existing.keys().isdisjoint(spec)
 
 
 def _checked_values(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int], Location], bool]:
@@ -204,14 +228,14 @@ def _checked_values(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int],
         case Varied(values=ranges.Spaced() as values):
             return [values[values.size // 2]], type_warnings.at(source.location), False
         case Varied():
-            return source.values, lambda index: (*source.location, index), True
+            return source.values, source.at, True
         case Constant():
             return source.values, type_warnings.at(source.location), True
         case Sampled(distribution=Choice()):
             return source.choices, lambda index: (*source.location, index), True
         case Sampled():
             return [source.distribution(0.5)], type_warnings.at(source.location), False
-        case Derived():  # checked at points
+        case Derived():  # checked at points, but never a list or mapping
             return (), type_warnings.at(()), False
         case _:
             assert_never(source)

@@ -4,12 +4,12 @@ To add a kind, write its `_parse_...` function and its entry. The key that names
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import checks, distributions, expressions, ranges, schema_parts
-from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Varied
+from ems_worker.core.language import checks, distributions, expressions, foreign, quotes, ranges, schema_parts
+from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Part, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -22,6 +22,11 @@ ReadExpression = Callable[[object, Location], expressions.Expression | None]
 
 # No experiment has more points; a larger range is a mistake.
 MAX_VALUES: Final = 2**32
+# The values of a 'concat' are in memory.
+MAX_CONCATENATED: Final = 100_000
+# The keys of an axis whose values are a column of a file.
+FILE: Final = "file"
+COLUMN: Final = "column"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +63,35 @@ class AxisKind:
 
 def _fields(given: Given, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Fields | None:
     """The keys of a value that is a mapping."""
-    return Fields.read(given.value, given.location, given.problems, required=required, optional=optional)
+    form = _form(given.value, "step" if optional else "num")
+    return Fields.read(
+        given.value,
+        given.location,
+        given.problems,
+        required=required,
+        optional=optional,
+        remedies=foreign.RANGE,
+        form=form,
+    )
 
 
-def _parse_values(given: Given) -> AxisValues | None:
+def _form(value: object, third: str) -> str:
+    """What to write in place of a range that is a list, as in other languages."""
+    start, stop, last = map(quotes.brief, value) if isinstance(value, list) and len(value) == 3 else ("...",) * 3
+    return f"write {{start: {start}, stop: {stop}, {third}: {last}}}"
+
+
+def _parse_values(given: Given) -> Varied | None:
     values = checks.listed(given.value, given.location, given.problems)
     return None if values is None else Varied(values, given.location)
 
 
-def _parse_range(given: Given) -> AxisValues | None:
-    fields = Fields.read(
-        given.value, given.location, given.problems, required=("start", "stop"), optional=("num", "step")
-    )
+def _parse_range(given: Given) -> Varied | None:
+    fields = _fields(given, required=("start", "stop"), optional=("num", "step"))
     if fields is None:
         return None
+    if not {"num", "step"}.isdisjoint({foreign.RANGE.get(key) for key in fields.mapping}):
+        return None  # one of them has another name here, which is reported
     if fields.has("num") == fields.has("step"):
         given.problems.add("range_form", given.location, "a range has either 'num' or 'step'", on_key=True)
         return None
@@ -95,10 +115,20 @@ def _parse_range(given: Given) -> AxisValues | None:
     if values.size > MAX_VALUES:
         given.problems.add("too_many_points", given.location, f"a range of more than {MAX_VALUES:,} values")
         return None
+    last = values[values.size - 1]
+    if isinstance(last, int) and last not in canonical.WHOLE:
+        message = f"the whole numbers of this range don't fit 64 bits: for floats write the start as {start}.0"
+        given.problems.add("out_of_range", fields.at("stop"), message)
+        return None
+    gap = ranges.missed(values, stop)
+    if gap:
+        miss = f"steps of {step} from {start} miss this stop by {gap}: the last value is {last}"
+        message = f"{miss}; for a range that includes it write 'num' in place of 'step'"
+        given.problems.warn("misses_stop", fields.at("stop"), message)
     return Varied(values, given.location)
 
 
-def _parse_logrange(given: Given) -> AxisValues | None:
+def _parse_logrange(given: Given) -> Varied | None:
     fields = _fields(given, required=("start", "stop", "num"))
     if fields is None:
         return None
@@ -109,6 +139,57 @@ def _parse_logrange(given: Given) -> AxisValues | None:
     if not (fields.positive("start", start) and fields.positive("stop", stop)):
         return None
     return Varied(ranges.by_magnitude(start, stop, num), given.location)
+
+
+def _parse_concat(given: Given) -> Varied | None:
+    values: list[JSON] = []
+    parts: list[Part] = []
+    for index, item in enumerate(checks.listed(given.value, given.location, given.problems) or ()):
+        part = _parse_part(replace(given, value=item, location=(*given.location, index)))
+        if part is None:
+            continue
+        if len(values) + ranges.size(part.values) > MAX_CONCATENATED:
+            message = f"these are more than {MAX_CONCATENATED:,} values, and a 'concat' has at most so many"
+            given.problems.add("too_many_points", given.location, message, on_key=True)
+            return None
+        parts.append(Part(len(values), part.location, listed=not isinstance(part.values, ranges.Spaced)))
+        values += part.values
+    return Varied(values, given.location, tuple(parts)) if parts else None
+
+
+def _parse_part(given: Given) -> Varied | None:
+    """A part of a 'concat'."""
+    if isinstance(given.value, list):
+        return _parse_values(given)
+    spec = given.value if isinstance(given.value, Mapping) else {}
+    [key] = spec if len(spec) == 1 else [""]
+    if key not in _PARTS:
+        message = "a part of a 'concat' is a list of values, {values}, {range} or {logrange}"
+        given.problems.add("not_an_axis", given.location, message)
+        return None
+    return _PARTS[key](replace(given, value=spec[key], location=(*given.location, key)))
+
+
+_PARTS: Final[Mapping[object, Callable[[Given], Varied | None]]] = {
+    "values": _parse_values,
+    "range": _parse_range,
+    "logrange": _parse_logrange,
+}
+
+
+def _parse_file(given: Given) -> None:
+    name = given.problems.text(given.value, given.location)
+    if COLUMN not in given.axis:
+        message = f"{COLUMN!r} is missing here: the name of the column that has the values"
+        given.problems.add("missing_key", given.axis_location, message, on_key=True)
+    elif given.problems.text(given.axis[COLUMN], (*given.axis_location, COLUMN)) is not None and name is not None:
+        refuse_file(name, given.location, given.problems)
+
+
+def refuse_file(name: str, location: Location, problems: Problems) -> None:
+    """Reports a file that has not been read: its values were to be in the plan."""
+    message = f"the file {quotes.brief(name)} is not read here: ems-publish reads it and sends the values in its place"
+    problems.add("file_not_read", location, message)
 
 
 def _parse_dist(given: Given) -> AxisValues | None:
@@ -146,6 +227,16 @@ _LOGRANGE: Final = schema_parts.mapping(
     ("start", "stop", "num"),
 )
 
+_PART: Final[Schema] = {
+    "anyOf": [
+        distributions.VALUES_SCHEMA,
+        schema_parts.mapping({"values": distributions.VALUES_SCHEMA}, "the listed values", ("values",)),
+        schema_parts.mapping({"range": _RANGE}, "evenly spaced values", ("range",)),
+        schema_parts.mapping({"logrange": _LOGRANGE}, "values that grow by the same factor", ("logrange",)),
+    ]
+}
+_CONCAT: Final = schema_parts.array(_PART, "lists and ranges, one after another") | {"minItems": 1}
+
 KINDS: Final[Sequence[AxisKind]] = (
     AxisKind(
         "values",
@@ -161,6 +252,26 @@ KINDS: Final[Sequence[AxisKind]] = (
         "logrange",
         _parse_logrange,
         (Form("{logrange: {start, stop, num}}", "values that grow by the same factor", {"logrange": _LOGRANGE}),),
+    ),
+    AxisKind(
+        "concat",
+        _parse_concat,
+        (Form("{concat: [axis, ...]}", "the values of lists and ranges, one after another", {"concat": _CONCAT}),),
+    ),
+    AxisKind(
+        FILE,
+        _parse_file,
+        (
+            Form(
+                "{file: name.csv, column: name}",
+                "the values of a column of a CSV file, which ems-publish reads",
+                {
+                    FILE: schema_parts.text("the path of a CSV file, relative to the plan"),
+                    COLUMN: schema_parts.text("the name of the column, in the first line of the file"),
+                },
+            ),
+        ),
+        more_keys=(COLUMN,),
     ),
     AxisKind(
         "dist",

@@ -3,6 +3,7 @@
 Plans have more kinds of axes (`axis_kinds`); each kind gives one of these.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,11 +16,28 @@ JSON = canonical.JSON
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A list or range among several that are joined: the number of its first value, and its location."""
+
+    first: int
+    location: Location
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Varied:
-    """One value per point, in order. `location` is that of the list or range which gives them."""
+    """One value per point, in order. `location` is that of the list or range which gives them, or of their parts."""
 
     values: Sequence[JSON]
     location: Location
+    parts: tuple[Part, ...] = ()
+
+    def at(self, index: int) -> Location:
+        """The location of a value of a list, by its number; that of the range in the case of a part that is one."""
+        if not self.parts:
+            return (*self.location, index)
+        part = self.parts[bisect_right(self.parts, index, key=lambda part: part.first) - 1]
+        return (*part.location, index - part.first) if part.listed else part.location
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths
+from ems_worker.core.language import paths, quotes
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -24,24 +24,57 @@ class ConfigPaths:
     allow_new: bool
     problems: Problems
 
-    def find(self, parts: tuple[str, ...], location: Location) -> paths.Path | None:
-        """The path that these parts name; otherwise reports a problem with the most similar path and returns None."""
+    def find(
+        self, parts: tuple[str, ...], location: Location, within: paths.Path = (), *, known_new: bool = False
+    ) -> paths.Path | None:
+        """The path that these parts name inside the value at `within`.
+
+        Otherwise reports a problem with the most similar path and returns None. A new path that resembles one of the
+        configuration causes a warning, unless it is `known_new`.
+        """
         problems = self.problems
-        if len(parts) > MAX_STEPS or sum(map(len, parts)) > MAX_LENGTH:
+        whole = (*map(str, within), *parts)
+        if len(whole) > MAX_STEPS or sum(map(len, whole)) > MAX_LENGTH:
             message = f"a path has at most {MAX_STEPS} parts and {MAX_LENGTH} characters"
             problems.add("bad_path", location, message, on_key=True)
             return None
         if not all(parts):
             problems.add("bad_path", location, "a part of this dotted path is empty", on_key=True)
             return None
-        path = paths.resolve(self.base, parts, allow_new=self.allow_new)
-        if path is None and problems.full:
+        node = paths.get(self.base, within)
+        found = [(*within, *path) for path in paths.resolutions(node, parts)]
+        if len(found) > 1:
+            one, other = (paths.forms(self.base, path) for path in found)
+            message = f"{quotes.name('.'.join(whole))} is two values of the base configuration, because keys have dots"
+            problems.add("ambiguous_path", location, f"{message}: write either {one} or {other}", on_key=True)
+            return None
+        if found:
+            return found[0]
+        new = paths.resolve(node, parts, allow_new=True) if self.allow_new else None
+        if problems.full:
             problems.add("unknown_path", location, "")
-        elif path is None:
-            unknown = paths.unknown(self.base, parts, problems.budget)
-            may_be_new = not unknown.misspelt and paths.resolve(self.base, parts, allow_new=True) is not None
+        elif new is None:
+            unknown = paths.unknown(self.base, whole, problems.budget)
+            may_be_new = not unknown.misspelt and paths.resolve(node, parts, allow_new=True) is not None
             hint = " (allow_new_paths: true permits new paths)" if may_be_new else ""
             problems.add("unknown_path", location, unknown.message + hint, unknown.suggestion, on_key=True)
+        else:
+            return self._new((*within, *new), location, known_new=known_new)
+        return None
+
+    def _new(self, path: paths.Path, location: Location, *, known_new: bool) -> paths.Path | None:
+        """A path that the configuration doesn't have, unless it would make a mapping where a list was meant."""
+        problems = self.problems
+        for length, step in enumerate(path):
+            above = path[:length]
+            if isinstance(step, str) and paths.is_index(step) and not isinstance(paths.get(self.base, above), dict):
+                message = f"{quotes.name(quotes.dotted(above))} is no list, and a path doesn't make one"
+                problems.add("bad_path", location, f"{message}: write the list as the value of that path", on_key=True)
+                return None
+        near = None if known_new else paths.similar(self.base, tuple(map(str, path)), problems.budget)
+        if near is not None:
+            message = f"the base configuration has no {quotes.name(quotes.dotted(path))}, so that this is a new path"
+            problems.warn("new_path", location, f"{message}; did you mean {quotes.cut(near, 200)}?", on_key=True)
         return path
 
     def check_mapping(self, path: paths.Path, value: Mapping[str, JSON], location: Location) -> None:
@@ -50,6 +83,5 @@ class ConfigPaths:
         if not isinstance(existing, dict):
             return
         for leaf, _ in paths.leaves(existing, value):
-            steps = tuple(map(str, leaf))
-            if paths.resolve(existing, steps, allow_new=self.allow_new) is None:
-                self.find((*map(str, path), *steps), (*location, *leaf))
+            if not paths.has(existing, leaf):
+                self.find(tuple(map(str, leaf)), (*location, *leaf), path)

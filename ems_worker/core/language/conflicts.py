@@ -1,6 +1,6 @@
 """Conflicts between parameters: a value that is set twice, a name with two meanings."""
 
-from ems_worker.core.language import paths, where
+from ems_worker.core.language import paths, quotes, where
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.inject import Inject
@@ -18,17 +18,19 @@ def check(config: ConfigPaths, space: list[Axis], listed: ListedPointParser, inj
     _warn_reserved(config.problems, space, listed)
     setters = _Setters(config.problems)
     for axis in space:
-        setters.check(axis.path, f"{axis.dotted!r}", axis.location)
-        setters.add(axis.path, f"axis {axis.dotted!r}")
+        setters.check(axis.path, f"{quotes.name(axis.dotted)}", axis.location)
+        setters.add(axis.path, f"axis {quotes.name(axis.dotted)}")
     names = _check_names(config, space, listed)
     for name, path in listed.parameters.items():
-        setters.check(path, f"{name!r}", listed.locations[name])
+        setters.check(path, f"{quotes.name(name)}", listed.locations[name])
         if names.get(name, name) != name:
-            message = f"axis {names[name]!r} has the name {name!r}; give it another name with 'as'"
+            message = (
+                f"axis {quotes.name(names[name])} has the name {quotes.name(name)}; give it another name with 'as'"
+            )
             config.problems.add("duplicate", listed.locations[name], message, on_key=True)
     # Entries of `runs` may set the same value: each is a point of its own.
     for name, path in listed.parameters.items():
-        setters.add(path, f"an entry of 'runs' with {name!r}")
+        setters.add(path, f"an entry of 'runs' with {quotes.name(name)}")
     for key, target in (("seed", inject.seed), ("simulation_id", inject.simulation_id)):
         if target is not None:
             setters.check(target, f"the injected {key}", ("inject", key))
@@ -39,9 +41,9 @@ def _warn_reserved(problems: Problems, space: list[Axis], listed: ListedPointPar
     unnamed = {axis.dotted: axis.location for axis in space if axis.name == axis.dotted}
     for name, location in {**listed.locations, **unnamed}.items():
         if where.reserved(name):
-            message = f"in the conditions that choose jobs, {name!r} is not this parameter but a property of the job"
-            remedy = "to refer to the parameter, give it another name with 'as'"
-            problems.warn("reserved_name", location, f"{message}; {remedy}")
+            message = f"in the conditions that choose jobs, {quotes.name(name)} is not this parameter"
+            remedy = "but a property of the job; to refer to the parameter, give it another name with 'as'"
+            problems.warn("reserved_name", location, f"{message} {remedy}")
 
 
 def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointParser) -> dict[str, str]:
@@ -51,13 +53,15 @@ def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointPars
         for name in dict.fromkeys((axis.name, axis.dotted)):
             other = names.setdefault(name, axis.dotted)
             if other != axis.dotted:
-                message = f"{name!r} also stands for {other!r}; give one of them another name with 'as'"
-                config.problems.add("duplicate", axis.location, message, on_key=True)
+                message = f"{quotes.name(name)} also stands for {quotes.name(other)}"
+                remedy = "give one of them another name with 'as'"
+                config.problems.add("duplicate", axis.location, f"{message}; {remedy}", on_key=True)
     reported = {*listed.parameters, *(axis.dotted for axis in space)}
     for axis in space:
         if axis.name not in reported and paths.resolve(config.base, paths.split(axis.name)) not in (None, axis.path):
-            message = f"the base configuration has another {axis.name!r}, which expressions couldn't refer to any more"
-            config.problems.add("duplicate", (*axis.location, "as"), f"{message}; choose another name")
+            message = f"the base configuration has another {quotes.name(axis.name)}"
+            remedy = "which expressions couldn't refer to any more; choose another name"
+            config.problems.add("duplicate", (*axis.location, "as"), f"{message}, {remedy}")
     return names
 
 

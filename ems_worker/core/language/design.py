@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import checks, duplicates, quotes, ranges, samples
+from ems_worker.core.language import checks, duplicates, foreign, quotes, ranges, samples
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.expressions import Expression
@@ -46,8 +46,10 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
     `root_seed` is the seed of the samples if the design has none.
     """
     spec = problems.mapping(data, _LOCATION) or {}
-    problems.keys(spec, _LOCATION, _KEYS)
-    sampler = problems.choice(spec["sampler"], (*_LOCATION, "sampler"), _SAMPLERS) if "sampler" in spec else None
+    problems.keys(spec, _LOCATION, _KEYS, foreign.DESIGN)
+    sampler = None
+    if "sampler" in spec:
+        sampler = problems.choice(spec["sampler"], (*_LOCATION, "sampler"), _SAMPLERS, foreign.SAMPLERS)
     if sampler == "adaptive":
         problems.add("not_supported_yet", (*_LOCATION, "sampler"), "sampler 'adaptive' is not supported yet")
         return Design(), space
@@ -64,12 +66,12 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
     sampled = [number for number, axis in enumerate(space) if isinstance(axis.source, Sampled)]
     if not sampled:
         needs_samples = "samples" in spec or (sampler is not None and sampler != "grid")
-        if needs_samples and all(axis.source is not None for axis in space):
+        if needs_samples and not problems.within("parameter_space"):
             key = "samples" if "samples" in spec else "sampler"
             message = "no axis has a 'dist' to draw samples from"
             problems.add("nothing_to_sample", (*_LOCATION, key), message, on_key=True)
     elif sampler == "grid":
-        message = f"a grid has no samples of {space[sampled[0]].name!r}, which has a 'dist'"
+        message = f"a grid has no samples of {quotes.name(space[sampled[0]].name)}, which has a 'dist'"
         location = (*_LOCATION, "sampler") if "sampler" in spec else space[sampled[0]].location
         problems.add("needs_samples", location, f"{message}: write design: {{sampler: random, samples: ...}}")
     elif "samples" not in spec:
@@ -128,11 +130,8 @@ def _distinct(space: list[Axis], zips: tuple[tuple[int, ...], ...], problems: Pr
         sources = [source for source in (space[number].source for number in group) if isinstance(source, Varied)]
         if len({ranges.size(source.values) for source in sources}) != 1 or len(sources) != len(group):
             continue  # not values that vary, or reported already
-        columns = [
-            duplicates.Column(space[number].name, source.values, source.location)
-            for number, source in zip(group, sources, strict=True)
-        ]
-        distinct = duplicates.dropped(columns, location or columns[0].location, problems)
+        columns = [duplicates.Column(space[number].name, source) for number, source in zip(group, sources, strict=True)]
+        distinct = duplicates.dropped(columns, location or columns[0].source.location, problems)
         for number, source, values in zip(group, sources, distinct, strict=True):
             space[number] = dataclasses.replace(space[number], source=dataclasses.replace(source, values=values))
     return space
@@ -151,7 +150,12 @@ class _Zips:
         problems = self._problems
         groups: list[tuple[int, ...]] = []
         taken: set[int] = set()
-        for at, given in enumerate(problems.sequence(data, _ZIP) or ()):
+        groups_given = problems.sequence(data, _ZIP, "write [[name, name, ...], ...]") or ()
+        if groups_given and all(isinstance(given, str) for given in groups_given):
+            message = f"zip is a list of groups: write {quotes.brief([groups_given])} to zip these"
+            problems.add("zip_form", _ZIP, message)
+            return ()
+        for at, given in enumerate(groups_given):
             members: list[int] = []
             for index, item in enumerate(problems.sequence(given, (*_ZIP, at)) or ()):
                 number = self._member(item, (*_ZIP, at, index))
@@ -178,7 +182,7 @@ class _Zips:
         number = self._by_name.get(name)
         if number is None:
             suggestion = problems.nearest(name, self._by_name)
-            message = f"{quotes.brief(name)} is not an axis of the parameter_space"
+            message = f"{quotes.name(name)} is not an axis of the parameter_space"
             problems.add("unknown_name", location, message, suggestion)
             return None
         match source := self._space[number].source:
@@ -187,7 +191,7 @@ class _Zips:
             case Varied():
                 return number
             case Constant() | Sampled() | Derived():
-                message = f"{name!r} can't be zipped: only axes with a list or range of values can"
+                message = f"{quotes.name(name)} can't be zipped: only axes with a list or range of values can"
                 problems.add("zip_form", location, message)
                 return None
             case _:

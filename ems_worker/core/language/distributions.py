@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ems_worker.core.language import checks, duplicates, quotes, samples, schema_parts
-from ems_worker.core.language.axis_values import Sampled
+from ems_worker.core.language import checks, duplicates, foreign, quotes, samples, schema_parts
+from ems_worker.core.language.axis_values import Sampled, Varied
 from ems_worker.core.language.checks import Fields
 from ems_worker.core.language.schema_parts import Schema
 
@@ -38,13 +38,18 @@ class Distribution:
 def parse(fields: Fields) -> Sampled | None:
     """The distribution of an axis that has the key `dist`."""
     problems = fields.problems
-    name = problems.choice(fields.mapping["dist"], fields.at("dist"), [each.name for each in FORMS])
+    name = problems.choice(
+        fields.mapping["dist"], fields.at("dist"), [each.name for each in FORMS], foreign.DISTRIBUTIONS
+    )
     if name is None:
         return None
     form = next(each for each in FORMS if each.name == name)
     needed = tuple(form.parameters)
     missing = [key for key in needed if not fields.has(key)]
+    meant = {foreign.DISTRIBUTION.get(key) for key in fields.mapping}
     for key in missing:
+        if key in meant:
+            continue  # it has another name here, which is reported
         message = f"dist {name} needs {' and '.join(needed)}; {key!r} is missing"
         problems.add("missing_key", fields.at("dist"), message)
     for key in KEYS:
@@ -94,7 +99,7 @@ def _parse_choice(fields: Fields) -> Sampled | None:
     values = checks.listed(fields.mapping["values"], location, fields.problems)
     if values is None:
         return None
-    columns = [duplicates.Column("", values, location)]
+    columns = [duplicates.Column("", Varied(values, location))]
     (distinct,) = duplicates.dropped(columns, fields.location, fields.problems)
     return Sampled(samples.Choice(distinct), location, values)
 

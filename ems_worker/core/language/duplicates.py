@@ -7,6 +7,7 @@ from typing import Final
 
 from ems_worker.core import canonical
 from ems_worker.core.language import first_occurrences, quotes, ranges
+from ems_worker.core.language.axis_values import Varied
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -18,11 +19,14 @@ _MAX_DENSE: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The values of one axis, and the location of their list or range."""
+    """The values of one axis by its name."""
 
     name: str
-    values: Sequence[JSON]
-    location: Location
+    source: Varied
+
+    @property
+    def values(self) -> Sequence[JSON]:
+        return self.source.values
 
 
 def dropped(columns: Sequence[Column], location: Location, problems: Problems) -> list[Sequence[JSON]]:
@@ -48,7 +52,7 @@ def dropped(columns: Sequence[Column], location: Location, problems: Problems) -
     for index in (index for index, is_first in enumerate(marks) if lists and not is_first):
         row = [values[index] for values in unchanged]
         what = quotes.brief(row[0]) if len(columns) == 1 else _combination(columns, row)
-        problems.warn("duplicate_value", (*lists[0].location, index), f"{what} is repeated and counts once")
+        problems.warn("duplicate_value", lists[0].source.at(index), f"{what} is repeated and counts once")
     if not lists:
         message = f"{size - distinct} of these {size} values equal earlier ones; each counts once"
         problems.warn("duplicate_value", location, message)

@@ -8,15 +8,14 @@ anything that is not a name, a literal, an operator or a known function is an er
 import ast
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import operations, quotes, suggestions
-from ems_worker.core.language.operations import ExpressionError as ExpressionError
-
-JSON = canonical.JSON
+from ems_worker.core.language import decimals, functions, operations, quotes, suggestions
+from ems_worker.core.language.decimals import ExpressionError as ExpressionError
 
 MAX_LENGTH: Final = 1000
 _MAX_DEPTH: Final = 40
@@ -29,6 +28,8 @@ _TOKEN: Final = re.compile(
       | (?P<operator>\*\*|//|==|!=|<=|>=|[-+*/%<>(),\[\]])""",
     re.VERBOSE,
 )
+# What may be a name with hyphens, or a subtraction.
+_HYPHENATED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)+")
 _HINTS: Final = {
     "=": "compare two values with ==",
     "&": "join two conditions with 'and'",
@@ -36,8 +37,11 @@ _HINTS: Final = {
     "!": "negate a condition with 'not'",
     "^": "write powers with **",
 }
+_NO_FUNCTIONS: Final = {"pow": "write powers with **", "ln": "the natural logarithm is log"}
+_NO_NAMES: Final = {"pi": "write its digits, 3.141592653589793", "e": "write exp(1)"}
 _LITERALS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
 _KEYWORDS: Final = frozenset({"and", "or", "not", "in", "if", "else"})
+_ORDERS: Final = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _NODES: Final = (
     ast.BoolOp, ast.And, ast.Or, ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow,
     ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In,
@@ -51,7 +55,7 @@ class Expression:
 
     `size` is the work to evaluate it, apart from the elements that its functions and comparisons walk. `tree` is its
     syntax, with `v0`, `v1`, ... for the names. `compute` gives its value without the checks of `evaluate`; what it
-    raises is in `operations.NO_VALUE`.
+    raises is in `decimals.NO_VALUE`.
     """
 
     text: str
@@ -61,21 +65,24 @@ class Expression:
     tree: ast.expr = field(repr=False, compare=False)
     compute: operations.Evaluate = field(repr=False, compare=False)
 
-    def evaluate(self, values: Sequence[JSON]) -> bool | int | float | str | None:
-        """Its value, given the values of `names`. Raises ExpressionError if it has none."""
+    def evaluate(self, values: Sequence[decimals.Operand]) -> bool | int | float | str | None:
+        """Its value, given the values of `names` as `decimals.exact` gives them. Raises ExpressionError if it has none.
+
+        A number is the nearest one that a plan can have.
+        """
         try:
             result = self.compute(values)
-        except ArithmeticError as error:
-            raise ExpressionError(f"it has no value: {error}") from error
-        except operations.NO_VALUE as error:
-            raise ExpressionError(str(error)) from error
-        if isinstance(result, int) and not -(2**63) <= result < 2**64:
-            raise ExpressionError("its value is a number that does not fit 64 bits")
-        if not isinstance(result, bool | int | float | str | None):
+        except decimals.NO_VALUE as error:
+            raise ExpressionError(decimals.reason(error)) from error
+        if isinstance(result, bool | str | None):
+            return result
+        if not isinstance(result, int | float | Decimal):
             raise ExpressionError(f"its value is {quotes.describe(result)}")
-        return result
+        if isinstance(result, int) and result not in canonical.WHOLE:
+            raise ExpressionError("its value is a number that does not fit 64 bits")
+        return decimals.limited(decimals.leaving(result))
 
-    def holds(self, values: Sequence[JSON]) -> bool:
+    def holds(self, values: Sequence[decimals.Operand]) -> bool:
         """Its value as a condition. Raises ExpressionError unless that is true or false."""
         result = self.evaluate(values)
         if isinstance(result, bool):
@@ -83,15 +90,18 @@ class Expression:
         raise ExpressionError(f"a condition must be true or false, and this is {quotes.describe(result)}")
 
 
-def read(text: str, *, tolerant: bool = False) -> Expression:
+def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: bool = False) -> Expression:
     """Reads an expression. Raises ExpressionError if it is incomplete or contains anything that is not allowed.
+
+    `known` tells whether a name exists, and may raise ExpressionError. Of names with hyphens the longest that exists is
+    taken; otherwise a hyphen is a minus sign.
 
     If `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
     """
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters")
     names: dict[str, str] = {}
-    python = _rewritten(text, names)
+    python = _rewritten(text, names, known)
     try:
         tree = ast.parse(python, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -103,7 +113,32 @@ def read(text: str, *, tolerant: bool = False) -> Expression:
     return Expression(text, tuple(names), uses, len(parts), tree, operations.compiled(tree, tolerant=tolerant))
 
 
-def _rewritten(text: str, names: dict[str, str]) -> str:
+def hyphenated(text: str, name: str | None = None) -> str | None:
+    """The first part of an expression, with `name` in it if that is given, that may be a name with hyphens."""
+    spans = (match[0] for match in _HYPHENATED.finditer(text))
+    return next((span for span in spans if "-" in span and (name is None or name in span.split("-"))), None)
+
+
+def remedy(expression: Expression, name: str) -> str:
+    """What to write in place of a name that is unknown, if that is clear, as the end of a message."""
+    if name in _NO_NAMES:
+        return f"; {_NO_NAMES[name]}"
+    slot = operations.slot(expression.names.index(name))
+    for node in ast.walk(expression.tree):
+        match node:
+            case ast.Compare() if not any(isinstance(each, _ORDERS) for each in node.ops):
+                parts = [node.left, *node.comparators]
+            case ast.IfExp():
+                parts = [node.body, node.orelse]
+            case _:
+                continue
+        numbers = any(isinstance(each, ast.Constant) and not isinstance(each.value, str) for each in parts)
+        if not numbers and any(isinstance(each, ast.Name) and each.id == slot for each in parts):
+            return f"; if it is a text, put it in quotes: '{name}'"
+    return ""
+
+
+def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | None) -> str:
     """The expression with each dotted path replaced by a plain name; adds the paths and their names to `names`."""
     out: list[str] = []
     at = 0
@@ -112,20 +147,35 @@ def _rewritten(text: str, names: dict[str, str]) -> str:
         if token is None:
             hint = _HINTS.get(text[at], "")
             raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
-        at = token.end()
         word = token[0]
+        if known is not None and token.lastgroup == "name" and text[token.end() : token.end() + 1] == "-":
+            word = _longest(text, at, known) or word
+        at += len(word)
         if token.lastgroup != "name":
             out.append(" " if token.lastgroup == "space" else word)
         elif word in _LITERALS or word in _KEYWORDS:
             out.append(f" {_LITERALS.get(word, word)} ")
         elif text[at:].lstrip().startswith("("):
-            if word not in operations.FUNCTIONS:
-                message = f"there is no function {word!r}; the functions are {', '.join(sorted(operations.FUNCTIONS))}"
-                raise ExpressionError(message, suggestions.nearest(word, operations.FUNCTIONS))
+            if word in _NO_FUNCTIONS:
+                raise ExpressionError(f"there is no function {word!r}: {_NO_FUNCTIONS[word]}")
+            if word not in functions.FUNCTIONS:
+                message = f"there is no function {word!r}; the functions are {', '.join(sorted(functions.FUNCTIONS))}"
+                raise ExpressionError(message, suggestions.nearest(word, functions.FUNCTIONS))
             out.append(word)
         else:
             out.append(names.setdefault(word, operations.slot(len(names))))
     return "".join(out).strip()
+
+
+def _longest(text: str, at: int, known: Callable[[str], bool]) -> str | None:
+    """The longest known name with hyphens that begins here; it is not followed by the arguments of a function."""
+    span = _HYPHENATED.match(text, at)
+    name = span[0] if span is not None else ""
+    while "-" in name:
+        if known(name) and not text.startswith("(", at + len(name)):
+            return name
+        name = name.rpartition("-")[0]
+    return None
 
 
 def _check(node: ast.AST, depth: int) -> None:
@@ -134,11 +184,13 @@ def _check(node: ast.AST, depth: int) -> None:
         raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
     if not isinstance(node, _NODES):
         raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
-    if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in operations.FUNCTIONS):
+    if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in functions.FUNCTIONS):
         raise ExpressionError("only functions can be called")
     if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
-        raise ExpressionError("a list contains numbers and texts, not expressions")
+        unquoted = any(isinstance(item, ast.Name) for item in node.elts)
+        hint = "; put texts in quotes" if unquoted else ""
+        raise ExpressionError(f"a list contains numbers and texts, not expressions{hint}")
     if isinstance(node, ast.Constant):
-        operations.limited(node.value)
+        decimals.limited(node.value)
     for inner in ast.iter_child_nodes(node):
         _check(inner, depth + 1)

@@ -31,7 +31,7 @@ def parse(data: object, base: dict[str, JSON], problems: Problems) -> Inject:
     for key in ("seed", "simulation_id"):
         text = problems.text(spec[key], (*location, key)) if key in spec else None
         if text is not None:
-            path = config.find(paths.split(text), (*location, key))
+            path = config.find(paths.split(text), (*location, key), known_new=True)
             if path is not None:
                 _check_target(base, path, (*location, key), problems)
             targets[key] = path
@@ -46,7 +46,8 @@ def _check_target(base: dict[str, JSON], path: paths.Path, location: Location, p
     for length in range(1, len(path)):
         parent = paths.get(base, path[:length])
         if not isinstance(parent, dict | list) and parent is not None:
-            message = f"{quotes.dotted(path[:length])!r} is {quotes.describe(parent)}, which a mapping would replace"
+            above = quotes.name(quotes.dotted(path[:length]))
+            message = f"{above} is {quotes.describe(parent)}, which a mapping would replace"
             problems.add("bad_path", location, f"{message}: choose a separate path such as run.seed")
             return
     existing = paths.get(base, path)

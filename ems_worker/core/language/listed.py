@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes, type_warnings
+from ems_worker.core.language import axis_kinds, decimals, foreign, paths, quotes, replacing, resources, type_warnings
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -19,6 +19,7 @@ SUFFIX_FORM: Final = "1 to 64 letters, digits and _.-"
 LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,63}")
 LABEL_FORM: Final = "a label's name: letters, digits and _./-, at most 64"
 MAX_LABEL: Final = 256
+_KEYS: Final = ("run_id_suffix", "labels", "params_override")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,20 @@ class ListedPoint:
     run_id_suffix: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     overrides: dict[str, JSON] = field(default_factory=dict)
+    _operands: dict[str, decimals.Operand] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def operand(self, name: str) -> decimals.Operand:
+        """An override as expressions calculate with it, converted once."""
+        if name not in self._operands:
+            self._operands[name] = decimals.exact(self.overrides[name])
+        return self._operands[name]
 
 
 class ListedPointParser:
     """Parses `runs` into `points`.
 
     `parameters` has the leaf paths that any entry overrides, by dotted name; `locations` the first location of each.
+    `replaced` are those with a value that replaces a mapping in place of merging into it.
     """
 
     def __init__(self, config: ConfigPaths) -> None:
@@ -43,11 +52,17 @@ class ListedPointParser:
         self._warned: set[str] = set()
         self.parameters: dict[str, paths.Path] = {}
         self.locations: dict[str, Location] = {}
+        self.replaced: set[str] = set()
+        self._paths: dict[tuple[paths.Path, str], paths.Path] = {}
+        self._names: dict[paths.Path, str] = {}
         self.points: list[ListedPoint] = []
 
     def parse(self, data: object, location: Location) -> None:
         """Adds all entries to `points`."""
         problems = self._problems
+        if isinstance(data, Mapping) and isinstance(name := data.get(axis_kinds.FILE), str):
+            axis_kinds.refuse_file(name, (*location, axis_kinds.FILE), problems)
+            return
         entries = problems.sequence(data, location)
         if entries is not None and not entries:
             problems.add("empty", location, "the list is empty: remove the key, or list at least one run")
@@ -57,13 +72,22 @@ class ListedPointParser:
             spec = problems.mapping(entry, here)
             if spec is None:
                 continue
-            problems.keys(spec, here, ("run_id_suffix", "labels", "params_override"))
+            problems.keys(spec, here, _KEYS, self._remedies(spec))
             point = self._entry(spec, here)
             suffix = point.run_id_suffix
             if suffix is not None and suffixes.setdefault(suffix, index) != index:
-                message = f"entry {suffixes[suffix]} has the suffix {suffix!r} too"
+                message = f"entry {suffixes[suffix]} has the suffix {quotes.name(suffix)} too"
                 problems.add("duplicate", (*here, "run_id_suffix"), message)
             self.points.append(point)
+
+    def _remedies(self, spec: Mapping[str, object]) -> foreign.Remedies:
+        """What to write for the unknown keys of an entry: paths belong in `params_override`."""
+        into = {
+            key: f"the values of a run are in params_override: {{{key}: ...}}"
+            for key in spec
+            if key not in foreign.RUN and paths.resolve(self._config.base, paths.split(key)) is not None
+        }
+        return {**foreign.RUN, **into}
 
     def _entry(self, spec: Mapping[str, object], location: Location) -> ListedPoint:
         problems = self._problems
@@ -79,41 +103,62 @@ class ListedPointParser:
         return ListedPoint(suffix, labels, overrides)
 
     def _overrides(
-        self, spec: Mapping[str, object], location: Location, above: tuple[str, ...], into: dict[str, JSON]
+        self, spec: Mapping[str, object], location: Location, above: paths.Path, into: dict[str, JSON]
     ) -> None:
         """Flattens nested overrides to their leaves: mappings merge, all other values replace."""
-        for key, value in spec.items():
-            parts = (*above, *paths.split(key))
-            here = (*location, key)
-            if isinstance(value, dict) and value and not self._replaces_null(parts):
-                self._overrides(value, here, parts, into)
+        for key, given in spec.items():
+            here, value = (*location, key), given
+            path = self._path(key, here, above)
+            if path is None:
                 continue
-            name = ".".join(parts)
-            if name not in self.parameters:
-                path = self._config.find(parts, here)
-                if path is None:
-                    continue
-                self.parameters[name] = path
-                self.locations[name] = here
+            existing = paths.get(self._config.base, path)
+            replaces = isinstance(value, dict) and replacing.is_override(value, existing)
+            if isinstance(value, dict) and replaces:
+                value, here = value["value"], (*here, "value")
+            elif isinstance(value, dict) and value and not self._replaces_null(path, value, here):
+                self._overrides(value, here, path, into)
+                continue
+            name = self._names[path]
+            self.parameters.setdefault(name, path)
+            self.locations.setdefault(name, here)
             if name in into:
-                message = f"{name!r} is overridden twice in this entry"
+                message = f"{quotes.name(name)} is overridden twice in this entry"
                 self._problems.add("overlapping_paths", here, message, on_key=True)
             into[name] = cast("JSON", value)
-            if name not in self._warned:
-                existing = paths.get(self._config.base, self.parameters[name])
-                if type_warnings.judge(existing, [into[name]], type_warnings.at(here), self._problems):
-                    self._warned.add(name)
+            if replaces:
+                self.replaced.add(name)
+            elif not replacing.check_override(existing, into[name], here, self._problems):
+                continue
+            locate = type_warnings.at(here)
+            if name not in self._warned and type_warnings.judge(existing, [into[name]], locate, self._problems):
+                self._warned.add(name)
 
-    def _replaces_null(self, parts: tuple[str, ...]) -> bool:
+    def _path(self, key: str, location: Location, above: paths.Path) -> paths.Path | None:
+        """The path of a key below another path; entries mostly have the same keys, so that the results are kept."""
+        path = self._paths.get((above, key))
+        if path is None:
+            path = self._config.find(paths.split(key), location, above)
+            if path is not None:
+                self._paths[above, key] = path
+                self._names[path] = paths.written(self._config.base, path)
+        return path
+
+    def _replaces_null(self, path: paths.Path, value: Mapping[str, object], location: Location) -> bool:
         """Whether a mapping is a value itself: the base configuration has null here, and new paths are not allowed."""
-        path = None if self._config.allow_new else paths.resolve(self._config.base, parts)
-        return path is not None and paths.get(self._config.base, path) is None
+        base = self._config.base
+        if self._config.allow_new or not paths.has(base, path) or paths.get(base, path) is not None:
+            return False
+        number = next((key for key in value if paths.is_index(key)), None)
+        if number is not None:
+            remedy = f"with keys that are numbers write {{value: {{{quotes.brief(number)}: ...}}, replace: true}}"
+            self._problems.add("bad_path", location, f"the base configuration has null here, and no list: {remedy}")
+        return True
 
     def _check_overlaps(self, overrides: dict[str, JSON], location: Location) -> None:
         by_path = sorted((tuple(map(str, self.parameters[name])), name) for name in overrides)
         for (path, name), (next_path, next_name) in itertools.pairwise(by_path):
             if paths.overlapping(path, next_path):
-                message = f"{name!r} and {next_name!r} set the same value in this entry"
+                message = f"{quotes.name(name)} and {quotes.name(next_name)} set the same value in this entry"
                 self._problems.add("overlapping_paths", location, message, on_key=True)
 
 
@@ -124,6 +169,9 @@ def parse_labels(data: object, location: Location, problems: Problems) -> dict[s
         here = (*location, key)
         if not LABEL.fullmatch(key):
             problems.add("bad_format", here, f"{quotes.brief(key)} is not {LABEL_FORM}", on_key=True)
+        elif key.startswith(resources.PREFIX):
+            message = f"labels that begin with {resources.PREFIX!r} come from 'resources' and 'simulator'"
+            problems.add("reserved_name", here, f"{message}; choose another name", on_key=True)
         text = problems.text(value, here)
         if text is not None and len(text) > MAX_LABEL:
             problems.add("out_of_range", here, f"a label's text has at most {MAX_LABEL} characters")

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Final, Literal, cast
 
 from ems_worker.core import canonical, seeds
-from ems_worker.core.language import checks, quotes
+from ems_worker.core.language import checks, foreign, quotes
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -102,13 +102,12 @@ def parse_limits(data: object, problems: Problems) -> ExperimentLimits:
     spec = problems.mapping(data, location)
     if spec is None:
         return ExperimentLimits()
-    known = (*CHANGEABLE, "run_timeout_seconds", "max_attempts", "retry_on", "fail_fast")
-    problems.keys(spec, location, (*known, *_LATER))
+    known = (*CHANGEABLE, "run_timeout", "run_timeout_seconds", "max_attempts", "retry_on", "fail_fast")
+    problems.keys(spec, location, (*known, *_LATER), foreign.LIMITS)
     _refuse_later(spec, location, problems)
     default = ExperimentLimits()
-    timeout = max_attempts = retry_on = fail_fast = None
-    if "run_timeout_seconds" in spec:
-        timeout = checks.seconds(spec["run_timeout_seconds"], (*location, "run_timeout_seconds"), problems)
+    timeout = checks.duration(spec, "run_timeout", location, problems)
+    max_attempts = retry_on = fail_fast = None
     if "max_attempts" in spec:
         max_attempts = problems.integer(spec["max_attempts"], (*location, "max_attempts"), 1, 1000)
     if "retry_on" in spec:
@@ -188,18 +187,15 @@ def overridden(limits: ExperimentLimits, overrides: Mapping[str, JSON]) -> Exper
 def parse_settle(data: object, problems: Problems) -> Settle:
     """The `settle` of a plan."""
     location: Location = ("settle",)
-    fields = checks.Fields.read(
-        data, location, problems, required=(), optional=("quorum", "grace_seconds", "stragglers")
-    )
+    known = ("quorum", "grace", "grace_seconds", "stragglers")
+    fields = checks.Fields.read(data, location, problems, required=(), optional=known, remedies=foreign.SETTLE)
     if fields is None:
         return Settle()
     values: dict[str, Any] = {}
     if fields.has("quorum"):
         quorum = _count_or_percentage(fields.mapping["quorum"], fields.at("quorum"), problems, least=1)
         values["quorum"] = None if quorum is None else Quorum(*quorum)
-    if fields.has("grace_seconds"):
-        grace = checks.seconds(fields.mapping["grace_seconds"], fields.at("grace_seconds"), problems, zero=True)
-        values["grace_seconds"] = grace
+    values["grace_seconds"] = checks.duration(fields.mapping, "grace", location, problems, zero=True)
     if fields.has("stragglers"):
         values["stragglers"] = problems.choice(fields.mapping["stragglers"], fields.at("stragglers"), STRAGGLERS)
     settle = Settle(**{key: value for key, value in values.items() if value is not None})
@@ -239,7 +235,9 @@ def _count_or_percentage(
 def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
     """The `seeds` of a plan with this number of replicates."""
     location: Location = ("seeds",)
-    spec = problems.mapping(data, location)
+    listed = f"{{policy: list, values: {quotes.brief(data)}}}" if isinstance(data, list) else "{root: 0}"
+    form = f"{{root: {quotes.brief(data)}}}" if isinstance(data, int) else listed
+    spec = problems.mapping(data, location, f"write {form}")
     if spec is None:
         return Seeds()
     problems.keys(spec, location, ("root", "policy", "values"))

@@ -1,9 +1,10 @@
 """Dotted paths of a configuration: resolving them, suggesting similar ones, reading and writing the values there."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ems_worker.core import canonical
 from ems_worker.core.language import quotes, suggestions
@@ -12,6 +13,9 @@ from ems_worker.core.language.suggestions import SearchBudget
 JSON = canonical.JSON
 Path = tuple[str | int, ...]
 T = TypeVar("T")
+
+# What other tools have between the keys of a path, or around an index.
+_OTHER_SEPARATORS: Final = re.compile(r"[/\[\]:]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,45 @@ class Unknown:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The parts of a dotted path."""
-    return tuple(text.split("."))
+    """The parts of a dotted path; a dot after a backslash is part of a key."""
+    if "\\." not in text:
+        return tuple(text.split("."))
+    return tuple(part.replace("\0", ".") for part in text.replace("\\.", "\0").split("."))
+
+
+def written(base: JSON, path: Path) -> str:
+    """The path as a plan writes it; dots in keys have a backslash if it could be another path without them."""
+    dotted = quotes.dotted(path)
+    if not any(isinstance(step, str) and "." in step for step in path) or len(resolutions(base, split(dotted))) < 2:
+        return dotted
+    return ".".join(str(step).replace(".", "\\.") for step in path)
+
+
+def forms(base: JSON, path: Path) -> str:
+    """The path in the form in which a plan can only mean this one: with backslashes, or else nested."""
+    text = written(base, path)
+    if len(resolutions(base, split(text))) < 2:
+        return text
+    *above, last = map(str, path)
+    return "".join(f"{step}: {{" for step in above) + f"{last}: ..." + "}" * len(above)
+
+
+def resolutions(base: JSON, parts: tuple[str, ...]) -> list[Path]:
+    """The first two paths that exist and that these parts name: keys may contain dots, so that there may be two."""
+    return list(islice(_resolutions(base, parts), 2))
+
+
+def _resolutions(base: JSON, parts: tuple[str, ...]) -> Iterator[Path]:
+    if not parts:
+        yield ()
+    elif isinstance(base, list):
+        if is_index(parts[0]) and int(parts[0]) < len(base):
+            yield from ((int(parts[0]), *rest) for rest in _resolutions(base[int(parts[0])], parts[1:]))
+    elif isinstance(base, dict):
+        for taken in range(1, len(parts) + 1):
+            key = ".".join(parts[:taken])
+            if key in base:
+                yield from ((key, *rest) for rest in _resolutions(base[key], parts[taken:]))
 
 
 def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> Path | None:
@@ -40,7 +81,7 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
     if not parts:
         return ()
     if isinstance(base, list):
-        if not _is_index(parts[0]) or int(parts[0]) >= len(base):
+        if not is_index(parts[0]) or int(parts[0]) >= len(base):
             return None
         rest = resolve(base[int(parts[0])], parts[1:], allow_new=allow_new)
         return None if rest is None else (int(parts[0]), *rest)
@@ -87,26 +128,36 @@ def unknown(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> Unknown
     while True:  # the path does not resolve, so this ends
         if isinstance(node, dict) and parts[step] in node:
             node = node[parts[step]]
-        elif isinstance(node, list) and _is_index(parts[step]) and int(parts[step]) < len(node):
+        elif isinstance(node, list) and is_index(parts[step]) and int(parts[step]) < len(node):
             node = node[int(parts[step])]
         else:
             break
         step += 1
+    plain = tuple(filter(None, _OTHER_SEPARATORS.sub(".", ".".join(parts)).split(".")))
     so_far = ".".join(parts[:step])
-    where = f"{so_far!r}" if step else "the base configuration"
+    where = quotes.name(so_far) if step else "the base configuration"
     if isinstance(node, list):
-        message = f"{where} is a list of {len(node)} elements, numbered from 0; it has no {parts[step]!r}"
+        elements = f"{len(node)} elements, numbered from 0"
+        message = f"{where} is a list of {elements}; it has no {quotes.name(parts[step])}"
     elif isinstance(node, dict):
-        message = f"{where} has no {parts[step]!r}{quotes.non_ascii(parts[step])}"
+        message = f"{where} has no {quotes.name(parts[step])}{quotes.non_ascii(parts[step])}"
     else:
         message = f"{where} is {quotes.describe(node)}, which has no keys"
+    if plain != parts and resolve(base, plain) is not None:
+        return Unknown(message, ".".join(plain), misspelt=True)
     repaired = _repair(base, parts, budget)
     suggestion = _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
     return Unknown(message, suggestion, repaired is not None)
 
 
-def _is_index(part: str) -> bool:
+def is_index(part: str) -> bool:
     return part.isascii() and part.isdecimal()
+
+
+def similar(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> str | None:
+    """The path that exists with each part that doesn't replaced by a similar one, if there is one."""
+    repaired = _repair(base, parts, budget)
+    return None if repaired is None else ".".join(repaired)
 
 
 def nearest(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> str | None:
@@ -137,7 +188,7 @@ def _repair(node: JSON, parts: tuple[str, ...], budget: SearchBudget) -> tuple[s
     if not parts:
         return ()
     if isinstance(node, list):
-        exists = _is_index(parts[0]) and int(parts[0]) < len(node)
+        exists = is_index(parts[0]) and int(parts[0]) < len(node)
         part = parts[0] if exists else budget.nearest(parts[0], map(str, range(len(node))))
         inner = None if part is None else node[int(part)]
     elif isinstance(node, dict):

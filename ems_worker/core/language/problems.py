@@ -5,11 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ems_worker import errors
+from ems_worker.core import canonical
 from ems_worker.core.language import quotes, suggestions
+from ems_worker.core.language.foreign import Remedies
 from ems_worker.core.language.quotes import Location
 
 # Further problems are only counted: the decision has to fit into one message.
 MAX_PROBLEMS: Final = 100
+_MAX_MESSAGE: Final = 600
+_MAX_SUGGESTION: Final = 200
+_NONE: Final[Remedies] = {}
 
 
 class Problems:
@@ -33,16 +38,22 @@ class Problems:
         if self.full:
             self._omitted += 1
             return
+        message = quotes.cut(message, _MAX_MESSAGE)
         if suggestion is not None:
-            message = f"{message}; did you mean {suggestion}?"
-        path = quotes.dotted(location)
+            message = f"{message}; did you mean {quotes.cut(suggestion, _MAX_SUGGESTION)}?"
+        path = quotes.path(location)
         self._problems.append(errors.Problem(code, path, message, None, None, suggestion, location, on_key))
 
-    def warn(self, code: str, location: Location, message: str) -> None:
+    def take(self, other: "Problems") -> None:
+        """Reports the problems of another collection, as many as fit."""
+        for problem in other._problems:
+            self.add(problem.code, problem.location, problem.message, on_key=problem.on_key)
+
+    def warn(self, code: str, location: Location, message: str, *, on_key: bool = False) -> None:
         """Reports a warning: the plan is accepted, and its publisher sees the message."""
         if self._warnings is None:
             self._warnings = Problems()
-        self._warnings.add(code, location, message)
+        self._warnings.add(code, location, message, on_key=on_key)
 
     @property
     def full(self) -> bool:
@@ -67,18 +78,22 @@ class Problems:
         """All warnings in the order of reporting."""
         return () if self._warnings is None else self._warnings.collected()
 
-    def mapping(self, value: object, location: Location) -> Mapping[str, object] | None:
-        """A mapping."""
+    def within(self, key: str) -> bool:
+        """True if a problem inside this key of the plan is reported."""
+        return any(problem.location[:1] == (key,) for problem in self._problems)
+
+    def mapping(self, value: object, location: Location, remedy: str = "") -> Mapping[str, object] | None:
+        """A mapping; `remedy` says what to write in place of something else."""
         if isinstance(value, Mapping):
             return value
-        self._wrong_type(value, location, "a mapping")
+        self._wrong_type(value, location, "a mapping", remedy)
         return None
 
-    def sequence(self, value: object, location: Location) -> Sequence[object] | None:
-        """A list."""
+    def sequence(self, value: object, location: Location, remedy: str = "") -> Sequence[object] | None:
+        """A list; `remedy` says what to write in place of something else."""
         if isinstance(value, list | tuple):
             return value
-        self._wrong_type(value, location, "a list")
+        self._wrong_type(value, location, "a list", remedy)
         return None
 
     def boolean(self, value: object, location: Location) -> bool | None:
@@ -99,9 +114,12 @@ class Problems:
         return None
 
     def number(self, value: object, location: Location) -> int | float | None:
-        """A whole number or a float."""
+        """A whole number of at most 64 bits or a float."""
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return value
+            if isinstance(value, float) or value in canonical.WHOLE:
+                return value
+            self.add("out_of_range", location, f"{quotes.brief(value)} does not fit 64 bits")
+            return None
         self._wrong_type(value, location, "a number")
         return None
 
@@ -118,26 +136,41 @@ class Problems:
         self.add("bad_format", location, f"{quotes.brief(value)} is not {form}")
         return None
 
-    def choice(self, value: object, location: Location, choices: Sequence[str]) -> str | None:
-        """One of the choices."""
+    def choice(
+        self, value: object, location: Location, choices: Sequence[str], remedies: Remedies = _NONE
+    ) -> str | None:
+        """One of the choices; `remedies` has the choices that are meant by other words."""
         if isinstance(value, str) and value in choices:
             return value
-        suggestion = self.nearest(value, choices) if isinstance(value, str) else None
+        suggestion = (remedies.get(value) or self.nearest(value, choices)) if isinstance(value, str) else None
         message = f"{quotes.brief(value)} is not one of {', '.join(choices)}"
         self.add("bad_choice", location, message, suggestion)
         return None
 
-    def keys(self, mapping: Mapping[str, object], location: Location, known: Iterable[str]) -> None:
-        """Reports every key of the mapping that is not known, and suggests the nearest known key."""
+    def keys(
+        self, mapping: Mapping[str, object], location: Location, known: Iterable[str], remedies: Remedies = _NONE
+    ) -> None:
+        """Reports every key of the mapping that is not known, with its remedy or the nearest known key."""
         known = tuple(known)
         for key in mapping:
             if key not in known:
                 message = "" if self.full else f"unknown key {quotes.brief(key)}{quotes.non_ascii(key)}"
-                self.add("unknown_key", (*location, key), message, self.nearest(key, known), on_key=True)
+                self.unknown_key((*location, key), message, remedies.get(key), known)
+
+    def unknown_key(self, location: Location, message: str, remedy: str | None, known: Iterable[str] = ()) -> None:
+        """Reports an unknown key; a remedy that is a name is suggested, and without one the nearest known key."""
+        if remedy is not None and " " in remedy:
+            self.add("unknown_key", location, f"{message}: {remedy}", on_key=True)
+        else:
+            self.add("unknown_key", location, message, remedy or self.nearest(str(location[-1]), known), on_key=True)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The most similar known name, if a message would still show it and the plan's search budget allows it."""
-        return None if self.full else self.budget.nearest(name, known)
+        """The known name that another tool's word means, or the most similar one if the search budget allows it.
 
-    def _wrong_type(self, value: object, location: Location, expected: str) -> None:
-        self.add("wrong_type", location, f"expected {expected}, found {quotes.describe(value)}")
+        None if messages are no longer shown.
+        """
+        return None if self.full else self.budget.meant(name, known)
+
+    def _wrong_type(self, value: object, location: Location, expected: str, remedy: str = "") -> None:
+        hint = f": {remedy}" if remedy else ""
+        self.add("wrong_type", location, f"expected {expected}, found {quotes.describe(value)}{hint}")

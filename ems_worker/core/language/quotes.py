@@ -1,12 +1,17 @@
 """How messages show values, locations and characters of a plan."""
 
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 Location = tuple[str | int, ...]
 
 _MAX_QUOTE: Final = 60
+# Of a path: each key, and all of them.
+_MAX_STEP: Final = 200
+_MAX_PATH: Final = 1000
 # Strange characters of a key that a message names, and how far into the key it looks for them.
 _MAX_NAMED: Final = 3
 _MAX_SEARCHED: Final = 200
@@ -15,6 +20,21 @@ _MAX_SEARCHED: Final = 200
 def dotted(location: Location) -> str:
     """The location as a dotted path: `limits.max_attempts`, `runs.0.params_override`."""
     return ".".join(map(str, location))
+
+
+def path(location: Location) -> str:
+    """The location as a problem shows it: keys of any length are possible, and messages are not."""
+    return cut(".".join(cut(str(step), _MAX_STEP) for step in location), _MAX_PATH)
+
+
+def cut(text: str, length: int) -> str:
+    """The text, shortened to fit into a message."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def name(text: str) -> str:
+    """A name or path in quotes; it's cut only where no message could hold it."""
+    return repr(cut(text, _MAX_STEP))
 
 
 def non_ascii(key: str) -> str:
@@ -34,8 +54,8 @@ def brief(value: object) -> str:
     for piece in _pieces(value):
         text += piece
         if len(text) > _MAX_QUOTE:
-            return f"{text[: _MAX_QUOTE - 3]}..."
-    return text
+            break
+    return cut(text, _MAX_QUOTE)
 
 
 def _pieces(value: object) -> Iterator[str]:
@@ -56,6 +76,9 @@ def _pieces(value: object) -> Iterator[str]:
         yield "]" if value else "[]"
     elif isinstance(value, int) and value.bit_length() >= 256:
         yield "a number of many digits"
+    elif isinstance(value, Decimal):
+        number = float(value)
+        yield repr(number) if math.isfinite(number) else str(value)
     else:
         yield repr(value)
 
@@ -67,7 +90,7 @@ def describe(value: object) -> str:
             return "null"
         case bool():
             return str(value).lower()
-        case int() | float():
+        case int() | float() | Decimal():
             return f"the number {brief(value)}"
         case str():
             return f"the text {brief(value)}"

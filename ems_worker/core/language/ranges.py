@@ -13,6 +13,8 @@ Number = int | float
 _MAX_CACHED: Final = 10_000
 _PRECISE: Final = Context(prec=40)
 _ROUNDED: Final = Context(prec=30)
+# A range meets its stop if the number of steps to it differs from a whole number by no more.
+_MISSED: Final = Fraction(1, 10**9)
 # Twice the largest distance from a float to the next, relative to the float.
 _MIN_RELATIVE_STEP: Final = Decimal(2) ** -51
 
@@ -63,12 +65,23 @@ def by_count(start: Number, stop: Number, num: int) -> Spaced:
 
 
 def by_step(start: Number, stop: Number, step: Number) -> Spaced:
-    """Values from `start` up to `stop`, which is included if a step meets it; none if steps lead away from it.
+    """Values from `start` up to `stop`, which is the last one if a step meets it; none if steps lead away from it.
 
-    `step` is not 0.
+    A step meets it if the number of steps is whole apart from the rounding of floats. `step` is not 0.
     """
-    num = max(0, (_exact(stop) - _exact(start)) // _exact(step) + 1)
-    return _linear(start, _exact(step), num, isinstance(start, int) and isinstance(step, int))
+    steps = (_exact(stop) - _exact(start)) / _exact(step)
+    nearest = round(steps)
+    whole = isinstance(start, int) and isinstance(step, int)
+    if nearest < 1 or abs(steps - nearest) > _MISSED:
+        return _linear(start, _exact(step), max(0, math.floor(steps) + 1), whole)
+    return _linear(start, _exact(step), nearest + 1, whole and _exact(stop).denominator == 1, stop=stop)
+
+
+def missed(values: Sequence[Number], stop: Number) -> Number:
+    """How far the last value is from where a range was to stop; a whole number if both are."""
+    last = values[size(values) - 1]
+    gap = abs(_exact(float(stop) if isinstance(last, float) else stop) - _exact(last))
+    return int(gap) if gap.denominator == 1 else float(gap)
 
 
 def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
@@ -100,14 +113,16 @@ def _exact(number: Number) -> Fraction:
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
-def _linear(start: Number, step: Fraction, num: int, whole: bool) -> Spaced:
+def _linear(start: Number, step: Fraction, num: int, whole: bool, *, stop: Number | None = None) -> Spaced:
+    """Values with a step between them; `stop` is the last one if it is given."""
     first = _exact(start)
+    last = first + step * (num - 1) if stop is None else _exact(stop)
 
     def make(index: int) -> Number:
-        value = first + step * index
+        value = last if index == num - 1 else first + step * index
         return int(value) if whole else float(value)
 
-    largest = max(abs(first), abs(first + step * (num - 1)))
+    largest = max(abs(first), abs(last))
     return Spaced(num, make, dense=num > 1 and abs(step) <= (0 if whole else Fraction(math.ulp(float(largest)))))
 
 

@@ -8,13 +8,16 @@ from typing import Final
 
 from ems_worker.core import ids, seeds
 from ems_worker.core.language import (
+    aliases,
     axes,
     axis_kinds,
+    checks,
     config_paths,
     design,
     distributions,
     listed,
     options,
+    resources,
     samples,
     tracked,
 )
@@ -31,17 +34,36 @@ _LABELS: Final[Schema] = {
     "additionalProperties": {"type": "string", "maxLength": listed.MAX_LABEL},
 }
 
-_LINE: Final = r"^[^\u0000-\u001f\u007f]*\S[^\u0000-\u001f\u007f]*$"
+_TEXT: Final = parts.text("one line", max_length=checks.MAX_SHOWN)
+_SHOWN: Final[Schema] = {
+    "unit": _TEXT | {"description": "the unit of the values, for tables and pictures", "pattern": parts.LINE},
+    "label": _TEXT | {"description": "what tables and pictures show in place of the name", "pattern": parts.LINE},
+}
+_DURATION: Final = parts.text("a time such as 90s, 15m or 12h", checks.DURATION_PATTERN)
+# Two names of a key: a plan has one of them.
+_ALIASES: Final = {"base": "base_config_file_path", **aliases.LONG_NAMES}
 
 
 def _axis(form: axis_kinds.Form) -> Schema:
-    """One form of an axis: its own keys, and the two keys that every axis may have."""
+    """One form of an axis: its own keys, and the keys that every axis may have."""
     common = {
         "as": parts.text("the parameter's name in expressions, tables and columns", axes.NAME.pattern),
         "when": EXPRESSION | {"description": "a condition; points at which it is false leave the parameter out"},
+        "replace": {"type": "boolean", "description": "replace a mapping or list as a whole, in place of merging"},
+        **_SHOWN,
     }
     return parts.mapping({**form.keys, **common}, form.description, tuple(form.keys))
 
+
+_TABLE: Final = parts.text("the path of a CSV file, relative to the plan, which ems-publish reads")
+_RUN: Final = parts.mapping(
+    {
+        "run_id_suffix": parts.text("the unique name of this point", listed.SUFFIX.pattern),
+        "labels": _LABELS,
+        "params_override": {"type": "object", "description": "values by nested or dotted path"},
+    },
+    "one point",
+)
 
 PLAN: Final[Schema] = {
     "$schema": URL,
@@ -50,10 +72,15 @@ PLAN: Final[Schema] = {
         {
             "$schema": {"type": "string"},
             "experiment_id": parts.text("the id; by default made from the name", ids.EXPERIMENT_ID.pattern),
-            "experiment_name": parts.text("the experiment's name, one line", max_length=200) | {"pattern": _LINE},
+            "experiment_name": parts.text("the experiment's name, one line", max_length=200) | {"pattern": parts.LINE},
             "description": parts.text("what the experiment is about", max_length=10_000),
             "base_config_file_path": parts.text("the path of the base configuration"),
             "base_config_path": parts.text("another name for base_config_file_path"),
+            "base": parts.text("another name for base_config_file_path"),
+            "name": {"$ref": "#/properties/experiment_name"},
+            "parameters": {"$ref": "#/properties/parameter_space"},
+            "replicates": {"$ref": "#/properties/num_replicates_per_run"},
+            "metrics": {"$ref": "#/properties/metrics_to_track"},
             "base_config": {"type": "object", "description": "the base configuration itself"},
             "parameter_space": {"$ref": "#/$defs/space"},
             "design": parts.mapping(
@@ -77,17 +104,11 @@ PLAN: Final[Schema] = {
                 "maxItems": design.MAX_CONSTRAINTS,
             },
             "runs": {
-                "type": "array",
                 "description": "points listed one by one",
-                "minItems": 1,
-                "items": parts.mapping(
-                    {
-                        "run_id_suffix": parts.text("the unique name of this point", listed.SUFFIX.pattern),
-                        "labels": _LABELS,
-                        "params_override": {"type": "object", "description": "values by nested or dotted path"},
-                    },
-                    "one point",
-                ),
+                "anyOf": [
+                    {"type": "array", "minItems": 1, "items": _RUN},
+                    parts.mapping({axis_kinds.FILE: _TABLE}, "points of a file", (axis_kinds.FILE,)),
+                ],
             },
             "num_replicates_per_run": parts.integer("how often each point is run", 1, seeds.REPLICATES - 1),
             "seeds": parts.mapping(
@@ -118,6 +139,7 @@ PLAN: Final[Schema] = {
             "limits": parts.mapping(
                 {
                     "max_concurrent": parts.integer("the number of runs at the same time", 1, 1_000_000),
+                    "run_timeout": _DURATION,
                     "run_timeout_seconds": parts.number("the longest time that a run may take", 0),
                     "max_attempts": parts.integer("the number of attempts at each job", 1, 1000),
                     "retry_on": parts.array({"enum": [*options.ERROR_KINDS]}, "errors after which a job is retried"),
@@ -134,6 +156,7 @@ PLAN: Final[Schema] = {
             "settle": parts.mapping(
                 {
                     "quorum": parts.count_or_percentage("how many jobs have to end: a number or a percentage", 1),
+                    "grace": _DURATION,
                     "grace_seconds": parts.number("how long to wait for the other jobs then", least=0),
                     "stragglers": parts.enum(options.STRAGGLERS, "whether jobs that are open then are cancelled"),
                 },
@@ -141,10 +164,20 @@ PLAN: Final[Schema] = {
             ),
             "hold": {"type": "boolean", "description": "start nothing until the experiment is resumed"},
             "keep_open": {"type": "boolean", "description": "stay open until the experiment is closed"},
-            "model_version": parts.text("the version of the model that runs need", max_length=200) | {"pattern": _LINE},
+            "model_version": parts.text("the version of the model that runs need", max_length=200)
+            | {"pattern": parts.LINE},
+            "resources": parts.mapping(
+                {
+                    "cpus": parts.number("processors; a part of one is possible", 0),
+                    "memory": parts.text("memory, such as 500MB or 4GiB", resources.MEMORY.pattern),
+                    "gpus": parts.integer("graphics processors", 0, resources.MAX_GPUS),
+                },
+                "what each run needs; the orchestrator gets it as labels",
+            ),
+            "simulator": parts.text("the name of a simulator that the orchestrator knows", resources.NAME.pattern),
             "group": parts.text("the study that the experiment belongs to", ids.TOKEN.pattern),
             "tags": parts.array(
-                {"type": "string", "maxLength": 64, "pattern": _LINE}, "keywords for the experiment", maxItems=64
+                {"type": "string", "maxLength": 64, "pattern": parts.LINE}, "keywords for the experiment", maxItems=64
             ),
             "labels": _LABELS,
             "allow_new_paths": {
@@ -154,15 +187,19 @@ PLAN: Final[Schema] = {
         },
         "An experiment: a base configuration, what varies, and how often each point is run.",
     ),
-    "anyOf": [{"required": ["experiment_name"]}, {"required": ["experiment_id"]}],
+    "anyOf": [{"required": [key]} for key in ("experiment_name", "name", "experiment_id")],
+    "allOf": [{"not": {"required": [short, long]}} for short, long in _ALIASES.items()],
     "$defs": {
-        "metric": parts.text("a metric's name", tracked.METRIC.pattern),
+        "metric": parts.text("a metric's name: one line of visible text", max_length=tracked.MAX_NAME)
+        | {"pattern": parts.LINE},
         "tracked": parts.mapping(
             {
                 "name": {"$ref": "#/$defs/metric"},
                 "goal": parts.enum(["minimize", "maximize"], "whether the lowest or the highest values are best"),
                 "from": parts.enum(["run", "event"], "whether the run reports it, or an event after the run"),
+                "timeout": _DURATION,
                 "timeout_seconds": parts.number("how long to wait for it after the run", 0),
+                **_SHOWN,
             },
             "a metric with a goal, or one that is computed after the run",
             ("name",),

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 Schema = dict[str, Any]
+# A line of visible text.
+LINE: Final = r"^[^\u0000-\u001f\u007f]*\S[^\u0000-\u001f\u007f]*$"
 
 
 def mapping(properties: Schema, description: str, required: Sequence[str] = ()) -> Schema:

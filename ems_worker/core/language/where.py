@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions, operations, quotes, suggestions, weights
+from ems_worker.core.language import decimals, expressions, operations, quotes, suggestions, weights
 from ems_worker.core.language.expressions import Expression, ExpressionError
 
 JSON = canonical.JSON
@@ -67,7 +67,7 @@ class Where:
 
         False if the expression has no value for this job, or uses a value that is too long for an expression.
         """
-        values: list[JSON] = []
+        values: list[decimals.Operand] = []
         for source, key in self._sources:
             if source is _Source.PARAMETER:
                 value = params.get(key)
@@ -75,10 +75,10 @@ class Where:
                 value = labels.get(key) if source is _Source.LABEL else getattr(job, key)
             if isinstance(value, str | list | dict) and weights.of(value) is None:
                 return False
-            values.append(value)
+            values.append(decimals.exact(value))
         try:
             return self._expression.compute(values) is True
-        except operations.NO_VALUE:
+        except decimals.NO_VALUE:
             return False
 
 
@@ -88,9 +88,14 @@ def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | Non
     `labels`: the names of labels that its runs have; None: a label may have any name. Raises ExpressionError, with a
     suggestion where there is a similar name, also for comparisons that can't be true at any job.
     """
-    expression = expressions.read(text, tolerant=True)
     by_path = {path: name for name, path in parameters.items()}
-    used = tuple(_stored(name, parameters, by_path, labels) for name in expression.names)
+
+    def known(name: str) -> bool:
+        label = name.removeprefix(_LABEL)
+        return name in parameters or name in by_path or (label != name and (labels is None or label in labels))
+
+    expression = expressions.read(text, known=known, tolerant=True)
+    used = tuple(_stored(name, parameters, by_path, labels, expression=expression) for name in expression.names)
     for node in ast.walk(expression.tree):
         if isinstance(node, ast.Compare):
             _check_comparison(node, used)
@@ -110,7 +115,12 @@ def _source(name: str) -> tuple[_Source, str]:
 
 
 def _stored(
-    name: str, parameters: Mapping[str, str], by_path: Mapping[str, str], labels: Collection[str] | None
+    name: str,
+    parameters: Mapping[str, str],
+    by_path: Mapping[str, str],
+    labels: Collection[str] | None,
+    *,
+    expression: Expression,
 ) -> str:
     """The name under which a job has its value."""
     if name in Facts._fields:
@@ -130,7 +140,8 @@ def _stored(
     else:
         near = suggestions.nearest(name, dict.fromkeys((*Facts._fields, *parameters, *by_path)))
     known = ", ".join(Facts._fields)
-    raise ExpressionError(f"{name!r} is neither a parameter nor one of {known}, label.NAME", near)
+    remedy = expressions.remedy(expression, name)
+    raise ExpressionError(f"{name!r} is neither a parameter nor one of {known}, label.NAME{remedy}", near)
 
 
 def _check_condition(node: ast.expr, used: tuple[str, ...]) -> None:

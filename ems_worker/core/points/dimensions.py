@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, assert_never
 
-from ems_worker.core import canonical
-from ems_worker.core.language import ranges
+from ems_worker.core.language import decimals, ranges
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.points.names import Condition, Missing, Names
 
-JSON = canonical.JSON
-
 # For an expression whose names are plain axes or constants: the values of each name, and the dimension whose digit is
 # the index of the value (None: the first value).
-Reads = tuple[tuple[Sequence[JSON], int | None], ...]
+Reads = tuple[tuple[Sequence[decimals.Operand], int | None], ...]
 
 # The cost of an evaluation, in steps of about half a microsecond: a fixed part, and one per unit of work.
 _EVALUATION: Final = 8
@@ -144,7 +141,7 @@ class DimensionMap:
 
     def _reads(self, condition: Condition) -> Reads | None:
         """The values of a condition's names, if they can be read without a scope; otherwise None."""
-        reads: list[tuple[Sequence[JSON], int | None]] = []
+        reads: list[tuple[Sequence[decimals.Operand], int | None]] = []
         for source in condition.sources:
             if source.axis is None:
                 if source.listed or isinstance(source.base, Missing):
@@ -153,7 +150,7 @@ class DimensionMap:
             elif source.rest or source.axis in self._names.whens or source.axis in self._names.derivations:
                 return None
             else:
-                reads.append((self._names.values[source.axis], self.dimension_of.get(source.axis)))
+                reads.append((self._names.operands[source.axis], self.dimension_of.get(source.axis)))
         return tuple(reads)
 
     def _cost(self, conditions: list[Condition]) -> int:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, assert_never, cast
+from itertools import chain
+from typing import Any, Final, assert_never
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes, ranges
+from ems_worker.core.language import aliases, paths, quotes, ranges
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.problems import Problems
@@ -35,7 +36,7 @@ def edited(document: Mapping[str, object], plan: Plan, edits: Edits) -> dict[str
     The document itself isn't changed. Whether the result is a valid plan is left to parsing it. Raises PlanRejected.
     """
     problems = Problems()
-    result = cast("dict[str, Any]", paths.copied(dict(document)))
+    result = aliases.expanded(paths.copied(dict(document)))
     if edits.replicates is not None:
         _set_replicates(result, plan, edits.replicates, problems)
     if edits.samples is not None:
@@ -72,22 +73,22 @@ def _add_values(result: dict[str, Any], plan: Plan, name: str, *, values: Sequen
     axis = next((axis for axis in axes if name in (axis.dotted, axis.name)), None)
     if axis is None:
         suggestion = problems.nearest(name, {text for axis in axes for text in (axis.dotted, axis.name)})
-        message = f"{quotes.brief(name)} is not an axis of the plan; to vary another path, send the whole plan"
+        message = f"{quotes.name(name)} is not an axis of the plan; to vary another path, send the whole plan"
         problems.add("unknown_name", ("add", name), message, suggestion, on_key=True)
         return
     match axis.source:
         case Varied(values=existing, location=location):
             size = ranges.size(existing)
             if isinstance(existing, ranges.Spaced) and size > MAX_LISTED:
-                message = f"{name!r} is a range of {size:,} values, too many to list; send the whole plan"
+                message = f"{quotes.name(name)} is a range of {size:,} values, too many to list; send the whole plan"
                 problems.add("not_a_list", ("add", name), message, on_key=True)
                 return
             _append(result, plan, axis, values=values, at=location)
         case Sampled():
-            message = f"{name!r} is sampled, and takes no single values: raise 'samples' instead"
+            message = f"{quotes.name(name)} is sampled, and takes no single values: raise 'samples' instead"
             problems.add("not_a_list", ("add", name), message, on_key=True)
         case Constant() | Derived() | None:
-            message = f"{name!r} has no list of values that could take more; send the whole plan"
+            message = f"{quotes.name(name)} has no list of values that could take more; send the whole plan"
             problems.add("not_a_list", ("add", name), message, on_key=True)
         case _:
             assert_never(axis.source)
@@ -99,15 +100,20 @@ def _append(result: dict[str, Any], plan: Plan, axis: Axis, *, values: Sequence[
     for step in at[:-1]:
         holder = holder[step]
     listed = holder[at[-1]]
-    if not isinstance(listed, list):  # a range
-        listed = list(axis.source.values)
-        del holder[at[-1]]
-        holder["values"] = listed
     zipped = {number for group in plan.design.zips for number in group}
-    if plan.grid.axes.index(axis) in zipped:  # each value belongs to one of another axis
-        listed += values
-        return
-    listed += (value for value in values if not any(_same(value, other) for other in listed))
+    # In a zip group each value belongs to one of another axis, so that none is left out.
+    together = plan.grid.axes.index(axis) in zipped
+    new: list[JSON] = []
+    for value in values:
+        if together or not any(_same(value, other) for other in chain(axis.source.values, new)):
+            new.append(value)
+    if not axis.source.parts and isinstance(listed, list):
+        listed += new
+    elif axis.source.parts:
+        listed += [new] if new else []
+    else:  # a range
+        del holder[at[-1]]
+        holder["values"] = [*axis.source.values, *new]
 
 
 def _same(value: JSON, other: JSON) -> bool:

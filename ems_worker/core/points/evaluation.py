@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import first_occurrences
+from ems_worker.core.language import decimals, first_occurrences
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.language.problems import Problems
@@ -127,7 +127,7 @@ class Evaluator:
         self._first_occurrences[number, shown] = yield from first_occurrences.find(columns, dimension.size)
 
 
-def _values(reads: Reads, digits: Sequence[int]) -> list[JSON]:
+def _values(reads: Reads, digits: Sequence[int]) -> list[decimals.Operand]:
     return [values[0 if number is None else digits[number]] for values, number in reads]
 
 

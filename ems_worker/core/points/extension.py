@@ -1,13 +1,13 @@
 """Whether one plan may take the place of another in a running experiment, and if not, why."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes
+from ems_worker.core.language import aliases, paths, quotes
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Sampled
 from ems_worker.core.language.options import Seeds
@@ -69,12 +69,14 @@ def compare(
     `parameters` has the dotted path of every parameter that points of the experiment have, by its name. With `withdraw`
     samples may be taken away.
     """
+    old, new = (replace(version, document=aliases.expanded(version.document)) for version in (old, new))
     problems = Problems()
     _compare_fixed(old, new, experiment_id, problems)
     _compare_base(old, new, problems)
     _compare_seeds(old, new, problems)
     _compare_design(old, new, withdraw, problems)
     _compare_names(new, parameters, problems)
+    _compare_replaced(old, new, parameters, problems)
     _compare_suffixes(old, new, problems)
     if new.plan.replicates < old.plan.replicates:
         message = f"the experiment has {old.plan.replicates:,} replicates, and extend takes none away"
@@ -101,11 +103,11 @@ def _compare_fixed(old: Version, new: Version, experiment_id: str, problems: Pro
 
 
 def _compare_base(old: Version, new: Version, problems: Problems) -> None:
-    paths = list(islice(canonical.differences(old.plan.base, new.plan.base), _MAX_PATHS + 1))
-    if not paths:
+    differing = list(islice(canonical.differences(old.plan.base, new.plan.base), _MAX_PATHS + 1))
+    if not differing:
         return
     key = next(key for key in (canonical.BASE_KEY, *canonical.BASE_PATH_KEYS) if key in new.document)
-    shown = ", ".join(paths[:_MAX_PATHS]) + (" and more" if len(paths) > _MAX_PATHS else "")
+    shown = ", ".join(differing[:_MAX_PATHS]) + (" and more" if len(differing) > _MAX_PATHS else "")
     message = f"the base configuration differs from the experiment's in {shown}"
     _refuse((key,), f"{message}. {_ALLOWED}; {_ELSE}", problems)
 
@@ -173,7 +175,7 @@ def _compare_names(new: Version, parameters: Mapping[str, str], problems: Proble
     names = {path: name for name, path in parameters.items()}
     locations = {axis.dotted: axis.location for axis in new.plan.grid.axes}
     for parameter in new.plan.parameters:
-        dotted = quotes.dotted(parameter.path)
+        dotted = paths.written(new.plan.base, parameter.path)
         location = locations.get(dotted, ("runs",))
         if names.get(dotted, parameter.name) != parameter.name:
             message = f"{dotted!r} is called {names[dotted]!r} in the experiment, and now {parameter.name!r}"
@@ -181,6 +183,15 @@ def _compare_names(new: Version, parameters: Mapping[str, str], problems: Proble
         elif parameters.get(parameter.name, dotted) != dotted:
             message = f"{parameter.name!r} stands for {parameters[parameter.name]!r} in the experiment"
             _refuse(location, f"{message}; choose another name with 'as'", problems)
+
+
+def _compare_replaced(old: Version, new: Version, parameters: Mapping[str, str], problems: Problems) -> None:
+    """Reports parameters of points that would merge where they replaced, or the other way round."""
+    before, after = ({each.name for each in version.plan.parameters if each.replace} for version in (old, new))
+    for name in sorted(before.symmetric_difference(after)):
+        if name in before or name in parameters:
+            message = f"{quotes.name(name)} {'has' if name in before else 'does not have'} 'replace: true' in the"
+            _refuse(("parameter_space",), f"{message} experiment's plan, and its points keep that; {_ELSE}", problems)
 
 
 def _compare_suffixes(old: Version, new: Version, problems: Problems) -> None:

@@ -52,16 +52,19 @@ class Grid:
         self._evaluator = Evaluator(names, self._map, listed)
         rules = self._map.rules()
         constant = [rule for rule in rules if not rule.dimensions]
-        self._possible = self._evaluator.satisfied(constant, [0] * len(varying), problems)
+        failing = Problems()
+        self._possible = self._evaluator.satisfied(constant, [0] * len(varying), failing)
         self._component_of: list[int | None] = [None] * len(varying)
         self._roots: list[Node] = []
         self._components: list[list[int]] = []
         self._open: list[Rule] = []
-        self._build_trees([rule for rule in rules if rule.dimensions], problems)
+        self._build_trees([rule for rule in rules if rule.dimensions], failing)
         self._cost = sum(rule.cost for rule in self._open)
         sizes = zip(varying, self._component_of, strict=True)
         free = prod(dimension.size for dimension, component in sizes if component is None)
         self.total = free * prod(root.total for root in self._roots) if self._possible else 0
+        if self.total:
+            problems.take(failing)
         self._derivations = [self._map.derivation(axis) for axis in names.derivations]
         self._looks = limits.early_looks
         # True once nothing is left to evaluate.

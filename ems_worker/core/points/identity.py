@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes
+from ems_worker.core.language import paths
 from ems_worker.core.points import space
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import Point
@@ -20,14 +20,14 @@ JSON = canonical.JSON
 DIGEST_BYTES: Final = 16
 
 
-def digest(params: Mapping[str, JSON], suffix: str | None, paths: Mapping[str, str]) -> bytes:
+def digest(params: Mapping[str, JSON], suffix: str | None, dotted: Mapping[str, str]) -> bytes:
     """The identity of a point: 16 bytes of its run_id_suffix, if it has one, and its parameters.
 
-    `paths` has the dotted path of each parameter's name. Parameters are equal if their canonical JSON is, so that `1`
+    `dotted` has the dotted path of each parameter's name. Parameters are equal if their canonical JSON is, so that `1`
     and `1.0` are two values, as in the rest of a plan; parameters that a condition leaves out are absent. The suffix
     alone wouldn't do: with a parameter_space, each entry of `runs` is a point at every combination.
     """
-    by_path = {paths.get(name, name): value for name, value in params.items()}
+    by_path = {dotted.get(name, name): value for name, value in params.items()}
     text = canonical.text([suffix, by_path])
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES, person=b"ems-point-1").digest()
 
@@ -45,11 +45,11 @@ class IdentifiedPoint:
 
 def dotted(plan: Plan) -> dict[str, str]:
     """The dotted path of each parameter of a plan, by its name in points."""
-    return {parameter.name: quotes.dotted(parameter.path) for parameter in plan.parameters}
+    return {parameter.name: paths.written(plan.base, parameter.path) for parameter in plan.parameters}
 
 
 def points(plan: Plan, start: int = 0, max_evaluations: int | None = None) -> Iterator[IdentifiedPoint]:
     """The plan's own points from position `start` on, in its order; see `space.points`."""
-    paths = dotted(plan)
+    by_name = dotted(plan)
     for point in space.points(plan, start, max_evaluations):
-        yield IdentifiedPoint(point, digest(point.params, point.run_id_suffix, paths))
+        yield IdentifiedPoint(point, digest(point.params, point.run_id_suffix, by_name))

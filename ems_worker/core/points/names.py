@@ -1,19 +1,18 @@
 """The names in a plan's expressions, resolved: what each refers to, and what depends on what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, weights
+from ems_worker.core.language import decimals, expressions, paths, quotes, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
-from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.expressions import Expression, ExpressionError
 from ems_worker.core.language.listed import ListedPointParser
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
-from ems_worker.core.language.suggestions import SearchBudget
 from ems_worker.core.points import operands
 
 JSON = canonical.JSON
@@ -24,11 +23,15 @@ class Missing:
 
 
 MISSING: Final = Missing()
+# The work of looking for names with hyphens in all expressions of a plan: each hyphen may be the end of several names.
+_MAX_LOOKUPS: Final = 300_000
 # Derived values are computed by recursion.
 _MAX_CHAIN: Final = 50
 # The number of values inside a list that can be walked in the time of one unit of work.
 _WALKED_PER_WORK: Final = 5
 Value = JSON | Missing
+# A value as expressions calculate with it.
+Operand = decimals.Operand | Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Source:
     axis: int | None
     rest: paths.Path
     listed: tuple[tuple[str, paths.Path], ...]
-    base: Value
+    base: Operand
     weight: int
 
 
@@ -65,12 +68,13 @@ class Condition:
 class Names:
     """The parameters of a plan, and what their expressions depend on.
 
-    `values` and `bases` have an entry per axis: its values, and the base configuration's value at its path. `whens` and
-    `derivations` are by the number of the axis.
+    `values`, `operands` and `bases` have an entry per axis: its values, these as expressions calculate with them, and
+    the base configuration's value at its path. `whens` and `derivations` are by the number of the axis.
     """
 
     axes: tuple[Axis, ...]
     values: tuple[Sequence[JSON], ...]
+    operands: tuple[Sequence[decimals.Operand], ...]
     bases: tuple[Value, ...]
     whens: Mapping[int, Condition]
     derivations: Mapping[int, Condition]
@@ -111,27 +115,71 @@ class _Resolver:
         self._weights = operands.Weights(space, listed.points)
         self._known: dict[str, Source | None] = {}
         self._too_long: set[str] = set()
+        self._lookups = _MAX_LOOKUPS
+        # Names of two values of the base configuration.
+        self._two: set[str] = set()
 
     def condition(self, expression: Expression, location: Location) -> Condition | None:
-        sources = [self._source(name, location) for name in expression.names]
+        if expressions.hyphenated(expression.text):
+            try:
+                expression = expressions.read(expression.text, known=self._is_known)
+            except ExpressionError as error:
+                message = f"{quotes.brief(expression.text)}: {error}"
+                self._problems.add("bad_expression", location, message, error.suggestion)
+                return None
+        sources = [self._source(name, expression, location) for name in expression.names]
         known = tuple(source for source in sources if source is not None)
         return Condition(expression, known, location) if len(known) == len(sources) else None
 
-    def _source(self, name: str, location: Location) -> Source | None:
+    def _is_known(self, name: str) -> bool:
+        self._lookups -= (1 + name.count(".")) ** 2
+        if self._lookups < 0:
+            raise ExpressionError("too many hyphens between names: put spaces around those that are minus signs")
+        if name in self._by_name or name in self._listed.parameters:
+            return True
+        return paths.resolve(self._base, paths.split(name)) is not None
+
+    def _source(self, name: str, expression: Expression, location: Location) -> Source | None:
         problems = self._problems
         if name not in self._known:
             self._known[name] = self._find(name)
         if name in self._too_long:
             limit = f"a text has at most {weights.MAX:,} characters, a list or mapping as many values inside"
-            problems.add("out_of_range", location, f"{name!r} is too long for an expression: {limit}")
+            problems.add("out_of_range", location, f"{quotes.name(name)} is too long for an expression: {limit}")
+        elif self._known[name] is None and name in self._two:
+            message = f"{quotes.name(name)} is two values of the base configuration, because keys have dots"
+            problems.add("ambiguous_path", location, f"{message}: make the one that is meant an axis with 'as'")
         elif self._known[name] is None:
-            known = chain(self._by_name, self._listed.parameters)
-            suggestion = None if problems.full else _nearest(name, known, self._base, problems.budget)
-            message = f"{name!r} is neither a parameter nor in the base configuration"
-            problems.add("unknown_name", location, message, suggestion)
+            self._report_unknown(name, expression, location)
         return self._known[name]
 
+    def _report_unknown(self, name: str, expression: Expression, location: Location) -> None:
+        if self._problems.full:
+            self._problems.add("unknown_name", location, "")
+            return
+        span = expressions.hyphenated(expression.text, name)
+        suggestion = None if span is None else self._nearest(span)
+        if span is None or suggestion is None or "-" not in suggestion:
+            suggestion = self._nearest(name)
+            remedy = expressions.remedy(expression, name)
+        elif self._problems.has("unknown_name", location):
+            return  # another part of the same name
+        else:
+            name, remedy = span, ""
+        message = f"{quotes.name(name)} is neither a parameter nor in the base configuration{remedy}"
+        self._problems.add("unknown_name", location, message, suggestion)
+
+    def _nearest(self, name: str) -> str | None:
+        """The most similar parameter or path."""
+        budget = self._problems.budget
+        known = chain(self._by_name, self._listed.parameters)
+        near = [budget.nearest(name, known), paths.nearest(self._base, paths.split(name), budget)]
+        return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
+
     def _find(self, name: str) -> Source | None:
+        if name not in self._by_name and len(paths.resolutions(self._base, paths.split(name))) > 1:
+            self._two.add(name)
+            return None
         path = paths.resolve(self._base, paths.split(name))
         axis = self._by_name.get(name)
         rest: paths.Path = ()
@@ -154,7 +202,8 @@ class _Resolver:
         if weight is None:
             self._too_long.add(name)
             return None
-        return Source(axis, rest, tuple(listed), existing, weight)
+        operand = existing if isinstance(existing, Missing) else decimals.exact(existing)
+        return Source(axis, rest, tuple(listed), operand, weight)
 
 
 def resolve(
@@ -179,6 +228,7 @@ def resolve(
     names = Names(
         axes=tuple(space),
         values=tuple(axis.values for axis in space),
+        operands=tuple(operands.Operands(axis.values) for axis in space),
         bases=tuple(paths.get(base, axis.path) if paths.has(base, axis.path) else MISSING for axis in space),
         whens=whens,
         derivations=derivations,
@@ -186,12 +236,6 @@ def resolve(
     )
     _refuse_cycles(names, problems)
     return names
-
-
-def _nearest(name: str, known: Iterable[str], base: dict[str, JSON], budget: SearchBudget) -> str | None:
-    """The most similar parameter or path."""
-    near = [budget.nearest(name, known), paths.nearest(base, paths.split(name), budget)]
-    return max((each for each in near if each), key=lambda each: budget.similarity(name, each), default=None)
 
 
 def _refuse_cycles(names: Names, problems: Problems) -> None:

@@ -1,10 +1,10 @@
-"""The size of the values that expressions name: its limit, and what it costs functions such as `sum` to walk them."""
+"""The values that expressions name: as operands, and their size with its limit and what it costs to walk them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final, assert_never
+from typing import Final, assert_never, overload
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, weights
+from ems_worker.core.language import decimals, paths, ranges, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.listed import ListedPoint
@@ -14,6 +14,35 @@ JSON = canonical.JSON
 
 # The number of values that names may lead into: each such name needs its part of every value of an axis.
 MAX_UNPACKED: Final = 1_000_000
+# Of a longer axis, operands are not kept.
+_MAX_KEPT: Final = 10_000
+
+
+class Operands(Sequence[decimals.Operand]):
+    """The values of an axis as expressions calculate with them, each converted when it is first used."""
+
+    __slots__ = ("_known", "_values")
+
+    def __init__(self, values: Sequence[JSON]) -> None:
+        self._values = values
+        self._known: dict[int, decimals.Operand] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, index: int) -> decimals.Operand: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[decimals.Operand]: ...
+    def __getitem__(self, index: int | slice) -> decimals.Operand | Sequence[decimals.Operand]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(ranges.size(self._values))[index]]
+        if index in self._known:
+            return self._known[index]
+        operand = decimals.exact(self._values[index])
+        if ranges.size(self._values) <= _MAX_KEPT:
+            self._known[index] = operand
+        return operand
 
 
 class Weights:

@@ -3,11 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 from ems_worker import errors
 from ems_worker.core import canonical, seeds
-from ems_worker.core.language import checks, conflicts, described, design, inject, listed, options, paths, tracked
+from ems_worker.core.language import (
+    aliases,
+    checks,
+    conflicts,
+    described,
+    design,
+    foreign,
+    inject,
+    listed,
+    options,
+    paths,
+    quotes,
+    resources,
+    tracked,
+)
 from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.design import Design
@@ -29,6 +43,7 @@ KEYS: Final = (
     "description",
     "base_config_file_path",
     "base_config_path",
+    "base",
     "base_config",
     "parameter_space",
     "design",
@@ -46,7 +61,10 @@ KEYS: Final = (
     "tags",
     "labels",
     "model_version",
+    "resources",
+    "simulator",
     "allow_new_paths",
+    *aliases.LONG_NAMES,
 )
 # Keys that name the schema to editors.
 IGNORED_KEYS: Final = ("$schema",)
@@ -58,10 +76,17 @@ _MAX_COMBINATIONS: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A path of the configuration that points set, and its name in documents, tables and columns."""
+    """A path of the configuration that points set, and its name in documents, tables and columns.
+
+    With `replace` a mapping replaces the present one in place of merging. `unit` and `label` are for tables and
+    pictures.
+    """
 
     path: paths.Path
     name: str
+    replace: bool = False
+    unit: str | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +135,16 @@ def parse(
     """
     problems = Problems()
     _check_keys(data, problems)
+    data = aliases.expanded(data)
     content = _base(data, base, problems)
-    if content is None:  # paths can't be checked without the base configuration
-        raise errors.PlanRejected(problems.collected())
-    config = ConfigPaths(content, checks.flag(data, "allow_new_paths", problems), problems)
-
+    allow_new = checks.flag(data, "allow_new_paths", problems)
     replicates = _replicates(data, problems)
     seeding = options.parse_seeds(data["seeds"], replicates, problems) if "seeds" in data else Seeds()
+    if content is None:  # paths can't be checked without the base configuration
+        design.parse_constraints(data.get("constraints", []), problems)
+        _parse_rest(data, problems)
+        raise errors.PlanRejected(problems.collected())
+    config = ConfigPaths(content, allow_new, problems)
     axis_parser = AxisParser(config)
     if "parameter_space" in data:
         location = ("parameter_space",)
@@ -129,13 +157,7 @@ def parse(
     chosen, space = design.parse(data.get("design", {}), axis_parser.axes, seeding.root, problems)
     constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
     resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
-    named = described.parse(data, problems)
-    metrics = tracked.parse(data["metrics_to_track"], problems) if "metrics_to_track" in data else ()
-    experiment_limits = options.parse_limits(data["limits"], problems) if "limits" in data else ExperimentLimits()
-    settle = options.parse_settle(data["settle"], problems) if "settle" in data else Settle()
-    hold, keep_open = checks.flag(data, "hold", problems), checks.flag(data, "keep_open", problems)
-    tags = described.tags(data["tags"], problems) if "tags" in data else ()
-    labels = listed.parse_labels(data["labels"], ("labels",), problems) if "labels" in data else {}
+    rest = _parse_rest(data, problems)
     if len(problems):  # combinations of invalid values would only cause more problems
         raise errors.PlanRejected(problems.collected())
     varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
@@ -144,10 +166,10 @@ def parse(
     _check_size(grid, chosen, resolved, replicates=replicates, problems=problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
-    options.check_quorum(settle, grid.total * replicates, problems)
+    options.check_quorum(rest["settle"], grid.total * replicates, problems)
     derived.judge(resolved, (params for _, params in grid.combinations(0, derived.MAX_POINTS)), problems)
     return Plan(
-        **named,
+        **rest,
         base=content,
         grid=grid,
         design=chosen,
@@ -155,15 +177,25 @@ def parse(
         replicates=replicates,
         seeds=seeding,
         inject=injected,
-        metrics=metrics,
-        limits=experiment_limits,
-        settle=settle,
-        hold=hold,
-        keep_open=keep_open,
-        tags=tags,
-        labels=labels,
         warnings=problems.warnings(),
     )
+
+
+def _parse_rest(data: Mapping[str, object], problems: Problems) -> dict[str, Any]:
+    """The fields of a plan that don't depend on its base configuration."""
+    return {
+        **described.parse(data, problems),
+        "metrics": tracked.parse(data.get("metrics_to_track", []), problems),
+        "limits": options.parse_limits(data.get("limits", {}), problems),
+        "settle": options.parse_settle(data.get("settle", {}), problems),
+        "hold": checks.flag(data, "hold", problems),
+        "keep_open": checks.flag(data, "keep_open", problems),
+        "tags": described.tags(data.get("tags", []), problems),
+        "labels": {
+            **listed.parse_labels(data.get("labels", {}), ("labels",), problems),
+            **resources.labels(data, problems),
+        },
+    }
 
 
 def _replicates(data: Mapping[str, object], problems: Problems) -> int:
@@ -209,11 +241,12 @@ def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int,
 
 
 def _check_keys(data: Mapping[str, object], problems: Problems) -> None:
-    problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS))
+    problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS), foreign.PLAN)
+    aliases.check(data, problems)
     for key in UNSUPPORTED_KEYS:
         if key in data:
             problems.add("not_supported_yet", (key,), f"{key!r} is not supported yet", on_key=True)
-    if "experiment_id" not in data and "experiment_name" not in data:
+    if "experiment_id" not in data and "experiment_name" not in data and "name" not in data:
         problems.add("missing_key", (), "a plan needs an 'experiment_name' or an 'experiment_id'", on_key=True)
 
 
@@ -221,17 +254,22 @@ def _base(data: Mapping[str, object], base: Mapping[str, object] | None, problem
     """The base configuration: the inline one, otherwise the given one. A path beside an inline one is informational."""
     given: list[str] = []
     for key in canonical.BASE_PATH_KEYS:
-        path = problems.text(data[key], (key,)) if key in data else None
-        if path is not None:
+        if key == "base" and isinstance(data.get(key), Mapping):
+            message = "'base' names the file of the base configuration; its content is written under 'base_config'"
+            problems.add("wrong_type", (key,), message)
+        elif key in data and (path := problems.text(data[key], (key,))) is not None:
             given.append(path)
-    if len(set(given)) > 1:
+    if len(given) > 1 and "base" in data:
+        message = "'base' is another name of base_config_file_path: keep one of them"
+        problems.add("conflicting_keys", ("base",), message, on_key=True)
+    elif len(set(given)) > 1:
         message = "base_config_file_path and base_config_path are two names of the same key; they name different files"
         problems.add("conflicting_keys", ("base_config_path",), message, on_key=True)
     if canonical.BASE_KEY in data:
         content: object = problems.mapping(data[canonical.BASE_KEY], (canonical.BASE_KEY,))
     elif base is None:
         if given:
-            message = f"the base configuration {given[0]!r} was not read; send its content as 'base_config'"
+            message = f"the base configuration {quotes.name(given[0])} was not read; send its content as 'base_config'"
             key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
             problems.add("base_unavailable", (key,), message)
         elif not any(key in data for key in canonical.BASE_PATH_KEYS):
@@ -244,5 +282,6 @@ def _base(data: Mapping[str, object], base: Mapping[str, object] | None, problem
 
 
 def _parameters(space: list[Axis], point_parser: ListedPointParser) -> tuple[Parameter, ...]:
-    listed = [Parameter(path, name) for name, path in point_parser.parameters.items()]
-    return (*listed, *(Parameter(axis.path, axis.name) for axis in space))
+    replaced = point_parser.replaced
+    listed = [Parameter(path, name, name in replaced) for name, path in point_parser.parameters.items()]
+    return (*listed, *(Parameter(axis.path, axis.name, axis.replace, axis.unit, axis.label) for axis in space))

@@ -52,6 +52,7 @@ class Template:
         self._base = plan.base
         self._paths = {name: _resolved(plan.base, dotted) for name, dotted in (earlier or {}).items()}
         self._paths |= {parameter.name: parameter.path for parameter in plan.parameters}
+        self._replaced = {parameter.name for parameter in plan.parameters if parameter.replace}
         self._inject = plan.inject
         self._texts: dict[tuple[str | paths.Path, ...], _Text] = {}
 
@@ -116,7 +117,7 @@ class Template:
         for name, value in params.items():
             path = self._paths[name]
             existing = paths.get(self._base, path) if isinstance(value, dict) else None
-            if isinstance(value, dict) and isinstance(existing, dict):
+            if isinstance(value, dict) and isinstance(existing, dict) and name not in self._replaced:
                 pairs.extend(((*path, *inner), leaf) for inner, leaf in paths.leaves(existing, value))
             else:
                 pairs.append((path, value))

@@ -1,13 +1,14 @@
 """The values of names at one combination: parameters, entries of `runs`, derived values, the base configuration."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes
+from ems_worker.core.language import decimals, paths, quotes
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.language.problems import Problems
-from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Source, Value
+from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source, Value
 
 JSON = canonical.JSON
 
@@ -65,8 +66,7 @@ class Scope:
             return MISSING
         derivation = self._names.derivations.get(number)
         if derivation is None:
-            dimension = self._dimension_of.get(number)
-            return self._names.values[number][0 if dimension is None else self._digits[dimension]]
+            return self._names.values[number][self._index(number)]
         values = [self._value(source) for source in derivation.sources]
         if any(value is MISSING for value in values):
             return MISSING
@@ -76,18 +76,31 @@ class Scope:
             self._report(derivation, values, error)
             return MISSING
 
-    def _value(self, source: Source) -> Value:
+    def _value(self, source: Source) -> Operand:
         """A name's value: what the point sets, else what the base configuration has."""
         if source.axis is not None:
-            value = self.parameter(source.axis)
+            value = self._operand(source.axis)
             if not isinstance(value, Missing):
                 return _inside(value, source.rest)
         for name, rest in source.listed:
             if name in self._listed.overrides:
-                return _inside(self._listed.overrides[name], rest)
+                return _inside(self._listed.operand(name), rest)
         return source.base
 
-    def _report(self, condition: Condition, values: Sequence[Value], error: ExpressionError) -> None:
+    def _operand(self, number: int) -> Operand:
+        """The value of an axis as expressions calculate with it."""
+        value = self.parameter(number)
+        if isinstance(value, Missing):
+            return value
+        if number in self._names.derivations:
+            return decimals.exact(value)
+        return self._names.operands[number][self._index(number)]
+
+    def _index(self, number: int) -> int:
+        dimension = self._dimension_of.get(number)
+        return 0 if dimension is None else self._digits[dimension]
+
+    def _report(self, condition: Condition, values: Sequence[Operand], error: ExpressionError) -> None:
         if self._problems is None or self._problems.has("expression_fails", condition.location):
             return
         named = zip(condition.expression.names, values, strict=True)
@@ -96,5 +109,6 @@ class Scope:
         self._problems.add("expression_fails", condition.location, message)
 
 
-def _inside(value: JSON, rest: paths.Path) -> Value:
-    return value if not rest else paths.get(value, rest) if paths.has(value, rest) else MISSING
+def _inside(value: decimals.Operand, rest: paths.Path) -> Operand:
+    inside = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
+    return value if not rest else cast("Operand", paths.get(inside, rest)) if paths.has(inside, rest) else MISSING

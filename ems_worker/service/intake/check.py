@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.language import version
-from ems_worker.core.points import edits, largest, plan, render, space
+from ems_worker.core.language import quotes, version
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import edits, largest, plan, render, space, value_files
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.plan import Plan
 from ems_worker.core.points.space import SpaceSize
@@ -31,6 +32,8 @@ LARGE_BYTES: Final = 256 * 1024
 
 # Returns the content of the base configuration at a plan's path; raises errors.PlanRejected.
 ReadBase = Callable[[str], bytes]
+# Returns the content of a file of values, by its name in the plan; raises errors.FileUnreadable.
+ReadValues = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +57,33 @@ def refuse_base(path: str) -> bytes:
             Problem(
                 "base_not_readable",
                 "base_config_file_path",
-                f"{path!r} can't be read here: no folder of base configurations is set (EMS_BASE_CONFIG_ROOT). "
-                "Put its content into the plan as base_config, as ems-publish does",
+                f"{quotes.name(path)} can't be read here: no folder of base configurations is set "
+                "(EMS_BASE_CONFIG_ROOT). Put its content into the plan as base_config, as ems-publish does",
                 location=("base_config_file_path",),
             )
         ]
     )
 
 
-def read(data: bytes, reader: PlanReader, read_base: ReadBase) -> Checked:
+def read(data: bytes, reader: PlanReader, read_base: ReadBase, read_values: ReadValues | None = None) -> Checked:
     """Reads and parses a plan. Its count may still be an upper bound, and the checks of `steps` follow.
 
-    Raises errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
+    `read_values` is for the publisher of a plan, who puts the values of files in the place of their names. Raises
+    errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
     """
     document = reader.read_plan(data)
+    content = document.data
     try:
-        path = plan.base_reference(document.data)
-        base = None if path is None else _base(path, reader, read_base, document.data)
-        parsed = plan.parse(document.data, base)
+        if read_values is not None:
+            content = _inlined(content, read_values)
+        base = _base(reader, read_base, content)
+        parsed = plan.parse(content, base)
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
     if parsed.warnings:
         parsed = replace(parsed, warnings=reader.with_positions(parsed.warnings, document))
-    sha = canonical.plan_sha(document.data, parsed.base)
-    return Checked(parsed, space.count(parsed), sha, document.data, parsed.base)
+    sha = canonical.plan_sha(content, parsed.base)
+    return Checked(parsed, space.count(parsed), sha, content, parsed.base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +139,50 @@ def _version_problem(parsed: Plan, reported: str | None) -> Problem | None:
     if required is None or required == reported:
         return None
     runs = f"runs {reported!r}" if reported else "hasn't reported its version, so this is not checked"
-    message = f"the plan is for model version {required!r}, and the orchestrator {runs}"
+    message = f"the plan is for model version {quotes.name(required)}, and the orchestrator {runs}"
     return Problem("model_version", "model_version", message, location=("model_version",))
 
 
-def _base(path: str, reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the base file. Its problems are located at the plan's key, with their location in the file."""
-    key = next(key for key in canonical.BASE_PATH_KEYS if key in data)
+def _base(reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of the base file; None if the plan needs none.
+
+    Raises PlanRejected with the problems of the file, and with those of the plan that are found without it.
+    """
+    path = plan.base_reference(data)
+    if path is None:
+        return None
+    key = next(key for key in canonical.BASE_PATH_KEYS if data.get(key) == path)
     try:
         content: dict[str, Any] = reader.read_base(read_base(path)).data
     except errors.PlanRejected as error:
-        raise errors.PlanRejected([_in_file(problem, key, path) for problem in error.problems]) from None
+        found = [problem if problem.line is None else replace(problem, file=path) for problem in error.problems]
     except errors.Unreadable as error:
-        raise errors.PlanRejected([Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]) from None
-    return content
+        found = [Problem("base_not_readable", key, f"{path}: {error}", location=(key,))]
+    else:
+        return content
+    try:
+        plan.parse(data)
+    except errors.PlanRejected as error:
+        found += [problem for problem in error.problems if problem.code != "base_unavailable"]
+    raise errors.PlanRejected(found)
 
 
-def _in_file(problem: Problem, key: str, path: str) -> Problem:
-    """A problem in the base file, located at the plan's key."""
-    if problem.location == (key,):
-        return problem
-    line = f", line {problem.line}, column {problem.column}" if problem.line is not None else ""
-    inner_path = f" ({problem.path})" if problem.path else ""
-    message = f"{path}{line}{inner_path}: {problem.message}"
-    return Problem(problem.code, key, message, suggestion=problem.suggestion, location=(key,))
+def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, Any]:
+    """The plan with the values of its files."""
+    references = value_files.references(data)
+    if not references:
+        return data
+    problems = Problems()
+    contents: dict[value_files.Reference, bytes] = {}
+    for reference in references:
+        try:
+            contents[reference] = read_values(reference.file)
+        except errors.FileUnreadable as failed:
+            problems.add("file_not_readable", reference.location, f"{quotes.brief(reference.file)} {failed}")
+    inlined = value_files.inlined(data, contents, problems)
+    if len(problems):
+        raise errors.PlanRejected(problems.collected())
+    return inlined
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:
@@ -201,23 +227,36 @@ def _uncollected() -> Iterator[None]:
 
 
 def stored(spec: NewExperiment, reader: PlanReader) -> Checked:
-    """The plan of a recorded experiment, as it was accepted.
+    """The plan of a recorded experiment. `reads_differently` says whether its points are those that were accepted.
 
     Raises errors.PlanNotReadAsAccepted if this worker rejects the plan, for example for a missing extra, or doesn't
     know the version of the plan language that it was accepted under.
     """
-    if spec.language != version.VERSION:
-        reason = f"it is in version {spec.language} of the plan language, and this worker reads {version.VERSION}"
+    if spec.language > version.VERSION:
+        reason = f"it is in version {spec.language} of the plan language, and this worker knows {version.VERSION}"
         raise not_as_accepted(spec, reason)
     try:
         data = reader.read_plan(spec.plan).data
         base = reader.read_plan(spec.base).data
         parsed = plan.parse(data, base)
     except errors.PlanRejected as error:
-        raise not_as_accepted(spec, str(error.problems[0])) from error
+        earlier = f" (accepted under version {spec.language} of the plan language)"
+        reason = f"{error.problems[0]}{earlier if spec.language < version.VERSION else ''}"
+        raise not_as_accepted(spec, reason) from error
     except errors.Unreadable as error:
         raise not_as_accepted(spec, str(error)) from error
     return Checked(parsed, space.count(parsed), spec.plan_sha, data, base)
+
+
+def reads_differently(spec: NewExperiment, data: Mapping[str, Any]) -> str | None:
+    """Why the plan of a recorded experiment may have other points than when it was accepted; None if it hasn't.
+
+    `data` is the plan as it was read. Points that are recorded stay as they are.
+    """
+    if (path := version.changed(data, spec.language)) is None:
+        return None
+    earlier = f"it was accepted under version {spec.language} of the plan language"
+    return f"{earlier}, and version {version.VERSION} may read {quotes.brief(path)} in another way"
 
 
 def edited(stored: Checked, wanted: Edits, reader: PlanReader) -> Checked:

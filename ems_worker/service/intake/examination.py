@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.points import extension, plan
+from ems_worker.core.points import extension, identity, plan
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.extension import Version
 from ems_worker.core.points.space import SpaceSize
@@ -84,7 +84,7 @@ def _outline(checked: Checked) -> Outline:
         max_concurrent=parsed.limits.max_concurrent,
         priority=parsed.limits.priority,
         self_contained=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
-        parameters={parameter.name: ".".join(map(str, parameter.path)) for parameter in parsed.parameters},
+        parameters=identity.dotted(parsed),
         metrics=tuple(metric.name for metric in parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
@@ -144,6 +144,10 @@ class Examination:
             stored = check.stored(existing, reader)
         except errors.PlanNotReadAsAccepted as error:
             raise errors.PlanRejected([Problem("plan_unreadable", "", str(error))]) from error
+        if (reason := check.reads_differently(existing, stored.data)) is not None:
+            # Its own points wouldn't be found among those that are recorded.
+            message = f"{reason}, so it can't be extended: publish what is to be added as an experiment of its own"
+            raise errors.PlanRejected([Problem("plan_unreadable", "", message)])
         if wanted.edits is None:
             outline = self.outline()
         else:

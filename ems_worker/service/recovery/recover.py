@@ -16,21 +16,22 @@ from ems_worker.service.intake.check import Loaded, PlanReader
 from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
+from ems_worker.service.recovery import unrecorded
 
 log = structlog.get_logger()
 
 _MAX_NAMED = 10
 
 
-async def read(record: Experiment, manifest: Manifest, loaded: Awaitable[Loaded]) -> Live:
+async def read(record: Experiment, manifest: Manifest, loaded: Awaitable[Loaded], reader: PlanReader) -> Live:
     """Builds an experiment from its record: with the plan as it was accepted, and the tally counted from the rows.
 
     Raises errors.PlanNotReadAsAccepted if this worker can't continue with the plan.
     """
     plan, count, template = await loaded
-    if record.expanded_points < record.spec.points and count.exact and count.points != record.spec.points:
-        # The points that are left to expand would not fit those that are recorded.
-        reason = f"it has {count.points:,} points now, and had {record.spec.points:,}"
+    changes = {change.number: change for change in await manifest.open_changes(record.key)}
+    reason = await unrecorded.misfit(record, plan, count, changes=changes.values(), manifest=manifest, reader=reader)
+    if reason is not None:
         raise check.not_as_accepted(record.spec, reason)
     tally = await manifest.tally(record.key)
     timeouts = {metric.name: metric.timeout_seconds for metric in plan.metrics if metric.source == "event"}
@@ -44,7 +45,7 @@ async def read(record: Experiment, manifest: Manifest, loaded: Awaitable[Loaded]
         recorded_seq=record.ended_seq,
         unreported=0 if record.settled_round == record.round else tally.called_off.get(Bucket.CANCELLED, 0),
         metric_timeouts=timeouts,
-        changes={change.number: change for change in await manifest.open_changes(record.key)},
+        changes=changes,
         best=await manifest.best_point(record.key),
     )
 
@@ -58,7 +59,7 @@ async def recover(ledger: Ledger, manifest: Manifest, reader: PlanReader) -> Seq
     submitting: list[tuple[Live, Run]] = []
     for record in await manifest.unfinished():
         try:
-            live = await read(record, manifest, loading.load(record.spec, reader))
+            live = await read(record, manifest, loading.load(record.spec, reader), reader)
         except errors.PlanNotReadAsAccepted as error:
             ledger.mark_unreadable(record.spec.experiment_id, error)
             continue
