@@ -1,6 +1,7 @@
 """Accepted -> recorded: points and their first runs are added to the manifest, in chunks, resumable after each."""
 
 import asyncio
+import math
 from itertools import islice
 
 import structlog
@@ -20,8 +21,8 @@ log = structlog.get_logger()
 
 # How many rows a chunk adds: some milliseconds of work, after which other tasks run.
 _RUNS_PER_CHUNK = 2000
-# How many combinations a chunk tries, at about 10 us each.
-_TRIES_PER_CHUNK = 10_000
+# How much a chunk counts if a restart left points uncounted: about 100 ms.
+_STEPS_PER_CHUNK = 200_000
 
 
 class Expander:
@@ -56,8 +57,8 @@ class Expander:
         if plan.grid.exact:
             points = _points(plan, done, limit)
         else:
-            # Combinations are tried one by one, and most may be left out: in a thread, with a limit on the tries.
-            points = await asyncio.to_thread(_points, plan, done, limit, _TRIES_PER_CHUNK)
+            # They are counted again first: in a thread, with a limit on the work.
+            points = await asyncio.to_thread(_points, plan, done, limit, _STEPS_PER_CHUNK)
             if not points and not live.expanded:
                 return
         records = [
@@ -76,5 +77,5 @@ class Expander:
             log.info("experiment.expanded", experiment_id=live.experiment_id, jobs=live.record.spec.jobs)
 
 
-def _points(plan: Plan, start: int, limit: int, tries: int | None = None) -> list[Point]:
-    return list(islice(space.points(plan, start, tries), limit))
+def _points(plan: Plan, start: int, limit: int, max_steps: float = math.inf) -> list[Point]:
+    return list(islice(space.points(plan, start, max_steps), limit))

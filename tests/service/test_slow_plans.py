@@ -1,14 +1,15 @@
 """Plans whose combinations are evaluated individually delay neither other plans nor the event loop."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from ems_worker.core.points import evaluation, work_limits
+from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import grid, work_limits
 from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
 from ems_worker.service.base.poison import SUSPECTED_DELIVERIES
@@ -33,7 +34,24 @@ SLOW = slow()
 @pytest.fixture
 def impatient() -> Iterator[None]:
     """Lowers the limit of work in parsing, so that even small plans are slow to count."""
-    with patch.object(work_limits, "DEFAULT", WorkLimits(tree_steps=1000, combinations_per_yield=200)):
+    with (
+        patch.object(work_limits, "DEFAULT", WorkLimits(early_steps=1000)),
+        patch.object(grid, "_STEPS_PER_YIELD", 1),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def counting_after(awaited: Callable[[], bool]) -> Iterator[None]:
+    """Counting, which ends at an unpredictable time, takes no step before this holds."""
+    settle = grid.Grid.settle
+
+    def later(self: grid.Grid, problems: Problems) -> Iterator[None]:
+        while not (self.settled or awaited()):
+            yield
+        yield from settle(self, problems)
+
+    with patch.object(grid.Grid, "settle", later):
         yield
 
 
@@ -49,8 +67,9 @@ async def test_a_quick_plan_is_decided_before_a_slow_one_that_came_first(tmp_pat
     """Both decisions have the exact number of points. A slow plan that is delivered again meanwhile is decided once."""
     async with Desk.open(tmp_path) as desk, intake(desk):
         slow = desk.message("ems.experiment.submit", SLOW)
-        desk.broker.waiting.put_nowait([slow, desk.message("ems.experiment.submit", plan("quick")), slow])
-        await wait.until(lambda: len(desk.broker.of("decision")) == 2, timeout=20)
+        with counting_after(lambda: bool(desk.broker.of("decision"))):
+            desk.broker.waiting.put_nowait([slow, desk.message("ems.experiment.submit", plan("quick")), slow])
+            await wait.until(lambda: len(desk.broker.of("decision")) == 2, timeout=20)
         quick, late = desk.broker.of("decision")
         assert (quick["experiment_id"], late["experiment_id"]) == ("quick", "slow")
         assert (late["decision"], late["points"]) == ("accepted", 2)
@@ -62,8 +81,9 @@ async def test_plans_with_the_same_id_are_decided_in_their_order(tmp_path: Path)
     """A later plan waits for a slow one even if it could be decided quickly."""
     async with Desk.open(tmp_path) as desk, intake(desk):
         messages = [desk.message("ems.experiment.submit", body) for body in (SLOW, plan("slow"), plan("quick"))]
-        desk.broker.waiting.put_nowait(messages)
-        await wait.until(lambda: len(desk.broker.of("decision")) == 3, timeout=20)
+        with counting_after(lambda: bool(desk.broker.of("decision"))):
+            desk.broker.waiting.put_nowait(messages)
+            await wait.until(lambda: len(desk.broker.of("decision")) == 3, timeout=20)
         decisions = [(decision["submission"]["seq"], decision["decision"]) for decision in desk.broker.of("decision")]
         assert decisions == [(3, "accepted"), (1, "accepted"), (2, "rejected")]
 
@@ -102,21 +122,16 @@ async def test_a_repeated_slow_plan_is_a_duplicate_at_once(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_problem_that_needs_no_count_is_reported_without_counting(tmp_path: Path) -> None:
-    """A wrong model version needs no count; too many jobs are reported as soon as they are counted."""
+    """A wrong model version needs no count; too many jobs are reported when they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.reported = "reef-1"
         with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [problem["code"] for problem in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
-        with patch.object(
-            evaluation.Evaluator, "satisfied", autospec=True, side_effect=evaluation.Evaluator.satisfied
-        ) as evaluated:
-            [problem] = (await desk.submit(many))["errors"]
+        [problem] = (await desk.submit(many))["errors"]
         assert problem["code"] == "too_many_jobs"
         assert "EMS_MAX_JOBS" in problem["message"]
-        assert "10,000 at most" in problem["message"]
-        assert evaluated.call_count < 3000
 
 
 @pytest.mark.usefixtures("impatient")
@@ -142,7 +157,7 @@ async def test_the_message_of_a_slow_plan_is_reported_as_in_progress(tmp_path: P
 
 @pytest.mark.parametrize(
     ("side", "limits"),
-    [(100, WorkLimits(tree_steps=1000)), pytest.param(300, WorkLimits(), marks=pytest.mark.long)],
+    [(100, WorkLimits(early_steps=1000)), pytest.param(900, WorkLimits(early_steps=1000), marks=pytest.mark.long)],
     ids=["small", "large"],
 )
 async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
@@ -155,7 +170,6 @@ async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
         await wait.until(lambda: desk.broker.of("decision"), timeout=90)
         live = desk.ledger.live("slow")
         assert live is not None
-        assert not live.plan.grid.exact
         while not live.expanded:
             await desk.expander.expand(live)
         assert len(await desk.rows("slow")) == 2
@@ -163,21 +177,16 @@ async def test_deciding_and_expanding_a_slow_plan_leave_the_loop_free(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_search_for_points_yields_to_other_experiments(tmp_path: Path) -> None:
-    """A chunk ends after a number of evaluations, with the points found so far; the search survives a restart."""
-    with patch.object(expand, "_TRIES_PER_CHUNK", 1100):
+async def test_counting_again_yields_to_other_experiments(tmp_path: Path) -> None:
+    """A chunk ends after some work, without points until they are counted; counting starts again after a restart."""
+    with patch.object(expand, "_STEPS_PER_CHUNK", 1):
         async with Desk.open(tmp_path) as desk:
             await desk.submit(SLOW)
+        async with Desk.open(tmp_path) as desk:
             live = desk.ledger.live("slow")
             assert live is not None
             await desk.expander.expand(live)
             assert live.record.expanded_points == 0
-            while not live.record.expanded_points:
-                await desk.expander.expand(live)
-            assert live.record.expanded_points == 1
-        async with Desk.open(tmp_path) as desk:
-            live = desk.ledger.live("slow")
-            assert live is not None
             while not live.expanded:
                 await desk.expander.expand(live)
             assert [row.point.params for row in await desk.rows("slow")] == [{"a": 99, "b": 100}, {"a": 100, "b": 99}]

@@ -12,8 +12,8 @@ from tests.support import settled
 JSON = canonical.JSON
 BASE: dict[str, JSON] = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": {"g": 0}, "on": False, "list": [1, 2]}
 
-# No component of these plans is computed as a tree: combinations are evaluated one by one.
-NO_TREES = WorkLimits(tree_steps=0)
+# Parsing counts nothing: all is left for later.
+UNCOUNTED = WorkLimits(early_steps=0)
 
 
 def parsed(text: str, base: dict[str, JSON] = BASE, limits: WorkLimits | None = None) -> plan.Plan:

@@ -146,6 +146,8 @@ def test_the_digest_of_a_configuration_has_no_injected_paths() -> None:
     assert first.config_sha({}, 7) == second.config_sha({}, 7)
     assert first.config_sha({}, 7) != first.config_sha({}, 8)
     assert first.config_sha({}, 7) == canonical.digest({"config": {"ids": [None, "b"], "fish": 5}, "seed": 7})
+    varied = render.Template(parsed({"fish": 1.0}, parameter_space={"fish": [0.1]}))
+    assert varied.config_sha({"fish": 0.1}, 7) == canonical.digest({"config": {"fish": 0.1}, "seed": 7})
     missing = render.Template(parsed({"fish": None}, inject={"seed": "a.b", "simulation_id": "fish.id"}))
     assert missing.config_sha({}, 7) == canonical.digest({"config": {"fish": None}, "seed": 7})
 

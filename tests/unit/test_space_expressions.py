@@ -12,7 +12,7 @@ from ems_worker.core import canonical
 from ems_worker.core.points import plan, space
 from ems_worker.core.points.work_limits import WorkLimits
 from tests.support import settled
-from tests.support.small_plans import BASE, JSON, NO_TREES, parsed, refused
+from tests.support.small_plans import BASE, JSON, UNCOUNTED, parsed, refused
 
 FAILING = "{parameter_space: {a: {range: {start: 400, stop: 0, num: 401}}, b: {expr: '1 / a'}}}"
 
@@ -22,15 +22,17 @@ def test_an_expression_without_a_value_at_some_point_is_an_error() -> None:
     [(code, message)] = refused(FAILING)
     assert (code, message) == ("expression_fails", "'1 / a' with a = 0: it has no value: division by zero")
     open_axes = "a: {range: {start: 9, stop: 0, num: 10}}, b: {range: {start: 9, stop: 0, num: 10}}"
-    [(code, message)] = refused(f"{{parameter_space: {{{open_axes}}}, constraints: ['1 / a + 1 / b > 1.4']}}", NO_TREES)
+    [(code, message)] = refused(
+        f"{{parameter_space: {{{open_axes}}}, constraints: ['1 / a + 1 / b > 1.4']}}", UNCOUNTED
+    )
     assert (code, message.partition(":")[0]) == ("expression_fails", "'1 / a + 1 / b > 1.4' with a = 9, b = 0")
     [(code, message)] = refused(
-        f"{{parameter_space: {{{open_axes}, c: {{expr: 1 / (a - b)}}}}, constraints: ['a > 1']}}", NO_TREES
+        f"{{parameter_space: {{{open_axes}, c: {{expr: 1 / (a - b)}}}}, constraints: ['a > 1']}}", UNCOUNTED
     )
     assert (code, message.partition(":")[0]) == ("expression_fails", "'1 / (a - b)' with a = 9, b = 9")
 
 
-@pytest.mark.parametrize("limits", [WorkLimits(), NO_TREES], ids=["trees", "no trees"])
+@pytest.mark.parametrize("limits", [WorkLimits(), UNCOUNTED], ids=["at once", "later"])
 @pytest.mark.parametrize("stop", [3, 400])
 @pytest.mark.parametrize(
     "guard",
@@ -90,7 +92,7 @@ def _brute_force(order: list[str], when: str | None, derived: str, constraints: 
     when=st.sampled_from([None, *(text for text in PARTIAL + GUARDS if not {*"de"} & {*text.replace("or", "")})]),
     derived=st.sampled_from(["1", "a + d", "1 / a", "1 / (b - 1)", "1 / (a - b)", "c / d", "1 / (a * c)"]),
     constraints=st.lists(st.sampled_from(PARTIAL + GUARDS + GUARDS), max_size=4),
-    limits=st.sampled_from([WorkLimits(), *(WorkLimits(tree_steps=steps) for steps in (0, 100, 400))]),
+    limits=st.sampled_from([WorkLimits(), *(WorkLimits(early_steps=steps) for steps in (0, 100, 400))]),
 )
 def test_constraints_guard_all_other_expressions(
     order: list[str], when: str | None, derived: str, constraints: list[str], limits: WorkLimits
@@ -123,15 +125,6 @@ def test_a_derived_value_is_evaluated_at_all_values_that_its_condition_names() -
         parsed(text)
 
 
-def test_a_search_for_a_point_that_takes_too_long_is_given_up() -> None:
-    """While parsing, that leaves the expression open; while counting, the expression counts as failing."""
-    text = "{parameter_space: {a: [0, 1], b: {expr: 1 / a}, c: [1, 2, 3, 4, 5, 6]}, constraints: ['a * c > 0']}"
-    made = parsed(text, limits=WorkLimits(tree_steps=0, early_looks=3))
-    assert not made.grid.settled
-    assert settled.size(made).points == 6
-    assert refused(text, WorkLimits(tree_steps=0, early_looks=3, looks=3))[0][0] == "expression_fails"
-
-
 def test_a_derived_value_that_depends_on_too_many_combinations_is_refused() -> None:
     """Evaluating it at all of them would take too long."""
     wide = "{range: {start: 1, stop: 9000, step: 1}}"
@@ -141,31 +134,31 @@ def test_a_derived_value_that_depends_on_too_many_combinations_is_refused() -> N
 
 
 def test_a_limit_of_jobs_applies_to_the_exact_number() -> None:
-    """An upper bound above the limit is accepted; counting ends as soon as there are too many jobs."""
-    limits = WorkLimits(tree_steps=0, combinations_per_yield=10)
+    """An upper bound above the limit is accepted until the points are counted."""
     text = """{{parameter_space: {{a: {{range: {{start: 1, stop: 100, step: 1}}}}, b: [1, 2, 3, 4]}},
     constraints: ['a * b <= {limit}'], num_replicates_per_run: 2, design: {{max_jobs: 100}}}}"""
-    few = parsed(text.format(limit=20), limits=limits)
+    few = parsed(text.format(limit=20), limits=UNCOUNTED)
     assert space.count(few) == space.SpaceSize(400, 800, exact=False)
     assert settled.size(few) == space.SpaceSize(41, 82)
-    many = parsed(text.format(limit=300), limits=limits)
-    steps: list[int] = []
-    with pytest.raises(errors.PlanRejected, match=r"jobs or more \(800 at most\), and its max_jobs is 100"):
-        steps.extend(so_far.points for so_far in space.settle(many))
-    assert 0 < max(steps) <= 50
+    for limits in (WorkLimits(), UNCOUNTED):
+        [(code, message)] = refused(text.format(limit=300), limits)
+        assert (code, message) == ("too_many_jobs", "the plan has 750 jobs, and its max_jobs is 100")
     with pytest.raises(errors.PlanRejected, match=r"this worker accepts at most 70 \(EMS_MAX_JOBS\)"):
         list(space.settle(few, max_jobs=70))
 
 
-def test_a_search_for_points_can_be_interrupted() -> None:
-    """It ends after the given number of evaluations and continues there, and also from the middle in a new plan."""
+def test_counting_can_be_interrupted() -> None:
+    """It ends after the given number of steps and continues there; until it is complete there are no points."""
     text = "{parameter_space: {a: {range: {start: 1, stop: 30, step: 1}}, b: [1, 2]}, constraints: ['a * b == 30']}"
     for begin in (0, 1):
-        made = parsed(text, limits=NO_TREES)
+        made = parsed(text, limits=UNCOUNTED)
         found: list[dict[str, JSON]] = []
-        for _ in range(12):
-            found += [point.params for point in space.points(made, begin + len(found), max_evaluations=5)]
+        calls = 0
+        while not found:
+            found = [point.params for point in space.points(made, begin, max_steps=20)]
+            calls += 1
         assert found == [{"a": 15, "b": 2}, {"a": 30, "b": 1}][begin:]
+        assert calls > 1
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 import pytest
 
-from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.language import samples
 from ems_worker.core.points import space
 from ems_worker.core.points.work_limits import WorkLimits
-from tests.support.small_plans import NO_TREES, params, parsed, refused
+from tests.support.small_plans import UNCOUNTED, params, parsed, refused
 
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "halton", "lhs"])
@@ -67,8 +66,8 @@ def test_samples_that_are_left_out_are_one_point() -> None:
     assert params(text)[-1] == {"on": False}
 
 
-def test_samples_are_compared_in_steps_if_they_are_too_many_at_once() -> None:
-    """The points are the same, from any of them on; too many comparisons are refused."""
+def test_samples_that_a_condition_makes_equal_are_one_point() -> None:
+    """Of these the first counts, at each combination of the other axes; comparing too many of them is refused."""
     text = """
     parameter_space:
       on: [true, false]
@@ -78,23 +77,24 @@ def test_samples_are_compared_in_steps_if_they_are_too_many_at_once() -> None:
     design: {samples: 40}
     """
     at_once = list(space.points(parsed(text)))
-    assert 40 < len(at_once) <= 50
-    limits = WorkLimits(tree_steps=200)
-    counts = list(space.settle(parsed(text, limits=limits)))
-    assert counts[-1] == space.SpaceSize(len(at_once), len(at_once))
-    assert len(counts) > 256
-    assert list(space.points(parsed(text, limits=limits))) == at_once
-    assert list(space.points(parsed(text, limits=limits), 42)) == at_once[42:]
-    assert refused(text, WorkLimits(tree_steps=200, comparisons=30))[0][0] == "too_many_combinations"
+    shown = [point.params["b"] for point in at_once if point.params["on"]]
+    assert [point.params["b"] for point in at_once if not point.params["on"]] == list(dict.fromkeys(shown))
+    assert list(space.points(parsed(text, limits=UNCOUNTED))) == at_once
+    assert list(space.points(parsed(text, limits=UNCOUNTED), 42)) == at_once[42:]
+    assert refused(text, WorkLimits(early_steps=0, steps=500))[0][0] == "too_many_combinations"
 
 
-def test_costly_constraints_are_evaluated_at_fewer_combinations() -> None:
-    """Their steps are shorter, and fewer combinations are accepted."""
-    axes = "a: {range: {start: 1, stop: 100, step: 1}}, b: {range: {start: 1, stop: 10, step: 1}}"
-    text = f"{{parameter_space: {{{axes}}}, constraints: ['a * b + {'0 * a + ' * 30}0 > 0']}}"
-    assert len(list(space.settle(parsed(text, limits=NO_TREES)))) < 10
-    short = WorkLimits(tree_steps=0, steps_per_yield=5_000)
-    assert len(list(space.settle(parsed(text, limits=short)))) > 40
-    few = WorkLimits(tree_steps=0, combination_steps=100_000)
-    with pytest.raises(errors.PlanRejected, match=r"1,000 combinations .* evaluated; at most [0-9]{3} can be"):
-        parsed(text, limits=few)
+def test_conditions_among_samples_may_leave_out_any_of_them() -> None:
+    """A sample is compared with those that leave out the same parameters."""
+    text = """
+    parameter_space:
+      e: {dist: choice, values: [x, y, z]}
+      a: {dist: int, low: 0, high: 2, when: "e == 'x'"}
+      b: {dist: int, low: 0, high: 2, when: "e != 'z'"}
+    design: {samples: 2000}
+    """
+    found = params(text)
+    left_out = [point for point in found if "a" not in point]
+    assert len(left_out) == 3 + 1
+    assert len({canonical.text(point) for point in left_out}) == len(left_out)
+    assert 600 < len(found) < 700

@@ -1,12 +1,13 @@
 """Duplicate values of axes: of values that vary together, equal rows count once, with a warning."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import first_occurrences, quotes, ranges
+from ems_worker.core.language import quotes, ranges
 from ems_worker.core.language.axis_values import Varied
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -45,8 +46,9 @@ def dropped(columns: Sequence[Column], location: Location, problems: Problems) -
         message = "the values are closer together than floating-point numbers"
         problems.add("out_of_range", location, f"{message}; such a range has at most {_MAX_DENSE:,} values")
         return unchanged
-    marks = first_occurrences.marks(unchanged, size)
-    distinct = sum(marks)
+    firsts: dict[int, int] = {}
+    marks = bytes([firsts.setdefault(digest(unchanged, row), row) == row for row in range(size)])
+    distinct = len(firsts)
     if distinct == size:
         return unchanged
     for index in (index for index, is_first in enumerate(marks) if lists and not is_first):
@@ -57,6 +59,12 @@ def dropped(columns: Sequence[Column], location: Location, problems: Problems) -
         message = f"{size - distinct} of these {size} values equal earlier ones; each counts once"
         problems.warn("duplicate_value", location, message)
     return [list(compress(values, marks)) for values in unchanged]
+
+
+def digest(columns: Sequence[Sequence[JSON]], row: int) -> int:
+    """A number for a row; rows are equal if their numbers are."""
+    text = canonical.text([column[row] for column in columns])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _combination(columns: Sequence[Column], row: Sequence[JSON]) -> str:

@@ -74,13 +74,7 @@ class Expression:
             result = self.compute(values)
         except decimals.NO_VALUE as error:
             raise ExpressionError(decimals.reason(error)) from error
-        if isinstance(result, bool | str | None):
-            return result
-        if not isinstance(result, int | float | Decimal):
-            raise ExpressionError(f"its value is {quotes.describe(result)}")
-        if isinstance(result, int) and result not in canonical.WHOLE:
-            raise ExpressionError("its value is a number that does not fit 64 bits")
-        return decimals.limited(decimals.leaving(result))
+        return checked(result)
 
     def holds(self, values: Sequence[decimals.Operand]) -> bool:
         """Its value as a condition. Raises ExpressionError unless that is true or false."""
@@ -88,6 +82,17 @@ class Expression:
         if isinstance(result, bool):
             return result
         raise ExpressionError(f"a condition must be true or false, and this is {quotes.describe(result)}")
+
+
+def checked(result: object) -> bool | int | float | str | None:
+    """The value of an expression as a parameter has it. Raises ExpressionError if a parameter can't have it."""
+    if isinstance(result, bool | str | None):
+        return result
+    if not isinstance(result, int | float | Decimal):
+        raise ExpressionError(f"its value is {quotes.describe(result)}")
+    if isinstance(result, int) and result not in canonical.WHOLE:
+        raise ExpressionError("its value is a number that does not fit 64 bits")
+    return decimals.limited(decimals.leaving(result))
 
 
 def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: bool = False) -> Expression:

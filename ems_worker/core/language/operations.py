@@ -21,6 +21,12 @@ def number(name: ast.Name) -> int:
     return int(name.id[1:])
 
 
+def literal(node: ast.expr) -> decimals.Operand:
+    """The value of a constant, or of a list of constants."""
+    value = ast.literal_eval(node)
+    return decimals.exact(list(value) if isinstance(value, tuple) else value)
+
+
 def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
     """The function that evaluates a checked expression; what it raises is in decimals.NO_VALUE.
 
@@ -31,14 +37,11 @@ def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
         return compiled(part, tolerant=tolerant)
 
     match node:
-        case ast.Constant():
-            constant = decimals.exact(node.value)  # type: ignore[arg-type]  # expressions have no other constants
-            return lambda values: constant
+        case ast.Constant() | ast.List() | ast.Tuple():
+            given = literal(node)
+            return lambda values: given
         case ast.Name():
             return operator.itemgetter(number(node))
-        case ast.List() | ast.Tuple():
-            literal = decimals.exact(list(ast.literal_eval(node)))
-            return lambda values: literal
         case ast.UnaryOp():
             return _applied(OPERATORS[type(node.op)], [inner(node.operand)])
         case ast.BinOp():

@@ -44,11 +44,6 @@ class Problems:
         path = quotes.path(location)
         self._problems.append(errors.Problem(code, path, message, None, None, suggestion, location, on_key))
 
-    def take(self, other: "Problems") -> None:
-        """Reports the problems of another collection, as many as fit."""
-        for problem in other._problems:
-            self.add(problem.code, problem.location, problem.message, on_key=problem.on_key)
-
     def warn(self, code: str, location: Location, message: str, *, on_key: bool = False) -> None:
         """Reports a warning: the plan is accepted, and its publisher sees the message."""
         if self._warnings is None:

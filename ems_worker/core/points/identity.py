@@ -5,6 +5,7 @@ in another order: each is looked up by its identity among those that are there, 
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -48,8 +49,8 @@ def dotted(plan: Plan) -> dict[str, str]:
     return {parameter.name: paths.written(plan.base, parameter.path) for parameter in plan.parameters}
 
 
-def points(plan: Plan, start: int = 0, max_evaluations: int | None = None) -> Iterator[IdentifiedPoint]:
+def points(plan: Plan, start: int = 0, max_steps: float = math.inf) -> Iterator[IdentifiedPoint]:
     """The plan's own points from position `start` on, in its order; see `space.points`."""
     by_name = dotted(plan)
-    for point in space.points(plan, start, max_evaluations):
+    for point in space.points(plan, start, max_steps):
         yield IdentifiedPoint(point, digest(point.params, point.run_id_suffix, by_name))

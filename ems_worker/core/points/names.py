@@ -27,8 +27,6 @@ MISSING: Final = Missing()
 _MAX_LOOKUPS: Final = 300_000
 # Derived values are computed by recursion.
 _MAX_CHAIN: Final = 50
-# The number of values inside a list that can be walked in the time of one unit of work.
-_WALKED_PER_WORK: Final = 5
 Value = JSON | Missing
 # A value as expressions calculate with it.
 Operand = decimals.Operand | Missing
@@ -57,12 +55,6 @@ class Condition:
     sources: tuple[Source, ...]
     location: Location
 
-    @property
-    def work(self) -> int:
-        """The work of an evaluation, from the size of the expression and of the values that it names."""
-        walked = sum(uses * source.weight for uses, source in zip(self.expression.uses, self.sources, strict=True))
-        return self.expression.size + walked // _WALKED_PER_WORK
-
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -79,23 +71,6 @@ class Names:
     whens: Mapping[int, Condition]
     derivations: Mapping[int, Condition]
     constraints: tuple[Condition, ...]
-
-    def dependencies(self, condition: Condition) -> set[int]:
-        """The axes that a condition depends on, directly or through other conditions."""
-        reached: set[int] = set()
-        waiting: list[Condition | None] = [condition]
-        while waiting:
-            for source in _sources(waiting.pop()):
-                if source.axis is not None and source.axis not in reached:
-                    reached.add(source.axis)
-                    waiting += (self.whens.get(source.axis), self.derivations.get(source.axis))
-        return reached
-
-    def reads_listed(self, condition: Condition) -> bool:
-        """True if overrides of `runs` can change a condition, directly or through other conditions."""
-        reached = self.dependencies(condition)
-        indirect = [each.get(axis) for axis in reached for each in (self.whens, self.derivations)]
-        return any(source.listed for each in (condition, *indirect) for source in _sources(each))
 
 
 class _Resolver:

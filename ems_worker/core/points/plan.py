@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Final
 
 from ems_worker import errors
@@ -31,8 +30,8 @@ from ems_worker.core.language.options import ExperimentLimits, Seeds, Settle
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.tracked import TrackedMetric
 from ems_worker.core.points import derived, dimensions, names, work_limits
+from ems_worker.core.points.counting import MAX_COUNTED
 from ems_worker.core.points.grid import Grid
-from ems_worker.core.points.names import Names
 from ems_worker.core.points.work_limits import WorkLimits
 
 JSON = canonical.JSON
@@ -70,8 +69,6 @@ KEYS: Final = (
 IGNORED_KEYS: Final = ("$schema",)
 UNSUPPORTED_KEYS: Final = ("execution_sequence", "reuse_results")
 _SPACE: Final = ("parameter_space",)
-# Conditions and constraints may leave out combinations, so that there may be more of them than points.
-_MAX_COMBINATIONS: Final = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +158,14 @@ def parse(
     if len(problems):  # combinations of invalid values would only cause more problems
         raise errors.PlanRejected(problems.collected())
     varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
-    _check_combinations(varying, problems)
     grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits or work_limits.DEFAULT)
-    _check_size(grid, chosen, resolved, replicates=replicates, problems=problems)
+    if grid.exact:
+        check_size(grid, chosen, replicates, problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
     options.check_quorum(rest["settle"], grid.total * replicates, problems)
-    derived.judge(resolved, (params for _, params in grid.combinations(0, derived.MAX_POINTS)), problems)
+    first = (params for _, params in grid.combinations(0)) if grid.exact else [grid.example()]
+    derived.judge(resolved, first, problems)
     return Plan(
         **rest,
         base=content,
@@ -207,35 +205,16 @@ def _replicates(data: Mapping[str, object], problems: Problems) -> int:
     return problems.integer(given, location, 1, seeds.REPLICATES - 1) or 1
 
 
-def _check_combinations(varying: tuple[dimensions.Dimension, ...], problems: Problems) -> None:
-    """Raises PlanRejected if there are too many combinations even to look at them."""
-    if prod(dimension.size for dimension in varying) >= _MAX_COMBINATIONS:
-        limit = f"an experiment has fewer than {seeds.POINTS:,} points"
-        message = f"the plan has more than {_MAX_COMBINATIONS:,} combinations; {limit}"
-        problems.add("too_many_points", _SPACE, message, on_key=True)
-        raise errors.PlanRejected(problems.collected())
-
-
-def _check_size(grid: Grid, chosen: Design, resolved: Names, *, replicates: int, problems: Problems) -> None:
-    """Reports a grid that has no points, or too many points, jobs or combinations to evaluate."""
+def check_size(grid: Grid, chosen: Design, replicates: int, problems: Problems) -> None:
+    """Reports a counted grid that has no points, or too many points or jobs."""
     jobs = grid.total * replicates
     if grid.total >= seeds.POINTS:
-        bound = "" if grid.exact else "up to "
-        message = f"{bound}{grid.total:,} points; an experiment has fewer than {seeds.POINTS:,}"
+        shown = f"{grid.total:,}" if grid.total < MAX_COUNTED else f"more than {MAX_COUNTED:,}"
+        message = f"{shown} points; an experiment has fewer than {seeds.POINTS:,}"
         problems.add("too_many_points", _SPACE, message, on_key=True)
     elif grid.total == 0 and not len(problems):
-        location = ("constraints",) if resolved.constraints else ()
-        problems.add("no_points", location, "no combination satisfies the constraints", on_key=True)
-    elif not grid.exact and grid.total > grid.max_evaluated:
-        message = (
-            f"constraints and conditions connect too many axes: {grid.total:,} combinations would have to be "
-            f"evaluated; at most {grid.max_evaluated:,} can be"
-        )
-        problems.add("too_many_combinations", ("constraints",), message, on_key=True)
-    elif grid.too_many_derivations:
-        message = "derived values depend on too many combinations of parameters for evaluating them everywhere"
-        problems.add("too_many_combinations", _SPACE, message, on_key=True)
-    elif grid.exact and chosen.max_jobs is not None and jobs > chosen.max_jobs:
+        problems.add("no_points", ("constraints",), "no combination satisfies the constraints", on_key=True)
+    elif chosen.max_jobs is not None and jobs > chosen.max_jobs:
         message = f"the plan has {jobs:,} jobs, and its max_jobs is {chosen.max_jobs:,}"
         problems.add("too_many_jobs", ("design", "max_jobs"), message)
 

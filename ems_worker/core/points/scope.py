@@ -81,11 +81,8 @@ class Scope:
         if source.axis is not None:
             value = self._operand(source.axis)
             if not isinstance(value, Missing):
-                return _inside(value, source.rest)
-        for name, rest in source.listed:
-            if name in self._listed.overrides:
-                return _inside(self._listed.operand(name), rest)
-        return source.base
+                return inside(value, source.rest)
+        return unless_shown(source, self._listed)
 
     def _operand(self, number: int) -> Operand:
         """The value of an axis as expressions calculate with it."""
@@ -109,6 +106,15 @@ class Scope:
         self._problems.add("expression_fails", condition.location, message)
 
 
-def _inside(value: decimals.Operand, rest: paths.Path) -> Operand:
-    inside = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
-    return value if not rest else cast("Operand", paths.get(inside, rest)) if paths.has(inside, rest) else MISSING
+def unless_shown(source: Source, listed: ListedPoint) -> Operand:
+    """A name's value where no axis sets it: what the entry of `runs` has, else what the base configuration has."""
+    for name, rest in source.listed:
+        if name in listed.overrides:
+            return inside(listed.operand(name), rest)
+    return source.base
+
+
+def inside(value: decimals.Operand, rest: paths.Path) -> Operand:
+    """What a path leads to in a value; MISSING if it leads nowhere."""
+    walked = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
+    return value if not rest else cast("Operand", paths.get(walked, rest)) if paths.has(walked, rest) else MISSING

@@ -5,12 +5,14 @@ has the position of its first axis); samples vary fastest. Point i follows from 
 expansion continues where it stopped.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ems_worker import errors
-from ems_worker.core import canonical
+from ems_worker.core import canonical, seeds
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.points import plan as plans
 from ems_worker.core.points.plan import Plan
 
 JSON = canonical.JSON
@@ -37,49 +39,40 @@ class Point:
 
 def count(plan: Plan) -> SpaceSize:
     """The number of points and jobs as far as it is known without making points."""
-    return SpaceSize(plan.grid.total, plan.grid.total * plan.replicates, plan.grid.exact)
+    grid = plan.grid
+    points = grid.total if grid.exact else min(grid.total, seeds.POINTS - 1)
+    return SpaceSize(points, points * plan.replicates, grid.exact)
 
 
 def settle(plan: Plan, max_jobs: int | None = None) -> Iterator[SpaceSize]:
     """Evaluates, step by step, what parsing left open. Yields the numbers so far, at last the exact ones.
 
-    It may take half a minute or more, in steps of about 20 ms. `max_jobs` is the worker's limit. Raises PlanRejected as
-    soon as an expression has no value at a point, or the plan has no points or too many jobs.
+    It may take many seconds, in steps of about 20 ms. `max_jobs` is the worker's limit. Raises PlanRejected as soon as
+    an expression has no value at a point, or the plan has no points or too many of them or of jobs.
     """
-    bound = count(plan)
-    _refuse_too_many_jobs(plan, max_jobs, bound if bound.exact else SpaceSize(0, 0), bound)
     problems = Problems()
-    total = bound.points
-    for total in () if plan.grid.settled else plan.grid.settle(problems):
-        so_far = SpaceSize(total, total * plan.replicates, exact=False)
-        _refuse_too_many_jobs(plan, max_jobs, so_far, bound)
-        yield so_far
-    if total == 0 and not len(problems):
-        problems.add("no_points", ("constraints",), "no combination satisfies the constraints", on_key=True)
+    settling = plan.grid.settle(problems)
+    while not (plan.grid.exact or len(problems)):
+        next(settling)
+        yield count(plan)
+    if not len(problems):
+        plans.check_size(plan.grid, plan.design, plan.replicates, problems)
+        jobs = plan.grid.total * plan.replicates
+        if max_jobs is not None and jobs > max_jobs:
+            message = f"the plan has {jobs:,} jobs; this worker accepts at most {max_jobs:,} (EMS_MAX_JOBS)"
+            problems.add("too_many_jobs", (), message, on_key=True)
+    for _ in settling:
+        yield count(plan)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
-    yield SpaceSize(total, total * plan.replicates)
+    yield count(plan)
 
 
-def _refuse_too_many_jobs(plan: Plan, max_jobs: int | None, so_far: SpaceSize, bound: SpaceSize) -> None:
-    """Raises PlanRejected if there are more jobs than the plan or the worker allows."""
-    jobs = f"{so_far.jobs:,} jobs" if bound.exact else f"{so_far.jobs:,} jobs or more ({bound.jobs:,} at most)"
-    problems = Problems()
-    if plan.design.max_jobs is not None and so_far.jobs > plan.design.max_jobs:
-        message = f"the plan has {jobs}, and its max_jobs is {plan.design.max_jobs:,}"
-        problems.add("too_many_jobs", ("design", "max_jobs"), message)
-    if max_jobs is not None and so_far.jobs > max_jobs:
-        message = f"the plan has {jobs}; this worker accepts at most {max_jobs:,} (EMS_MAX_JOBS)"
-        problems.add("too_many_jobs", (), message, on_key=True)
-    if len(problems):
-        raise errors.PlanRejected(problems.collected())
-
-
-def points(plan: Plan, start: int = 0, max_evaluations: int | None = None) -> Iterator[Point]:
+def points(plan: Plan, start: int = 0, max_steps: float = math.inf) -> Iterator[Point]:
     """The points from number `start` on, in order. Starting in the middle costs no more than starting at 0.
 
-    If the count is only an upper bound, combinations are evaluated one by one, at most `max_evaluations` of them:
-    continuing after the latest point costs no more, but starting at any other evaluates all combinations before it.
+    If the count is only an upper bound, the points are counted first, in at most `max_steps`. If these are too few,
+    there are no points yet, and another call continues.
     """
-    for index, (listed, params) in enumerate(plan.grid.combinations(start, max_evaluations), start):
+    for index, (listed, params) in enumerate(plan.grid.combinations(start, max_steps), start):
         yield Point(index, params, listed.run_id_suffix, listed.labels)

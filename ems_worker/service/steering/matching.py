@@ -24,8 +24,8 @@ from ems_worker.service.steering.lookup import Lookup
 _POINTS = 500
 # Runs that are added at once.
 _RUNS = 1000
-# How many combinations are tried at once, at about 10 us each.
-_TRIES = 10_000
+# How much is counted at once if the points are not counted yet: about 100 ms.
+_STEPS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Matching:
         complete = False
         while not points and not complete:
             points = await asyncio.to_thread(_own_points, plan, start, limit)
-            complete = len(points) < limit and plan.grid.exhausted
+            complete = len(points) < limit and plan.grid.exact
         digests = [own.digest for own in points]
         known = await self.manifest.match(live.key, version, digests, found.wanted(digests)) if points else {}
         for own in points:
@@ -103,7 +103,7 @@ def added_jobs(change: Change) -> int:
 
 
 def _own_points(plan: Plan, start: int, limit: int) -> list[IdentifiedPoint]:
-    return list(islice(identity.points(plan, start, _TRIES), limit))
+    return list(islice(identity.points(plan, start, _STEPS), limit))
 
 
 def _identities(points: Sequence[PointRecord], paths: Mapping[str, str]) -> list[PointIdentity]:
