@@ -122,13 +122,13 @@ WRAPPED_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
     "gzip over the limit": (lambda: gzip.compress(b"x" * (MAX_BYTES + 1)), "plan_too_large"),
     "gzip around an envelope": (lambda: gzip.compress(_enveloped(_plan(_text("x")))), "configuration_too_large"),
     "an envelope of 16 MB": (lambda: _enveloped(_plan(_text("x", NEARLY - 200))), "configuration_too_large"),
-    "16 MB of unknown fields": (lambda: b"\x78\x01" * (NEARLY // 2), "too_large"),
+    "16 MB of unknown fields": (lambda: b"\x78\x01" * (NEARLY // 2), "syntax"),
     "16 MB of type keys": (lambda: b"\x12\x01a" * (NEARLY // 3), "dead"),
     "16 MB of groups": (lambda: b"\x7b\x7c" * (NEARLY // 2), "too_large"),
     "16 MB of no text": (lambda: b"\xff" * NEARLY, "dead"),
 }
 YAML_PLANS: Final[Mapping[str, tuple[Callable[[], bytes], str]]] = {
-    "yaml over its limit": (lambda: _yaml("  a: " + "x" * NEARLY), "too_large"),
+    "a plain yaml text of 16 MB": (lambda: _yaml("  a: " + "x" * NEARLY), "configuration_too_large"),
     "a yaml text of 4 MB": (lambda: _yaml('  a: "' + "x" * 4_000_000 + '"'), "accepted"),
     "a yaml text of 4 MB of escapes": (lambda: _yaml('  a: "' + "\\n" * 2_000_000 + '"'), "accepted"),
     "a yaml text of 4 MB without end": (lambda: _yaml('  a: "' + "x" * 4_000_000), "syntax"),
