@@ -29,7 +29,7 @@ def outcome(text: str, base: dict[str, canonical.JSON], *, config: bool = False)
     document = yaml_reader.read_plan(named.encode())
     try:
         problems = Problems()
-        contents = {reference: FILES[reference.file].encode() for reference in value_files.references(document.data)}
+        contents = {name: text.encode() for name, text in FILES.items()}
         parsed = plan.parse(value_files.inlined(document.data, contents, problems), base)
         assert not len(problems)
     except errors.PlanRejected as rejected:

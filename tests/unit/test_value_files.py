@@ -21,7 +21,7 @@ def inlined(text: str, content: str | bytes) -> tuple[dict[str, Any], list[tuple
     data = yaml_reader.read_plan(text.encode()).data
     encoded = content if isinstance(content, bytes) else content.encode()
     problems = Problems()
-    result = value_files.inlined(data, dict.fromkeys(value_files.references(data), encoded), problems)
+    result = value_files.inlined(data, {"t.csv": encoded}, problems)
     assert data == yaml_reader.read_plan(text.encode()).data
     return result, [(problem.code, problem.path, problem.message) for problem in problems.collected()]
 
@@ -53,6 +53,20 @@ def test_files_are_found_wherever_an_axis_may_be() -> None:
         value_files.references({"parameter_space": {"f": {"file": ["a"], "column": [1]}}, "runs": [{"file": "x"}]})
         == []
     )
+
+
+def test_a_file_that_is_named_often_is_read_once() -> None:
+    """What is wrong with it is reported once, and what a column lacks where that is named."""
+    text = (
+        "{parameter_space: {a: {file: t.csv, column: k}, b: {file: t.csv, column: z}, c: {file: other.csv, column: k}}}"
+    )
+    assert [path for _, path, _ in inlined(text, "k\n1\n")[1]] == ["parameter_space.b.file"]
+    assert [path for _, path, _ in inlined(text, "")[1]] == ["parameter_space.a.file"]
+    assert inlined(text, "k,z\n1,2\n")[0]["parameter_space"] == {
+        "a": {"values": [1]},
+        "b": {"values": [2]},
+        "c": {"file": "other.csv", "column": "k"},
+    }
 
 
 def test_a_table_of_runs_has_an_entry_for_each_row() -> None:

@@ -107,10 +107,10 @@ def _append(result: dict[str, Any], plan: Plan, axis: Axis, *, values: Sequence[
     for value in values:
         if together or not any(_same(value, other) for other in chain(axis.source.values, new)):
             new.append(value)
-    if not axis.source.parts and isinstance(listed, list):
-        listed += new
-    elif axis.source.parts:
+    if axis.source.parts:
         listed += [new] if new else []
+    elif isinstance(listed, list):
+        listed += new
     else:  # a range
         del holder[at[-1]]
         holder["values"] = [*axis.source.values, *new]

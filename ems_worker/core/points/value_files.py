@@ -7,11 +7,11 @@ for each row. A worker never reads a file that a plan names.
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes
+from ems_worker.core.language import paths, quotes
 from ems_worker.core.language.axis_kinds import COLUMN, FILE
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -57,31 +57,29 @@ def _axes(spec: object, location: Location) -> Iterator[Reference]:
             yield from _axes(inner, (*location, key))
 
 
-def inlined(data: Mapping[str, object], contents: Mapping[Reference, bytes], problems: Problems) -> dict[str, Any]:
-    """The plan with the contents of these files in the place of their names; reports what is wrong with a file."""
-    result: dict[str, Any] = _copied(data)
-    for reference, content in contents.items():
-        table = _Table.read(reference, content, problems)
+def inlined(data: Mapping[str, object], contents: Mapping[str, bytes], problems: Problems) -> dict[str, Any]:
+    """The plan with these files' values in the place of their names; reports what is wrong with a file."""
+    result = cast("dict[str, Any]", paths.copied(dict(data)))
+    tables: dict[str, _Table | None] = {}
+    for reference in references(data):
+        if reference.file not in contents:
+            continue
+        if reference.file not in tables:
+            tables[reference.file] = _Table.read(reference, contents[reference.file], problems)
+        table = tables[reference.file]
         if table is None:
             continue
+        table = replace(table, reference=reference)
         if reference.column is None:
-            runs = result[_RUNS]
-            problems.keys(runs, (_RUNS,), (FILE,))
+            problems.keys(result[_RUNS], (_RUNS,), (FILE,))
             result[_RUNS] = table.runs(problems)
             continue
         axis: Any = result
         for step in reference.location[:-1]:
             axis = axis[step]
-        values = table.values(reference.column, problems)
         del axis[FILE], axis[COLUMN]
-        axis["values"] = values
+        axis["values"] = table.values(reference.column, problems)
     return result
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

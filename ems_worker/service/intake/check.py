@@ -173,10 +173,12 @@ def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, A
     if not references:
         return data
     problems = Problems()
-    contents: dict[value_files.Reference, bytes] = {}
+    contents: dict[str, bytes] = {}
     for reference in references:
+        if reference.file in contents:
+            continue
         try:
-            contents[reference] = read_values(reference.file)
+            contents[reference.file] = read_values(reference.file)
         except errors.FileUnreadable as failed:
             problems.add("file_not_readable", reference.location, f"{quotes.brief(reference.file)} {failed}")
     inlined = value_files.inlined(data, contents, problems)
