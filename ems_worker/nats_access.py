@@ -3,6 +3,7 @@
 Options are made for each connection, because files may have been replaced since the last one.
 """
 
+import asyncio
 import contextlib
 import logging
 import ssl
@@ -34,11 +35,12 @@ _LINE_BREAKS = {ord("\r"): " ", ord("\n"): " "}
 
 
 class Client(NatsClient):
-    """nats-py's client with three faults corrected, and a fast way for many messages.
+    """nats-py's client with four faults corrected, and a fast way for many messages.
 
     nats-py continues in plaintext if a server, or a middlebox in front of it, doesn't ask for TLS. After a message with
     a subject that isn't UTF-8, or with invalid headers (any client can publish one), it stops reading although it seems
-    connected. And it reports the subject of a permissions violation in lower case.
+    connected. So it does after the answer to a ping that it no longer waits for, and after a line that it can't read.
+    And it reports the subject of a permissions violation in lower case.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
@@ -101,6 +103,17 @@ class Client(NatsClient):
         if self._encrypted and not begun_with_tls and not self._server_info.get("tls_required"):
             raise NotEncryptedError
         return super()._connect_command()
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def unreadable(self, error: Exception) -> None:
+        """Closes the connection, because what the server sent can't be read."""
+        reason = nats.errors.Error(f"the server sent what can't be read: {type(error).__name__}: {str(error)[:200]}")
+        await self._error_cb(reason)
+        await self._process_op_err(reason)
 
     async def _process_err(self, err_msg: str) -> None:
         if _VIOLATION not in err_msg:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from nats.aio.client import Client as NatsClient
+import nats.errors
 from nats.protocol import parser
 
 # Spaces and tabs separate the words of a control line. nats-py's own patterns also split at vertical tabs and form
@@ -21,14 +22,30 @@ _LINE_END = b"\r\n"
 Receiver = Callable[[bytes, bytes, bytes, bytes], None]
 
 
+class Client(Protocol):
+    """Whose connection is parsed."""
+
+    async def unreadable(self, error: Exception) -> None:
+        """Closes the connection after an exception in what the server's bytes led to."""
+
+
 class Parser(parser.Parser):
     """nats-py's parser, and a shorter way for complete messages that go to a receiver."""
 
-    def __init__(self, client: NatsClient, receivers: Mapping[int, Receiver]) -> None:
+    def __init__(self, client: Client, receivers: Mapping[int, Receiver]) -> None:
         super().__init__(client)
+        self._client = client
         self._receivers = receivers
 
     async def parse(self, data: bytes = b"") -> None:
+        try:
+            await self._parse(data)
+        except (OSError, nats.errors.ProtocolError):
+            raise
+        except Exception as error:  # noqa: BLE001 - nats-py would log it and never read again
+            await self._client.unreadable(error)
+
+    async def _parse(self, data: bytes) -> None:
         if self.state == parser.AWAITING_MSG_PAYLOAD:
             # Only to the end of the message that began earlier.
             missing = self.needed + len(_LINE_END) - len(self.buf)
