@@ -192,8 +192,10 @@ class Reporter:
             raise
         record, tally = live.record, live.recorded
         if not settled or (live.ended and record.published_seq < record.ended_seq):
-            # Results came meanwhile, and they come first.
-            self.notify(live.key)
+            # Results come first that are new, or decided and not recorded yet. Not at once: their recording gives
+            # notice, and needs the event loop.
+            self._news.add(live.key)
+            self._wake.set()
         if live.ended and (record.published_seq < record.ended_seq or not self._is_over(live)):
             return
         if self._owes_file(live):

@@ -10,6 +10,7 @@ from ems_worker import errors
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.transitions import RunEvent
 from ems_worker.service import outcomes
+from ems_worker.service.ledger.live import Live
 from tests.support import wait
 from tests.support.desk import Clock, Desk, background, plan
 
@@ -188,3 +189,23 @@ async def test_the_end_of_an_experiment_that_cannot_be_published_is_not_tried_wi
                 await wait.until(lambda: tried)
                 await wait.let_pass(0.3)
         assert len(tried) <= 2
+
+
+async def test_an_end_that_cannot_be_published_yet_leaves_the_event_loop_to_others(tmp_path: Path) -> None:
+    """Its results may be decided and not recorded yet, which others have to do."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(points=1))
+        await desk.complete(await desk.launch(live), [1])
+        looks = 0
+
+        async def find_nothing(_: Live) -> None:
+            nonlocal looks
+            looks += 1
+
+        desk.reporter._interval = 1000.0
+        with patch.object(desk.reporter._outcomes, "publish", find_nothing):
+            desk.reporter.notify(live.key)
+            async with background(desk.reporter.run()):
+                await wait.until(lambda: looks)
+                await wait.let_pass(0.1)
+        assert looks <= 2
