@@ -90,7 +90,7 @@ def _parse_range(given: Given) -> Varied | None:
     fields = _fields(given, required=("start", "stop"), optional=("num", "step"))
     if fields is None:
         return None
-    if not {"num", "step"}.isdisjoint({foreign.RANGE.get(key) for key in fields.mapping}):
+    if not {"num", "step"}.isdisjoint(foreign.meant(foreign.RANGE, fields.mapping)):
         return None  # one of them has another name here, which is reported
     if fields.has("num") == fields.has("step"):
         given.problems.add("range_form", given.location, "a range has either 'num' or 'step'", on_key=True)

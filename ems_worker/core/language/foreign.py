@@ -1,9 +1,10 @@
-"""What to write in place of words that other tools have, or that are easily mistaken for ours.
+"""What to write in place of words that other tools have, or that are easily mistaken for ours: a table for each place.
 
 A remedy without spaces is the name that is meant, and is suggested; any other is added to the message.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 Remedies = Mapping[str, str]
@@ -14,6 +15,22 @@ _SAMPLED: Final = "write {dist: uniform, low: ..., high: ...} for any number, an
 _MORE: Final = "metrics_to_track: [{name: ..., goal: minimize}]"
 _STOPPING: Final = "not part of a plan: cancel jobs with 'ems cancel --where', or set limits: {fail_fast: true}"
 _ATTEMPTS: Final = "max_attempts counts the first attempt too: 2 retries are max_attempts: 3"
+_DESIGN: Final = "write design: {sampler: ..., samples: ...}"
+_STEPPED: Final = "write {range: {start: ..., stop: ..., step: ...}}"
+_COUNTED: Final = "write {range: {start: ..., stop: ..., num: ...}}"
+_UNIFORM: Final = "write {dist: uniform, low: ..., high: ...}"
+_LOGUNIFORM: Final = "write {dist: loguniform, low: ..., high: ...}"
+_NORMAL: Final = "write {dist: normal, mean: ..., std: ...}"
+_INT: Final = "write {dist: int, low: ..., high: ...}"
+# A remedy that is a name, after 'write' or not.
+_NAME: Final = re.compile(r"(?:write )?(\w+)")
+
+
+def meant(remedies: Remedies, words: Iterable[str]) -> frozenset[str]:
+    """Our names for these words."""
+    matches = [_NAME.match(remedies[word]) for word in words if word in remedies]
+    return frozenset(match[1] for match in matches if match is not None)
+
 
 PLAN: Final[Remedies] = {
     "sampler": "design.sampler",
@@ -52,18 +69,70 @@ PLAN: Final[Remedies] = {
     "project": "group",
     "entity": "group",
     "timeout": "limits.run_timeout",
-    "retries": _ATTEMPTS,
+    "retries": f"write limits: {{max_attempts: ...}}; {_ATTEMPTS}",
+    "max_restarts": f"write limits: {{max_attempts: ...}}; {_ATTEMPTS}",
     "max_concurrent": "limits.max_concurrent",
+    "max_concurrent_trials": "limits.max_concurrent",
+    "max_slots": "limits.max_concurrent",
+    "evaluation_concurrency": "limits.max_concurrent",
     "priority": "limits.priority",
+    "hyperparameters": "parameter_space",
+    "hparams": "parameter_space",
+    "multidim_parameter_study": "parameter_space",
+    "centered_parameter_study": "runs",
+    "list_parameter_study": "runs",
+    "list_of_points": "runs",
+    "sub-experiment": "runs",
+    "subExperiment": "runs",
+    "sampling": _DESIGN,
+    "exploration": _DESIGN,
+    "searcher": _DESIGN,
+    "sample_type": _DESIGN,
+    "hypercube": "write design: {sampler: lhs, samples: ...}",
+    "latinhypercube": "write design: {sampler: lhs, samples: ...}",
+    "max_trials": "design.samples",
+    "sample": "design.samples",
+    "filter": "constraints",
+    "repeat": "num_replicates_per_run",
+    "replication": "num_replicates_per_run",
+    "replications": "num_replicates_per_run",
+    "keep_seed": "write seeds: {policy: common}, or independent if it is false",
+    "experiment_seed": "seeds.root",
+    "reproducibility": "write seeds: {root: ...}",
+    "responses": "metrics_to_track",
+    "response_functions": "metrics_to_track",
+    "run-metrics": "metrics_to_track",
+    "smaller_is_better": f"write {_MORE}",
+    "workspace": "group",
 }
 AXIS: Final[Remedies] = {
     "min": _SAMPLED,
     "max": _SAMPLED,
     "low": _SAMPLED,
     "high": _SAMPLED,
-    "start": "a range is {range: {start, stop, num}}",
-    "stop": "a range is {range: {start, stop, num}}",
-    "num": "a range is {range: {start, stop, num}}",
+    "minval": _SAMPLED,
+    "maxval": _SAMPLED,
+    "lower_bounds": _SAMPLED,
+    "upper_bounds": _SAMPLED,
+    "start": _COUNTED,
+    "stop": _COUNTED,
+    "num": _COUNTED,
+    "count": _COUNTED,
+    "step": _STEPPED,
+    "first": _STEPPED,
+    "last": _STEPPED,
+    "stepped-value-set": _STEPPED,
+    "steppedValueSet": _STEPPED,
+    "partitions": f"{_COUNTED}, with num one more than partitions",
+    "num_steps": f"{_COUNTED}, with num one more than steps",
+    "enumerated-value-set": "values",
+    "enumeratedValueSet": "values",
+    "among": "values",
+    "elements": "values",
+    "vals": "values",
+    "discrete_design_set": "values",
+    "val": "value",
+    "const": "value",
     "choice": "values",
     "choices": "values",
     "grid_search": "values",
@@ -73,11 +142,18 @@ AXIS: Final[Remedies] = {
     "log": "write dist: loguniform",
     "mu": "mean",
     "sigma": "std",
-    "uniform": "write {dist: uniform, low: ..., high: ...}",
-    "loguniform": "write {dist: loguniform, low: ..., high: ...}",
-    "normal": "write {dist: normal, mean: ..., std: ...}",
-    "suggest_float": "write {dist: uniform, low: ..., high: ...}, or loguniform for log=True",
-    "suggest_int": "write {dist: int, low: ..., high: ...}",
+    "uniform": _UNIFORM,
+    "double": _UNIFORM,
+    "continuous_design": _UNIFORM,
+    "uniform_uncertain": _UNIFORM,
+    "loguniform": _LOGUNIFORM,
+    "loguniform_uncertain": _LOGUNIFORM,
+    "normal": _NORMAL,
+    "normal_uncertain": _NORMAL,
+    "randint": _INT,
+    "discrete_design_range": _INT,
+    "suggest_float": f"{_UNIFORM}, or loguniform for log=True",
+    "suggest_int": _INT,
     "suggest_categorical": "values",
     "constant": "value",
     "linspace": "range",
@@ -88,10 +164,16 @@ DISTRIBUTION: Final[Remedies] = {
     **AXIS,
     "min": "low",
     "max": "high",
+    "minval": "low",
+    "maxval": "high",
+    "lower_bounds": "low",
+    "upper_bounds": "high",
     "start": "low",
     "stop": "high",
     "loc": "mean",
     "scale": "std",
+    "means": "mean",
+    "std_deviations": "std",
     "choices": "values",
 }
 RANGE: Final[Remedies] = {
@@ -102,9 +184,15 @@ RANGE: Final[Remedies] = {
     "first": "start",
     "last": "stop",
     "end": "stop",
+    "minval": "start",
+    "maxval": "stop",
+    "lower_bounds": "start",
+    "upper_bounds": "stop",
     "steps": "num",
     "count": "num",
     "n": "num",
+    "partitions": "write num, one more than partitions",
+    "num_steps": "write num, one more than steps",
     "by": "step",
     "increment": "step",
     "log": "write {logrange: {start, stop, num}}",
@@ -116,12 +204,20 @@ DESIGN: Final[Remedies] = {
     "count": "samples",
     "num_samples": "samples",
     "n_trials": "samples",
+    "max_trials": "samples",
+    "sample": "samples",
     "run_cap": "samples",
+    "sampling": "sampler",
+    "exploration": "sampler",
+    "searcher": "sampler",
+    "sample_type": "sampler",
 }
+SEEDS: Final[Remedies] = {"seed": "root", "experiment_seed": "root", "random_seed": "root"}
 METRIC: Final[Remedies] = {
     "direction": "goal",
     "mode": "goal",
     "metric": "name",
+    "smaller_is_better": "write goal: minimize, or maximize if it is false",
     "target": "a run isn't stopped at a value: cancel jobs with 'ems cancel --where'",
 }
 LIMITS: Final[Remedies] = {
@@ -129,6 +225,10 @@ LIMITS: Final[Remedies] = {
     "timeout_seconds": "run_timeout_seconds",
     "retries": _ATTEMPTS,
     "max_retries": _ATTEMPTS,
+    "max_restarts": _ATTEMPTS,
+    "max_slots": "max_concurrent",
+    "max_concurrent_trials": "max_concurrent",
+    "evaluation_concurrency": "max_concurrent",
     "concurrency": "max_concurrent",
     "parallel": "max_concurrent",
     "n_jobs": "max_concurrent",
@@ -149,6 +249,10 @@ GOALS: Final[Remedies] = {"max": "maximize", "maximise": "maximize", "min": "min
 SAMPLERS: Final[Remedies] = {
     "latin_hypercube": "lhs",
     "latin": "lhs",
+    "hypercube": "lhs",
+    "latinhypercube": "lhs",
+    "factorial": "grid",
+    "multidim_parameter_study": "grid",
     "qmc": "sobol",
     "bayes": "adaptive",
     "tpe": "adaptive",
@@ -165,4 +269,12 @@ DISTRIBUTIONS: Final[Remedies] = {
     "gaussian": "normal",
     "gauss": "normal",
     "constant": "choice",
+    "double": "uniform",
+    "continuous_design": "uniform",
+    "uniform_uncertain": "uniform",
+    "log": "loguniform",
+    "loguniform_uncertain": "loguniform",
+    "normal_uncertain": "normal",
+    "discrete_design_range": "int",
+    "discrete_design_set": "choice",
 }

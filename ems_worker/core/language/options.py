@@ -240,7 +240,7 @@ def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
     spec = problems.mapping(data, location, f"write {form}")
     if spec is None:
         return Seeds()
-    problems.keys(spec, location, ("root", "policy", "values"))
+    problems.keys(spec, location, ("root", "policy", "values"), foreign.SEEDS)
     root: int | None = 0
     policy: str | None = "common"
     if "root" in spec:

@@ -160,11 +160,8 @@ class Problems:
             self.add("unknown_key", location, message, remedy or self.nearest(str(location[-1]), known), on_key=True)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that another tool's word means, or the most similar one if the search budget allows it.
-
-        None if messages are no longer shown.
-        """
-        return None if self.full else self.budget.meant(name, known)
+        """The known name that is most similar, if the search budget allows it; None if messages are no longer shown."""
+        return None if self.full else self.budget.nearest(name, known)
 
     def _wrong_type(self, value: object, location: Location, expected: str, remedy: str = "") -> None:
         hint = f": {remedy}" if remedy else ""
