@@ -67,6 +67,16 @@ def test_a_table_has_a_row_for_each_point(listed: Listed) -> None:
     ]
 
 
+def test_a_table_shows_labels_and_units(listed: Listed) -> None:
+    """A label that two parameters have doesn't say which is meant; rows for programs go by the names in any case."""
+    shown = PLAN.replace("as: heat}", "as: heat, label: water temperature, unit: °C}")
+    assert listed(shown)[1].splitlines()[0].split("  ")[2:4] == ["water temperature [°C]", "kind"]
+    both = shown.replace("when:", "label: water temperature, when:")
+    assert listed(both)[1].splitlines()[0].split("  ")[2:4] == ["heat [°C]", "kind"]
+    for kind in (PointFormat.CSV, PointFormat.JSONL):
+        assert listed(shown, kind=kind)[1] == listed(PLAN, kind=kind)[1]
+
+
 def test_a_table_of_jobs_has_all_seeds_and_ids(listed: Listed) -> None:
     """Each replicate of each point has a row."""
     _, out, _ = listed(PLAN, jobs=True)
@@ -144,7 +154,7 @@ def test_points_are_made_only_when_they_are_read() -> None:
     axes = "{a: {range: {start: 1, stop: 1500, num: 1500}}, b: {range: {start: 1, stop: 1400, num: 1400}}}"
     text = f"experiment_id: x\nbase_config: {{a: 1, b: 2}}\nparameter_space: {axes}\nnum_replicates_per_run: 1000000\n"
     parsed = plans.check(plans.PlanFile("x", text.encode(), Path())).plan
-    table = listing.Table(["a", "b"], parsed.replicates)
+    table = listing.Table(["a", "b"], parsed.replicates, {})
     for point in islice(space.points(parsed), 3):
         entry = listing.of_point(parsed, point)
         table.show(entry)

@@ -3,7 +3,7 @@
 -- name: insert_plan_version key=1
 -- Records a further version of an experiment's plan. The base configuration is that of the first.
 INSERT INTO plans
-  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan)
+  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan, headings)
 VALUES :rows;
 
 -- name: grow_experiment key=1
