@@ -191,6 +191,8 @@ class Change(Struct, frozen=True, gc=False):
     published: int = 0
     # Why it couldn't be carried out, if that was found only after it was recorded.
     refused: str | None = None
+    # The version of the plan language that its condition is in.
+    language: int = 1
 
 
 class PointIdentity(Struct, frozen=True, gc=False):

@@ -24,7 +24,7 @@ WHERE experiments.key = new.key AND experiments.points = new.expected_points
 -- name: insert_change key=2
 -- Records a change. Its number is the next one.
 INSERT INTO changes
-  (request_id, experiment, verb, request, received_ms, changed, state, round, revision, judged_point, judged_replicate,
+  (request_id, experiment, verb, request, received_ms, language, changed, state, round, revision, judged_point, judged_replicate,
    counts, added, withdrawn, unchanged, refused, applied_ms, published)
 VALUES :rows;
 
