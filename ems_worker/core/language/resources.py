@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
-from ems_worker.core.language import checks, quotes
+from ems_worker.core.language import checks, foreign, quotes
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -30,7 +30,14 @@ def labels(data: Mapping[str, object], problems: Problems) -> dict[str, str]:
     if "resources" not in data:
         return found
     location = ("resources",)
-    fields = checks.Fields.read(data["resources"], location, problems, required=(), optional=("cpus", "memory", "gpus"))
+    fields = checks.Fields.read(
+        data["resources"],
+        location,
+        problems,
+        required=(),
+        optional=("cpus", "memory", "gpus"),
+        remedies=foreign.RESOURCES,
+    )
     if fields is None:
         return found
     amounts = {
