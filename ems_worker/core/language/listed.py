@@ -69,7 +69,7 @@ class ListedPointParser:
         suffixes: dict[str, int] = {}
         for index, entry in enumerate(entries or ()):
             here = (*location, index)
-            spec = problems.mapping(entry, here)
+            spec = problems.mapping(entry, here, "write {params_override: {path: value}}")
             if spec is None:
                 continue
             problems.keys(spec, here, _KEYS, self._remedies(spec))

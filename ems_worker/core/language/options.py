@@ -252,7 +252,9 @@ def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
         message = "policy 'list' needs the seeds in 'values', one per replicate"
         problems.add("missing_key", (*location, "policy"), message)
     elif policy != "list" and "values" in spec:
-        problems.add("unknown_key", (*location, "values"), "'values' are for policy 'list'", on_key=True)
+        problems.add(
+            "unknown_key", (*location, "values"), "'values' are for policy 'list': add policy: list", on_key=True
+        )
     elif policy == "list":
         values = _listed(spec["values"], replicates, (*location, "values"), problems)
     return Seeds(cast("seeds.Policy", policy or "common"), root or 0, values)

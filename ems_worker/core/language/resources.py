@@ -60,6 +60,11 @@ def _cpus(fields: checks.Fields) -> float | None:
 
 def _memory(value: object, location: Location, problems: Problems) -> int | None:
     """An amount of memory in bytes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        problems.add(
+            "wrong_type", location, f"{quotes.brief(value)} has no unit: write {quotes.brief(value)}MB, or MiB"
+        )
+        return None
     text = problems.text(value, location, MEMORY, _FORM)
     matched = None if text is None else MEMORY.fullmatch(text)
     if matched is None:
