@@ -67,16 +67,6 @@ def test_a_table_has_a_row_for_each_point(listed: Listed) -> None:
     ]
 
 
-def test_a_table_shows_labels_and_units(listed: Listed) -> None:
-    """A label that two parameters have doesn't say which is meant; rows for programs go by the names in any case."""
-    shown = PLAN.replace("as: heat}", "as: heat, label: water temperature, unit: °C}")
-    assert listed(shown)[1].splitlines()[0].split("  ")[2:4] == ["water temperature [°C]", "kind"]
-    both = shown.replace("when:", "label: water temperature, when:")
-    assert listed(both)[1].splitlines()[0].split("  ")[2:4] == ["heat [°C]", "kind"]
-    for kind in (PointFormat.CSV, PointFormat.JSONL):
-        assert listed(shown, kind=kind)[1] == listed(PLAN, kind=kind)[1]
-
-
 def test_a_table_of_jobs_has_all_seeds_and_ids(listed: Listed) -> None:
     """Each replicate of each point has a row."""
     _, out, _ = listed(PLAN, jobs=True)

@@ -185,16 +185,6 @@ def test_the_summary_points_out_a_metric_that_no_result_has(
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_the_summary_names_metrics_by_label_and_unit(capsys: pytest.CaptureFixture[str]) -> None:
-    """But a name that may be misspelt as it is in the plan."""
-    some, none = ({"n": number, "mean": 4.0, "std": None, "missing": 1} for number in (1, 0))
-    texts = {"metrics": {"m": {"label": "fish", "unit": "kg"}, "n": {"label": "food"}}}
-    statuses.show_summary(
-        status(experiment_id="reef", reason=None, metrics={"m": some, "n": none}, best=None, headings=texts)
-    )
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["  fish [kg]", "  n"]
-
-
 class _SilentWorker(client.EmsClient):
     """A client of a worker that hangs: the stream has the status, and queries are not answered."""
 

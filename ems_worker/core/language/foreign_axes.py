@@ -11,7 +11,9 @@ _FORMULA: Final = re.compile(r"\w\(|\d(?: to |:|\.\.)")
 _KINDS: Final = ("distribution", "type")
 # What is one less than the number of values.
 _STEPS: Final = ("partitions", "num_steps")
+# Our names of keys.
 _RANGE: Final = {**foreign.RANGE, **dict.fromkeys(_STEPS, "num")}
+_DISTRIBUTION: Final = {word: name for word, name in foreign.DISTRIBUTION.items() if " " not in name}
 _OURS: Final = frozenset({"values", "value", "range", "logrange", "concat", "file", "dist", "expr"})
 # Distributions of other tools that are no distribution here.
 _PLAIN: Final = {"constant": "value", "const": "value", "categorical": "values", "choice": "values"}
@@ -38,7 +40,7 @@ def rewritten(spec: Mapping[str, object], common: Sequence[str], forms: Mapping[
     if given.get("log") is True and name == "uniform":
         name = "loguniform"
         del given["log"]
-    parameters = _renamed(given, foreign.DISTRIBUTION)
+    parameters = _renamed(given, _DISTRIBUTION)
     if word in _PLAIN and [*parameters] == [_PLAIN[word]]:
         return _shown(parameters)
     return _shown({"dist": name, **parameters}) if parameters.keys() == {*forms.get(name, ("",))} else None
@@ -46,8 +48,7 @@ def rewritten(spec: Mapping[str, object], common: Sequence[str], forms: Mapping[
 
 def _renamed(given: Mapping[str, object], names: foreign.Remedies) -> dict[str, object]:
     """The values by our names, or none of them if two have the same."""
-    ours = {key: remedy for key, remedy in names.items() if " " not in remedy}
-    found = {ours.get(key, key): value for key, value in given.items()}
+    found = {names.get(key, key): value for key, value in given.items()}
     return found if len(found) == len(given) else {}
 
 
