@@ -7,6 +7,7 @@ from typing import Any
 
 from ems_worker.cli import listing, shell, statuses
 from ems_worker.core import ids
+from ems_worker.core.documents import headings
 from ems_worker.core.points import plan, render, space
 
 # Stands for the experiment's id in the ids of runs if the plan has none.
@@ -67,7 +68,8 @@ def _sample(points: int) -> list[int]:
 def _table(parsed: plan.Plan, points: list[space.Point]) -> None:
     # Each entry of `runs` may have parameters of its own.
     names = [parameter.name for parameter in parsed.parameters]
-    table = listing.Table([name for name in names if any(name in point.params for point in points)], parsed.replicates)
+    names = [name for name in names if any(name in point.params for point in points)]
+    table = listing.Table(names, parsed.replicates, headings.by_name(parsed.parameters))
     previous = -1
     for point in points:
         if point.index > previous + 1:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from ems_worker.cli import tables
 from ems_worker.core import ids
+from ems_worker.core.documents import headings
 from ems_worker.core.points import plan, space
 
 Document = dict[str, Any]
@@ -111,12 +112,20 @@ def columns_among(names: Iterable[str], parameters: Iterable[str], *, each_job: 
 class Table(tables.Growing):
     """A table of points or, with `each_job`, of jobs. Of a point with several jobs it shows the first seed and id."""
 
-    def __init__(self, parameters: Iterable[str], replicates: int, *, each_job: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[str],
+        replicates: int,
+        shown: Mapping[str, headings.Heading],
+        *,
+        each_job: bool = False,
+    ) -> None:
+        """`shown`: the labels and units of parameters."""
         self._parameters = list(dict.fromkeys(parameters))
         self._each_job = each_job
         first = "" if each_job or replicates == 1 else "first "
         of_job = ["replicate"] if each_job else []
-        named = tables.short(self._parameters)
+        named = headings.titles(self._parameters, shown, tables.short(self._parameters))
         super().__init__(["point", *of_job, "run_id_suffix", *named, f"{first}seed", f"{first}simulation_id"])
 
     def show(self, entry: Entry) -> None:

@@ -72,6 +72,7 @@ def points(
 
 def _of_plan(argument: str, allow_files_from: list[Path] | None, output: _Output) -> exits.Exit:
     from ems_worker.cli import listing, plans, validation
+    from ems_worker.core.documents import headings
     from ems_worker.core.points import space
 
     checked = validation.validated(plans.read(argument, allow_files_from), json=False)
@@ -84,7 +85,8 @@ def _of_plan(argument: str, allow_files_from: list[Path] | None, output: _Output
     entries, _ = plan.grid.values()
     labels = [*plan.labels, *(name for entry in entries for name in entry.labels)]
     columns = listing.columns(parameters, labels, each_job=output.each_job)
-    with _written(output, columns, listing.Table(parameters, plan.replicates, each_job=output.each_job)) as add:
+    shown = headings.by_name(plan.parameters)
+    with _written(output, columns, listing.Table(parameters, plan.replicates, shown, each_job=output.each_job)) as add:
         for point in space.points(plan):
             add(listing.of_point(plan, point))
     _say_where(output, checked.count.points, checked.count.jobs)
@@ -96,7 +98,8 @@ async def _of_experiment(ems: "client.EmsClient", experiment_id: str, output: _O
 
     details = await ems.get(experiment_id)
     parameters = list(details["parameters"])
-    table = listing.Table(parameters, details["replicates"], each_job=output.each_job)
+    shown = details.get("headings", {}).get("parameters", {})
+    table = listing.Table(parameters, details["replicates"], shown, each_job=output.each_job)
     # The labels of points are known only when the last one has been read.
     columns = functools.partial(listing.columns_among, parameters=parameters, each_job=output.each_job)
     number = jobs = 0

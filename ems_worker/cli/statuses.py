@@ -3,7 +3,7 @@
 from typing import Any
 
 from ems_worker.cli import shell
-from ems_worker.core.documents import changes
+from ems_worker.core.documents import changes, headings
 from ems_worker.core.lifecycle.experiment import PauseOwner
 from ems_worker.core.lifecycle.tally import ENDED_BUCKETS, Bucket
 
@@ -81,10 +81,11 @@ def show_summary(status: Document) -> None:
     from ems_worker.cli import tables
 
     shell.out(f"{status['experiment_id']} {line_with_reason(status)}")
-    for name, aggregate in status["metrics"].items():
+    texts = headings.titles(list(status["metrics"]), status.get("headings", {}).get("metrics", {}))
+    for (name, aggregate), title in zip(status["metrics"].items(), texts, strict=True):
         missing = f", {aggregate['missing']:,} missing" if aggregate["missing"] else ""
         if aggregate["n"]:
-            shell.out(f"  {name}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
+            shell.out(f"  {title}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
         elif missing:
             # Usually a misspelt name, which is easily overlooked among numbers.
             shell.out(f"  {name}: in none of {aggregate['missing']:,} results; does the simulation report it?")

@@ -5,6 +5,7 @@ import heapq
 from typing import TYPE_CHECKING, Any
 
 from ems_worker.cli import changed, shell, statuses, tables
+from ems_worker.core.documents import headings
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -104,6 +105,7 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
             else:
                 heapq.heappushpop(kept, entry)
     parameters, metrics = list(details["parameters"]), list(details["metrics"])
+    texts = details.get("headings", {})
     shown = [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
     any_problems = any(statuses.problems(point) for point in shown)
     any_excluded = any(point.get("excluded") for point in shown)
@@ -111,8 +113,8 @@ async def points_of(ems: "client.EmsClient", details: Document) -> None:
         "point",
         "replicates",
         *(["problems"] if any_problems else []),
-        *tables.short(parameters),
-        *metrics,
+        *headings.titles(parameters, texts.get("parameters", {}), tables.short(parameters)),
+        *headings.titles(metrics, texts.get("metrics", {})),
         *(["excluded"] if any_excluded else []),
     )
     rows = [

@@ -46,6 +46,10 @@ class Submission(Struct, frozen=True, gc=False):
         return self.stream_created_ns, self.seq, self.stored_ms
 
 
+# Labels and units of parameters and metrics: {"parameters": {name: {"label", "unit"}}, "metrics": ...}.
+Headings = Mapping[str, Mapping[str, Mapping[str, str]]]
+
+
 class NewExperiment(Struct, frozen=True, gc=False):
     """An accepted plan that is about to be recorded.
 
@@ -77,6 +81,7 @@ class NewExperiment(Struct, frozen=True, gc=False):
     # Whether it starts on hold, and whether it stays open until `close`.
     hold: bool = False
     keep_open: bool = False
+    headings: Headings = {}
 
 
 class Experiment(Struct, frozen=True, gc=False):
@@ -186,6 +191,8 @@ class Change(Struct, frozen=True, gc=False):
     published: int = 0
     # Why it couldn't be carried out, if that was found only after it was recorded.
     refused: str | None = None
+    # The version of the plan language that its condition is in.
+    language: int = 1
 
 
 class PointIdentity(Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ from typing import Any
 import rich.box
 import rich.table
 
+from ems_worker.core.documents import headings
 from ems_worker.terminal import drawing, text
 
 Document = Mapping[str, Any]
@@ -21,9 +22,10 @@ def rows(experiment: Document, points: Iterable[Document]) -> list[list[str]]:
     `experiment` is a result of EmsClient.get, `points` are those of EmsClient.points.
     """
     parameters, metrics = list(experiment["parameters"]), list(experiment["metrics"])
-    header = ["point", *parameters, "replicates"]
-    for metric in metrics:
-        header += [f"{metric} mean", "std"]
+    texts = experiment.get("headings", {})
+    header = ["point", *headings.titles(parameters, texts.get("parameters", {})), "replicates"]
+    for title in headings.titles(metrics, texts.get("metrics", {})):
+        header += [f"{title} mean", "std"]
     best = experiment["best"]
     ordered = list(points)
     if best is not None:

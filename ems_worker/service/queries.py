@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
-from ems_worker.core.documents import changes, documents, limits, results, titles
+from ems_worker.core.documents import changes, documents, headings, limits, results, titles
 from ems_worker.core.lifecycle import estimate, experiment
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.tally import Bucket
@@ -159,6 +159,7 @@ class Queries:
         details = {
             "description": record.spec.description,
             "parameters": dict(record.spec.parameters or {}),
+            "headings": headings.extended({}, record.spec.headings),
             "plan_sha": record.spec.plan_sha,
             "points": record.spec.points,
             "replicates": record.spec.replicates,

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from ems_worker import ticks
 from ems_worker.core.documents import changes, documents, subjects
+from ems_worker.core.language import version
 from ems_worker.core.lifecycle import settling
 from ems_worker.core.lifecycle.settling import Cause, RoundJobs, Terms
 from ems_worker.core.lifecycle.steering import Verb
@@ -240,6 +241,7 @@ def cancellation(live: Live, request_id: str, at_ms: int) -> Change:
         state=live.record.state,
         round=live.record.round,
         revision=live.record.revision,
+        language=version.VERSION,
     )
 
 

@@ -11,7 +11,7 @@ import nats.js.errors
 import pytest
 from nats.aio.msg import Msg
 
-from tests.support import broker, processes, servers, wait, whole
+from tests.support import broker, orchestrator_client, processes, servers, wait, whole
 
 
 @pytest.fixture
@@ -88,6 +88,33 @@ async def test_a_decision_has_the_sequence_of_the_publishers_acknowledgement(
         assert any("base_config" in str(problem.get("suggestion")) for problem in decision["errors"])
         headers = await wait.until(lambda: last_dead_letter(server))
         assert "UTF-8" in headers["Ems-Reason"]
+
+
+async def test_what_runs_need_arrives_at_the_orchestrator(tmp_path: Path) -> None:
+    """As labels of every start, beside those of the plan and of its entries."""
+    program = servers.GrpcProgram(orchestrator_client.MODULE, ["--capacity", "10"], log=tmp_path / "orchestrator.log")
+    given = whole.plan(
+        "reef",
+        1,
+        resources={"cpus": 0.5, "memory": "4GiB", "gpus": 1},
+        simulator="reef-2",
+        labels={"wave": "3"},
+        runs=[{"labels": {"side": side}} for side in ("left", "right")],
+    )
+    expected = {"ems.resources.cpus=0.5": 2, "ems.resources.memory=4294967296": 2, "ems.resources.gpus=1": 2}
+    expected |= {"ems.simulator=reef-2": 2, "wave=3": 2, "side=left": 1, "side=right": 1}
+    async with servers.NatsServer(tmp_path / "nats") as broker, program:
+        async with (
+            whole.Worker(tmp_path, broker.url, program.target),
+            orchestrator_client.connected(program, deadline=10.0, window=1) as asking,
+        ):
+            await whole.publish(broker.url, given)
+
+            async def labels() -> bool:
+                calls = await orchestrator_client.calls(asking)
+                return {name: calls[name] for name in calls if "=" in name} == expected
+
+            await wait.until(labels, what="the labels of both starts")
 
 
 async def test_a_plan_for_another_version_of_the_model_is_rejected(

@@ -64,6 +64,7 @@ async def test_an_experiment_comes_back_as_it_was_recorded(manifest: Manifest) -
         description="heat stress\non the reef",
         parameters={"food": "simulation_layer.initial_conditions.initial_food_count"},
         metrics=("population", "life span"),
+        headings={"parameters": {"food": {"label": "Futter", "unit": "kg"}}, "metrics": {}},
         goal="minimize",
     )
     record = await manifests.accepted(manifest, new)

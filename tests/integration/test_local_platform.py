@@ -279,3 +279,7 @@ def test_points_without_a_mean_come_last() -> None:
         ["0", "0", "2", "3", "-"],
         ["1", "1", "2", "-", "-"],
     ]
+    headings = {"parameters": {"x": {"label": "heat", "unit": "K"}}, "metrics": {"m": {"label": "fish"}}}
+    assert results.rows({**experiment, "headings": headings}, [])[0] == [
+        "point", "heat [K]", "replicates", "fish mean", "std",
+    ]  # fmt: skip

@@ -187,3 +187,42 @@ async def test_an_extension_that_is_half_done_is_not_continued_by_other_rules(
         assert live is not None
         await desk.services.executor.finish(live)
         assert await points(desk, "reef") == {point: {"food": point + 1, "heat": 2 * point + 2} for point in range(3)}
+
+
+@pytest.mark.parametrize(("recorded", "carried_out"), [(1, 2), (2, 1), (1, 1)])
+async def test_a_condition_of_another_version_is_refused_by_name(
+    recorded: int, carried_out: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may choose other jobs now. What is left of the request has to be requested again."""
+    monkeypatch.setattr(version, "VERSION", 1)
+    async with Desk.open(tmp_path) as desk:
+        await desk.begin(plan(parameter_space={"food": [1, 2, 3]}))
+        monkeypatch.setattr(version, "VERSION", recorded)
+        with deaths.at("steering.recorded"):
+            await desk.steer("exclude", where="food + 0.1 > 2", reason="too much", request_id="some")
+    monkeypatch.setattr(version, "VERSION", carried_out)
+    async with Desk.open(tmp_path) as desk:
+        live = desk.ledger.live("reef")
+        assert live is not None
+        await desk.services.executor.finish(live)
+        queries = desk.services.queries.handlers()
+        [change] = json.loads(await queries["get"](b'{"experiment_id": "reef"}'))["changes"]
+        same = recorded == carried_out
+        assert (change["applied"], change["refused"], change["language"]) == (True, not same, recorded)
+        assert ("'food + 0.1 > 2' was requested under version" in change["reason"]) is not same
+        assert sum(row.run.excluded is not None for row in await desk.rows("reef")) == (2 if same else 0)
+
+
+async def test_a_published_condition_of_an_earlier_version_is_not_applied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore. Documents of before have no version, which means the first."""
+    async with Desk.open(tmp_path) as desk:
+        live = await desk.begin(plan(parameter_space={"food": [1, 2, 3]}))
+        document = await desk.steer("exclude", where="food > 2", dry_run=True)
+        published = {**document, "request": {"where": "food > 2", "request_id": "r-1", "experiment_id": "reef"}}
+        assert published.pop("language") == version.VERSION
+        with pytest.raises(errors.RequestRefused, match="under version 1 of the plan language"):
+            desk.services.control.drafted_again(live, published)
+        again, _ = desk.services.control.drafted_again(live, {**published, "language": version.VERSION})
+        assert again.language == version.VERSION

@@ -106,6 +106,24 @@ async def test_get_returns_running_and_ended_experiments(desk: Desk, client: Cli
     assert over["schema"] == now["schema"] == "ems.status.v1"
 
 
+async def test_get_returns_labels_and_units(desk: Desk, client: Client) -> None:
+    """Of the parameters and metrics that have one, also after an extension."""
+    food = {"values": [1], "label": "food of a day", "unit": "kg"}
+    metrics = [{"name": "population", "label": "fish"}, {"name": "heat", "unit": "K"}, "age"]
+    given = plan(parameter_space={"food": food}, metrics_to_track=metrics)
+    await desk.begin(given)
+    expected = {
+        "parameters": {"food": {"label": "food of a day", "unit": "kg"}},
+        "metrics": {"population": {"label": "fish"}, "heat": {"unit": "K"}},
+    }
+    before = await ask(client, "get", experiment_id="reef")
+    schema_checks.check(before)
+    assert before["headings"] == expected
+    await desk.steer("extend", "reef", add={"food": [2]})
+    after = await ask(client, "get", experiment_id="reef")
+    assert (after["plan_version"], after["headings"]) == (2, expected)
+
+
 async def test_get_returns_the_limits_in_force_and_the_latest_changes(desk: Desk, client: Client) -> None:
     """Limits are those of the plan, with those that `set` put in place of some. The last change is the first."""
     await desk.begin(plan(limits={"max_failed": "12.5%", "priority": 2}))

@@ -2,8 +2,8 @@
 
 The labels of a command script its answer: `outcome` names a StartOutcome, `code` and `message` are a status and its
 message, `abort` is a status with which the whole call fails, `silent` leaves the command out of the reply to its batch,
-and `hang` never answers. The status of the id "calls" has as metrics the number of calls by name, and as "open" the
-maximum that were open at once.
+and `hang` never answers. The status of the id "calls" has as metrics the number of calls by name, and of commands by
+each of their labels, and as "open" the maximum that were open at once.
 """
 
 import argparse
@@ -42,6 +42,7 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
 
     async def _answer(self, command: pb.StartSimulationCommand, context: Context) -> pb.StartSimulationResponse | None:
         script = command.labels
+        self._calls.update(f"{name}={value}" for name, value in script.items())
         if "hang" in script:
             await asyncio.Event().wait()
         if "abort" in script:

@@ -38,6 +38,7 @@ _STATUS = {
     "metrics": {H: _AGGREGATE, f"{H}2": {**_AGGREGATE, "n": 0}},
     "best": {"point": 0, "metric": H, "goal": "maximize", "mean": 1.0, "std": None, "params": {H: H}},
     "parameters": {H: H},
+    "headings": {kind: {H: {"label": H, "unit": H}} for kind in ("parameters", "metrics")},
     "points": 1,
     "replicates": 1,
 }

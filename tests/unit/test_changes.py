@@ -29,6 +29,14 @@ def test_the_numbers_are_null_until_every_job_is_judged() -> None:
     assert {key: done[key] for key in keys} == numbers
 
 
+def test_a_change_that_is_refused_half_way_says_why() -> None:
+    """What it changed before stays, so that it did change something."""
+    refused = replace(change(reason="mine"), changed=True, refused="another version", language=2)
+    assert [changes.document("reef", refused)[key] for key in ("changed", "refused", "reason", "language")] == [
+        True, True, "another version", 2,
+    ]  # fmt: skip
+
+
 def test_a_change_is_applied_when_it_has_a_time() -> None:
     """Both times are in the document."""
     done = changes.document("reef", replace(change(), applied_ms=2000))

@@ -42,6 +42,12 @@ def test_a_run_with_the_base_configuration_is_reported(capsys: pytest.CaptureFix
     ]
 
 
+def test_points_have_labels_and_units_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in `ems points`."""
+    lines = shown(capsys, "parameter_space: {a: {values: [5, 6], label: warmth, unit: K}, b: {values: [1], unit: m}}")
+    assert lines[3].split("  ")[:3] == ["point", "warmth [K]", "b [m]"]
+
+
 def test_constraints_are_counted_exactly(capsys: pytest.CaptureFixture[str]) -> None:
     """The size has the number of points that satisfy the constraints."""
     lines = shown(capsys, "parameter_space: {a: [1, 2, 3], b: [1, 2, 3]}", "constraints: [a < b]")

@@ -144,7 +144,7 @@ def test_points_are_made_only_when_they_are_read() -> None:
     axes = "{a: {range: {start: 1, stop: 1500, num: 1500}}, b: {range: {start: 1, stop: 1400, num: 1400}}}"
     text = f"experiment_id: x\nbase_config: {{a: 1, b: 2}}\nparameter_space: {axes}\nnum_replicates_per_run: 1000000\n"
     parsed = plans.check(plans.PlanFile("x", text.encode(), Path())).plan
-    table = listing.Table(["a", "b"], parsed.replicates)
+    table = listing.Table(["a", "b"], parsed.replicates, {})
     for point in islice(space.points(parsed), 3):
         entry = listing.of_point(parsed, point)
         table.show(entry)

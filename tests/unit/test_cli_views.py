@@ -62,6 +62,13 @@ async def test_the_best_50_points_are_shown(
     assert last_line == "... and 10 more points: ems export reef"
 
 
+async def test_points_have_labels_and_units(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker of before doesn't send any."""
+    headings = {"parameters": {"layer.food": {"unit": "kg"}}, "metrics": {"population": {"label": "fish"}}}
+    await views.points_of(_Points([point(0, 1.0)]), {**DETAILS, "headings": headings, "best": None})
+    assert capsys.readouterr().out.splitlines()[1].split("  ") == ["point", "replicates", "food [kg]", "fish"]
+
+
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
 async def test_points_without_a_mean_come_last(capsys: pytest.CaptureFixture[str], goal: str) -> None:
     """A point without a result is never among the best, and equal points are in the order of their numbers."""

@@ -96,7 +96,7 @@ def test_a_parameter_may_be_a_list() -> None:
         ("!a", "'not"),
         ("a ^ 2", "[*][*]"),
         ("a; b", "expressions have no"),
-        ("a[0]", "no subscript"),
+        ("a[0]", "no brackets after a name"),
         ("a.b()", "no function 'a.b'"),
         ("f(x)", "no function 'f'"),
         ("abs(*a)", "no starred"),

@@ -60,3 +60,9 @@ def test_other_plans_mean_the_same_in_version_2(text: str) -> None:
 def test_a_plan_of_the_present_version_means_what_it_meant() -> None:
     """Nothing is looked for."""
     assert changed("constraints: [a < 2]", 2) is None
+
+
+def test_expressions_compute_in_another_way_since_version_1() -> None:
+    """Conditions that choose jobs are expressions too."""
+    assert version.changes_expressions(1)
+    assert not version.changes_expressions(version.VERSION)

@@ -163,7 +163,7 @@ DIST = "parameter_space: {growth: {dist: %s}}\ndesign: {samples: 2}"
         (AXIS % "min: 0, max: 1", ["dist: uniform, low: ..., high: ...", "dist: uniform"]),
         (AXIS % "choice: [1, 2]", ["did you mean values?"]),
         (AXIS % "suggest_float: [0, 1]", ["write {dist: uniform, low: ..., high: ...}"]),
-        (AXIS % "distribution: uniform, min: 0, max: 1", ["did you mean dist?", "low: ...", "low: ..."]),
+        (AXIS % "distribution: beta, min: 0, max: 1", ["did you mean dist?", "low: ...", "low: ..."]),
         (DIST % "uniform, min: 0, max: 1", ["did you mean low?", "did you mean high?"]),
         (DIST % "normal, mu: 0, sigma: 1", ["did you mean mean?", "did you mean std?"]),
         (DIST % "uniform, low: 1, high: 2, log: true", ["write dist: loguniform"]),

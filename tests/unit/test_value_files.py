@@ -162,3 +162,47 @@ def test_a_file_that_may_not_be_read_is_an_error_at_its_name(tmp_path: Path, nam
     [problem] = rejected.value.problems
     assert (problem.code, problem.path, problem.line) == ("file_not_readable", "parameter_space.a.file", 4)
     assert words in problem.message
+
+
+def test_the_problems_of_files_come_with_those_of_the_plan(tmp_path: Path) -> None:
+    """In the order of the text. What is wrong only because a file wasn't read isn't reported."""
+    (tmp_path / "bad.csv").write_text("k,n\n,1\n")
+    (tmp_path / "plan.yaml").write_text("""\
+experiment_name: reef
+base_config: {a: 1, b: 2, c: 3, d: 4}
+parameter_space:
+  a: {file: bad.csv, column: k, as: first}
+  b: {file: missing.csv, column: k}
+  c: {file: missing.csv, column: n}
+  d: {file: bad.csv, column: n}
+  e: [1]
+design: {zip: [[a, b], [c, d]]}
+constraints: [first < b, "seond > 1"]
+runs: {file: missing.csv}
+replicates: 0
+""")
+    with pytest.raises(errors.PlanRejected) as rejected:
+        plans.check(plans.read(str(tmp_path / "plan.yaml")))
+    assert [(problem.code, problem.line) for problem in rejected.value.problems] == [
+        ("bad_table", 4), ("file_not_readable", 5), ("unknown_path", 8), ("unknown_name", 10), ("out_of_range", 12),
+    ]  # fmt: skip
+
+
+def test_the_problems_of_files_come_with_those_of_the_base_file(tmp_path: Path) -> None:
+    """And with those that the plan has without it."""
+    (tmp_path / "base.yaml").write_text("a: no\n")
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("base_config: {a: 1, b: 2}", "base: base.yaml\nreplicates: 0"))
+    with pytest.raises(errors.PlanRejected) as rejected:
+        plans.check(plans.read(str(tmp_path / "plan.yaml")))
+    assert [problem.code for problem in rejected.value.problems] == [
+        "ambiguous_scalar", "out_of_range", "file_not_readable",
+    ]  # fmt: skip
+
+
+def test_a_file_with_a_problem_alone_rejects_the_plan(tmp_path: Path) -> None:
+    """Also if the plan has no other."""
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("a: {", "b: [1]\n  a: {"))
+    (tmp_path / "t.csv").write_text("j\n1\n")
+    with pytest.raises(errors.PlanRejected, match="no column 'k'") as rejected:
+        plans.check(plans.read(str(tmp_path / "plan.yaml")))
+    assert len(rejected.value.problems) == 1

@@ -48,6 +48,7 @@ def _plan(spec: NewExperiment) -> Row:
         None if spec.parameters is None else rows.to_json(spec.parameters),
         spec.traceparent,
         spec.plan,
+        rows.to_json(spec.headings),
     )
 
 
@@ -110,6 +111,7 @@ def experiment(row: reads.ExperimentRow) -> Experiment:
         language=row.language,
         hold=row.hold == 1,
         keep_open=row.keep_open == 1,
+        headings=json.loads(row.headings),
     )
     return Experiment(
         key=row.key,

@@ -51,6 +51,7 @@ def new_change(change: Change) -> Row:
         change.verb,
         change.request,
         change.received_ms,
+        change.language,
         *_progress(change),
     )
 
@@ -89,6 +90,7 @@ def change(row: steering_reads.ChangeRow) -> Change:
         verb=row.verb,
         request=row.request,
         received_ms=row.received_ms,
+        language=row.language,
         state=ExperimentState(row.state),
         round=row.round,
         revision=row.revision,

@@ -90,6 +90,7 @@ class ExperimentRow(NamedTuple):
     parameters: str | None
     traceparent: str | None
     plan: bytes
+    headings: str
     base: str
 
 

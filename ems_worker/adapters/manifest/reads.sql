@@ -26,7 +26,7 @@ SELECT {columns} FROM submissions WHERE published = 0 ORDER BY received_ms, stre
 -- name: experiment
 -- One experiment by its id, with the present version of its plan.
 SELECT {columns} FROM experiments JOIN (
-  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan,
+  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan, headings,
     (SELECT base FROM plans AS first WHERE first.experiment = plans.experiment AND first.version = 1) AS base
   FROM plans
 ) AS plans ON plans.experiment = experiments.key AND plans.version = experiments.plan_version
@@ -37,7 +37,7 @@ WHERE experiment_id = :experiment_id;
 -- experiment may end before attempts that its jobs no longer need: these still have to be stopped. A change of an ended
 -- experiment may be under way as well.
 SELECT {columns} FROM experiments JOIN (
-  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan,
+  SELECT experiment, version, language, hold, keep_open, description, tags, parameters, traceparent, plan, headings,
     (SELECT base FROM plans AS first WHERE first.experiment = plans.experiment AND first.version = 1) AS base
   FROM plans
 ) AS plans ON plans.experiment = experiments.key AND plans.version = experiments.plan_version

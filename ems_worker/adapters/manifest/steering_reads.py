@@ -17,6 +17,7 @@ class ChangeRow(NamedTuple):
     verb: str
     request: str
     received_ms: int
+    language: int
     changed: int
     state: str
     round: int

@@ -40,8 +40,9 @@ VALUES :rows;
 -- name: insert_plan
 -- Records the plan that an experiment was accepted with.
 INSERT INTO plans
-  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan, base)
-SELECT key, 1, plan_sha, column2, column3, column4, column5, column6, column7, column8, column9, column10
+  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan, headings, base)
+SELECT key, 1, plan_sha, column2, column3, column4, column5, column6, column7, column8, column9, column10,
+  column11
 FROM (VALUES :rows) JOIN experiments ON experiment_id = column1;
 
 -- name: save_experiment key=1

@@ -3,7 +3,7 @@
 -- name: insert_plan_version key=1
 -- Records a further version of an experiment's plan. The base configuration is that of the first.
 INSERT INTO plans
-  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan)
+  (experiment, version, plan_sha, language, hold, keep_open, description, tags, parameters, traceparent, plan, headings)
 VALUES :rows;
 
 -- name: grow_experiment key=1
@@ -24,7 +24,7 @@ WHERE experiments.key = new.key AND experiments.points = new.expected_points
 -- name: insert_change key=2
 -- Records a change. Its number is the next one.
 INSERT INTO changes
-  (request_id, experiment, verb, request, received_ms, changed, state, round, revision, judged_point, judged_replicate,
+  (request_id, experiment, verb, request, received_ms, language, changed, state, round, revision, judged_point, judged_replicate,
    counts, added, withdrawn, unchanged, refused, applied_ms, published)
 VALUES :rows;
 

@@ -25,13 +25,14 @@ _KEYS: Final[Schema] = {
     "state": shapes.choice("of the experiment after the change", ExperimentState),
     "round": shapes.count("of the experiment after the change", 1),
     "revision": shapes.count("the revision of the experiment's status that the request met"),
-    "reason": shapes.maybe(shapes.text("the reason that the request gave; if nothing changes: why not")),
+    "reason": shapes.maybe(shapes.text("the reason that the request gave; if it is refused or nothing changes: why")),
     "dry_run": shapes.flag("whether this only says what would happen"),
     "counts": shapes.maybe(_MOVED) | {"description": f"{_MOVED['description']}; null until every job is judged"},
     **_POINTS,
     "applied": shapes.flag("whether the change is complete: nothing of it is in flight any more"),
     "received_at": shapes.time("when the worker received the request"),
     "applied_at": shapes.maybe(shapes.time("when nothing of it was in flight any more")),
+    "language": shapes.count("the version of the plan language that its `where` is in", 1),
     "request": {"type": "object", "description": "the whole request, as it was sent"},
 }
 _ABOUT: Final = "A requested change of an experiment, and what became of it."

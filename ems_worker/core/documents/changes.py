@@ -63,7 +63,7 @@ def document(experiment_id: str, change: Change) -> Document:
     `counts` and the numbers of points are null until every job is judged.
     """
     request = json.loads(change.request)
-    final = change.judged is None
+    final, reason = change.judged is None, request.get("reason")
     return {
         "schema": titles.CHANGE,
         "request_id": change.request_id,
@@ -74,7 +74,7 @@ def document(experiment_id: str, change: Change) -> Document:
         "state": change.state.value,
         "round": change.round,
         "revision": change.revision,
-        "reason": request.get("reason") if change.changed else unchanged(change.verb, change, request),
+        "reason": reason if change.changed and change.refused is None else unchanged(change.verb, change, request),
         "dry_run": bool(request.get("dry_run")),
         "counts": _counts(change) if final else None,
         "added": change.added if final else None,
@@ -83,6 +83,7 @@ def document(experiment_id: str, change: Change) -> Document:
         "applied": change.applied_ms is not None,
         "received_at": documents.timestamp(change.received_ms),
         "applied_at": documents.timestamp(change.applied_ms),
+        "language": change.language,
         "request": request,
     }
 
@@ -110,7 +111,7 @@ def resumed_all(request_id: str, resumed: bool, *, dry_run: bool = False) -> Doc
 
 
 def unchanged(verb: str, change: Change, request: Mapping[str, object]) -> str:
-    """Why a change changed nothing, in words that follow the experiment's name."""
+    """Why a change changed nothing or not all, in words that follow the experiment's name."""
     if change.refused is not None:
         return change.refused
     if change.state in experiment.ENDED and verb in _ONLY_OPEN:

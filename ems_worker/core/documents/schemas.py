@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ems_worker.core.documents import change_schemas, limits, results, shapes, titles
+from ems_worker.core.documents import change_schemas, headings, limits, results, shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.experiment import CancelMode, ExperimentState, PauseOwner
@@ -91,6 +91,11 @@ _BEST: Final = shapes.mapping(
         "n": shapes.count("number of jobs behind the mean", 1),
     },
 )
+_HEADING: Final = shapes.mapping(
+    "what tables and pictures show of it",
+    {},
+    {"label": shapes.text("in place of the name"), "unit": shapes.text("the unit of its values")},
+)
 STATUS: Final = shapes.document(
     titles.STATUS,
     "The state of an experiment. The highest revision is the valid one.",
@@ -132,6 +137,13 @@ STATUS: Final = shapes.document(
     {
         "description": shapes.maybe(shapes.text("the plan's own; this key and those below are only in replies to get")),
         "parameters": shapes.by_name("name of each parameter to its dotted path", shapes.text("a dotted path")),
+        "headings": shapes.mapping(
+            f"labels and units, of the first {headings.MAX_RECORDED} of each that have one",
+            {
+                "parameters": shapes.by_name("parameters by their names", _HEADING),
+                "metrics": shapes.by_name("metrics by their names", _HEADING),
+            },
+        ),
         "plan_sha": shapes.PLAN_SHA,
         "points": shapes.count("number of points", 1),
         "replicates": shapes.count("number of replicates of each point", 1),

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import axis_kinds, checks, foreign, paths, quotes, ranges, replacing, type_warnings, where
+from ems_worker.core.language import (
+    axis_kinds,
+    checks,
+    distributions,
+    foreign,
+    foreign_axes,
+    paths,
+    quotes,
+    ranges,
+    replacing,
+    type_warnings,
+    where,
+)
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
@@ -26,6 +38,7 @@ _PARAMETERS: Final = "parameters"
 _KIND_KEYS: Final = tuple(kind.key for kind in axis_kinds.KINDS)
 # Keys that only axes of one kind have, with that kind.
 _KIND_OF: Final = {key: kind for kind in axis_kinds.KINDS for key in kind.more_keys if key not in _KIND_KEYS}
+_DISTRIBUTIONS: Final = {form.name: tuple(form.parameters) for form in distributions.FORMS}
 # Keys that every axis may have.
 COMMON_KEYS: Final = ("as", "when", "replace", "unit", "label")
 KEYS: Final = (*_KIND_KEYS, *COMMON_KEYS, *_KIND_OF)
@@ -117,7 +130,7 @@ class AxisParser:
             axis = self._mapping(spec, axis)
         else:
             message = "expected an axis: a list of values, or a mapping such as {values}, {range} or {value}"
-            hint = f"; for a constant write {{value: {quotes.brief(spec)}}}"
+            hint = f"; for a constant write {{value: {quotes.brief(spec)}}}{foreign_axes.hint(spec)}"
             self._problems.add("not_an_axis", location, message + hint)
         if axis.source is not None:
             self._check_values(axis, axis.source)
@@ -128,6 +141,9 @@ class AxisParser:
         return axis if values is None else dataclasses.replace(axis, source=Varied(values, axis.location))
 
     def _mapping(self, spec: Mapping[str, object], axis: Axis) -> Axis:
+        if (ours := foreign_axes.rewritten(spec, COMMON_KEYS, _DISTRIBUTIONS)) is not None:
+            self._problems.add("not_an_axis", axis.location, f"write this as {ours}")
+            return dataclasses.replace(axis, name=named) if isinstance(named := spec.get("as"), str) else axis
         self._problems.keys(spec, axis.location, KEYS, foreign.DISTRIBUTION if "dist" in spec else foreign.AXIS)
         given = spec.get("as")
         name = self._problems.text(given, (*axis.location, "as"), NAME, NAME_FORM) if "as" in spec else None

@@ -27,6 +27,8 @@ MAX_CONCATENATED: Final = 100_000
 # The keys of an axis whose values are a column of a file.
 FILE: Final = "file"
 COLUMN: Final = "column"
+# The code of the problem that such a file is named where its values have to be.
+FILE_NOT_READ: Final = "file_not_read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def _parse_range(given: Given) -> Varied | None:
     fields = _fields(given, required=("start", "stop"), optional=("num", "step"))
     if fields is None:
         return None
-    if not {"num", "step"}.isdisjoint({foreign.RANGE.get(key) for key in fields.mapping}):
+    if not {"num", "step"}.isdisjoint(foreign.meant(foreign.RANGE, fields.mapping)):
         return None  # one of them has another name here, which is reported
     if fields.has("num") == fields.has("step"):
         given.problems.add("range_form", given.location, "a range has either 'num' or 'step'", on_key=True)
@@ -189,7 +191,7 @@ def _parse_file(given: Given) -> None:
 def refuse_file(name: str, location: Location, problems: Problems) -> None:
     """Reports a file that has not been read: its values were to be in the plan."""
     message = f"the file {quotes.brief(name)} is not read here: ems-publish reads it and sends the values in its place"
-    problems.add("file_not_read", location, message)
+    problems.add(FILE_NOT_READ, location, message)
 
 
 def _parse_dist(given: Given) -> AxisValues | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions, quotes
+from ems_worker.core.language import expressions, foreign, quotes
 from ems_worker.core.language.foreign import Remedies
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -135,7 +135,7 @@ class Fields:
         if mapping is None:
             return None
         problems.keys(mapping, location, (*required, *optional), remedies or {})
-        meant = {(remedies or {}).get(key) for key in mapping}
+        meant = foreign.meant(remedies or {}, mapping)
         for key in required:
             if key not in mapping and key not in meant:
                 problems.add("missing_key", location, f"{key!r} is missing here", on_key=True)

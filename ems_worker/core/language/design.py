@@ -45,7 +45,7 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
 
     `root_seed` is the seed of the samples if the design has none.
     """
-    spec = problems.mapping(data, _LOCATION) or {}
+    spec = problems.mapping(data, _LOCATION, "write {sampler: ..., samples: ...}") or {}
     problems.keys(spec, _LOCATION, _KEYS, foreign.DESIGN)
     sampler = None
     if "sampler" in spec:
@@ -74,6 +74,8 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
         message = f"a grid has no samples of {quotes.name(space[sampled[0]].name)}, which has a 'dist'"
         location = (*_LOCATION, "sampler") if "sampler" in spec else space[sampled[0]].location
         problems.add("needs_samples", location, f"{message}: write design: {{sampler: random, samples: ...}}")
+    elif "samples" in foreign.meant(foreign.DESIGN, spec):
+        pass  # it has another name here, which is reported
     elif "samples" not in spec:
         problems.add("needs_samples", _LOCATION, "a design with a sampler needs 'samples', their number", on_key=True)
     elif sampler is not None and count is not None and seed is not None:

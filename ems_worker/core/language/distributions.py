@@ -46,7 +46,7 @@ def parse(fields: Fields) -> Sampled | None:
     form = next(each for each in FORMS if each.name == name)
     needed = tuple(form.parameters)
     missing = [key for key in needed if not fields.has(key)]
-    meant = {foreign.DISTRIBUTION.get(key) for key in fields.mapping}
+    meant = foreign.meant(foreign.DISTRIBUTION, fields.mapping)
     for key in missing:
         if key in meant:
             continue  # it has another name here, which is reported

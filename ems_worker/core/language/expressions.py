@@ -30,12 +30,28 @@ _TOKEN: Final = re.compile(
 )
 # What may be a name with hyphens, or a subtraction.
 _HYPHENATED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)+")
+_ELEMENT: Final = "an element is part of the path: species.0.speed"
 _HINTS: Final = {
+    "=<": "write <=",
+    "=>": "write >=",
+    ".": _ELEMENT,
+    "$": "a name stands alone",
+    "?": "write a if condition else b",
     "=": "compare two values with ==",
     "&": "join two conditions with 'and'",
     "|": "join two conditions with 'or'",
     "!": "negate a condition with 'not'",
     "^": "write powers with **",
+}
+# Words that other languages have for operators.
+_NO_OPERATORS: Final = {
+    "is": "compare two values with ==",
+    "between": "write 1 <= x <= 5",
+    "then": "write a if condition else b",
+    "mod": "the remainder is %",
+    "AND": "write it in small letters",
+    "OR": "write it in small letters",
+    "NOT": "write it in small letters",
 }
 _NO_FUNCTIONS: Final = {"pow": "write powers with **", "ln": "the natural logarithm is log"}
 _NO_NAMES: Final = {"pi": "write its digits, 3.141592653589793", "e": "write exp(1)"}
@@ -110,7 +126,9 @@ def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: boo
     try:
         tree = ast.parse(python, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ExpressionError("this is not a complete expression") from error
+        hints = [hint for word, hint in _NO_OPERATORS.items() if word in names]
+        hints += ["unequal is !="] if "<>" in text else []
+        raise ExpressionError(": ".join(["this is not a complete expression", *hints[:1]])) from error
     _check(tree, 0)
     parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
     used = Counter(parts)
@@ -150,7 +168,7 @@ def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | 
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:
-            hint = _HINTS.get(text[at], "")
+            hint = _HINTS.get(text[at : at + 2]) or _HINTS.get(text[at], "")
             raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
         word = token[0]
         if known is not None and token.lastgroup == "name" and text[token.end() : token.end() + 1] == "-":
@@ -187,6 +205,8 @@ def _check(node: ast.AST, depth: int) -> None:
     """Raises ExpressionError for Python syntax other than arithmetic, comparisons and logic."""
     if depth > _MAX_DEPTH:
         raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
+    if isinstance(node, ast.Subscript):
+        raise ExpressionError(f"expressions have no brackets after a name: {_ELEMENT}")
     if not isinstance(node, _NODES):
         raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
     if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in functions.FUNCTIONS):

@@ -22,7 +22,7 @@ class Inject:
 def parse(data: object, base: dict[str, JSON], problems: Problems) -> Inject:
     """The `inject` of a plan. Its paths may be new; an injected value may replace a scalar, but no mapping or list."""
     location: Location = ("inject",)
-    spec = problems.mapping(data, location)
+    spec = problems.mapping(data, location, "write {seed: path}")
     if spec is None:
         return Inject()
     problems.keys(spec, location, ("seed", "simulation_id"))

@@ -63,13 +63,13 @@ class ListedPointParser:
         if isinstance(data, Mapping) and isinstance(name := data.get(axis_kinds.FILE), str):
             axis_kinds.refuse_file(name, (*location, axis_kinds.FILE), problems)
             return
-        entries = problems.sequence(data, location)
+        entries = problems.sequence(data, location, "write [{params_override: {...}}, ...]")
         if entries is not None and not entries:
             problems.add("empty", location, "the list is empty: remove the key, or list at least one run")
         suffixes: dict[str, int] = {}
         for index, entry in enumerate(entries or ()):
             here = (*location, index)
-            spec = problems.mapping(entry, here)
+            spec = problems.mapping(entry, here, "write {params_override: {path: value}}")
             if spec is None:
                 continue
             problems.keys(spec, here, _KEYS, self._remedies(spec))

@@ -240,7 +240,7 @@ def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
     spec = problems.mapping(data, location, f"write {form}")
     if spec is None:
         return Seeds()
-    problems.keys(spec, location, ("root", "policy", "values"))
+    problems.keys(spec, location, ("root", "policy", "values"), foreign.SEEDS)
     root: int | None = 0
     policy: str | None = "common"
     if "root" in spec:
@@ -252,7 +252,9 @@ def parse_seeds(data: object, replicates: int, problems: Problems) -> Seeds:
         message = "policy 'list' needs the seeds in 'values', one per replicate"
         problems.add("missing_key", (*location, "policy"), message)
     elif policy != "list" and "values" in spec:
-        problems.add("unknown_key", (*location, "values"), "'values' are for policy 'list'", on_key=True)
+        problems.add(
+            "unknown_key", (*location, "values"), "'values' are for policy 'list': add policy: list", on_key=True
+        )
     elif policy == "list":
         values = _listed(spec["values"], replicates, (*location, "values"), problems)
     return Seeds(cast("seeds.Policy", policy or "common"), root or 0, values)

@@ -85,10 +85,11 @@ class Problems:
         return None
 
     def sequence(self, value: object, location: Location, remedy: str = "") -> Sequence[object] | None:
-        """A list; `remedy` says what to write in place of something else."""
+        """A list; `remedy` says what to write in place of something else. A single value belongs in brackets."""
         if isinstance(value, list | tuple):
             return value
-        self._wrong_type(value, location, "a list", remedy)
+        single = isinstance(value, str | int | float) and not remedy
+        self._wrong_type(value, location, "a list", f"write [{quotes.brief(value)}]" if single else remedy)
         return None
 
     def boolean(self, value: object, location: Location) -> bool | None:
@@ -137,9 +138,13 @@ class Problems:
         """One of the choices; `remedies` has the choices that are meant by other words."""
         if isinstance(value, str) and value in choices:
             return value
-        suggestion = (remedies.get(value) or self.nearest(value, choices)) if isinstance(value, str) else None
         message = f"{quotes.brief(value)} is not one of {', '.join(choices)}"
-        self.add("bad_choice", location, message, suggestion)
+        remedy = remedies.get(value) if isinstance(value, str) else None
+        if remedy is not None and " " in remedy:
+            self.add("bad_choice", location, f"{message}: {remedy}")
+        else:
+            nearest = self.nearest(value, choices) if remedy is None and isinstance(value, str) else remedy
+            self.add("bad_choice", location, message, nearest)
         return None
 
     def keys(
@@ -160,11 +165,8 @@ class Problems:
             self.add("unknown_key", location, message, remedy or self.nearest(str(location[-1]), known), on_key=True)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that another tool's word means, or the most similar one if the search budget allows it.
-
-        None if messages are no longer shown.
-        """
-        return None if self.full else self.budget.meant(name, known)
+        """The known name that is most similar, if the search budget allows it; None if messages are no longer shown."""
+        return None if self.full else self.budget.nearest(name, known)
 
     def _wrong_type(self, value: object, location: Location, expected: str, remedy: str = "") -> None:
         hint = f": {remedy}" if remedy else ""

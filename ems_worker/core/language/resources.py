@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
-from ems_worker.core.language import checks, quotes
+from ems_worker.core.language import checks, foreign, quotes
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
 
@@ -30,7 +30,14 @@ def labels(data: Mapping[str, object], problems: Problems) -> dict[str, str]:
     if "resources" not in data:
         return found
     location = ("resources",)
-    fields = checks.Fields.read(data["resources"], location, problems, required=(), optional=("cpus", "memory", "gpus"))
+    fields = checks.Fields.read(
+        data["resources"],
+        location,
+        problems,
+        required=(),
+        optional=("cpus", "memory", "gpus"),
+        remedies=foreign.RESOURCES,
+    )
     if fields is None:
         return found
     amounts = {
@@ -53,6 +60,11 @@ def _cpus(fields: checks.Fields) -> float | None:
 
 def _memory(value: object, location: Location, problems: Problems) -> int | None:
     """An amount of memory in bytes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        problems.add(
+            "wrong_type", location, f"{quotes.brief(value)} has no unit: write {quotes.brief(value)}MB, or MiB"
+        )
+        return None
     text = problems.text(value, location, MEMORY, _FORM)
     matched = None if text is None else MEMORY.fullmatch(text)
     if matched is None:

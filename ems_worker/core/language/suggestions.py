@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from ems_worker.core.language import tool_words
-
 # Among more names than these the search would take long, and the nearest would be near by chance.
 MAX_CANDIDATES: Final = 1000
 # Longer names are not compared.
@@ -38,10 +36,6 @@ class SearchBudget:
             return None
         matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
         return by_lower[matches[0]] if matches else None
-
-    def meant(self, word: str, known: Iterable[str]) -> str | None:
-        """What a plan has in place of another tool's word, else the known name that is most similar."""
-        return tool_words.meant(word, known) or self.nearest(word, known)
 
     def similarity(self, name: str, other: str) -> float:
         """From 0 to 1; also 0 once the budget is spent."""

@@ -63,7 +63,9 @@ def _metric(item: object, location: Location, problems: Problems) -> TrackedMetr
             message = f"{given!r} is how long to wait for a metric 'from: event'; this metric comes with its run"
             problems.add("contradiction", (*location, given), message, on_key=True)
     if "name" not in item:
-        problems.add("missing_key", location, "a tracked metric needs a 'name'", on_key=True)
+        if "name" not in foreign.meant(foreign.METRIC, item):
+            message = "a tracked metric needs a 'name': write {name: ..., goal: minimize}"
+            problems.add("missing_key", location, message, on_key=True)
         return None
     name = checks.line(item["name"], (*location, "name"), problems, MAX_NAME)
     goal = None

@@ -2,7 +2,8 @@
 
 The version is recorded with each accepted plan. New keys need no new version, nor do plans that a worker refuses from
 now on. A change of the points that an accepted plan means does, with an entry in CHANGES: the points of one experiment
-never follow two versions.
+never follow two versions. If expressions compute in another way, EXPRESSIONS has an entry too, for the conditions of
+requests.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,11 @@ def changed(plan: Mapping[str, canonical.JSON], since: int) -> str | None:
     found = (location for version in range(since + 1, VERSION + 1) for location in CHANGES[version](plan))
     first = next(found, None)
     return None if first is None else quotes.dotted(first)
+
+
+def changes_expressions(since: int) -> bool:
+    """Whether an expression may have another value in this version than in `since`."""
+    return any(since < version <= VERSION for version in EXPRESSIONS)
 
 
 def _version_2(plan: Mapping[str, canonical.JSON]) -> Iterator[Location]:
@@ -55,5 +61,7 @@ def _exact(number: canonical.JSON) -> Fraction | None:
     return Fraction(repr(number)) if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
+# The versions in which expressions compute in another way than in the version before.
+EXPRESSIONS: Final = (2,)
 # By version: finds what it reads in another way than the version before.
 CHANGES: Final[Mapping[int, Callable[[Mapping[str, canonical.JSON]], Iterator[Location]]]] = {2: _version_2}

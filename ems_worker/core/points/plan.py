@@ -13,6 +13,7 @@ from ems_worker.core.language import (
     described,
     design,
     foreign,
+    foreign_plan,
     inject,
     listed,
     options,
@@ -220,12 +221,13 @@ def check_size(grid: Grid, chosen: Design, replicates: int, problems: Problems) 
 
 
 def _check_keys(data: Mapping[str, object], problems: Problems) -> None:
-    problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS), foreign.PLAN)
+    problems.keys(data, (), (*KEYS, *UNSUPPORTED_KEYS, *IGNORED_KEYS), foreign_plan.KEYS)
     aliases.check(data, problems)
     for key in UNSUPPORTED_KEYS:
         if key in data:
             problems.add("not_supported_yet", (key,), f"{key!r} is not supported yet", on_key=True)
-    if "experiment_id" not in data and "experiment_name" not in data and "name" not in data:
+    named = {"experiment_id", "experiment_name", "name"}
+    if named.isdisjoint(data) and named.isdisjoint(foreign.meant(foreign_plan.KEYS, data)):
         problems.add("missing_key", (), "a plan needs an 'experiment_name' or an 'experiment_id'", on_key=True)
 
 

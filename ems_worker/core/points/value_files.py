@@ -58,7 +58,8 @@ def _axes(spec: object, location: Location) -> Iterator[Reference]:
 
 
 def inlined(data: Mapping[str, object], contents: Mapping[str, bytes], problems: Problems) -> dict[str, Any]:
-    """The plan with these files' values in the place of their names; reports what is wrong with a file."""
+    """The plan with these files' values in the place of their names; reports what is wrong with a file, whose name
+    stays."""
     result = cast("dict[str, Any]", paths.copied(dict(data)))
     tables: dict[str, _Table | None] = {}
     for reference in references(data):
@@ -69,16 +70,20 @@ def inlined(data: Mapping[str, object], contents: Mapping[str, bytes], problems:
         table = tables[reference.file]
         if table is None:
             continue
-        table = replace(table, reference=reference)
+        table, reported = replace(table, reference=reference), len(problems)
         if reference.column is None:
             problems.keys(result[_RUNS], (_RUNS,), (FILE,))
-            result[_RUNS] = table.runs(problems)
+            runs = table.runs(problems)
+            if len(problems) == reported:
+                result[_RUNS] = runs
             continue
-        axis: Any = result
-        for step in reference.location[:-1]:
-            axis = axis[step]
-        del axis[FILE], axis[COLUMN]
-        axis["values"] = table.values(reference.column, problems)
+        values = table.values(reference.column, problems)
+        if len(problems) == reported:
+            axis: Any = result
+            for step in reference.location[:-1]:
+                axis = axis[step]
+            del axis[FILE], axis[COLUMN]
+            axis["values"] = values
     return result
 
 

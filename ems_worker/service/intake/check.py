@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from ems_worker import errors
 from ems_worker.core import canonical
 from ems_worker.core.documents import documents
-from ems_worker.core.language import quotes, version
+from ems_worker.core.language import axis_kinds, quotes, version
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points import edits, largest, plan, render, space, value_files
 from ems_worker.core.points.edits import Edits
@@ -72,12 +72,11 @@ def read(data: bytes, reader: PlanReader, read_base: ReadBase, read_values: Read
     errors.PlanRejected with every problem and its line and column, or errors.Unreadable.
     """
     document = reader.read_plan(data)
-    content = document.data
+    content, of_files = document.data, Problems()
+    if read_values is not None:
+        content = _inlined(content, read_values, of_files)
     try:
-        if read_values is not None:
-            content = _inlined(content, read_values)
-        base = _base(reader, read_base, content)
-        parsed = plan.parse(content, base)
+        parsed = _parsed(content, of_files, reader, read_base)
     except errors.PlanRejected as error:
         raise errors.PlanRejected(reader.with_positions(error.problems, document)) from None
     if parsed.warnings:
@@ -167,24 +166,32 @@ def _base(reader: PlanReader, read_base: ReadBase, data: Mapping[str, Any]) -> d
     raise errors.PlanRejected(found)
 
 
-def _inlined(data: Mapping[str, Any], read_values: ReadValues) -> Mapping[str, Any]:
-    """The plan with the values of its files."""
-    references = value_files.references(data)
-    if not references:
-        return data
-    problems = Problems()
+def _inlined(data: Mapping[str, Any], read_values: ReadValues, problems: Problems) -> Mapping[str, Any]:
+    """The plan with the values of its files; a file with a problem stays as it is named."""
     contents: dict[str, bytes] = {}
-    for reference in references:
-        if reference.file in contents:
+    unreadable: set[str] = set()
+    for reference in value_files.references(data):
+        if reference.file in contents or reference.file in unreadable:
             continue
         try:
             contents[reference.file] = read_values(reference.file)
         except errors.FileUnreadable as failed:
+            unreadable.add(reference.file)
             problems.add("file_not_readable", reference.location, f"{quotes.brief(reference.file)} {failed}")
-    inlined = value_files.inlined(data, contents, problems)
-    if len(problems):
-        raise errors.PlanRejected(problems.collected())
-    return inlined
+    return value_files.inlined(data, contents, problems) if contents else data
+
+
+def _parsed(data: Mapping[str, Any], of_files: Problems, reader: PlanReader, read_base: ReadBase) -> Plan:
+    """The plan. Raises PlanRejected with its problems, after those of the files whose values it lacks."""
+    of_plan: Sequence[Problem] = ()
+    try:
+        parsed = plan.parse(data, _base(reader, read_base, data))
+        if not len(of_files):
+            return parsed
+    except errors.PlanRejected as error:
+        of_plan = error.problems
+    known = axis_kinds.FILE_NOT_READ if len(of_files) else None
+    raise errors.PlanRejected([*of_files.collected(), *(problem for problem in of_plan if problem.code != known)])
 
 
 def not_as_accepted(spec: NewExperiment, reason: str) -> errors.PlanNotReadAsAccepted:

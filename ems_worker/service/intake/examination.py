@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.documents import documents
+from ems_worker.core.documents import documents, headings
 from ems_worker.core.points import extension, identity, plan
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.points.extension import Version
 from ems_worker.core.points.space import SpaceSize
-from ems_worker.core.records import NewExperiment
+from ems_worker.core.records import Headings, NewExperiment
 from ems_worker.errors import Problem
 from ems_worker.service.intake import check
 from ems_worker.service.intake.check import Checked, PlanReader, Platform, ReadBase
@@ -47,6 +47,7 @@ class Outline:
     self_contained: bool
     parameters: Mapping[str, str]
     metrics: tuple[str, ...]
+    headings: Headings
     goal_metric: str | None
     goal: str | None
     hold: bool
@@ -86,6 +87,7 @@ def _outline(checked: Checked) -> Outline:
         self_contained=parsed.experiment_id is not None and plan.base_reference(checked.data) is None,
         parameters=identity.dotted(parsed),
         metrics=tuple(metric.name for metric in parsed.metrics),
+        headings=headings.of(parsed.parameters, parsed.metrics),
         goal_metric=None if ranked is None else ranked.name,
         goal=None if ranked is None else ranked.goal,
         hold=parsed.hold,

@@ -78,6 +78,7 @@ def experiment(
         description=outline.description,
         parameters=outline.parameters,
         metrics=outline.metrics,
+        headings=outline.headings,
         goal_metric=outline.goal_metric,
         goal=outline.goal,
         language=version.VERSION,

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from ems_worker import errors
 from ems_worker.core.documents import changes, documents
 from ems_worker.core.documents.documents import Document
-from ems_worker.core.language import options
+from ems_worker.core.language import options, version
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
@@ -141,6 +141,8 @@ class Control:
         verb, request = _published(published)
         # Its revision was the expected one when it was recorded.
         ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
+        # Those of before the key have none.
+        effects.read_where(live, request.where, int(published.get("language", 1)))
         return self._drafted(live, verb, request, ruling)
 
     async def _members(self, group: str) -> list[str]:
@@ -188,7 +190,7 @@ class Control:
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
-        effects.read_where(live, request.where)
+        effects.read_where(live, request.where, version.VERSION)
         ruling = steering.rule(
             verb,
             live.record.standing,
@@ -233,6 +235,7 @@ class Control:
             changed=False,
             judged=None,
             applied_ms=now_ms,
+            language=version.VERSION,
         )
 
     def _overrides(self, live: Live, request: requests.SetRequest) -> Mapping[str, Any]:

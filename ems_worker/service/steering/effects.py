@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ems_worker import errors
 from ems_worker.core.documents import changes
+from ems_worker.core.language import quotes, version
 from ems_worker.core.language import where as language
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.where import Facts, Where
@@ -26,10 +27,18 @@ _EXCLUDED = "excluded"
 _CANCELLED = Bucket.CANCELLED.value
 
 
-def read_where(live: Live, text: str | None) -> Where | None:
-    """The condition of a request. Raises errors.RequestRefused with the reason and the nearest name."""
+def read_where(live: Live, text: str | None, written_in: int) -> Where | None:
+    """The condition of a request, in this version of the plan language.
+
+    Raises errors.RequestRefused with the reason and the nearest name, or if this worker may read it in another way.
+    """
     if text is None:
         return None
+    if written_in > version.VERSION or version.changes_expressions(written_in):
+        raise errors.RequestRefused(
+            f"where: {quotes.brief(text)} was requested under version {written_in} of the plan language, and this "
+            f"worker's version {version.VERSION} may read it in another way: request again what is still to be done"
+        )
     try:
         return language.read(text, dict(live.record.spec.parameters or {}))
     except ExpressionError as error:
@@ -42,9 +51,10 @@ def stop_reason(request: dict[str, Any]) -> StopReason:
     return StopReason.STRAGGLER if request.get("stragglers") else StopReason.CANCELLED
 
 
-def of(live: Live, verb: Verb, request: dict[str, Any]) -> Decide:
-    """The decision about one job. Raises errors.RequestRefused if the condition can't be read."""
-    condition = read_where(live, request.get("where"))
+def of(live: Live, change: Change) -> Decide:
+    """The decision of a change about one job. Raises errors.RequestRefused if its condition can't be read."""
+    request, verb = json.loads(change.request), Verb(change.verb)
+    condition = read_where(live, request.get("where"), change.language)
     decide = _DECISIONS[verb](request, None if condition is None else condition.names)
 
     def matching(before: Job, point: PointRecord, now_ms: int) -> Effect | None:

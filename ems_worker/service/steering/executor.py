@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import structlog
 from msgspec.structs import replace
 
+from ems_worker import errors
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.run import Run
@@ -146,7 +147,7 @@ class Executor:
                 return await self._extender.preview(live, draft, in_time)
         if verb is Verb.CANCEL and request.get("where") is None:
             return effects.cancelled_all(live, draft)
-        decide, change = effects.of(live, verb, request), draft
+        decide, change = effects.of(live, draft), draft
         while change.judged is not None and in_time():
             jobs = await self._jobs(live, verb, request, change.judged)
             for job, point in jobs:
@@ -167,10 +168,23 @@ class Executor:
             return await self._extender.step(live, change)
         if verb is Verb.CANCEL and request.get("where") is None:
             return await self._cancel_all(live, change, request)
+        try:
+            decide = effects.of(live, change)
+        except errors.RequestRefused as error:
+            # It was recorded by a worker that read the condition in another way.
+            log.warning(
+                "experiment.change_refused",
+                experiment_id=live.experiment_id,
+                verb=verb.value,
+                request_id=change.request_id,
+                reason=str(error),
+            )
+            refused = replace(change, judged=None, changed=bool(change.counts), refused=str(error))
+            return await self._ledger.judging.carry(live, refused)
         return await self._ledger.judging.judge(
             live,
             change,
-            effects.of(live, verb, request),
+            decide,
             read=lambda after: self._jobs(live, verb, request, after),
             follows=steering.follows(verb),
             reopens=verb is Verb.RETRY,
@@ -186,7 +200,7 @@ class Executor:
     async def _cancel_all(self, live: Live, change: Change, request: dict[str, Any]) -> Change:
         """Cancels every job that hasn't ended: first the open runs, which are few, then those that never started."""
         ledger, reason = self._ledger.judging, effects.stop_reason(request)
-        decide = effects.of(live, Verb.CANCEL, request)
+        decide = effects.of(live, change)
         change, marked = await ledger.stop_open(live, change, decide, _JOBS)
         if marked == _JOBS:
             return change

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ems_worker import errors
 from ems_worker.core.access import quotas as publisher_quotas
 from ems_worker.core.access.quotas import Quotas
+from ems_worker.core.documents import headings
 from ems_worker.core.language import version
 from ems_worker.core.points.edits import Edits
 from ems_worker.core.records import NewExperiment
@@ -64,6 +65,7 @@ class Plans:
             language=version.VERSION,
             # Points of earlier versions keep their parameters.
             parameters={**(spec.parameters or {}), **outline.parameters},
+            headings=headings.extended(spec.headings, outline.headings),
         )
         return NextPlan(after, outline.count.jobs)
 
