@@ -53,8 +53,12 @@ class ExpressionTerms:
                 return literal, len(elements)
             case ast.UnaryOp(op=operator, operand=operand):
                 return self._calculated(type(operator), [self._weighed(operand, names)])
-            case ast.BinOp(op=operator, left=left, right=right):
-                return self._calculated(type(operator), [self._weighed(left, names), self._weighed(right, names)])
+            case ast.BinOp():
+                first, rest = operations.chain(node)
+                value = self._weighed(first, names)
+                for operator, operand in rest:
+                    value = self._calculated(type(operator), [value, self._weighed(operand, names)])
+                return value
             case ast.Compare():
                 return self._compared(node, [self._weighed(each, names) for each in (node.left, *node.comparators)])
             case ast.BoolOp(op=operator, values=operands):

@@ -107,7 +107,7 @@ class _Resolver:
         return Condition(expression, known, location) if len(known) == len(sources) else None
 
     def _is_known(self, name: str) -> bool:
-        self._lookups -= (1 + name.count(".")) ** 2
+        self._lookups -= (1 + name.count(".")) ** 2 + len(name) // 100
         if self._lookups < 0:
             raise ExpressionError("too many hyphens between names: put spaces around those that are minus signs")
         if name in self._by_name or name in self._listed.parameters:
