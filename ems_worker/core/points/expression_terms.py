@@ -56,8 +56,8 @@ class ExpressionTerms:
             case ast.BinOp():
                 first, rest = operations.chain(node)
                 value = self._weighed(first, names)
-                for operator, operand in rest:
-                    value = self._calculated(type(operator), [value, self._weighed(operand, names)])
+                for sign, operand in rest:
+                    value = self._calculated(type(sign), [value, self._weighed(operand, names)])
                 return value
             case ast.Compare():
                 return self._compared(node, [self._weighed(each, names) for each in (node.left, *node.comparators)])

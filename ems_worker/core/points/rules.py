@@ -47,7 +47,7 @@ class Rules:
         self._work = work
         self._expressions = ExpressionTerms(terms)
         self._dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
-        self._insides: dict[paths.Path, Inside] = {}
+        self._insides: dict[tuple[int, paths.Path], Inside] = {}
         self._named: dict[bool | Missing, Named] = {
             missing: Named(if_missing=missing) for missing in (True, False, MISSING)
         }
@@ -139,9 +139,9 @@ class Rules:
         if source.axis is None:
             return other
         value = self._parameter(source.axis)
-        if not source.rest and _has_value(value):
+        if not source.rest and _has_value(value) and not isinstance(source.below, dict):
             return value
-        inside = self._insides.setdefault(source.rest, Inside(source.rest))
+        inside = self._insides.setdefault((source.axis, source.rest), Inside(source))
         return inside.combine(self._terms, (value, other))
 
 

@@ -81,7 +81,7 @@ class Scope:
         if source.axis is not None:
             value = self._operand(source.axis)
             if not isinstance(value, Missing):
-                return inside(value, source.rest)
+                return inside(value, source.rest, source.below)
         return unless_shown(source, self._listed)
 
     def _operand(self, number: int) -> Operand:
@@ -114,7 +114,22 @@ def unless_shown(source: Source, listed: ListedPoint) -> Operand:
     return source.base
 
 
-def inside(value: decimals.Operand, rest: paths.Path) -> Operand:
-    """What a path leads to in a value; MISSING if it leads nowhere."""
-    walked = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
-    return value if not rest else cast("Operand", paths.get(walked, rest)) if paths.has(walked, rest) else MISSING
+def inside(value: decimals.Operand, rest: paths.Path, below: Operand = MISSING) -> Operand:
+    """What a path leads to in a value whose mappings merge into others; MISSING if it leads nowhere.
+
+    `below` is the value at the path that they merge into; MISSING if they replace what is there.
+    """
+    for index, step in enumerate(rest):
+        if not isinstance(value, dict):
+            walked = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
+            return cast("Operand", paths.get(walked, rest[index:])) if paths.has(walked, rest[index:]) else MISSING
+        if step not in value:
+            return below
+        value = value[str(step)]
+    return value if isinstance(below, Missing) else _merged(value, below)
+
+
+def _merged(value: decimals.Operand, below: decimals.Operand) -> decimals.Operand:
+    if not (isinstance(value, dict) and isinstance(below, dict)):
+        return value
+    return {**below, **{key: _merged(inner, below.get(key)) for key, inner in value.items()}}

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ems_worker.core.language import decimals, paths
+from ems_worker.core.language import decimals
 from ems_worker.core.points import scope
-from ems_worker.core.points.names import MISSING
+from ems_worker.core.points.names import MISSING, Source
 from ems_worker.core.points.terms import FAILED, Part, Term, Terms
 
 
@@ -102,14 +102,15 @@ class Choice(_Combined):
 class Inside(_Combined):
     """What a path leads to in a parameter's value; the other value if the parameter is left out."""
 
-    def __init__(self, rest: paths.Path) -> None:
-        self._rest = rest
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.cost = 1 + source.weight // 10
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
         value, other = parts
         if type(value) is Term:
             return terms.term(self, parts)
-        return other if value is MISSING else FAILED if value is FAILED else scope.inside(value, self._rest)
+        return other if value is MISSING else FAILED if value is FAILED else scope.inside(value, self._source.rest, self._source.below)
 
 
 class Named(_Combined):
