@@ -15,7 +15,7 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Inside, Named
+from ems_worker.core.points.term_operations import Inside, Named, has_value
 from ems_worker.core.points.terms import FAILED, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
@@ -122,24 +122,30 @@ class Rules:
         operands = self._names.operands[axis]
         if axis not in self._dimension_of:
             return operands[0]
-        return self._terms.leaf(self._dimension_of[axis], operands, whole=_all_whole(self._names.values[axis]))
+        return self._terms.leaf(self._dimension_of[axis], operands)
 
     def _value(self, condition: Condition, *, if_missing: bool | Missing) -> Part:
         """The value of an expression; `if_missing` where a name in it has none."""
-        named = [(self._source(source), source.weight) for source in condition.sources]
+        named = [self._source(source) for source in condition.sources]
         value = self._expressions.value(condition.expression.tree, named)
-        unsure = [part for part, _ in named if not _has_value(part)]
+        unsure = [part for part in named if not has_value(part)]
         return self._named[if_missing].combine(self._terms, (*unsure, value))
 
     def _source(self, source: Source) -> Part:
         """The value of a name, or MISSING."""
+        part = self._named_part(source)
+        if type(part) is Term:
+            part.weight = max(part.weight, source.weight)
+        return part
+
+    def _named_part(self, source: Source) -> Part:
         other: Part = source.base
         if source.listed:
             other = self._terms.leaf(LISTED, _Overrides(source, self._listed), partial=True)
         if source.axis is None:
             return other
         value = self._parameter(source.axis)
-        if not source.rest and _has_value(value) and not isinstance(source.below, dict):
+        if not source.rest and has_value(value) and not isinstance(source.below, dict):
             return value
         inside = self._insides.setdefault((source.axis, source.rest), Inside(source))
         return inside.combine(self._terms, (value, other))
@@ -156,13 +162,6 @@ class _Overrides:
         return [scope.unless_shown(self._source, point) for point in self._listed[digits]]
 
 
-def _has_value(part: Part) -> bool:
-    """Whether it is sure that a part has a value."""
-    if type(part) is Term:
-        return part.operation is None and not part.partial
-    return part is not MISSING and part is not FAILED
-
-
 def _derived(value: object) -> decimals.Operand:
     """A derived value as other expressions calculate with it: as the parameter that runs get."""
     return decimals.exact(expressions.checked(value))
@@ -172,13 +171,6 @@ def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise ExpressionError("a condition must be true or false")
     return value
-
-
-def _all_whole(values: Sequence[JSON]) -> bool:
-    """Whether all values are whole numbers; those of a range are if the first one is."""
-    if isinstance(values, ranges.Spaced):
-        return type(values[0]) is int
-    return isinstance(values, list) and all(type(value) is int for value in values)
 
 
 def _holds(condition: Condition, at: Scope) -> object:

@@ -1,4 +1,4 @@
-"""What terms do with their parts: functions, logic, choices, sums, and names whose values may be missing."""
+"""What terms do with their parts: functions, logic, choices, and names whose values may be missing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,26 +6,15 @@ from typing import Any
 from ems_worker.core.language import decimals
 from ems_worker.core.points import scope
 from ems_worker.core.points.names import MISSING, Source
-from ems_worker.core.points.terms import FAILED, Part, Term, Terms
+from ems_worker.core.points.terms import FAILED, Operation, Part, Term, Terms
 
 
-class _Combined:
-    """An operation that combines its parts one by one."""
-
-    cost = 1
-    whole = False
-
-    def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
-        return None
-
-
-class Applied(_Combined):
+class Applied(Operation):
     """A function of its parts; it has no value where one of them has none."""
 
-    def __init__(self, function: Callable[..., object], cost: int = 2, *, whole: bool = False) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., object], cost: int) -> None:
+        self.function = function
         self.cost = cost
-        self.whole = whole
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
         if FAILED in parts:
@@ -35,44 +24,18 @@ class Applied(_Combined):
         if Term in map(type, parts):
             return terms.term(self, parts)
         try:
-            return self._function(*parts)
+            return self.function(*parts)
         except decimals.NO_VALUE:
             return FAILED
 
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         try:
-            return list(map(self._function, *columns))
+            return list(map(self.function, *columns))
         except decimals.NO_VALUE:
             return None
 
 
-class Sum(_Combined):
-    """The sum of whole numbers, which doesn't depend on their order."""
-
-    whole = True
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        total = 0
-        inner: list[Term] = []
-        for part in parts:
-            if type(part) is int:
-                total += part
-            elif type(part) is not Term:
-                return part  # FAILED or MISSING
-            elif part.operation is self:
-                inner += part.parts[:-1]
-                total += part.parts[-1]
-            else:
-                inner.append(part)
-        if inner:
-            return terms.term(self, (*sorted(inner, key=lambda term: term.serial), total))
-        try:
-            return decimals.limited(total)
-        except decimals.NO_VALUE:
-            return FAILED
-
-
-class Logic(_Combined):
+class Logic(Operation):
     """`or` if true is decisive, `and` if false is: the first part that decides, otherwise the last one."""
 
     def __init__(self, *, decisive: bool) -> None:
@@ -89,7 +52,7 @@ class Logic(_Combined):
         return kept[0] if len(kept) == 1 else terms.term(self, tuple(kept))
 
 
-class Choice(_Combined):
+class Choice(Operation):
     """A test, the value if it holds, and the value if it doesn't."""
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
@@ -99,7 +62,7 @@ class Choice(_Combined):
         return test if test is FAILED or test is MISSING else body if test else other
 
 
-class Inside(_Combined):
+class Inside(Operation):
     """What a path leads to in a parameter's value; the other value if the parameter is left out."""
 
     def __init__(self, source: Source) -> None:
@@ -113,7 +76,7 @@ class Inside(_Combined):
         return other if value is MISSING else FAILED if value is FAILED else scope.inside(value, self._source.rest, self._source.below)
 
 
-class Named(_Combined):
+class Named(Operation):
     """Names, and the value of an expression that uses them. Where one of them has no value, `if_missing` is it."""
 
     def __init__(self, *, if_missing: object) -> None:
@@ -129,7 +92,7 @@ class Named(_Combined):
         return terms.term(self, (*names, value)) if names else value
 
 
-class Rule(_Combined):
+class Rule(Operation):
     """Whether combinations are points. Where there is no answer, they are, and `failed` tells."""
 
     def __init__(self) -> None:
@@ -149,7 +112,7 @@ class Rule(_Combined):
         return answers if {*map(type, answers)} == {bool} else None
 
 
-class Fails(_Combined):
+class Fails(Operation):
     """Whether an expression has no value; that of a condition is true or false."""
 
     def __init__(self, *, is_condition: bool) -> None:
@@ -160,3 +123,10 @@ class Fails(_Combined):
         if type(value) is Term:
             return terms.term(self, parts)
         return type(value) is not bool if self._is_condition else value is FAILED
+
+
+def has_value(part: Part) -> bool:
+    """Whether it is sure that a part has a value."""
+    if type(part) is Term:
+        return part.operation is None and not part.partial
+    return part is not MISSING and part is not FAILED
