@@ -11,8 +11,8 @@ from typing import Final
 from ems_worker.core.points import diagrams, terms
 from ems_worker.core.points.diagrams import DiagramBuilder, Node
 from ems_worker.core.points.rules import Requirement, Rules
-from ems_worker.core.points.term_operations import Fails, Rule
-from ems_worker.core.points.terms import Part, Terms
+from ems_worker.core.points.term_operations import Decided, Rule
+from ems_worker.core.points.terms import FAILED, Part, Terms
 from ems_worker.core.points.work_limits import Work
 
 # Larger numbers are not exact: they are too many points in any case.
@@ -90,10 +90,10 @@ class Counting:
         if self.total:
             for rule, requirement in zip(rules, requirements, strict=True):
                 if rule.failed:
-                    fails = Fails(is_condition=True).combine(self._terms, (requirement.term,))
+                    fails = Decided(_has_no_answer).combine(self._terms, (requirement.term,))
                     yield from self._find_failure(requirement, fails, parts)
             for requirement in self._rules.values():
-                fails = Fails(is_condition=False).combine(self._terms, (requirement.term,))
+                fails = Decided(_has_no_value).combine(self._terms, (requirement.term,))
                 needed = sorted(terms.dimensions([fails]))
                 self.subject = requirement, needed
                 root = yield from self._builder.build(needed, [fails])
@@ -115,6 +115,14 @@ class Counting:
                 digits[number] = node.digits[0]
                 node = node.below[0] if node.below else diagrams.END
             self.failures.append((requirement, digits))
+
+
+def _has_no_answer(value: Part) -> bool:
+    return type(value) is not bool
+
+
+def _has_no_value(value: Part) -> bool:
+    return value is FAILED
 
 
 def _components(rules: Sequence[Part]) -> list[tuple[Sequence[int], list[Part]]]:

@@ -1,28 +1,22 @@
 """The syntax of an expression, made a term of the terms of its names."""
 
 import ast
-import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 from ems_worker.core.language import functions, operations, weights
 from ems_worker.core.language.operators import OPERATORS
-from ems_worker.core.points import sums
-from ems_worker.core.points.term_operations import Applied, Choice, Logic
-from ems_worker.core.points.terms import Operation, Part, Term, Terms
+from ems_worker.core.points.names import MISSING
+from ems_worker.core.points.sums import Sums
+from ems_worker.core.points.term_operations import Applied, Decided, Logic
+from ems_worker.core.points.terms import FAILED, Operation, Part, Term, Terms
 
 # The values inside a list that are walked in the time of a step.
 _WALKED_PER_STEP: Final = 10
 # Functions that may return what is inside a list.
 _CHOOSING: Final = frozenset({functions.FUNCTIONS["max"], functions.FUNCTIONS["min"]})
-_COMPARED: Final[dict[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
 
 
 class ExpressionTerms:
@@ -34,9 +28,8 @@ class ExpressionTerms:
         self._logic: dict[bool, Operation] = {decisive: Logic(decisive=decisive) for decisive in (False, True)}
         # Terms know lists by their ids.
         self._literals: list[object] = []
-        self._choice = Choice()
-        self._sum = sums.Sum()
-        self._comparisons = {kind: sums.Comparison(self._sum, compare) for kind, compare in _COMPARED.items()}
+        self._choice = Decided(_chosen)
+        self._sums = Sums(terms)
 
     def apply(self, function: Callable[..., Any], parts: Sequence[Part]) -> Part:
         """A function of parts."""
@@ -79,48 +72,25 @@ class ExpressionTerms:
     def _calculated(self, node: ast.BinOp, names: Sequence[Part]) -> Part:
         """Operators from left to right."""
         first, rest = operations.chain(node)
-        summed: list[tuple[type[ast.operator], Part]] = [(ast.Add, self.value(first, names))]
-        for sign, operand in rest:
-            part = self.value(operand, names)
-            if isinstance(sign, ast.Add | ast.Sub):
-                summed.append((type(sign), part))
-            else:
-                summed = [(ast.Add, self.apply(OPERATORS[type(sign)], [self._total(summed), part]))]
-        return self._total(summed)
-
-    def _total(self, summed: Sequence[tuple[type[ast.operator], Part]]) -> Part:
-        """A sum and difference of parts; one that is exact is in the order of dimensions."""
-        parts = [part for _, part in summed]
-        if len(parts) > 1 and self._is_exact(parts):
-            return self._sum.of(self._terms, [self._negative(part) if sign is ast.Sub else part for sign, part in summed])
-        value = parts[0]
-        for sign, part in summed[1:]:
-            value = self.apply(OPERATORS[sign], [value, part])
+        value = self.value(first, names)
+        for is_sum, group in groupby(rest, lambda each: isinstance(each[0], ast.Add | ast.Sub)):
+            signed = [(type(sign), self.value(operand, names)) for sign, operand in group]
+            total = None
+            if is_sum:
+                plus = [part for sign, part in signed if sign is ast.Add]
+                total = self._sums.total([value, *plus], [part for sign, part in signed if sign is ast.Sub])
+            if total is None:
+                total = reduce(lambda left, right: self.apply(OPERATORS[right[0]], (left, right[1])), signed, value)
+            value = total
         return value
 
     def _compared(self, node: ast.Compare, inner: Sequence[Part]) -> Part:
         """A chain of comparisons: each of them has to hold."""
         compared: list[Part] = []
-        for sign, left, right in zip(node.ops, inner, inner[1:]):
-            operation = self._comparisons.get(type(sign))
-            if operation is not None and self._is_sum(left, right) and self._is_exact([left, right]):
-                total = self._sum.of(self._terms, [left, self._negative(right)])
-                compared.append(operation.combine(self._terms, (total, 0)))
-            else:
-                compared.append(self.apply(OPERATORS[type(sign)], [left, right]))
+        for sign, sides in zip(map(type, node.ops), pairwise(inner), strict=True):
+            part = self._sums.compared(sign, *sides)
+            compared.append(self.apply(OPERATORS[sign], sides) if part is None else part)
         return self._logic[False].combine(self._terms, tuple(compared))
-
-    def _negative(self, part: Part) -> Part:
-        """The negative value of an exact part, as the sum of those of its addends."""
-        negative = [self.apply(OPERATORS[ast.USub], [addend]) for addend in self._sum.addends([part])]
-        return self._sum.of(self._terms, negative)
-
-    def _is_sum(self, *parts: Part) -> bool:
-        return any(type(part) is Term and part.operation is self._sum for part in parts)
-
-    def _is_exact(self, parts: Sequence[Part]) -> bool:
-        """Whether the sum of these parts is exact in any order."""
-        return sums.exact([sums.reach(part) for part in parts])
 
 
 def _weight(part: Part) -> int:
@@ -135,3 +105,7 @@ def _weighed(result: Part, parts: Sequence[Part]) -> Part:
     if type(result) is Term:
         result.weight = max(map(_weight, parts), default=0)
     return result
+
+
+def _chosen(test: Part, value: Part, other: Part) -> Part:
+    return test if test is FAILED or test is MISSING else value if test else other

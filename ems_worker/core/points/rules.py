@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import not_, or_
-from typing import Final
 
 from ems_worker.core import canonical
 from ems_worker.core.language import decimals, duplicates, expressions, paths, quotes, ranges
@@ -15,14 +14,11 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Inside, Named, has_value
-from ems_worker.core.points.terms import FAILED, Part, Term, Terms
+from ems_worker.core.points.term_operations import Decided, Named, has_value
+from ems_worker.core.points.terms import Failed, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
 JSON = canonical.JSON
-
-# The steps of comparing a value with earlier ones.
-_COMPARISON: Final = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +43,7 @@ class Rules:
         self._work = work
         self._expressions = ExpressionTerms(terms)
         self._dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
-        self._insides: dict[tuple[int, paths.Path], Inside] = {}
+        self._insides: dict[tuple[int, paths.Path], Decided] = {}
         self._named: dict[bool | Missing, Named] = {
             missing: Named(if_missing=missing) for missing in (True, False, MISSING)
         }
@@ -99,7 +95,7 @@ class Rules:
         return self._first_digit(firsts, columns, digit) == digit
 
     def _first_digit(self, firsts: dict[int, int], columns: Sequence[Sequence[JSON]], digit: int) -> int:
-        self._work.spend(len(columns) * _COMPARISON)
+        self._work.spend(len(columns) * 20)
         self._work.keep(2)
         return firsts.setdefault(duplicates.digest(columns, digit), digit)
 
@@ -133,33 +129,29 @@ class Rules:
 
     def _source(self, source: Source) -> Part:
         """The value of a name, or MISSING."""
-        part = self._named_part(source)
+        part: Part = source.base
+        if source.listed:
+            self._work.keep(len(self._listed))
+            values = [scope.unless_shown(source, point) for point in self._listed]
+            part = self._terms.leaf(LISTED, values, partial=True)
+        if source.axis is not None:
+            value = self._parameter(source.axis)
+            if not source.rest and has_value(value) and not isinstance(source.below, dict):
+                part = value
+            else:
+                key = source.axis, source.rest
+                operation = self._insides.setdefault(key, Decided(partial(_inside, source), 1 + source.weight // 10))
+                part = operation.combine(self._terms, (value, part))
         if type(part) is Term:
             part.weight = max(part.weight, source.weight)
         return part
 
-    def _named_part(self, source: Source) -> Part:
-        other: Part = source.base
-        if source.listed:
-            other = self._terms.leaf(LISTED, _Overrides(source, self._listed), partial=True)
-        if source.axis is None:
-            return other
-        value = self._parameter(source.axis)
-        if not source.rest and has_value(value) and not isinstance(source.below, dict):
-            return value
-        inside = self._insides.setdefault((source.axis, source.rest), Inside(source))
-        return inside.combine(self._terms, (value, other))
 
-
-class _Overrides:
-    """The values of a name at the entries of `runs`."""
-
-    def __init__(self, source: Source, listed: Sequence[ListedPoint]) -> None:
-        self._source = source
-        self._listed = listed
-
-    def __getitem__(self, digits: slice) -> Sequence[Operand]:
-        return [scope.unless_shown(self._source, point) for point in self._listed[digits]]
+def _inside(source: Source, value: Operand | Failed, other: Part) -> Part:
+    """What a name means where this is the value of its axis; the other value if the axis is left out."""
+    if isinstance(value, Missing | Failed):
+        return value if isinstance(value, Failed) else other
+    return scope.inside(value, source.rest, source.below)
 
 
 def _derived(value: object) -> decimals.Operand:

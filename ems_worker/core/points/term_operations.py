@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ems_worker.core.language import decimals
-from ems_worker.core.points import scope
-from ems_worker.core.points.names import MISSING, Source
+from ems_worker.core.points.names import MISSING
 from ems_worker.core.points.terms import FAILED, Operation, Part, Term, Terms
 
 
 class Applied(Operation):
     """A function of its parts; it has no value where one of them has none."""
 
-    def __init__(self, function: Callable[..., object], cost: int) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., object], cost: int = 2) -> None:
+        self._function = function
         self.cost = cost
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
@@ -24,13 +23,13 @@ class Applied(Operation):
         if Term in map(type, parts):
             return terms.term(self, parts)
         try:
-            return self.function(*parts)
+            return self._function(*parts)
         except decimals.NO_VALUE:
             return FAILED
 
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         try:
-            return list(map(self.function, *columns))
+            return list(map(self._function, *columns))
         except decimals.NO_VALUE:
             return None
 
@@ -52,28 +51,15 @@ class Logic(Operation):
         return kept[0] if len(kept) == 1 else terms.term(self, tuple(kept))
 
 
-class Choice(Operation):
-    """A test, the value if it holds, and the value if it doesn't."""
+class Decided(Operation):
+    """A function of its first part, once that is known, and of the others, which may not be."""
+
+    def __init__(self, function: Callable[..., Part], cost: int = 1) -> None:
+        self._function = function
+        self.cost = cost
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        test, body, other = parts
-        if type(test) is Term:
-            return terms.term(self, parts)
-        return test if test is FAILED or test is MISSING else body if test else other
-
-
-class Inside(Operation):
-    """What a path leads to in a parameter's value; the other value if the parameter is left out."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.cost = 1 + source.weight // 10
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        value, other = parts
-        if type(value) is Term:
-            return terms.term(self, parts)
-        return other if value is MISSING else FAILED if value is FAILED else scope.inside(value, self._source.rest, self._source.below)
+        return terms.term(self, parts) if type(parts[0]) is Term else self._function(*parts)
 
 
 class Named(Operation):
@@ -110,19 +96,6 @@ class Rule(Operation):
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         (answers,) = columns
         return answers if {*map(type, answers)} == {bool} else None
-
-
-class Fails(Operation):
-    """Whether an expression has no value; that of a condition is true or false."""
-
-    def __init__(self, *, is_condition: bool) -> None:
-        self._is_condition = is_condition
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        (value,) = parts
-        if type(value) is Term:
-            return terms.term(self, parts)
-        return type(value) is not bool if self._is_condition else value is FAILED
 
 
 def has_value(part: Part) -> bool:

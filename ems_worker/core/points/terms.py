@@ -9,18 +9,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import compress, repeat
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ems_worker.core.points.names import MISSING
 from ems_worker.core.points.work_limits import Work
 
 # A term or a value. MISSING and FAILED are values.
 Part = Any
-# The digits that are taken at once. Terms of a single dimension of at most this size are evaluated when they are made.
-BLOCK: Final = 1024
+# Terms of a single dimension of at most this size are evaluated when they are made.
+_SMALL: Final = 1024
+# The digits that are taken at once.
+_BLOCK: Final = 16
 # The values in columns and evaluated terms that are kept to be used again.
 _KEPT: Final = 200_000
-_BITS: Final = [1 << digit for digit in range(BLOCK)]
+_BITS: Final = [1 << digit for digit in range(_SMALL)]
 _SCALARS: Final = frozenset({bool, int, float, Decimal, str, type(None)})
 
 
@@ -43,13 +45,6 @@ class Operation(ABC):
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         """The values for columns of values, none of which is MISSING or FAILED; None: they are combined one by one."""
         return None
-
-
-class Values(Protocol):
-    """Values that can be taken in slices."""
-
-    def __getitem__(self, digits: slice, /) -> Sequence[object]:
-        """The values at these digits."""
 
 
 class Term:
@@ -87,7 +82,7 @@ class Terms:
         self._evaluated: dict[object, Term] = {}
         self._columns: dict[Term, list[Part]] = {}
 
-    def leaf(self, dimension: int, values: Values, *, partial: bool = False) -> Term:
+    def leaf(self, dimension: int, values: Sequence[Part], *, partial: bool = False) -> Term:
         """The values at the digits of a dimension."""
         if self.is_small(dimension):
             self._work.spend(self._sizes[dimension])
@@ -125,15 +120,15 @@ class Terms:
 
     def is_small(self, dimension: int) -> bool:
         """Whether all digits of a dimension are taken at once."""
-        return self._sizes[dimension] <= BLOCK
+        return self._sizes[dimension] <= _SMALL
 
     def blocks(self, dimension: int) -> Iterator[range]:
         """Begins with a dimension, and with each block of its digits."""
         # Of the terms that earlier dimensions left, only those are needed that are in use.
         self._work.keep(-sum([len(term.parts) + 6 for term in self._shared.values()]))
         self._shared.clear()
-        for start in range(0, self._sizes[dimension], BLOCK):
-            self._block = range(start, min(start + BLOCK, self._sizes[dimension]))
+        for start in range(0, self._sizes[dimension], _BLOCK):
+            self._block = range(start, min(start + _BLOCK, self._sizes[dimension]))
             self._columns.clear()
             yield self._block
 
@@ -181,7 +176,7 @@ class Terms:
         self._kept += size
         columns: list[Any] = [part.parts if type(part) is Term else repeat(part) for part in parts]
         column = None
-        if not any([type(part) is Term and part.partial for part in parts]):
+        if not any(type(part) is Term and part.partial for part in parts):
             column = operation.at_once(columns)
         is_partial = column is None
         if column is None:
