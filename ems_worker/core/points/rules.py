@@ -14,8 +14,8 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Decided, Named, has_value
-from ems_worker.core.points.terms import Failed, Part, Term, Terms
+from ems_worker.core.points.term_operations import Decided, has_value
+from ems_worker.core.points.terms import FAILED, Failed, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
 JSON = canonical.JSON
@@ -44,9 +44,7 @@ class Rules:
         self._expressions = ExpressionTerms(terms)
         self._dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
         self._insides: dict[tuple[int, paths.Path], Decided] = {}
-        self._named: dict[bool | Missing, Named] = {
-            missing: Named(if_missing=missing) for missing in (True, False, MISSING)
-        }
+        self._unless_missing = {other: Decided(partial(_unless_missing, other)) for other in (True, False, MISSING)}
         self._parameters: dict[int, Part] = {}
         # By the axes of a dimension that are not left out: the first digit with the same values, and the digits seen.
         self._firsts: dict[tuple[int, ...], dict[int, int]] = {}
@@ -124,8 +122,10 @@ class Rules:
         """The value of an expression; `if_missing` where a name in it has none."""
         named = [self._source(source) for source in condition.sources]
         value = self._expressions.value(condition.expression.tree, named)
-        unsure = [part for part in named if not has_value(part)]
-        return self._named[if_missing].combine(self._terms, (*unsure, value))
+        for part in named:
+            if not has_value(part):
+                value = self._unless_missing[if_missing].combine(self._terms, (part, value))
+        return value
 
     def _source(self, source: Source) -> Part:
         """The value of a name, or MISSING."""
@@ -145,6 +145,11 @@ class Rules:
         if type(part) is Term:
             part.weight = max(part.weight, source.weight)
         return part
+
+
+def _unless_missing(other: bool | Missing, named: Part, value: Part) -> Part:
+    """The value of an expression; the other one where a name in it has none."""
+    return named if named is FAILED else other if named is MISSING else value
 
 
 def _inside(source: Source, value: Operand | Failed, other: Part) -> Part:

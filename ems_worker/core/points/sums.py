@@ -21,8 +21,9 @@ from ems_worker.core.points.terms import Operation, Part, Term, Terms
 
 # The digits of a decimal.
 _DIGITS: Final = 34
-# The pairs that are added to know all values of a sum; of more only the least and the greatest are known.
-_MAX_PAIRS: Final = 10_000
+# The pairs of numbers that are added in all to know the values of sums, a tenth of what is left for each. Of other sums
+# only the least and the greatest value are known.
+_PAIRS: Final = 200_000
 _PLUS: Final = OPERATORS[ast.Add]
 _NEGATIVE: Final = OPERATORS[ast.USub]
 _COMPARED: Final[dict[type[ast.cmpop], Callable[[Any, Any], bool]]] = {
@@ -55,27 +56,28 @@ class Sums:
         self._terms = terms
         self._sum = _Sum()
         self._negated = Applied(_NEGATIVE)
+        self._pairs = _PAIRS
         self._comparisons = {kind: _Comparison(compare) for kind, compare in _COMPARED.items()}
 
     def total(self, plus: Iterable[Part], minus: Iterable[Part] = ()) -> Part | None:
         """The sum of parts, without the sum of others; None if it is not exact."""
-        added = self._addends(plus)
-        taken = self._addends(minus)
-        reaches = [_reach(part) for part in (*added, *taken)]
-        known = [reach for reach in reaches if reach is not None]
-        size = sum([reach.size for reach in known])
-        exponent = min([reach.exponent for reach in known], default=0)
-        if len(known) < len(reaches) or exponent < -_DIGITS or size >= 10 ** (_DIGITS + exponent):
+        negative = [self._negated.combine(self._terms, (part,)) for part in self._addends(minus)]
+        parts = [*self._addends(plus), *negative]
+        reaches = [reach for reach in map(_of_part, parts) if reach is not None]
+        exponent = min([reach.exponent for reach in reaches], default=0)
+        digits = _DIGITS + exponent
+        if len(reaches) < len(parts) or digits < 0 or sum([reach.size for reach in reaches]) > 10**digits:
             return None
-        added += [self._negated.combine(self._terms, (part,)) for part in taken]
-        number = reduce(_PLUS, [part for part in added if type(part) is not Term], 0)
-        addends = sorted([part for part in added if type(part) is Term], key=lambda term: (term.first, term.serial))
+        number = reduce(_PLUS, [part for part in parts if type(part) is not Term], 0)
+        addends = [each for each in zip(parts, reaches, strict=True) if type(each[0]) is Term]
         if not addends:
             return number
-        total = addends.pop()
+        addends.sort(key=lambda each: (each[0].first, each[0].serial))
+        total, reach = addends.pop()
         while addends:
-            total = self._terms.term(self._sum, (addends.pop(), total))
-            _reach(total)  # from the last one on: each needs only the next
+            addend, its_reach = addends.pop()
+            total, reach = self._terms.term(self._sum, (addend, total)), self._plus(its_reach, reach)
+            total.reach = reach
         return self._terms.term(self._sum, (number, total))
 
     def compared(self, kind: type[ast.cmpop], left: Part, right: Part) -> Part | None:
@@ -97,6 +99,16 @@ class Sums:
             else:
                 found.append(part)
         return found
+
+    def _plus(self, first: Reach, rest: Reach) -> Reach:
+        pairs = len(first.values) * len(rest.values)
+        complete = first.complete and rest.complete and pairs <= self._pairs // 10
+        if complete:
+            self._pairs -= pairs
+        columns = [each.values if complete else (each.values[0], each.values[-1]) for each in (first, rest)]
+        values = sorted({_PLUS(*pair) for pair in product(*columns)})
+        ends = values if complete else [values[0], values[-1]]
+        return Reach(ends, first.size + rest.size, min(first.exponent, rest.exponent), complete)
 
     def _is_sum(self, part: Part) -> bool:
         return type(part) is Term and part.operation is self._sum
@@ -130,8 +142,9 @@ class _Comparison(Operation):
             return self._compare(total, limit)
         number, total = _split(total)
         limit = _PLUS(limit, _NEGATIVE(number))
-        reach = _reach(total)
-        assert reach is not None
+        reach: Reach | None = total.reach
+        if reach is None:  # of one dimension
+            return terms.term(self, (total, limit))
         values = reach.values
         index = self._find(values, limit)
         if self._compare in (operator.eq, operator.ne):
@@ -155,32 +168,11 @@ def _split(term: Term) -> tuple[int | Decimal, Term]:
     return 0, term
 
 
-def _reach(part: Part) -> Reach | None:
-    """The values of a part; None if it is neither exact numbers of one dimension nor a sum of such."""
-    if type(part) is not Term:
-        return _of_values([part])
-    if part.reach is None:
-        if part.operation is None and isinstance(part.parts, list):
-            part.reach = _of_values(part.parts)
-        elif isinstance(part.operation, _Sum):
-            first, rest = map(_reach, part.parts)
-            part.reach = None if first is None or rest is None else _plus(first, rest)
-    found: Reach | None = part.reach
-    return found
-
-
-def _plus(first: Reach, rest: Reach) -> Reach:
-    complete = first.complete and rest.complete and len(first.values) * len(rest.values) <= _MAX_PAIRS
-    pairs = product(first.values, rest.values) if complete else zip(_ends(first), _ends(rest), strict=True)
-    values = sorted({_PLUS(*pair) for pair in pairs})
-    return Reach(values, first.size + rest.size, min(first.exponent, rest.exponent), complete)
-
-
-def _ends(reach: Reach) -> tuple[int | Decimal, int | Decimal]:
-    return reach.values[0], reach.values[-1]
-
-
-def _of_values(values: Sequence[Part]) -> Reach | None:
+def _of_part(part: Part) -> Reach | None:
+    """The values of a part; None if they are not exact numbers of one dimension."""
+    values = part.parts if type(part) is Term else [part]
+    if (type(part) is Term and part.operation is not None) or not isinstance(values, list):
+        return None
     if not EXACT.issuperset(map(type, values)):
         return None
     found = sorted(set(values))

@@ -62,40 +62,20 @@ class Decided(Operation):
         return terms.term(self, parts) if type(parts[0]) is Term else self._function(*parts)
 
 
-class Named(Operation):
-    """Names, and the value of an expression that uses them. Where one of them has no value, `if_missing` is it."""
-
-    def __init__(self, *, if_missing: object) -> None:
-        self._if_missing = if_missing
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        *names, value = parts
-        if FAILED in names:
-            return FAILED
-        if MISSING in names:
-            value = self._if_missing
-        names = [name for name in names if type(name) is Term]
-        return terms.term(self, (*names, value)) if names else value
-
-
-class Rule(Operation):
+class Rule(Decided):
     """Whether combinations are points. Where there is no answer, they are, and `failed` tells."""
 
     def __init__(self) -> None:
+        super().__init__(self._judged)
         self.failed = False
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        (answer,) = parts
-        if type(answer) is Term:
-            return terms.term(self, parts)
-        if type(answer) is bool:
-            return answer
-        self.failed = True
-        return True
 
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         (answers,) = columns
         return answers if {*map(type, answers)} == {bool} else None
+
+    def _judged(self, answer: Part) -> bool:
+        self.failed |= type(answer) is not bool
+        return answer is not False
 
 
 def has_value(part: Part) -> bool:

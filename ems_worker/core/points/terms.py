@@ -51,8 +51,8 @@ class Term:
     """An operation on parts; without an operation, the parts are the values at the digits of a dimension.
 
     `first` and `last` are its first and last dimension. `partial`: MISSING or FAILED may be among its values. `serial`
-    orders terms by their creation. `weight` is the largest number of values inside one of its values. `reach` is kept
-    by `sums`.
+    orders terms by their creation. `weight` is the largest number of values inside one of its values. `reach` has
+    the values of a sum, if they are known.
     """
 
     __slots__ = ("first", "last", "operation", "partial", "parts", "reach", "serial", "weight")
