@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import not_, or_
+from typing import Final
 
 from ems_worker.core import canonical
 from ems_worker.core.language import decimals, duplicates, expressions, paths, quotes, ranges
@@ -20,6 +21,8 @@ from ems_worker.core.points.work_limits import Work
 
 JSON = canonical.JSON
 
+# The steps of comparing a value with earlier ones.
+_COMPARISON: Final = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requirement:
@@ -93,7 +96,7 @@ class Rules:
         return self._first_digit(firsts, columns, digit) == digit
 
     def _first_digit(self, firsts: dict[int, int], columns: Sequence[Sequence[JSON]], digit: int) -> int:
-        self._work.spend(len(columns) * 20)
+        self._work.spend(len(columns) * _COMPARISON)
         self._work.keep(2)
         return firsts.setdefault(duplicates.digest(columns, digit), digit)
 

@@ -1,7 +1,7 @@
 """The values of names at one combination: parameters, entries of `runs`, derived values, the base configuration."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from ems_worker.core import canonical
 from ems_worker.core.language import decimals, paths, quotes
@@ -11,6 +11,9 @@ from ems_worker.core.language.problems import Problems
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source, Value
 
 JSON = canonical.JSON
+
+# The names that a message shows with their values.
+_MAX_SHOWN: Final = 10
 
 
 class Scope:
@@ -100,8 +103,9 @@ class Scope:
     def _report(self, condition: Condition, values: Sequence[Operand], error: ExpressionError) -> None:
         if self._problems is None or self._problems.has("expression_fails", condition.location):
             return
-        named = zip(condition.expression.names, values, strict=True)
-        given = ", ".join(f"{name} = {quotes.brief(value)}" for name, value in named)
+        named = [*zip(condition.expression.names, values, strict=True)]
+        given = ", ".join([f"{name} = {quotes.brief(value)}" for name, value in named[:_MAX_SHOWN]])
+        given += ", ..." if len(named) > _MAX_SHOWN else ""
         message = f"{quotes.brief(condition.expression.text)}{given and ' with '}{given}: {error}"
         self._problems.add("expression_fails", condition.location, message)
 

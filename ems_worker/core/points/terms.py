@@ -108,12 +108,12 @@ class Terms:
         table = self._evaluated if is_single else self._shared
         term = table.get(key)
         if term is None:
-            self._work.spend(3 + len(parts))
+            self._work.spend(5 + len(parts))
             if is_single:
                 term = self._evaluate(operation, parts, first)
             else:
                 self._serial += 1
-                self._work.keep(len(parts) + 6)
+                self._work.keep(_size(parts))
                 term = Term(operation, parts, (first, last), self._serial)
             table[key] = term
         return term
@@ -125,7 +125,7 @@ class Terms:
     def blocks(self, dimension: int) -> Iterator[range]:
         """Begins with a dimension, and with each block of its digits."""
         # Of the terms that earlier dimensions left, only those are needed that are in use.
-        self._work.keep(-sum([len(term.parts) + 6 for term in self._shared.values()]))
+        self._work.keep(-sum([_size(term.parts) for term in self._shared.values()]))
         self._shared.clear()
         for start in range(0, self._sizes[dimension], _BLOCK):
             self._block = range(start, min(start + _BLOCK, self._sizes[dimension]))
@@ -162,7 +162,7 @@ class Terms:
         if operation is None:
             self._work.spend(size)
             return list(term.parts[self._block.start : self._block.stop])
-        self._work.spend(size * (operation.cost + len(term.parts)))
+        self._work.spend(10 + size * (operation.cost + len(term.parts)))
         columns = [
             self._columns[part] if type(part) is Term and part.first == term.first else repeat(part)
             for part in term.parts
@@ -186,6 +186,11 @@ class Terms:
         term = Term(None, column, (dimension, dimension), self._serial)
         term.partial = is_partial
         return term
+
+
+def _size(parts: Sequence[Part]) -> int:
+    """The parts of memory that a term takes, with its key."""
+    return len(parts) + 6
 
 
 def dimensions(parts: Sequence[Part]) -> set[int]:
