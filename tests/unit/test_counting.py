@@ -97,6 +97,13 @@ def test_sums_of_many_axes_of_two_values_are_counted(
             made(numbers(names, 2), [f"{total} {sign} {limit}"])
 
 
+@pytest.mark.parametrize(("sign", "points"), [("<= 20", 78), ("> 66000", 10), ("== 21", 6), ("!= 66603", 3_374_999)])
+def test_a_sum_of_many_values_is_decided_by_the_least_and_the_greatest(sign: str, points: int) -> None:
+    """All values of the rest of it would be too many. The axes have squares."""
+    axes = {name: [number**2 for number in range(150)] for name in "abc"}
+    assert settled.size(made(axes, [f"a + b + c {sign}"])).points == points
+
+
 def test_a_sum_is_compared_with_another() -> None:
     """Both sides may have any order, signs and axes of their own."""
     axes = {name: [0.1, 0.25, 3] for name in "abcdef"}

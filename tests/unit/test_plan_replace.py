@@ -125,7 +125,9 @@ def test_a_derived_value_sees_what_is_deep_inside_the_merged_mapping() -> None:
 
 def test_an_expression_sees_what_an_override_merges_into() -> None:
     """Overrides of `runs` merge and replace in the same way."""
-    runs = "runs: [{params_override: {fish: {count: 5}}}, {params_override: {fish: {value: {count: 5}, replace: true}}}]"
+    runs = (
+        "runs: [{params_override: {fish: {count: 5}}}, {params_override: {fish: {value: {count: 5}, replace: true}}}]"
+    )
     made = parsed(f"{runs}\nparameter_space: {{growth: {{expr: fish.speed * 2}}}}", BASE)
     assert [point.params.get("growth") for point in space.points(made)] == [3.0, None]
 

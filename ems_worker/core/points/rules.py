@@ -24,6 +24,7 @@ JSON = canonical.JSON
 # The steps of comparing a value with earlier ones.
 _COMPARISON: Final = 20
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Requirement:
     """An expression that needs a value at every point. `report` evaluates it in a scope that reports problems."""

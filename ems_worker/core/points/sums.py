@@ -138,8 +138,6 @@ class _Comparison(Operation):
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
         total, limit = parts
-        if type(total) is not Term:
-            return self._compare(total, limit)
         number, total = _split(total)
         limit = _PLUS(limit, _NEGATIVE(number))
         reach: Reach | None = total.reach
