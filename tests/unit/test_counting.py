@@ -1,7 +1,10 @@
 """Counting: what counts is how many combinations are left, not how many there would be without conditions."""
 
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from itertools import pairwise, product
 
 import pytest
 
@@ -48,6 +51,86 @@ def test_one_factor_at_a_time_is_counted() -> None:
         **dict.fromkeys(map("p{}".format, range(11)), 0),
         "p0": 10,
     }
+
+
+@pytest.mark.usefixtures("untraced")
+def test_one_factor_at_a_time_has_any_number_of_axes() -> None:
+    """Of two hundred, each with the base and ten other values."""
+    assert space.count(one_at_a_time(200)) == space.SpaceSize(2001, 2001)
+    assert steps.of(lambda: one_at_a_time(200)) < 2_000_000
+
+
+WEIGHTS = [Decimal(9 + 7 * number**2 % 101) / 100 for number in range(20)]
+
+
+def subset_sums() -> Counter[Decimal]:
+    """How many subsets of the weights have each sum."""
+    ways = Counter({Decimal(0): 1})
+    for weight in WEIGHTS:
+        ways += Counter({total + weight: count for total, count in ways.items()})
+    return ways
+
+
+@pytest.mark.parametrize("limit", ["5.5", "30"])
+@pytest.mark.parametrize(
+    ("sign", "holds"),
+    [
+        ("<", operator.lt),
+        ("<=", operator.le),
+        (">", operator.gt),
+        (">=", operator.ge),
+        ("==", operator.eq),
+        ("!=", operator.ne),
+    ],
+)
+def test_sums_of_many_axes_of_two_values_are_counted(
+    sign: str, holds: Callable[[Decimal, Decimal], bool], limit: str
+) -> None:
+    """What is left of a sum decides most combinations early, even if nearly all of them have sums of their own."""
+    names = [f"x{number}" for number in range(20)]
+    total = " + ".join(f"{weight} * {name}" for weight, name in zip(WEIGHTS, names, strict=True))
+    expected = sum(count for value, count in subset_sums().items() if holds(value, Decimal(limit)))
+    if expected:
+        assert settled.size(made(numbers(names, 2), [f"{total} - {limit} {sign} 0"])).points == expected
+    else:
+        with pytest.raises(errors.PlanRejected, match="no combination satisfies"):
+            made(numbers(names, 2), [f"{total} {sign} {limit}"])
+
+
+@pytest.mark.parametrize(("sign", "points"), [("<= 20", 78), ("> 66000", 10), ("== 21", 6), ("!= 66603", 3_374_999)])
+def test_a_sum_of_many_values_is_decided_by_the_least_and_the_greatest(sign: str, points: int) -> None:
+    """All values of the rest of it would be too many. The axes have squares."""
+    axes = {name: [number**2 for number in range(150)] for name in "abc"}
+    assert settled.size(made(axes, [f"a + b + c {sign}"])).points == points
+
+
+def test_a_sum_is_compared_with_another() -> None:
+    """Both sides may have any order, signs and axes of their own."""
+    axes = {name: [0.1, 0.25, 3] for name in "abcdef"}
+    expected = sum(
+        values[5] - values[0] - (values[1] - values[3]) < values[2] + values[4] - 2
+        for values in product([Decimal("0.1"), Decimal("0.25"), Decimal(3)], repeat=6)
+    )
+    assert space.count(made(axes, ["f - a - (b - d) < c + e - 2"])).points == expected
+
+
+def test_a_sum_that_rounds_is_computed_in_its_order() -> None:
+    """As everywhere: 34 digits, from left to right."""
+    axes: dict[str, object] = {"a": [1e30, 1], "b": [1e-30, 2], "c": [-1e30, 3]}
+    left_to_right = made(axes, ["a + b + c == 0"])
+    assert [point.params for point in space.points(left_to_right)] == [{"a": 1e30, "b": 1e-30, "c": -1e30}]
+    with pytest.raises(errors.PlanRejected, match="no combination satisfies"):
+        made(axes, ["a + c + b == 0"])
+    axes = {"a": [1, 2], "b": [1, 2], "c": [1, 2]}
+    assert space.count(made(axes, ["a / 3 + b / 3 + c / 3 < 1"])).points == 1
+
+
+def test_a_sum_of_single_values_is_computed() -> None:
+    """Without axes, and of axes in one dimension."""
+    assert space.count(made({"a": [1]}, ["a + 1 - 0.5 == 1.5"])).points == 1
+    zipped = made({**numbers("ab", 9), "c": [1, 2]}, ["a + b + c < 7"], design={"zip": [["a", "b"]]})
+    assert space.count(zipped).points == 6
+    assert space.count(made({"a": [1, 2], "b": ["x", "y"], "c": [1, 2]}, ["a + c > 3 or b + 'z' == 'xz'"])).points == 5
 
 
 def test_the_order_of_a_sum_does_not_matter() -> None:

@@ -68,6 +68,14 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
     "a long chain": (_space('{expr: "pM + pM"}', 0, 400), "too_deep"),
     "two thousand expressions": (_space(f'{{expr: "{NAMES}"}}', 31), "out_of_range"),
     "all axes coupled": (f'{_space("[0, 1]", 0, 31)}constraints: ["{NAMES} > 40"]', "no_points"),
+    "a sum of many axes": (
+        f'{_space("[0, 1, 2, 3]", 0, 1900)}constraints: ["{"+".join(f"p{n}" for n in range(1900))} == 2000"]',
+        "too_many_points",
+    ),
+    "a product of many axes": (
+        f'{_space("[0.5, 1]", 0, 1900)}constraints: ["{"*".join(f"p{n}" for n in range(1900))} > 0.1"]',
+        None,
+    ),
     "a constraint that never holds": (f'{SQUARE}constraints: ["a * b < 0"]', "no_points"),
     "a costly constraint": (f'{SQUARE}constraints: ["{" + ".join(["max(a ** 2.5, b)"] * 30)} < 0"]', None),
     "a tower of powers": (f'{SQUARE}constraints: ["9 ** 9 ** 9 ** 9 ** a > b"]', "expression_fails"),

@@ -95,6 +95,43 @@ def test_a_mapping_merges_and_replaces_only_with_replace() -> None:
     }]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("values", "constraint", "points"),
+    [
+        ("[{count: 5}, {count: 8, speed: 2}]", "fish.speed != 1.5", 1),
+        ("[{count: 5}, {count: 8, speed: 2}]", "fish.count + fish.speed <= 6.5", 1),
+        ("[{count: 5}, {age: 8}]", "len(fish) == 3", 1),
+        ("[{count: 5}, {age: 8}]", "fish.count == 10", 1),
+        ("{values: [{count: 5}, {speed: 1.5}], replace: true}", "fish.speed == 2", 1),
+        ("{values: [{count: 5}, {speed: 1.5}], replace: true}", "len(fish) == 1", 2),
+        ("{values: [{count: 5}, {speed: 7}], when: growth > 0}", "fish.count == 10", 1),
+    ],
+)
+def test_an_expression_sees_the_merged_mapping(values: str, constraint: str, points: int) -> None:
+    """What a mapping merges into has its values in expressions, as in the run; what it replaces has none."""
+    text = f"allow_new_paths: true\nparameter_space: {{fish: {values}}}\nconstraints: ['{constraint}']"
+    assert space.count(parsed(text, BASE)).points == points
+
+
+def test_a_derived_value_sees_what_is_deep_inside_the_merged_mapping() -> None:
+    """Mappings merge at any depth, and lists replace."""
+    base: dict[str, JSON] = {"sea": {"light": {"day": 12, "night": 12}, "layers": [{"x": 1}]}, "n": 0}
+    axis = "sea: [{light: {day: 8}}, {light: {night: 4}, layers: [{y: 2}]}]"
+    made = parsed(f"parameter_space: {{{axis}, n: {{expr: sea.light.day - sea.light.night}}}}", base)
+    assert [point.params["n"] for point in space.points(made)] == [-4, 8]
+    made = parsed(f"parameter_space: {{{axis}, n: {{expr: sea.layers.0.x}}}}", base)
+    assert [point.params.get("n") for point in space.points(made)] == [1, None]
+
+
+def test_an_expression_sees_what_an_override_merges_into() -> None:
+    """Overrides of `runs` merge and replace in the same way."""
+    runs = (
+        "runs: [{params_override: {fish: {count: 5}}}, {params_override: {fish: {value: {count: 5}, replace: true}}}]"
+    )
+    made = parsed(f"{runs}\nparameter_space: {{growth: {{expr: fish.speed * 2}}}}", BASE)
+    assert [point.params.get("growth") for point in space.points(made)] == [3.0, None]
+
+
 def test_value_and_replace_are_paths_where_the_base_has_them() -> None:
     """The same rule decides between an axis and nested paths."""
     assert configs("runs: [{params_override: {sensor: {value: 5, replace: true}}}]") == [

@@ -17,7 +17,9 @@ from ems_worker.core import canonical
 from ems_worker.core.language import decimals, functions, operations, quotes, suggestions
 from ems_worker.core.language.decimals import ExpressionError as ExpressionError
 
-MAX_LENGTH: Final = 1000
+MAX_LENGTH: Final = 20_000
+# Python's parser nests a sum once for each operand.
+_MAX_TOKENS: Final = 4_000
 _MAX_DEPTH: Final = 40
 
 _TOKEN: Final = re.compile(
@@ -29,7 +31,7 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 # What may be a name with hyphens, or a subtraction.
-_HYPHENATED: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[.-][A-Za-z0-9_]+)+")
+_HYPHENATED: Final = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z_][A-Za-z0-9_]*+(?:[.-][A-Za-z0-9_]++)+")
 _ELEMENT: Final = "an element is part of the path: species.0.speed"
 _HINTS: Final = {
     "=<": "write <=",
@@ -120,7 +122,7 @@ def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: boo
     If `tolerant`, an operand of `and` or `or` that has no value doesn't matter where another operand decides.
     """
     if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters")
+        raise ExpressionError(f"an expression has at most {MAX_LENGTH:,} characters")
     names: dict[str, str] = {}
     python = _rewritten(text, names, known)
     try:
@@ -129,7 +131,7 @@ def read(text: str, *, known: Callable[[str], bool] | None = None, tolerant: boo
         hints = [hint for word, hint in _NO_OPERATORS.items() if word in names]
         hints += ["unequal is !="] if "<>" in text else []
         raise ExpressionError(": ".join(["this is not a complete expression", *hints[:1]])) from error
-    _check(tree, 0)
+    _check(tree)
     parts = [node.id if isinstance(node, ast.Name) else "" for node in ast.walk(tree)]
     used = Counter(parts)
     uses = tuple(used[slot] for slot in names.values())
@@ -164,7 +166,7 @@ def remedy(expression: Expression, name: str) -> str:
 def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | None) -> str:
     """The expression with each dotted path replaced by a plain name; adds the paths and their names to `names`."""
     out: list[str] = []
-    at = 0
+    at = tokens = 0
     while at < len(text):
         token = _TOKEN.match(text, at)
         if token is None:
@@ -174,6 +176,9 @@ def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | 
         if known is not None and token.lastgroup == "name" and text[token.end() : token.end() + 1] == "-":
             word = _longest(text, at, known) or word
         at += len(word)
+        tokens += token.lastgroup != "space"
+        if tokens > _MAX_TOKENS:
+            raise ExpressionError(f"an expression has at most {_MAX_TOKENS:,} names, literals and operators")
         if token.lastgroup != "name":
             out.append(" " if token.lastgroup == "space" else word)
         elif word in _LITERALS or word in _KEYWORDS:
@@ -201,21 +206,37 @@ def _longest(text: str, at: int, known: Callable[[str], bool]) -> str | None:
     return None
 
 
-def _check(node: ast.AST, depth: int) -> None:
+def _check(tree: ast.expr) -> None:
     """Raises ExpressionError for Python syntax other than arithmetic, comparisons and logic."""
-    if depth > _MAX_DEPTH:
-        raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
+    waiting: list[tuple[ast.AST, int]] = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise ExpressionError(f"this is nested more than {_MAX_DEPTH} deep")
+        _check_node(node)
+        # The left operand of an operator is not nested: a sum is as deep as its deepest operand.
+        left = node.left if isinstance(node, ast.BinOp) else None
+        inner = [(child, depth if child is left else depth + 1) for child in ast.iter_child_nodes(node)]
+        waiting += reversed(inner)
+
+
+def _check_node(node: ast.AST) -> None:
     if isinstance(node, ast.Subscript):
         raise ExpressionError(f"expressions have no brackets after a name: {_ELEMENT}")
     if not isinstance(node, _NODES):
         raise ExpressionError(f"expressions have no {type(node).__name__.lower()}")
     if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in functions.FUNCTIONS):
         raise ExpressionError("only functions can be called")
-    if isinstance(node, ast.List | ast.Tuple) and not all(isinstance(item, ast.Constant) for item in node.elts):
+    if isinstance(node, ast.List | ast.Tuple) and not all(map(_is_literal, node.elts)):
         unquoted = any(isinstance(item, ast.Name) for item in node.elts)
         hint = "; put texts in quotes" if unquoted else ""
         raise ExpressionError(f"a list contains numbers and texts, not expressions{hint}")
     if isinstance(node, ast.Constant):
         decimals.limited(node.value)
-    for inner in ast.iter_child_nodes(node):
-        _check(inner, depth + 1)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    """Whether an element of a list is a constant, or a number with a sign."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        return isinstance(node.operand, ast.Constant) and type(node.operand.value) in (int, float)
+    return isinstance(node, ast.Constant)

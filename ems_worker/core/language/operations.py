@@ -27,6 +27,16 @@ def literal(node: ast.expr) -> decimals.Operand:
     return decimals.exact(list(value) if isinstance(value, tuple) else value)
 
 
+def chain(node: ast.BinOp) -> tuple[ast.expr, list[tuple[ast.operator, ast.expr]]]:
+    """A calculation without the nesting of left operands: the first operand, then each operator and its operand."""
+    first: ast.expr = node
+    rest: list[tuple[ast.operator, ast.expr]] = []
+    while isinstance(first, ast.BinOp):
+        rest.append((first.op, first.right))
+        first = first.left
+    return first, rest[::-1]
+
+
 def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
     """The function that evaluates a checked expression; what it raises is in decimals.NO_VALUE.
 
@@ -45,7 +55,8 @@ def compiled(node: ast.expr, *, tolerant: bool = False) -> Evaluate:
         case ast.UnaryOp():
             return _applied(OPERATORS[type(node.op)], [inner(node.operand)])
         case ast.BinOp():
-            return _applied(OPERATORS[type(node.op)], [inner(node.left), inner(node.right)])
+            first, rest = chain(node)
+            return _chained(inner(first), [(OPERATORS[type(sign)], inner(operand)) for sign, operand in rest])
         case ast.Compare():
             operands = [inner(part) for part in (node.left, *node.comparators)]
             return _compared([OPERATORS[type(each)] for each in node.ops], operands)
@@ -67,6 +78,20 @@ def _applied(apply: Callable[..., Any], operands: Sequence[Evaluate]) -> Evaluat
         case [left, right]:
             return lambda values: apply(left(values), right(values))
     return lambda values: apply(*[operand(values) for operand in operands])
+
+
+def _chained(first: Evaluate, rest: Sequence[tuple[Callable[[Any, Any], Any], Evaluate]]) -> Evaluate:
+    """Operators from left to right."""
+    if len(rest) == 1:
+        return _applied(rest[0][0], [first, rest[0][1]])
+
+    def evaluate(values: Sequence[decimals.Operand]) -> Any:
+        value = first(values)
+        for apply, operand in rest:
+            value = apply(value, operand(values))
+        return value
+
+    return evaluate
 
 
 def _compared(comparisons: Sequence[Callable[[Any, Any], Any]], operands: Sequence[Evaluate]) -> Evaluate:

@@ -1,7 +1,14 @@
-"""Counts the combinations of a plan's dimensions that are points, and finds any of them by its number.
+"""Counts the points of a plan without trying every combination, and finds any point by its number.
 
-Conditions and constraints connect dimensions into components. The combinations of a component that are points are a
-decision diagram with counts. From the diagrams follow the number of all points, by multiplication, and any point.
+A combination has a digit in each dimension. Rules say which combinations are points (`rules`): all constraints hold, and
+of combinations that conditions make equal it is the first. The dimensions are taken in order, and each digit leaves a
+smaller term of each rule (`terms`): of `a + b <= 3`, the digit at which `a` is 2 leaves `b <= 1`. Digits that leave the
+same rules lead to the same node of a decision diagram (`diagrams`), so that the work depends on how many different
+questions are left open, not on how many combinations there are. Sums leave particularly few (`sums`). A node knows how
+many combinations follow. That gives the number of points, and leads from a number to its point.
+
+Rules that share no dimension are counted apart, each such component with a diagram of its own. An expression that has
+no value is searched for in the same way: it is a rule that it has none.
 """
 
 from bisect import bisect_right
@@ -11,8 +18,8 @@ from typing import Final
 from ems_worker.core.points import diagrams, terms
 from ems_worker.core.points.diagrams import DiagramBuilder, Node
 from ems_worker.core.points.rules import Requirement, Rules
-from ems_worker.core.points.term_operations import Fails, Rule
-from ems_worker.core.points.terms import Part, Terms
+from ems_worker.core.points.term_operations import Decided, Rule
+from ems_worker.core.points.terms import FAILED, Part, Terms
 from ems_worker.core.points.work_limits import Work
 
 # Larger numbers are not exact: they are too many points in any case.
@@ -90,10 +97,10 @@ class Counting:
         if self.total:
             for rule, requirement in zip(rules, requirements, strict=True):
                 if rule.failed:
-                    fails = Fails(is_condition=True).combine(self._terms, (requirement.term,))
+                    fails = Decided(_has_no_answer).combine(self._terms, (requirement.term,))
                     yield from self._find_failure(requirement, fails, parts)
             for requirement in self._rules.values():
-                fails = Fails(is_condition=False).combine(self._terms, (requirement.term,))
+                fails = Decided(_has_no_value).combine(self._terms, (requirement.term,))
                 needed = sorted(terms.dimensions([fails]))
                 self.subject = requirement, needed
                 root = yield from self._builder.build(needed, [fails])
@@ -115,6 +122,14 @@ class Counting:
                 digits[number] = node.digits[0]
                 node = node.below[0] if node.below else diagrams.END
             self.failures.append((requirement, digits))
+
+
+def _has_no_answer(value: Part) -> bool:
+    return type(value) is not bool
+
+
+def _has_no_value(value: Part) -> bool:
+    return value is FAILED
 
 
 def _components(rules: Sequence[Part]) -> list[tuple[Sequence[int], list[Part]]]:

@@ -4,9 +4,9 @@ A diagram has a layer of nodes for each dimension. Earlier digits that leave the
 node: there are as many nodes as different questions, not as many as combinations.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, compress
+from itertools import accumulate, compress, repeat
 from operator import itemgetter
 from typing import Final
 
@@ -18,7 +18,6 @@ from ems_worker.core.points.work_limits import Work
 _State = tuple[tuple[tuple[int, int], ...], tuple[Term, ...]]
 # The first digit of a block, digits of that block, as bits, and the index of the node below them.
 _Edge = tuple[int, int, int]
-_DECIDED: Final[_State] = ((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,13 @@ class DiagramBuilder:
         self._sizes = sizes
         self._terms = terms
         self._work = work
-        self._split: dict[tuple[Term, ...], list[tuple[_State, int]]] = {}
 
     def build(self, component: Sequence[int], rules: Sequence[Part]) -> Generator[None, None, Node]:
         """The diagram of the dimensions of a component under rules that need no others, in short steps.
 
         A rule is a truth value, or a term that has only truth values. Raises WorkLimitExceeded.
         """
-        first = self._state(rules)
+        first = self._state(rules, (), ())
         if first is None:
             return NOTHING
         states = [first]
@@ -67,7 +65,6 @@ class DiagramBuilder:
             layer: list[list[_Edge]] = [[] for _ in states]
             following: dict[_State, int] = {}
             for block in self._terms.blocks(dimension):
-                self._split.clear()
                 for state, edges in zip(states, layer, strict=True):
                     for digits, below in self._below(state, dimension, block):
                         edges.append((block.start, digits, self._number(below, following)))
@@ -85,41 +82,27 @@ class DiagramBuilder:
 
     def _below(self, state: _State, dimension: int, block: range) -> Iterator[tuple[int, _State]]:
         """The states that follow a state, each after some digits of a dimension."""
-        masks, open_rules = state
-        possible = (1 << len(block)) - 1
+        masks, rules = state
+        possible = -1
         if masks and masks[0][0] == dimension:
-            possible, masks = possible & masks[0][1] >> block.start, masks[1:]
-        touched = tuple([rule for rule in open_rules if rule.first == dimension])
-        others = tuple([rule for rule in open_rules if rule.first != dimension])
-        if touched not in self._split:
-            self._split[touched] = self._splitted(touched, len(block))
-        for left, its_digits in self._split[touched]:
-            digits = its_digits & possible
-            below = self._joined((masks, others), left) if digits else None
+            possible, masks = masks[0][1] >> block.start, masks[1:]
+        touched = [self._terms.column(rule) for rule in rules if rule.first == dimension]
+        others = [rule for rule in rules if rule.first != dimension]
+        by_parts: dict[tuple[Part, ...], int] = {}
+        bit = 1
+        for parts in zip(*touched, strict=True) if touched else repeat((), len(block)):
+            if bit & possible and False not in parts:
+                by_parts[parts] = by_parts.get(parts, 0) | bit
+            bit <<= 1
+        for parts, digits in by_parts.items():
+            below = self._state(parts, masks, others)
             if below is not None:
                 yield digits, below
 
-    def _splitted(self, rules: Sequence[Term], size: int) -> list[tuple[_State, int]]:
-        """What is left of rules that need the digit of a dimension, and the digits that leave it."""
-        if not rules:
-            return [(_DECIDED, (1 << size) - 1)]
-        by_parts: dict[tuple[Part, ...], int] = {}
-        bit = 1
-        for parts in zip(*[self._terms.column(rule) for rule in rules], strict=True):
-            if False not in parts:
-                by_parts[parts] = by_parts.get(parts, 0) | bit
-            bit <<= 1
-        by_state: dict[_State, int] = {}
-        for parts, digits in by_parts.items():
-            state = self._state(parts)
-            if state is not None:
-                by_state[state] = by_state.get(state, 0) | digits
-        return [*by_state.items()]
-
-    def _state(self, rules: Sequence[Part]) -> _State | None:
-        """The state that consists of these rules; None if they exclude everything."""
-        masks: dict[int, int] = {}
-        open_rules: dict[Term, None] = {}
+    def _state(self, rules: Sequence[Part], masks: Iterable[tuple[int, int]], others: Iterable[Term]) -> _State | None:
+        """The state in which these rules hold besides those that hold already; None if they exclude everything."""
+        possible = dict(masks)
+        open_rules = dict.fromkeys(others)
         for rule in rules:
             if rule is False:
                 return None
@@ -129,23 +112,12 @@ class DiagramBuilder:
                 open_rules[rule] = None
                 continue
             everything = (1 << self._sizes[rule.first]) - 1
-            mask = self._terms.mask(rule)
-            if mask != everything:
-                masks[rule.first] = mask & masks.get(rule.first, everything)
-                if not masks[rule.first]:
-                    return None
-        return tuple(sorted(masks.items())), _ordered(open_rules)
-
-    def _joined(self, state: _State, added: _State) -> _State | None:
-        """A state in which both states hold; None if both can't."""
-        if added == _DECIDED or state == _DECIDED:
-            return state if added == _DECIDED else added
-        masks = dict(state[0])
-        for dimension, mask in added[0]:
-            masks[dimension] = mask & masks.get(dimension, mask)
-            if not masks[dimension]:
+            mask = self._terms.mask(rule) & possible.get(rule.first, everything)
+            if not mask:
                 return None
-        return tuple(sorted(masks.items())), _ordered(dict.fromkeys((*state[1], *added[1])))
+            if mask != everything:
+                possible[rule.first] = mask
+        return tuple(sorted(possible.items())), tuple(sorted(open_rules, key=lambda rule: rule.serial))
 
     def _number(self, state: _State, following: dict[_State, int]) -> int:
         """The index of a state among those that follow; the last one if it is new."""
@@ -171,10 +143,6 @@ class DiagramBuilder:
             return Node(digits, (), range(1, len(digits) + 1))
         nodes = tuple([node for _, node in children])
         return Node(digits, nodes, tuple(accumulate([node.total for node in nodes])))
-
-
-def _ordered(rules: dict[Term, None]) -> tuple[Term, ...]:
-    return tuple(sorted(rules, key=lambda rule: rule.serial))
 
 
 def _digits(start: int, bits: int) -> Iterator[int]:

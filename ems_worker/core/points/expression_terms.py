@@ -2,18 +2,21 @@
 
 import ast
 from collections.abc import Callable, Sequence
+from functools import reduce
+from itertools import groupby, pairwise
 from typing import Any, Final
 
-from ems_worker.core.language import functions, operations, operators
-from ems_worker.core.points.term_operations import Applied, Choice, Logic, Sum
-from ems_worker.core.points.terms import Operation, Part, Term, Terms
+from ems_worker.core.language import functions, operations, weights
+from ems_worker.core.language.operators import OPERATORS
+from ems_worker.core.points.names import MISSING
+from ems_worker.core.points.sums import Sums
+from ems_worker.core.points.term_operations import Applied, Decided, Logic
+from ems_worker.core.points.terms import FAILED, Operation, Part, Term, Terms
 
 # The values inside a list that are walked in the time of a step.
 _WALKED_PER_STEP: Final = 10
-_WHOLE_FUNCTIONS: Final = frozenset({"int", "floor", "ceil", "len"})
-_WHOLE_OPERATORS: Final = (ast.Mult, ast.FloorDiv, ast.Mod, ast.USub)
-# A part, and the number of values inside it.
-Weighed = tuple[Part, int]
+# Functions that may return what is inside a list.
+_CHOOSING: Final = frozenset({functions.FUNCTIONS["max"], functions.FUNCTIONS["min"]})
 
 
 class ExpressionTerms:
@@ -21,80 +24,88 @@ class ExpressionTerms:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._applied: dict[tuple[Callable[..., Any], int, bool], Applied] = {}
+        self._applied: dict[tuple[Callable[..., Any], int], Applied] = {}
         self._logic: dict[bool, Operation] = {decisive: Logic(decisive=decisive) for decisive in (False, True)}
         # Terms know lists by their ids.
         self._literals: list[object] = []
-        self._choice = Choice()
-        self._sum = Sum()
+        self._choice = Decided(_chosen)
+        self._sums = Sums(terms)
 
-    def value(self, node: ast.expr, names: Sequence[Weighed]) -> Part:
-        """The value of a checked expression, given its names."""
-        return self._weighed(node, names)[0]
-
-    def apply(self, function: Callable[..., Any], parts: Sequence[Part], *, cost: int = 2, whole: bool = False) -> Part:
+    def apply(self, function: Callable[..., Any], parts: Sequence[Part]) -> Part:
         """A function of parts."""
-        operation = self._applied.setdefault((function, cost, whole), Applied(function, cost, whole=whole))
-        return operation.combine(self._terms, tuple(parts))
+        cost = 2 + sum(map(_weight, parts)) // _WALKED_PER_STEP
+        operation = self._applied.setdefault((function, cost), Applied(function, cost))
+        result = operation.combine(self._terms, tuple(parts))
+        return _weighed(result, parts) if function in _CHOOSING else result
 
     def choose(self, test: Part, value: Part, other: Part) -> Part:
         """One of two values."""
-        return self._choice.combine(self._terms, (test, value, other))
+        return _weighed(self._choice.combine(self._terms, (test, value, other)), (value, other))
 
-    def _weighed(self, node: ast.expr, names: Sequence[Weighed]) -> Weighed:
+    def value(self, node: ast.expr, names: Sequence[Part]) -> Part:
+        """The value of a checked expression, given its names."""
         match node:
             case ast.Constant():
-                return operations.literal(node), 0
+                return operations.literal(node)
             case ast.Name():
                 return names[operations.number(node)]
-            case ast.List(elts=elements) | ast.Tuple(elts=elements):
-                literal = operations.literal(node)
-                self._literals.append(literal)
-                return literal, len(elements)
-            case ast.UnaryOp(op=operator, operand=operand):
-                return self._calculated(type(operator), [self._weighed(operand, names)])
-            case ast.BinOp(op=operator, left=left, right=right):
-                return self._calculated(type(operator), [self._weighed(left, names), self._weighed(right, names)])
+            case ast.List() | ast.Tuple():
+                self._literals.append(operations.literal(node))
+                return self._literals[-1]
+            case ast.UnaryOp():
+                return self.apply(OPERATORS[type(node.op)], [self.value(node.operand, names)])
+            case ast.BinOp():
+                return self._calculated(node, names)
             case ast.Compare():
-                return self._compared(node, [self._weighed(each, names) for each in (node.left, *node.comparators)])
-            case ast.BoolOp(op=operator, values=operands):
-                inner = [self._weighed(operand, names) for operand in operands]
-                logic = self._logic[isinstance(operator, ast.Or)]
-                return logic.combine(self._terms, tuple([part for part, _ in inner])), _heaviest(inner)
+                return self._compared(node, [self.value(each, names) for each in (node.left, *node.comparators)])
+            case ast.BoolOp():
+                inner = [self.value(operand, names) for operand in node.values]
+                logic = self._logic[isinstance(node.op, ast.Or)]
+                return _weighed(logic.combine(self._terms, tuple(inner)), inner)
             case ast.IfExp():
-                inner = [self._weighed(each, names) for each in (node.test, node.body, node.orelse)]
-                return self.choose(*[part for part, _ in inner]), _heaviest(inner)
+                test, value, other = [self.value(each, names) for each in (node.test, node.body, node.orelse)]
+                return self.choose(test, value, other)
         assert isinstance(node, ast.Call)
         assert isinstance(node.func, ast.Name)
-        inner = [self._weighed(each, names) for each in node.args]
-        return self._with_cost(functions.FUNCTIONS[node.func.id], inner, whole=node.func.id in _WHOLE_FUNCTIONS)
+        return self.apply(functions.FUNCTIONS[node.func.id], [self.value(each, names) for each in node.args])
 
-    def _calculated(self, operator: type[ast.AST], inner: Sequence[Weighed]) -> Weighed:
-        whole = all(_is_whole(part) for part, _ in inner)
-        if whole and operator in (ast.Add, ast.Sub):
-            left, right = [part for part, _ in inner]
-            if operator is ast.Sub:
-                right = self.apply(operators.OPERATORS[ast.USub], [right], whole=True)
-            return self._sum.combine(self._terms, (left, right)), 0
-        return self._with_cost(operators.OPERATORS[operator], inner, whole=whole and operator in _WHOLE_OPERATORS)
+    def _calculated(self, node: ast.BinOp, names: Sequence[Part]) -> Part:
+        """Operators from left to right."""
+        first, rest = operations.chain(node)
+        value = self.value(first, names)
+        for is_sum, group in groupby(rest, lambda each: isinstance(each[0], ast.Add | ast.Sub)):
+            signed = [(type(sign), self.value(operand, names)) for sign, operand in group]
+            total = None
+            if is_sum:
+                plus = [part for sign, part in signed if sign is ast.Add]
+                total = self._sums.total([value, *plus], [part for sign, part in signed if sign is ast.Sub])
+            if total is None:
+                total = reduce(lambda left, right: self.apply(OPERATORS[right[0]], (left, right[1])), signed, value)
+            value = total
+        return value
 
-    def _compared(self, node: ast.Compare, inner: Sequence[Weighed]) -> Weighed:
+    def _compared(self, node: ast.Compare, inner: Sequence[Part]) -> Part:
         """A chain of comparisons: each of them has to hold."""
-        comparisons = [
-            self._with_cost(operators.OPERATORS[type(operator)], inner[index : index + 2])[0]
-            for index, operator in enumerate(node.ops)
-        ]
-        return self._logic[False].combine(self._terms, tuple(comparisons)), 0
-
-    def _with_cost(self, function: Callable[..., Any], inner: Sequence[Weighed], *, whole: bool = False) -> Weighed:
-        cost = 2 + sum([weight for _, weight in inner]) // _WALKED_PER_STEP
-        # A function may return what is inside a list, as `max` does.
-        return self.apply(function, [part for part, _ in inner], cost=cost, whole=whole), _heaviest(inner)
+        compared: list[Part] = []
+        for sign, sides in zip(map(type, node.ops), pairwise(inner), strict=True):
+            part = self._sums.compared(sign, *sides)
+            compared.append(self.apply(OPERATORS[sign], sides) if part is None else part)
+        return self._logic[False].combine(self._terms, tuple(compared))
 
 
-def _is_whole(part: Part) -> bool:
-    return type(part) is int or (type(part) is Term and part.whole)
+def _weight(part: Part) -> int:
+    """The largest number of values inside a part."""
+    if type(part) is Term:
+        return part.weight
+    return weights.of(part) or 0 if isinstance(part, list | dict) else 0
 
 
-def _heaviest(inner: Sequence[Weighed]) -> int:
-    return max([weight for _, weight in inner], default=0)
+def _weighed(result: Part, parts: Sequence[Part]) -> Part:
+    """The result, which may be any of these parts."""
+    if type(result) is Term:
+        result.weight = max(map(_weight, parts), default=0)
+    return result
+
+
+def _chosen(test: Part, value: Part, other: Part) -> Part:
+    return test if test is FAILED or test is MISSING else value if test else other

@@ -37,13 +37,15 @@ class Source:
     """Where the value of a name comes from: an axis, else an entry of `runs`, else the base configuration.
 
     `listed` has the parameters of `runs` that can override the value. `rest`, and the path beside each of these
-    parameters, lead into a value that is a list or mapping. `weight` is the largest number of values inside.
+    parameters, lead into a value that is a list or mapping. Mappings of the axis merge into `below`; it is MISSING if
+    they don't merge. `weight` is the largest number of values inside.
     """
 
     axis: int | None
     rest: paths.Path
     listed: tuple[tuple[str, paths.Path], ...]
     base: Operand
+    below: Operand
     weight: int
 
 
@@ -107,7 +109,7 @@ class _Resolver:
         return Condition(expression, known, location) if len(known) == len(sources) else None
 
     def _is_known(self, name: str) -> bool:
-        self._lookups -= (1 + name.count(".")) ** 2
+        self._lookups -= (1 + name.count(".")) ** 2 + len(name) // 100
         if self._lookups < 0:
             raise ExpressionError("too many hyphens between names: put spaces around those that are minus signs")
         if name in self._by_name or name in self._listed.parameters:
@@ -178,7 +180,9 @@ class _Resolver:
             self._too_long.add(name)
             return None
         operand = existing if isinstance(existing, Missing) else decimals.exact(existing)
-        return Source(axis, rest, tuple(listed), operand, weight)
+        if axis is None or self._space[axis].replace:
+            return Source(axis, rest, tuple(listed), operand, MISSING, weight)
+        return Source(axis, rest, tuple(listed), operand, operand, 2 * weight)
 
 
 def resolve(

@@ -15,8 +15,8 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Inside, Named
-from ems_worker.core.points.terms import FAILED, Part, Term, Terms
+from ems_worker.core.points.term_operations import Decided, has_value
+from ems_worker.core.points.terms import FAILED, Failed, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
 JSON = canonical.JSON
@@ -47,10 +47,8 @@ class Rules:
         self._work = work
         self._expressions = ExpressionTerms(terms)
         self._dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
-        self._insides: dict[paths.Path, Inside] = {}
-        self._named: dict[bool | Missing, Named] = {
-            missing: Named(if_missing=missing) for missing in (True, False, MISSING)
-        }
+        self._insides: dict[tuple[int, paths.Path], Decided] = {}
+        self._unless_missing = {other: Decided(partial(_unless_missing, other)) for other in (True, False, MISSING)}
         self._parameters: dict[int, Part] = {}
         # By the axes of a dimension that are not left out: the first digit with the same values, and the digits seen.
         self._firsts: dict[tuple[int, ...], dict[int, int]] = {}
@@ -122,45 +120,47 @@ class Rules:
         operands = self._names.operands[axis]
         if axis not in self._dimension_of:
             return operands[0]
-        return self._terms.leaf(self._dimension_of[axis], operands, whole=_all_whole(self._names.values[axis]))
+        return self._terms.leaf(self._dimension_of[axis], operands)
 
     def _value(self, condition: Condition, *, if_missing: bool | Missing) -> Part:
         """The value of an expression; `if_missing` where a name in it has none."""
-        named = [(self._source(source), source.weight) for source in condition.sources]
+        named = [self._source(source) for source in condition.sources]
         value = self._expressions.value(condition.expression.tree, named)
-        unsure = [part for part, _ in named if not _has_value(part)]
-        return self._named[if_missing].combine(self._terms, (*unsure, value))
+        for part in named:
+            if not has_value(part):
+                value = self._unless_missing[if_missing].combine(self._terms, (part, value))
+        return value
 
     def _source(self, source: Source) -> Part:
         """The value of a name, or MISSING."""
-        other: Part = source.base
+        part: Part = source.base
         if source.listed:
-            other = self._terms.leaf(LISTED, _Overrides(source, self._listed), partial=True)
-        if source.axis is None:
-            return other
-        value = self._parameter(source.axis)
-        if not source.rest and _has_value(value):
-            return value
-        inside = self._insides.setdefault(source.rest, Inside(source.rest))
-        return inside.combine(self._terms, (value, other))
+            self._work.keep(len(self._listed))
+            values = [scope.unless_shown(source, point) for point in self._listed]
+            part = self._terms.leaf(LISTED, values, partial=True)
+        if source.axis is not None:
+            value = self._parameter(source.axis)
+            if not source.rest and has_value(value) and not isinstance(source.below, dict):
+                part = value
+            else:
+                key = source.axis, source.rest
+                operation = self._insides.setdefault(key, Decided(partial(_inside, source), 1 + source.weight // 10))
+                part = operation.combine(self._terms, (value, part))
+        if type(part) is Term:
+            part.weight = max(part.weight, source.weight)
+        return part
 
 
-class _Overrides:
-    """The values of a name at the entries of `runs`."""
-
-    def __init__(self, source: Source, listed: Sequence[ListedPoint]) -> None:
-        self._source = source
-        self._listed = listed
-
-    def __getitem__(self, digits: slice) -> Sequence[Operand]:
-        return [scope.unless_shown(self._source, point) for point in self._listed[digits]]
+def _unless_missing(other: bool | Missing, named: Part, value: Part) -> Part:
+    """The value of an expression; the other one where a name in it has none."""
+    return named if named is FAILED else other if named is MISSING else value
 
 
-def _has_value(part: Part) -> bool:
-    """Whether it is sure that a part has a value."""
-    if type(part) is Term:
-        return part.operation is None and not part.partial
-    return part is not MISSING and part is not FAILED
+def _inside(source: Source, value: Operand | Failed, other: Part) -> Part:
+    """What a name means where this is the value of its axis; the other value if the axis is left out."""
+    if isinstance(value, Missing | Failed):
+        return value if isinstance(value, Failed) else other
+    return scope.inside(value, source.rest, source.below)
 
 
 def _derived(value: object) -> decimals.Operand:
@@ -172,13 +172,6 @@ def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise ExpressionError("a condition must be true or false")
     return value
-
-
-def _all_whole(values: Sequence[JSON]) -> bool:
-    """Whether all values are whole numbers; those of a range are if the first one is."""
-    if isinstance(values, ranges.Spaced):
-        return type(values[0]) is int
-    return isinstance(values, list) and all(type(value) is int for value in values)
 
 
 def _holds(condition: Condition, at: Scope) -> object:

@@ -1,7 +1,7 @@
 """The values of names at one combination: parameters, entries of `runs`, derived values, the base configuration."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Final, cast
 
 from ems_worker.core import canonical
 from ems_worker.core.language import decimals, paths, quotes
@@ -11,6 +11,9 @@ from ems_worker.core.language.problems import Problems
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source, Value
 
 JSON = canonical.JSON
+
+# The names that a message shows with their values.
+_MAX_SHOWN: Final = 10
 
 
 class Scope:
@@ -81,7 +84,7 @@ class Scope:
         if source.axis is not None:
             value = self._operand(source.axis)
             if not isinstance(value, Missing):
-                return inside(value, source.rest)
+                return inside(value, source.rest, source.below)
         return unless_shown(source, self._listed)
 
     def _operand(self, number: int) -> Operand:
@@ -100,8 +103,9 @@ class Scope:
     def _report(self, condition: Condition, values: Sequence[Operand], error: ExpressionError) -> None:
         if self._problems is None or self._problems.has("expression_fails", condition.location):
             return
-        named = zip(condition.expression.names, values, strict=True)
-        given = ", ".join(f"{name} = {quotes.brief(value)}" for name, value in named)
+        named = [*zip(condition.expression.names, values, strict=True)]
+        given = ", ".join([f"{name} = {quotes.brief(value)}" for name, value in named[:_MAX_SHOWN]])
+        given += ", ..." if len(named) > _MAX_SHOWN else ""
         message = f"{quotes.brief(condition.expression.text)}{given and ' with '}{given}: {error}"
         self._problems.add("expression_fails", condition.location, message)
 
@@ -114,7 +118,22 @@ def unless_shown(source: Source, listed: ListedPoint) -> Operand:
     return source.base
 
 
-def inside(value: decimals.Operand, rest: paths.Path) -> Operand:
-    """What a path leads to in a value; MISSING if it leads nowhere."""
-    walked = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
-    return value if not rest else cast("Operand", paths.get(walked, rest)) if paths.has(walked, rest) else MISSING
+def inside(value: decimals.Operand, rest: paths.Path, below: Operand = MISSING) -> Operand:
+    """What a path leads to in a value whose mappings merge into others; MISSING if it leads nowhere.
+
+    `below` is the value at the path that they merge into; MISSING if they replace what is there.
+    """
+    for index, step in enumerate(rest):
+        if not isinstance(value, dict):
+            walked = cast("JSON", value)  # paths only walk lists and mappings, whatever is in them
+            return cast("Operand", paths.get(walked, rest[index:])) if paths.has(walked, rest[index:]) else MISSING
+        if step not in value:
+            return below
+        value = value[str(step)]
+    return value if isinstance(below, Missing) else _merged(value, below)
+
+
+def _merged(value: decimals.Operand, below: decimals.Operand) -> decimals.Operand:
+    if not (isinstance(value, dict) and isinstance(below, dict)):
+        return value
+    return {**below, **{key: _merged(inner, below.get(key)) for key, inner in value.items()}}

@@ -1,31 +1,19 @@
-"""What terms do with their parts: functions, logic, choices, sums, and names whose values may be missing."""
+"""What terms do with their parts: functions, logic, choices, and names whose values may be missing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ems_worker.core.language import decimals, paths
-from ems_worker.core.points import scope
+from ems_worker.core.language import decimals
 from ems_worker.core.points.names import MISSING
-from ems_worker.core.points.terms import FAILED, Part, Term, Terms
+from ems_worker.core.points.terms import FAILED, Operation, Part, Term, Terms
 
 
-class _Combined:
-    """An operation that combines its parts one by one."""
-
-    cost = 1
-    whole = False
-
-    def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
-        return None
-
-
-class Applied(_Combined):
+class Applied(Operation):
     """A function of its parts; it has no value where one of them has none."""
 
-    def __init__(self, function: Callable[..., object], cost: int = 2, *, whole: bool = False) -> None:
+    def __init__(self, function: Callable[..., object], cost: int = 2) -> None:
         self._function = function
         self.cost = cost
-        self.whole = whole
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
         if FAILED in parts:
@@ -46,33 +34,7 @@ class Applied(_Combined):
             return None
 
 
-class Sum(_Combined):
-    """The sum of whole numbers, which doesn't depend on their order."""
-
-    whole = True
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        total = 0
-        inner: list[Term] = []
-        for part in parts:
-            if type(part) is int:
-                total += part
-            elif type(part) is not Term:
-                return part  # FAILED or MISSING
-            elif part.operation is self:
-                inner += part.parts[:-1]
-                total += part.parts[-1]
-            else:
-                inner.append(part)
-        if inner:
-            return terms.term(self, (*sorted(inner, key=lambda term: term.serial), total))
-        try:
-            return decimals.limited(total)
-        except decimals.NO_VALUE:
-            return FAILED
-
-
-class Logic(_Combined):
+class Logic(Operation):
     """`or` if true is decisive, `and` if false is: the first part that decides, otherwise the last one."""
 
     def __init__(self, *, decisive: bool) -> None:
@@ -89,73 +51,35 @@ class Logic(_Combined):
         return kept[0] if len(kept) == 1 else terms.term(self, tuple(kept))
 
 
-class Choice(_Combined):
-    """A test, the value if it holds, and the value if it doesn't."""
+class Decided(Operation):
+    """A function of its first part, once that is known, and of the others, which may not be."""
+
+    def __init__(self, function: Callable[..., Part], cost: int = 1) -> None:
+        self._function = function
+        self.cost = cost
 
     def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        test, body, other = parts
-        if type(test) is Term:
-            return terms.term(self, parts)
-        return test if test is FAILED or test is MISSING else body if test else other
+        return terms.term(self, parts) if type(parts[0]) is Term else self._function(*parts)
 
 
-class Inside(_Combined):
-    """What a path leads to in a parameter's value; the other value if the parameter is left out."""
-
-    def __init__(self, rest: paths.Path) -> None:
-        self._rest = rest
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        value, other = parts
-        if type(value) is Term:
-            return terms.term(self, parts)
-        return other if value is MISSING else FAILED if value is FAILED else scope.inside(value, self._rest)
-
-
-class Named(_Combined):
-    """Names, and the value of an expression that uses them. Where one of them has no value, `if_missing` is it."""
-
-    def __init__(self, *, if_missing: object) -> None:
-        self._if_missing = if_missing
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        *names, value = parts
-        if FAILED in names:
-            return FAILED
-        if MISSING in names:
-            value = self._if_missing
-        names = [name for name in names if type(name) is Term]
-        return terms.term(self, (*names, value)) if names else value
-
-
-class Rule(_Combined):
+class Rule(Decided):
     """Whether combinations are points. Where there is no answer, they are, and `failed` tells."""
 
     def __init__(self) -> None:
+        super().__init__(self._judged)
         self.failed = False
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        (answer,) = parts
-        if type(answer) is Term:
-            return terms.term(self, parts)
-        if type(answer) is bool:
-            return answer
-        self.failed = True
-        return True
 
     def at_once(self, columns: Sequence[Any]) -> list[Part] | None:
         (answers,) = columns
         return answers if {*map(type, answers)} == {bool} else None
 
+    def _judged(self, answer: Part) -> bool:
+        self.failed |= type(answer) is not bool
+        return answer is not False
 
-class Fails(_Combined):
-    """Whether an expression has no value; that of a condition is true or false."""
 
-    def __init__(self, *, is_condition: bool) -> None:
-        self._is_condition = is_condition
-
-    def combine(self, terms: Terms, parts: Sequence[Part]) -> Part:
-        (value,) = parts
-        if type(value) is Term:
-            return terms.term(self, parts)
-        return type(value) is not bool if self._is_condition else value is FAILED
+def has_value(part: Part) -> bool:
+    """Whether it is sure that a part has a value."""
+    if type(part) is Term:
+        return part.operation is None and not part.partial
+    return part is not MISSING and part is not FAILED
