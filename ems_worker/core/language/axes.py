@@ -11,8 +11,8 @@ from ems_worker.core.language import axis_kinds, checks, foreign, paths, quotes,
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.quantiles import Choice
 from ems_worker.core.language.quotes import Location
-from ems_worker.core.language.samples import Choice
 
 JSON = canonical.JSON
 

@@ -1,11 +1,8 @@
-"""Sampled parameters: samplers draw points of the unit cube, and distributions map them to values."""
+"""Sampled parameters: samplers draw points of the unit cube, which distributions map to values."""
 
 import hashlib
-import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal, overload
 
 from ems_worker.core import canonical
@@ -18,7 +15,6 @@ MAX_SAMPLES: Final = 2**22
 # Samples times sampled parameters, for samplers that draw all of them at once: 8 MB of numbers.
 MAX_NUMBERS: Final = 2**20
 _UNIT: Final = 2.0**-53
-_INSIDE: Final = (2.0**-54, 1.0 - 2.0**-53)
 
 
 class MissingExtraError(Exception):
@@ -45,69 +41,6 @@ class Column(Sequence[JSON]):
         if isinstance(index, slice):
             return [self._value(coordinate) for coordinate in self._coordinates[index]]
         return self._value(self._coordinates[index])
-
-
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """Any number from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def __call__(self, u: float) -> JSON:
-        return min(self.high, self.low + u * (self.high - self.low))
-
-
-@dataclass(frozen=True, slots=True)
-class LogUniform:
-    """Numbers from `low` to `high`, both positive; each order of magnitude is equally likely."""
-
-    low: float
-    high: float
-
-    def __call__(self, u: float) -> JSON:
-        value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
-        return min(self.high, max(self.low, _rounded(value)))
-
-
-@dataclass(frozen=True, slots=True)
-class Int:
-    """Whole numbers from `low` to `high`, both included, all equally likely."""
-
-    low: int
-    high: int
-
-    def __call__(self, u: float) -> JSON:
-        return min(self.high, self.low + math.floor(u * (self.high - self.low + 1)))
-
-
-@dataclass(frozen=True, slots=True)
-class Normal:
-    """Normally distributed numbers with this mean and standard deviation."""
-
-    mean: float
-    std: float
-
-    def __call__(self, u: float) -> JSON:
-        return _rounded(NormalDist(self.mean, self.std).inv_cdf(min(_INSIDE[1], max(_INSIDE[0], u))))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the values, all equally likely."""
-
-    values: Sequence[JSON]
-
-    def __call__(self, u: float) -> JSON:
-        return self.values[min(len(self.values) - 1, math.floor(u * len(self.values)))]
-
-
-def _rounded(value: float) -> float:
-    """12 significant digits: math libraries differ in the 16th, and all machines must draw the same values."""
-    return float(f"{value:.12g}")
-
-
-Distribution = Uniform | LogUniform | Int | Normal | Choice
 
 
 class _Hashed(Sequence[float]):

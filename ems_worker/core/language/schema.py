@@ -52,7 +52,7 @@ def _axis(form: axis_kinds.Form) -> Schema:
         "replace": {"type": "boolean", "description": "replace a mapping or list as a whole, in place of merging"},
         **_SHOWN,
     }
-    return parts.mapping({**form.keys, **common}, form.description, tuple(form.keys))
+    return parts.mapping({**form.keys, **form.optional, **common}, form.description, tuple(form.keys))
 
 
 _TABLE: Final = parts.text("the path of a CSV file, relative to the plan, which ems-publish reads")
