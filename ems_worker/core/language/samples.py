@@ -67,18 +67,23 @@ class _Hashed(Sequence[float]):
         return (int.from_bytes(digest[:8], "big") >> 11) * _UNIT
 
 
-def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> Sequence[Sequence[float]]:
-    """`count` points of the unit cube: one column per parameter name. Raises MissingExtraError.
+def columns(
+    sampler: Sampler, names: Sequence[str], count: int, seed: int, *, times: int = 1
+) -> Sequence[Sequence[float]]:
+    """`count` points of the unit cube, `times` over: one column per parameter name. Raises MissingExtraError.
 
-    With `random` a column depends only on the seed and the parameter's name, so that other parameters and more samples
-    don't change it.
+    The first ones don't depend on `times`; further ones of a latin hypercube are hypercubes of their own. With `random`
+    a column depends only on the seed and the parameter's name, so that other parameters and more samples don't change
+    it.
     """
     if sampler == "random":
-        return [_Hashed(seed, name, count) for name in names]
-    return _low_discrepancy(sampler, len(names), count, seed)
+        return [_Hashed(seed, name, count * times) for name in names]
+    return _low_discrepancy(sampler, len(names), count, seed, times=times)
 
 
-def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> Sequence[Sequence[float]]:
+def _low_discrepancy(
+    sampler: Sampler, dimensions: int, count: int, seed: int, *, times: int
+) -> Sequence[Sequence[float]]:
     try:
         import numpy as np  # loading these takes a second, and only these samplers need them
         from scipy.stats import qmc
@@ -87,12 +92,14 @@ def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -
     # An explicit generator: the meaning of a plain seed has changed between versions of scipy.
     rng = np.random.Generator(np.random.PCG64(seed))
     engine: qmc.QMCEngine
+    total = count * times
     if sampler == "sobol":
         engine = qmc.Sobol(dimensions, scramble=True, seed=rng)
         # scipy warns unless it draws a power of two, of which the first samples are the same; the plan warns itself.
-        points = engine.random(1 << (count - 1).bit_length())[:count]
+        points = engine.random(1 << (total - 1).bit_length())[:total]
     elif sampler == "halton":
-        points = qmc.Halton(dimensions, scramble=True, seed=rng).random(count)
+        points = qmc.Halton(dimensions, scramble=True, seed=rng).random(total)
     else:
-        points = qmc.LatinHypercube(dimensions, seed=rng).random(count)
+        engine = qmc.LatinHypercube(dimensions, seed=rng)
+        points = np.concatenate([engine.random(count) for _ in range(times)])
     return [array("d", column.tobytes()) for column in points.T]

@@ -88,6 +88,10 @@ PLAN: Final[Schema] = {
                     "sampler": parts.enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
                     "samples": parts.integer("how many samples", 1, samples.MAX_SAMPLES),
                     "seed": parts.integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
+                    "refill": {
+                        "type": "boolean",
+                        "description": "draw samples until enough satisfy the constraints on sampled parameters",
+                    },
                     "zip": {
                         "type": "array",
                         "description": "groups of parameters that vary together",
