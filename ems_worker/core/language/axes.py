@@ -174,19 +174,23 @@ class AxisParser:
 
     def _check_values(self, axis: Axis, source: AxisValues) -> None:
         """Checks the values that the plan lists, or one value of those that it doesn't list, against the base."""
-        existing = paths.get(self._config.base, axis.path)
+        examples = self._config.examples(axis.path)
         values, locate, listed = _checked_values(source)
-        if isinstance(source, Derived):
-            fits = axis.replace or replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
-        else:
-            fits = axis.replace or replacing.check_axis(existing, values, locate, self._problems)
-        if not fits:
-            return
+        for existing in () if axis.replace else examples:
+            if isinstance(source, Derived):
+                fits = replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
+            else:
+                fits = replacing.check_axis(existing, values, locate, self._problems)
+            if not fits:
+                return
         if not axis.replace and listed and dict in set(map(type, values)):
+            if paths.EACH in axis.path and dict in set(map(type, examples)):
+                replacing.refuse_merging(axis.location, self._problems)
+                return
             for index, value in enumerate(values):
                 if isinstance(value, dict):
                     self._config.check_mapping(axis.path, value, locate(index))
-        type_warnings.judge(existing, values, locate, self._problems, listed=listed)
+        any(type_warnings.judge(existing, values, locate, self._problems, listed=listed) for existing in examples)
 
     def _expression(self, data: object, location: Location) -> Expression | None:
         self._expressions += 1
@@ -213,7 +217,7 @@ def _kinds(spec: Mapping[str, object]) -> list[axis_kinds.AxisKind]:
 def _is_nested(spec: Mapping[str, object], existing: JSON) -> bool:
     """Whether a mapping has paths inside the existing mapping or list, rather than being an axis that varies it."""
     if isinstance(existing, list):
-        return any(paths.is_index(paths.split(key)[0]) for key in spec)
+        return any(paths.is_index(first) or first == paths.EACH for first, *_ in map(paths.split, spec))
     if not isinstance(existing, dict):
         return False
     return not spec or not {*spec} <= {*KEYS} or not existing.keys().isdisjoint(spec)
