@@ -76,7 +76,7 @@ def test_a_distribution_has_its_moments(spec: str, mean: float, std: float) -> N
     """At evenly spread coordinates, the mean and standard deviation are those that are known for it."""
     sampled = distribution(spec)
     values = [sampled((index + 0.5) / 4000) for index in range(4000)]
-    assert statistics.fmean(values) == pytest.approx(mean, rel=1e-3)  # type: ignore[type-var]  # they are numbers
+    assert statistics.fmean(values) == pytest.approx(mean, rel=1e-3)  # type: ignore[arg-type]  # they are numbers
     assert statistics.pstdev(values) == pytest.approx(std, rel=1e-2)  # type: ignore[type-var]  # they are numbers
 
 

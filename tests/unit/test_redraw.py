@@ -30,7 +30,7 @@ def test_refill_draws_samples_until_enough_satisfy_the_constraints(sampler: str)
     assert len(found) == 64
     assert all(point["a"] ** 2 + point["b"] ** 2 < 0.25 for point in found)  # type: ignore[operator]  # numbers
     assert found == params(DISC % (sampler, 64))
-    assert len({point["a"] for point in found}) == 64  # type: ignore[arg-type]  # they are numbers
+    assert len({point["a"] for point in found}) == 64
 
 
 @pytest.mark.parametrize("sampler", ["random", "sobol", "halton"])
@@ -65,7 +65,7 @@ def test_constraints_on_other_axes_filter_afterwards() -> None:
     found = params(text)
     drawn = [point["b"] for point in found if point["a"] == 1]
     assert len(drawn) == 50
-    assert set(drawn) == {5, 6, 7, 8}  # type: ignore[arg-type]  # they are numbers
+    assert set(drawn) == {5, 6, 7, 8}
     assert [point["b"] for point in found if point["a"] == 2] == [b for b in drawn if b in (7, 8)]
 
 
@@ -206,7 +206,7 @@ def test_a_constraint_without_a_value_is_an_error_of_the_plan() -> None:
     failed = {message.split(":")[0] for _, message in refused(text % "")}
     assert failed == {"'1 / a < 9' with a = 0", "'5 / (3 - a)' with a = 3"}
     found = column(text % ", 'a > 0', 'a < 3'", "a")
-    assert (len(found), set(found)) == (20, {1, 2})  # type: ignore[arg-type]  # they are numbers
+    assert (len(found), set(found)) == (20, {1, 2})
     [(_, message)] = refused(text % ", 'a > 0', 'c > 0'")
     assert message.startswith("'5 / (3 - a)' with a = 3")
 

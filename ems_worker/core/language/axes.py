@@ -72,8 +72,8 @@ class AxisParser:
         for key, spec in data.items():
             parts = paths.split(key)
             here = (*location, key)
-            new = paths.resolve(paths.get(self._config.base, above), parts) is None
-            if new and (key == _PARAMETERS or (above and key in KEYS)):
+            is_word = key == _PARAMETERS or (above and key in KEYS)
+            if is_word and paths.resolve(paths.get(self._config.base, above), parts) is None:
                 self._refuse_key(key, quotes.dotted(above), here)
                 self._keep_names(data if key == "as" else spec, here)
                 continue

@@ -88,7 +88,8 @@ class ListedPointParser:
         into = {
             key: f"the values of a run are in params_override: {{{key}: ...}}"
             for key in spec
-            if key not in foreign.RUN and paths.resolve(self._config.base, paths.split(key)) is not None
+            if key not in foreign.RUN
+            and paths.resolve(self._config.base, paths.split(key.replace(paths.EACH, "0"))) is not None
         }
         return {**foreign.RUN, **into}
 

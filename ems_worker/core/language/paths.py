@@ -17,8 +17,7 @@ JSON = canonical.JSON
 Path = tuple[str | int, ...]
 T = TypeVar("T")
 
-# The step of a path that stands for every element of a list.
-EACH: Final = "*"
+EACH: Final = "*"  # the step that stands for every element of a list
 # What other tools have between the keys of a path, or around an index.
 _OTHER_SEPARATORS: Final = re.compile(r"[/\[\]:]+")
 
@@ -118,8 +117,8 @@ def at(base: JSON, path: Path) -> JSON:
         if isinstance(base, dict) or (isinstance(base, list) and isinstance(step, int)):
             base = base[step]  # type: ignore[index]  # raises the documented LookupError
         elif isinstance(base, list) and step == EACH and base:
-            first, *_ = [at(element, path[number + 1 :]) for element in base]
-            return first
+            values = [at(element, path[number + 1 :]) for element in base]
+            return values[0]
         else:
             raise LookupError(path)
     return base
@@ -172,8 +171,7 @@ def unknown(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> Unknown
         message = f"{where} is {quotes.describe(node)}, which has no keys"
     if plain != parts and resolve(base, plain) is not None:
         return Unknown(message, ".".join(plain), misspelt=True)
-    repaired = _repair(base, given, budget)
-    if repaired == given:  # it exists in the first element of a list, and not in all
+    if (repaired := _repair(base, given, budget)) == given:  # it exists in the first element of a list
         return Unknown(message, None, misspelt=False)
     suggestion = _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
     return Unknown(message, suggestion, repaired is not None)
