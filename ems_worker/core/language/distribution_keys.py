@@ -107,4 +107,9 @@ def multiple(inner: Distribution, largest: float, fields: Fields) -> Distributio
         message = f"multiples of {quotes.brief(step)} would exceed {remedy}"
         fields.problems.add("out_of_range", fields.at("step"), message)
         return None
-    return quantiles.Multiple(inner, step)
+    multiple = quantiles.Multiple(inner, step)
+    if multiple(0.0) == multiple(1.0):
+        message = f"a step of {quotes.brief(step)} is so large that all samples would be {multiple(0.5)}"
+        fields.problems.add("out_of_range", fields.at("step"), message)
+        return None
+    return multiple

@@ -33,5 +33,8 @@ def alike(base: canonical.JSON, path: paths.Path) -> bool:
     """Whether the path exists, and all elements that it stands for have an equal value there."""
     if not paths.has(base, path):
         return False
-    first = canonical.text(paths.get(base, path))
-    return all(canonical.text(paths.get(base, one)) == first for one in each(base, path)[1:])
+    first, *others = each(base, path)
+    if not others:
+        return True
+    text = canonical.text(paths.get(base, first))
+    return all(canonical.text(paths.get(base, other)) == text for other in others)

@@ -215,7 +215,7 @@ def size(distribution: Distribution) -> int | None:
         case Int() | LogInt():
             return distribution.high - distribution.low + 1
         case Choice():
-            return len(distribution.values)
+            return len(distribution.values) - distribution.weights.count(0)
         case Even() | Nearest():
             return distribution.values.size
         case _:

@@ -113,10 +113,10 @@ class _Redraw:
         if not is_random:
             most = min(most, samples.MAX_NUMBERS // len(self._sampled))
         rows: list[int] = []
-        drawn, times = 0, 1
-        while len(rows) < count and drawn < most:
-            # Random samples are computed when they are used; the others are all drawn at once.
-            times = -(-most // count) if is_random else times
+        # Random samples are computed when they are used; the others are all drawn at once.
+        drawn, last = 0, -(-most // count)
+        times = last if is_random else 1
+        while drawn < most:
             candidates, columns = self._candidates(times)
             for row in range(drawn, min(times * count, most)):
                 drawn = row + 1
@@ -124,7 +124,7 @@ class _Redraw:
                     rows.append(row)
                     if len(rows) == count:
                         return self._chosen(columns, rows)
-            times *= 2
+            times = min(2 * times, last)
         what = "satisfy the constraints" if self._judged else "differ"
         if self._judged and self._seen:
             what = "satisfy the constraints and differ"
