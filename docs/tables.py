@@ -134,8 +134,9 @@ def all_distributions() -> str:
     for each in distributions.FORMS:
         positive = {key for key, schema in each.parameters.items() if "exclusiveMinimum" in schema}
         keys = (f"`{key}`{' above 0' if key in positive else ''}" for key in each.parameters)
-        rows.append((f"`{each.name}`", ", ".join(keys), each.description))
-    return table(("`dist`", "keys", "gives"), rows)
+        optional = (f"`{key}`" for key in each.optional)
+        rows.append((f"`{each.name}`", ", ".join(keys), ", ".join(optional), each.description))
+    return table(("`dist`", "keys", "it may have", "gives"), rows)
 
 
 SECTIONS: Mapping[str, Callable[[], str]] = {

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from ems_worker import errors
-from ems_worker.core.language import design, expressions, inject, options, paths, problems, quotes, samples, tracked
+from ems_worker.core.language import design, expressions, inject, options, paths, problems, quantiles, quotes, tracked
 from ems_worker.core.points import plan, space
 from tests.support.reef_plans import BASE, JSON, parsed, refused
 
@@ -290,4 +290,4 @@ def test_equal_parts_of_plans_compare_equal() -> None:
     """Parts of plans are values."""
     assert design.Design() == parsed("description: x").design
     assert options.ExperimentLimits() == parsed("limits: {}").limits
-    assert samples.Uniform(0, 1) == samples.Uniform(0, 1)
+    assert quantiles.Uniform(0, 1) == quantiles.Uniform(0, 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker import errors
-from ems_worker.core.language import ranges, samples
+from ems_worker.core.language import quantiles, ranges, samples
 from ems_worker.core.points import plan
 
 FINITE = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
@@ -77,7 +77,7 @@ def test_a_huge_range_computes_values_on_access() -> None:
 
 def test_a_column_of_samples_is_a_sequence() -> None:
     """Indexing and slicing map coordinates by the distribution."""
-    column = samples.Column([0.0, 0.5, 0.999], samples.Int(1, 2))
+    column = samples.Column([0.0, 0.5, 0.999], quantiles.Int(1, 2))
     assert column[0:3] == [1, 2, 2]
     assert len(column) == 3
 
@@ -85,11 +85,11 @@ def test_a_column_of_samples_is_a_sequence() -> None:
 @given(st.floats(0, 1, exclude_max=True))
 def test_a_distribution_stays_within_its_range(u: float) -> None:
     """That holds for all coordinates from 0, included, to 1."""
-    assert -1 <= samples.Uniform(-1.0, 1.0)(u) <= 1  # type: ignore[operator]  # it is a number
-    assert 1e-4 <= samples.LogUniform(1e-4, 0.1)(u) <= 0.1  # type: ignore[operator]  # it is a number
-    assert samples.Int(-1, 1)(u) in (-1, 0, 1)
-    assert samples.Choice(["a", "b"])(u) in ("a", "b")
-    assert math.isfinite(samples.Normal(0.0, 1.0)(u))  # type: ignore[arg-type]  # it is a number
+    assert -1 <= quantiles.Uniform(-1.0, 1.0)(u) <= 1  # type: ignore[operator]  # it is a number
+    assert 1e-4 <= quantiles.LogUniform(1e-4, 0.1)(u) <= 0.1  # type: ignore[operator]  # it is a number
+    assert quantiles.Int(-1, 1)(u) in (-1, 0, 1)
+    assert quantiles.Choice(["a", "b"])(u) in ("a", "b")
+    assert math.isfinite(quantiles.Normal(0.0, 1.0)(u))  # type: ignore[arg-type]  # it is a number
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_every_form_of_an_axis_requires_the_key_of_its_kind(kind: axis_kinds.Axi
         [described] = [each for each in forms if each["description"] == form.description]
         assert kind.key in described["required"]
         assert set(described["required"]) == {*form.keys}
-        assert set(described["properties"]) == {*form.keys, *axes.COMMON_KEYS}
+        assert set(described["properties"]) == {*form.keys, *form.optional, *axes.COMMON_KEYS}
         assert described["additionalProperties"] is False
 
 

@@ -23,8 +23,8 @@ from ems_worker.core.language import (
 from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
+from ems_worker.core.language.quantiles import Choice
 from ems_worker.core.language.quotes import Location
-from ems_worker.core.language.samples import Choice
 
 JSON = canonical.JSON
 
@@ -85,8 +85,8 @@ class AxisParser:
         for key, spec in data.items():
             parts = paths.split(key)
             here = (*location, key)
-            new = paths.resolve(paths.get(self._config.base, above), parts) is None
-            if new and (key == _PARAMETERS or (above and key in KEYS)):
+            is_word = key == _PARAMETERS or (above and key in KEYS)
+            if is_word and paths.resolve(paths.get(self._config.base, above), parts) is None:
                 self._refuse_key(key, quotes.dotted(above), here)
                 self._keep_names(data if key == "as" else spec, here)
                 continue
@@ -190,19 +190,23 @@ class AxisParser:
 
     def _check_values(self, axis: Axis, source: AxisValues) -> None:
         """Checks the values that the plan lists, or one value of those that it doesn't list, against the base."""
-        existing = paths.get(self._config.base, axis.path)
+        examples = self._config.examples(axis.path)
         values, locate, listed = _checked_values(source)
-        if isinstance(source, Derived):
-            fits = axis.replace or replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
-        else:
-            fits = axis.replace or replacing.check_axis(existing, values, locate, self._problems)
-        if not fits:
-            return
+        for existing in () if axis.replace else examples:
+            if isinstance(source, Derived):
+                fits = replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
+            else:
+                fits = replacing.check_axis(existing, values, locate, self._problems)
+            if not fits:
+                return
         if not axis.replace and listed and dict in set(map(type, values)):
+            if paths.EACH in axis.path and dict in set(map(type, examples)):
+                replacing.refuse_merging(axis.location, self._problems)
+                return
             for index, value in enumerate(values):
                 if isinstance(value, dict):
                     self._config.check_mapping(axis.path, value, locate(index))
-        type_warnings.judge(existing, values, locate, self._problems, listed=listed)
+        any(type_warnings.judge(existing, values, locate, self._problems, listed=listed) for existing in examples)
 
     def _expression(self, data: object, location: Location) -> Expression | None:
         self._expressions += 1
@@ -229,7 +233,7 @@ def _kinds(spec: Mapping[str, object]) -> list[axis_kinds.AxisKind]:
 def _is_nested(spec: Mapping[str, object], existing: JSON) -> bool:
     """Whether a mapping has paths inside the existing mapping or list, rather than being an axis that varies it."""
     if isinstance(existing, list):
-        return any(paths.is_index(paths.split(key)[0]) for key in spec)
+        return any(paths.is_index(first) or first == paths.EACH for first, *_ in map(paths.split, spec))
     if not isinstance(existing, dict):
         return False
     return not spec or not {*spec} <= {*KEYS} or not existing.keys().isdisjoint(spec)

@@ -4,7 +4,7 @@ To add a kind, write its `_parse_...` function and its entry. The key that names
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from ems_worker.core import canonical
@@ -45,11 +45,15 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to write an axis: its grammar, what it gives, and the schemas of its keys, all of which it needs."""
+    """One way to write an axis: its grammar, what it gives, and the schemas of its keys, all of which it needs.
+
+    `optional` are the schemas of keys that it may have as well.
+    """
 
     grammar: str
     description: str
     keys: Schema
+    optional: Schema = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +282,11 @@ KINDS: Final[Sequence[AxisKind]] = (
     AxisKind(
         "dist",
         _parse_dist,
-        tuple(Form(each.grammar, each.description, each.keys) for each in distributions.FORMS),
-        more_keys=distributions.KEYS,
+        tuple(
+            Form(each.grammar, each.description, each.keys, {**each.optional, **distributions.UNIQUE})
+            for each in distributions.FORMS
+        ),
+        more_keys=(*distributions.KEYS, *distributions.UNIQUE),
     ),
     AxisKind(
         "value",

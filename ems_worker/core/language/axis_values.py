@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ems_worker.core import canonical
-from ems_worker.core.language import expressions, samples
+from ems_worker.core.language import expressions, quantiles
 from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
@@ -53,13 +53,14 @@ class Sampled:
     """Samples of a distribution: `values` is empty until the design has drawn them.
 
     `choices` are the values that the plan lists for the distribution, if any, at `location`; without a list it is the
-    location of the distribution's name.
+    location of the distribution's name. With `unique` no value is drawn twice.
     """
 
-    distribution: samples.Distribution
+    distribution: quantiles.Distribution
     location: Location
     choices: Sequence[JSON] = ()
     values: Sequence[JSON] = ()
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def check(config: ConfigPaths, space: list[Axis], listed: ListedPointParser, inj
     to that path any more.
     """
     _warn_reserved(config.problems, space, listed)
-    setters = _Setters(config.problems)
+    setters = _Setters(config)
     for axis in space:
         setters.check(axis.path, f"{quotes.name(axis.dotted)}", axis.location)
         setters.add(axis.path, f"axis {quotes.name(axis.dotted)}")
@@ -68,22 +68,24 @@ def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointPars
 class _Setters:
     """What sets the value of each path, to find paths that are set twice."""
 
-    def __init__(self, problems: Problems) -> None:
-        self._problems = problems
+    def __init__(self, config: ConfigPaths) -> None:
+        self._config = config
         self._exact: dict[paths.Path, str] = {}
         self._above: dict[paths.Path, str] = {}
 
     def check(self, path: paths.Path, setter: str, location: Location) -> None:
         """Reports a setter of a path that is set already, or that leads into or contains such a path."""
-        other = self._above.get(path)
-        if other is None:
-            prefixes = (path[:length] for length in range(1, len(path) + 1))
-            other = next((self._exact[prefix] for prefix in prefixes if prefix in self._exact), None)
+        other = next(filter(None, map(self._other, self._config.each(path))), None)
         if other is not None:
             message = f"{setter} sets a value that {other} sets too"
-            self._problems.add("overlapping_paths", location, message, on_key=True)
+            self._config.problems.add("overlapping_paths", location, message, on_key=True)
+
+    def _other(self, path: paths.Path) -> str | None:
+        prefixes = (path[:length] for length in range(1, len(path) + 1))
+        return self._above.get(path) or next((self._exact[each] for each in prefixes if each in self._exact), None)
 
     def add(self, path: paths.Path, setter: str) -> None:
         """Records a setter."""
-        self._exact[path] = setter
-        self._above.update((path[:length], setter) for length in range(1, len(path)))
+        for each in self._config.each(path):
+            self._exact[each] = setter
+            self._above.update((each[:length], setter) for length in range(1, len(each)))

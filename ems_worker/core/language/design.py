@@ -17,27 +17,32 @@ JSON = canonical.JSON
 
 _LOCATION: Final = ("design",)
 _ZIP: Final = (*_LOCATION, "zip")
-_KEYS: Final = ("sampler", "samples", "seed", "zip", "max_jobs")
+_KEYS: Final = ("sampler", "samples", "seed", "refill", "zip", "max_jobs")
 _SAMPLERS: Final = ("grid", *samples.SAMPLERS, "adaptive")
 MAX_CONSTRAINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
-    """How points are chosen. `zips` are groups of axis numbers that vary together. None: no limit of the plan's own."""
-
-    sampler: str = "grid"
-    zips: tuple[tuple[int, ...], ...] = ()
-    max_jobs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    """The samples that a design asks for."""
+class Draw:
+    """The samples that a design asks for; with `refill` those that satisfy the constraints."""
 
     sampler: samples.Sampler
     count: int
     seed: int
+    refill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How points are chosen. `zips` are groups of axis numbers that vary together. None: no limit of the plan's own.
+
+    `draw` is None if nothing is sampled.
+    """
+
+    sampler: str = "grid"
+    zips: tuple[tuple[int, ...], ...] = ()
+    max_jobs: int | None = None
+    draw: Draw | None = None
 
 
 def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -> tuple[Design, list[Axis]]:
@@ -60,14 +65,16 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
     max_jobs = None
     if "max_jobs" in spec:
         max_jobs = problems.integer(spec["max_jobs"], (*_LOCATION, "max_jobs"), 1, 2**52)
+    refill = bool(problems.boolean(spec["refill"], (*_LOCATION, "refill"))) if "refill" in spec else False
+    draw = None
     zips = _Zips(space, problems).parse(spec["zip"]) if "zip" in spec else ()
     if "sampler" not in spec:
         sampler = "random" if "samples" in spec else "grid"
     sampled = [number for number, axis in enumerate(space) if isinstance(axis.source, Sampled)]
     if not sampled:
-        needs_samples = "samples" in spec or (sampler is not None and sampler != "grid")
+        needs_samples = "samples" in spec or refill or (sampler is not None and sampler != "grid")
         if needs_samples and not problems.within("parameter_space"):
-            key = "samples" if "samples" in spec else "sampler"
+            key = next(key for key in ("samples", "sampler", "refill") if key in spec)
             message = "no axis has a 'dist' to draw samples from"
             problems.add("nothing_to_sample", (*_LOCATION, key), message, on_key=True)
     elif sampler == "grid":
@@ -79,8 +86,9 @@ def parse(data: object, space: list[Axis], root_seed: int, problems: Problems) -
     elif "samples" not in spec:
         problems.add("needs_samples", _LOCATION, "a design with a sampler needs 'samples', their number", on_key=True)
     elif sampler is not None and count is not None and seed is not None:
-        space = _drawn(_Draw(cast("samples.Sampler", sampler), count, seed), space, sampled, problems)
-    return Design(sampler or "grid", zips, max_jobs), _distinct(space, zips, problems)
+        draw = Draw(cast("samples.Sampler", sampler), count, seed, refill)
+        space = _drawn(draw, space, sampled, problems)
+    return Design(sampler or "grid", zips, max_jobs, draw), _distinct(space, zips, problems)
 
 
 def parse_constraints(data: object, problems: Problems) -> list[tuple[Expression, Location]]:
@@ -95,12 +103,15 @@ def parse_constraints(data: object, problems: Problems) -> list[tuple[Expression
     return [(expression, location) for expression, location in parsed if expression is not None]
 
 
-def _drawn(draw: _Draw, space: list[Axis], sampled: list[int], problems: Problems) -> list[Axis]:
+def _drawn(draw: Draw, space: list[Axis], sampled: list[int], problems: Problems) -> list[Axis]:
     """The axes with their samples."""
     location = (*_LOCATION, "samples")
-    if draw.sampler != "random" and draw.count * len(sampled) > samples.MAX_NUMBERS:
+    sources = [space[number].source for number in sampled]
+    judged = draw.refill or any(isinstance(source, Sampled) and source.unique for source in sources)
+    if (judged or draw.sampler != "random") and draw.count * len(sampled) > samples.MAX_NUMBERS:
         drawn = f"{draw.count:,} samples of {len(sampled)} parameters"
-        message = f"{drawn}; {draw.sampler} draws at most {samples.MAX_NUMBERS:,} numbers"
+        how = f"{draw.sampler} with 'refill' or 'unique'" if judged else draw.sampler
+        message = f"{drawn}; {how} draws at most {samples.MAX_NUMBERS:,} numbers"
         problems.add("out_of_range", location, message)
         return space
     if draw.sampler == "sobol" and draw.count & (draw.count - 1):

@@ -55,6 +55,7 @@ _NO_OPERATORS: Final = {
     "OR": "write it in small letters",
     "NOT": "write it in small letters",
 }
+_EACH: Final = "a path with a '*' has no name here; give its axis one with 'as'"
 _NO_FUNCTIONS: Final = {"pow": "write powers with **", "ln": "the natural logarithm is log"}
 _NO_NAMES: Final = {"pi": "write its digits, 3.141592653589793", "e": "write exp(1)"}
 _LITERALS: Final = {"true": "True", "false": "False", "null": "None", "True": "True", "False": "False", "None": "None"}
@@ -171,6 +172,8 @@ def _rewritten(text: str, names: dict[str, str], known: Callable[[str], bool] | 
         token = _TOKEN.match(text, at)
         if token is None:
             hint = _HINTS.get(text[at : at + 2]) or _HINTS.get(text[at], "")
+            if text.startswith(".*", at):
+                hint = _EACH
             raise ExpressionError(f"expressions have no {text[at : at + 10]!r}{hint and ': '}{hint}")
         word = token[0]
         if known is not None and token.lastgroup == "name" and text[token.end() : token.end() + 1] == "-":

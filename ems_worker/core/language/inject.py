@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths, quotes
+from ems_worker.core.language import elements, paths, quotes
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.quotes import Location
@@ -32,7 +32,10 @@ def parse(data: object, base: dict[str, JSON], problems: Problems) -> Inject:
         text = problems.text(spec[key], (*location, key)) if key in spec else None
         if text is not None:
             path = config.find(paths.split(text), (*location, key), known_new=True)
-            if path is not None:
+            if path is not None and elements.each(base, path) != [path]:
+                message = "an injected value has one place, and '*' stands for every element: name one by its index"
+                problems.add("bad_path", (*location, key), message)
+            elif path is not None:
                 _check_target(base, path, (*location, key), problems)
             targets[key] = path
     seed, simulation_id = targets.get("seed"), targets.get("simulation_id")

@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Final, cast
 
 from ems_worker.core import canonical
@@ -55,6 +56,8 @@ class ListedPointParser:
         self.replaced: set[str] = set()
         self._paths: dict[tuple[paths.Path, str], paths.Path] = {}
         self._names: dict[paths.Path, str] = {}
+        # The sets of parameters of entries with a `*` that have been compared.
+        self._apart: set[frozenset[str]] = set()
         self.points: list[ListedPoint] = []
 
     def parse(self, data: object, location: Location) -> None:
@@ -85,7 +88,8 @@ class ListedPointParser:
         into = {
             key: f"the values of a run are in params_override: {{{key}: ...}}"
             for key in spec
-            if key not in foreign.RUN and paths.resolve(self._config.base, paths.split(key)) is not None
+            if key not in foreign.RUN
+            and paths.resolve(self._config.base, paths.split(key.replace(paths.EACH, "0"))) is not None
         }
         return {**foreign.RUN, **into}
 
@@ -125,12 +129,15 @@ class ListedPointParser:
                 message = f"{quotes.name(name)} is overridden twice in this entry"
                 self._problems.add("overlapping_paths", here, message, on_key=True)
             into[name] = cast("JSON", value)
+            examples = self._config.examples(path)
             if replaces:
                 self.replaced.add(name)
-            elif not replacing.check_override(existing, into[name], here, self._problems):
+            elif not all(replacing.check_override(each, into[name], here, self._problems) for each in examples):
                 continue
             locate = type_warnings.at(here)
-            if name not in self._warned and type_warnings.judge(existing, [into[name]], locate, self._problems):
+            if name not in self._warned and any(
+                type_warnings.judge(each, [into[name]], locate, self._problems) for each in examples
+            ):
                 self._warned.add(name)
 
     def _path(self, key: str, location: Location, above: paths.Path) -> paths.Path | None:
@@ -146,7 +153,11 @@ class ListedPointParser:
     def _replaces_null(self, path: paths.Path, value: Mapping[str, object], location: Location) -> bool:
         """Whether a mapping is a value itself: the base configuration has null here, and new paths are not allowed."""
         base = self._config.base
-        if self._config.allow_new or not paths.has(base, path) or paths.get(base, path) is not None:
+        if (
+            self._config.allow_new
+            or not paths.has(base, path)
+            or {*map(type, self._config.examples(path))} != {NoneType}
+        ):
             return False
         number = next((key for key in value if paths.is_index(key)), None)
         if number is not None:
@@ -155,11 +166,18 @@ class ListedPointParser:
         return True
 
     def _check_overlaps(self, overrides: dict[str, JSON], location: Location) -> None:
-        by_path = sorted((tuple(map(str, self.parameters[name])), name) for name in overrides)
+        starred = sum(paths.EACH in self.parameters[name] for name in overrides)
+        together = frozenset(overrides) if starred else frozenset()
+        if starred and (together in self._apart or not self._config.may_visit(location, starred)):
+            return
+        self._apart.add(together)
+        expanded = [(one, name) for name in overrides for one in self._config.each(self.parameters[name])]
+        by_path = sorted((tuple(map(str, path)), name) for path, name in expanded)
         for (path, name), (next_path, next_name) in itertools.pairwise(by_path):
             if paths.overlapping(path, next_path):
                 message = f"{quotes.name(name)} and {quotes.name(next_name)} set the same value in this entry"
                 self._problems.add("overlapping_paths", location, message, on_key=True)
+                return
 
 
 def parse_labels(data: object, location: Location, problems: Problems) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Dotted paths of a configuration: resolving them, suggesting similar ones, reading and writing the values there."""
+"""Dotted paths of a configuration: resolving them, suggesting similar ones, reading and writing the values there.
+
+A step `*` in a list stands for each of its elements. Such a path exists if it does in all of them.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +17,7 @@ JSON = canonical.JSON
 Path = tuple[str | int, ...]
 T = TypeVar("T")
 
+EACH: Final = "*"  # the step that stands for every element of a list
 # What other tools have between the keys of a path, or around an index.
 _OTHER_SEPARATORS: Final = re.compile(r"[/\[\]:]+")
 
@@ -65,6 +69,9 @@ def _resolutions(base: JSON, parts: tuple[str, ...]) -> Iterator[Path]:
     elif isinstance(base, list):
         if is_index(parts[0]) and int(parts[0]) < len(base):
             yield from ((int(parts[0]), *rest) for rest in _resolutions(base[int(parts[0])], parts[1:]))
+        elif parts[0] == EACH and base:
+            of_first = _resolutions(base[0], parts[1:])
+            yield from ((EACH, *rest) for rest in of_first if all(has(element, rest) for element in base))
     elif isinstance(base, dict):
         for taken in range(1, len(parts) + 1):
             key = ".".join(parts[:taken])
@@ -76,11 +83,13 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
     """The path that these parts name, with numbers for list elements; None if it doesn't exist.
 
     A key may contain dots itself. With `allow_new` a missing key of a mapping is a new path, and a mapping may replace
-    a scalar; lists don't get new elements.
+    a scalar; lists don't get new elements, and no new key is `*`.
     """
     if not parts:
         return ()
     if isinstance(base, list):
+        if parts[0] == EACH:
+            return _resolve_each(base, parts[1:], allow_new=allow_new)
         if not is_index(parts[0]) or int(parts[0]) >= len(base):
             return None
         rest = resolve(base[int(parts[0])], parts[1:], allow_new=allow_new)
@@ -91,15 +100,25 @@ def resolve(base: JSON, parts: tuple[str, ...], *, allow_new: bool = False) -> P
             rest = resolve(base[key], parts[taken:], allow_new=allow_new) if key in base else None
             if rest is not None:
                 return (key, *rest)
-        return parts if allow_new and parts[0] not in base else None
-    return parts if allow_new else None
+        allow_new = allow_new and parts[0] not in base
+    return parts if allow_new and EACH not in parts else None
+
+
+def _resolve_each(elements: list[JSON], parts: tuple[str, ...], *, allow_new: bool) -> Path | None:
+    """The path that these parts name in all elements of a list, which are not none."""
+    found = {resolve(element, parts, allow_new=allow_new) for element in elements}
+    rest = found.pop() if len(found) == 1 else None
+    return None if rest is None else (EACH, *rest)
 
 
 def at(base: JSON, path: Path) -> JSON:
-    """The value at a path. Raises LookupError if the path doesn't exist."""
-    for step in path:
+    """The value at a path, of elements that of the first. Raises LookupError if the path doesn't exist."""
+    for number, step in enumerate(path):
         if isinstance(base, dict) or (isinstance(base, list) and isinstance(step, int)):
             base = base[step]  # type: ignore[index]  # raises the documented LookupError
+        elif isinstance(base, list) and step == EACH and base:
+            values = [at(element, path[number + 1 :]) for element in base]
+            return values[0]
         else:
             raise LookupError(path)
     return base
@@ -124,12 +143,18 @@ def get(base: JSON, path: Path) -> JSON:
 
 def unknown(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> Unknown:
     """Explains why a path doesn't exist: which part is the first that doesn't, and which path is most similar."""
-    node, step = base, 0
+    given, node, step = parts, base, 0
     while True:  # the path does not resolve, so this ends
         if isinstance(node, dict) and parts[step] in node:
             node = node[parts[step]]
         elif isinstance(node, list) and is_index(parts[step]) and int(parts[step]) < len(node):
             node = node[int(parts[step])]
+        elif isinstance(node, list) and parts[step] == EACH and node:
+            number = next((index for index, one in enumerate(node) if resolve(one, parts[step + 1 :]) is None), None)
+            if number is None:
+                message = "the elements of this list have it in different ways, because keys have dots"
+                return Unknown(f"{message}: name each by its index", None, misspelt=True)
+            parts, node = (*parts[:step], str(number), *parts[step + 1 :]), node[number]
         else:
             break
         step += 1
@@ -140,12 +165,14 @@ def unknown(base: JSON, parts: tuple[str, ...], budget: SearchBudget) -> Unknown
         elements = f"{len(node)} elements, numbered from 0"
         message = f"{where} is a list of {elements}; it has no {quotes.name(parts[step])}"
     elif isinstance(node, dict):
-        message = f"{where} has no {quotes.name(parts[step])}{quotes.non_ascii(parts[step])}"
+        hint = "; '*' stands for the elements of a list" if parts[step] == EACH else quotes.non_ascii(parts[step])
+        message = f"{where} has no {quotes.name(parts[step])}{hint}"
     else:
         message = f"{where} is {quotes.describe(node)}, which has no keys"
     if plain != parts and resolve(base, plain) is not None:
         return Unknown(message, ".".join(plain), misspelt=True)
-    repaired = _repair(base, parts, budget)
+    if (repaired := _repair(base, given, budget)) == given:  # it exists in the first element of a list
+        return Unknown(message, None, misspelt=False)
     suggestion = _anywhere(base, parts, budget) if repaired is None else ".".join(repaired)
     return Unknown(message, suggestion, repaired is not None)
 
@@ -188,6 +215,9 @@ def _repair(node: JSON, parts: tuple[str, ...], budget: SearchBudget) -> tuple[s
     if not parts:
         return ()
     if isinstance(node, list):
+        if parts[0] == EACH and node:
+            below = _repair(node[0], parts[1:], budget)
+            return None if below is None else (EACH, *below)
         exists = is_index(parts[0]) and int(parts[0]) < len(node)
         part = parts[0] if exists else budget.nearest(parts[0], map(str, range(len(node))))
         inner = None if part is None else node[int(part)]

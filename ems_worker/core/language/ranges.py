@@ -60,7 +60,7 @@ def size(values: Sequence[object]) -> int:
 
 def by_count(start: Number, stop: Number, num: int) -> Spaced:
     """`num` values from `start` to `stop`, both included; whole numbers if both ends and every step are."""
-    step = (_exact(stop) - _exact(start)) / (num - 1) if num > 1 else Fraction(0)
+    step = (exact(stop) - exact(start)) / (num - 1) if num > 1 else Fraction(0)
     return _linear(start, step, num, isinstance(start, int) and isinstance(stop, int) and step.denominator == 1)
 
 
@@ -69,18 +69,18 @@ def by_step(start: Number, stop: Number, step: Number) -> Spaced:
 
     A step meets it if the number of steps is whole apart from the rounding of floats. `step` is not 0.
     """
-    steps = (_exact(stop) - _exact(start)) / _exact(step)
+    steps = (exact(stop) - exact(start)) / exact(step)
     nearest = round(steps)
     whole = isinstance(start, int) and isinstance(step, int)
     if nearest < 1 or abs(steps - nearest) > _MISSED:
-        return _linear(start, _exact(step), max(0, math.floor(steps) + 1), whole)
-    return _linear(start, _exact(step), nearest + 1, whole and _exact(stop).denominator == 1, stop=stop)
+        return _linear(start, exact(step), max(0, math.floor(steps) + 1), whole)
+    return _linear(start, exact(step), nearest + 1, whole and exact(stop).denominator == 1, stop=stop)
 
 
 def missed(values: Sequence[Number], stop: Number) -> Number:
     """How far the last value is from where a range was to stop; a whole number if both are."""
     last = values[size(values) - 1]
-    gap = abs(_exact(float(stop) if isinstance(last, float) else stop) - _exact(last))
+    gap = abs(exact(float(stop) if isinstance(last, float) else stop) - exact(last))
     return int(gap) if gap.denominator == 1 else float(gap)
 
 
@@ -108,15 +108,15 @@ def by_magnitude(start: Number, stop: Number, num: int) -> Spaced:
     return Spaced(num, make, dense=num > 1 and (tiny or width <= (num - 1) * _MIN_RELATIVE_STEP))
 
 
-def _exact(number: Number) -> Fraction:
+def exact(number: Number) -> Fraction:
     """The number as its decimal: 0.1 is exactly a tenth, and three steps of it give 0.3, not 0.30000000000000004."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def _linear(start: Number, step: Fraction, num: int, whole: bool, *, stop: Number | None = None) -> Spaced:
     """Values with a step between them; `stop` is the last one if it is given."""
-    first = _exact(start)
-    last = first + step * (num - 1) if stop is None else _exact(stop)
+    first = exact(start)
+    last = first + step * (num - 1) if stop is None else exact(stop)
 
     def make(index: int) -> Number:
         value = last if index == num - 1 else first + step * index

@@ -43,6 +43,12 @@ def check_derived(existing: JSON, location: Location, problems: Problems) -> boo
     return not isinstance(existing, dict | list)
 
 
+def refuse_merging(location: Location, problems: Problems) -> None:
+    """Reports mappings that would merge into those of several elements, which may have other keys each."""
+    message = "values that are mappings don't merge into those of every element"
+    problems.add("needs_replace", location, f"{message}: {_OF_AXIS[dict]}")
+
+
 def check_override(existing: JSON, value: JSON, location: Location, problems: Problems) -> bool:
     """Reports a value of `runs` that would replace a mapping or list, or change nothing; True if it does neither."""
     if isinstance(existing, dict) and existing and value == {}:

@@ -1,11 +1,8 @@
-"""Sampled parameters: samplers draw points of the unit cube, and distributions map them to values."""
+"""Sampled parameters: samplers draw points of the unit cube, which distributions map to values."""
 
 import hashlib
-import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal, overload
 
 from ems_worker.core import canonical
@@ -18,7 +15,6 @@ MAX_SAMPLES: Final = 2**22
 # Samples times sampled parameters, for samplers that draw all of them at once: 8 MB of numbers.
 MAX_NUMBERS: Final = 2**20
 _UNIT: Final = 2.0**-53
-_INSIDE: Final = (2.0**-54, 1.0 - 2.0**-53)
 
 
 class MissingExtraError(Exception):
@@ -47,69 +43,6 @@ class Column(Sequence[JSON]):
         return self._value(self._coordinates[index])
 
 
-@dataclass(frozen=True, slots=True)
-class Uniform:
-    """Any number from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def __call__(self, u: float) -> JSON:
-        return min(self.high, self.low + u * (self.high - self.low))
-
-
-@dataclass(frozen=True, slots=True)
-class LogUniform:
-    """Numbers from `low` to `high`, both positive; each order of magnitude is equally likely."""
-
-    low: float
-    high: float
-
-    def __call__(self, u: float) -> JSON:
-        value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
-        return min(self.high, max(self.low, _rounded(value)))
-
-
-@dataclass(frozen=True, slots=True)
-class Int:
-    """Whole numbers from `low` to `high`, both included, all equally likely."""
-
-    low: int
-    high: int
-
-    def __call__(self, u: float) -> JSON:
-        return min(self.high, self.low + math.floor(u * (self.high - self.low + 1)))
-
-
-@dataclass(frozen=True, slots=True)
-class Normal:
-    """Normally distributed numbers with this mean and standard deviation."""
-
-    mean: float
-    std: float
-
-    def __call__(self, u: float) -> JSON:
-        return _rounded(NormalDist(self.mean, self.std).inv_cdf(min(_INSIDE[1], max(_INSIDE[0], u))))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the values, all equally likely."""
-
-    values: Sequence[JSON]
-
-    def __call__(self, u: float) -> JSON:
-        return self.values[min(len(self.values) - 1, math.floor(u * len(self.values)))]
-
-
-def _rounded(value: float) -> float:
-    """12 significant digits: math libraries differ in the 16th, and all machines must draw the same values."""
-    return float(f"{value:.12g}")
-
-
-Distribution = Uniform | LogUniform | Int | Normal | Choice
-
-
 class _Hashed(Sequence[float]):
     """Random coordinates: coordinate i is the first 53 bits of SHA-256 over `ems-sample-1:{seed}:{i}:{name}`."""
 
@@ -134,18 +67,23 @@ class _Hashed(Sequence[float]):
         return (int.from_bytes(digest[:8], "big") >> 11) * _UNIT
 
 
-def columns(sampler: Sampler, names: Sequence[str], count: int, seed: int) -> Sequence[Sequence[float]]:
-    """`count` points of the unit cube: one column per parameter name. Raises MissingExtraError.
+def columns(
+    sampler: Sampler, names: Sequence[str], count: int, seed: int, *, times: int = 1
+) -> Sequence[Sequence[float]]:
+    """`count` points of the unit cube, `times` over: one column per parameter name. Raises MissingExtraError.
 
-    With `random` a column depends only on the seed and the parameter's name, so that other parameters and more samples
-    don't change it.
+    The first ones don't depend on `times`; further ones of a latin hypercube are hypercubes of their own. With `random`
+    a column depends only on the seed and the parameter's name, so that other parameters and more samples don't change
+    it.
     """
     if sampler == "random":
-        return [_Hashed(seed, name, count) for name in names]
-    return _low_discrepancy(sampler, len(names), count, seed)
+        return [_Hashed(seed, name, count * times) for name in names]
+    return _low_discrepancy(sampler, len(names), count, seed, times=times)
 
 
-def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -> Sequence[Sequence[float]]:
+def _low_discrepancy(
+    sampler: Sampler, dimensions: int, count: int, seed: int, *, times: int
+) -> Sequence[Sequence[float]]:
     try:
         import numpy as np  # loading these takes a second, and only these samplers need them
         from scipy.stats import qmc
@@ -154,12 +92,14 @@ def _low_discrepancy(sampler: Sampler, dimensions: int, count: int, seed: int) -
     # An explicit generator: the meaning of a plain seed has changed between versions of scipy.
     rng = np.random.Generator(np.random.PCG64(seed))
     engine: qmc.QMCEngine
+    total = count * times
     if sampler == "sobol":
         engine = qmc.Sobol(dimensions, scramble=True, seed=rng)
         # scipy warns unless it draws a power of two, of which the first samples are the same; the plan warns itself.
-        points = engine.random(1 << (count - 1).bit_length())[:count]
+        points = engine.random(1 << (total - 1).bit_length())[:total]
     elif sampler == "halton":
-        points = qmc.Halton(dimensions, scramble=True, seed=rng).random(count)
+        points = qmc.Halton(dimensions, scramble=True, seed=rng).random(total)
     else:
-        points = qmc.LatinHypercube(dimensions, seed=rng).random(count)
+        engine = qmc.LatinHypercube(dimensions, seed=rng)
+        points = np.concatenate([engine.random(count) for _ in range(times)])
     return [array("d", column.tobytes()) for column in points.T]

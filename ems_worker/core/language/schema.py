@@ -52,7 +52,7 @@ def _axis(form: axis_kinds.Form) -> Schema:
         "replace": {"type": "boolean", "description": "replace a mapping or list as a whole, in place of merging"},
         **_SHOWN,
     }
-    return parts.mapping({**form.keys, **common}, form.description, tuple(form.keys))
+    return parts.mapping({**form.keys, **form.optional, **common}, form.description, tuple(form.keys))
 
 
 _TABLE: Final = parts.text("the path of a CSV file, relative to the plan, which ems-publish reads")
@@ -88,6 +88,10 @@ PLAN: Final[Schema] = {
                     "sampler": parts.enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
                     "samples": parts.integer("how many samples", 1, samples.MAX_SAMPLES),
                     "seed": parts.integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
+                    "refill": {
+                        "type": "boolean",
+                        "description": "draw samples until enough satisfy the constraints on sampled parameters",
+                    },
                     "zip": {
                         "type": "array",
                         "description": "groups of parameters that vary together",

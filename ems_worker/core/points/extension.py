@@ -149,7 +149,7 @@ def _compare_sampled(dotted: str, before: Axis | None, after: Axis | None, probl
     elif after is None:
         message = f"{dotted!r} is sampled in the experiment's plan, and without it every point would be another"
         _refuse(("parameter_space",), f"{message}; {_ELSE}", problems)
-    elif repr(_distribution(before)) != repr(_distribution(after)):
+    elif repr(_sampling(before)) != repr(_sampling(after)):
         message = f"{dotted!r} has another distribution than in the experiment's plan, so that its samples would move"
         _refuse(after.location, f"{message}; {_ELSE}", problems)
 
@@ -168,6 +168,18 @@ def _compare_samples(old: Version, new: Version, withdraw: bool, problems: Probl
             f"the experiment has {before:,} samples; with 'withdraw' those after the first {after:,} are withdrawn"
         )
         problems.add("fewer_samples", location, message)
+    elif not len(problems) and _moved(old.plan, new.plan, min(before, after)):
+        message = "'refill' replaces other samples than in the experiment's plan, because the constraints differ"
+        _refuse(("constraints",), f"{message}; {_ELSE}", problems)
+
+
+def _moved(old: Plan, new: Plan, count: int) -> bool:
+    """Whether any of the first `count` samples have other values: which are replaced depends on more than the axes."""
+    draws = [each.design.draw for each in (old, new)]
+    if not any(draw is not None and draw.refill for draw in draws):
+        return False
+    before, after = _sampled(old), _sampled(new)
+    return any(axis.values[:count] != after[dotted].values[:count] for dotted, axis in before.items())
 
 
 def _compare_names(new: Version, parameters: Mapping[str, str], problems: Problems) -> None:
@@ -209,9 +221,9 @@ def _sampled(plan: Plan) -> dict[str, Axis]:
     return {axis.dotted: axis for axis in plan.grid.axes if isinstance(axis.source, Sampled)}
 
 
-def _distribution(axis: Axis) -> object:
+def _sampling(axis: Axis) -> object:
     assert isinstance(axis.source, Sampled)
-    return axis.source.distribution
+    return axis.source.distribution, axis.source.unique
 
 
 def _seed(version: Version) -> int:

@@ -5,7 +5,7 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical, ids
-from ems_worker.core.language import paths
+from ems_worker.core.language import elements, paths
 from ems_worker.core.points import render, space
 from ems_worker.core.points.plan import Plan
 
@@ -51,6 +51,7 @@ class _Sizes:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._indents = {parameter.name: 2 * len(parameter.path) for parameter in plan.parameters}
+        self._copies = {each.name: len(elements.each(plan.base, each.path)) for each in plan.parameters}
         self._base = len(render.block(plan.base).encode())
         self.envelope = _ENVELOPE + _labels(plan.labels)
         # By the id of the value, which is kept beside its size so that the id stays unique.
@@ -75,7 +76,8 @@ class _Sizes:
         """The paths at which the configurations of runs differ."""
         inject = self._plan.inject
         injected = [path for path in (inject.seed, inject.simulation_id) if path is not None]
-        return [*(parameter.path for parameter in self._plan.parameters), *injected]
+        each = (path for one in self._plan.parameters for path in elements.each(self._plan.base, one.path))
+        return [*each, *injected]
 
     def longest(self, params: Mapping[str, JSON]) -> str | None:
         """The parameter with the largest value."""
@@ -94,10 +96,11 @@ class _Sizes:
 
     def _largest(self, name: str, values: Sequence[JSON]) -> int:
         # By index, because a range computes its values on access.
-        return max((self._value(name, values[index]) for index in range(len(values))), default=0)
+        largest = max((self._value(name, values[index]) for index in range(len(values))), default=0)
+        return self._copies[name] * largest
 
     def _of(self, params: Mapping[str, JSON]) -> int:
-        return sum(self._value(name, value) for name, value in params.items())
+        return sum(self._copies[name] * self._value(name, value) for name, value in params.items())
 
     def _value(self, name: str, value: JSON) -> int:
         """An upper bound, because the indentation of a value depends on the lists above it."""

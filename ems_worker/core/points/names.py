@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import decimals, expressions, paths, quotes, weights
+from ems_worker.core.language import decimals, elements, expressions, paths, quotes, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Derived
 from ems_worker.core.language.expressions import Expression, ExpressionError
@@ -89,6 +89,8 @@ class _Resolver:
         self._by_name |= {axis.name: number for number, axis in enumerate(space)}
         self._axis_at = {axis.path: number for number, axis in enumerate(space)}
         self._listed_at = {path: name for name, path in listed.parameters.items()}
+        # The paths among them that stand for several.
+        self._starred = [path for path in (*self._axis_at, *self._listed_at) if paths.EACH in path]
         self._weights = operands.Weights(space, listed.points)
         self._known: dict[str, Source | None] = {}
         self._too_long: set[str] = set()
@@ -163,16 +165,17 @@ class _Resolver:
         listed: list[tuple[str, paths.Path]] = [(name, ())] if name in self._listed.parameters else []
         for length in range(1, len(path) + 1) if path is not None else ():
             assert path is not None
-            head, tail = path[:length], path[length:]
-            if axis is None and head in self._axis_at:
-                axis, rest = self._axis_at[head], tail
-            if self._listed_at.get(head, name) != name:
-                listed.append((self._listed_at[head], tail))
-        if axis is not None:
-            path = (*self._space[axis].path, *rest)
+            tail = path[length:]
+            for head in (path[:length], *(one for one in self._starred if elements.covers(one, path[:length]))):
+                if axis is None and head in self._axis_at:
+                    axis, rest = self._axis_at[head], tail
+                if self._listed_at.get(head, name) != name:
+                    listed.append((self._listed_at[head], tail))
+        if axis is not None and name in self._by_name:
+            path = self._space[axis].path
         elif path is None and not listed:
             return None
-        existing = MISSING if path is None or not paths.has(self._base, path) else paths.get(self._base, path)
+        existing = MISSING if path is None or not elements.alike(self._base, path) else paths.get(self._base, path)
         of_axis = 0 if axis is None else self._weights.of_axis(axis, rest)
         of_listed = (self._weights.of_listed(parameter, tail) for parameter, tail in listed)
         weight = operands.heaviest((weights.of(existing), of_axis, *of_listed))

@@ -8,7 +8,7 @@ from ems_worker.core.language import decimals, paths, ranges, weights
 from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.listed import ListedPoint
-from ems_worker.core.language.samples import Choice
+from ems_worker.core.language.quantiles import Choice
 
 JSON = canonical.JSON
 

@@ -30,7 +30,7 @@ from ems_worker.core.language.listed import ListedPointParser
 from ems_worker.core.language.options import ExperimentLimits, Seeds, Settle
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.language.tracked import TrackedMetric
-from ems_worker.core.points import derived, dimensions, names, work_limits
+from ems_worker.core.points import derived, dimensions, names, redraw, work_limits
 from ems_worker.core.points.counting import MAX_COUNTED
 from ems_worker.core.points.grid import Grid
 from ems_worker.core.points.work_limits import WorkLimits
@@ -156,10 +156,13 @@ def parse(
     constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
     resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
     rest = _parse_rest(data, problems)
+    limits = limits or work_limits.DEFAULT
+    if not len(problems):
+        resolved = redraw.redrawn(resolved, chosen.draw, limits.redraw_steps, problems)
     if len(problems):  # combinations of invalid values would only cause more problems
         raise errors.PlanRejected(problems.collected())
     varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
-    grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits or work_limits.DEFAULT)
+    grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits)
     if grid.exact:
         check_size(grid, chosen, replicates, problems)
     if len(problems):

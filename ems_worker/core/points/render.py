@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from ems_worker.core import canonical
-from ems_worker.core.language import paths
+from ems_worker.core.language import elements, paths
 from ems_worker.core.points import scalars
 from ems_worker.core.points.plan import Plan
 
@@ -91,7 +91,8 @@ class Template:
         """The configuration as data: a copy that the caller may modify."""
         config: object = paths.copied(self._base)
         for path, value in zip(*self._overrides(params), strict=True):
-            config = paths.put(config, path, paths.copied(value))
+            for each in elements.each(self._base, path):
+                config = paths.put(config, each, paths.copied(value))
         for target, injected in ((self._inject.seed, seed), (self._inject.simulation_id, simulation_id)):
             if target is not None:
                 config = paths.put(config, target, injected)
@@ -126,7 +127,8 @@ class Template:
     def _make(self, targets: tuple[paths.Path, ...]) -> _Text:
         config: object = paths.copied(self._base)
         for index, path in enumerate(targets):
-            config = paths.put(config, path, _Gap(index))
+            for each in elements.each(self._base, path):
+                config = paths.put(config, each, _Gap(index))
         identity = paths.copied(config)
         for offset, target in enumerate((self._inject.seed, self._inject.simulation_id)):
             if target is not None:

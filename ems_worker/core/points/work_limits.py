@@ -9,6 +9,8 @@ class WorkLimits:
 
     # The steps while a plan is parsed; what they don't reach is left for later.
     early_steps: int = 600_000
+    # The steps of drawing samples again, which are no part of the others.
+    redraw_steps: int = 8_000_000
     # The steps in all.
     steps: int = 40_000_000
     # The parts of diagrams and of their states in all, each some 50 bytes.
