@@ -131,7 +131,9 @@ STATUS: Final = shapes.document(
     },
     {
         "description": shapes.maybe(shapes.text("the plan's own; this key and those below are only in replies to get")),
-        "parameters": shapes.by_name("name of each parameter to its dotted path", shapes.text("a dotted path")),
+        "parameters": shapes.by_name(
+            "name of each parameter to its dotted path", shapes.text("a dotted path; empty for a variable")
+        ),
         "plan_sha": shapes.PLAN_SHA,
         "points": shapes.count("number of points", 1),
         "replicates": shapes.count("number of replicates of each point", 1),

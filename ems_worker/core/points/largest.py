@@ -73,13 +73,15 @@ class _Sizes:
 
     def _targets(self) -> list[paths.Path]:
         """The paths at which the configurations of runs differ."""
+        varied = [parameter.path for parameter in self._plan.parameters if parameter.path]
         inject = self._plan.inject
         injected = [path for path in (inject.seed, inject.simulation_id) if path is not None]
-        return [*(parameter.path for parameter in self._plan.parameters), *injected]
+        return [*varied, *injected]
 
     def longest(self, params: Mapping[str, JSON]) -> str | None:
-        """The parameter with the largest value."""
-        return max(params, key=lambda name: self._value(name, params[name]), default=None)
+        """The parameter with the largest value in the configuration."""
+        configured = [name for name in params if self._indents[name]]
+        return max(configured, key=lambda name: self._value(name, params[name]), default=None)
 
     def measure(self, value: JSON, indent: int) -> int:
         """`render.size` with a cache."""
