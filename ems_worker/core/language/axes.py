@@ -103,7 +103,7 @@ class AxisParser:
         for name, spec in data.items():
             here = (*location, name)
             if not self._is_variable_name(name, here):
-                self.axes.append(Axis((), name, here))
+                self.axes += [] if "." in name else [Axis((), name, here)]
                 continue
             for key in _OF_PATHS.keys() & (spec.keys() if isinstance(spec, Mapping) else ()):
                 self._problems.unknown_key((*here, key), f"a variable has no {key!r}", _OF_PATHS[key])

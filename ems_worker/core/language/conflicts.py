@@ -53,9 +53,9 @@ def _check_names(config: ConfigPaths, space: list[Axis], listed: ListedPointPars
     for axis in space:
         for name in dict.fromkeys((axis.name, axis.dotted)):
             other = names.setdefault(name, axis)
-            if not _same(other, axis):
+            if not _same(other, axis) or (axis.is_variable and axis is not other):
                 message = f"{quotes.name(name)} also stands for {_described(other)}"
-                remedy = "give one of them another name with 'as'"
+                remedy = "give one of them another name" + ("" if axis.is_variable else " with 'as'")
                 config.problems.add("duplicate", axis.location, f"{message}; {remedy}", on_key=True)
     reported = {*listed.parameters, *(axis.dotted for axis in space if not axis.is_variable)}
     for axis in space:
@@ -111,7 +111,9 @@ def _check_name_together(axis: Axis, names: dict[str, Axis], earlier: dict[str, 
         message = f"{quotes.name(axis.name)} stands for {_described(meant)} in another space; choose another name"
         problems.add("duplicate", axis.location, message, on_key=True)
     elif first.name != axis.name:
-        message = f"{quotes.name(axis.dotted)} is called {quotes.name(axis.name)} here, and {quotes.name(first.name)} in"
+        message = (
+            f"{quotes.name(axis.dotted)} is called {quotes.name(axis.name)} here, and {quotes.name(first.name)} in"
+        )
         problems.add("duplicate", axis.location, f"{message} another space: give it the same name in all", on_key=True)
     elif first.replace != axis.replace:
         message = f"{quotes.name(axis.dotted)} has 'replace: true' in one space and not in another"

@@ -22,8 +22,8 @@ JSON = canonical.JSON
 
 KEYS: Final = ("parameter_space", "variables", "design", "constraints")
 MAX_SPACES: Final = 100
-# What spaces share is read for each of them: the values of common variables, the paths of all spaces and those of
-# `runs`, and the expressions.
+# What spaces share is read for each of them: the values of common variables, groups of a common zip, the paths of all
+# spaces and those of `runs`, and the expressions.
 _MAX_SHARED: Final = 200_000
 _MAX_EXPRESSIONS: Final = 1_000
 _SPACE: Final = KEYS[0]
@@ -109,21 +109,26 @@ def _is_path(key: str, config: ConfigPaths) -> bool:
     return "." in key or paths.resolve(config.base, paths.split(key)) is not None
 
 
-def is_too_much(spaces: Sequence[Draft], listed: int, problems: Problems) -> bool:
+def is_too_much(drafts: Sequence[Draft], data: Mapping[str, object], listed: int, problems: Problems) -> bool:
     """Reports a union of spaces that would take too long. `listed` is the number of parameters of `runs`."""
-    if len(spaces) < 2:
+    if len(drafts) < 2:
         return False
-    named = {axis.dotted for space in spaces for axis in space.axes}
-    common = [axis for axis in spaces[0].axes if axis.location[:1] == ("variables",)]
-    values = sum(_listed_values(axis) for axis in common)
-    shared = len(spaces) * (values + listed + len(named))
-    if shared > _MAX_SHARED:
+    named = len({axis.dotted for draft in drafts for axis in draft.axes}) + listed
+    values = sum(_listed_values(axis) for axis in drafts[0].axes if axis.location[:1] == ("variables",))
+    too_much = len(drafts) * (named + values + _zipped(data.get("design"))) > _MAX_SHARED
+    if too_much:
         message = (
-            f"{len(spaces)} spaces with {len(named) + listed:,} parameters and {values:,} values of common variables"
+            f"{len(drafts)} spaces with {named:,} parameters and {values:,} values of common variables are too many"
         )
-        remedy = "write fewer spaces, or variables in the spaces that need them"
-        problems.add("out_of_range", (_SPACE,), f"{message} are too much to compare: {remedy}", on_key=True)
-    return shared > _MAX_SHARED
+        remedy = "write fewer spaces, or what they share in those that need it"
+        problems.add("out_of_range", (_SPACE,), f"{message}: {remedy}", on_key=True)
+    return too_much
+
+
+def _zipped(spec: object) -> int:
+    """The length of a common zip."""
+    groups = spec.get("zip") if isinstance(spec, Mapping) else None
+    return sum(len(group) if isinstance(group, list) else 1 for group in groups) if isinstance(groups, list) else 0
 
 
 def _listed_values(axis: Axis) -> int:

@@ -5,7 +5,7 @@ merged.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,12 +41,14 @@ class Comparison:
     """Compares points by the parameters of all spaces; each `Names` has all of them."""
 
     def __init__(self, spaces: Sequence[Names], work: Work) -> None:
-        self._spaces = spaces
         self._work = work
-        first = spaces[0]
-        self._columns = [
-            _Column(axis.name, base, axis.replace) for axis, base in zip(first.axes, first.bases, strict=True)
+        self._axes = [{axis.name: axis for axis in names.axes} for names in spaces]
+        columns = [
+            _Column(axis.name, base, axis.replace) for axis, base in zip(spaces[0].axes, spaces[0].bases, strict=True)
         ]
+        # Those with few values first: often they show that spaces have no points in common.
+        self._columns = sorted(columns, key=lambda column: sum(len(_listed(axes[column.name])) for axes in self._axes))
+        self._sets: dict[tuple[int, str], frozenset[str] | None] = {}
         # By column and id of the value, which is kept beside its mark so that the id stays unique.
         self._marks: dict[tuple[str, int], tuple[JSON, JSON]] = {}
 
@@ -56,54 +58,48 @@ class Comparison:
         row = [self._mark(column, params.get(column.name, MISSING)) for column in self._columns]
         return hashlib.blake2b(canonical.text([entry, *row]).encode(), digest_size=16).digest()
 
-    def groups(self) -> Iterator[list[list[int]] | None]:
-        """The numbers of the spaces that may have points in common, in groups; None until the last step.
+    def groups(self) -> Generator[None, None, list[list[int]]]:
+        """The numbers of the spaces that may have points in common, in groups. It is found in short steps.
 
         Two spaces have none if there is a parameter that never has the same value in both.
         """
-        possible: list[list[frozenset[str] | None]] = []
-        for names in self._spaces:
-            by_name = {axis.name: axis for axis in names.axes}
-            possible.append([])
-            for column in self._columns:
-                possible[-1].append(self._possible(column, by_name[column.name]))
-                yield None
         groups: list[list[int]] = []
-        for number, own in enumerate(possible):
+        for number in range(len(self._axes)):
             joined, separate = [number], []
             for group in groups:
-                if any(self._may_meet(own, possible[other]) for other in group):
+                meets = False
+                for other in group:
+                    meets = meets or (yield from self._may_meet(number, other))
+                if meets:
                     joined += group
                 else:
                     separate.append(group)
-                yield None
             groups = [*separate, joined]
-        yield [sorted(group) for group in groups if len(group) > 1]
+        return [sorted(group) for group in groups if len(group) > 1]
 
-    def _possible(self, column: _Column, axis: Axis) -> frozenset[str] | None:
-        """The values that an axis can have, as text; None if they are too many, or not known."""
-        values: Sequence[JSON] = ()
-        match axis.source:
-            case Varied() | Constant():
-                values = axis.values
-            case Sampled(distribution=Choice()):
-                values = axis.source.choices
-        size = ranges.size(values)
-        if not 0 < size <= _MAX_LISTED:
-            return None
-        self._work.spend(size * _STEPS)
-        found = {canonical.text(self._mark(column, values[index])) for index in range(size)}
-        if axis.when is not None:
-            found.add(canonical.text(self._mark(column, MISSING)))
-        return frozenset(found)
-
-    def _may_meet(self, own: Sequence[frozenset[str] | None], others: Sequence[frozenset[str] | None]) -> bool:
-        for values, other in zip(own, others, strict=True):
-            if values is not None and other is not None:
-                self._work.spend(min(len(values), len(other)) // _STEPS)
-                if values.isdisjoint(other):
-                    return False
+    def _may_meet(self, one: int, other: int) -> Generator[None, None, bool]:
+        self._work.spend(len(self._columns))
+        for column in self._columns:
+            values, others = self._possible(one, column), self._possible(other, column)
+            if values is not None and others is not None and values.isdisjoint(others):
+                self._work.spend(min(len(values), len(others)))
+                return False
+            yield
         return True
+
+    def _possible(self, space: int, column: _Column) -> frozenset[str] | None:
+        """The values that a parameter can have in a space, as text; None if they are too many, or not known."""
+        place = (space, column.name)
+        if place not in self._sets:
+            axis = self._axes[space][column.name]
+            listed = _listed(axis)
+            self._work.spend(len(listed) * _STEPS)
+            found = {canonical.text(self._mark(column, listed[index])) for index in range(len(listed))}
+            if axis.when is not None:
+                found.add(canonical.text(self._mark(column, MISSING)))
+            self._work.keep(4 + 2 * len(found))
+            self._sets[place] = frozenset(found) if listed else None
+        return self._sets[place]
 
     def _mark(self, column: _Column, value: Value) -> JSON:
         """What stands for a value: itself, or a list if it is long or missing."""
@@ -120,6 +116,17 @@ class Comparison:
             text = canonical.text(_merged(column, value))
             self._marks[place] = (value, [hashlib.blake2b(text.encode(), digest_size=16).hexdigest()])
         return self._marks[place][1]
+
+
+def _listed(axis: Axis) -> Sequence[JSON]:
+    """All values that an axis can have; none if they are too many, or not known."""
+    values: Sequence[JSON] = ()
+    match axis.source:
+        case Varied() | Constant():
+            values = axis.values
+        case Sampled(distribution=Choice()):
+            values = axis.source.choices
+    return values if ranges.size(values) <= _MAX_LISTED else ()
 
 
 def _merged(column: _Column, value: JSON) -> JSON:

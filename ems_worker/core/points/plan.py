@@ -151,7 +151,7 @@ def parse(
     if "runs" in data:
         point_parser.parse(data["runs"], ("runs",))
     injected = inject.parse(data["inject"], content, problems) if "inject" in data else Inject()
-    if spaces.is_too_much(drafts, len(point_parser.parameters), problems):
+    if spaces.is_too_much(drafts, data, len(point_parser.parameters), problems):
         raise errors.PlanRejected(problems.collected())
     for draft in drafts:
         conflicts.check(config, draft.axes, point_parser, injected)

@@ -3,7 +3,7 @@
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from ems_worker import errors
@@ -109,12 +109,9 @@ class Union:
             remedy = "vary a path or variable in them that never has the same value in two of them"
             problems.add("too_many_combinations", _SPACE, f"{message}: {remedy}", on_key=True)
 
-    def _compare(self) -> Iterator[None]:
+    def _compare(self) -> Generator[None, None, None]:
         """Finds the combinations that earlier grids have."""
-        groups: list[list[int]] = []
-        for found in self._comparison.groups():
-            groups = found or []
-            yield
+        groups = yield from self._comparison.groups()
         compared = [number for group in groups for number in group]
         points = sum(self._grids[number].total for number in compared)
         if points > MAX_COMPARED:
@@ -131,6 +128,7 @@ class Union:
                     if key in earlier:
                         self._repeated[number].append(combination)
                     else:
+                        self._work.keep(2)
                         own.append(key)
                     yield
                 earlier.update(own)
