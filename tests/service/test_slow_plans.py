@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core.language.problems import Problems
-from ems_worker.core.points import grid, work_limits
+from ems_worker.core.points import grid, space, work_limits
 from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
 from ems_worker.service.base.poison import SUSPECTED_DELIVERIES
@@ -36,7 +36,7 @@ def impatient() -> Iterator[None]:
     """Lowers the limit of work in parsing, so that even small plans are slow to count."""
     with (
         patch.object(work_limits, "DEFAULT", WorkLimits(early_steps=1000)),
-        patch.object(grid, "_STEPS_PER_YIELD", 1),
+        patch.object(space, "_STEPS_PER_YIELD", 1),
     ):
         yield
 
@@ -44,14 +44,13 @@ def impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def counting_after(awaited: Callable[[], bool]) -> Iterator[None]:
     """Counting, which ends at an unpredictable time, takes no step before this holds."""
-    settle = grid.Grid.settle
+    advance = grid.Grid.advance
 
-    def later(self: grid.Grid, problems: Problems) -> Iterator[None]:
-        while not (self.settled or awaited()):
-            yield
-        yield from settle(self, problems)
+    def later(self: grid.Grid, steps: float, problems: Problems, *, until_exact: bool = False) -> None:
+        if steps != space._STEPS_PER_YIELD or self.settled or awaited():
+            advance(self, steps, problems, until_exact=until_exact)
 
-    with patch.object(grid.Grid, "settle", later):
+    with patch.object(grid.Grid, "advance", later):
         yield
 
 

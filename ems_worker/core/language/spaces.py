@@ -24,7 +24,7 @@ KEYS: Final = ("parameter_space", "variables", "design", "constraints")
 MAX_SPACES: Final = 100
 # What spaces share is read for each of them: the values of common variables, groups of a common zip, the paths of all
 # spaces and those of `runs`, and the expressions.
-_MAX_SHARED: Final = 200_000
+_MAX_SHARED: Final = 100_000
 _MAX_EXPRESSIONS: Final = 1_000
 _SPACE: Final = KEYS[0]
 _OF_PLAN: Final = dict.fromkeys(
