@@ -114,7 +114,7 @@ async def test_a_repeated_slow_plan_is_a_duplicate_at_once(tmp_path: Path) -> No
     """Its points are not counted again: the manifest has their number."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
-        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
+        with patch("ems_worker.core.points.space.settle", side_effect=AssertionError):
             again = await desk.submit(SLOW)
         assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
 
@@ -124,7 +124,7 @@ async def test_a_problem_that_needs_no_count_is_reported_without_counting(tmp_pa
     """A wrong model version needs no count; too many jobs are reported when they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.reported = "reef-1"
-        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
+        with patch("ems_worker.core.points.space.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [problem["code"] for problem in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}
