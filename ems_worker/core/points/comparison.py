@@ -24,6 +24,8 @@ _MAX_TEXT: Final = 64
 _MAX_KEPT: Final = 10_000
 # The steps of a value.
 _STEPS: Final = 4
+# The steps of a value that is computed to look at it.
+_LOOK: Final = 20
 # Axes of more values are not looked through: their points are compared one by one.
 _MAX_LISTED: Final = 10_000
 
@@ -93,7 +95,7 @@ class Comparison:
         if place not in self._sets:
             axis = self._axes[space][column.name]
             listed = _listed(axis)
-            self._work.spend(len(listed) * _STEPS)
+            self._work.spend(len(listed) * _LOOK)
             found = {canonical.text(self._mark(column, listed[index])) for index in range(len(listed))}
             if axis.when is not None:
                 found.add(canonical.text(self._mark(column, MISSING)))
