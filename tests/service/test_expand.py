@@ -134,3 +134,46 @@ async def test_a_chunk_has_at_least_one_point_with_all_its_replicates(tmp_path: 
         live = await desk.begin(plan(points=2, replicates=9))
         assert len(await desk.rows("reef")) == 18
         assert live.expanded
+
+
+async def test_a_union_of_spaces_is_expanded_across_a_crash(tmp_path: Path) -> None:
+    """The points of all spaces, equal ones once, with the values of the base configuration and of variables."""
+    spaces = [
+        {"parameter_space": {"food": [1, 2, 3]}},
+        {"parameter_space": {"food": [2, 3, 4]}, "variables": {"warmth": [5]}},
+        {"parameter_space": {"food": [3, 4, 6]}},
+    ]
+    async with Desk.open(tmp_path) as desk:
+        decision = await desk.submit({**plan(), "parameter_space": spaces})
+        assert (decision["decision"], decision["points"]) == ("accepted", 8)
+        live = desk.ledger.live("reef")
+        assert live is not None
+        await desk.expander.expand(live)
+        assert live.record.expanded_points == 4
+    async with Desk.open(tmp_path) as desk:
+        live = desk.ledger.live("reef")
+        assert live is not None
+        while not live.expanded:
+            await desk.expander.expand(live)
+        assert [row.point.params for row in await desk.rows("reef")] == [
+            *({"food": food} for food in (1, 2, 3)),
+            *({"food": food, "warmth": 5} for food in (2, 3, 4)),
+            *({"food": food} for food in (4, 6)),
+        ]
+
+
+async def test_a_variable_is_a_parameter_that_no_configuration_has(tmp_path: Path) -> None:
+    """Points have it, conditions that choose jobs name it, and `extend` adds values of it."""
+    async with Desk.open(tmp_path) as desk:
+        derived = {"food": {"expr": "10 * supply"}}
+        live = await desk.begin({**plan(), "variables": {"supply": [1, 2]}, "parameter_space": derived})
+        assert live.record.spec.parameters == {"supply": "", "food": "food"}
+        assert (await desk.steer("cancel", where="supply > 1"))["counts"] == {"pending": {"cancelled": 1}}
+        assert (await desk.steer("extend", add={"supply": [3]}))["added"] == 1
+        await desk.launch(live)
+        configs = [start.config.decode() for call in desk.orchestrator.calls for start in call]
+        assert [config.splitlines()[0] for config in configs] == ["food: 10", "food: 30"]
+        assert not any("supply" in config for config in configs)
+        assert [row.point.params for row in await desk.rows("reef")] == [
+            {"supply": supply, "food": 10 * supply} for supply in (1, 2, 3)
+        ]

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from ems_worker.core.language.problems import Problems
-from ems_worker.core.points import grid, work_limits
+from ems_worker.core.points import grid, space, work_limits
 from ems_worker.core.points.work_limits import WorkLimits
 from ems_worker.service import expand
 from ems_worker.service.base.poison import SUSPECTED_DELIVERIES
@@ -36,7 +36,7 @@ def impatient() -> Iterator[None]:
     """Lowers the limit of work in parsing, so that even small plans are slow to count."""
     with (
         patch.object(work_limits, "DEFAULT", WorkLimits(early_steps=1000)),
-        patch.object(grid, "_STEPS_PER_YIELD", 1),
+        patch.object(space, "_STEPS_PER_YIELD", 1),
     ):
         yield
 
@@ -44,14 +44,13 @@ def impatient() -> Iterator[None]:
 @contextlib.contextmanager
 def counting_after(awaited: Callable[[], bool]) -> Iterator[None]:
     """Counting, which ends at an unpredictable time, takes no step before this holds."""
-    settle = grid.Grid.settle
+    advance = grid.Grid.advance
 
-    def later(self: grid.Grid, problems: Problems) -> Iterator[None]:
-        while not (self.settled or awaited()):
-            yield
-        yield from settle(self, problems)
+    def later(self: grid.Grid, steps: float, problems: Problems, *, until_exact: bool = False) -> None:
+        if steps != space._STEPS_PER_YIELD or self.settled or awaited():
+            advance(self, steps, problems, until_exact=until_exact)
 
-    with patch.object(grid.Grid, "settle", later):
+    with patch.object(grid.Grid, "advance", later):
         yield
 
 
@@ -115,7 +114,7 @@ async def test_a_repeated_slow_plan_is_a_duplicate_at_once(tmp_path: Path) -> No
     """Its points are not counted again: the manifest has their number."""
     async with Desk.open(tmp_path) as desk:
         await desk.submit(SLOW)
-        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
+        with patch("ems_worker.core.points.space.settle", side_effect=AssertionError):
             again = await desk.submit(SLOW)
         assert (again["decision"], again["points"], again["jobs"]) == ("duplicate", 2, 2)
 
@@ -125,7 +124,7 @@ async def test_a_problem_that_needs_no_count_is_reported_without_counting(tmp_pa
     """A wrong model version needs no count; too many jobs are reported when they are counted."""
     async with Desk.open(tmp_path, max_jobs=1000) as desk:
         desk.versions.reported = "reef-1"
-        with patch("ems_worker.core.points.grid.Grid.settle", side_effect=AssertionError):
+        with patch("ems_worker.core.points.space.settle", side_effect=AssertionError):
             other = await desk.submit({**SLOW, "model_version": "reef-2"})
         assert [problem["code"] for problem in other["errors"]] == ["model_version"]
         many = {**SLOW, "constraints": ["a * b < 8000"]}

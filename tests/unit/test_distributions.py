@@ -18,7 +18,7 @@ AXIS = "{parameter_space: {a: {dist: %s}}, design: {samples: 2}}"
 
 def distribution(spec: str) -> quantiles.Distribution:
     """The distribution of this axis."""
-    source = parsed(AXIS % spec).grid.axes[0].source
+    source = parsed(AXIS % spec).spaces[0].axes[0].source
     return source.distribution  # type: ignore[union-attr]  # it is sampled
 
 

@@ -9,6 +9,7 @@ from ems_worker.adapters import yaml_reader
 from ems_worker.core.points import extension, identity, plan
 from ems_worker.core.points.extension import Version
 from tests.support.small_plans import BASE, JSON
+from tests.support.unions import axes, united
 
 PLAIN = "{parameter_space: {a: [1, 2]}}"
 DIST = "a: {dist: uniform, low: 0, high: 1}, b: {dist: choice, values: [1, 2]}"
@@ -175,3 +176,16 @@ def test_names_of_earlier_versions_keep_their_meaning() -> None:
     """Points of an earlier version have parameters that the present plan doesn't have."""
     [problem] = problems(PLAIN, "{parameter_space: {b: {values: [1], as: n}}}", parameters={"a": "a", "n": "f.g"})
     assert problem.path == "parameter_space.b"
+
+
+def test_extend_compares_spaces_in_order() -> None:
+    """Spaces and values may be added; samples that are there keep their values."""
+    old = united(axes("a: [1, 2]"), axes("b: [3]"))
+    assert paths(old, united(axes("a: [1, 2, 5]"), axes("b: [3, 4]"), axes("a: [7], b: [7]"))) == []
+    dist = "b: {dist: uniform, low: 0, high: 1}"
+    sampled = united(axes("a: [1]"), f"{axes(dist)}, design: {{samples: 8}}")
+    assert paths(sampled, sampled.replace("8", "9")) == []
+    assert paths(sampled, sampled.replace("8", "7")) == ["parameter_space.1.design.samples"]
+    assert paths(sampled, sampled.replace("8", "8, seed: 3")) == ["parameter_space.1.design.seed"]
+    assert paths(sampled, sampled.replace("8", "8, sampler: halton")) == ["parameter_space.1.design.sampler"]
+    assert paths(sampled, sampled.replace("high: 1", "high: 2")) == ["parameter_space.1.parameter_space.b"]

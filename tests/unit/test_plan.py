@@ -288,6 +288,6 @@ def test_values_are_read_and_removed_by_path() -> None:
 
 def test_equal_parts_of_plans_compare_equal() -> None:
     """Parts of plans are values."""
-    assert design.Design() == parsed("description: x").design
+    assert design.Design() == parsed("description: x").spaces[0].design
     assert options.ExperimentLimits() == parsed("limits: {}").limits
     assert quantiles.Uniform(0, 1) == quantiles.Uniform(0, 1)

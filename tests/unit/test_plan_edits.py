@@ -11,6 +11,7 @@ from ems_worker.core import canonical
 from ems_worker.core.points import edits, plan, space
 from ems_worker.core.points.edits import Edits
 from tests.support.small_plans import BASE, JSON
+from tests.support.unions import axes, united
 
 SWEEP = """
 experiment_name: x
@@ -122,3 +123,22 @@ def test_all_problems_come_at_once() -> None:
         "nothing_to_sample",
         "unknown_name",
     ]
+
+
+def test_values_are_added_to_the_axis_of_one_space() -> None:
+    """An axis that several spaces have is ambiguous, and a common variable is not."""
+    text = "{experiment_name: x, " + united(axes("a: [1]"), axes("b: [3], a: [1]"), more="variables: {v: [1]}, ")[1:]
+    assert edit(text, add={"b": [4]})["parameter_space"][1] == {"parameter_space": {"b": [3, 4], "a": [1]}}
+    assert edit(text, add={"v": [4]})["variables"] == {"v": [1, 4]}
+    assert refused(text, add={"a": [4]}) == [("not_a_list", "add.a")]
+    short = "{name: x, parameters: [{parameters: {a: [1]}}, {}]}"
+    assert edit(short, add={"a": [4]})["parameter_space"] == [{"parameter_space": {"a": [1, 4]}}, {}]
+
+
+def test_samples_are_added_to_the_common_design() -> None:
+    """Samples of a space's own design are left to a whole plan."""
+    dist = axes("a: {dist: uniform, low: 0, high: 1}")
+    text = "{experiment_name: x, " + united(dist, "", more="design: {samples: 4}, ")[1:]
+    assert edit(text, samples=9)["design"] == {"samples": 9}
+    own = "{experiment_name: x, " + united(f"{dist}, design: {{samples: 4}}", "")[1:]
+    assert refused(own, samples=9) == [("nothing_to_sample", "design.samples")]

@@ -25,6 +25,11 @@ def _range(num: int) -> str:
     return f"{{range: {{start: 1, stop: {num}, num: {num}}}}}"
 
 
+def _entry(number: int) -> str:
+    """One of many spaces: each has eleven paths of its own."""
+    return f"{{parameter_space: {{{', '.join(f'p{n}: [1]' for n in range(11 * number, 11 * number + 11))}}}}}"
+
+
 SQUARE = f"{SMALL}parameter_space: {{a: {_range(300)}, b: {_range(300)}}}\n"
 SAMPLED = f"{SMALL}parameter_space: {{a: {{dist: uniform, low: 0, high: 1}}}}\n"
 NAMES = " + ".join(f"p{n}" for n in range(31))
@@ -85,6 +90,19 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
     "sums over lists": (_listed(f"max({', '.join(['sum(w)'] * 100)}) > a", w=[0.5] * 1000), None),
     "searches among long texts": (
         _listed(f"{' or '.join(['t in v'] * 99)} or a > b", v=[_LETTERS + "y"] * 999, t=_LETTERS + "z"),
+        None,
+    ),
+    "many spaces of many paths": (
+        f"{WIDE}parameter_space: [{', '.join(_entry(n) for n in range(100))}]",
+        "out_of_range",
+    ),
+    "many spaces that meet": (
+        f"{SMALL}parameter_space: [{', '.join([f'{{parameter_space: {{a: {_range(900)}}}}}'] * 100)}]",
+        None,
+    ),
+    "many spaces that are slow to count": (
+        f"{SMALL}constraints: [sin(a * b) > 0]\n"
+        f"parameter_space: [{', '.join([f'{{parameter_space: {{a: {_range(900)}, b: {_range(900)}}}}}'] * 100)}]",
         None,
     ),
     "a derived value of a gigantic range": (

@@ -136,7 +136,9 @@ STATUS: Final = shapes.document(
     },
     {
         "description": shapes.maybe(shapes.text("the plan's own; this key and those below are only in replies to get")),
-        "parameters": shapes.by_name("name of each parameter to its dotted path", shapes.text("a dotted path")),
+        "parameters": shapes.by_name(
+            "name of each parameter to its dotted path", shapes.text("a dotted path; empty for a variable")
+        ),
         "headings": shapes.mapping(
             f"labels and units, of the first {headings.MAX_RECORDED} of each that have one",
             {

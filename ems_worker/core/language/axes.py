@@ -1,4 +1,4 @@
-"""`parameter_space`: the paths of the base configuration that vary, and their values."""
+"""`parameter_space` and `variables`: what varies, and its values."""
 
 import dataclasses
 import re
@@ -39,8 +39,13 @@ _KIND_KEYS: Final = tuple(kind.key for kind in axis_kinds.KINDS)
 # Keys that only axes of one kind have, with that kind.
 _KIND_OF: Final = {key: kind for kind in axis_kinds.KINDS for key in kind.more_keys if key not in _KIND_KEYS}
 _DISTRIBUTIONS: Final = {form.name: tuple(form.parameters) for form in distributions.FORMS}
-# Keys that every axis may have.
+# Keys that every axis of a path may have.
 COMMON_KEYS: Final = ("as", "when", "replace", "unit", "label")
+# What a variable has in place of those that are about paths.
+_OF_PATHS: Final = {
+    "as": "the name of a variable is its key",
+    "replace": "a variable is no part of the configuration, and replaces nothing there",
+}
 KEYS: Final = (*_KIND_KEYS, *COMMON_KEYS, *_KIND_OF)
 
 
@@ -50,8 +55,8 @@ class Axis:
 
     Points at which `when` is false leave the parameter out. `source` is None if the axis is invalid: that was reported,
     and only its name is kept, so that expressions which use it are not reported as well. An axis whose path doesn't
-    exist has an empty path. With `replace` a mapping replaces one of the base configuration in place of merging into
-    it. `unit` and `label` are for tables and pictures.
+    exist has an empty path, and so has a variable. With `replace` a mapping replaces one of the base configuration in
+    place of merging into it. `unit` and `label` are for tables and pictures.
     """
 
     path: paths.Path
@@ -62,8 +67,13 @@ class Axis:
     replace: bool = False
     unit: str | None = None
     label: str | None = None
-    # The path as plans write it.
+    # The path as plans write it; the name of a variable.
     dotted: str = ""
+
+    @property
+    def is_variable(self) -> bool:
+        """Whether this is no path of the configuration."""
+        return not self.path and bool(self.dotted)
 
     @property
     def values(self) -> Sequence[JSON]:
@@ -72,7 +82,7 @@ class Axis:
 
 
 class AxisParser:
-    """Parses `parameter_space` into `axes`."""
+    """Parses `variables` and `parameter_space` into `axes`."""
 
     def __init__(self, config: ConfigPaths) -> None:
         self._config = config
@@ -98,7 +108,39 @@ class AxisParser:
             if isinstance(spec, Mapping) and _is_nested(spec, existing):
                 self.parse(spec, here, path)
             else:
-                self._add(spec, path, here)
+                written = paths.written(self._config.base, path)
+                self._add(spec, Axis(path, written, here, dotted=written))
+
+    def parse_variables(self, data: Mapping[str, object], location: Location) -> None:
+        """Adds the variables of this mapping to `axes`."""
+        for name, spec in data.items():
+            here = (*location, name)
+            if not self._is_variable_name(name, here):
+                self.axes += [] if "." in name else [Axis((), name, here)]
+                continue
+            for key in _OF_PATHS.keys() & (spec.keys() if isinstance(spec, Mapping) else ()):
+                self._problems.unknown_key((*here, key), f"a variable has no {key!r}", _OF_PATHS[key])
+            self._add(spec, Axis((), name, here, dotted=name))
+
+    def taken(self) -> list[Axis]:
+        """The axes so far; those that are parsed next are of another space."""
+        axes, self.axes = self.axes, []
+        return axes
+
+    def _is_variable_name(self, name: str, location: Location) -> bool:
+        problems = self._problems
+        if name in where.RESERVED:
+            message = f"{name!r} has a meaning of its own in the conditions that choose jobs; choose another name"
+            problems.add("reserved_name", location, message, f"{name}_value", on_key=True)
+        elif "." in name:
+            message = f"{quotes.name(name)} has dots, and a variable is no path of the configuration"
+            remedy = f"write {quotes.name(name.replace('.', '_'))}, or vary the path in parameter_space"
+            problems.add("bad_format", location, f"{message}: {remedy}", on_key=True)
+        elif not NAME.fullmatch(name):
+            problems.add("bad_format", location, f"{quotes.brief(name)} is not {NAME_FORM}", on_key=True)
+        else:
+            return True
+        return False
 
     def _refuse_key(self, key: str, parent: str, location: Location) -> None:
         """An axis key never names a new path: by mistake it would get into the configuration of every run."""
@@ -121,9 +163,7 @@ class AxisParser:
             for key, inner in spec.items():
                 self._keep_names(inner, (*location, key))
 
-    def _add(self, spec: object, path: paths.Path, location: Location) -> None:
-        written = paths.written(self._config.base, path)
-        axis = Axis(path, written, location, dotted=written)
+    def _add(self, spec: object, axis: Axis) -> None:
         if isinstance(spec, list):
             axis = self._list(spec, axis)
         elif isinstance(spec, Mapping):
@@ -131,8 +171,8 @@ class AxisParser:
         else:
             message = "expected an axis: a list of values, or a mapping such as {values}, {range} or {value}"
             hint = f"; for a constant write {{value: {quotes.brief(spec)}}}{foreign_axes.hint(spec)}"
-            self._problems.add("not_an_axis", location, message + hint)
-        if axis.source is not None:
+            self._problems.add("not_an_axis", axis.location, message + hint)
+        if axis.source is not None and axis.path:
             self._check_values(axis, axis.source)
         self.axes.append(axis)
 

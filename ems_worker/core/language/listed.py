@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Final, cast
@@ -46,8 +46,9 @@ class ListedPointParser:
     `replaced` are those with a value that replaces a mapping in place of merging into it.
     """
 
-    def __init__(self, config: ConfigPaths) -> None:
+    def __init__(self, config: ConfigPaths, variables: Collection[str] = ()) -> None:
         self._config = config
+        self._variables = variables
         self._problems = config.problems
         # Parameters with a warning about the type of their value: there is one warning per parameter.
         self._warned: set[str] = set()
@@ -143,7 +144,10 @@ class ListedPointParser:
     def _path(self, key: str, location: Location, above: paths.Path) -> paths.Path | None:
         """The path of a key below another path; entries mostly have the same keys, so that the results are kept."""
         path = self._paths.get((above, key))
-        if path is None:
+        if path is None and not above and key in self._variables:
+            message = f"{quotes.name(key)} is a variable, and runs set paths of the configuration"
+            self._problems.add("unknown_path", location, f"{message}: vary it in 'variables'", on_key=True)
+        elif path is None:
             path = self._config.find(paths.split(key), location, above)
             if path is not None:
                 self._paths[above, key] = path

@@ -42,7 +42,9 @@ class Problems:
         if suggestion is not None:
             message = f"{message}; did you mean {quotes.cut(suggestion, _MAX_SUGGESTION)}?"
         path = quotes.path(location)
-        self._problems.append(errors.Problem(code, path, message, None, None, suggestion, location, on_key))
+        problem = errors.Problem(code, path, message, None, None, suggestion, location, on_key)
+        if problem not in self._problems:  # what several spaces share is checked for each
+            self._problems.append(problem)
 
     def warn(self, code: str, location: Location, message: str, *, on_key: bool = False) -> None:
         """Reports a warning: the plan is accepted, and its publisher sees the message."""

@@ -19,7 +19,9 @@ from ems_worker.core.language import (
     options,
     resources,
     samples,
+    spaces,
     tracked,
+    where,
 )
 from ems_worker.core.language import schema_parts as parts
 from ems_worker.core.language.schema_parts import EXPRESSION, Schema
@@ -44,17 +46,59 @@ _DURATION: Final = parts.text("a time such as 90s, 15m or 12h", checks.DURATION_
 _ALIASES: Final = {"base": "base_config_file_path", **aliases.LONG_NAMES}
 
 
-def _axis(form: axis_kinds.Form) -> Schema:
-    """One form of an axis: its own keys, and the keys that every axis may have."""
-    common = {
-        "as": parts.text("the parameter's name in expressions, tables and columns", axes.NAME.pattern),
-        "when": EXPRESSION | {"description": "a condition; points at which it is false leave the parameter out"},
-        "replace": {"type": "boolean", "description": "replace a mapping or list as a whole, in place of merging"},
-        **_SHOWN,
-    }
-    return parts.mapping({**form.keys, **form.optional, **common}, form.description, tuple(form.keys))
+_OF_VARIABLES: Final[Schema] = {
+    "when": EXPRESSION | {"description": "a condition; points at which it is false leave the parameter out"},
+    **_SHOWN,
+}
+_OF_PATHS: Final[Schema] = {
+    "as": parts.text("the parameter's name in expressions, tables and columns", axes.NAME.pattern),
+    "replace": {"type": "boolean", "description": "replace a mapping or list as a whole, in place of merging"},
+    **_OF_VARIABLES,
+}
 
 
+def _axes(common: Schema) -> list[Schema]:
+    """The forms of an axis: each has its own keys and the common ones."""
+    forms = [form for kind in axis_kinds.KINDS for form in kind.forms]
+    return [parts.mapping({**each.keys, **each.optional, **common}, each.description, (*each.keys,)) for each in forms]
+
+
+_VARIABLES: Final[Schema] = {
+    "type": "object",
+    "description": "named axes that are no path of the configuration",
+    "propertyNames": {"pattern": f"^(?:{axes.NAME.pattern})$", "not": {"enum": [*where.RESERVED]}},
+    "additionalProperties": {"anyOf": [distributions.VALUES_SCHEMA, {"$ref": "#/$defs/variable"}]},
+}
+_DESIGN: Final[Schema] = {
+    "sampler": parts.enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
+    "samples": parts.integer("how many samples", 1, samples.MAX_SAMPLES),
+    "seed": parts.integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
+    "refill": {
+        "type": "boolean",
+        "description": "draw samples until enough satisfy the constraints on sampled parameters",
+    },
+    "zip": {
+        "type": "array",
+        "description": "groups of parameters that vary together",
+        "items": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
+    },
+}
+_CONSTRAINTS: Final[Schema] = {
+    "type": "array",
+    "description": "conditions that every point satisfies",
+    "items": EXPRESSION,
+    "maxItems": design.MAX_CONSTRAINTS,
+}
+_UNITED: Final = parts.mapping(
+    {
+        "parameter_space": {"$ref": "#/$defs/space"},
+        "parameters": {"$ref": "#/$defs/space"},
+        "variables": _VARIABLES,
+        "design": parts.mapping(_DESIGN, "which combinations become points; by default that of the plan"),
+        "constraints": _CONSTRAINTS,
+    },
+    "one of several spaces",
+)
 _TABLE: Final = parts.text("the path of a CSV file, relative to the plan, which ems-publish reads")
 _RUN: Final = parts.mapping(
     {
@@ -82,31 +126,19 @@ PLAN: Final[Schema] = {
             "replicates": {"$ref": "#/properties/num_replicates_per_run"},
             "metrics": {"$ref": "#/properties/metrics_to_track"},
             "base_config": {"type": "object", "description": "the base configuration itself"},
-            "parameter_space": {"$ref": "#/$defs/space"},
+            "parameter_space": {
+                "description": "what varies; a list has several spaces, and points are their union",
+                "anyOf": [
+                    {"$ref": "#/$defs/space"},
+                    {"type": "array", "items": _UNITED, "minItems": 1, "maxItems": spaces.MAX_SPACES},
+                ],
+            },
+            "variables": _VARIABLES,
             "design": parts.mapping(
-                {
-                    "sampler": parts.enum(["grid", *samples.SAMPLERS], "how 'dist' parameters are sampled"),
-                    "samples": parts.integer("how many samples", 1, samples.MAX_SAMPLES),
-                    "seed": parts.integer("the seed of the samples; by default seeds.root", 0, 2**63 - 1),
-                    "refill": {
-                        "type": "boolean",
-                        "description": "draw samples until enough satisfy the constraints on sampled parameters",
-                    },
-                    "zip": {
-                        "type": "array",
-                        "description": "groups of parameters that vary together",
-                        "items": {"type": "array", "items": {"type": "string"}, "minItems": 2, "uniqueItems": True},
-                    },
-                    "max_jobs": parts.integer("the plan is rejected if it has more jobs", 1, 2**52),
-                },
+                {**_DESIGN, "max_jobs": parts.integer("the plan is rejected if it has more jobs", 1, 2**52)},
                 "which combinations become points",
             ),
-            "constraints": {
-                "type": "array",
-                "description": "conditions that every point satisfies",
-                "items": EXPRESSION,
-                "maxItems": design.MAX_CONSTRAINTS,
-            },
+            "constraints": _CONSTRAINTS,
             "runs": {
                 "description": "points listed one by one",
                 "anyOf": [
@@ -215,6 +247,7 @@ PLAN: Final[Schema] = {
                 "anyOf": [distributions.VALUES_SCHEMA, {"$ref": "#/$defs/axis"}, {"$ref": "#/$defs/space"}]
             },
         },
-        "axis": {"anyOf": [_axis(form) for kind in axis_kinds.KINDS for form in kind.forms]},
+        "axis": {"anyOf": _axes(_OF_PATHS)},
+        "variable": {"anyOf": _axes(_OF_VARIABLES)},
     },
 }

@@ -83,12 +83,12 @@ class Where:
 
 
 def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | None = None) -> Where:
-    """Reads a `where` of an experiment with these parameters, as names and their dotted paths.
+    """Reads a `where` of an experiment with these parameters, as names and their dotted paths (empty for variables).
 
     `labels`: the names of labels that its runs have; None: a label may have any name. Raises ExpressionError, with a
     suggestion where there is a similar name, also for comparisons that can't be true at any job.
     """
-    by_path = {path: name for name, path in parameters.items()}
+    by_path = {path: name for name, path in parameters.items() if path}
 
     def known(name: str) -> bool:
         label = name.removeprefix(_LABEL)

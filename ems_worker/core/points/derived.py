@@ -1,23 +1,22 @@
 """Warnings for derived values whose type differs from the base configuration's."""
 
-from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from ems_worker.core import canonical
 from ems_worker.core.language import type_warnings
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.points.grid import Grid
 from ems_worker.core.points.names import Missing, Names
-
-JSON = canonical.JSON
 
 # The number of points whose values are checked.
 MAX_POINTS: Final = 20
 
 
-def judge(names: Names, points: Iterable[dict[str, JSON]], problems: Problems) -> None:
+def judge(names: Names, grid: Grid, problems: Problems) -> None:
     """Warns about derived values whose type the base configuration's value doesn't accept, at the first points."""
-    first = list(islice(points, MAX_POINTS)) if names.derivations else []
+    if not names.derivations:
+        return
+    first = [params for _, params in islice(grid.combinations(0), MAX_POINTS)] if grid.exact else [grid.example()]
     for number in names.derivations:
         axis, existing = names.axes[number], names.bases[number]
         if not isinstance(existing, Missing):

@@ -40,7 +40,7 @@ def edited(document: Mapping[str, object], plan: Plan, edits: Edits) -> dict[str
     if edits.replicates is not None:
         _set_replicates(result, plan, edits.replicates, problems)
     if edits.samples is not None:
-        _set_samples(result, edits.samples, problems)
+        _set_samples(result, plan, edits.samples, problems)
     for name, values in edits.add.items():
         _add_values(result, plan, name, values=values, problems=problems)
     if len(problems):
@@ -56,10 +56,13 @@ def _set_replicates(result: dict[str, Any], plan: Plan, replicates: int, problem
         result[_REPLICATES] = replicates
 
 
-def _set_samples(result: dict[str, Any], samples: int, problems: Problems) -> None:
+def _set_samples(result: dict[str, Any], plan: Plan, samples: int, problems: Problems) -> None:
     design = result.get("design")
     if not isinstance(design, dict) or "samples" not in design:
-        problems.add("nothing_to_sample", _SAMPLES, "the plan has no samples: none of its axes has a 'dist'")
+        what = "the plan has no samples: none of its axes has a 'dist'"
+        if any(space.design.samples for space in plan.spaces):
+            what = "spaces of the plan have samples of their own; send the whole plan"
+        problems.add("nothing_to_sample", _SAMPLES, what)
     elif samples < design["samples"]:
         message = f"the plan has {design['samples']:,} samples already; to take some away, send the whole plan"
         problems.add("fewer_samples", _SAMPLES, f"{message}, with 'withdraw'")
@@ -69,12 +72,17 @@ def _set_samples(result: dict[str, Any], samples: int, problems: Problems) -> No
 
 def _add_values(result: dict[str, Any], plan: Plan, name: str, *, values: Sequence[JSON], problems: Problems) -> None:
     """Appends values to the axis with this path or name."""
-    axes = plan.grid.axes
-    axis = next((axis for axis in axes if name in (axis.dotted, axis.name)), None)
+    axes = [axis for space in plan.spaces for axis in space.axes]
+    found = {axis.location: axis for axis in axes if name in (axis.dotted, axis.name)}
+    axis = next(iter(found.values()), None)
     if axis is None:
         suggestion = problems.nearest(name, {text for axis in axes for text in (axis.dotted, axis.name)})
         message = f"{quotes.name(name)} is not an axis of the plan; to vary another path, send the whole plan"
         problems.add("unknown_name", ("add", name), message, suggestion, on_key=True)
+        return
+    if len(found) > 1:
+        message = f"{quotes.name(name)} varies in several spaces of the plan; send the whole plan"
+        problems.add("not_a_list", ("add", name), message, on_key=True)
         return
     match axis.source:
         case Varied(values=existing, location=location):
@@ -100,9 +108,9 @@ def _append(result: dict[str, Any], plan: Plan, axis: Axis, *, values: Sequence[
     for step in at[:-1]:
         holder = holder[step]
     listed = holder[at[-1]]
-    zipped = {number for group in plan.design.zips for number in group}
     # In a zip group each value belongs to one of another axis, so that none is left out.
-    together = plan.grid.axes.index(axis) in zipped
+    zipped = (space.axes[number] for space in plan.spaces for group in space.design.zips for number in group)
+    together = any(other.location == axis.location for other in zipped)
     new: list[JSON] = []
     for value in values:
         if together or not any(_same(value, other) for other in chain(axis.source.values, new)):

@@ -12,6 +12,7 @@ from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.axis_values import Sampled
 from ems_worker.core.language.options import Seeds
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.spaces import Space
 from ems_worker.core.points import plan as plans
 from ems_worker.core.points.plan import Plan
 
@@ -19,6 +20,7 @@ from ems_worker.core.points.plan import Plan
 _OWN_WAY: Final = frozenset(
     {
         "parameter_space",
+        "variables",
         "constraints",
         "runs",
         "design",
@@ -46,7 +48,8 @@ _MEANING: Final[Mapping[str, Callable[[Plan], object]]] = {
     "keep_open": lambda plan: plan.keep_open,
 }
 _ALLOWED: Final = (
-    "Extend may change parameter_space, constraints, runs, design.samples, num_replicates_per_run, limits and labels"
+    "Extend may change parameter_space, variables, constraints, runs, design.samples, num_replicates_per_run, limits "
+    "and labels"
 )
 _ELSE: Final = "leave it as it was, or publish the plan as an experiment of its own"
 # Differing paths of one key that are reported.
@@ -74,7 +77,8 @@ def compare(
     _compare_fixed(old, new, experiment_id, problems)
     _compare_base(old, new, problems)
     _compare_seeds(old, new, problems)
-    _compare_design(old, new, withdraw, problems)
+    for before, after in zip(old.plan.spaces, new.plan.spaces, strict=False):
+        _compare_design(before, after, new.document, withdraw=withdraw, problems=problems)
     _compare_names(new, parameters, problems)
     _compare_replaced(old, new, parameters, problems)
     _compare_suffixes(old, new, problems)
@@ -120,19 +124,19 @@ def _compare_seeds(old: Version, new: Version, problems: Problems) -> None:
         _refuse(("seeds",), f"{message}. {_ELSE[0].upper()}{_ELSE[1:]}", problems)
 
 
-def _compare_design(old: Version, new: Version, withdraw: bool, problems: Problems) -> None:
-    """Reports what would give a sampled parameter other values at the samples that are there."""
-    before, after = _sampled(old.plan), _sampled(new.plan)
-    sampler = old.plan.design.sampler
-    if new.plan.design.sampler != sampler:
-        location = ("design", "sampler") if "sampler" in new.document.get("design", {}) else ("design",)
+def _compare_design(old: Space, new: Space, document: Mapping[str, Any], *, withdraw: bool, problems: Problems) -> None:
+    """Reports what would give a sampled parameter of a space other values at the samples that are there."""
+    before, after = _sampled(old), _sampled(new)
+    sampler, at = old.design.sampler, new.design.location
+    if new.design.sampler != sampler:
+        location = (*at, "sampler") if paths.has(dict(document), (*at, "sampler")) else at
         _refuse(location, f"the experiment's sampler is {sampler}, and another one draws other samples", problems)
         return
     if not before:
         return
-    if _seed(old) != _seed(new):
-        message = f"the experiment's samples are drawn with seed {_seed(old)}, and another one gives other samples"
-        _refuse(("design", "seed"), message, problems)
+    if old.design.seed != new.design.seed:
+        message = f"the experiment's samples are drawn with seed {old.design.seed}, and another one gives other samples"
+        _refuse((*at, "seed"), message, problems)
     for dotted in dict.fromkeys((*before, *after)):
         _compare_sampled(dotted, before.get(dotted), after.get(dotted), problems)
     if sampler != "random" and [*before] != [*after] and {*before} == {*after}:
@@ -154,10 +158,10 @@ def _compare_sampled(dotted: str, before: Axis | None, after: Axis | None, probl
         _refuse(after.location, f"{message}; {_ELSE}", problems)
 
 
-def _compare_samples(old: Version, new: Version, withdraw: bool, problems: Problems) -> None:
-    location = ("design", "samples")
-    before, after = (each.document["design"]["samples"] for each in (old, new))
-    if old.plan.design.sampler == "lhs" and before != after:
+def _compare_samples(old: Space, new: Space, withdraw: bool, problems: Problems) -> None:
+    location = (*new.design.location, "samples")
+    before, after = old.design.samples or 0, new.design.samples or 0
+    if old.design.sampler == "lhs" and before != after:
         message = (
             f"a latin hypercube divides each parameter into as many strata as it has samples, so that {after:,} "
             f"samples are all others than {before:,}; random, sobol and halton designs can be extended"
@@ -168,12 +172,12 @@ def _compare_samples(old: Version, new: Version, withdraw: bool, problems: Probl
             f"the experiment has {before:,} samples; with 'withdraw' those after the first {after:,} are withdrawn"
         )
         problems.add("fewer_samples", location, message)
-    elif not len(problems) and _moved(old.plan, new.plan, min(before, after)):
+    elif not len(problems) and _moved(old, new, min(before, after)):
         message = "'refill' replaces other samples than in the experiment's plan, because the constraints differ"
         _refuse(("constraints",), f"{message}; {_ELSE}", problems)
 
 
-def _moved(old: Plan, new: Plan, count: int) -> bool:
+def _moved(old: Space, new: Space, count: int) -> bool:
     """Whether any of the first `count` samples have other values: which are replaced depends on more than the axes."""
     draws = [each.design.draw for each in (old, new)]
     if not any(draw is not None and draw.refill for draw in draws):
@@ -184,17 +188,18 @@ def _moved(old: Plan, new: Plan, count: int) -> bool:
 
 def _compare_names(new: Version, parameters: Mapping[str, str], problems: Problems) -> None:
     """Reports names that mean another path than before, and paths with another name: points are stored by name."""
-    names = {path: name for name, path in parameters.items()}
-    locations = {axis.dotted: axis.location for axis in new.plan.grid.axes}
+    names = {path: name for name, path in parameters.items() if path}
+    locations = {axis.name: axis.location for space in new.plan.spaces for axis in space.axes}
     for parameter in new.plan.parameters:
         dotted = paths.written(new.plan.base, parameter.path)
-        location = locations.get(dotted, ("runs",))
+        location = locations.get(parameter.name, ("runs",))
         if names.get(dotted, parameter.name) != parameter.name:
             message = f"{dotted!r} is called {names[dotted]!r} in the experiment, and now {parameter.name!r}"
             _refuse(location, f"{message}; keep its name", problems)
         elif parameters.get(parameter.name, dotted) != dotted:
-            message = f"{parameter.name!r} stands for {parameters[parameter.name]!r} in the experiment"
-            _refuse(location, f"{message}; choose another name with 'as'", problems)
+            before = parameters[parameter.name]
+            message = f"{parameter.name!r} stands for {repr(before) if before else 'a variable'} in the experiment"
+            _refuse(location, f"{message}; choose another name", problems)
 
 
 def _compare_replaced(old: Version, new: Version, parameters: Mapping[str, str], problems: Problems) -> None:
@@ -217,16 +222,10 @@ def _compare_suffixes(old: Version, new: Version, problems: Problems) -> None:
             _refuse(("runs", index, "run_id_suffix"), f"{message}; give this one a suffix of its own", problems)
 
 
-def _sampled(plan: Plan) -> dict[str, Axis]:
-    return {axis.dotted: axis for axis in plan.grid.axes if isinstance(axis.source, Sampled)}
+def _sampled(space: Space) -> dict[str, Axis]:
+    return {axis.dotted: axis for axis in space.axes if isinstance(axis.source, Sampled)}
 
 
 def _sampling(axis: Axis) -> object:
     assert isinstance(axis.source, Sampled)
     return axis.source.distribution, axis.source.unique
-
-
-def _seed(version: Version) -> int:
-    """The seed of the samples."""
-    seed: int = version.document.get("design", {}).get("seed", version.plan.seeds.root)
-    return seed

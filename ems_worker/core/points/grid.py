@@ -10,7 +10,6 @@ from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical
-from ems_worker.core.language.axes import Axis
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.points.counting import Counting
@@ -19,13 +18,11 @@ from ems_worker.core.points.names import Missing, Names
 from ems_worker.core.points.rules import Rules
 from ems_worker.core.points.scope import Scope
 from ems_worker.core.points.terms import Terms
-from ems_worker.core.points.work_limits import Work, WorkLimitExceeded, WorkLimits
+from ems_worker.core.points.work_limits import Work, WorkLimitExceeded
 
 JSON = canonical.JSON
 
 _NOT_LISTED: Final = ListedPoint()
-# The steps between two yields: about 20 ms.
-_STEPS_PER_YIELD: Final = 40_000
 # The names that a message shows.
 _MAX_NAMED: Final = 5
 
@@ -40,14 +37,13 @@ class Grid:
         listed: Sequence[ListedPoint],
         *,
         problems: Problems,
-        limits: WorkLimits,
+        work: Work,
     ) -> None:
         self._names = names
         self._dimensions = varying
         self._listed = listed
         self._dimension_of = {axis: number for number, each in enumerate(varying) for axis in each.axes}
         sizes = [dimension.size for dimension in varying]
-        work = Work(limits)
         terms = Terms(sizes, work)
         rules = Rules(names, varying, listed, terms=terms, work=work)
         self._counting = Counting(sizes, rules, terms, work)
@@ -56,12 +52,7 @@ class Grid:
         self._columns = [
             (axis.name, axis.values, self._dimension_of.get(number)) for number, axis in enumerate(names.axes)
         ]
-        self._advance(limits.early_steps, problems)
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """The axes of `parameter_space`, in the plan's order."""
-        return self._names.axes
+        self.advance(work.early, problems)
 
     @property
     def total(self) -> int:
@@ -78,12 +69,6 @@ class Grid:
         """True if nothing is left to evaluate: every expression has a value at every combination."""
         return self._counting.settled
 
-    def settle(self, problems: Problems) -> Iterator[None]:
-        """Evaluates, in steps, what is left. It ends early if there is a problem, which is reported to `problems`."""
-        while not self.settled and not len(problems):
-            self._advance(_STEPS_PER_YIELD, problems)
-            yield
-
     def combinations(self, start: int, max_steps: float = math.inf) -> Iterator[tuple[ListedPoint, dict[str, JSON]]]:
         """The entry of `runs` and the parameters of each combination from number `start` on, in order.
 
@@ -91,7 +76,7 @@ class Grid:
         combinations yet, and another call continues. Raises PlanRejected if there is a problem.
         """
         problems = Problems()
-        self._advance(max_steps, problems, until_exact=True)
+        self.advance(max_steps, problems, until_exact=True)
         if len(problems):
             raise errors.PlanRejected(problems.collected())
         for number in range(start, self.total if self.exact else 0):
@@ -131,8 +116,8 @@ class Grid:
         """The meaning of names at a combination."""
         return Scope(self._names, self._dimension_of, digits, listed=self._listed_point(digits), problems=problems)
 
-    def _advance(self, steps: float, problems: Problems, *, until_exact: bool = False) -> None:
-        """Continues to count for some steps, and reports what that finds."""
+    def advance(self, steps: float, problems: Problems, *, until_exact: bool = False) -> None:
+        """Continues to evaluate for some steps, or until the total is exact, and reports what that finds."""
         counting = self._counting
         try:
             counting.advance(steps, until_exact=until_exact)
@@ -150,7 +135,8 @@ class Grid:
         if requirement is not None:
             location, what = requirement.location, f"this has to be evaluated at too many combinations of {shown}"
         else:
-            location = ("constraints",) if self._names.constraints else ("parameter_space",)
+            constraints = self._names.constraints
+            location = constraints[-1].location[:-1] if constraints else ("parameter_space",)
             what = f"constraints and conditions connect {shown} in too many ways to count the combinations"
         remedy = "give these parameters fewer values, or name fewer of them in one expression"
         problems.add("too_many_combinations", location, f"{what}: {remedy}", on_key=requirement is None)

@@ -24,11 +24,12 @@ DIGEST_BYTES: Final = 16
 def digest(params: Mapping[str, JSON], suffix: str | None, dotted: Mapping[str, str]) -> bytes:
     """The identity of a point: 16 bytes of its run_id_suffix, if it has one, and its parameters.
 
-    `dotted` has the dotted path of each parameter's name. Parameters are equal if their canonical JSON is, so that `1`
-    and `1.0` are two values, as in the rest of a plan; parameters that a condition leaves out are absent. The suffix
-    alone wouldn't do: with a parameter_space, each entry of `runs` is a point at every combination.
+    `dotted` has the dotted path of each parameter's name; an empty one for a variable. Parameters are equal if their
+    canonical JSON is, so that `1` and `1.0` are two values, as in the rest of a plan; parameters that a condition
+    leaves out are absent. The suffix alone wouldn't do: with a parameter_space, each entry of `runs` is a point at
+    every combination.
     """
-    by_path = {dotted.get(name, name): value for name, value in params.items()}
+    by_path = {dotted.get(name) or name: value for name, value in params.items()}
     text = canonical.text([suffix, by_path])
     return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES, person=b"ems-point-1").digest()
 
@@ -45,7 +46,7 @@ class IdentifiedPoint:
 
 
 def dotted(plan: Plan) -> dict[str, str]:
-    """The dotted path of each parameter of a plan, by its name in points."""
+    """The dotted path of each parameter of a plan, by its name in points; empty for a variable."""
     return {parameter.name: paths.written(plan.base, parameter.path) for parameter in plan.parameters}
 
 

@@ -76,12 +76,13 @@ class _Sizes:
         """The paths at which the configurations of runs differ."""
         inject = self._plan.inject
         injected = [path for path in (inject.seed, inject.simulation_id) if path is not None]
-        each = (path for one in self._plan.parameters for path in elements.each(self._plan.base, one.path))
+        each = (path for one in self._plan.parameters if one.path for path in elements.each(self._plan.base, one.path))
         return [*each, *injected]
 
     def longest(self, params: Mapping[str, JSON]) -> str | None:
-        """The parameter with the largest value."""
-        return max(params, key=lambda name: self._value(name, params[name]), default=None)
+        """The parameter with the largest value in the configuration."""
+        configured = [name for name in params if self._indents[name]]
+        return max(configured, key=lambda name: self._value(name, params[name]), default=None)
 
     def measure(self, value: JSON, indent: int) -> int:
         """`render.size` with a cache."""

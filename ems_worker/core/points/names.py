@@ -79,7 +79,13 @@ class _Resolver:
     """Finds the source of each name in expressions. Reports unknown names and values that are too long."""
 
     def __init__(
-        self, space: Sequence[Axis], listed: ListedPointParser, base: dict[str, JSON], problems: Problems
+        self,
+        space: Sequence[Axis],
+        listed: ListedPointParser,
+        base: dict[str, JSON],
+        problems: Problems,
+        *,
+        spaces: int,
     ) -> None:
         self._space = space
         self._listed = listed
@@ -87,14 +93,14 @@ class _Resolver:
         self._problems = problems
         self._by_name = {axis.dotted: number for number, axis in enumerate(space)}
         self._by_name |= {axis.name: number for number, axis in enumerate(space)}
-        self._axis_at = {axis.path: number for number, axis in enumerate(space)}
+        self._axis_at = {axis.path: number for number, axis in enumerate(space) if axis.path}
         self._listed_at = {path: name for name, path in listed.parameters.items()}
         # The paths among them that stand for several.
         self._starred = [path for path in (*self._axis_at, *self._listed_at) if paths.EACH in path]
         self._weights = operands.Weights(space, listed.points)
         self._known: dict[str, Source | None] = {}
         self._too_long: set[str] = set()
-        self._lookups = _MAX_LOOKUPS
+        self._lookups = _MAX_LOOKUPS // spaces
         # Names of two values of the base configuration.
         self._two: set[str] = set()
 
@@ -175,7 +181,7 @@ class _Resolver:
             path = self._space[axis].path
         elif path is None and not listed:
             return None
-        existing = MISSING if path is None or not elements.alike(self._base, path) else paths.get(self._base, path)
+        existing = _existing(self._base, path)
         of_axis = 0 if axis is None else self._weights.of_axis(axis, rest)
         of_listed = (self._weights.of_listed(parameter, tail) for parameter, tail in listed)
         weight = operands.heaviest((weights.of(existing), of_axis, *of_listed))
@@ -195,9 +201,13 @@ def resolve(
     listed: ListedPointParser,
     base: dict[str, JSON],
     problems: Problems,
+    spaces: int = 1,
 ) -> Names:
-    """Resolves the names in all expressions. Reports unknown names, values that are too long, and cycles."""
-    resolver = _Resolver(space, listed, base, problems)
+    """Resolves the names in all expressions of a space, one of so many.
+
+    Reports unknown names, values that are too long, and cycles.
+    """
+    resolver = _Resolver(space, listed, base, problems, spaces=spaces)
     whens: dict[int, Condition] = {}
     derivations: dict[int, Condition] = {}
     for number, axis in enumerate(space):
@@ -211,13 +221,18 @@ def resolve(
         axes=tuple(space),
         values=tuple(axis.values for axis in space),
         operands=tuple(operands.Operands(axis.values) for axis in space),
-        bases=tuple(paths.get(base, axis.path) if paths.has(base, axis.path) else MISSING for axis in space),
+        bases=tuple(_existing(base, axis.path) for axis in space),
         whens=whens,
         derivations=derivations,
         constraints=tuple(condition for condition in conditions if condition is not None),
     )
     _refuse_cycles(names, problems)
     return names
+
+
+def _existing(base: dict[str, JSON], path: paths.Path | None) -> Value:
+    """The base configuration's value at a path; MISSING if it has none, as for variables."""
+    return paths.get(base, path) if path and elements.alike(base, path) else MISSING
 
 
 def _refuse_cycles(names: Names, problems: Problems) -> None:

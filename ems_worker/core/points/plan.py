@@ -1,7 +1,7 @@
 """A plan, parsed and checked against its base configuration. All problems are reported at once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ems_worker import errors
@@ -20,20 +20,21 @@ from ems_worker.core.language import (
     paths,
     quotes,
     resources,
+    spaces,
     tracked,
 )
-from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.config_paths import ConfigPaths
-from ems_worker.core.language.design import Design
 from ems_worker.core.language.inject import Inject
 from ems_worker.core.language.listed import ListedPointParser
 from ems_worker.core.language.options import ExperimentLimits, Seeds, Settle
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.spaces import Space
 from ems_worker.core.language.tracked import TrackedMetric
 from ems_worker.core.points import derived, dimensions, names, redraw, work_limits
 from ems_worker.core.points.counting import MAX_COUNTED
 from ems_worker.core.points.grid import Grid
-from ems_worker.core.points.work_limits import WorkLimits
+from ems_worker.core.points.union import Union
+from ems_worker.core.points.work_limits import Work, WorkLimits
 
 JSON = canonical.JSON
 
@@ -46,6 +47,7 @@ KEYS: Final = (
     "base",
     "base_config",
     "parameter_space",
+    "variables",
     "design",
     "constraints",
     "runs",
@@ -76,6 +78,7 @@ _SPACE: Final = ("parameter_space",)
 class Parameter:
     """A path of the configuration that points set, and its name in documents, tables and columns.
 
+    A variable has an empty path: points have a value for it, and their configurations don't.
     With `replace` a mapping replaces the present one in place of merging. `unit` and `label` are for tables and
     pictures.
     """
@@ -96,8 +99,9 @@ class Plan:
     description: str | None
     model_version: str | None
     base: dict[str, JSON]
-    grid: Grid
-    design: Design
+    spaces: tuple[Space, ...]
+    grid: Grid | Union
+    max_jobs: int | None
     parameters: tuple[Parameter, ...]
     replicates: int
     seeds: Seeds
@@ -139,43 +143,56 @@ def parse(
     replicates = _replicates(data, problems)
     seeding = options.parse_seeds(data["seeds"], replicates, problems) if "seeds" in data else Seeds()
     if content is None:  # paths can't be checked without the base configuration
-        design.parse_constraints(data.get("constraints", []), problems)
+        design.parse_constraints(data.get("constraints", []), ("constraints",), problems)
         _parse_rest(data, problems)
         raise errors.PlanRejected(problems.collected())
     config = ConfigPaths(content, allow_new, problems)
-    axis_parser = AxisParser(config)
-    if "parameter_space" in data:
-        location = ("parameter_space",)
-        axis_parser.parse(problems.mapping(data["parameter_space"], location) or {}, location)
-    point_parser = ListedPointParser(config)
+    drafts = spaces.parse(data, config)
+    point_parser = ListedPointParser(config, {axis.name for draft in drafts for axis in draft.axes if axis.is_variable})
     if "runs" in data:
         point_parser.parse(data["runs"], ("runs",))
     injected = inject.parse(data["inject"], content, problems) if "inject" in data else Inject()
-    conflicts.check(config, axis_parser.axes, point_parser, injected)
-    chosen, space = design.parse(data.get("design", {}), axis_parser.axes, seeding.root, problems)
-    constraints = design.parse_constraints(data["constraints"], problems) if "constraints" in data else []
-    resolved = names.resolve(space, constraints, listed=point_parser, base=content, problems=problems)
+    if spaces.is_too_much(drafts, data, len(point_parser.parameters), problems):
+        raise errors.PlanRejected(problems.collected())
+    for draft in drafts:
+        conflicts.check(config, draft.axes, point_parser, injected)
+    conflicts.check_together([draft.axes for draft in drafts], problems)
+    chosen = spaces.designed(drafts, data, seeding.root, problems)
+    max_jobs = design.max_jobs(data, problems)
+    resolved = [
+        names.resolve(axes, each.constraints, listed=point_parser, base=content, problems=problems, spaces=len(chosen))
+        for each, axes in zip(chosen, spaces.filled(chosen, content), strict=True)
+    ]
     rest = _parse_rest(data, problems)
     limits = limits or work_limits.DEFAULT
     if not len(problems):
-        resolved = redraw.redrawn(resolved, chosen.draw, limits.redraw_steps, problems)
+        steps = limits.redraw_steps // max(1, len(chosen))
+        drawn = zip(resolved, chosen, strict=True)
+        resolved = [redraw.redrawn(each, space.design.draw, steps, problems) for each, space in drawn]
+        with_samples = zip(chosen, resolved, strict=True)
+        chosen = tuple(replace(space, axes=[*each.axes[: len(space.axes)]]) for space, each in with_samples)
     if len(problems):  # combinations of invalid values would only cause more problems
         raise errors.PlanRejected(problems.collected())
-    varying = dimensions.arrange(resolved, chosen.zips, point_parser.points or None)
-    grid = Grid(resolved, varying, point_parser.points, problems=problems, limits=limits)
+    work = Work(limits)
+    grids = []
+    for each, its_names in zip(chosen, resolved, strict=True):
+        varying = dimensions.arrange(its_names, each.design.zips, point_parser.points or None)
+        grids.append(Grid(its_names, varying, point_parser.points, problems=problems, work=work))
+    grid = grids[0] if len(grids) == 1 else Union(grids, resolved, point_parser.points, problems=problems, work=work)
     if grid.exact:
-        check_size(grid, chosen, replicates, problems)
+        check_size(grid, max_jobs, replicates, problems)
     if len(problems):
         raise errors.PlanRejected(problems.collected())
     options.check_quorum(rest["settle"], grid.total * replicates, problems)
-    first = (params for _, params in grid.combinations(0)) if grid.exact else [grid.example()]
-    derived.judge(resolved, first, problems)
+    for its_grid, its_names in zip(grids, resolved, strict=True):
+        derived.judge(its_names, its_grid, problems)
     return Plan(
         **rest,
         base=content,
+        spaces=chosen,
         grid=grid,
-        design=chosen,
-        parameters=_parameters(space, point_parser),
+        max_jobs=max_jobs,
+        parameters=_parameters(chosen, point_parser),
         replicates=replicates,
         seeds=seeding,
         inject=injected,
@@ -209,7 +226,7 @@ def _replicates(data: Mapping[str, object], problems: Problems) -> int:
     return problems.integer(given, location, 1, seeds.REPLICATES - 1) or 1
 
 
-def check_size(grid: Grid, chosen: Design, replicates: int, problems: Problems) -> None:
+def check_size(grid: Grid | Union, max_jobs: int | None, replicates: int, problems: Problems) -> None:
     """Reports a counted grid that has no points, or too many points or jobs."""
     jobs = grid.total * replicates
     if grid.total >= seeds.POINTS:
@@ -217,9 +234,10 @@ def check_size(grid: Grid, chosen: Design, replicates: int, problems: Problems) 
         message = f"{shown} points; an experiment has fewer than {seeds.POINTS:,}"
         problems.add("too_many_points", _SPACE, message, on_key=True)
     elif grid.total == 0 and not len(problems):
-        problems.add("no_points", ("constraints",), "no combination satisfies the constraints", on_key=True)
-    elif chosen.max_jobs is not None and jobs > chosen.max_jobs:
-        message = f"the plan has {jobs:,} jobs, and its max_jobs is {chosen.max_jobs:,}"
+        location = ("constraints",) if isinstance(grid, Grid) else _SPACE
+        problems.add("no_points", location, "no combination satisfies the constraints", on_key=True)
+    elif max_jobs is not None and jobs > max_jobs:
+        message = f"the plan has {jobs:,} jobs, and its max_jobs is {max_jobs:,}"
         problems.add("too_many_jobs", ("design", "max_jobs"), message)
 
 
@@ -265,7 +283,10 @@ def _base(data: Mapping[str, object], base: Mapping[str, object] | None, problem
     return content if isinstance(content, dict) else None
 
 
-def _parameters(space: list[Axis], point_parser: ListedPointParser) -> tuple[Parameter, ...]:
+def _parameters(chosen: Sequence[Space], point_parser: ListedPointParser) -> tuple[Parameter, ...]:
     replaced = point_parser.replaced
-    listed = [Parameter(path, name, name in replaced) for name, path in point_parser.parameters.items()]
-    return (*listed, *(Parameter(axis.path, axis.name, axis.replace, axis.unit, axis.label) for axis in space))
+    found = {name: Parameter(path, name, name in replaced) for name, path in point_parser.parameters.items()}
+    for axis in (axis for space in chosen for axis in space.axes):
+        known = found.get(axis.name, Parameter(axis.path, axis.name, axis.replace))
+        found[axis.name] = replace(known, unit=known.unit or axis.unit, label=known.label or axis.label)
+    return tuple(found.values())

@@ -38,7 +38,7 @@ def redrawn(names: Names, draw: Draw | None, steps: int, problems: Problems) -> 
     judged = [each for each in names.constraints if dependencies.sampled([each])] if draw.refill else []
     if draw.refill and not judged:
         message = "no constraint is about sampled parameters alone, so that no sample is replaced"
-        problems.warn("nothing_to_refill", ("design", "refill"), message, on_key=True)
+        problems.warn("nothing_to_refill", (*draw.location, "refill"), message, on_key=True)
     unique = [number for number, source in sampled.items() if source.unique]
     for number in unique:
         size = quantiles.size(sampled[number].distribution)
@@ -111,7 +111,7 @@ class _Redraw:
         count, is_random = self._draw.count, self._draw.sampler == "random"
         most = min(most, max(MAX_DRAWS * count, LEAST_DRAWS))
         if not is_random:
-            most = min(most, samples.MAX_NUMBERS // len(self._sampled))
+            most = min(most, self._draw.numbers // len(self._sampled))
         rows: list[int] = []
         # Random samples are computed when they are used; the others are all drawn at once.
         drawn, last = 0, -(-most // count)
@@ -129,7 +129,8 @@ class _Redraw:
         if self._judged and self._seen:
             what = "satisfy the constraints and differ"
         message = f"only {len(rows):,} of {drawn:,} samples {what}, and {count:,} are needed: ask for fewer, or make"
-        problems.add("too_few_samples", ("design", "samples"), f"{message} the distributions fit the constraints")
+        remedy = "the distributions fit the constraints"
+        problems.add("too_few_samples", (*self._draw.location, "samples"), f"{message} {remedy}")
         return self._names
 
     def _candidates(self, times: int) -> tuple[Names, Sequence[Sequence[float]]]:

@@ -48,10 +48,14 @@ class Template:
     """Renders the configurations of one plan's runs. Not safe for use by several threads."""
 
     def __init__(self, plan: Plan, earlier: Mapping[str, str] | None = None) -> None:
-        """`earlier` has the dotted paths of parameters by name that points of earlier versions of the plan have."""
+        """`earlier` has the dotted paths of parameters by name that points of earlier versions of the plan have.
+
+        The path of a variable is empty.
+        """
         self._base = plan.base
         self._paths = {name: _resolved(plan.base, dotted) for name, dotted in (earlier or {}).items()}
         self._paths |= {parameter.name: parameter.path for parameter in plan.parameters}
+        self._variables = {name for name, path in self._paths.items() if not path}
         self._replaced = {parameter.name for parameter in plan.parameters if parameter.replace}
         self._inject = plan.inject
         self._texts: dict[tuple[str | paths.Path, ...], _Text] = {}
@@ -90,7 +94,7 @@ class Template:
     def config(self, params: Mapping[str, JSON], seed: int, simulation_id: str) -> dict[str, JSON]:
         """The configuration as data: a copy that the caller may modify."""
         config: object = paths.copied(self._base)
-        for path, value in zip(*self._overrides(params), strict=True):
+        for path, value in zip(*self._overrides(self._configured(params)), strict=True):
             for each in elements.each(self._base, path):
                 config = paths.put(config, each, paths.copied(value))
         for target, injected in ((self._inject.seed, seed), (self._inject.simulation_id, simulation_id)):
@@ -100,6 +104,7 @@ class Template:
 
     def _text(self, params: Mapping[str, JSON]) -> tuple[_Text, list[JSON]]:
         """The text for these parameters, and the values of its gaps without the injected ones."""
+        params = self._configured(params)
         if dict in map(type, params.values()):
             targets, values = self._overrides(params)
             key: tuple[str | paths.Path, ...] = targets
@@ -111,6 +116,12 @@ class Template:
                 self._texts.clear()
             text = self._texts[key] = self._make(self._overrides(params)[0])
         return text, values
+
+    def _configured(self, params: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        """The parameters that are part of the configuration."""
+        if not self._variables:
+            return params
+        return {name: value for name, value in params.items() if name not in self._variables}
 
     def _overrides(self, params: Mapping[str, JSON]) -> tuple[tuple[paths.Path, ...], list[JSON]]:
         """The leaf paths that these parameters set, and their values: a mapping merges into a mapping of the base."""
@@ -141,6 +152,8 @@ class Template:
 
 
 def _resolved(base: dict[str, JSON], dotted: str) -> paths.Path:
+    if not dotted:
+        return ()
     parts = paths.split(dotted)
     return paths.resolve(base, parts, allow_new=True) or parts
 

@@ -1,13 +1,14 @@
 """The points of a plan: their number, and the points themselves, from any of them on.
 
-The order is stable: entries of `runs` vary slowest, then the axes of `parameter_space` in the plan's order (a zip group
-has the position of its first axis); samples vary fastest. Point i follows from i alone, so that an interrupted
-expansion continues where it stopped.
+The order is stable: entries of `runs` vary slowest, then the axes of `variables` and `parameter_space` in the plan's
+order (a zip group has the position of its first axis); samples vary fastest. Spaces follow one after another. Point i
+follows from i alone, so that an interrupted expansion continues where it stopped.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from ems_worker import errors
 from ems_worker.core import canonical, seeds
@@ -16,6 +17,9 @@ from ems_worker.core.points import plan as plans
 from ems_worker.core.points.plan import Plan
 
 JSON = canonical.JSON
+
+# The steps between two yields: about 20 ms.
+_STEPS_PER_YIELD: Final = 40_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +54,18 @@ def settle(plan: Plan, max_jobs: int | None = None) -> Iterator[SpaceSize]:
     It may take many seconds, in steps of about 20 ms. `max_jobs` is the worker's limit. Raises PlanRejected as soon as
     an expression has no value at a point, or the plan has no points or too many of them or of jobs.
     """
-    problems = Problems()
-    settling = plan.grid.settle(problems)
-    while not (plan.grid.exact or len(problems)):
-        next(settling)
+    problems, grid = Problems(), plan.grid
+    while not (grid.exact or len(problems)):
+        grid.advance(_STEPS_PER_YIELD, problems)
         yield count(plan)
     if not len(problems):
-        plans.check_size(plan.grid, plan.design, plan.replicates, problems)
-        jobs = plan.grid.total * plan.replicates
+        plans.check_size(grid, plan.max_jobs, plan.replicates, problems)
+        jobs = grid.total * plan.replicates
         if max_jobs is not None and jobs > max_jobs:
             message = f"the plan has {jobs:,} jobs; this worker accepts at most {max_jobs:,} (EMS_MAX_JOBS)"
             problems.add("too_many_jobs", (), message, on_key=True)
-    for _ in settling:
+    while not (grid.settled or len(problems)):
+        grid.advance(_STEPS_PER_YIELD, problems)
         yield count(plan)
     if len(problems):
         raise errors.PlanRejected(problems.collected())

@@ -22,7 +22,7 @@ JSON = canonical.JSON
 SUFFIX: Final = "run_id_suffix"
 # The columns of a table of runs that are labels; all others but the suffix are paths.
 LABEL: Final = "label:"
-_SPACES: Final = ("parameter_space", "parameters")
+_SPACES: Final = ("variables", "parameter_space", "parameters")
 _RUNS: Final = "runs"
 
 

@@ -33,6 +33,11 @@ class Work:
         self.steps = 0
         self._parts = 0
 
+    @property
+    def early(self) -> int:
+        """The steps that are left while a plan is parsed."""
+        return max(0, self._limits.early_steps - self.steps)
+
     def spend(self, steps: int) -> None:
         """Adds steps."""
         self.steps += steps
