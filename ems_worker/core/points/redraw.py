@@ -125,12 +125,14 @@ class _Redraw:
                     if len(rows) == count:
                         return self._chosen(columns, rows)
             times = min(2 * times, last)
-        what = "satisfy the constraints" if self._judged else "differ"
-        if self._judged and self._seen:
-            what = "satisfy the constraints and differ"
-        message = f"only {len(rows):,} of {drawn:,} samples {what}, and {count:,} are needed: ask for fewer, or make"
-        remedy = "the distributions fit the constraints"
-        problems.add("too_few_samples", (*self._draw.location, "samples"), f"{message} {remedy}")
+        what, remedy = "satisfy the constraints", "make the distributions fit the constraints"
+        if self._seen:
+            what = f"{what} and differ" if self._judged else "differ"
+            remedy = remedy if self._judged else "allow more values"
+        message = (
+            f"only {len(rows):,} of {drawn:,} samples {what}, and {count:,} are needed: ask for fewer, or {remedy}"
+        )
+        problems.add("too_few_samples", (*self._draw.location, "samples"), message)
         return self._names
 
     def _candidates(self, times: int) -> tuple[Names, Sequence[Sequence[float]]]:
