@@ -15,7 +15,7 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Decided, has_value
+from ems_worker.core.points.term_operations import Decided
 from ems_worker.core.points.terms import FAILED, Failed, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
@@ -128,7 +128,7 @@ class Rules:
         named = [self._source(source) for source in condition.sources]
         value = self._expressions.value(condition.expression.tree, named)
         for part in named:
-            if not has_value(part):
+            if not _has_value(part):
                 value = self._unless_missing[if_missing].combine(self._terms, (part, value))
         return value
 
@@ -149,9 +149,16 @@ class Rules:
         if source.axis is None:
             return other
         value = self._parameter(source.axis)
-        if not source.rest and has_value(value) and not isinstance(source.below, dict):
+        if not source.rest and _has_value(value) and not isinstance(source.below, dict):
             return value
         return Decided(partial(_inside, source), 1 + source.weight // 10).combine(self._terms, (value, other))
+
+
+def _has_value(part: Part) -> bool:
+    """Whether it is sure that a part has a value."""
+    if type(part) is Term:
+        return part.operation is None and not part.partial
+    return part is not MISSING and part is not FAILED
 
 
 def _unless_missing(other: bool | Missing, named: Part, value: Part) -> Part:
