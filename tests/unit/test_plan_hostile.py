@@ -74,8 +74,8 @@ HOSTILE: dict[str, tuple[str, str | None]] = {
     "two thousand expressions": (_space(f'{{expr: "{NAMES}"}}', 31), "out_of_range"),
     "all axes coupled": (f'{_space("[0, 1]", 0, 31)}constraints: ["{NAMES} > 40"]', "no_points"),
     "a sum of many axes": (
-        f'{_space("[0, 1, 2, 3]", 0, 1900)}constraints: ["{"+".join(f"p{n}" for n in range(1900))} == 2000"]',
-        "too_many_points",
+        f'{_space("[0, 1, 2, 3]", 0, 900)}constraints: ["{"+".join(f"p{n}" for n in range(900))} <= 2"]',
+        None,
     ),
     "a product of many axes": (
         f'{_space("[0.5, 1]", 0, 1900)}constraints: ["{"*".join(f"p{n}" for n in range(1900))} > 0.1"]',

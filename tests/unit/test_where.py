@@ -132,7 +132,7 @@ def test_the_names_of_a_where_are_those_of_points_and_facts() -> None:
         ("on or 'cod'", "a condition must be true or false", None),
         ("lr = 1", "compare two values with ==", None),
         ("", "not a complete expression", None),
-        ("on or " * 200 + "on", "at most 1000 characters", None),
+        ("on or " * 200 + "on", "at most 1,000 characters", None),
     ],
 )
 def test_a_where_that_can_only_be_a_mistake_is_refused(text: str, message: str, suggestion: str | None) -> None:

@@ -50,4 +50,4 @@ def count_or_percentage(description: str, least: int) -> Schema:
     return {"description": description, "anyOf": [{"type": "integer", "minimum": least}, percentage]}
 
 
-EXPRESSION: Final = text("an expression over parameters, such as fish.count * env.temp < 2400", max_length=1000)
+EXPRESSION: Final = text("an expression over parameters, such as fish.count * env.temp < 2400", max_length=20_000)

@@ -27,6 +27,8 @@ ERROR_KINDS: Final = (
     "simulation", "infeasible", "infrastructure", "timeout", "stopped", "refused", "lost", "metrics_missing",
 )  # fmt: skip
 _LABEL: Final = "label."
+# A person writes it, and it is judged at every job.
+_MAX_LENGTH: Final = 1000
 
 
 class Facts(NamedTuple):
@@ -88,6 +90,8 @@ def read(text: str, parameters: Mapping[str, str], labels: Collection[str] | Non
     `labels`: the names of labels that its runs have; None: a label may have any name. Raises ExpressionError, with a
     suggestion where there is a similar name, also for comparisons that can't be true at any job.
     """
+    if len(text) > _MAX_LENGTH:
+        raise ExpressionError(f"a condition that chooses jobs has at most {_MAX_LENGTH:,} characters")
     by_path = {path: name for name, path in parameters.items() if path}
 
     def known(name: str) -> bool:

@@ -1,11 +1,11 @@
 """Counts the points of a plan without trying every combination, and finds any point by its number.
 
 A combination has a digit in each dimension. Rules say which combinations are points (`rules`): all constraints hold,
-and of combinations that conditions make equal it is the first. The dimensions are taken in order, and each digit
-leaves a smaller term of each rule (`terms`): of `a + b <= 3`, the digit at which `a` is 2 leaves `b <= 1`. Digits that
-leave the same rules lead to the same node of a decision diagram (`diagrams`), so that the work depends on how many
-different questions are left open, not on how many combinations there are. Sums leave particularly few (`sums`). A node
-knows how many combinations follow. That gives the number of points, and leads from a number to its point.
+and of combinations that conditions make equal it is the first. The dimensions are taken in order, and each digit leaves
+a smaller term of each rule (`terms`): of `a + b <= 3`, the digit at which `a` is 2 leaves `b <= 1`. Digits that leave
+the same rules lead to the same node of a decision diagram (`diagrams`), so that the work depends on how many different
+questions are left open, not on how many combinations there are. Sums leave particularly few (`sums`). A node knows how
+many combinations follow. That gives the number of points, and leads from a number to its point.
 
 Rules that share no dimension are counted apart, each such component with a diagram of its own. An expression that has
 no value is searched for in the same way: it is a rule that it has none.

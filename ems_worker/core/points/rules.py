@@ -7,7 +7,7 @@ from operator import not_, or_
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import decimals, duplicates, expressions, paths, quotes, ranges
+from ems_worker.core.language import decimals, duplicates, expressions, quotes, ranges
 from ems_worker.core.language.expressions import ExpressionError
 from ems_worker.core.language.listed import ListedPoint
 from ems_worker.core.points import scope
@@ -15,7 +15,7 @@ from ems_worker.core.points.dimensions import LISTED, Dimension
 from ems_worker.core.points.expression_terms import ExpressionTerms
 from ems_worker.core.points.names import MISSING, Condition, Missing, Names, Operand, Source
 from ems_worker.core.points.scope import Scope
-from ems_worker.core.points.term_operations import Decided, has_value
+from ems_worker.core.points.term_operations import Decided
 from ems_worker.core.points.terms import FAILED, Failed, Part, Term, Terms
 from ems_worker.core.points.work_limits import Work
 
@@ -47,7 +47,8 @@ class Rules:
         self._work = work
         self._expressions = ExpressionTerms(terms)
         self._dimension_of = {axis: number for number, each in enumerate(dimensions) for axis in each.axes}
-        self._insides: dict[tuple[int, paths.Path], Decided] = {}
+        # By the ids of sources, which names keep.
+        self._sources: dict[int, Part] = {}
         self._unless_missing = {other: Decided(partial(_unless_missing, other)) for other in (True, False, MISSING)}
         self._parameters: dict[int, Part] = {}
         # By the axes of a dimension that are not left out: the first digit with the same values, and the digits seen.
@@ -127,28 +128,37 @@ class Rules:
         named = [self._source(source) for source in condition.sources]
         value = self._expressions.value(condition.expression.tree, named)
         for part in named:
-            if not has_value(part):
+            if not _has_value(part):
                 value = self._unless_missing[if_missing].combine(self._terms, (part, value))
         return value
 
     def _source(self, source: Source) -> Part:
         """The value of a name, or MISSING."""
-        part: Part = source.base
+        if id(source) not in self._sources:
+            part = self._sources[id(source)] = self._found(source)
+            if type(part) is Term:
+                part.weight = max(part.weight, source.weight)
+        return self._sources[id(source)]
+
+    def _found(self, source: Source) -> Part:
+        other: Part = source.base
         if source.listed:
-            self._work.keep(len(self._listed))
+            self._work.keep(len(self._listed) // 4)
             values = [scope.unless_shown(source, point) for point in self._listed]
-            part = self._terms.leaf(LISTED, values, partial=True)
-        if source.axis is not None:
-            value = self._parameter(source.axis)
-            if not source.rest and has_value(value) and not isinstance(source.below, dict):
-                part = value
-            else:
-                key = source.axis, source.rest
-                operation = self._insides.setdefault(key, Decided(partial(_inside, source), 1 + source.weight // 10))
-                part = operation.combine(self._terms, (value, part))
-        if type(part) is Term:
-            part.weight = max(part.weight, source.weight)
-        return part
+            other = self._terms.leaf(LISTED, values, partial=True)
+        if source.axis is None:
+            return other
+        value = self._parameter(source.axis)
+        if not source.rest and _has_value(value) and not isinstance(source.below, dict):
+            return value
+        return Decided(partial(_inside, source), 1 + source.weight // 10).combine(self._terms, (value, other))
+
+
+def _has_value(part: Part) -> bool:
+    """Whether it is sure that a part has a value."""
+    if type(part) is Term:
+        return part.operation is None and not part.partial
+    return part is not MISSING and part is not FAILED
 
 
 def _unless_missing(other: bool | Missing, named: Part, value: Part) -> Part:

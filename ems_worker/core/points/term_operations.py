@@ -76,10 +76,3 @@ class Rule(Decided):
     def _judged(self, answer: Part) -> bool:
         self.failed |= type(answer) is not bool
         return answer is not False
-
-
-def has_value(part: Part) -> bool:
-    """Whether it is sure that a part has a value."""
-    if type(part) is Term:
-        return part.operation is None and not part.partial
-    return part is not MISSING and part is not FAILED
