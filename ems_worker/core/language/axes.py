@@ -2,9 +2,9 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final
 
 from ems_worker.core import canonical
 from ems_worker.core.language import (
@@ -15,15 +15,13 @@ from ems_worker.core.language import (
     foreign_axes,
     paths,
     quotes,
-    ranges,
     replacing,
     type_warnings,
     where,
 )
-from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
+from ems_worker.core.language.axis_values import AxisValues, Derived, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
 from ems_worker.core.language.expressions import Expression
-from ems_worker.core.language.quantiles import Choice
 from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
@@ -231,7 +229,7 @@ class AxisParser:
     def _check_values(self, axis: Axis, source: AxisValues) -> None:
         """Checks the values that the plan lists, or one value of those that it doesn't list, against the base."""
         examples = self._config.examples(axis.path)
-        values, locate, listed = _checked_values(source)
+        values, locate, listed = type_warnings.checked(source)
         for existing in () if axis.replace else examples:
             if isinstance(source, Derived):
                 fits = replacing.check_derived(existing, (*axis.location, "expr"), self._problems)
@@ -277,25 +275,3 @@ def _is_nested(spec: Mapping[str, object], existing: JSON) -> bool:
     if not isinstance(existing, dict):
         return False
     return not spec or not {*spec} <= {*KEYS} or not existing.keys().isdisjoint(spec)
-
-
-def _checked_values(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int], Location], bool]:
-    """The values of an axis to check, the location of each by its index, and whether the plan lists them.
-
-    All values of a range or a distribution have the same type, so that one of them is enough.
-    """
-    match source:
-        case Varied(values=ranges.Spaced() as values):
-            return [values[values.size // 2]], type_warnings.at(source.location), False
-        case Varied():
-            return source.values, source.at, True
-        case Constant():
-            return source.values, type_warnings.at(source.location), True
-        case Sampled(distribution=Choice()):
-            return source.choices, lambda index: (*source.location, index), True
-        case Sampled():
-            return [source.distribution(0.5)], type_warnings.at(source.location), False
-        case Derived():  # checked at points, but never a list or mapping
-            return (), type_warnings.at(()), False
-        case _:
-            assert_never(source)

@@ -45,10 +45,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to write an axis: its grammar, what it gives, and the schemas of its keys, all of which it needs.
-
-    `optional` are the schemas of keys that it may have as well.
-    """
+    """One way to write an axis: its grammar, what it gives, and the schemas of keys that it needs or may have."""
 
     grammar: str
     description: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ems_worker.core import canonical
-from ems_worker.core.language import design, expressions, foreign_plan, paths, quotes, ranges
+from ems_worker.core.language import design, elements, expressions, foreign_plan, paths, quotes, ranges
 from ems_worker.core.language.axes import Axis, AxisParser
 from ems_worker.core.language.axis_values import Constant, Derived, Sampled, Varied
 from ems_worker.core.language.config_paths import ConfigPaths
@@ -196,7 +196,7 @@ def filled(spaces: Sequence[Space], base: dict[str, JSON]) -> list[list[Axis]]:
 
 def _fixed(axis: Axis, base: dict[str, JSON]) -> Axis:
     """An axis in the spaces that don't name it."""
-    here = axis.path and paths.has(base, axis.path)
+    here = axis.path and elements.alike(base, axis.path)
     source = Constant([paths.get(base, axis.path) if here else None], axis.location)
     never = None if here else expressions.read("false")
     return Axis(axis.path, axis.name, axis.location, source, never, axis.replace, dotted=axis.dotted)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from types import NoneType
-from typing import Final
+from typing import Final, assert_never
 
 from ems_worker.core import canonical
-from ems_worker.core.language import quotes
+from ems_worker.core.language import quotes, ranges
+from ems_worker.core.language.axis_values import AxisValues, Constant, Derived, Sampled, Varied
 from ems_worker.core.language.problems import Problems
+from ems_worker.core.language.quantiles import Choice
 from ems_worker.core.language.quotes import Location
 
 JSON = canonical.JSON
@@ -60,3 +62,25 @@ def judge(
     message = f"the base configuration has {expected} here, and {is_this}: {remedy}{more}"
     problems.warn("other_kind", locate(wrong[0]), message)
     return True
+
+
+def checked(source: AxisValues) -> tuple[Sequence[JSON], Callable[[int], Location], bool]:
+    """The values of an axis to check, the location of each by its index, and whether the plan lists them.
+
+    All values of a range or a distribution have the same type, so that one of them is enough.
+    """
+    match source:
+        case Varied(values=ranges.Spaced() as values):
+            return [values[values.size // 2]], at(source.location), False
+        case Varied():
+            return source.values, source.at, True
+        case Constant():
+            return source.values, at(source.location), True
+        case Sampled(distribution=Choice()):
+            return source.choices, lambda index: (*source.location, index), True
+        case Sampled():
+            return [source.distribution(0.5)], at(source.location), False
+        case Derived():  # checked at points, but never a list or mapping
+            return (), at(()), False
+        case _:
+            assert_never(source)
