@@ -175,3 +175,31 @@ def test_counting_can_be_interrupted() -> None:
 def test_constraints_that_leave_no_points_guard_all_other_expressions(text: str) -> None:
     """Whatever is varied and in whatever order: the plan has no points, and nothing else is wrong with it."""
     assert refused(text) == [("no_points", "no combination satisfies the constraints")]
+
+
+@pytest.mark.parametrize("limits", [WorkLimits(), UNCOUNTED], ids=["at once", "later"])
+def test_a_condition_is_true_or_false(limits: WorkLimits) -> None:
+    """A number is neither, in a `when`, in a constraint, or as one of two choices."""
+    [(code, message)] = refused("{parameter_space: {a: [1, 2], b: {values: [1, 2], when: a + 1}}}", limits)
+    assert (code, message.partition(":")[0]) == ("expression_fails", "'a + 1' with a = 1")
+    [(code, message)] = refused("{parameter_space: {a: [1, 2]}, constraints: ['a > 1 if a < 2 else a']}", limits)
+    assert (code, message.partition(":")[0]) == ("expression_fails", "'a > 1 if a < 2 else a' with a = 2")
+
+
+def test_a_message_shows_the_first_names_of_an_expression() -> None:
+    """However many there are."""
+    names = [f"p{number}" for number in range(12)]
+    text = f"{{parameter_space: {{a: [0, 1]}}, constraints: ['{' + '.join(names)} + 1 / a > 0']}}"
+    with pytest.raises(errors.PlanRejected, match=r"p8 = 0, p9 = 0, \.\.\.: it has no value: division by zero"):
+        settled.size(parsed(text, {"a": 0, **dict.fromkeys(names, 0)}))
+
+
+def test_a_list_in_an_expression_has_negative_numbers() -> None:
+    """With their signs, whole or not."""
+    found = parsed("{parameter_space: {a: [-1, 0, 1, -0.5], b: [1, 2]}, constraints: ['a * b in [-1, -0.5, +2]']}")
+    assert [(point.params["a"], point.params["b"]) for point in space.points(found)] == [
+        (-1, 1),
+        (1, 2),
+        (-0.5, 1),
+        (-0.5, 2),
+    ]
