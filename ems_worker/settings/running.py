@@ -32,7 +32,7 @@ class Platform:
     """A running platform: address and credentials of its NATS server, and its orchestrator.
 
     The credentials are user and password. With `ems up --secured` they are the files of an nkey and a CA, and the
-    prefix of the user's inboxes.
+    prefix of the user's inboxes. `data_dir` is its directory, and `pid` the process that keeps it running.
     """
 
     path: Path
@@ -44,6 +44,8 @@ class Platform:
     nkey: str | None = None
     ca: str | None = None
     inbox_prefix: str | None = None
+    data_dir: str | None = None
+    pid: int | None = None
 
     def context(self) -> bytes:
         """The platform as a context of the `nats` command, which ignores unknown keys."""
@@ -104,6 +106,20 @@ def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
         if platform is not None and (parts.scheme == "nats" or platform.url.startswith("tls://")):
             return platform
     return None
+
+
+def platforms(environ: Mapping[str, str]) -> Iterator[Platform]:
+    """All running platforms of this user. Raises errors.SettingsError like `find`."""
+    for location in _locations(environ):
+        for path in sorted(location.glob("*.json")):
+            if (platform := at(path)) is not None:
+                yield platform
+
+
+def of_directory(data_dir: Path, environ: Mapping[str, str]) -> Platform | None:
+    """The platform that runs in this directory; None if there is none. Raises errors.SettingsError like `find`."""
+    wanted = str(data_dir.resolve())
+    return next((platform for platform in platforms(environ) if platform.data_dir == wanted), None)
 
 
 def at(path: Path) -> Platform | None:
