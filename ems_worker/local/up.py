@@ -3,14 +3,11 @@
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
-import shutil
 from pathlib import Path
-from typing import Any
 
-from ems_worker import errors, settings
-from ems_worker.local import platform, ports
+from ems_worker import settings
+from ems_worker.local import checking, platform, ports
 from ems_worker.local.orchestrator import command
 from ems_worker.local.stopping import run_until_signal
 from ems_worker.terminal import streams
@@ -47,7 +44,7 @@ def run(
     command line of the simulator can't work.
     """
     if simulator is not None:
-        check_simulator(simulator, "--simulator")
+        checking.checked(simulator, "--simulator")
     options = platform.Options(
         data_dir=data_dir,
         slots=slots,
@@ -67,7 +64,7 @@ def run(
 async def _up(options: platform.Options, preferred: PreferredPorts, json_output: bool) -> int:
     async with contextlib.AsyncExitStack() as stack:
         async with ports.reserved():
-            options = _with_ports(options, preferred)
+            options = with_ports(options, preferred)
             running = await stack.enter_async_context(platform.Platform(options, streams.say))
         if json_output:
             streams.out_json(dataclasses.asdict(running.addresses))
@@ -80,34 +77,8 @@ async def _up(options: platform.Options, preferred: PreferredPorts, json_output:
     return 0
 
 
-def check_simulator(text: str, where: str, **known: Any) -> command.Command:
-    """The command line of a simulator. `known` is what `Command.parse` takes.
-
-    Raises SettingsError for one with which every run would fail; `where` names it.
-    """
-    try:
-        parsed = command.Command.parse(text, **known)
-    except ValueError as error:
-        raise errors.SettingsError(f"{where} {text!r}: {error}") from error
-    program = parsed.arguments[0]
-    if "{" in program or shutil.which(program) is not None:
-        return parsed
-    raise errors.SettingsError(f"{where}: {_no_program(program)}")
-
-
-def _no_program(program: str) -> str:
-    path = Path(program)
-    if not path.is_file():
-        return f"there is no executable program {program!r}"
-    if os.sep in program:
-        runs = f"python {program}" if path.suffix == ".py" else f"sh {program}"
-        return f"{program!r} is not executable: chmod +x {shlex.quote(program)}, or run it as {runs!r}"
-    if path.suffix == ".py":
-        return f"{program!r} is a file, not a program: run it as 'python {program}'"
-    return f"{program!r} is not on PATH; the file here is './{program}'"
-
-
-def _with_ports(options: platform.Options, preferred: PreferredPorts) -> platform.Options:
+def with_ports(options: platform.Options, preferred: PreferredPorts = PreferredPorts()) -> platform.Options:
+    """The options with ports: the preferred ones where none is given and they are free."""
     return dataclasses.replace(
         options,
         nats_port=options.nats_port or ports.prefer(preferred.nats),

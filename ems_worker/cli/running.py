@@ -1,0 +1,245 @@
+"""Carries out `ems run`: finds or starts a platform, sends the plan, follows it, and shows and writes its results."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ems_worker import client, errors, settings
+from ems_worker.cli import exits, export, failures, follow, publish, run_table, shell, statuses
+from ems_worker.cli.formats import Format
+from ems_worker.local import registry, stopping
+from ems_worker.settings import running
+
+if TYPE_CHECKING:
+    from ems_worker.cli import plans
+
+_DIRECTORY: Final = "ems-data"
+_DECISION_SECONDS: Final = 30.0
+_PROBE_SECONDS: Final = 1.0
+_INSTALL_LOCAL: Final = "pip install 'ems-worker[local]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run. `reported` are the warnings that have been printed already."""
+
+    file: "plans.PlanFile"
+    message: "plans.Message"
+    reported: Sequence[errors.Problem]
+    simulator: registry.Simulator | None
+    output: Path | None
+    json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The platform to use, as the command line says."""
+
+    data_dir: str | None
+    slots: int | None
+    server: str | None
+    context: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A platform. `data_dir` is its directory if it is one of this machine; `own`: it ends with this command.
+
+    `flags` are what other commands need to find it.
+    """
+
+    access: settings.Access | str
+    data_dir: Path | None
+    own: bool
+    flags: str
+
+
+def carry_out(job: Job, wanted: Wanted) -> exits.Exit:
+    """Runs the job to its end, or until a signal, after which it has said what goes on."""
+    code = stopping.run_until_signal(_run(job, wanted))
+    return exits.Exit.INTERRUPTED if code is None else exits.Exit(code)
+
+
+async def _run(job: Job, wanted: Wanted) -> int:
+    stage = "nothing was sent"
+    try:
+        async with _place(job, wanted) as place:
+            _register(job, place)
+            async with client.EmsClient(place.access, notice=shell.say) as ems:
+                stage = ""
+                return await _send(ems, job, place)
+    except asyncio.CancelledError:
+        if stage:
+            shell.say(f"interrupted; {stage}")
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _place(job: Job, wanted: Wanted) -> AsyncIterator[Place]:
+    """The platform that runs already, or a new one until the end."""
+    access = shell.access(wanted.server, wanted.context)
+    found = None
+    if wanted.data_dir is not None:
+        found = running.of_directory(Path(wanted.data_dir), os.environ)
+    else:
+        found = next((each for each in running.platforms(os.environ) if each.url in access.servers), None)
+        if found is None and _is_elsewhere(access, job):
+            yield Place(access, None, own=False, flags=_flags(wanted))
+            return
+        found = found or running.of_directory(Path(_DIRECTORY), os.environ)
+    if found is not None:
+        yield _place_of(found)
+        return
+    async with _own(Path(wanted.data_dir or _DIRECTORY), wanted.slots) as place:
+        yield place
+
+
+def _is_elsewhere(access: settings.Access, job: Job) -> bool:
+    """Whether the server is one that this machine's platforms have nothing to do with."""
+    if access.servers != (f"nats://127.0.0.1:{settings.DEFAULT_NATS_PORT}",):
+        return True
+    # A command is only carried out by a platform of this machine; a plan by whatever broker is there.
+    return job.simulator is None and _answers(settings.DEFAULT_NATS_PORT)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), _PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _place_of(found: running.Platform) -> Place:
+    default = found.url.endswith(f":{settings.DEFAULT_NATS_PORT}")
+    data_dir = None if found.data_dir is None else Path(found.data_dir)
+    return Place(found.url, data_dir, own=False, flags="" if default else f" --server {found.url}")
+
+
+@contextlib.asynccontextmanager
+async def _own(data_dir: Path, slots: int | None) -> AsyncIterator[Place]:
+    """A platform that ends with this command."""
+    try:
+        from ems_worker.local import platform, ports, up
+    except ModuleNotFoundError as missing:
+        raise exits.Misused(f"the local platform is not installed ({missing.name}): {_INSTALL_LOCAL}") from missing
+    async with contextlib.AsyncExitStack() as stack:
+        async with ports.reserved():
+            # Another command may have started it a moment ago.
+            found = running.of_directory(data_dir, os.environ)
+            if found is None:
+                options = up.with_ports(platform.Options(data_dir, slots=slots))
+                started = await stack.enter_async_context(platform.Platform(options, shell.say))
+        if found is not None:
+            yield _place_of(found)
+            return
+        watching = asyncio.create_task(started.watch())
+        try:
+            flags = "" if str(data_dir) == _DIRECTORY else f" --data-dir {data_dir}"
+            yield Place(started.addresses.nats_url, Path(started.addresses.data_dir), own=True, flags=flags)
+        finally:
+            watching.cancel()
+
+
+def _flags(wanted: Wanted) -> str:
+    given = {"--server": wanted.server, "--context": wanted.context}
+    return "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+
+
+def _register(job: Job, place: Place) -> None:
+    """Gives the orchestrator the command line. Raises exits.Misused if it isn't one of this machine."""
+    if job.simulator is None:
+        return
+    if place.data_dir is None:
+        raise exits.Misused(
+            "the command can't get there: the server is no platform of `ems up` on this machine. Its orchestrator runs "
+            "the simulators that it knows; a plan can name one (simulator: NAME)"
+        )
+    registry.add(place.data_dir / "orchestrator", job.simulator)
+
+
+async def _send(ems: client.EmsClient, job: Job, place: Place) -> int:
+    ack = await ems.publish(job.message.data, content_type=job.message.content_type)
+    try:
+        decision = await ems.decision(ack.seq, _DECISION_SECONDS)
+    except (errors.NoAnswer, asyncio.CancelledError) as cause:
+        again = f"the next `ems up{place.flags}` runs it" if place.own else "it will run when a worker starts"
+        shell.say(f"the plan is stored ({ack.stream} {ack.seq}), but no worker has answered; {again}")
+        if isinstance(cause, asyncio.CancelledError):
+            raise
+        return exits.Exit.TIMED_OUT
+    if job.json:
+        shell.out_json(decision)
+    if decision["decision"] == "rejected" or not job.json:
+        publish.show_decision(decision, job.file, job.message, job.reported)
+    if decision["decision"] == "rejected":
+        return exits.Exit.INVALID_PLAN
+    status = await _followed(ems, decision["experiment_id"], place)
+    await _show(ems, status, job, place)
+    return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
+
+
+async def _followed(ems: client.EmsClient, experiment_id: str, place: Place) -> dict[str, Any]:
+    """The last status. If a signal comes first, says what goes on."""
+    status: dict[str, Any] = {}
+    try:
+        with follow.follower() as shown:
+            async with contextlib.aclosing(ems.watch(experiment_id)) as received:
+                async for status in received:
+                    shown.show(status)
+    except asyncio.CancelledError:
+        ended = f", {statuses.ended(status):,} of {status['total']:,} jobs ended" if status else ""
+        if place.own:
+            goes_on = f"it goes on with the next `ems up{place.flags}`; `ems cancel {experiment_id}` then ends it"
+        else:
+            goes_on = (
+                f"it goes on; follow it with: ems watch{place.flags} {experiment_id}; "
+                f"end it with: ems cancel{place.flags} {experiment_id}"
+            )
+        shell.say(f"{experiment_id}{ended}: {goes_on}")
+        raise
+    return status
+
+
+async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: Place) -> None:
+    """Prints the outcome and the table, and writes the file of results."""
+    experiment_id = status["experiment_id"]
+    details = await ems.get(experiment_id)
+    file = job.output or Path(f"{experiment_id}.csv")
+    kind = Format.JSONL if file.suffix in (".jsonl", ".ndjson") else Format.CSV
+    async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
+        count = await export.write(jobs, details, kind, file)
+    if job.json:
+        shell.out_json(status)
+    else:
+        statuses.show_summary(status)
+        await failures.show(ems, status)
+        async with contextlib.aclosing(ems.points(experiment_id)) as points:
+            await run_table.show(details, points)
+        shell.out("")
+    shell.say(f"results   {file} ({count:,} {'job' if count == 1 else 'jobs'})")
+    if job.simulator is not None and place.data_dir is not None:
+        entry = place.data_dir / "orchestrator" / registry.DIRECTORY / job.simulator.name
+        shell.say(f"program   version {job.simulator.model_version}{_git(job.simulator)}, kept in {_near(entry)}")
+    first = f"`ems up{place.flags}`, then " if place.own else ""
+    flags = "" if place.own else place.flags
+    shell.say(f"later     {first}ems show{flags} {experiment_id}")
+
+
+def _git(simulator: registry.Simulator) -> str:
+    git = simulator.origin.git
+    if git is None:
+        return ""
+    return f" (git {git.commit[:12]}{'' if git.dirty is None else ', with uncommitted changes'})"
+
+
+def _near(path: Path) -> Path:
+    """The path from the working directory, if it is below it."""
+    with contextlib.suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path
