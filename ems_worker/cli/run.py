@@ -242,6 +242,9 @@ def _carry_out(
         return exits.Exit.INVALID_PLAN
     shell.say(dry_runs.size(checked.count, checked.plan.replicates))
     if dry_run:
+        if chosen is not None:
+            words = shlex.join(chosen.command.arguments)
+            shell.say(f"to run it from a file: ems run PLAN.yaml --simulator {shlex.quote(words)}")
         return exits.Exit.OK
     job = running.Job(file, plans.message(file, checked), checked.plan.warnings, chosen, output, json)
     return running.carry_out(job, running.Wanted(**place))

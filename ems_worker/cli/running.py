@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ems_worker import client, errors, settings
 from ems_worker.cli import exits, export, failures, follow, publish, run_table, shell, statuses
 from ems_worker.cli.formats import Format
+from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.local import registry, stopping
 from ems_worker.settings import running
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = "ems-data"
 _DECISION_SECONDS: Final = 30.0
 _PROBE_SECONDS: Final = 1.0
+# How many names are worth a line.
+_MAX_NAMES: Final = 12
 _INSTALL_LOCAL: Final = "pip install 'ems-worker[local]'"
 
 
@@ -72,7 +75,11 @@ async def _run(job: Job, wanted: Wanted) -> int:
             _register(job, place)
             async with client.EmsClient(place.access, notice=shell.say) as ems:
                 stage = ""
-                return await _send(ems, job, place)
+                earlier = await _say_what_goes_on(ems) if place.own else set()
+                code = await _send(ems, job, place)
+                if place.own:
+                    await _wait_for_others(ems, earlier)
+                return code
     except asyncio.CancelledError:
         if stage:
             shell.say(f"interrupted; {stage}")
@@ -163,6 +170,30 @@ def _register(job: Job, place: Place) -> None:
     registry.add(place.data_dir / "orchestrator", job.simulator)
 
 
+async def _say_what_goes_on(ems: client.EmsClient) -> set[str]:
+    """Names the experiments that the new platform continues; returns their ids."""
+    earlier = await _running(ems)
+    for status in earlier:
+        experiment_id = status["experiment_id"]
+        ended = f"{statuses.ended(status):,} of {status['total']:,} jobs ended"
+        shell.say(f"also goes on: {experiment_id}, {ended}; to end it: ems cancel {experiment_id}")
+    return {status["experiment_id"] for status in earlier}
+
+
+async def _wait_for_others(ems: client.EmsClient, earlier: set[str]) -> None:
+    """Waits for the experiments that other commands sent to our platform, which ends with us."""
+    for status in await _running(ems):
+        experiment_id = status["experiment_id"]
+        if experiment_id not in earlier:
+            shell.say(f"waiting for {experiment_id}, which another command runs here; Ctrl-C stops both")
+            await ems.wait(experiment_id)
+
+
+async def _running(ems: client.EmsClient) -> list[dict[str, Any]]:
+    async with contextlib.aclosing(ems.experiments(state=ExperimentState.RUNNING)) as listed:
+        return [status async for status in listed]
+
+
 async def _send(ems: client.EmsClient, job: Job, place: Place) -> int:
     ack = await ems.publish(job.message.data, content_type=job.message.content_type)
     try:
@@ -212,8 +243,9 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
     details = await ems.get(experiment_id)
     file = job.output or Path(f"{experiment_id}.csv")
     kind = Format.JSONL if file.suffix in (".jsonl", ".ndjson") else Format.CSV
+    reported = _Reported(set(), set())
     async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
-        count = await export.write(jobs, details, kind, file)
+        count = await export.write(reported.of(jobs), details, kind, file)
     if job.json:
         shell.out_json(status)
     else:
@@ -225,17 +257,47 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
     shell.say(f"results   {file} ({count:,} {'job' if count == 1 else 'jobs'})")
     if job.simulator is not None and place.data_dir is not None:
         entry = place.data_dir / "orchestrator" / registry.DIRECTORY / job.simulator.name
-        shell.say(f"program   version {job.simulator.model_version}{_git(job.simulator)}, kept in {_near(entry)}")
+        shell.say(f"program   version {job.simulator.model_version}{_git(job.simulator)}")
+        shell.say(f"          kept in {_near(entry)}")
+    for note in reported.notes(details):
+        shell.say(note)
     first = f"`ems up{place.flags}`, then " if place.own else ""
     flags = "" if place.own else place.flags
     shell.say(f"later     {first}ems show{flags} {experiment_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    """The names of the metrics that jobs report, and the versions of the program that computed them."""
+
+    metrics: set[str]
+    versions: set[str]
+
+    async def of(self, jobs: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+        """The same jobs, whose names and versions are collected."""
+        async for job in jobs:
+            if len(self.metrics) < _MAX_NAMES:
+                self.metrics.update(job["metrics"] or ())
+            if job["model_version"] and len(self.versions) < _MAX_NAMES:
+                self.versions.add(job["model_version"])
+            yield job
+
+    def notes(self, details: dict[str, Any]) -> list[str]:
+        """What is worth a look."""
+        notes = []
+        if self.metrics and not details["metrics"]:
+            names = ", ".join(sorted(self.metrics)[:_MAX_NAMES])
+            notes.append(f"metrics   {names}; --metric NAME shows means")
+        if len(self.versions) > 1:
+            notes.append("warning: the program changed while it ran; the column model_version tells the runs apart")
+        return notes
 
 
 def _git(simulator: registry.Simulator) -> str:
     git = simulator.origin.git
     if git is None:
         return ""
-    return f" (git {git.commit[:12]}{'' if git.dirty is None else ', with uncommitted changes'})"
+    return f" (git {git.commit[:12]}{'' if git.dirty is None else ' and changes'})"
 
 
 def _near(path: Path) -> Path:

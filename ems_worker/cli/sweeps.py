@@ -44,9 +44,13 @@ class Sweep:
             document["parameter_space"] = dict(self.axes)
         else:  # one point, which is the base configuration
             document["runs"] = [{"params_override": {}}]
-        document["num_replicates_per_run"] = len(self.seeds) or self.replicates or 1
+        replicates = len(self.seeds) or self.replicates or 1
+        document["num_replicates_per_run"] = replicates
+        if replicates <= _MAX_SEEDS:
+            # Many libraries take only seeds below 2^32, and those of plans are larger.
+            seeds = self.seeds or range(1, replicates + 1)
+            document["seeds"] = {"policy": "list", "values": list(seeds)}
         if self.seeds:
-            document["seeds"] = {"policy": "list", "values": list(self.seeds)}
             document["inject"] = {"seed": _SEED}
         if self.metrics:
             document["metrics_to_track"] = list(self.metrics)

@@ -46,6 +46,8 @@ _SEARCHED: Final = (
 _MAX_COPIED_BYTES: Final = 4 * 2**20
 _STEM: Final = re.compile(r"[^A-Za-z0-9_]+")
 _MAX_STEM: Final = 40
+# Of a placeholder, or of a script inside a word.
+_NO_NAME: Final = re.compile(r"[{\s;|]")
 _INTERPRETERS: Final = re.compile(r"(python|pypy|perl|ruby|node|Rscript|julia|octave|bash|sh|env|uv|poetry)[\d.]*")
 
 
@@ -76,7 +78,7 @@ def described(command: Command, directory: Path, environ: Mapping[str, str]) -> 
 
 def stem(words: Sequence[str]) -> str:
     """A short name for a command line: that of the script, or of the program without one."""
-    names = [Path(word).name for word in words if not word.startswith("-") and "{" not in word]
+    names = [Path(word).name for word in words if not word.startswith("-") and not _NO_NAME.search(word)]
     chosen = next((name for name in names if not _INTERPRETERS.fullmatch(name)), Path(words[0]).name)
     return _STEM.sub("-", chosen.rpartition(".")[0] or chosen).strip("-_")[:_MAX_STEM] or "run"
 

@@ -33,6 +33,17 @@ class ConfigError(ValueError):
     """The configuration describes no meaningful run; the text names the value and the reason."""
 
 
+class UnknownConfigError(ConfigError):
+    """The configuration isn't one of this model."""
+
+    def __init__(self, reason: str) -> None:
+        # The last line of a message is what lists of failures show.
+        super().__init__(
+            f"{reason}\nthis is the built-in fish simulator, and the configuration is not one of a reef; for your own "
+            "program: ems up --simulator COMMAND"
+        )
+
+
 class Config(NamedTuple):
     """The part of the platform's configuration that this model uses. Lengths are in metres, energies in joules."""
 
@@ -235,7 +246,9 @@ def parse(document: Any) -> Config:
     """The configuration from the platform's nested document. Raises ConfigError with all problems."""
     layer = document.get("simulation_layer") if isinstance(document, Mapping) else None
     if not isinstance(layer, Mapping):
-        raise ConfigError("simulation_layer is missing or not a mapping")
+        raise UnknownConfigError("simulation_layer is missing or not a mapping")
+    if not any(isinstance(layer.get(rule.section), Mapping) for rule in _RULES.values()):
+        raise UnknownConfigError("simulation_layer has none of the sections of this model")
     values: dict[str, float] = {}
     problems = []
     for name, rule in _RULES.items():

@@ -55,6 +55,9 @@ class Platform:
         return json.dumps(content, indent=2).encode() + b"\n"
 
 
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Platform)) - {"path"}
+
+
 def directory(environ: Mapping[str, str]) -> Path:
     """The directory that announces the platforms of this user; created if missing.
 
@@ -109,15 +112,16 @@ def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
 
 
 def platforms(environ: Mapping[str, str]) -> Iterator[Platform]:
-    """All running platforms of this user. Raises errors.SettingsError like `find`."""
+    """All running platforms of this user. Files that `find` would refuse are none of them."""
     for location in _locations(environ):
         for path in sorted(location.glob("*.json")):
-            if (platform := at(path)) is not None:
-                yield platform
+            with contextlib.suppress(errors.SettingsError):
+                if (platform := at(path)) is not None:
+                    yield platform
 
 
 def of_directory(data_dir: Path, environ: Mapping[str, str]) -> Platform | None:
-    """The platform that runs in this directory; None if there is none. Raises errors.SettingsError like `find`."""
+    """The platform that runs in this directory; None if there is none."""
     wanted = str(data_dir.resolve())
     return next((platform for platform in platforms(environ) if platform.data_dir == wanted), None)
 
@@ -134,10 +138,10 @@ def at(path: Path) -> Platform | None:
         if _lock(descriptor, shared=True):
             return None  # not locked: its platform was killed
         fields = json.loads(content)
-        del fields["description"]
         if "nkey" in fields:
             fields |= {"user": None, "password": None}
-        return Platform(path, **fields)
+        # Another version may have written more.
+        return Platform(path, **{name: value for name, value in fields.items() if name in _FIELDS})
     except (ValueError, KeyError, TypeError) as failed:
         raise errors.SettingsError(f"{path} was not written by a platform: remove it") from failed
     finally:
