@@ -233,7 +233,7 @@ def _carry_out(
     json: bool,
 ) -> exits.Exit:
     from ems_worker.cli import dry_run as dry_runs
-    from ems_worker.cli import plans, running, validation
+    from ems_worker.cli import places, plans, running, validation
 
     if dry_run:
         streams.out_data(file.data)
@@ -247,4 +247,4 @@ def _carry_out(
             shell.say(f"to run it from a file: ems run PLAN.yaml --simulator {shlex.quote(words)}")
         return exits.Exit.OK
     job = running.Job(file, plans.message(file, checked), checked.plan.warnings, chosen, output, json)
-    return running.carry_out(job, running.Wanted(**place))
+    return running.carry_out(job, places.Wanted(**place))

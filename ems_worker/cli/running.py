@@ -2,29 +2,23 @@
 
 import asyncio
 import contextlib
-import os
-import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ems_worker import client, errors, settings
-from ems_worker.cli import exits, export, failures, follow, publish, run_table, shell, statuses
+from ems_worker import client, errors
+from ems_worker.cli import exits, export, failures, follow, places, publish, run_table, shell, statuses
 from ems_worker.cli.formats import Format
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.local import registry, stopping
-from ems_worker.settings import running
 
 if TYPE_CHECKING:
     from ems_worker.cli import plans
 
-_DIRECTORY: Final = "ems-data"
 _DECISION_SECONDS: Final = 30.0
-_PROBE_SECONDS: Final = 1.0
 # How many names are worth a line.
 _MAX_NAMES: Final = 12
-_INSTALL_LOCAL: Final = "pip install 'ems-worker[local]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,126 +33,29 @@ class Job:
     json: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The platform to use, as the command line says."""
-
-    data_dir: str | None
-    slots: int | None
-    server: str | None
-    context: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A platform. `data_dir` is its directory if it is one of this machine; `own`: it ends with this command.
-
-    `flags` are what other commands need to find it.
-    """
-
-    access: settings.Access | str
-    data_dir: Path | None
-    own: bool
-    flags: str
-
-
-def carry_out(job: Job, wanted: Wanted) -> exits.Exit:
+def carry_out(job: Job, wanted: places.Wanted) -> exits.Exit:
     """Runs the job to its end, or until a signal, after which it has said what goes on."""
     code = stopping.run_until_signal(_run(job, wanted))
     return exits.Exit.INTERRUPTED if code is None else exits.Exit(code)
 
 
-async def _run(job: Job, wanted: Wanted) -> int:
+async def _run(job: Job, wanted: places.Wanted) -> int:
     stage = "nothing was sent"
     try:
-        async with _place(job, wanted) as place:
+        async with places.find(wanted, is_command=job.simulator is not None) as place:
             _register(job, place)
             async with client.EmsClient(place.access, notice=shell.say) as ems:
                 stage = ""
-                earlier = await _say_what_goes_on(ems) if place.own else set()
-                code = await _send(ems, job, place)
                 if place.own:
-                    await _wait_for_others(ems, earlier)
-                return code
+                    await _say_what_goes_on(ems)
+                return await _send(ems, job, place)
     except asyncio.CancelledError:
         if stage:
             shell.say(f"interrupted; {stage}")
         raise
 
 
-@contextlib.asynccontextmanager
-async def _place(job: Job, wanted: Wanted) -> AsyncIterator[Place]:
-    """The platform that runs already, or a new one until the end."""
-    access = shell.access(wanted.server, wanted.context)
-    found = None
-    if wanted.data_dir is not None:
-        found = running.of_directory(Path(wanted.data_dir), os.environ)
-    else:
-        found = next((each for each in running.platforms(os.environ) if each.url in access.servers), None)
-        if found is None and _is_elsewhere(access, job):
-            yield Place(access, None, own=False, flags=_flags(wanted))
-            return
-        found = found or running.of_directory(Path(_DIRECTORY), os.environ)
-    if found is not None:
-        yield _place_of(found)
-        return
-    async with _own(Path(wanted.data_dir or _DIRECTORY), wanted.slots) as place:
-        yield place
-
-
-def _is_elsewhere(access: settings.Access, job: Job) -> bool:
-    """Whether the server is one that this machine's platforms have nothing to do with."""
-    if access.servers != (f"nats://127.0.0.1:{settings.DEFAULT_NATS_PORT}",):
-        return True
-    # A command is only carried out by a platform of this machine; a plan by whatever broker is there.
-    return job.simulator is None and _answers(settings.DEFAULT_NATS_PORT)
-
-
-def _answers(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), _PROBE_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
-def _place_of(found: running.Platform) -> Place:
-    default = found.url.endswith(f":{settings.DEFAULT_NATS_PORT}")
-    data_dir = None if found.data_dir is None else Path(found.data_dir)
-    return Place(found.url, data_dir, own=False, flags="" if default else f" --server {found.url}")
-
-
-@contextlib.asynccontextmanager
-async def _own(data_dir: Path, slots: int | None) -> AsyncIterator[Place]:
-    """A platform that ends with this command."""
-    try:
-        from ems_worker.local import platform, ports, up
-    except ModuleNotFoundError as missing:
-        raise exits.Misused(f"the local platform is not installed ({missing.name}): {_INSTALL_LOCAL}") from missing
-    async with contextlib.AsyncExitStack() as stack:
-        async with ports.reserved():
-            # Another command may have started it a moment ago.
-            found = running.of_directory(data_dir, os.environ)
-            if found is None:
-                options = up.with_ports(platform.Options(data_dir, slots=slots))
-                started = await stack.enter_async_context(platform.Platform(options, shell.say))
-        if found is not None:
-            yield _place_of(found)
-            return
-        watching = asyncio.create_task(started.watch())
-        try:
-            flags = "" if str(data_dir) == _DIRECTORY else f" --data-dir {data_dir}"
-            yield Place(started.addresses.nats_url, Path(started.addresses.data_dir), own=True, flags=flags)
-        finally:
-            watching.cancel()
-
-
-def _flags(wanted: Wanted) -> str:
-    given = {"--server": wanted.server, "--context": wanted.context}
-    return "".join(f" {name} {value}" for name, value in given.items() if value is not None)
-
-
-def _register(job: Job, place: Place) -> None:
+def _register(job: Job, place: places.Place) -> None:
     """Gives the orchestrator the command line. Raises exits.Misused if it isn't one of this machine."""
     if job.simulator is None:
         return
@@ -170,31 +67,16 @@ def _register(job: Job, place: Place) -> None:
     registry.add(place.data_dir / "orchestrator", job.simulator)
 
 
-async def _say_what_goes_on(ems: client.EmsClient) -> set[str]:
-    """Names the experiments that the new platform continues; returns their ids."""
-    earlier = await _running(ems)
-    for status in earlier:
-        experiment_id = status["experiment_id"]
-        ended = f"{statuses.ended(status):,} of {status['total']:,} jobs ended"
-        shell.say(f"also goes on: {experiment_id}, {ended}; to end it: ems cancel {experiment_id}")
-    return {status["experiment_id"] for status in earlier}
-
-
-async def _wait_for_others(ems: client.EmsClient, earlier: set[str]) -> None:
-    """Waits for the experiments that other commands sent to our platform, which ends with us."""
-    for status in await _running(ems):
-        experiment_id = status["experiment_id"]
-        if experiment_id not in earlier:
-            shell.say(f"waiting for {experiment_id}, which another command runs here; Ctrl-C stops both")
-            await ems.wait(experiment_id)
-
-
-async def _running(ems: client.EmsClient) -> list[dict[str, Any]]:
+async def _say_what_goes_on(ems: client.EmsClient) -> None:
+    """Names the experiments that a new platform continues."""
     async with contextlib.aclosing(ems.experiments(state=ExperimentState.RUNNING)) as listed:
-        return [status async for status in listed]
+        async for status in listed:
+            experiment_id = status["experiment_id"]
+            ended = f"{statuses.ended(status):,} of {status['total']:,} jobs ended"
+            shell.say(f"also goes on: {experiment_id}, {ended}; to end it: ems cancel {experiment_id}")
 
 
-async def _send(ems: client.EmsClient, job: Job, place: Place) -> int:
+async def _send(ems: client.EmsClient, job: Job, place: places.Place) -> int:
     ack = await ems.publish(job.message.data, content_type=job.message.content_type)
     try:
         decision = await ems.decision(ack.seq, _DECISION_SECONDS)
@@ -215,7 +97,7 @@ async def _send(ems: client.EmsClient, job: Job, place: Place) -> int:
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
 
 
-async def _followed(ems: client.EmsClient, experiment_id: str, place: Place) -> dict[str, Any]:
+async def _followed(ems: client.EmsClient, experiment_id: str, place: places.Place) -> dict[str, Any]:
     """The last status. If a signal comes first, says what goes on."""
     status: dict[str, Any] = {}
     try:
@@ -237,7 +119,7 @@ async def _followed(ems: client.EmsClient, experiment_id: str, place: Place) -> 
     return status
 
 
-async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: Place) -> None:
+async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: places.Place) -> None:
     """Prints the outcome and the table, and writes the file of results."""
     experiment_id = status["experiment_id"]
     details = await ems.get(experiment_id)

@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.05
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
 _WORKER_GRACE_SECONDS = 15.0
 # The entries of a platform's directory, including the exports of the demo.
-OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
+OURS = ("lock", "guests", "nats", "orchestrator", "worker", "logs", "*.csv")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
