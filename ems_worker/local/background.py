@@ -38,7 +38,8 @@ def start(data_dir: Path, arguments: Sequence[str]) -> platform.Addresses:
         )
     try:
         assert child.stdout is not None
-        ready = child.stdout.readline()
+        with child.stdout:
+            ready = child.stdout.readline()
     except BaseException:
         child.terminate()
         child.wait()
@@ -48,6 +49,7 @@ def start(data_dir: Path, arguments: Sequence[str]) -> platform.Addresses:
             said.seek(earlier)
             reason = said.read().decode(errors="replace").strip().removeprefix("error: ")
         raise process.PlatformFailed(reason or f"`ems up` ended with {child.wait()}")
+    child.returncode = 0  # it outlives us, of which subprocess would warn
     return platform.Addresses(**json.loads(ready))
 
 

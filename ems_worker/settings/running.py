@@ -138,6 +138,7 @@ def at(path: Path) -> Platform | None:
         if _lock(descriptor, shared=True):
             return None  # not locked: its platform was killed
         fields = json.loads(content)
+        del fields["description"]
         if "nkey" in fields:
             fields |= {"user": None, "password": None}
         # Another version may have written more.

@@ -18,7 +18,6 @@ FIXED: Final = ("config", "config.json", "seed", "output", "output_dir", "simula
 _ALL: Final = "args"
 # A doubled brace stands for a single one. Braces around anything else are left to the program.
 _BRACED: Final = re.compile(r"\{\{([A-Za-z_][\w.-]*)\}\}|\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
-_NAME: Final = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*")
 
 
 class CannotFill(ValueError):
@@ -117,11 +116,6 @@ def leaves(configuration: Configuration, prefix: str = "") -> Iterator[tuple[str
 def shown(value: Any) -> str:
     """A value as a word of a command line: text as it is, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def can_be_placed(name: str) -> bool:
-    """Whether `{name}` is a placeholder."""
-    return _NAME.fullmatch(name) is not None
 
 
 def _replaced(match: "re.Match[str]", values: Mapping[str, str], configuration: Configuration) -> str:

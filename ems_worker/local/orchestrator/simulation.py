@@ -199,7 +199,7 @@ class Simulation:
 def configuration(order: model.Order) -> Configuration:
     """The content of the configuration of a run. Raises CannotFill if it isn't a mapping in YAML or JSON."""
     try:
-        return yaml_reader.read_base(order.config).data
+        return yaml_reader.read_plan(order.config).data
     except (errors.PlanRejected, errors.Unreadable) as error:
         raise CannotFill(f"the configuration can't be read: {error}") from error
 
