@@ -51,7 +51,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems schema": [[H]],
     "ems up": [["--simulator", H], [H]],
     "ems down": [["--data-dir", NAME]],
-    "ems run": [[H], [f"{H} {{x}}", f"{H}=1"], ["GOOD", "-o", "/dev/tty"], ["GOOD", "--set", f"{H}=1"], ["true", H]],
+    "ems run": [[H], ["GOOD", "-o", "/dev/tty"], ["GOOD", "--set", f"{H}=1"], ["true", "--metric", H, "--dry-run"]],
     "ems dlq ls": [[], ["--json"]],
     "ems dlq show": [["1"], ["1", "--json"], ["2"]],
     "ems dlq replay": [["1"]],
