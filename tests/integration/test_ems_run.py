@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import commands, processes, wait
+from ems_worker.cli import sweeps
+from ems_worker.local.orchestrator import command
+from tests.support import commands, processes, servers, wait
+
+PAGE = (servers.ROOT / "docs" / "run.md").read_text()
 
 SCRIPT = """\
 import argparse, json, random, sys, time
@@ -36,7 +43,7 @@ def work(swept: Path) -> Path:
 
 def start(work: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Starts `ems` in this directory."""
-    env = commands.environment(HOME=str(work), NO_COLOR="1")
+    env = commands.environment(HOME=str(work), PATH=f"{commands.SCRIPTS}:{os.environ['PATH']}")
     return subprocess.Popen(
         [commands.SCRIPTS / "ems", *arguments],
         stdin=subprocess.DEVNULL,
@@ -135,9 +142,9 @@ def test_a_platform_in_the_background_is_used_by_all_commands(work: Path) -> Non
 
 async def test_ctrl_c_says_what_goes_on_and_the_next_start_continues(work: Path) -> None:
     """The platform of an `ems run` stops with it, the runs start again; one in the background goes on."""
-    command = f"{TRAIN} --wait {work}/go"
+    waiting = f"{TRAIN} --wait {work}/go"
     data = ("--data-dir", str(work / "data"))
-    process = start(work, "run", command, "lr=1,2", "--metric", "score", *data)
+    process = start(work, "run", waiting, "lr=1,2", "--metric", "score", *data)
     until_said(process, "running: ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -147,7 +154,7 @@ async def test_ctrl_c_says_what_goes_on_and_the_next_start_continues(work: Path)
     assert processes.mentioning(str(work)) == {}
 
     assert ems(work, "up", "-d", *data).code == 0
-    process = start(work, "run", command, "lr=3", "--metric", "score", *data)
+    process = start(work, "run", waiting, "lr=3", "--metric", "score", *data)
     until_said(process, "running: ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -211,3 +218,21 @@ def test_a_dry_run_prints_the_plan(work: Path) -> None:
     assert "warning: lr is in no placeholder" in ended.err
     assert "warning: the command has no {seed}" in ended.err
     assert "kept.yaml is valid: 2 points with 2 replicates each: 4 jobs" in ems(work, "validate", "kept.yaml").out
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ (ems run .*)$", PAGE, re.M))
+def test_the_commands_of_the_page_are_accepted(work: Path, line: str) -> None:
+    """Each as it stands, without being carried out."""
+    (work / "plan.yaml").write_text("name: x\nbase_config: {learning: {rate: 1}}\nparameters: {learning.rate: [1]}\n")
+    ended = ems(work, *shlex.split(line)[1:], "--dry-run")
+    assert ended.code == 0, ended
+
+
+def test_the_page_has_all_placeholders_and_options() -> None:
+    """Each in its table."""
+    placeholders = set(re.findall(r"^\| `\{([\w.]+)\}`", PAGE, re.M))
+    assert placeholders == {*command.FIXED, "NAME"} - {"output_dir"}
+    words = re.findall(r"^\| `(\w+)=(.*?)` \|", PAGE, re.M)
+    assert len(words) == 8
+    for name, values in words:
+        sweeps.axis(name, values)
