@@ -24,6 +24,7 @@ import yaml
 INFEASIBLE = 65
 USAGE = 2
 _MAX_FISH = 5_000
+_BUILT_IN = "this is the built-in fish simulator; for your own program: ems up --simulator COMMAND, or ems run COMMAND"
 _REPORT_SECONDS = 1.0
 _Cell = tuple[int, int]
 _Food = tuple[float, float]
@@ -31,17 +32,6 @@ _Food = tuple[float, float]
 
 class ConfigError(ValueError):
     """The configuration describes no meaningful run; the text names the value and the reason."""
-
-
-class UnknownConfigError(ConfigError):
-    """The configuration isn't one of this model."""
-
-    def __init__(self, reason: str) -> None:
-        # The last line of a message is what lists of failures show.
-        super().__init__(
-            f"{reason}\nthis is the built-in fish simulator, and the configuration is not one of a reef; for your own "
-            "program: ems up --simulator COMMAND"
-        )
 
 
 class Config(NamedTuple):
@@ -245,10 +235,8 @@ def _swim_and_eat(fish: _Fish, reef: _Reef, config: Config, rng: random.Random) 
 def parse(document: Any) -> Config:
     """The configuration from the platform's nested document. Raises ConfigError with all problems."""
     layer = document.get("simulation_layer") if isinstance(document, Mapping) else None
-    if not isinstance(layer, Mapping):
-        raise UnknownConfigError("simulation_layer is missing or not a mapping")
-    if not any(isinstance(layer.get(rule.section), Mapping) for rule in _RULES.values()):
-        raise UnknownConfigError("simulation_layer has none of the sections of this model")
+    if not isinstance(layer, Mapping) or not any(rule.section in layer for rule in _RULES.values()):
+        raise ConfigError(f"simulation_layer is missing or not that of a reef\n{_BUILT_IN}")
     values: dict[str, float] = {}
     problems = []
     for name, rule in _RULES.items():

@@ -7,9 +7,8 @@ import shlex
 from pathlib import Path
 
 from ems_worker import settings
-from ems_worker.local import checking, platform, ports
+from ems_worker.local import checking, platform, ports, stopping
 from ems_worker.local.orchestrator import command
-from ems_worker.local.stopping import run_until_signal
 from ems_worker.terminal import streams
 
 
@@ -57,7 +56,7 @@ def run(
         base_config_root=base_config_root,
         secured=secured,
     )
-    run_until_signal(_up(options, preferred, json_output))
+    stopping.run_until_signal(_up(options, preferred, json_output))
     return 0
 
 
