@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker.cli import exits, shell
+from ems_worker.cli.formats import ConfigFormat
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ems_worker.local import registry
 
 _PLAN_SUFFIXES = (".yaml", ".yml", ".json")
+_ROWS_SUFFIXES = (".csv", ".jsonl")
 # `--lr {lr}` after an unquoted command reaches us as a word, so that we can say what to do.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
@@ -48,9 +50,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Base configuration, YAML or JSON; NAMEs are then dotted paths into it."),
     ] = None,
-    config_format: Annotated[
-        str, typer.Option(metavar="yaml|json", help="Format of the file {config}. Default: yaml.")
-    ] = "yaml",
+    config_format: Annotated[ConfigFormat, typer.Option(help="Format of the file {config}.")] = ConfigFormat.YAML,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="The experiment's name.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -93,8 +93,8 @@ def run(
     Uses the platform of `ems up` if one is running, and else starts one until the end. Prints a table of means and
     writes a CSV.
     """
-    if config_format not in ("yaml", "json"):
-        raise exits.Misused(f"--config-format {config_format}: should be yaml or json")
+    if output is not None:
+        _check_output(output)
     make: Callable[[list[str]], tuple[plans.PlanFile, registry.Simulator | None]]
     if _is_plan(target):
         of_command = {
@@ -108,7 +108,7 @@ def run(
         if given := next((option for option, value in of_command.items() if value), None):
             raise exits.Misused(f"{given} is for a command; a plan is changed by --set, such as --set replicates=5")
         make = functools.partial(
-            _of_plan, target, allow_files_from, simulator=simulator, config_format=config_format, name=name
+            _of_plan, target, allow_files_from, simulator=simulator, config_format=config_format.value, name=name
         )
     else:
         if simulator is not None:
@@ -120,7 +120,7 @@ def run(
             options={"replicates": replicates, "minimize": minimize, "maximize": maximize},
             metrics=metric or [],
             config=config,
-            config_format=config_format,
+            config_format=config_format.value,
             name=name,
         )
     file, chosen = make(set_ or [])
@@ -132,6 +132,16 @@ def run(
         place={"data_dir": data_dir, "slots": slots, "server": server, "context": context},
         json=json,
     )
+
+
+def _check_output(file: Path) -> None:
+    """Raises Misused for a file that could not be written hours later."""
+    if file.suffix not in ("", *_ROWS_SUFFIXES):
+        raise exits.Misused(f"-o {file}: should end in {' or '.join(_ROWS_SUFFIXES)}")
+    directory = file.absolute().parent
+    if not os.access(directory, os.W_OK) or file.is_dir():
+        reason = "it is a directory" if file.is_dir() else f"{directory} is not a directory that can be written to"
+        raise exits.Misused(f"-o {file}: {reason}")
 
 
 def _is_plan(target: str) -> bool:

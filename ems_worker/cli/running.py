@@ -92,8 +92,13 @@ async def _send(ems: client.EmsClient, job: Job, place: places.Place) -> int:
         publish.show_decision(decision, job.file, job.message, job.reported)
     if decision["decision"] == "rejected":
         return exits.Exit.INVALID_PLAN
-    status = await _followed(ems, decision["experiment_id"], place)
-    await _show(ems, status, job, place)
+    experiment_id = decision["experiment_id"]
+    status = await _followed(ems, experiment_id, place)
+    try:
+        await _show(ems, status, job, place)
+    except asyncio.CancelledError:
+        shell.say(f"{experiment_id} has ended; its results: {_later(experiment_id, place)}")
+        raise
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
 
 
@@ -123,11 +128,6 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
     """Prints the outcome and the table, and writes the file of results."""
     experiment_id = status["experiment_id"]
     details = await ems.get(experiment_id)
-    file = job.output or Path(f"{experiment_id}.csv")
-    kind = Format.JSONL if file.suffix in (".jsonl", ".ndjson") else Format.CSV
-    reported = _Reported(set(), set())
-    async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
-        count = await export.write(reported.of(jobs), details, kind, file)
     if job.json:
         shell.out_json(status)
     else:
@@ -136,6 +136,11 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
         async with contextlib.aclosing(ems.points(experiment_id)) as points:
             await run_table.show(details, points)
         shell.out("")
+    file = job.output or Path(f"{experiment_id}.csv")
+    kind = Format.JSONL if file.suffix == ".jsonl" else Format.CSV
+    reported = _Reported(set(), set())
+    async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
+        count = await export.write(reported.of(jobs), details, kind, file)
     shell.say(f"results   {file} ({count:,} {'job' if count == 1 else 'jobs'})")
     if job.simulator is not None and place.data_dir is not None:
         entry = place.data_dir / "orchestrator" / registry.DIRECTORY / job.simulator.name
@@ -143,9 +148,14 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
         shell.say(f"          kept in {_near(entry)}")
     for note in reported.notes(details):
         shell.say(note)
-    first = f"`ems up{place.flags}`, then " if place.own else ""
-    flags = "" if place.own else place.flags
-    shell.say(f"later     {first}ems show{flags} {experiment_id}")
+    shell.say(f"later     {_later(experiment_id, place)}")
+
+
+def _later(experiment_id: str, place: places.Place) -> str:
+    """How to see the results again."""
+    if place.own:
+        return f"`ems up{place.flags}`, then ems show {experiment_id}"
+    return f"ems show{place.flags} {experiment_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import typer
 
 from ems_worker import errors
 from ems_worker.cli import exits, shell
+from ems_worker.cli.formats import ConfigFormat
 
 if TYPE_CHECKING:
     from ems_worker.settings import running
@@ -47,8 +48,8 @@ def up(
         str | None, typer.Option(metavar="TEXT", help="Version of your simulator, recorded with each run.")
     ] = None,
     config_format: Annotated[
-        str, typer.Option(metavar="yaml|json", help="Format of the file {config} of your simulator. Default: yaml.")
-    ] = "yaml",
+        ConfigFormat, typer.Option(help="Format of the file {config} of your simulator.")
+    ] = ConfigFormat.YAML,
     background: Annotated[
         bool, typer.Option("--detach", "-d", help="Run it in the background; `ems down` stops it.")
     ] = False,
@@ -72,8 +73,6 @@ def up(
     """
     if not data_dir:
         raise exits.Misused("--data-dir should not be empty")
-    if config_format not in ("yaml", "json"):
-        raise exits.Misused(f"--config-format {config_format}: should be yaml or json")
     if simulator is None and model_version is not None:
         raise exits.Misused("--model-version is that of your own simulator: give --simulator COMMAND")
     _require_local()
@@ -83,7 +82,7 @@ def up(
         "slots": slots,
         "simulator": simulator,
         "model_version": model_version,
-        "config_format": None if config_format == "yaml" else config_format,
+        "config_format": None if config_format is ConfigFormat.YAML else config_format.value,
         "nats_port": nats_port,
         "orchestrator_port": orchestrator_port,
         "http_port": http_port,

@@ -195,6 +195,8 @@ def test_ctrl_c_while_it_starts_leaves_nothing(work: Path, said: str) -> None:
         (["plan.json", "lr=1"], 2, "--set"),
         (["plan.json", "--simulator", f"{sys.executable} train.py {{lrr}}"], 2, "did you mean {lr}?"),
         ([TRAIN, "lr=1", "--simulator", "x"], 2, "first argument"),
+        ([TRAIN, "lr=1", "-o", "x.xlsx"], 2, "should end in .csv or .jsonl"),
+        ([TRAIN, "lr=1", "-o", "missing/x.csv"], 2, "can be written to"),
         ([TRAIN, "lr=1", "--server", "nats://127.0.0.1:1"], 2, "no platform of `ems up` on this machine"),
     ],
 )
