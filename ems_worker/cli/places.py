@@ -42,13 +42,15 @@ class Wanted:
 class Place:
     """A platform. `data_dir` is its directory if it is one of this machine; `own`: it ends with this command.
 
-    `flags` are what other commands need to find it.
+    `flags` are what other commands need to find it, or `ems up` to start an own one again; `server` is what they need
+    while an own one runs.
     """
 
     access: settings.Access | str
     data_dir: Path | None
     own: bool
     flags: str
+    server: str = ""
 
 
 @contextlib.asynccontextmanager
@@ -98,9 +100,12 @@ def _answers(port: int) -> bool:
 
 
 def _place_of(found: running.Platform) -> Place:
-    default = found.url.endswith(f":{settings.DEFAULT_NATS_PORT}")
     data_dir = None if found.data_dir is None else Path(found.data_dir)
-    return Place(found.url, data_dir, own=False, flags="" if default else f" --server {found.url}")
+    return Place(found.url, data_dir, own=False, flags=_server(found.url))
+
+
+def _server(url: str) -> str:
+    return "" if url.endswith(f":{settings.DEFAULT_NATS_PORT}") else f" --server {url}"
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +130,8 @@ async def _own(data_dir: Path, slots: int | None) -> AsyncIterator[Place]:
         try:
             flags = "" if str(data_dir) == DIRECTORY else f" --data-dir {shlex.quote(str(data_dir))}"
             whole = Path(started.addresses.data_dir)
-            yield Place(started.addresses.nats_url, whole, own=True, flags=flags)
+            url = started.addresses.nats_url
+            yield Place(url, whole, own=True, flags=flags, server=_server(url))
             await _guests_leave(whole)
         finally:
             watching.cancel()

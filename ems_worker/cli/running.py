@@ -47,7 +47,7 @@ async def _run(job: Job, wanted: places.Wanted) -> int:
             async with client.EmsClient(place.access, notice=shell.say) as ems:
                 stage = ""
                 if place.own:
-                    await _say_what_goes_on(ems)
+                    await _say_what_goes_on(ems, place.server)
                 return await _send(ems, job, place)
     except asyncio.CancelledError:
         if stage:
@@ -67,13 +67,13 @@ def _register(job: Job, place: places.Place) -> None:
     registry.add(place.data_dir / "orchestrator", job.simulator)
 
 
-async def _say_what_goes_on(ems: client.EmsClient) -> None:
-    """Names the experiments that a new platform continues."""
+async def _say_what_goes_on(ems: client.EmsClient, server: str) -> None:
+    """Names the experiments that a new platform continues. `server` is what other commands need to find it."""
     async with contextlib.aclosing(ems.experiments(state=ExperimentState.RUNNING)) as listed:
         async for status in listed:
             experiment_id = status["experiment_id"]
             ended = f"{statuses.ended(status):,} of {status['total']:,} jobs ended"
-            shell.say(f"also goes on: {experiment_id}, {ended}; to end it: ems cancel {experiment_id}")
+            shell.say(f"also goes on: {experiment_id}, {ended}; to end it: ems cancel{server} {experiment_id}")
 
 
 async def _send(ems: client.EmsClient, job: Job, place: places.Place) -> int:

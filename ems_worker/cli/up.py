@@ -90,8 +90,11 @@ def up(
         "secured": secured or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    already = _already(Path(data_dir))
+    if already and (given or not background):
+        raise exits.Misused(already)
     if background:
-        return _in_background(Path(data_dir), given, json=json)
+        return _in_background(Path(data_dir), given, running_already=already, json=json)
     return platform.run(data_dir=Path(data_dir), json_output=json, **given)
 
 
@@ -119,20 +122,26 @@ def down(
     return exits.Exit.OK
 
 
-def _in_background(data_dir: Path, options: dict[str, Any], *, json: bool) -> exits.Exit:
+def _already(data_dir: Path) -> str:
+    """That a platform runs in this directory, and what stops it; empty if none does."""
+    from ems_worker.settings import running
+
+    found = running.of_directory(data_dir, os.environ)
+    if found is None:
+        return ""
+    return f"a platform runs in {data_dir} already, at {found.url}; `ems down{_flag(found.data_dir)}` stops it"
+
+
+def _in_background(data_dir: Path, options: dict[str, Any], *, running_already: str, json: bool) -> exits.Exit:
     from ems_worker.local import background
     from ems_worker.local import up as platform
-    from ems_worker.settings import running
 
     if simulator := options.get("simulator"):
         from ems_worker.local import checking
 
         checking.checked(simulator, "--simulator")
-    if (found := running.of_directory(data_dir, os.environ)) is not None:
-        where = _flag(found.data_dir)
-        if options:
-            raise exits.Misused(f"a platform runs in {data_dir} already: `ems down{where}`, then `ems up` again")
-        shell.say(f"a platform runs in {data_dir} already, at {found.url}; `ems down{where}` stops it")
+    if running_already:
+        shell.say(running_already)
         return exits.Exit.OK
     flags = [f"--data-dir={data_dir}"]
     for name, value in options.items():

