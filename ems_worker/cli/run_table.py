@@ -30,7 +30,7 @@ async def show(details: Document, points: AsyncIterator[Document]) -> None:
     numbers = range(len(parameters), len(parameters) + 1)
     tables.show((*tables.short(parameters), "n", *metrics), rows, numbers=numbers)
     if metrics:
-        shell.out("n: completed replicates; ±: 95 % confidence interval of the mean")
+        shell.out("n: completed; ±: 95 % confidence interval of the mean")
     if total > len(rows):
         shell.out(f"... and {total - len(rows):,} more points: ems export {details['experiment_id']}")
 

@@ -144,8 +144,8 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
     shell.say(f"results   {file} ({count:,} {'job' if count == 1 else 'jobs'})")
     if job.simulator is not None and place.data_dir is not None:
         entry = place.data_dir / "orchestrator" / registry.DIRECTORY / job.simulator.name
-        shell.say(f"program   version {job.simulator.model_version}{_git(job.simulator)}")
-        shell.say(f"          kept in {_near(entry)}")
+        shell.say(f"version   {job.simulator.model_version}{_git(job.simulator)}")
+        shell.say(f"program   {_near(entry)}")
     for note in reported.notes(details):
         shell.say(note)
     shell.say(f"later     {_later(experiment_id, place)}")
@@ -189,7 +189,7 @@ def _git(simulator: registry.Simulator) -> str:
     git = simulator.origin.git
     if git is None:
         return ""
-    return f" (git {git.commit[:12]}{'' if git.dirty is None else ' and changes'})"
+    return f" (git {git.commit[:7]}{'' if git.dirty is None else ' and changes'})"
 
 
 def _near(path: Path) -> Path:

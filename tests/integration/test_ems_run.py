@@ -96,7 +96,7 @@ def test_a_script_runs_from_values_to_results(work: Path) -> None:
         ("0.1", "3", "3.1"),
     ]
     [version] = {row["model_version"] for row in results}
-    assert f"program   version {version}" in ended.err
+    assert f"version   {version}" in ended.err
     [entry] = (work / "data" / "orchestrator" / "simulators").glob("*/simulator.json")
     assert json.loads(entry.read_text())["model_version"] == version
     assert (entry.parent / "files" / "train.py").read_text() == SCRIPT
