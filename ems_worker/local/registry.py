@@ -91,9 +91,11 @@ def add(orchestrator: Path, simulator: Simulator) -> None:
     if 0 < len(simulator.patch) <= _MAX_COPIED_BYTES:
         os.close(private.write(directory / "uncommitted.patch", simulator.patch))
     files = private.directory(directory / "files")
-    for file in simulator.origin.files:
+    for number, file in enumerate(simulator.origin.files):
+        path = Path(file.path)
         if file.bytes <= _MAX_COPIED_BYTES:
-            _copy(Path(file.path), files)
+            same = any(Path(other.path).name == path.name for other in simulator.origin.files[:number])
+            _copy(path, files / (f"{number}-{path.name}" if same else path.name))
     command = simulator.command
     entry = {
         "name": simulator.name,
@@ -133,9 +135,9 @@ def find(orchestrator: Path, name: str) -> Simulator | None:
         raise errors.SettingsError(f"{path} is not the entry of a simulator: remove its directory") from failed
 
 
-def _copy(path: Path, directory: Path) -> None:
+def _copy(path: Path, to: Path) -> None:
     try:
-        os.close(private.write(directory / path.name, path.read_bytes()))
+        os.close(private.write(to, path.read_bytes()))
     except OSError as failed:
         raise errors.FileUnwritable(f"{path} can't be copied: {failed.strerror}") from failed
 

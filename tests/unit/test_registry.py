@@ -50,6 +50,19 @@ def test_an_entry_is_found_as_it_was_added(program: Path, tmp_path: Path) -> Non
     assert (directory / "files" / "train.py").read_text() == program.read_text()
 
 
+def test_program_files_of_the_same_name_are_all_kept(program: Path, tmp_path: Path) -> None:
+    """Each under a name of its own."""
+    (program.parent / "lib").mkdir()
+    (program.parent / "lib" / "train.py").write_text("# other\n")
+    simulator = described(program, "python train.py lib/train.py")
+    registry.add(tmp_path, simulator)
+    kept = tmp_path / "simulators" / simulator.name / "files"
+    assert {path.name: path.read_text() for path in kept.iterdir()} == {
+        "train.py": program.read_text(),
+        "1-train.py": "# other\n",
+    }
+
+
 @pytest.mark.parametrize("name", ["missing", "", "..", "../x", "a/b", "x" * 65])
 def test_an_unknown_name_is_not_found(tmp_path: Path, name: str) -> None:
     """No name leads out of the directory."""
