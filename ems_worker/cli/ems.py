@@ -1,6 +1,6 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import changes, dlq, experiments, offline, points, results, shell, up
+from ems_worker.cli import changes, dlq, experiments, offline, points, results, run, shell, up
 
 _ABOUT = "Experiments: list, follow, export, change."
 
@@ -13,6 +13,7 @@ def ems(version: shell.Version = False) -> None:
 
 
 # In the order in which the help lists them.
+app.command("run", context_settings=run.CONTEXT_SETTINGS)(run.run)
 app.command("ls")(experiments.list_)
 app.command("show")(experiments.show)
 app.command("watch")(experiments.watch)
@@ -31,6 +32,7 @@ app.command("exclude")(changes.exclude)
 app.command("include")(changes.include)
 app.command("schema")(offline.schema)
 app.command("up")(up.up)
+app.command("down")(up.down)
 app.add_typer(dlq.app, name="dlq")
 
 

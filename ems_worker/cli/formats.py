@@ -1,4 +1,4 @@
-"""The formats of `ems export` and `ems points`, which their help names; export.py writes the rows."""
+"""The formats that the help of commands names; export.py writes the rows of `ems export` and `ems points`."""
 
 from enum import StrEnum
 
@@ -8,6 +8,13 @@ class Format(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
+
+
+class ConfigFormat(StrEnum):
+    """The format of the configuration that a program gets."""
+
+    YAML = "yaml"
+    JSON = "json"
 
 
 class PointFormat(StrEnum):

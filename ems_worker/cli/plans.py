@@ -10,7 +10,7 @@ from ems_worker import errors
 from ems_worker.adapters import files, yaml_reader
 from ems_worker.cli import exits
 from ems_worker.core import canonical
-from ems_worker.core.points import render, value_files
+from ems_worker.core.points import plan, render, value_files
 from ems_worker.service.intake import check as plan_check
 
 _STDIN = "-"
@@ -61,7 +61,12 @@ def read(argument: str, allow_files_from: Sequence[Path] | None = None) -> PlanF
 
 
 def held(file: PlanFile) -> PlanFile:
-    """The plan with `hold: true`: another plan than without, with another sha. A plan in block YAML keeps its lines.
+    """The plan with `hold: true`: another plan than without, with another sha."""
+    return with_key(file, _HOLD, True)
+
+
+def with_key(file: PlanFile, key: str, value: object) -> PlanFile:
+    """The plan with this value of a key. A plan in block YAML that has no such key keeps its lines.
 
     A plan that can't be read stays as it is, so that its problems are reported.
     """
@@ -69,14 +74,23 @@ def held(file: PlanFile) -> PlanFile:
         document = yaml_reader.read_plan(file.data)
     except (errors.PlanRejected, errors.Unreadable):
         return file
-    if document.data.get(_HOLD) is True:
+    if document.data.get(key) == value:
         return file
-    whole = {**document.data, _HOLD: True}
-    if document.format == "yaml" and _HOLD not in document.data:
-        data = f"{_ended(document.text)}{_HOLD}: true\n".encode()
+    whole = {**document.data, key: value}
+    if document.format == "yaml" and key not in document.data:
+        data = f"{_ended(document.text)}{render.block({key: value})}".encode()
         if _means(data, whole):
             return replace(file, data=data)
     return replace(file, data=_json(whole))
+
+
+def base(file: PlanFile) -> dict[str, canonical.JSON] | None:
+    """The content of the base file that the plan names; None if it names none.
+
+    Raises PlanRejected and Unreadable with the problems of the plan or of the base file.
+    """
+    path = plan.base_reference(yaml_reader.read_plan(file.data).data)
+    return None if path is None else yaml_reader.read_base(_read_base(file, path)).data
 
 
 def check(file: PlanFile) -> plan_check.Checked:

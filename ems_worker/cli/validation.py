@@ -26,6 +26,14 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
     return checked
 
 
+def quietly(file: plans.PlanFile) -> plan_check.Checked | None:
+    """The checked plan; None if it is invalid, of which nothing is printed."""
+    try:
+        return plans.check(file)
+    except errors.PlanRejected:
+        return None
+
+
 def decision(checked: plan_check.Checked) -> documents.Document:
     """The `ems.decision.v1` for a valid plan that is not published."""
     return documents.decision(

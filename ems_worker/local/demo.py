@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ems_worker import client, errors
-from ems_worker.local import platform, process, results, up
+from ems_worker.local import platform, process, results, stopping
 from ems_worker.terminal import streams
 
 _DIRECTORY = Path("demo-data")
@@ -32,7 +32,7 @@ def main() -> int:
     streams.guard()
     given = parser.parse_args()
     try:
-        code = up.run_until_signal(_demo(given.plan))
+        code = stopping.run_until_signal(_demo(given.plan))
     except errors.EmsError as failed:
         streams.say(f"error: {failed}")
         return _FAILED

@@ -42,6 +42,8 @@ def password(directory: Path, port: int, target: str, token: str | None) -> Entr
         password=new_password,
         orchestrator=target,
         orchestrator_token=token,
+        data_dir=str(directory.parent),
+        pid=os.getpid(),
     )
     context = _context(directory, platform)
     users = f"{{ user: {json.dumps(_USER)}, password: {json.dumps(new_password)} }}"
@@ -67,6 +69,8 @@ def roles(directory: Path, port: int, target: str, token: str | None) -> Entry:
         nkey=str(site.seed("operator")),
         ca=str(site.ca("operator")),
         inbox_prefix=rights.inbox_prefix("operator"),
+        data_dir=str(directory.parent),
+        pid=os.getpid(),
     )
     worker = {
         "EMS_CONTEXT": str(site.context("worker")),

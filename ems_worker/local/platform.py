@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.05
 _ORCHESTRATOR_GRACE_SECONDS = 12.0
 _WORKER_GRACE_SECONDS = 15.0
 # The entries of a platform's directory, including the exports of the demo.
-_OURS = ("lock", "nats", "orchestrator", "worker", "logs", "*.csv")
+OURS = ("lock", "guests", "nats", "orchestrator", "worker", "logs", "*.csv")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Options:
     data_dir: Path
     slots: int | None = None
     simulator: str | None = None
+    model_version: str | None = None
+    config_format: str | None = None
     nats_port: int | None = None
     orchestrator_port: int | None = None
     http_port: int | None = None
@@ -54,7 +56,10 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of the parts. `context` is a file with address and credentials of NATS, for the `nats` command."""
+    """The addresses of the parts. `context` is a file with address and credentials of NATS, for the `nats` command.
+
+    `simulator` is its command line, empty for the built-in one; `slots` is the number of simulations at once.
+    """
 
     nats_url: str
     context: str
@@ -62,6 +67,8 @@ class Addresses:
     http: str
     data_dir: str
     manifest: str
+    simulator: str
+    slots: int
 
 
 class Platform:
@@ -123,12 +130,14 @@ class Platform:
             http=f"http://{http}",
             data_dir=str(self._directory),
             manifest=str(self._directory / "worker" / "manifest.db"),
+            simulator=self._options.simulator or "",
+            slots=self._options.slots or os.cpu_count() or 1,
         )
 
     def _prepare_directory(self) -> None:
         """Creates and locks the directory. Raises DirectoryUnusable."""
         try:
-            private.data_directory(self._directory, _OURS)
+            private.data_directory(self._directory, OURS)
             self._stack.enter_context(process.lock(self._directory / "lock", "platform"))
             for name in ("orchestrator", "logs", "worker"):
                 private.directory(self._directory / name)
@@ -186,6 +195,8 @@ class Platform:
             "--data-dir": self._directory / "orchestrator",
             "--slots": self._options.slots,
             "--simulator": self._options.simulator,
+            "--model-version": self._options.model_version,
+            "--config-format": self._options.config_format,
         }
         flags = [f"{name}={value}" for name, value in options.items() if value is not None]
         child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})

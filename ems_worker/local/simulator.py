@@ -24,6 +24,7 @@ import yaml
 INFEASIBLE = 65
 USAGE = 2
 _MAX_FISH = 5_000
+_BUILT_IN = "this is the built-in fish simulator; for your own program: ems up --simulator COMMAND, or ems run COMMAND"
 _REPORT_SECONDS = 1.0
 _Cell = tuple[int, int]
 _Food = tuple[float, float]
@@ -234,8 +235,8 @@ def _swim_and_eat(fish: _Fish, reef: _Reef, config: Config, rng: random.Random) 
 def parse(document: Any) -> Config:
     """The configuration from the platform's nested document. Raises ConfigError with all problems."""
     layer = document.get("simulation_layer") if isinstance(document, Mapping) else None
-    if not isinstance(layer, Mapping):
-        raise ConfigError("simulation_layer is missing or not a mapping")
+    if not isinstance(layer, Mapping) or not any(rule.section in layer for rule in _RULES.values()):
+        raise ConfigError(f"simulation_layer is missing or not that of a reef\n{_BUILT_IN}")
     values: dict[str, float] = {}
     problems = []
     for name, rule in _RULES.items():

@@ -1,21 +1,17 @@
 """Implements `ems up`: a platform on this machine that runs until a signal stops it."""
 
-import asyncio
 import contextlib
 import dataclasses
-import os
-import shutil
-import signal
-from collections.abc import Coroutine
+import json
+import shlex
 from pathlib import Path
-from typing import Any
 
-from ems_worker import errors, settings
-from ems_worker.local import platform, ports
-from ems_worker.local.orchestrator import simulation
+from ems_worker import settings
+from ems_worker.local import checking, platform, ports, stopping
+from ems_worker.local.orchestrator import command
 from ems_worker.terminal import streams
 
-_INTERRUPTED = 130
+_EXAMPLE = Path("examples/reef_heat.yaml")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +28,8 @@ def run(
     json_output: bool = False,
     slots: int | None = None,
     simulator: str | None = None,
+    model_version: str | None = None,
+    config_format: command.ConfigFormat = "yaml",
     nats_port: int | None = None,
     orchestrator_port: int | None = None,
     http_port: int | None = None,
@@ -47,56 +45,32 @@ def run(
     command line of the simulator can't work.
     """
     if simulator is not None:
-        _check_simulator(simulator)
+        checking.checked(simulator, "--simulator")
     options = platform.Options(
         data_dir=data_dir,
         slots=slots,
         simulator=simulator,
+        model_version=model_version,
+        config_format=config_format if simulator is not None else None,
         nats_port=nats_port,
         orchestrator_port=orchestrator_port,
         http_port=http_port,
         base_config_root=base_config_root,
         secured=secured,
     )
-    run_until_signal(_up(options, preferred, json_output))
+    stopping.run_until_signal(_up(options, preferred, json_output))
     return 0
-
-
-def run_until_signal(work: Coroutine[Any, Any, int]) -> int | None:
-    """Runs the work; its result, or None if a signal stopped it. A second signal ends the process at once."""
-    return asyncio.run(_run_until_signal(work))
-
-
-async def _run_until_signal(work: Coroutine[Any, Any, int]) -> int | None:
-    task = asyncio.create_task(work)
-    signalled = False
-
-    def on_signal() -> None:
-        nonlocal signalled
-        if signalled:
-            os._exit(_INTERRUPTED)  # the guardian ends the remaining processes
-        signalled = True
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if not signalled:
-            raise
-        return None
 
 
 async def _up(options: platform.Options, preferred: PreferredPorts, json_output: bool) -> int:
     async with contextlib.AsyncExitStack() as stack:
         async with ports.reserved():
-            options = _with_ports(options, preferred)
+            options = with_ports(options, preferred)
             running = await stack.enter_async_context(platform.Platform(options, streams.say))
         if json_output:
             streams.out_json(dataclasses.asdict(running.addresses))
         else:
-            streams.out(_welcome(running.addresses))
+            streams.out(welcome(running.addresses))
         try:
             await running.watch()
         finally:
@@ -104,17 +78,8 @@ async def _up(options: platform.Options, preferred: PreferredPorts, json_output:
     return 0
 
 
-def _check_simulator(command: str) -> None:
-    """Raises SettingsError for a command line with which every run would fail."""
-    try:
-        program = simulation.Command.parse(command).arguments[0]
-    except ValueError as error:
-        raise errors.SettingsError(f"--simulator {command!r}: {error}") from error
-    if "{" not in program and shutil.which(program) is None:
-        raise errors.SettingsError(f"--simulator: there is no executable program {program!r}")
-
-
-def _with_ports(options: platform.Options, preferred: PreferredPorts) -> platform.Options:
+def with_ports(options: platform.Options, preferred: PreferredPorts = PreferredPorts()) -> platform.Options:
+    """The options with ports: the preferred ones where none is given and they are free."""
     return dataclasses.replace(
         options,
         nats_port=options.nats_port or ports.prefer(preferred.nats),
@@ -122,16 +87,36 @@ def _with_ports(options: platform.Options, preferred: PreferredPorts) -> platfor
     )
 
 
-def _welcome(addresses: platform.Addresses) -> str:
+def welcome(addresses: platform.Addresses, *, stop: str = "Ctrl-C") -> str:
+    """What people need to know of a platform that is ready. `stop` is what stops it."""
     found_by_default = addresses.nats_url.endswith(f":{settings.DEFAULT_NATS_PORT}")
     server = "" if found_by_default else f" --server {addresses.nats_url}"
+    slots = f"{addresses.slots:,} at once" if addresses.slots > 1 else "one at a time"
     return (
+        f"simulator     {addresses.simulator or 'the built-in fish (your own: --simulator COMMAND)'}, {slots}\n"
         f"NATS          {addresses.nats_url}\n"
         f"credentials   {addresses.context} (nats --context FILE; our own commands find it themselves)\n"
         f"orchestrator  {addresses.orchestrator}\n"
         f"worker        {addresses.http}/readyz, /healthz, /metrics\n"
         f"manifest      {addresses.manifest}\n"
         f"logs          {addresses.data_dir}/logs\n"
-        f"Publish a plan: ems-publish{server} examples/reef_heat.yaml --wait\n"
-        "Ctrl-C stops everything; the next start continues."
+        f"{_example(addresses.simulator, server)}\n"
+        f"{stop} stops everything; the next start continues."
     )
+
+
+def _example(simulator: str, server: str) -> str:
+    """A command that the simulator understands."""
+    run = "Run your own program: ems run"
+    if not simulator:
+        # Present in a checkout, not in an installed package.
+        fish = f"Publish a plan: ems-publish{server} {_EXAMPLE} --wait\n" if _EXAMPLE.is_file() else ""
+        return f"{fish}{run}{server} 'python train.py --lr {{lr}}' lr=0.1,0.01"
+    names = command.Command.parse(simulator).parameters or ("x",)
+    plan = {
+        "name": "first",
+        "base_config": {},
+        "allow_new_paths": True,
+        "parameters": {name: [1, 2] for name in names},
+    }
+    return f"Publish a plan, such as: echo {shlex.quote(json.dumps(plan))} | ems-publish{server} - --wait"

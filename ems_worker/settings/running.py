@@ -32,7 +32,7 @@ class Platform:
     """A running platform: address and credentials of its NATS server, and its orchestrator.
 
     The credentials are user and password. With `ems up --secured` they are the files of an nkey and a CA, and the
-    prefix of the user's inboxes.
+    prefix of the user's inboxes. `data_dir` is its directory, and `pid` the process that keeps it running.
     """
 
     path: Path
@@ -44,6 +44,8 @@ class Platform:
     nkey: str | None = None
     ca: str | None = None
     inbox_prefix: str | None = None
+    data_dir: str | None = None
+    pid: int | None = None
 
     def context(self) -> bytes:
         """The platform as a context of the `nats` command, which ignores unknown keys."""
@@ -51,6 +53,9 @@ class Platform:
         del content["path"]
         content = {name: value for name, value in content.items() if value is not None}
         return json.dumps(content, indent=2).encode() + b"\n"
+
+
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Platform)) - {"path"}
 
 
 def directory(environ: Mapping[str, str]) -> Path:
@@ -106,6 +111,21 @@ def find(access: Access, environ: Mapping[str, str]) -> Platform | None:
     return None
 
 
+def platforms(environ: Mapping[str, str]) -> Iterator[Platform]:
+    """All running platforms of this user. Files that `find` would refuse are none of them."""
+    for location in _locations(environ):
+        for path in sorted(location.glob("*.json")):
+            with contextlib.suppress(errors.SettingsError):
+                if (platform := at(path)) is not None:
+                    yield platform
+
+
+def of_directory(data_dir: Path, environ: Mapping[str, str]) -> Platform | None:
+    """The platform that runs in this directory; None if there is none."""
+    wanted = str(data_dir.resolve())
+    return next((platform for platform in platforms(environ) if platform.data_dir == wanted), None)
+
+
 def at(path: Path) -> Platform | None:
     """The running platform that this file announces; None if there is none. Raises errors.SettingsError like `find`."""
     if not private.is_own_directory(path.parent):
@@ -121,7 +141,8 @@ def at(path: Path) -> Platform | None:
         del fields["description"]
         if "nkey" in fields:
             fields |= {"user": None, "password": None}
-        return Platform(path, **fields)
+        # Another version may have written more.
+        return Platform(path, **{name: value for name, value in fields.items() if name in _FIELDS})
     except (ValueError, KeyError, TypeError) as failed:
         raise errors.SettingsError(f"{path} was not written by a platform: remove it") from failed
     finally:

@@ -50,6 +50,8 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems include": [["reef"]],
     "ems schema": [[H]],
     "ems up": [["--simulator", H], [H]],
+    "ems down": [["--data-dir", NAME]],
+    "ems run": [[H], ["GOOD", "-o", "/dev/tty"], ["GOOD", "--set", f"{H}=1"], ["true", "--metric", H, "--dry-run"]],
     "ems dlq ls": [[], ["--json"]],
     "ems dlq show": [["1"], ["1", "--json"], ["2"]],
     "ems dlq replay": [["1"]],

@@ -12,7 +12,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator import command, events, model, simulation
 from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.support import local_orchestrator, servers, wait
@@ -159,7 +159,7 @@ async def test_two_wrappers_start_one_simulation(tmp_path: Path) -> None:
     order = model.Order("raced", recorded(tmp_path, f"sleep 0.2; {RESULT}").encode(), "sha", 1, "exp")
     rivals = [simulation.Simulation(tmp_path / "raced") for _ in range(5)]
     for rival in rivals:
-        rival.launch(simulation.Command.parse(local_orchestrator.SHELL), order)
+        rival.launch(command.Command.parse(local_orchestrator.SHELL), order)
     for rival in rivals:
         await rival.ended()
         assert rival.end().metrics == {"population": 12.0}
@@ -172,7 +172,7 @@ async def test_a_run_that_the_orchestrator_has_claimed_is_not_started(tmp_path: 
     run = simulation.Simulation(tmp_path / "forbidden")
     assert run.forbid()
     assert not run.forbid()
-    run.launch(simulation.Command.parse(local_orchestrator.SHELL), order)
+    run.launch(command.Command.parse(local_orchestrator.SHELL), order)
     await run.ended()
     assert starts(tmp_path) == []
     assert run.exit_code() is None

@@ -26,7 +26,10 @@ SLOW = "sh -c 'sleep 60'"
 async def test_up_runs_a_plan_and_ends_all_its_processes(swept: Path) -> None:
     """The first line on stdout has the addresses; a plan completes; after SIGTERM no process is left, exit code 0."""
     platform = await up(swept)
-    assert set(platform.addresses) == {"nats_url", "context", "orchestrator", "http", "data_dir", "manifest"}
+    assert set(platform.addresses) == {
+        *("nats_url", "context", "orchestrator", "http", "data_dir", "manifest"),
+        *("simulator", "slots"),
+    }
     async with client.EmsClient(platform.addresses["nats_url"]) as ems:
         await ems.publish(plan(metrics_to_track=["population"], num_replicates_per_run=2))
         decision = await ems.decision(1, timeout=20)

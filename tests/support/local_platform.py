@@ -19,7 +19,7 @@ class Up:
     """A process of `ems up` that is ready."""
 
     program: servers.Program
-    addresses: dict[str, str]
+    addresses: dict[str, Any]
 
 
 async def up(
@@ -49,7 +49,7 @@ async def up(
     earlier_bytes = program.log.stat().st_size if program.log.exists() else 0
     program.start()
 
-    def ready() -> dict[str, str]:
+    def ready() -> dict[str, Any]:
         assert program.running, program.last_words()
         lines = [line for line in program.log.read_text()[earlier_bytes:].splitlines() if line.startswith("{")]
         return json.loads(lines[0]) if lines else {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ems_worker.local.orchestrator import model, result, simulation
+from ems_worker.local.orchestrator import model, result
 
 OUTPUT = PurePosixPath("/data/run/output")
 JSON = st.recursive(
@@ -129,17 +129,3 @@ def test_the_message_is_the_end_of_stderr() -> None:
     end = judge(1, stderr="\n".join(f"line {number}" for number in range(100)).encode())
     assert end.message.splitlines() == [f"line {number}" for number in range(90, 100)]
     assert len(judge(1, stderr=b"x" * 10_000).message) == 2000
-
-
-def test_placeholders_are_replaced_and_other_braces_kept() -> None:
-    """Only four names are placeholders; all other braces belong to the command line of the simulator."""
-    command = simulation.Command.parse("""sim -c {config} 's={seed}' '{"json": 1}' {other}""")
-    values = {"config": "/a b/c.yaml", "seed": "7"}
-    assert command.filled(values) == ["sim", "-c", "/a b/c.yaml", "s=7", '{"json": 1}', "{other}"]
-
-
-@pytest.mark.parametrize("text", ["", "  ", "sh 'open"])
-def test_an_unusable_command_line_is_refused_at_once(text: str) -> None:
-    """An empty command line and one with an open quote are refused before any run starts."""
-    with pytest.raises(ValueError, match=r"empty|No closing quotation"):
-        simulation.Command.parse(text)

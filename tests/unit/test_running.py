@@ -187,3 +187,26 @@ def test_directories_of_another_user_are_not_used(tmp_path: Path, monkeypatch: p
     with running.announced(planted):
         assert settings.access({"server": URL}, environ).user is None
     assert running.directory(environ | {"HOME": str(tmp_path / "home")}).is_relative_to(tmp_path / "home")
+
+
+def test_a_platform_is_found_by_its_directory(environ: dict[str, str], tmp_path: Path) -> None:
+    """Whatever its port is; files that are none of a platform are passed over."""
+    data_dir = tmp_path / "data"
+    announced = running.Platform(
+        running.path_for(14222, environ), URL, "ems", PASSWORD, "unix:/x", data_dir=str(data_dir), pid=os.getpid()
+    )
+    assert running.of_directory(data_dir, environ) is None
+    with running.announced(announced):
+        other = announced.path.with_name("1.json")
+        other.write_text("{")
+        other.chmod(0o666)
+        assert running.of_directory(data_dir, environ) == announced
+        assert running.of_directory(tmp_path, environ) is None
+    assert list(running.platforms(environ)) == []
+
+
+def test_a_platform_of_a_later_version_is_found(environ: dict[str, str], platform: running.Platform) -> None:
+    """What this version doesn't know of it is passed over."""
+    content = json.loads(platform.path.read_text()) | {"color": "blue"}
+    platform.path.write_text(json.dumps(content))
+    assert running.at(platform.path) == platform

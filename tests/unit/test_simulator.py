@@ -108,6 +108,17 @@ def test_an_invalid_value_is_named(changes: dict[str, Any], message: str) -> Non
         simulator.parse(document(**changes))
 
 
+@pytest.mark.parametrize("config", [None, {"lr": 0.1}, {"simulation_layer": 1}, {"simulation_layer": {"lr": 1}}])
+def test_a_configuration_of_another_program_is_told_so(config: Any) -> None:
+    """The last line, which lists of failures show, names the simulator and how to run another one."""
+    with pytest.raises(simulator.ConfigError) as refused:
+        simulator.parse(config)
+    last = str(refused.value).splitlines()[-1]
+    assert "built-in fish simulator" in last
+    assert "--simulator" in last
+    assert len(last) < 160
+
+
 def test_all_problems_are_reported_at_once() -> None:
     """Two invalid values give one error that names both."""
     with pytest.raises(simulator.ConfigError, match=r"world_width.*; .*max_ticks"):

@@ -10,7 +10,8 @@ import structlog
 
 from ems_worker import errors, logs, settings
 from ems_worker.local import process
-from ems_worker.local.orchestrator import server, simulation
+from ems_worker.local.orchestrator import server
+from ems_worker.local.orchestrator.command import Command
 from ems_worker.terminal import streams
 
 _BUILT_IN_MODEL = "reef-1"
@@ -63,8 +64,11 @@ def _options() -> server.Options:
     parser.add_argument(
         "--simulator",
         metavar="COMMAND",
-        help="command line of the simulator, with the placeholders {config} {seed} {simulation_id} {output_dir}; "
-        "default: a small fish simulator",
+        help="command line of the simulator, with the placeholders {config} {seed} {output} {simulation_id} {args} and "
+        "{NAME} for any value of the configuration; default: a small fish simulator",
+    )
+    parser.add_argument(
+        "--config-format", choices=("yaml", "json"), default="yaml", help="format of {config}; default: %(default)s"
     )
     parser.add_argument(
         "--model-version", help="version of the simulator, for events; default: that of the built-in one"
@@ -93,7 +97,9 @@ def _options() -> server.Options:
     if given.slots < 1:
         parser.error("--slots must be at least 1")
     try:
-        simulator = simulation.Command.parse(given.simulator) if given.simulator else simulation.Command.default()
+        simulator = Command.default()
+        if given.simulator:
+            simulator = Command.parse(given.simulator, config_format=given.config_format)
     except ValueError as error:
         parser.error(f"--simulator: {error}")
     options = server.Options(

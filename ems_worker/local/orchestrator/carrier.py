@@ -9,6 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from ems_worker.local.orchestrator import events, model, simulation
+from ems_worker.local.orchestrator.command import CannotFill
+from ems_worker.local.orchestrator.simulators import Prepared, Simulators
 from ems_worker.local.orchestrator.store import Store
 
 log = structlog.get_logger()
@@ -40,14 +42,12 @@ class Carrier:
         self,
         store: Store,
         *,
-        command: simulation.Command,
-        model_version: str,
+        simulators: Simulators,
         stop_grace_seconds: float,
         on_event: Callable[[], None],
     ) -> None:
         self._store = store
-        self._command = command
-        self._model_version = model_version
+        self._simulators = simulators
         self._grace = stop_grace_seconds
         self._on_event = on_event
 
@@ -58,9 +58,11 @@ class Carrier:
             order = await self._store.order(run.simulation_id)
             if run.stop_requested and live.cause is None:
                 live.cause = STOPPED
-            started, not_started = self._launch(live, order)
+            prepared = await self._prepare(order)
+            started, not_started = self._launch(live, order, prepared)
             if started:
-                run = await self._started(live, run)
+                version = prepared.model_version if isinstance(prepared, Prepared) else ""
+                run = await self._started(live, run, version)
         elif live.processes.forbid():
             log.warning("run.vanished", simulation_id=run.simulation_id)
         else:
@@ -70,14 +72,28 @@ class Carrier:
         if live.cause is not None or not live.interrupted:
             await self.finish(run, live.cause or not_started or live.processes.end(), live.processes.finished_ns())
 
-    def _launch(self, live: Live, order: model.Order) -> tuple[bool, model.RunEnd | None]:
+    async def _prepare(self, order: model.Order) -> Prepared | model.RunEnd:
+        """What to start the simulation with, or how the run ends because it can't be started."""
+        try:
+            return await self._simulators.prepare(order)
+        except CannotFill as problem:
+            return _unfillable(problem)
+
+    def _launch(
+        self, live: Live, order: model.Order, prepared: Prepared | model.RunEnd
+    ) -> tuple[bool, model.RunEnd | None]:
         """Starts the simulation, unless it is no longer to be started.
 
         Returns whether there is a simulation, and how the run ends if it couldn't be started.
         """
         if live.cause is None and not live.interrupted:
+            if isinstance(prepared, model.RunEnd):
+                # An earlier orchestrator may have started it.
+                return (False, prepared) if live.processes.forbid() else (True, None)
             try:
-                live.processes.launch(self._command, order)
+                live.processes.launch(prepared.command, order, prepared.configuration)
+            except CannotFill as problem:
+                return False, _unfillable(problem)
             except OSError as failed:
                 message = f"the simulation can't be started: {failed}"
                 return False, model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
@@ -87,12 +103,10 @@ class Carrier:
         interrupted = live.cause is None
         return live.processes.claim() is not None if interrupted else not live.processes.forbid(), None
 
-    async def _started(self, live: Live, run: model.LocalRun) -> model.LocalRun:
+    async def _started(self, live: Live, run: model.LocalRun, model_version: str) -> model.LocalRun:
         claim = live.processes.claim()  # may be that of a wrapper of an earlier orchestrator
         started_ns = claim.made_ns if claim is not None else time.time_ns()
-        run = dataclasses.replace(
-            run, state=model.State.RUNNING, started_ns=started_ns, model_version=self._model_version
-        )
+        run = dataclasses.replace(run, state=model.State.RUNNING, started_ns=started_ns, model_version=model_version)
         await self._store.started(run, events.started(run))
         live.run = run
         self._on_event()
@@ -119,3 +133,8 @@ class Carrier:
         except TimeoutError:
             live.processes.signal(signal.SIGKILL)
             await live.ended.wait()
+
+
+def _unfillable(problem: CannotFill) -> model.RunEnd:
+    """The end of a run whose command line can't be filled: another attempt couldn't be either."""
+    return model.RunEnd(model.ErrorKind.SIMULATION, message=str(problem), retryable=False)

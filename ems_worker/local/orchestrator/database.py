@@ -7,7 +7,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,11 +25,15 @@ _COMMIT_LIMIT = 512
 class Database:
     """The thread and its queue. Use it from one event loop, between `open` and `close`."""
 
-    def __init__(self, path: Path, *, schema: str, version: int) -> None:
-        """`schema` creates the tables that are missing; `version` is that of the schema."""
+    def __init__(self, path: Path, *, schema: str, version: int, upgrades: Mapping[int, str]) -> None:
+        """`schema` creates the tables that are missing; `version` is that of the schema.
+
+        `upgrades` has, by version, the statement that makes a database one of the next version.
+        """
         self._path = path
         self._schema = schema
         self._version = version
+        self._upgrades = upgrades
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -67,6 +71,9 @@ class Database:
         db = sqlite3.connect(self._path, isolation_level=None)
         db.row_factory = sqlite3.Row
         found = db.execute("PRAGMA user_version").fetchone()[0]
+        while found in self._upgrades:
+            db.executescript(f"BEGIN; {self._upgrades[found]}; PRAGMA user_version = {found + 1}; COMMIT;")
+            found += 1
         if found != self._version and db.execute("SELECT 1 FROM sqlite_schema").fetchone() is not None:
             raise sqlite3.DatabaseError(
                 f"it is from another version (schema {found}, not {self._version}); to start without its runs, move "

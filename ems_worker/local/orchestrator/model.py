@@ -50,6 +50,8 @@ class Order:
     config_sha: str
     seed: int
     experiment_id: str
+    # The name that the plan gave; empty for the orchestrator's own.
+    simulator: str = ""
 
 
 class Admission(enum.Enum):

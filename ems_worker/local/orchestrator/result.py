@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any
 
-from ems_worker.local.orchestrator import model
+from ems_worker.local.orchestrator import found, model
 
 INFEASIBLE_EXIT = 65
 """EX_DATAERR: the configuration is readable but describes no meaningful run."""
@@ -20,16 +20,23 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 
 
 def judge(
-    exit_code: int, *, stdout: bytes, result_file: bytes | None, stderr: bytes, output_dir: pathlib.PurePath
+    exit_code: int,
+    *,
+    stdout: bytes,
+    result_file: bytes | None,
+    stderr: bytes,
+    output_dir: pathlib.PurePath,
+    metrics_file: bytes | None = None,
 ) -> model.RunEnd:
     """How a simulation ended that was not stopped.
 
-    `stdout` and `stderr` are the last part of its output, `result_file` is its result.json if it wrote one. Exit codes
-    follow the convention of shells: a code above 128 means that a signal ended the simulation.
+    `stdout` and `stderr` are the last part of its output, `result_file` is its result.json and `metrics_file` its
+    metrics.json if it wrote them. Exit codes follow the convention of shells: a code above 128 means that a signal
+    ended the simulation.
     """
     reason = _tail(stderr)
     if exit_code == 0:
-        return _completed(stdout, result_file, output_dir)
+        return _completed(stdout, result_file, metrics_file, output_dir)
     if exit_code == INFEASIBLE_EXIT:
         return model.RunEnd(model.ErrorKind.INFEASIBLE, message=reason or "no meaningful run", retryable=False)
     if exit_code in (NOT_EXECUTABLE_EXIT, NOT_FOUND_EXIT):
@@ -41,9 +48,14 @@ def judge(
     return model.RunEnd(model.ErrorKind.SIMULATION, message=reason or f"exit code {exit_code}, nothing on stderr")
 
 
-def _completed(stdout: bytes, result_file: bytes | None, output_dir: pathlib.PurePath) -> model.RunEnd:
+def _completed(
+    stdout: bytes, result_file: bytes | None, metrics_file: bytes | None, output_dir: pathlib.PurePath
+) -> model.RunEnd:
     try:
-        result = _printed(stdout) if result_file is None else _written(result_file)
+        if result_file is not None:
+            result = _written(result_file)
+        else:
+            result = _printed(stdout) or {"metrics": found.metrics(stdout, metrics_file)}
         metrics = _metrics(result.get("metrics", {}))
         return model.RunEnd(metrics=metrics, artifacts=_artifacts(result.get("artifacts", {}), output_dir))
     except ValueError as error:

@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha import reflection
 from ems_worker import errors, settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import access, simulation
+from ems_worker.local.orchestrator.command import Command
 from ems_worker.local.orchestrator.outbox import Outbox
 from ems_worker.local.orchestrator.progress import Progress
 from ems_worker.local.orchestrator.service import OrchestratorService
+from ems_worker.local.orchestrator.simulators import Simulators
 from ems_worker.local.orchestrator.slots import Slots
 from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -29,7 +31,7 @@ from ems_worker.settings import private
 
 _SERVICE = orchestrator_pb2.DESCRIPTOR.services_by_name["OrchestratorClientService"].full_name
 # The entries of the data directory.
-_OURS = ("lock", "orchestrator.db*", "runs", "grpc.sock", "token")
+_OURS = ("lock", "orchestrator.db*", "runs", "simulators", "grpc.sock", "token")
 _RETENTION_NS = 30 * 24 * 3600 * 10**9
 _DELETE_EVERY_SECONDS = 3600.0
 _CALLS_GRACE_SECONDS = 1.0
@@ -46,7 +48,7 @@ class Options:
     nats: settings.Access
     data_dir: Path
     slots: int
-    simulator: simulation.Command
+    simulator: Command
     model_version: str
     max_message_bytes: int
     stop_grace_seconds: float
@@ -95,17 +97,17 @@ def _make_private(options: Options) -> None:
 
 async def _serve(options: Options, store: Store) -> None:
     outbox = Outbox(store, options.nats)
+    simulators = Simulators(options.data_dir, options.simulator, options.model_version)
     slots = Slots(
         store,
         count=options.slots,
         host=socket.gethostname(),
         directory=options.data_dir / "runs",
-        command=options.simulator,
-        model_version=options.model_version,
+        simulators=simulators,
         stop_grace_seconds=options.stop_grace_seconds,
         on_event=outbox.wake,
     )
-    server, health_service = _grpc_server(options, store, slots)
+    server, health_service = _grpc_server(options, store, slots, simulators)
     if options.open:
         log.warning("orchestrator.open", listen=options.listen)
     stop = _stop_event()
@@ -134,7 +136,9 @@ async def _serve(options: Options, store: Store) -> None:
     log.info("orchestrator.stopped")
 
 
-def _grpc_server(options: Options, store: Store, slots: Slots) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
+def _grpc_server(
+    options: Options, store: Store, slots: Slots, simulators: Simulators
+) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", options.max_message_bytes),
@@ -143,7 +147,7 @@ def _grpc_server(options: Options, store: Store, slots: Slots) -> tuple[grpc.aio
         interceptors=[access.Tokens(access.read_token(options.token))] if options.token is not None else None,
     )
     service = OrchestratorService(
-        store, slots, max_message_bytes=options.max_message_bytes, model_version=options.model_version
+        store, slots, simulators, max_message_bytes=options.max_message_bytes, model_version=options.model_version
     )
     orchestrator_pb2_grpc.add_OrchestratorClientServiceServicer_to_server(service, server)
     health_service = health_aio.HealthServicer()

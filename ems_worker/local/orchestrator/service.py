@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from ems_worker.local.orchestrator import events, model
+from ems_worker.local.orchestrator.simulators import LABEL, Simulators
 from ems_worker.local.orchestrator.slots import Slots
 from ems_worker.local.orchestrator.store import Store
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
@@ -36,8 +37,11 @@ T = TypeVar("T")
 class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
     """Implements all calls of OrchestratorClientService."""
 
-    def __init__(self, store: Store, slots: Slots, *, max_message_bytes: int, model_version: str) -> None:
+    def __init__(
+        self, store: Store, slots: Slots, simulators: Simulators, *, max_message_bytes: int, model_version: str
+    ) -> None:
         self._store = store
+        self._simulators = simulators
         self._slots = slots
         self._max_message_bytes = max_message_bytes
         self._model_version = model_version
@@ -123,6 +127,7 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
 
     async def _start(self, commands: Sequence[pb.StartSimulationCommand]) -> list[pb.StartSimulationResponse]:
         problems = {number: problem for number, command in enumerate(commands) if (problem := _problem(command))}
+        problems |= await self._unknown_simulators(commands)
         orders = [_order(command) for number, command in enumerate(commands) if number not in problems]
         admissions = iter(await self._store.admit(orders) if orders else [])
         responses = []
@@ -143,6 +148,19 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
         if accepted:
             await self._slots.enqueue(accepted)
         return responses
+
+    async def _unknown_simulators(self, commands: Sequence[pb.StartSimulationCommand]) -> dict[int, str]:
+        """Why new runs can't use the simulators that they name, by the number of the command."""
+        problems = {
+            number: problem
+            for number, command in enumerate(commands)
+            if (problem := self._simulators.problem(command.labels.get(LABEL, "")))
+        }
+        if not problems:
+            return {}
+        # A known run has been answered before, whatever has become of its simulator.
+        known = await self._store.get([commands[number].simulation_id for number in problems])
+        return {number: text for number, text in problems.items() if commands[number].simulation_id not in known}
 
     async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
         """Finishes the work even if the caller disconnects: a run that is stored but not queued would never start."""
@@ -171,6 +189,7 @@ def _order(command: pb.StartSimulationCommand) -> model.Order:
         config_sha=command.config_sha,
         seed=command.rng_seed,
         experiment_id=command.experiment_id,
+        simulator=command.labels.get(LABEL, ""),
     )
 
 

@@ -7,10 +7,8 @@ lose: `DIR/claim`, created by the one wrapper that may start the simulation, and
 
 import asyncio
 import contextlib
-import difflib
+import json
 import os
-import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -19,8 +17,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ems_worker import errors
+from ems_worker.adapters import yaml_reader
 from ems_worker.local import process
 from ems_worker.local.orchestrator import model, result
+from ems_worker.local.orchestrator.command import CannotFill, Command, Configuration
 from ems_worker.settings import inherited
 
 _ADOPTED_POLL_SECONDS = 0.05
@@ -28,6 +29,7 @@ _ADOPTED_POLL_SECONDS = 0.05
 # Separates the name of a directory that was moved aside from a number; ids don't contain it.
 _DISCARDED = "~"
 _NO_PROCESS = "0 "
+_CONFIGURATIONS = ("config.yaml", "config.json", "config.new")
 # The claim is a symbolic link: only one wrapper can create it, and its target identifies that wrapper. A process id
 # alone may have been reused; together with the time at which the process started (in /proc counted from the boot) it is
 # unique. TERM is trapped so that the wrapper outlives the simulation and can record its exit code; the simulation
@@ -43,49 +45,6 @@ trap : TERM INT HUP
 "$@" < /dev/null > "$dir/stdout" 2> "$dir/stderr"
 echo $? > "$dir/exit.new" && mv "$dir/exit.new" "$dir/exit"
 """
-
-
-PLACEHOLDERS = ("config", "seed", "simulation_id", "output_dir")
-_BRACED = re.compile(r"\{(\w+)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """The command line of the simulator, with the placeholders {config}, {seed}, {simulation_id} and {output_dir}."""
-
-    arguments: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> "Command":
-        """Splits a command line as a shell does.
-
-        Raises ValueError if it is empty or has an open quote or a misspelt placeholder. Other braces are left to the
-        simulator.
-        """
-        arguments = tuple(shlex.split(text))
-        if not arguments:
-            raise ValueError("it is empty")
-        for name in _BRACED.findall(text):
-            matches = difflib.get_close_matches(name, PLACEHOLDERS, n=1, cutoff=0.75)
-            if name not in PLACEHOLDERS and matches:
-                raise ValueError(f"there is no {{{name}}}; did you mean {{{matches[0]}}}?")
-        return cls(arguments)
-
-    @classmethod
-    def default(cls) -> "Command":
-        """The built-in fish simulator.
-
-        It is run by its path, not as a module: importing this package would take longer than the simulation. -P keeps
-        its directory off the module path, where `platform.py` would hide the module of the standard library.
-        """
-        return cls((sys.executable, "-P", str(Path(__file__).parents[1] / "simulator.py")))
-
-    def filled(self, values: dict[str, str]) -> list[str]:
-        """The arguments with every `{name}` in `values` replaced. Other braces are unchanged."""
-        arguments = list(self.arguments)
-        for name, value in values.items():
-            arguments = [argument.replace("{" + name + "}", value) for argument in arguments]
-        return arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +68,24 @@ class Simulation:
         self.output = directory / "output"
         self._wrapper: subprocess.Popen[bytes] | None = None
 
-    def launch(self, command: Command, order: model.Order) -> None:
+    def launch(self, command: Command, order: model.Order, configuration: Configuration | None = None) -> None:
         """Starts the wrapper, which starts the simulation unless another wrapper has claimed the directory.
 
-        Raises OSError if the directory can't be written or no process can be created.
+        `configuration` is the content of the order's, if the command needs it. Raises OSError if the directory can't be
+        written or no process can be created, and CannotFill if the configuration lacks a value for the command line.
         """
+        configuration = configuration or {}
         self.output.mkdir(parents=True, exist_ok=True)
-        config = self.directory / "config.yaml"
-        # Replaced atomically: a simulation that another wrapper has started may be reading the file.
-        fresh = self.directory / "config.new"
-        fresh.write_bytes(order.config)
-        fresh.replace(config)
+        config, in_json = self.directory / "config.yaml", self.directory / "config.json"
+        self._write(config, order.config)
+        if command.writes_json:
+            self._write(in_json, json.dumps(configuration, ensure_ascii=False, indent=2).encode() + b"\n")
         values = {
-            "config": str(config),
+            "config": str(in_json if command.config_format == "json" else config),
+            "config.json": str(in_json),
             "seed": str(order.seed),
             "simulation_id": order.simulation_id,
+            "output": str(self.output),
             "output_dir": str(self.output),
         }
         env = {
@@ -132,15 +94,23 @@ class Simulation:
             "SIMULATION_ID": values["simulation_id"],
             "SIMULATION_OUTPUT_DIR": values["output_dir"],
         }
+        words = command.filled(values, configuration)
         with (self.directory / "wrapper.log").open("ab") as log:
             self._wrapper = subprocess.Popen(  # noqa: S603 - the simulator is the operator's choice
-                ["/bin/sh", "-c", _WRAPPER, "simulation", str(self.directory), *command.filled(values)],
+                ["/bin/sh", "-c", _WRAPPER, "simulation", str(self.directory), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**inherited.environment(os.environ), **env},
+                env={**inherited.environment(os.environ), **command.environment, **env},
+                cwd=command.directory,
                 start_new_session=True,
             )
+
+    def _write(self, path: Path, content: bytes) -> None:
+        # Replaced atomically: a simulation that another wrapper has started may be reading the file.
+        fresh = self.directory / "config.new"
+        fresh.write_bytes(content)
+        fresh.replace(path)
 
     def claim(self) -> Claim | None:
         """The claim of the wrapper that started the simulation; None if it was not started."""
@@ -196,15 +166,11 @@ class Simulation:
             log = _tail(self.directory / "wrapper.log").decode(errors="replace").strip()
             message = f"its processes vanished without an exit code; {log}".rstrip("; ")
             return model.RunEnd(model.ErrorKind.INFRASTRUCTURE, message=message)
-        try:
-            with (self.output / "result.json").open("rb") as file:
-                written: bytes | None = file.read(result.RESULT_LIMIT_BYTES + 1)
-        except FileNotFoundError:
-            written = None
         return result.judge(
             exit_code,
             stdout=_tail(self.directory / "stdout"),
-            result_file=written,
+            result_file=_start(self.output / "result.json"),
+            metrics_file=_start(self.output / "metrics.json"),
             stderr=_tail(self.directory / "stderr"),
             output_dir=self.output.resolve(),
         )
@@ -224,10 +190,18 @@ class Simulation:
 
     def forget(self) -> None:
         """Deletes everything except the output of the simulation."""
-        for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", "config.yaml", "config.new"):
+        for name in ("claim", "exit", "exit.new", "stdout", "stderr", "wrapper.log", *_CONFIGURATIONS):
             (self.directory / name).unlink(missing_ok=True)
         if not any(self.output.glob("*")):
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def configuration(order: model.Order) -> Configuration:
+    """The content of the configuration of a run. Raises CannotFill if it isn't a mapping in YAML or JSON."""
+    try:
+        return yaml_reader.read_plan(order.config).data
+    except (errors.PlanRejected, errors.Unreadable) as error:
+        raise CannotFill(f"the configuration can't be read: {error}") from error
 
 
 def delete_discarded(runs: Path) -> None:
@@ -265,6 +239,15 @@ async def _exit_of(wrapper: "subprocess.Popen[bytes]") -> None:
 def _signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, if all are zombies
         os.killpg(group, number)
+
+
+def _start(path: Path) -> bytes | None:
+    """The content of a file, at most a byte more than a result may have; None if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(result.RESULT_LIMIT_BYTES + 1)
+    except OSError:
+        return None
 
 
 def _tail(path: Path) -> bytes:

@@ -13,6 +13,7 @@ import structlog
 
 from ems_worker.local.orchestrator import carrier, model, simulation
 from ems_worker.local.orchestrator.carrier import Live
+from ems_worker.local.orchestrator.simulators import Simulators
 from ems_worker.local.orchestrator.store import Store
 
 log = structlog.get_logger()
@@ -28,8 +29,7 @@ class Slots:
         count: int,
         host: str,
         directory: Path,
-        command: simulation.Command,
-        model_version: str,
+        simulators: Simulators,
         stop_grace_seconds: float,
         on_event: Callable[[], None],
     ) -> None:
@@ -39,8 +39,7 @@ class Slots:
         self._directory = directory
         self._carrier = carrier.Carrier(
             store,
-            command=command,
-            model_version=model_version,
+            simulators=simulators,
             stop_grace_seconds=stop_grace_seconds,
             on_event=on_event,
         )

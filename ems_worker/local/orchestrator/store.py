@@ -15,7 +15,9 @@ from typing import Any
 from ems_worker.local.orchestrator import model
 from ems_worker.local.orchestrator.database import Database
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+# What makes a database of an earlier version one of the next.
+_UPGRADES = {1: "ALTER TABLE runs ADD COLUMN simulator TEXT NOT NULL DEFAULT ''"}
 _FORGET_LIMIT = 500
 
 
@@ -30,7 +32,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._sql = _queries()
-        self._database = Database(path, schema=self._sql["schema"], version=_SCHEMA_VERSION)
+        self._database = Database(path, schema=self._sql["schema"], version=_SCHEMA_VERSION, upgrades=_UPGRADES)
 
     async def open(self) -> None:
         """Opens or creates the database. Raises PlatformFailed if it is damaged, of another version, or unusable."""
@@ -77,7 +79,14 @@ class Store:
 
         def change(db: sqlite3.Connection) -> model.Order:
             row = db.execute(self._sql["get"], {"simulation_id": simulation_id}).fetchone()
-            return model.Order(simulation_id, row["config"], row["config_sha"], int(row["seed"]), row["experiment_id"])
+            return model.Order(
+                simulation_id,
+                row["config"],
+                row["config_sha"],
+                int(row["seed"]),
+                row["experiment_id"],
+                row["simulator"],
+            )
 
         return await self._database.do(change)
 
@@ -170,6 +179,7 @@ class Store:
             "simulation_id": order.simulation_id,
             "config_sha": order.config_sha,
             "experiment_id": order.experiment_id,
+            "simulator": order.simulator,
             "seed": str(order.seed),
             "config": order.config,
         }

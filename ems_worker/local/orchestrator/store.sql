@@ -5,6 +5,7 @@ CREATE TABLE IF NOT EXISTS runs (
   simulation_id TEXT NOT NULL UNIQUE,
   config_sha TEXT NOT NULL,
   experiment_id TEXT NOT NULL,
+  simulator TEXT NOT NULL DEFAULT '',         -- the name that the plan gave; empty for the orchestrator's own
   seed TEXT NOT NULL,                         -- text: an unsigned 64-bit number is too large for SQLite
   config BLOB,                                -- dropped when the run ends: until then it may start again
   state TEXT NOT NULL DEFAULT 'queued'
@@ -38,8 +39,8 @@ CREATE TABLE IF NOT EXISTS outbox (
 
 -- name: admit
 -- Stores a run as queued, unless its id is known.
-INSERT INTO runs (simulation_id, config_sha, experiment_id, seed, config)
-VALUES (:simulation_id, :config_sha, :experiment_id, :seed, :config)
+INSERT INTO runs (simulation_id, config_sha, experiment_id, simulator, seed, config)
+VALUES (:simulation_id, :config_sha, :experiment_id, :simulator, :seed, :config)
 ON CONFLICT (simulation_id) DO NOTHING;
 
 -- name: sha_of
