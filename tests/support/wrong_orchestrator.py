@@ -26,6 +26,8 @@ from tests.support import wrong_events
 
 METRICS = {"population": 7.0}
 SLOTS = 100
+# What each run writes.
+LOG = b"it ran\n"
 # The answers to a new run in place of ACCEPTED; "unset" isn't wrong.
 _NEW = {
     "knows-all": pb.START_OUTCOME_ALREADY_EXISTS,
@@ -114,6 +116,27 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             async with self._changed:
                 while self._busy == busy or self._way == "capacity-once":
                     await self._changed.wait()
+
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        run = self._runs.get(request.simulation_id)
+        if run is None:
+            if self._way != "output-knows-all":
+                await context.abort(grpc.StatusCode.NOT_FOUND, "no such run")
+            yield pb.OutputChunk()
+            return
+        while request.follow and run.end is None:
+            await asyncio.sleep(0.01)
+        if request.kind == pb.OUTPUT_KIND_LIST:
+            yield pb.OutputChunk(files=[pb.OutputFile(path="log", size=len(LOG), artifact="log")])
+            return
+        if request.kind == pb.OUTPUT_KIND_ARTIFACT and request.name != "log" and self._way != "output-any-name":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such file")
+        if request.offset > len(LOG):
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "beyond the end")
+        offset = 0 if self._way == "output-from-start" else request.offset
+        yield pb.OutputChunk(data=LOG[offset:], offset=request.offset, size=len(LOG))
 
     async def reconnected(self) -> None:
         """The client's callback after a reconnection to the broker."""

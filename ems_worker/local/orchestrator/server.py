@@ -143,7 +143,11 @@ def _grpc_server(options: Options, store: Store, slots: Slots) -> tuple[grpc.aio
         interceptors=[access.Tokens(access.read_token(options.token))] if options.token is not None else None,
     )
     service = OrchestratorService(
-        store, slots, max_message_bytes=options.max_message_bytes, model_version=options.model_version
+        store,
+        slots,
+        runs=options.data_dir / "runs",
+        max_message_bytes=options.max_message_bytes,
+        model_version=options.model_version,
     )
     orchestrator_pb2_grpc.add_OrchestratorClientServiceServicer_to_server(service, server)
     health_service = health_aio.HealthServicer()

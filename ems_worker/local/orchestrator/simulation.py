@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ems_worker.local import process
-from ems_worker.local.orchestrator import model, result
+from ems_worker.local.orchestrator import attempts, model, result
 from ems_worker.settings import inherited
 
 _ADOPTED_POLL_SECONDS = 0.05
@@ -132,6 +132,8 @@ class Simulation:
             "SIMULATION_ID": values["simulation_id"],
             "SIMULATION_OUTPUT_DIR": values["output_dir"],
         }
+        if (earlier := attempts.earlier_output(self.directory)) is not None:
+            env["SIMULATION_RESUME_DIR"] = str(earlier)
         with (self.directory / "wrapper.log").open("ab") as log:
             self._wrapper = subprocess.Popen(  # noqa: S603 - the simulator is the operator's choice
                 ["/bin/sh", "-c", _WRAPPER, "simulation", str(self.directory), *command.filled(values)],
