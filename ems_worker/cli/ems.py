@@ -1,6 +1,6 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import changes, dlq, experiments, offline, points, results, shell, up
+from ems_worker.cli import artifacts, changes, dlq, experiments, logs, offline, points, results, shell, up
 
 _ABOUT = "Experiments: list, follow, export, change."
 
@@ -20,6 +20,9 @@ app.command("points")(points.points)
 app.command("export")(results.export)
 app.command("validate")(offline.validate)
 app.command("config")(results.config)
+app.command("logs")(logs.logs)
+app.command("artifacts")(artifacts.artifacts)
+app.command("download")(artifacts.download)
 app.command("pause")(changes.pause)
 app.command("resume")(changes.resume)
 app.command("cancel")(changes.cancel)

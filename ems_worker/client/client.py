@@ -175,6 +175,17 @@ class EmsClient(steering.Steering):
             "jobs", "jobs", experiment_id=asking.check_id(experiment_id), state=state, attempts=attempts or None
         )
 
+    async def job(self, experiment_id: str, point: int, replicate: int) -> Document:
+        """The `ems.result.v1` of one job, by its last attempt. Raises errors.NotFound if there is no such job."""
+        # Attempts count from 1: this is the place just before the job.
+        cursor = f"{point}.{replicate}.0"
+        page = await self._ask("jobs", experiment_id=asking.check_id(experiment_id), cursor=cursor, limit=1)
+        for job in page["jobs"]:
+            if (job["point"], job["replicate"]) == (point, replicate):
+                document: Document = job
+                return document
+        raise errors.NotFound(f"{experiment_id} has no job of point {point} and replicate {replicate}")
+
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:
         """Yields the `ems.point.v1` of every point, in the order of their numbers."""
         return self._paged("points", "points", experiment_id=asking.check_id(experiment_id))

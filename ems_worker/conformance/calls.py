@@ -94,7 +94,7 @@ class Calls:
         call = self._stub.GetSimulationOutput(request, timeout=timeout or _CALL_SECONDS)
         try:
             async for chunk in call:
-                chunks.append(chunk)
+                chunks.append(chunk)  # noqa: PERF401 - those before an error count
         except grpc.aio.AioRpcError as error:
             return chunks, error.code().name, error.details() or ""
         return chunks, "OK", ""

@@ -39,7 +39,9 @@ async def _files(session: kit.Session, name: str) -> None:
     for file in [file for chunk in chunks for file in chunk.files if file.path]:
         for asked in filter(None, (file.path, file.artifact)):
             content = await _content(session, _request(name, pb.OUTPUT_KIND_ARTIFACT, name=asked), repr(asked))
-            check.require(len(content) == file.size, f"{asked!r} has {file.size} bytes in LIST, and {len(content)} came")
+            check.require(
+                len(content) == file.size, f"{asked!r} has {file.size} bytes in LIST, and {len(content)} came"
+            )
     _, code, _ = await session.rpc.output(_request(name, pb.OUTPUT_KIND_ARTIFACT, name=_OUTSIDE))
     check.require(code not in ("OK", "UNIMPLEMENTED"), f"a file outside the output directory was answered {code}")
 

@@ -126,7 +126,7 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
                 await context.abort(grpc.StatusCode.NOT_FOUND, "no such run")
             yield pb.OutputChunk()
             return
-        while request.follow and run.end is None:
+        while request.follow and run.end is None:  # noqa: ASYNC110 - a script
             await asyncio.sleep(0.01)
         if request.kind == pb.OUTPUT_KIND_LIST:
             yield pb.OutputChunk(files=[pb.OutputFile(path="log", size=len(LOG), artifact="log")])
