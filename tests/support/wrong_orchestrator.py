@@ -22,12 +22,10 @@ from nats.aio.client import Client
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
-from tests.support import wrong_events
+from tests.support import wrong_events, wrong_output
 
 METRICS = {"population": 7.0}
 SLOTS = 100
-# What each run writes.
-LOG = b"it ran\n"
 # The answers to a new run in place of ACCEPTED; "unset" isn't wrong.
 _NEW = {
     "knows-all": pb.START_OUTCOME_ALREADY_EXISTS,
@@ -121,22 +119,12 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
         self, request: pb.GetSimulationOutputRequest, context: Context
     ) -> AsyncIterator[pb.OutputChunk]:
         run = self._runs.get(request.simulation_id)
-        if run is None:
-            if self._way != "output-knows-all":
-                await context.abort(grpc.StatusCode.NOT_FOUND, "no such run")
-            yield pb.OutputChunk()
-            return
-        while request.follow and run.end is None:  # noqa: ASYNC110 - a script
+        while request.follow and run is not None and run.end is None:  # noqa: ASYNC110 - a script
             await asyncio.sleep(0.01)
-        if request.kind == pb.OUTPUT_KIND_LIST:
-            yield pb.OutputChunk(files=[pb.OutputFile(path="log", size=len(LOG), artifact="log")])
-            return
-        if request.kind == pb.OUTPUT_KIND_ARTIFACT and request.name != "log" and self._way != "output-any-name":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such file")
-        if request.offset > len(LOG):
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "beyond the end")
-        offset = 0 if self._way == "output-from-start" else request.offset
-        yield pb.OutputChunk(data=LOG[offset:], offset=request.offset, size=len(LOG))
+        refused, chunk = wrong_output.answer(request, self._way, known=run is not None)
+        if refused is not None:
+            await context.abort(refused, "refused")
+        yield chunk
 
     async def reconnected(self) -> None:
         """The client's callback after a reconnection to the broker."""

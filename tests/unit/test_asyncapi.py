@@ -15,7 +15,7 @@ from ems_worker.adapters.jetstream import streams
 from ems_worker.core.documents import schemas
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.steering import SELECTING, Verb
-from ems_worker.service import queries
+from ems_worker.service import plan_text, queries
 from ems_worker.service.steering import control, requests
 from tests.support import other_languages
 
@@ -31,6 +31,7 @@ REQUESTS: dict[str, type[pydantic.BaseModel]] = {
     "jobsRequest": queries.JobsRequest,
     "resultsRequest": queries.ResultsRequest,
     "configRequest": queries.ConfigRequest,
+    "planRequest": plan_text.PlanRequest,
     **{f"{verb}Request": model for verb, model in requests.MODELS.items()},
 }
 

@@ -176,6 +176,18 @@ CONFIG: Final = shapes.document(
         "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
     },
 )
+PLAN: Final = shapes.document(
+    titles.PLAN,
+    "A part of the text of an experiment's plan, as it was sent, or of its base configuration.",
+    {
+        "experiment_id": shapes.EXPERIMENT_ID,
+        "version": shapes.count("1 is the plan as accepted; each `extend` with a plan made another version", 1),
+        "versions": shapes.count("number of versions", 1),
+        "part": shapes.choice("what the text is of", ("plan", "base")),
+        "text": shapes.text("YAML or JSON, from the requested offset"),
+        "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
+    },
+)
 SETTLED: Final = shapes.document(
     titles.SETTLED,
     "A round has settled: as many jobs have ended as the plan's quorum says, or all. Published once a round.",
@@ -228,6 +240,7 @@ DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
                 position=_MORE,
             ),
             CONFIG,
+            PLAN,
             SETTLED,
             change_schemas.CHANGE,
             change_schemas.CHANGES,
