@@ -1,6 +1,19 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import artifacts, changes, dlq, experiments, logs, offline, points, results, shell, up
+from ems_worker.cli import (
+    artifacts,
+    changes,
+    dlq,
+    experiments,
+    keeping,
+    logs,
+    offline,
+    points,
+    reproduce,
+    results,
+    shell,
+    up,
+)
 
 _ABOUT = "Experiments: list, follow, export, change."
 
@@ -22,6 +35,9 @@ app.command("validate")(offline.validate)
 app.command("plan")(results.plan)
 app.command("config")(results.config)
 app.command("logs")(logs.logs)
+app.command("archive")(keeping.archive)
+app.command("rm")(keeping.rm)
+app.command("reproduce")(reproduce.reproduce)
 app.command("artifacts")(artifacts.artifacts)
 app.command("download")(artifacts.download)
 app.command("pause")(changes.pause)

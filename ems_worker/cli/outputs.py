@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,19 +40,22 @@ class Reach:
 
     def run(self, ask: "Callable[[Outputs], Awaitable[exits.Exit]]") -> exits.Exit:
         """Calls `ask` with a connection to the orchestrator."""
+
+        async def connected() -> exits.Exit:
+            async with self.connected() as outputs:
+                return await ask(outputs)
+
+        return asyncio.run(connected())
+
+    def connected(self) -> "AbstractAsyncContextManager[Outputs]":
+        """A connection to the orchestrator. Raises errors.SettingsError."""
         # gRPC's core would write lines of its own between ours.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from ems_worker import settings
         from ems_worker.adapters.orchestrator.output import Outputs
 
         flags = {"orchestrator": self.orchestrator, "server": self.server, "context": self.context}
-        channel = settings.channel(flags, os.environ)
-
-        async def connected() -> exits.Exit:
-            async with Outputs.connect(channel) as outputs:
-                return await ask(outputs)
-
-        return asyncio.run(connected())
+        return Outputs.connect(settings.channel(flags, os.environ))
 
     def client(self) -> "client.EmsClient":
         """A client of the worker, to be entered."""

@@ -37,6 +37,7 @@ from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
 from ems_worker.service.steering.next_plan import Plans
+from ems_worker.service.steering.remove import Remover
 from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
@@ -64,6 +65,7 @@ class Services:
     intake: Intake
     executor: Executor
     control: Control
+    remover: Remover
     queries: Queries
     replay: Replay
     upkeep: Upkeep
@@ -239,6 +241,7 @@ def build(
         held=lambda: submitter.held,
         release=dispatcher.release,
     )
+    remover = Remover(ledger=ledger, manifest=manifest, publisher=executor.publisher, clock=clock)
     queries = Queries(
         ledger=ledger,
         manifest=manifest,
@@ -258,7 +261,7 @@ def build(
         intake=intake,
         expander=expander,
         tracker=tracker,
-        changes=ChangeReplay(ledger=ledger, control=control, executor=executor),
+        changes=ChangeReplay(ledger=ledger, control=control, executor=executor, remover=remover),
     )
     upkeep = Upkeep(
         health=health,
@@ -290,6 +293,7 @@ def build(
         intake=intake,
         executor=executor,
         control=control,
+        remover=remover,
         queries=queries,
         replay=replay,
         upkeep=upkeep,

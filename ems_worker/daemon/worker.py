@@ -129,7 +129,11 @@ class Worker:
         await services.suspension.recover()
         for live in ledger.experiments():
             reporter.notify(live.key)
-        handlers = {**services.queries.handlers(), **services.control.handlers()}
+        handlers = {
+            **services.queries.handlers(),
+            **services.control.handlers(),
+            **services.remover.handlers(),
+        }
         await broker.serve(handlers, version=ems_worker.__version__, allows=services.replies.allows)
         await services.upkeep.check_streams(streams)
         health.set_problem("start", None)
@@ -146,6 +150,7 @@ class Worker:
                     ("limits", services.limits.run),
                     ("suspension", services.suspension.run),
                     ("changes", services.executor.run),
+                    ("removals", services.remover.run),
                     ("settling", services.settling.run),
                     ("reports", reporter.run),
                     ("upkeep", services.upkeep.run),

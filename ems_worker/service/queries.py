@@ -17,6 +17,7 @@ from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service import plan_text, reasons, statuses
+from ems_worker.service.base import missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -247,7 +248,7 @@ class Queries:
     async def _record(self, experiment_id: str) -> Experiment:
         record = await self._manifest.experiment(experiment_id)
         if record is None:
-            raise errors.NotFound(f"there is no experiment {experiment_id}")
+            raise await missing.experiment(self._manifest, experiment_id)
         return record
 
     async def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:
