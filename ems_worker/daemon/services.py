@@ -37,7 +37,7 @@ from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
 from ems_worker.service.steering.next_plan import Plans
-from ems_worker.service.steering.remove import Remover
+from ems_worker.service.steering.remove import Remover, Retention
 from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
@@ -107,9 +107,6 @@ def build(
     def on_settling(key: int) -> None:
         reporter.notify(key)
 
-    def on_stragglers() -> None:
-        executor.recorded()
-
     async def on_accept(record: Experiment, loaded: Awaitable[Loaded]) -> None:
         ledger.admit(await recover.read(record, manifest, loaded, yaml_reader))
         on_change(record.key)
@@ -178,7 +175,7 @@ def build(
         broker=broker,
         clock=clock,
         notify=on_settling,
-        on_change=on_stragglers,
+        on_change=lambda: executor.recorded(),  # noqa: PLW0108 - it is built below
     )
     reporter = Reporter(
         ledger=ledger,
@@ -241,7 +238,8 @@ def build(
         held=lambda: submitter.held,
         release=dispatcher.release,
     )
-    remover = Remover(ledger=ledger, manifest=manifest, publisher=executor.publisher, clock=clock)
+    retention = Retention(settings.retention_seconds, files.keep)
+    remover = Remover(ledger=ledger, manifest=manifest, publisher=executor.publisher, clock=clock, retention=retention)
     queries = Queries(
         ledger=ledger,
         manifest=manifest,

@@ -186,6 +186,8 @@ class Platform:
             "--data-dir": self._directory / "orchestrator",
             "--slots": self._options.slots,
             "--simulator": self._options.simulator,
+            # The setting of the worker.
+            "--retention": os.environ.get("EMS_RETENTION") or None,
         }
         flags = [f"{name}={value}" for name, value in options.items() if value is not None]
         child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})

@@ -7,7 +7,8 @@ Its id stays taken, so that neither the id nor its plan comes back.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 import pydantic
@@ -15,7 +16,7 @@ import structlog
 from msgspec.structs import replace
 from pydantic import Field
 
-from ems_worker import errors
+from ems_worker import errors, ticks
 from ems_worker.core.documents import changes, documents
 from ems_worker.core.documents.documents import Document
 from ems_worker.core.lifecycle import experiment
@@ -38,6 +39,9 @@ _LOOK_SECONDS = 0.05
 # Rows that are deleted in one commit: some milliseconds. Others come first between two of them.
 _ROWS = 2000
 _PAUSE_SECONDS = 0.02
+# How often old experiments are looked for, and how many are removed each time at most.
+_EXPIRE_SECONDS = 600.0
+_MANY = 1000
 
 
 class RemoveRequest(pydantic.BaseModel):
@@ -52,10 +56,30 @@ class RemoveRequest(pydantic.BaseModel):
     expect_revision: Annotated[int, Field(ge=0)] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long experiments are kept after their end; None: for ever.
+
+    `export` writes the manifest file of an experiment, by its id and key; whether it is there then.
+    """
+
+    seconds: float | None
+    export: Callable[[str, int], Awaitable[bool]]
+
+
 class Remover:
     """Records removals and carries them out."""
 
-    def __init__(self, *, ledger: Ledger, manifest: Manifest, publisher: ChangePublisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        manifest: Manifest,
+        publisher: ChangePublisher,
+        clock: Clock,
+        retention: Retention,
+    ) -> None:
+        self._retention = retention
         self._ledger = ledger
         self._manifest = manifest
         self._publisher = publisher
@@ -86,7 +110,19 @@ class Remover:
         await self._publisher.published(_PATIENCE_SECONDS)
         return changes.document(experiment_id, change)
 
-    async def expire(self, experiment_id: str, reason: str) -> bool:
+    async def expire(self) -> int:
+        """Removes experiments that ended longer ago than the retention, with a manifest file; returns how many."""
+        if self._retention.seconds is None:
+            return 0
+        removed = 0
+        before_ms = self._clock.now_ms() - int(self._retention.seconds * 1000)
+        for key, experiment_id in await self._manifest.ended_before(before_ms, _MANY):
+            reason = f"retention: it ended before {documents.timestamp(before_ms)}"
+            if await self._retention.export(experiment_id, key):
+                removed += await self._expire(experiment_id, reason)
+        return removed
+
+    async def _expire(self, experiment_id: str, reason: str) -> bool:
         """Removes an experiment that is older than the retention; whether that was possible."""
         request_id = f"{changes.RETENTION_REQUEST}{experiment_id}"
         request = RemoveRequest.model_construct(
@@ -115,8 +151,19 @@ class Remover:
         self._wake.set()
         return recorded is not None
 
-    async def run(self) -> NoReturn:
-        """Deletes what is left of removed experiments, without end."""
+    async def run(self) -> None:
+        """Removes old experiments, and deletes what is left of removed ones, without end."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._purge_always())
+            if self._retention.seconds is not None:
+                group.create_task(self._expire_always())
+
+    async def _expire_always(self) -> NoReturn:
+        while True:
+            await self.expire()
+            await ticks.wait(_EXPIRE_SECONDS)
+
+    async def _purge_always(self) -> NoReturn:
         while True:
             await self._wake.wait()
             self._wake.clear()
