@@ -71,7 +71,8 @@ class Downloads:
 
     def report(self) -> None:
         """Says in a line what was done."""
-        facts = [f"{self._done:,} files ({self._bytes:,} bytes) in {self._directory}" if self._done else ""]
+        files = "1 file" if self._done == 1 else f"{self._done:,} files"
+        facts = [f"{files} ({self._bytes:,} bytes) in {self._directory}" if self._done else ""]
         facts.append(f"{self._present:,} were there already" if self._present else "")
         facts.append(f"{self.left:,} left, because other files are in their places (--overwrite)" if self.left else "")
         facts.append(f"{self.unsafe:,} have names that can't be used" if self.unsafe else "")

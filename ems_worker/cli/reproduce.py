@@ -62,14 +62,14 @@ def reproduce(
         if decision["decision"] == "rejected":
             reasons = "; ".join(f"{each['path']}: {each['message']}" for each in decision["errors"])
             raise errors.RequestRefused(f"{name}: the plan was rejected: {reasons}")
+        jobs = "1 job" if decision["jobs"] == 1 else f"{decision['jobs']:,} jobs"
         if not wait:
             if json:
                 shell.out_json(decision)
             else:
-                shell.out(f"{name}: accepted, {decision['jobs']:,} jobs; to compare: ems reproduce {what} --id {name}")
+                shell.out(f"{name}: accepted, {jobs}; to compare: ems reproduce {what} --id {name}")
             return exits.Exit.OK
-        jobs = decision["jobs"]
-        shell.say(f"{name} reproduces {what}: {jobs:,} {'job' if jobs == 1 else 'jobs'}")
+        shell.say(f"{name} reproduces {what}: {jobs}")
         with follow.follower() as shown:
             async with contextlib.aclosing(ems.watch(name)) as statuses:
                 async for status in statuses:

@@ -165,6 +165,7 @@ class Queries:
             "plan_version": record.plan_version,
             "limits": None if live is None or live.ended else limits.in_force(live.limits),
             "overrides": dict(record.overrides),
+            "bytes": await self._manifest.bytes_of(record.key),
             "changes": [changes.brief(request, change) for change in latest],
         }
         status = await self._status(request, await self._manifest.status(record.key))

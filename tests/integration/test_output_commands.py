@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
     (directory / "plan.json").write_text(json.dumps(PLAN))
     env = commands.environment(XDG_RUNTIME_DIR=runtime)
     platform = asyncio.run(local_platform.up(directory, simulator=f"sh {directory}/sim.sh {{config}}", env=env))
-    env["NATS_URL"] = platform.addresses["nats_url"]
+    env |= {"NATS_URL": platform.addresses["nats_url"], "DATA": platform.addresses["data_dir"]}
     try:
         ended = commands.run("ems-publish", str(directory / "plan.json"), "--wait", env=env)
         assert "2 failed" in ended.out, ended
@@ -100,6 +101,54 @@ def test_what_is_not_there_is_said(platform: dict[str, str], arguments: tuple[st
     ended = commands.run("ems", *arguments, env=platform)
     assert ended.code in (1, 2, 4)
     assert message in ended.err
+
+
+def test_old_experiments_and_files_are_pruned(platform: dict[str, str], tmp_path: Path) -> None:
+    """A dry run says what would go; only what is old goes, with a manifest file and the directories of its runs."""
+    plan = tmp_path / "old.json"
+    plan.write_text(json.dumps({**PLAN, "experiment_id": "old", "parameter_space": {"lr": [0.1]}}))
+    assert commands.run("ems-publish", str(plan), "--wait", env=platform).code == 0
+    prune = ("ems-worker", "prune", "--data-dir", platform["DATA"])
+    young = commands.run(*prune, "--older-than", "1h", env=platform)
+    assert (young.code, young.out.splitlines()[0][:28]) == (0, "deleted the files of 0 runs ")
+    assert young.out.splitlines()[1].startswith("no experiment ended before 20")
+    asked = commands.run(*prune, "--older-than", "0.001s", "--dry-run", env=platform)
+    assert "would delete the files of 6 runs" in asked.out
+    assert "would remove old, ended 20" in asked.out
+    assert commands.run("ems", "show", "old", env=platform).code == 0
+    assert commands.run(*prune, "--older-than", "30", env=platform).code == 2
+
+
+def test_an_experiment_is_archived_reproduced_and_removed(platform: dict[str, str], tmp_path: Path) -> None:
+    """The archive has everything, the results agree, and what is removed doesn't come back."""
+    archive = tmp_path / "demo.tar.gz"
+    ended = commands.run("ems", "archive", "demo", "--files", "-o", str(archive), env=platform)
+    assert "4 attempts, 4 files" in ended.err
+    with tarfile.open(archive) as packed:
+        names = {name for name in packed.getnames() if "/files/" not in name}
+        assert names == {
+            f"demo/{name}" for name in ("experiment.json", "plan.json", "base.json", "points.jsonl", "runs.jsonl")
+        }
+        member = packed.extractfile("demo/files/demo-p000001-r001-a1/series.csv")
+        assert member is not None
+        assert member.read() == b"t\n"
+    again = commands.run("ems", "archive", "demo", "-o", str(archive), env=platform)
+    assert (again.code, "never overwrites a file" in again.err) == (2, True)
+
+    same = commands.run("ems", "reproduce", "demo", "--id", "demo-2", env=platform)
+    assert same.out == "demo-2: all 4 results agree with those of demo\n"
+    run = commands.run("ems", "reproduce", "demo-p000000-r001", "--id", "one", "--json", env=platform)
+    assert json.loads(run.out)["agree"] is True
+    job = json.loads(commands.run("ems", "export", "one", "--format", "jsonl", env=platform).out)
+    assert (job["label.reproduces"], job["param.lr"]) == ("demo", 0.1)
+
+    assert commands.run("ems", "rm", "one", env=platform).code == 2
+    removed = commands.run("ems", "rm", "one", "nothing", "--yes", env=platform)
+    assert (removed.code, removed.out) == (1, "one: removed\n")
+    assert "there is no experiment nothing" in removed.err
+    assert "one was removed at" in commands.run("ems", "show", "one", env=platform).err
+    back = commands.run("ems", "reproduce", "demo-p000000-r001", "--id", "one", env=platform)
+    assert (back.code, "its id stays taken" in back.err) == (1, True)
 
 
 def test_an_orchestrator_without_the_call_is_named(platform: dict[str, str], tmp_path: Path) -> None:

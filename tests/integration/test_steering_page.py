@@ -1,4 +1,4 @@
-"""docs/steering.md: its files, commands and output, from top to bottom, on a platform of `ems up`."""
+"""Pages of commands: their files, commands and output, from top to bottom, on a platform of `ems up`."""
 
 import asyncio
 import os
@@ -11,26 +11,30 @@ from ems_worker import client
 from tests.support import commands, servers, wait
 from tests.support.local_platform import up
 
-PAGE = (servers.ROOT / "docs" / "steering.md").read_text()
 # A block of code, or a condition that the next block waits for.
 _PARTS = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- until ([\w-]+): ([^\n]*) -->$", re.M | re.S)
 _FILE = re.compile(r"# ([\w.]+)\n")
-_PLATFORM = re.search(r"`ems up --slots (\d+) --simulator '(.*)'`", PAGE)
+_PLATFORM = re.compile(r"`ems up --slots (\d+) --simulator '(.*)'`")
+# How many commands a page has at least.
+PAGES = {"steering": 30, "keeping": 15}
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-async def test_its_commands_do_what_it_shows(swept: Path) -> None:
+@pytest.mark.parametrize("name", PAGES)
+async def test_its_commands_do_what_it_shows(swept: Path, name: str) -> None:
     """Each command prints what stands below it; `...` stands for anything."""
-    assert _PLATFORM is not None
-    platform = await up(swept, slots=int(_PLATFORM[1]), simulator=_PLATFORM[2], before=f"os.chdir({str(swept)!r})")
+    page = (servers.ROOT / "docs" / f"{name}.md").read_text()
+    found = _PLATFORM.search(page)
+    assert found is not None
+    platform = await up(swept, slots=int(found[1]), simulator=found[2], before=f"os.chdir({str(swept)!r})")
     address = platform.addresses["nats_url"]
     env = commands.environment(NATS_URL=address, COLUMNS="80")
     env["PATH"] = f"{commands.SCRIPTS}{os.pathsep}{env['PATH']}"
     ran, wrong = 0, []
     try:
         async with client.EmsClient(address) as ems:
-            for language, text, experiment_id, condition in _PARTS.findall(PAGE):
+            for language, text, experiment_id, condition in _PARTS.findall(page):
                 if condition:
                     await until(ems, experiment_id, condition)
                 elif language == "console":
@@ -44,7 +48,7 @@ async def test_its_commands_do_what_it_shows(swept: Path) -> None:
     finally:
         await platform.program.stop(grace=30)
     assert not wrong, "\n".join(wrong)
-    assert ran > 30
+    assert ran >= PAGES[name]
 
 
 async def until(ems: client.EmsClient, experiment_id: str, condition: str) -> None:

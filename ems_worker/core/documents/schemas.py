@@ -138,6 +138,7 @@ STATUS: Final = shapes.document(
         "plan_version": shapes.count("number of plans that it has had: 1, plus 1 each time it was extended", 1),
         "limits": shapes.maybe(limits.SCHEMA),
         "overrides": limits.OVERRIDES,
+        "bytes": shapes.count("about how many bytes it takes in the manifest"),
         "changes": shapes.sequence(f"the latest changes ({titles.CHANGE}), the last one first", change_schemas.BRIEF),
         **shapes.SHORTENED,
     },
