@@ -25,7 +25,7 @@ LABEL, TAG = "reproduces", "reproduction"
 # What only says how the first experiment was run.
 _NOT_AGAIN = ("hold", "keep_open", "settle")
 # What gives a plan its points.
-_POINTS = ("parameter_space", "variables", "design", "constraints", "runs", "num_replicates_per_run", "seeds")
+_POINTS = ("parameter_space", "design", "constraints", "runs", "num_replicates_per_run", "seeds")
 # Errors that a deterministic simulator makes again.
 _REPEATABLE = ("simulation", "infeasible")
 # Differences that are kept for printing.
@@ -38,11 +38,10 @@ def plan(sent: str, base: str, details: Document, name: str) -> bytes:
     return _encoded({**data, **_link(data, details, name)})
 
 
-def plan_of_run(sent: str, base: str, details: Document, name: str, run: Document) -> bytes:
+def plan_of_run(sent: str, base: str, details: Document, *, name: str, run: Document) -> bytes:
     """A plan of one job: that of the run. Raises errors.RequestRefused if it would be another configuration."""
     data = _data(sent, base)
-    variables = data.get("variables") or {}
-    values = {details["parameters"][key]: value for key, value in run["params"].items() if key not in variables}
+    values = {details["parameters"][key]: value for key, value in run["params"].items()}
     limits = {key: value for key, value in (data.get("limits") or {}).items() if key not in ("canary", "budget")}
     small: dict[str, Any] = {key: value for key, value in data.items() if key not in _POINTS}
     if limits:

@@ -60,13 +60,13 @@ async def write(ems: "client.EmsClient", experiment_id: str, target: Path, outpu
         for run in submitted if outputs is not None else ():
             assert outputs is not None
             try:
-                await _add_files(archive, f"{root}files/", run, outputs, written)
+                await _add_files(archive, f"{root}files/", run, outputs=outputs, written=written)
             except errors.NotFound:
                 shell.say(f"the orchestrator no longer knows {run}")
     return written
 
 
-async def _add_files(archive: tarfile.TarFile, folder: str, run: str, outputs: "Outputs", written: Written) -> None:
+async def _add_files(archive: tarfile.TarFile, folder: str, run: str, *, outputs: "Outputs", written: Written) -> None:
     async with contextlib.aclosing(outputs.files(run)) as files:
         async for file in files:
             place = downloading.place(Path(folder), run, file.path) if file.path else None
@@ -78,7 +78,7 @@ async def _add_files(archive: tarfile.TarFile, folder: str, run: str, outputs: "
                         if spool.tell() + len(part.data) > max(file.size, part.size):
                             raise errors.RequestRefused(f"{run} {file.path}: more was sent than the file has")
                         spool.write(part.data)
-                _add_spool(archive, str(place), spool, file.modified_ns / 1e9)
+                _add_spool(archive, str(place), spool, modified=file.modified_ns / 1e9)
             written.files += 1
 
 
@@ -86,14 +86,16 @@ async def _add_lines(archive: tarfile.TarFile, name: str, documents: AsyncIterat
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
         async for document in documents:
             spool.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-        _add_spool(archive, name, spool, 0)
+        _add_spool(archive, name, spool)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    _add_spool(archive, name, io.BytesIO(content), 0, len(content))
+    _add_spool(archive, name, io.BytesIO(content), size=len(content))
 
 
-def _add_spool(archive: tarfile.TarFile, name: str, spool: IO[bytes], modified: float, size: int | None = None) -> None:
+def _add_spool(
+    archive: tarfile.TarFile, name: str, spool: IO[bytes], *, modified: float = 0.0, size: int | None = None
+) -> None:
     member = tarfile.TarInfo(name)
     member.size = spool.tell() if size is None else size
     member.mtime = int(modified)

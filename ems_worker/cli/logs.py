@@ -1,6 +1,5 @@
 """`ems logs`: what a run has printed."""
 
-import asyncio
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -75,6 +74,8 @@ class _Reader:
 
     async def print(self, *, follow: bool) -> None:
         """Prints what there is, and with `follow` what comes; an orchestrator that goes away is waited for."""
+        import asyncio
+
         log = Log()
         try:
             while not await self._print(log, follow):  # noqa: ASYNC110 - nothing tells when an orchestrator is back

@@ -1,6 +1,5 @@
 """What `ems logs`, `artifacts` and `download` share: the orchestrator, and which run is meant."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -40,6 +39,7 @@ class Reach:
 
     def run(self, ask: "Callable[[Outputs], Awaitable[exits.Exit]]") -> exits.Exit:
         """Calls `ask` with a connection to the orchestrator."""
+        import asyncio
 
         async def connected() -> exits.Exit:
             async with self.connected() as outputs:

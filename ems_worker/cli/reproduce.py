@@ -55,7 +55,9 @@ def reproduce(
         details, text = await ems.get(source), await ems.plan(source)
         base = await ems.plan(source, part="base")
         plan = (
-            again.plan(text, base, details, name) if run is None else again.plan_of_run(text, base, details, name, run)
+            again.plan(text, base, details, name)
+            if run is None
+            else again.plan_of_run(text, base, details, name=name, run=run)
         )
         ack = await ems.publish(plan, content_type="application/json")
         decision = await ems.decision(ack.seq, _DECISION_SECONDS)
