@@ -13,7 +13,6 @@ from ems_worker import errors
 from ems_worker.cli import exits, outputs, shell
 from ems_worker.cli.change_options import Where
 from ems_worker.core import ids
-from ems_worker.terminal import text
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -49,7 +48,7 @@ def artifacts(
             for file in files:
                 shell.out_json(_document(name, file))
         else:
-            _show(name, sorted(files, key=lambda file: file.name))
+            _show(name, sorted(files, key=lambda file: file.path or file.uri))
         return exits.Exit.OK
 
     return reach.run(ask)
@@ -149,20 +148,16 @@ def _show(run: str, files: "list[File]") -> None:
     if not files:
         shell.say(f"{run} has no files")
         return
-    any_elsewhere = any(not file.path for file in files)
     rows = [
         (
-            text.line(file.path) or "-",
+            file.path or file.uri or "-",
             f"{file.size:,}" if file.path else "-",
-            _moment(file) or "-",
+            tables.moment(_moment(file) or "") if file.modified_ns else "-",
             file.artifact or "-",
-            # Where a file is that can be downloaded doesn't matter.
-            *(("-" if file.path else file.uri,) if any_elsewhere else ()),
         )
         for file in files
     ]
-    header = ("file", "bytes", "modified", "artifact", *(("uri",) if any_elsewhere else ()))
-    tables.show(header, rows, numbers=(1,))
+    tables.show(("file", "bytes", "modified", "artifact"), rows, numbers=(1,))
 
 
 def _document(run: str, file: "File") -> Document:

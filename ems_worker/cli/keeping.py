@@ -116,6 +116,5 @@ def _can_ask() -> bool:
 
 
 def _agreed(details: Document) -> bool:
-    jobs = details["total"]
-    what = f"{details['experiment_id']} ({details['experiment_name']}, {details['state']}, {jobs:,} jobs)"
-    return streams.agreed(text.line(f"remove {what} for ever?"))
+    jobs = "1 job" if details["total"] == 1 else f"{details['total']:,} jobs"
+    return streams.agreed(text.line(f"remove {details['experiment_id']} ({details['state']}, {jobs}) for ever?"))

@@ -42,9 +42,12 @@ def logs(
 
         name = await reach.run_id(run)
         reader = _Reader(output, name, Stream.STDERR if stderr else Stream.STDOUT)
-        if tail is not None:
-            await reader.skip_to_tail(tail)
-        await reader.print(follow=follow)
+        try:
+            if tail is not None:
+                await reader.skip_to_tail(tail)
+            await reader.print(follow=follow)
+        except errors.NotFound as unknown:
+            raise errors.NotFound(f"{unknown}: it has not been started, or was forgotten long ago") from unknown
         if not reader.printed:
             await _say_nothing(output, name, stderr=stderr)
         return exits.Exit.OK

@@ -68,7 +68,7 @@ def test_artifacts_are_listed(platform: dict[str, str]) -> None:
     assert listed["series.csv", "series"]["bytes"] == 2
     assert listed[None, "model"]["uri"] == "s3://bucket/model"
     shown = commands.run("ems", "artifacts", "demo-p000000-r000", env=platform)
-    assert [line.split()[0] for line in shown.out.splitlines()] == ["file", "-", "series.csv"]
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["file", "s3://bucket/model", "series.csv"]
 
 
 def test_files_are_downloaded_by_name_and_by_condition(platform: dict[str, str], tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from unittest.mock import patch
 
 import pytest
 
+from ems_worker import errors
 from ems_worker.adapters.manifest import copies
-from ems_worker.daemon import backups
 from ems_worker.daemon.backups import Backups
 from tests.support.desk import Desk, plan
 
@@ -54,8 +54,8 @@ async def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     async with Desk.open(tmp_path) as desk:
         (tmp_path / "file").touch()
         assert await Backups(desk.manifest, tmp_path / "file", 60.0).take() is None
-        damaged = copies.errors.ManifestUnusable("damaged")
-        with patch.object(backups.copies, "inspect", side_effect=damaged):
+        damaged = errors.ManifestUnusable("damaged")
+        with patch("ems_worker.adapters.manifest.copies.inspect", side_effect=damaged):
             assert await Backups(desk.manifest, tmp_path / "backups", 60.0).take() is None
         assert os.listdir(tmp_path / "backups") == []
 

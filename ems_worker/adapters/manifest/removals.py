@@ -46,6 +46,9 @@ class Removals(Steering):
                 return deleted
         return 0
 
+    async def removal_done(self, change: Change) -> None:
+        await self._writer.submit(Step(WRITES["update_change"], [incoming.changed_change(change)]))
+
     async def ended_before(self, before_ms: int, limit: int) -> Sequence[tuple[int, str]]:
         found = await self._reports.all(steering_reads.ENDED_BEFORE, before_ms=before_ms, limit=limit)
         return [(row.key, row.experiment_id) for row in found]

@@ -24,6 +24,9 @@ class RemovalsManifest(Protocol):
     async def purge(self, key: int, limit: int) -> int:
         """Deletes some rows of a removed experiment, at most `limit`; returns how many. 0: nothing is left."""
 
+    async def removal_done(self, change: Change) -> None:
+        """Writes that a removal is complete. Unlike after other changes, no status follows."""
+
     async def ended_before(self, before_ms: int, limit: int) -> Sequence[tuple[int, str]]:
         """Key and id of experiments that ended before a time and have nothing left to publish, the oldest first."""
 

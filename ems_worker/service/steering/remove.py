@@ -175,7 +175,7 @@ class Remover:
             while await self._manifest.purge(change.experiment, _ROWS):
                 crash.point("remove.purging")
                 await asyncio.sleep(_PAUSE_SECONDS)
-            await self._manifest.update_change(replace(change, applied_ms=self._clock.now_ms()))
+            await self._manifest.removal_done(replace(change, applied_ms=self._clock.now_ms()))
             self._publisher.news()
             experiment_id = await self._manifest.experiment_id(change.experiment)
             log.info("experiment.removed", experiment_id=experiment_id, request_id=change.request_id)
