@@ -62,7 +62,10 @@ def _data(sent: str, base: str) -> dict[str, Any]:
     data = aliases.expanded(yaml_reader.read_plan(sent.encode()).data)
     for key in (*canonical.BASE_PATH_KEYS, *_NOT_AGAIN):
         data.pop(key, None)
-    return {**data, canonical.BASE_KEY: json.loads(base)}
+    try:
+        return {**data, canonical.BASE_KEY: json.loads(base)}
+    except ValueError as error:
+        raise errors.RequestRefused("the worker sent a base configuration that is not JSON") from error
 
 
 def _link(data: Document, details: Document, name: str) -> dict[str, Any]:

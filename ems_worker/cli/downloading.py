@@ -120,14 +120,14 @@ class Downloads:
 
 
 def place(directory: Path, run: str, path: str) -> Path | None:
-    """Where a file belongs; None for a path that leads elsewhere, or has names that files shouldn't have."""
+    """Where a file belongs; None for a path that leads elsewhere, or for a name that a file shouldn't have."""
     parts = path.split("/")
-    usable = len(parts) <= _MAX_PARTS and all(map(_is_name, parts))
+    usable = len(parts) <= _MAX_PARTS and all(map(_is_name, (run, *parts)))
     return directory.joinpath(run, *parts) if usable else None
 
 
 def _is_name(part: str) -> bool:
-    if part in ("", ".", "..") or "\\" in part or text.clean(part) != part or "\n" in part:
+    if part in ("", ".", "..") or "/" in part or "\\" in part or text.clean(part) != part or "\n" in part:
         return False
     try:
         return len(os.fsencode(part)) <= _MAX_NAME_BYTES

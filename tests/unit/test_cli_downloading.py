@@ -140,6 +140,12 @@ def test_a_path_that_is_not_plain_has_no_place(path: str, tmp_path: Path) -> Non
     assert downloading.place(tmp_path, RUN, path) is None
 
 
+def test_a_run_has_a_plain_name_too(tmp_path: Path) -> None:
+    """It comes from the worker, and is a directory here."""
+    for run in ("../up", "/etc", "", "..", "a\x1b[2J"):
+        assert downloading.place(tmp_path, run, "a") is None
+
+
 async def test_files_without_a_usable_name_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The others are downloaded."""
     each = downloads(Sender(), tmp_path)
