@@ -4,3 +4,6 @@ CREATE TABLE removals (
   experiment INTEGER PRIMARY KEY REFERENCES experiments (key),
   removed_ms INTEGER NOT NULL
 ) STRICT;
+
+-- Those that are older than the retention.
+CREATE INDEX experiments_ended ON experiments (finished_ms) WHERE finished_ms IS NOT NULL;
