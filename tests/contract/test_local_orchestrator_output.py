@@ -156,6 +156,27 @@ async def test_nothing_outside_the_output_directory_is_sent(
     assert sorted(file.path for file in listed if file.path) == ["file"]
 
 
+@pytest.mark.parametrize("replaced", ["output", "."])
+async def test_a_simulation_that_replaces_its_directories_by_links_gains_nothing(
+    orchestrator: local_orchestrator.Orchestrator, tmp_path: Path, replaced: str
+) -> None:
+    """What the links lead to is neither listed nor sent."""
+    (tmp_path / "output").mkdir()
+    for name in ("secret", "stdout", "output/secret"):
+        (tmp_path / name).write_text("secret")
+    name = f"replaces-{len(replaced)}"
+    run = orchestrator.data_dir / "runs" / name
+    await orchestrator.begin(name, "true")
+    await orchestrator.ends(name)
+    target = run / "output" if replaced == "output" else run
+    target.rename(tmp_path / "moved")
+    target.symlink_to(tmp_path)
+    for asked in ("secret", "output/secret", "../secret"):
+        assert await refusal(orchestrator, name, ARTIFACT, name=asked) == grpc.StatusCode.NOT_FOUND
+    assert [file for chunk in await chunks(orchestrator, name, LIST) for file in chunk.files] == []
+    assert await content(orchestrator, name, STDOUT) == b""
+
+
 async def test_what_can_not_be_sent_is_refused(orchestrator: local_orchestrator.Orchestrator) -> None:
     """An unknown run is NOT_FOUND; a kind that doesn't exist, or can't be followed, is INVALID_ARGUMENT."""
     await orchestrator.begin("refusals", "true")

@@ -65,7 +65,7 @@ async def _stream(path: Path, offset: int, follow: Look | None) -> AsyncIterator
         # Asked before reading: what was written until the end is then sent.
         run = None if follow is None else await follow()
         going = run is not None and not run.state.ended
-        descriptor = await asyncio.to_thread(_opened, path)
+        descriptor = await asyncio.to_thread(_opened_or_none, path)
         if descriptor is not None:
             try:
                 async for chunk in _parts(descriptor, offset, always=not begun):
@@ -86,7 +86,7 @@ async def _stream(path: Path, offset: int, follow: Look | None) -> AsyncIterator
 async def _file(output: Path, name: str, offset: int, artifacts: Mapping[str, str]) -> AsyncIterator[pb.OutputChunk]:
     inside = _inside(output, name, artifacts)
     try:
-        descriptor = await asyncio.to_thread(_opened_inside, output, inside)
+        descriptor = await asyncio.to_thread(_opened, output / inside, output.parents[1])
     except (OSError, ValueError) as failed:
         elsewhere = f"; it is {artifacts[name]}" if name in artifacts else ""
         message = f"the run has no file {name!r} in its output directory{elsewhere}"
@@ -140,7 +140,8 @@ class _File:
 
 def _files(output: Path) -> Iterator[_File]:
     """The files below a directory that can be asked for by name. Links are left out."""
-    left = [""]
+    # The simulation may have put a link in the place of its directories.
+    left = [] if output.is_symlink() or output.parent.is_symlink() else [""]
     while left:
         folder = left.pop()
         try:
@@ -175,19 +176,28 @@ def _inside(output: Path, name: str, artifacts: Mapping[str, str]) -> str:
     if name in artifacts:
         parts = urllib.parse.urlsplit(artifacts[name])
         path = urllib.parse.unquote(parts.path) if parts.scheme == "file" else ""
+    runs, run = output.parents[1], output.parent.name
     try:
-        whole = os.path.realpath(output / path)
-        return str(Path(whole).relative_to(os.path.realpath(output)))
+        # Only the directory of all runs may be a link: what is below it belongs to the simulation.
+        root = Path(os.path.realpath(runs), run, output.name)
+        return str(Path(os.path.realpath(output / path)).relative_to(root))
     except (OSError, ValueError):
         return f"../{name}"
 
 
-def _opened_inside(output: Path, path: str) -> int:
-    """Opens a regular file below a directory without following links. Raises OSError, and ValueError for no path."""
-    parts = path.split("/")
+# Without O_NONBLOCK, opening a pipe would wait for a writer.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _opened(path: Path, runs: Path) -> int:
+    """Opens a regular file below the directory of all runs without following links in it.
+
+    Raises OSError, and ValueError for what isn't a path of a file.
+    """
+    parts = str(path)[len(str(runs)) + 1 :].split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"{path!r} is not the path of a file")
-    at = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        raise ValueError(f"{path} is not the path of a file")
+    at = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts[:-1]:
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
@@ -198,14 +208,10 @@ def _opened_inside(output: Path, path: str) -> int:
         os.close(at)
 
 
-# Without O_NONBLOCK, opening a pipe would wait for a writer.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-def _opened(path: Path) -> int | None:
-    """Opens a file that the orchestrator's wrapper creates; None if there is none."""
+def _opened_or_none(path: Path) -> int | None:
+    """Opens an output stream of a run; None if there is none."""
     try:
-        return _regular(os.open(path, _READ))
+        return _opened(path, path.parents[1])
     except OSError:
         return None
 
