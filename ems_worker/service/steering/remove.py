@@ -36,8 +36,8 @@ log = structlog.get_logger()
 # How long a reply waits for the experiment's last results to be published, and for the broker.
 _PATIENCE_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
-# Rows that are deleted in one commit: some milliseconds. Others come first between two of them.
-_ROWS = 2000
+# Rows that are deleted in one commit, in about ten milliseconds. Other writes come first between two of them.
+_ROWS = 500
 _PAUSE_SECONDS = 0.02
 # How often old experiments are looked for, and how many are removed each time at most.
 _EXPIRE_SECONDS = 600.0
