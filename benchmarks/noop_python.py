@@ -86,6 +86,12 @@ class Noop(pb_grpc.OrchestratorClientServiceServicer):
     ) -> pb.ControlSimulationResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "runs end at once")
 
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        yield pb.OutputChunk()  # type: ignore[unreachable]  # a generator
+
     async def WatchCapacity(self, request: pb.WatchCapacityRequest, context: Context) -> AsyncIterator[pb.Capacity]:  # noqa: N802
         yield pb.Capacity(slots=self._slots, max_message_bytes=4 << 20, model_version="noop-1")
         await asyncio.Event().wait()

@@ -88,6 +88,14 @@ class RequestRefused(EmsError):
     """A query or command can't be carried out as requested."""
 
 
+class NotOffered(RequestRefused):
+    """The orchestrator doesn't implement an optional call that this needs."""
+
+
+class BeyondEnd(RequestRefused):
+    """What was asked for begins beyond the end of what there is."""
+
+
 class PlanNotReadAsAccepted(RequestRefused):
     """This worker rejects the plan of a recorded experiment, or reads it differently; the text gives cause and remedy.
 

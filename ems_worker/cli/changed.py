@@ -66,6 +66,8 @@ def effect(change: Document) -> str:
     if verb == "pause":
         now = ", and running ones pause if they can" if change["request"].get("now") else ""
         return f"{would}paused, no more jobs start{now}"
+    if verb == "remove":
+        return "would be removed, for ever" if change["dry_run"] else "removed"
     if verb == "resume":
         return _resumed(change, would)
     if verb == "set":

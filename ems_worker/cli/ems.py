@@ -1,6 +1,20 @@
 """`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
 
-from ems_worker.cli import changes, dlq, experiments, offline, points, results, run, shell, up
+from ems_worker.cli import (
+    artifacts,
+    changes,
+    dlq,
+    experiments,
+    keeping,
+    logs,
+    offline,
+    points,
+    reproduce,
+    results,
+    run,
+    shell,
+    up,
+)
 
 _ABOUT = "Experiments: list, follow, export, change."
 
@@ -20,7 +34,14 @@ app.command("watch")(experiments.watch)
 app.command("points")(points.points)
 app.command("export")(results.export)
 app.command("validate")(offline.validate)
+app.command("plan")(results.plan)
 app.command("config")(results.config)
+app.command("logs")(logs.logs)
+app.command("archive")(keeping.archive)
+app.command("rm")(keeping.rm)
+app.command("reproduce")(reproduce.reproduce)
+app.command("artifacts")(artifacts.artifacts)
+app.command("download")(artifacts.download)
 app.command("pause")(changes.pause)
 app.command("resume")(changes.resume)
 app.command("cancel")(changes.cancel)

@@ -57,24 +57,19 @@ def rows(
     """
     if safe and row_format is not Format.CSV:
         raise exits.Misused("--safe-for-spreadsheets needs --format csv: spreadsheets don't evaluate JSON")
-    try:
-        with _target(file) as target:
-            if row_format is Format.JSONL:
-                yield lambda row: target.write(f"{_json(row)}\n")
-            elif callable(columns):
-                with _spooled(target, columns, safe) as add:
-                    yield add
-            else:
-                target.write(_row(columns, safe))
-                yield lambda row: target.write(_row((row.get(name) for name in columns), safe))
-    except OSError as failed:
-        if isinstance(failed, BrokenPipeError):
-            raise
-        raise exits.Misused(f"{file or 'stdout'} can't be written: {failed.strerror}") from failed
+    with target(file) as written:
+        if row_format is Format.JSONL:
+            yield lambda row: written.write(f"{_json(row)}\n")
+        elif callable(columns):
+            with _spooled(written, columns, safe) as add:
+                yield add
+        else:
+            written.write(_row(columns, safe))
+            yield lambda row: written.write(_row((row.get(name) for name in columns), safe))
 
 
 @contextlib.contextmanager
-def _spooled(target: IO[str], columns: Columns, safe: bool) -> Iterator[AddRow]:
+def _spooled(written: IO[str], columns: Columns, safe: bool) -> Iterator[AddRow]:
     """Writes a CSV in two passes: its columns are known only after the last row."""
     names: dict[str, None] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
@@ -86,10 +81,10 @@ def _spooled(target: IO[str], columns: Columns, safe: bool) -> Iterator[AddRow]:
         yield add
         spool.seek(0)
         known = columns(names)
-        target.write(_row(known, safe))
+        written.write(_row(known, safe))
         for line in spool:
             row = json.loads(line)
-            target.write(_row((row.get(name) for name in known), safe))
+            written.write(_row((row.get(name) for name in known), safe))
 
 
 def _row(cells: Iterable[Any], safe: bool) -> str:
@@ -112,7 +107,19 @@ def _cell(value: Any, safe: bool) -> str:
 
 
 @contextlib.contextmanager
-def _target(file: Path | None) -> Iterator[IO[str]]:
+def target(file: Path | None) -> Iterator[IO[str]]:
+    """A file to write a text to, or stdout. Raises exits.Misused if it can't be written."""
+    try:
+        with _opened(file) as opened:
+            yield opened
+    except OSError as failed:
+        if isinstance(failed, BrokenPipeError):
+            raise
+        raise exits.Misused(f"{file or 'stdout'} can't be written: {failed.strerror}") from failed
+
+
+@contextlib.contextmanager
+def _opened(file: Path | None) -> Iterator[IO[str]]:
     """The file to write rows to. A regular file, or the one that a link leads to, is replaced once it is complete."""
     existing = _existing(file)
     if file is None or (existing is not None and _is_stdout(existing)):

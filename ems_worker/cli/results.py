@@ -56,6 +56,35 @@ def export(
 
 
 @shell.guarded
+def plan(
+    experiment_id: Experiment,
+    *,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="NUMBER", help="1: the plan as accepted; each `ems extend` made another. Default: the last."
+        ),
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Print the base configuration that was accepted with the plan, as JSON.")
+    ] = False,
+    output: Output = None,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """Print an experiment's plan as it was sent."""
+    from ems_worker.cli import export as exports
+
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        text = await ems.plan(experiment_id, version=version, part="base" if base else "plan")
+        with exports.target(output) as written:
+            written.write(text if text.endswith("\n") else f"{text}\n")
+        return exits.Exit.OK
+
+    return asking.run(server, context, ask)
+
+
+@shell.guarded
 def config(
     simulation_id: Annotated[str, typer.Argument(metavar="SIMULATION_ID", help="The run's id.")],
     server: shell.Server = None,

@@ -4,7 +4,7 @@ import contextlib
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.cli import changed, shell, statuses, tables
+from ems_worker.cli import changed, keeping, shell, statuses, tables
 from ems_worker.core.documents import headings
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def details_of(details: Document) -> None:
         "created": details["created_at"],
         "started": details["started_at"],
         "finished": details["finished_at"],
+        "size": f"about {keeping.size(details['bytes'])} in the manifest" if details.get("bytes") else None,
     }
     for name, value in facts.items():
         if value:

@@ -179,6 +179,34 @@ def restore(
 @app.command()
 @shell.guarded
 @_with_settings
+def prune(
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="DURATION", help="Such as 30d, 12h or 2w, since their end.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; say what would be deleted.")] = False,
+    config: File = None,
+    **flags: Any,
+) -> exits.Exit:
+    """Remove old experiments and the files of old runs.
+
+    Experiments that ended longer ago are removed for ever by the running worker, after their manifest files
+    (EXPERIMENT_ID.manifest.jsonl) are written. Beside the data directory of `ems up`, the directories of old runs are
+    deleted too. The setting `retention` does this all the time.
+    """
+    loaded, _ = settings.load(flags, os.environ, config)
+    from ems_worker.cli import prune as pruning
+    from ems_worker.settings import fields
+
+    try:
+        seconds = fields.seconds(older_than)
+    except ValueError as error:
+        raise exits.Misused(f"--older-than {older_than}: {error}") from None
+    return pruning.run(loaded, seconds, dry_run=dry_run)
+
+
+@app.command()
+@shell.guarded
+@_with_settings
 def provision(config: File = None, **flags: Any) -> exits.Exit:
     """Create missing streams and the object store.
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from ems_worker import errors
 from ems_worker.client import asking, bus, connection, latest, publishing, steering
@@ -175,6 +175,17 @@ class EmsClient(steering.Steering):
             "jobs", "jobs", experiment_id=asking.check_id(experiment_id), state=state, attempts=attempts or None
         )
 
+    async def job(self, experiment_id: str, point: int, replicate: int) -> Document:
+        """The `ems.result.v1` of one job, by its last attempt. Raises errors.NotFound if there is no such job."""
+        # Attempts count from 1: this is the place just before the job.
+        cursor = f"{point}.{replicate}.0"
+        page = await self._ask("jobs", experiment_id=asking.check_id(experiment_id), cursor=cursor, limit=1)
+        for job in page["jobs"]:
+            if (job["point"], job["replicate"]) == (point, replicate):
+                document: Document = job
+                return document
+        raise errors.NotFound(f"{experiment_id} has no job of point {point} and replicate {replicate}")
+
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:
         """Yields the `ems.point.v1` of every point, in the order of their numbers."""
         return self._paged("points", "points", experiment_id=asking.check_id(experiment_id))
@@ -201,6 +212,28 @@ class EmsClient(steering.Steering):
             offset = page["next_offset"]
             if offset is None:
                 return RunConfig(simulation_id, page["seed"], page["config_sha"], page["computed_sha"], "".join(parts))
+
+    async def plan(
+        self, experiment_id: str, *, version: int | None = None, part: Literal["plan", "base"] = "plan"
+    ) -> str:
+        """The text of an experiment's plan as it was sent, or of the base configuration that was accepted with it.
+
+        `version`: 1 is the plan as accepted, and each `extend` with a plan made another one; by default the present.
+        """
+        parts: list[str] = []
+        offset: int | None = 0
+        while True:
+            page = await self._ask(
+                "plan",
+                experiment_id=asking.check_id(experiment_id),
+                version=version,
+                part=part,
+                offset=offset or None,
+            )
+            parts.append(page["text"])
+            version, offset = page["version"], page["next_offset"]
+            if offset is None:
+                return "".join(parts)
 
     async def _plans_since(self) -> datetime | None:
         """When the stream of plans was created. None if that is unknown; then decisions of any age are accepted."""

@@ -146,6 +146,24 @@ class Steering(asking.Asker):
         """Lets an experiment with `keep_open` end as soon as its jobs have."""
         return await self._change("close", experiment_id, options)
 
+    async def remove(
+        self,
+        experiment_id: str,
+        *,
+        reason: str | None = None,
+        dry_run: bool = False,
+        expect_revision: int | None = None,
+        request_id: str | None = None,
+    ) -> Document:
+        """Removes an experiment that has ended, for ever: neither its id nor its plan can be used again."""
+        options = {
+            "reason": reason,
+            "dry_run": dry_run,
+            "expect_revision": expect_revision,
+            "request_id": request_id,
+        }
+        return await self._change("remove", experiment_id, options)
+
     async def exclude(
         self, experiment_id: str | None = None, *, where: str | None = None, **options: Unpack[Options]
     ) -> Document:

@@ -86,6 +86,19 @@ class Calls:
         response, code, message = await _answer(self._stub.GetSimulationStatus(request, timeout=_CALL_SECONDS))
         return (response.statuses if response is not None else ()), code, message
 
+    async def output(
+        self, request: pb.GetSimulationOutputRequest, timeout: float | None = None
+    ) -> tuple[Sequence[pb.OutputChunk], str, str]:
+        """GetSimulationOutput: the chunks, the name of the status code, and the message."""
+        chunks: list[pb.OutputChunk] = []
+        call = self._stub.GetSimulationOutput(request, timeout=timeout or _CALL_SECONDS)
+        try:
+            async for chunk in call:
+                chunks.append(chunk)  # noqa: PERF401 - those before an error count
+        except grpc.aio.AioRpcError as error:
+            return chunks, error.code().name, error.details() or ""
+        return chunks, "OK", ""
+
     @contextlib.asynccontextmanager
     async def capacity(self) -> AsyncIterator["Watch"]:
         """WatchCapacity, for the duration of the `async with`."""

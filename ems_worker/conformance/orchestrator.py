@@ -4,7 +4,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 
-from ems_worker.conformance import bus, calls, check, kit, options, pausing, starting, telling
+from ems_worker.conformance import bus, calls, check, kit, options, pausing, starting, telling, writing
 
 # The checks of events come last, because they inspect the events of all other checks.
 CHECKS = (
@@ -22,6 +22,7 @@ CHECKS = (
     check.of("stop-paused", pausing.stop_paused),
     check.of("status", options.status),
     check.of("capacity", options.capacity),
+    check.of("output", writing.output),
     check.of("broker-outage", telling.broker_outage),
     check.of("known-after-restart", starting.known_after_restart),
     check.of("orderly-restart", pausing.orderly_restart),

@@ -72,6 +72,17 @@ class Exports:
         else:
             log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
 
+    async def keep(self, experiment_id: str, key: int) -> bool:
+        """Writes the file of an experiment unless it is there; whether it is there then."""
+        if await asyncio.to_thread(files.manifest_file(self._directory, experiment_id).exists):
+            return True
+        try:
+            await files.write_manifest(self._directory, experiment_id, self._manifest.export(key))
+        except errors.FileUnwritable as error:
+            log.error("experiment.manifest_not_written", experiment_id=experiment_id, reason=str(error))
+            return False
+        return True
+
     async def _assembled(self, live: Live) -> Path | None:
         """The file, made from the lines; None if it can't be made from them."""
         if (spool := self._spools.pop(live.key, None)) is None:

@@ -37,6 +37,7 @@ from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
 from ems_worker.service.steering.next_plan import Plans
+from ems_worker.service.steering.remove import Remover, Retention
 from ems_worker.service.submit import Submitter
 from ems_worker.service.suspend import Suspension
 from ems_worker.service.track import Tracker
@@ -64,6 +65,7 @@ class Services:
     intake: Intake
     executor: Executor
     control: Control
+    remover: Remover
     queries: Queries
     replay: Replay
     upkeep: Upkeep
@@ -104,9 +106,6 @@ def build(
 
     def on_settling(key: int) -> None:
         reporter.notify(key)
-
-    def on_stragglers() -> None:
-        executor.recorded()
 
     async def on_accept(record: Experiment, loaded: Awaitable[Loaded]) -> None:
         ledger.admit(await recover.read(record, manifest, loaded, yaml_reader))
@@ -176,7 +175,7 @@ def build(
         broker=broker,
         clock=clock,
         notify=on_settling,
-        on_change=on_stragglers,
+        on_change=lambda: executor.recorded(),  # noqa: PLW0108 - it is built below
     )
     reporter = Reporter(
         ledger=ledger,
@@ -239,6 +238,8 @@ def build(
         held=lambda: submitter.held,
         release=dispatcher.release,
     )
+    retention = Retention(settings.retention_seconds, files.keep)
+    remover = Remover(ledger=ledger, manifest=manifest, publisher=executor.publisher, clock=clock, retention=retention)
     queries = Queries(
         ledger=ledger,
         manifest=manifest,
@@ -258,7 +259,7 @@ def build(
         intake=intake,
         expander=expander,
         tracker=tracker,
-        changes=ChangeReplay(ledger=ledger, control=control, executor=executor),
+        changes=ChangeReplay(ledger=ledger, control=control, executor=executor, remover=remover),
     )
     upkeep = Upkeep(
         health=health,
@@ -290,6 +291,7 @@ def build(
         intake=intake,
         executor=executor,
         control=control,
+        remover=remover,
         queries=queries,
         replay=replay,
         upkeep=upkeep,

@@ -14,6 +14,7 @@ from ems_worker.adapters.manifest import Manifest
 from ems_worker.adapters.orchestrator import Orchestrator
 from ems_worker.core.wire import StreamIdentity
 from ems_worker.daemon import services as wiring
+from ems_worker.daemon.backups import Backups
 from ems_worker.daemon.clock import SystemClock
 from ems_worker.service.base import supervise
 from ems_worker.service.base.metrics import Metrics
@@ -129,7 +130,11 @@ class Worker:
         await services.suspension.recover()
         for live in ledger.experiments():
             reporter.notify(live.key)
-        handlers = {**services.queries.handlers(), **services.control.handlers()}
+        handlers = {
+            **services.queries.handlers(),
+            **services.control.handlers(),
+            **services.remover.handlers(),
+        }
         await broker.serve(handlers, version=ems_worker.__version__, allows=services.replies.allows)
         await services.upkeep.check_streams(streams)
         health.set_problem("start", None)
@@ -146,6 +151,7 @@ class Worker:
                     ("limits", services.limits.run),
                     ("suspension", services.suspension.run),
                     ("changes", services.executor.run),
+                    ("removals", services.remover.run),
                     ("settling", services.settling.run),
                     ("reports", reporter.run),
                     ("upkeep", services.upkeep.run),
@@ -155,6 +161,9 @@ class Worker:
                 ):
                     group.create_task(supervise.supervise(name, work))
                 group.create_task(services.submitter.resend(unsent))
+                if settings.backup_seconds is not None:
+                    copier = Backups(manifest, settings.data_dir / "backups", settings.backup_seconds)
+                    group.create_task(supervise.supervise("backups", copier.run))
         finally:
             health.set_problem("stop", "stopping")
             with contextlib.suppress(TimeoutError):

@@ -197,6 +197,8 @@ class Platform:
             "--simulator": self._options.simulator,
             "--model-version": self._options.model_version,
             "--config-format": self._options.config_format,
+            # The setting of the worker.
+            "--retention": os.environ.get("EMS_RETENTION") or None,
         }
         flags = [f"{name}={value}" for name, value in options.items() if value is not None]
         child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})

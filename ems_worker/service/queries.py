@@ -16,7 +16,8 @@ from ems_worker.core.lifecycle import estimate, experiment
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
-from ems_worker.service import reasons, statuses
+from ems_worker.service import plan_text, reasons, statuses
+from ems_worker.service.base import missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -28,8 +29,6 @@ from ems_worker.service.reasons import Reasons
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 
-# Characters of a configuration in one reply, well below the usual message limit of a megabyte.
-_CONFIG_PART = 256 * 1024
 _PAGE = 100
 # Changes in a reply to `get`.
 _CHANGES = 10
@@ -113,6 +112,7 @@ class Queries:
             "points": self._points,
             "results": self._results,
             "config": self._config,
+            "plan": self._plan,
         }
 
     async def _validate(self, data: bytes) -> bytes:
@@ -166,6 +166,7 @@ class Queries:
             "plan_version": record.plan_version,
             "limits": None if live is None or live.ended else limits.in_force(live.limits),
             "overrides": dict(record.overrides),
+            "bytes": await self._manifest.bytes_of(record.key),
             "changes": [changes.brief(request, change) for change in latest],
         }
         status = await self._status(request, await self._manifest.status(record.key))
@@ -228,7 +229,7 @@ class Queries:
             # In a thread, because reading a plan may take a second.
             _, _, template = await asyncio.to_thread(check.loaded, record.spec, self._reader)
         text = template.render(point.params, run.seed, request.simulation_id).decode()
-        end = request.offset + _CONFIG_PART
+        end = request.offset + plan_text.PART
         return documents.encode(
             {
                 "schema": titles.CONFIG,
@@ -241,10 +242,15 @@ class Queries:
             }
         )
 
+    async def _plan(self, data: bytes) -> bytes:
+        request = read(plan_text.PlanRequest, data)
+        record = await self._record(request.experiment_id)
+        return documents.encode(await plan_text.read(self._manifest, record, request))
+
     async def _record(self, experiment_id: str) -> Experiment:
         record = await self._manifest.experiment(experiment_id)
         if record is None:
-            raise errors.NotFound(f"there is no experiment {experiment_id}")
+            raise await missing.experiment(self._manifest, experiment_id)
         return record
 
     async def _status(self, experiment_id: str, stored: bytes | None) -> documents.Document:

@@ -14,7 +14,7 @@ from ems_worker.settings.ways import Access, Channel
 if TYPE_CHECKING:
     from ems_worker.settings.fields import host_and_port
     from ems_worker.settings.model import Settings
-    from ems_worker.settings.sources import access, load
+    from ems_worker.settings.sources import access, channel, load
     from ems_worker.settings.table import Description, describe, shown
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Description",
     "Settings",
     "access",
+    "channel",
     "describe",
     "host_and_port",
     "load",
@@ -36,6 +37,7 @@ _LATER = {
     "Description": "table",
     "Settings": "model",
     "access": "sources",
+    "channel": "sources",
     "describe": "table",
     "host_and_port": "fields",
     "load": "sources",

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator
 _SCHEMES = ("nats", "tls", "ws", "wss")
 _NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PREFIX_FORM = re.compile(r"(?:[^\s.*>]+\.)+")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # The requester chooses the subject of its reply. A reply on one of these would be read as an event or a request.
 _NOT_FOR_REPLIES = ("ems.", "sim.", "$")
 
@@ -86,6 +88,20 @@ def _reply_prefix(prefix: str) -> str:
     return prefix
 
 
+def seconds(duration: str) -> float:
+    """The seconds of a duration such as 90s, 15m, 12h, 30d or 2w. Raises ValueError."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError("should be a number and a unit, such as 90s, 15m, 12h, 30d or 2w")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _duration(text: str) -> str:
+    if seconds(text) < _UNITS["m"]:
+        raise ValueError("should be at least 1m")
+    return text
+
+
 def _address(text: str) -> str:
     if text:
         host_and_port(text)
@@ -108,4 +124,5 @@ OptionalDirectory = Annotated[Path | None, Optional]
 OptionalFile = Annotated[Path | None, Optional]
 WorkerName = Annotated[str, AfterValidator(_worker_name)]
 Servers = Annotated[tuple[Url, ...], CommaSeparated, AfterValidator(_at_least_one)]
+Duration = Annotated[str, AfterValidator(_duration)]
 ListenAddress = Annotated[str, AfterValidator(_address)]

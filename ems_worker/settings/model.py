@@ -162,6 +162,16 @@ class Settings(pydantic.BaseModel):
     export_dir: fields.OptionalDirectory = Field(
         default=None, description="Directory of those manifest files. Empty: the data directory."
     )
+    retention: Annotated[fields.Duration | None, fields.Optional] = Field(
+        default=None,
+        description="How long experiments are kept after their end, such as 30d. Older ones are written to manifest "
+        "files and removed for ever. Empty: for ever.",
+    )
+    backup_interval: Annotated[fields.Duration | None, fields.Optional] = Field(
+        default=None,
+        description="How often the manifest is copied to `backups` in the data directory, such as 1d. The last seven "
+        "copies are kept. Empty: never.",
+    )
     shutdown_seconds: Annotated[fields.Seconds, Gt(0)] = Field(
         default=10.0, description="Time limit of an orderly shutdown. The next start recovers what is unfinished."
     )
@@ -216,6 +226,16 @@ class Settings(pydantic.BaseModel):
     def exports(self) -> Path:
         """The directory for the manifest files of ended experiments."""
         return self.export_dir or self.data_dir
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """How long experiments are kept after their end; None: for ever."""
+        return None if self.retention is None else fields.seconds(self.retention)
+
+    @property
+    def backup_seconds(self) -> float | None:
+        """How often the manifest is copied; None: never."""
+        return None if self.backup_interval is None else fields.seconds(self.backup_interval)
 
     @property
     def http_address(self) -> tuple[str, int] | None:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.settings import contexts, masking, model, running, table
-from ems_worker.settings.ways import Access
+from ems_worker.settings.ways import Access, Channel
 
 FILE_VARIABLE = "EMS_CONFIG"
 # The variables of other NATS programs.
@@ -34,6 +34,8 @@ CONNECTION = (
     "context",
     *(name for name in model.Settings.model_fields if name == "server" or name.startswith("nats_")),
 )
+# Every setting about the orchestrator.
+ORCHESTRATOR = tuple(name for name in model.Settings.model_fields if name.startswith("orchestrator"))
 # Known variables that aren't settings: the path of the settings file, and the point at which a test crashes the worker.
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "EMS_CRASH_AT"})
 # Kubernetes sets these in every container for a service whose name starts with `ems`.
@@ -78,6 +80,28 @@ def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
 
     Raises errors.SettingsError.
     """
+    return running.joined(_given_access(flags, environ), environ)
+
+
+def channel(flags: Mapping[str, object], environ: Mapping[str, str]) -> Channel:
+    """How to connect to the orchestrator, for a program that needs no other setting.
+
+    Flags take precedence over the EMS_ORCHESTRATOR* variables. If neither names an orchestrator, it is that of the
+    platform of `ems up` at the address of NATS. Raises errors.SettingsError.
+    """
+    known = {table.variable(name): name for name in ORCHESTRATOR}
+    layers = _Layers(environ)
+    layers.add((known[name], environ[name], name) for name in sorted(environ) if name in known and environ[name])
+    layers.add(_from_flags({name: value for name, value in flags.items() if name in ORCHESTRATOR}))
+    if "orchestrator" not in layers.values:
+        nats = {name: value for name, value in flags.items() if name not in ORCHESTRATOR}
+        if (platform := running.find(_given_access(nats, environ), environ)) is not None:
+            layers.join(platform)
+    return layers.validated([]).channel
+
+
+def _given_access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
+    """How to connect to NATS, without the credentials of a platform of `ems up`."""
     known = {table.variable(name): name for name in CONNECTION}
     layers = _Layers(environ)
     layers.add(_from_other_programs(environ))
@@ -85,7 +109,7 @@ def access(flags: Mapping[str, object], environ: Mapping[str, str]) -> Access:
     layers.add(_from_flags(flags))
     if not layers.values and (name := contexts.selected(environ)) is not None:
         layers.add([("context", name, "nats context select")])
-    return running.joined(layers.validated([]).access, environ)
+    return layers.validated([]).access
 
 
 class _Layers:

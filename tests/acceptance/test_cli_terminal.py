@@ -18,7 +18,7 @@ import typer.main
 
 from ems_worker.cli import ems, publish, worker
 from ems_worker.conformance import cli as conformance
-from tests.support import commands, hostile_words, servers, untrusted_worker
+from tests.support import commands, hostile_words, servers, untrusted_orchestrator, untrusted_worker
 
 H = hostile_words.ALL
 # For file names: without the slash of an address.
@@ -39,6 +39,13 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems export": [["reef"], ["reef", "--format", "jsonl"], ["reef", "-o", "/dev/tty"]],
     "ems validate": [["PLAN"], ["PLAN", "--json"], ["NAMED"]],
     "ems config": [["reef-p000000-r000-a1"]],
+    "ems plan": [["reef"]],
+    "ems logs": [["reef-p000000-r000-a1"], ["reef-p000000-r000-a2", "--stderr"], [H]],
+    "ems artifacts": [["reef-p000000-r000-a1"], ["reef-p000000-r000-a1", "--json"]],
+    "ems download": [["reef-p000000-r000-a1"], ["reef"], ["reef-p000000-r000-a1", "-o", NAME]],
+    "ems archive": [["reef", "--files", "-o", NAME]],
+    "ems rm": [["reef", "--yes"], [H, "--yes"]],
+    "ems reproduce": [["reef"], ["reef", "--id", H]],
     "ems pause": [["reef", "--now"]],
     "ems resume": [["reef"]],
     "ems cancel": [["reef", "--yes"], ["reef", "--where", H, "--dry-run"]],
@@ -67,6 +74,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems-worker provision": [["--server", f"nats://{NAME}"]],
     "ems-worker health": [[]],
     "ems-worker config": [["--server", f"nats://{NAME}"], ["--server", f"nats://{NAME}", "--json"]],
+    "ems-worker prune": [["--older-than", H]],
     "ems-worker backup": [["TARGET", "--data-dir", NAME]],
     "ems-worker restore": [[NAME]],
     "ems-conformance orchestrator": [["--orchestrator", NAME]],
@@ -79,6 +87,9 @@ QUICK = (
     "ems watch",
     "ems dlq ls",
     "ems validate",
+    "ems logs",
+    "ems artifacts",
+    "ems download",
     "ems-worker health",
     "ems-conformance simulator",
 )
@@ -129,6 +140,17 @@ async def health() -> AsyncIterator[str]:
 
 
 @pytest.fixture
+async def orchestrator() -> AsyncIterator[str]:
+    """The address of an orchestrator that sends hostile text."""
+    async with untrusted_orchestrator.working() as address:
+        yield address
+
+
+# The commands that ask the orchestrator.
+ASKING = ("ems logs", "ems artifacts", "ems download", "ems archive")
+
+
+@pytest.fixture
 def path_of(tmp_path: Path) -> Callable[[str], str]:
     """Creates the files that arguments in capitals stand for, and returns a function that replaces these arguments."""
     (tmp_path / "plan.json").write_text(json.dumps(REJECTED, indent=1))
@@ -176,11 +198,20 @@ def _read_all(main: int) -> bytes:
     ids=lambda part: ascii(part)[:40],
 )
 async def test_nothing_hostile_reaches_a_terminal(
-    command: str, arguments: Sequence[str], url: str, health: str, path_of: Callable[[str], str], tmp_path: Path
+    command: str,
+    arguments: Sequence[str],
+    *,
+    url: str,
+    health: str,
+    orchestrator: str,
+    path_of: Callable[[str], str],
+    tmp_path: Path,
 ) -> None:
     """The text is shown without any control character except line ends and our own styles."""
     program, *subcommand = command.split()
     env = commands.environment(NATS_URL=url, EMS_HTTP=health, TERM="xterm-256color", LANG="C.UTF-8")
+    if command in ASKING:
+        env["EMS_ORCHESTRATOR"] = orchestrator
     command_line = [str(commands.SCRIPTS / program), *subcommand, *map(path_of, arguments)]
     shown = await on_terminal(command_line, env, tmp_path)
     assert hostile_words.WITNESS in shown

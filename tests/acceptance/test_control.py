@@ -157,6 +157,7 @@ async def _everything(server: str) -> list[Any]:
         "points": experiment,
         "results": experiment,
         "config": {"simulation_id": "documented-p000000-r000-a1"},
+        "plan": experiment,
         "resume": experiment | {"request_id": "request-1"},
         "retry": {"experiment_id": "fails-documented", "request_id": "request-2"},
         "exclude": {"group": "documents", "where": "replicate == 0", "request_id": "request-3"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ems_worker import client
+from ems_worker import client, errors
 from tests.support import commands
 from tests.support import site as sites
 from tests.support.site import Site
@@ -153,3 +153,32 @@ async def test_a_backup_does_not_overwrite_a_file(site: Site) -> None:
         ended = await asyncio.to_thread(commands.run, "ems-worker", "backup", str(target), env=site.settings)
     assert ended.code == 2
     assert target.read_text() == "mine"
+
+
+async def test_a_removed_experiment_does_not_come_back_with_a_backup(site: Site) -> None:
+    """Neither one that is in the backup nor one whose plan is delivered again after it; their ids stay taken."""
+    backup = str(site.directory / "backup.db")
+    async with site.worker() as worker, client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        await submitted(ems, "before", 5)
+        await ems.wait("before")
+        ended = await asyncio.to_thread(commands.run, "ems-worker", "backup", backup, env=site.settings)
+        assert ended.code == 0, ended.err
+        await submitted(ems, "after", 5)
+        await ems.wait("after")
+        removed = [await ems.remove(name, request_id=f"remove-{name}") for name in ("before", "after")]
+        assert [document["changed"] for document in removed] == [True, True]
+        await worker.stop(grace=15)
+    restored = await asyncio.to_thread(commands.run, "ems-worker", "restore", backup, env=site.settings)
+    assert restored.code == 0, restored.err
+    async with site.worker(), client.EmsClient(site.nats.url) as ems:
+        await site.ready()
+        assert [status async for status in ems.experiments()] == []
+        for name in ("before", "after"):
+            with pytest.raises(errors.NotFound, match="was removed at"):
+                await ems.get(name)
+            # The repeated request has been carried out once.
+            assert (await ems.remove(name, request_id=f"remove-{name}"))["changed"] is True
+            ack = await ems.publish(plan(name, 7))
+            decision = await ems.decision(ack.seq, timeout=20)
+            assert [error["code"] for error in decision["errors"]] == ["removed_experiment"]

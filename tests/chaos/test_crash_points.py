@@ -57,8 +57,9 @@ DEATHS = {
 # Deaths between the orchestrator's answer to a PAUSE or RESUME and its record.
 PAUSES = ("suspend.paused", "suspend.resumed")
 
-# Points that experiments pass whose jobs are cancelled before they start: the tests of services have these deaths.
-ELSEWHERE = {"report.points", "settle.stragglers"}
+# Points that experiments pass whose jobs are cancelled before they start, or that are removed: the tests of services
+# have these deaths.
+ELSEWHERE = {"report.points", "settle.stragglers", "remove.recorded", "remove.purging"}
 
 
 def name(point: str) -> str:

@@ -165,7 +165,7 @@ async def test_open_runs_are_found_by_their_index(manifest: Manifest) -> None:
 def test_a_row_has_the_columns_of_its_query(tmp_path: Path) -> None:
     """Rows are read by name, and each name is that of its column; other queries give a single value."""
     connection = sqlite3.connect(tmp_path / "manifest.db")
-    connection.executescript("".join(migrate.steps()))
+    connection.executescript("\n".join(migrate.steps()))
     names = {name for query in queries.READS.values() for name in re.findall(r":(\w+)", query.text)}
     parameters = dict.fromkeys(names, 1)
     columns = {
@@ -180,7 +180,7 @@ def test_a_row_has_the_columns_of_its_query(tmp_path: Path) -> None:
 def test_every_column_of_a_run_is_read(tmp_path: Path) -> None:
     """A column that is added to the table is one that the core gets."""
     connection = sqlite3.connect(tmp_path / "manifest.db")
-    connection.executescript("".join(migrate.steps()))
+    connection.executescript("\n".join(migrate.steps()))
     table = [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
     connection.close()
     assert table == list(reads.RunRow._fields)

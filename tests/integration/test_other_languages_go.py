@@ -13,7 +13,16 @@ from tests.support import other_languages, servers
 
 SHELL_SHORT = b"""echo '{"metrics": {"population": 12}}'\n"""
 SHELL_LONG = b"""sleep 3; echo '{"metrics": {"population": 12}}'\n"""
-OPTIONAL = {"partial-batch", "stop-unknown", "stop-running", "pause-resume", "stop-paused", "status", "capacity"}
+OPTIONAL = {
+    "partial-batch",
+    "stop-unknown",
+    "stop-running",
+    "pause-resume",
+    "stop-paused",
+    "status",
+    "capacity",
+    "output",
+}
 
 
 @pytest.fixture

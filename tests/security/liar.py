@@ -94,6 +94,12 @@ class Liar(pb_grpc.OrchestratorClientServiceServicer):
             ]
         )
 
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        yield pb.OutputChunk()  # type: ignore[unreachable]  # a generator
+
     async def WatchCapacity(  # noqa: N802
         self, request: pb.WatchCapacityRequest, context: Context
     ) -> AsyncIterator[pb.Capacity]:

@@ -279,3 +279,28 @@ async def test_an_experiment_has_a_status_from_the_moment_it_is_recorded(desk: D
     for status in (listed, shown):
         assert (status["experiment_id"], status["state"], status["reason"]) == ("reef", "accepted", None)
         assert status["counts"]["pending"] == status["total"] == manifests.spec().jobs
+
+
+async def test_a_plan_is_returned_as_it_was_sent(desk: Desk, client: Client) -> None:
+    """Byte for byte, each version, and the base configuration that was accepted with it."""
+    text = json.dumps(plan(points=2), indent=1).encode() + b"\n\n"
+    await desk.submit(text)
+    schema_checks.check(answer := await ask(client, "plan", experiment_id="reef"))
+    assert (answer["text"].encode(), answer["version"], answer["next_offset"]) == (text, 1, None)
+    base = await ask(client, "plan", experiment_id="reef", part="base")
+    assert json.loads(base["text"]) == {"food": 1, "heat": 1.5, "name": "base"}
+    rest = await ask(client, "plan", experiment_id="reef", offset=10)
+    assert rest["text"].encode() == text[10:]
+    assert (await ask(client, "plan", experiment_id="reef", version=2))["code"] == "404"
+    assert (await ask(client, "plan", experiment_id="other"))["code"] == "404"
+
+
+async def test_a_long_plan_comes_in_parts(desk: Desk, client: Client) -> None:
+    """Each part fits into a message, and says where the next one begins."""
+    base = {"food": 1, "name": "ö" * 300_000}
+    text = json.dumps(plan(base_config=base), ensure_ascii=False)
+    await desk.submit(text.encode())
+    first = await ask(client, "plan", experiment_id="reef")
+    last = await ask(client, "plan", experiment_id="reef", offset=first["next_offset"])
+    assert first["text"] + last["text"] == text
+    assert last["next_offset"] is None

@@ -233,6 +233,12 @@ class Oracle(pb_grpc.OrchestratorClientServiceServicer):
         yield pb.Capacity(slots=self._slots, max_message_bytes=4 * 1024 * 1024, model_version=MODEL_VERSION)
         await asyncio.Event().wait()
 
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        yield pb.OutputChunk()  # type: ignore[unreachable]  # a generator
+
 
 async def publish(oracle: Oracle, stream: nats.js.JetStreamContext) -> None:
     """Publishes events in turn, and repeats each until the broker has stored it."""

@@ -89,10 +89,27 @@ async def an_extension_goes_on_once_its_plan_is_examined(directory: Path) -> Non
         assert live.record.spec.jobs == 4
 
 
+async def an_experiment_that_is_old_is_removed_after_its_export(directory: Path) -> None:
+    """The change is published, and again when everything is deleted."""
+    async with Desk.open(directory, retention="1d", manifest_export=False) as desk:
+        names = await desk.launch(await desk.begin(plan(points=1)))
+        await desk.complete(names, [1.0])
+        await desk.report("reef")
+        assert await desk.services.remover.expire() == 0
+        desk.clock.seconds += 25 * 3600
+        assert await desk.services.remover.expire() == 1
+        assert desk.files == ["reef"]
+        await desk.services.remover.purge()
+        await desk.services.executor.publisher.publish()
+        assert [document["applied"] for document in desk.broker.of("change")] == [False, True]
+        assert await desk.manifest.experiment("reef") is None
+
+
 ALL = (
     stop_waits_for_the_answer_to_a_start_call,
     a_pause_that_the_orchestrator_refuses_is_applied_and_is_a_reason,
     a_worker_on_hold_says_so_until_its_release,
     an_extension_over_the_orchestrators_message_limit_is_refused,
     an_extension_goes_on_once_its_plan_is_examined,
+    an_experiment_that_is_old_is_removed_after_its_export,
 )

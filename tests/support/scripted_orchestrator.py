@@ -112,6 +112,12 @@ class Scripted(pb_grpc.OrchestratorClientServiceServicer):
             yield pb.Capacity(slots=int(slots), max_message_bytes=int(limit or 0), model_version="m1")
         await asyncio.Event().wait()
 
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not here")
+        yield pb.OutputChunk()  # type: ignore[unreachable]  # a generator
+
 
 def _status(name: str) -> pb.SimulationStatus:
     """A status in the state that the name begins with: "running-7" is RUNNING."""

@@ -87,10 +87,12 @@ _CONFIG = {"config": f"food: {H}\n", "seed": 1, "config_sha": H, "computed_sha":
 _PROBLEM = {"code": H, "path": H, "message": H, "line": 1, "column": 1, "suggestion": H}
 _ANSWERS = {
     "list": {"experiments": [_STATUS], "cursor": None},
-    "get": {**_STATUS, "pauses": [H], "cancelling": H, "overrides": {H: H}, "changes": _CHANGES},
+    "get": {**_STATUS, "plan_version": 1, "pauses": [H], "cancelling": H, "overrides": {H: H}, "changes": _CHANGES},
     "points": {"points": [_POINT], "cursor": None},
     "jobs": {"jobs": [_JOB], "cursor": None},
     "config": _CONFIG,
+    "plan": {"text": json.dumps({"base_config": {"food": H}}, ensure_ascii=False), "version": 1, "next_offset": None},
+    "remove": {**_CHANGE, "verb": "remove"},
     **{verb.value: {**_CHANGE, "verb": verb.value} for verb in Verb},
     "resume": {**_CHANGE, "verb": "resume", "changed": False},
     "close": {**_CHANGE, "verb": H},

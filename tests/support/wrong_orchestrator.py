@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 from ems_worker.pb.fes.simulation.events.v1 import run_events_pb2
-from tests.support import wrong_events
+from tests.support import wrong_events, wrong_output
 
 METRICS = {"population": 7.0}
 SLOTS = 100
@@ -114,6 +114,17 @@ class Wrong(pb_grpc.OrchestratorClientServiceServicer):
             async with self._changed:
                 while self._busy == busy or self._way == "capacity-once":
                     await self._changed.wait()
+
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        run = self._runs.get(request.simulation_id)
+        while request.follow and run is not None and run.end is None:  # noqa: ASYNC110 - a script
+            await asyncio.sleep(0.01)
+        refused, chunk = wrong_output.answer(request, self._way, known=run is not None)
+        if refused is not None:
+            await context.abort(refused, "refused")
+        yield chunk
 
     async def reconnected(self) -> None:
         """The client's callback after a reconnection to the broker."""

@@ -15,8 +15,8 @@ from ems_worker.adapters.jetstream import streams
 from ems_worker.core.documents import schemas
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.steering import SELECTING, Verb
-from ems_worker.service import queries
-from ems_worker.service.steering import control, requests
+from ems_worker.service import plan_text, queries
+from ems_worker.service.steering import control, remove, requests
 from tests.support import other_languages
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -31,6 +31,8 @@ REQUESTS: dict[str, type[pydantic.BaseModel]] = {
     "jobsRequest": queries.JobsRequest,
     "resultsRequest": queries.ResultsRequest,
     "configRequest": queries.ConfigRequest,
+    "planRequest": plan_text.PlanRequest,
+    "removeRequest": remove.RemoveRequest,
     **{f"{verb}Request": model for verb, model in requests.MODELS.items()},
 }
 
@@ -115,7 +117,10 @@ def test_every_query_and_change_is_a_channel() -> None:
     """The channels under `ems.api` are the verbs that the worker serves."""
     served = queries.Queries.handlers(_nobody(queries.Queries))
     changes = control.Control.handlers(_nobody(control.Control))
-    assert {f"ems.api.{verb}" for verb in {*served, *changes}} == {one for one in addresses() if ".api." in one}
+    served_too = {"remove"}
+    assert {f"ems.api.{verb}" for verb in {*served, *changes, *served_too}} == {
+        one for one in addresses() if ".api." in one
+    }
 
 
 def _nobody(kind: Any) -> Any:

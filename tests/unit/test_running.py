@@ -210,3 +210,33 @@ def test_a_platform_of_a_later_version_is_found(environ: dict[str, str], platfor
     content = json.loads(platform.path.read_text()) | {"color": "blue"}
     platform.path.write_text(json.dumps(content))
     assert running.at(platform.path) == platform
+
+
+def test_the_orchestrator_is_that_of_the_platform_unless_another_is_named(
+    environ: dict[str, str], platform: running.Platform
+) -> None:
+    """A flag or a variable names another one, which then doesn't get the platform's token."""
+    assert settings.channel({"server": URL}, environ).target == "unix:/run/x.sock"
+    assert settings.channel({"server": "nats://127.0.0.1:4222"}, environ).target == "127.0.0.1:50051"
+    named = settings.channel(
+        {"server": URL}, {**environ, "EMS_ORCHESTRATOR": "other:1", "EMS_ORCHESTRATOR_TLS": "true"}
+    )
+    assert (named.target, named.encrypted, named.token) == ("other:1", True, None)
+    assert settings.channel({"server": URL, "orchestrator": "flag:1"}, environ).target == "flag:1"
+
+
+def test_the_orchestrator_of_a_platform_has_its_token(environ: dict[str, str]) -> None:
+    """Also that of a secured one."""
+    secured = running.Platform(
+        running.path_for(14223, environ),
+        "tls://127.0.0.1:14223",
+        None,
+        None,
+        "127.0.0.1:5",
+        orchestrator_token="/run/token",
+        nkey="/run/user.nk",
+        ca="/run/ca.pem",
+    )
+    with running.announced(secured):
+        found = settings.channel({"server": "nats://127.0.0.1:14223"}, environ)
+    assert (found.target, str(found.token)) == ("127.0.0.1:5", "/run/token")

@@ -101,6 +101,9 @@ def test_all_problems_are_reported_at_once_with_their_origin(tmp_path: Path) -> 
         ("EMS_REPLY_PREFIXES", "$JS."),
         ("EMS_WORKER_ID", "two words"),
         ("EMS_LOG_LEVEL", "loud"),
+        ("EMS_RETENTION", "30"),
+        ("EMS_RETENTION", "10s"),
+        ("EMS_BACKUP_INTERVAL", "daily"),
     ],
 )
 def test_an_invalid_value_is_refused_in_plain_english(variable: str, value: str) -> None:
@@ -169,3 +172,13 @@ def test_an_address_is_split_into_host_and_port(host: str, port: int) -> None:
     """Both a name and an IPv6 address in brackets are split from the port that follows them."""
     assert settings.host_and_port(f"{host}:{port}") == (host, port)
     assert settings.host_and_port(f"[::1]:{port}") == ("::1", port)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("30d", 2_592_000), ("2w", 1_209_600)]
+)
+def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
+    """As in plans, and in days and weeks too."""
+    loaded, _ = settings.load({}, {"EMS_RETENTION": text, "EMS_BACKUP_INTERVAL": text})
+    assert (loaded.retention_seconds, loaded.backup_seconds) == (seconds, seconds)
+    assert settings.load({}, {"EMS_RETENTION": ""})[0].retention_seconds is None

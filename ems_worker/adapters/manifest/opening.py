@@ -15,7 +15,7 @@ APPLICATION_ID = 0x454D5357  # 'EMSW', as the first migration sets it
 # How long to wait while another program writes.
 BUSY_SECONDS = 5.0
 # What a data directory of ours contains: the database with its companions, and exports.
-_OURS = ("manifest.db*", "*.manifest.jsonl", ".*.part")
+_OURS = ("manifest.db*", "backups", "*.manifest.jsonl", ".*.part")
 # A file up to this size is checked before it is used: a fraction of a second. A larger one is checked meanwhile.
 CHECKED_AT_ONCE = 16 * 1024 * 1024
 MOUNTS = Path("/proc/self/mountinfo")

@@ -78,5 +78,5 @@ def _filled(query: str, placeholder: re.Match[str]) -> str:
 RULES = MappingProxyType(
     {name: _COMMENT.sub("", f"{body}\n").strip() for name, (body, _) in _read("rules.sql").items()}
 )
-READS = load("reads.sql", "reads_steering.sql")
-WRITES = load("writes.sql", "writes_steering.sql", "writes_metrics.sql")
+READS = load("reads.sql", "reads_steering.sql", "reads_removals.sql")
+WRITES = load("writes.sql", "writes_steering.sql", "writes_metrics.sql", "writes_removals.sql")

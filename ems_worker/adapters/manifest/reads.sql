@@ -56,7 +56,8 @@ SELECT document FROM statuses WHERE experiment = :key;
 -- name: statuses
 -- A page of experiments with their last statuses, newest first.
 SELECT {columns} FROM experiments LEFT JOIN statuses ON statuses.experiment = experiments.key
-WHERE key < :before_key AND (:group IS NULL OR "group" = :group) AND (:state IS NULL OR state = :state)
+WHERE key < :before_key AND NOT EXISTS (SELECT 1 FROM removals WHERE removals.experiment = key)
+  AND (:group IS NULL OR "group" = :group) AND (:state IS NULL OR state = :state)
 ORDER BY key DESC LIMIT :limit;
 
 -- name: tracked

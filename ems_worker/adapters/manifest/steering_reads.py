@@ -50,6 +50,13 @@ class MatchedRow(NamedTuple):
     excluded: str | None
 
 
+class EndedRow(NamedTuple):
+    """An experiment that has ended."""
+
+    key: int
+    experiment_id: str
+
+
 CHANGE_FROM = Read("change_from", ChangeRow)
 OPEN_CHANGES = Read("open_changes", ChangeRow)
 UNPUBLISHED_CHANGES = Read("unpublished_changes", ChangeRow)
@@ -61,6 +68,8 @@ UNIDENTIFIED = Read("unidentified", reads.PointRow)
 MATCHED = Read("matched", MatchedRow)
 WITHDRAWN = Read("withdrawn", reads.RunRow)
 RETURNED = Read("returned", reads.RunRow)
+OPEN_REMOVALS = Read("open_removals", ChangeRow)
+ENDED_BEFORE = Read("ended_before", EndedRow)
 
 _ALL = [query for query in list(vars().values()) if isinstance(query, Read)]
 # The columns of each query's rows, by its name.

@@ -12,7 +12,7 @@ from ems_worker.adapters.manifest import experiments, incoming, migrate, opening
 from ems_worker.adapters.manifest.place import OpenFiles
 from ems_worker.adapters.manifest.queries import WRITES
 from ems_worker.adapters.manifest.reader import ReadConnection
-from ems_worker.adapters.manifest.steering import Steering
+from ems_worker.adapters.manifest.removals import Removals
 from ems_worker.adapters.manifest.writer import Counters, Step, Writer
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, PointRecord, Submission
@@ -21,7 +21,7 @@ from ems_worker.core.records import Experiment, NewExperiment, ParkedEvent, Poin
 MAX_PARKED_BYTES = 64 * 1024 * 1024
 
 
-class Manifest(Steering):
+class Manifest(Removals):
     """Implements service.base.ports.Manifest. Create it by `open`; every method may be called from several tasks.
 
     A write is queued when its coroutine first runs, so writes are carried out in the order of the calls. It returns

@@ -18,7 +18,7 @@ from ems_worker.core.documents import subjects
 # The placeholder for the user's name in the subjects of a role.
 _NAME = "{name}"
 
-QUERIES = ("validate", "list", "get", "jobs", "points", "results", "config")
+QUERIES = ("validate", "list", "get", "jobs", "points", "results", "config", "plan")
 STREAMS = (
     subjects.PLANS_STREAM,
     subjects.EVENTS_STREAM,

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ems_worker.core.documents import shapes, titles
+from ems_worker.core.documents import changes, shapes, titles
 from ems_worker.core.documents.shapes import Schema
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.steering import Verb
@@ -18,7 +18,7 @@ _POINTS: Final[Schema] = {
 }
 _KEYS: Final[Schema] = {
     "request_id": shapes.text("the id of the request"),
-    "verb": shapes.choice("what was requested", Verb),
+    "verb": shapes.choice("what was requested", [*Verb, changes.REMOVE]),
     "experiment_id": shapes.EXPERIMENT_ID,
     "changed": shapes.flag("whether the request changes anything"),
     "refused": shapes.flag("whether it can't be carried out; `reason` says why"),

@@ -19,6 +19,11 @@ NEW: Final = "new"
 
 # With this begin the request ids of the worker's own changes: that it cancels the stragglers of a settled round.
 OWN_REQUEST: Final = "settled-"
+# Those of experiments that are removed because they are older than the retention.
+RETENTION_REQUEST: Final = "retention-"
+
+# The verb that removes an experiment. It isn't one of steering's: there is no experiment after it.
+REMOVE: Final = "remove"
 
 # Why a verb changed nothing in an experiment that is open.
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType(

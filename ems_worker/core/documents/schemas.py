@@ -152,6 +152,7 @@ STATUS: Final = shapes.document(
         "plan_version": shapes.count("number of plans that it has had: 1, plus 1 each time it was extended", 1),
         "limits": shapes.maybe(limits.SCHEMA),
         "overrides": limits.OVERRIDES,
+        "bytes": shapes.count("about how many bytes it takes in the manifest"),
         "changes": shapes.sequence(f"the latest changes ({titles.CHANGE}), the last one first", change_schemas.BRIEF),
         **shapes.SHORTENED,
     },
@@ -187,6 +188,18 @@ CONFIG: Final = shapes.document(
         "config_sha": shapes.maybe(shapes.CONFIG_SHA) | {"description": "recorded at the submission; null before"},
         "computed_sha": shapes.CONFIG_SHA | {"description": "of the configuration as the worker renders it now"},
         "config": shapes.text("YAML, from the requested offset"),
+        "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
+    },
+)
+PLAN: Final = shapes.document(
+    titles.PLAN,
+    "A part of the text of an experiment's plan, as it was sent, or of its base configuration.",
+    {
+        "experiment_id": shapes.EXPERIMENT_ID,
+        "version": shapes.count("1 is the plan as accepted; each `extend` with a plan made another version", 1),
+        "versions": shapes.count("number of versions", 1),
+        "part": shapes.choice("what the text is of", ("plan", "base")),
+        "text": shapes.text("YAML or JSON, from the requested offset"),
         "next_offset": shapes.maybe(shapes.count("send it to get the next part; null: this is the last", 1)),
     },
 )
@@ -242,6 +255,7 @@ DOCUMENTS: Final[Mapping[str, Schema]] = MappingProxyType(
                 position=_MORE,
             ),
             CONFIG,
+            PLAN,
             SETTLED,
             change_schemas.CHANGE,
             change_schemas.CHANGES,

@@ -8,6 +8,7 @@ From top to bottom:
 - `service` implements the gRPC service: it answers from the store and hands work to the slots,
 - `slots` decides which runs execute now; `carrier` carries each of them through to its end,
 - `simulation` is the directory and the processes of one run; `result` judges how they ended,
+- `output` reads what runs have written,
 - `progress` reports how far open runs have come,
 - `store` is the durable state, in a `database`: a run is stored before its caller gets a reply, an event before its
   run counts as ended,

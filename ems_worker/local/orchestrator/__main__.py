@@ -12,6 +12,7 @@ from ems_worker import errors, logs, settings
 from ems_worker.local import process
 from ems_worker.local.orchestrator import server
 from ems_worker.local.orchestrator.command import Command
+from ems_worker.settings import fields
 from ems_worker.terminal import streams
 
 _BUILT_IN_MODEL = "reef-1"
@@ -82,6 +83,11 @@ def _options() -> server.Options:
     parser.add_argument(
         "--stop-grace-seconds", type=float, default=3.0, help="time between SIGTERM and SIGKILL; default: %(default)s"
     )
+    parser.add_argument(
+        "--retention",
+        metavar="DURATION",
+        help="delete the directories of runs that ended longer ago, such as 30d; default: keep what simulations wrote",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve over TLS with this certificate (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert (PEM)")
     parser.add_argument(
@@ -102,6 +108,10 @@ def _options() -> server.Options:
             simulator = Command.parse(given.simulator, config_format=given.config_format)
     except ValueError as error:
         parser.error(f"--simulator: {error}")
+    try:
+        retention = None if given.retention is None else fields.seconds(given.retention)
+    except ValueError as error:
+        parser.error(f"--retention: {error}")
     options = server.Options(
         listen=given.listen,
         # The variables of other NATS programs apply too: NATS_CREDS, NATS_CA, NATS_CONTEXT, ...
@@ -117,6 +127,7 @@ def _options() -> server.Options:
         tls_key=given.tls_key,
         tls_client_ca=given.tls_client_ca,
         token=given.token_file,
+        retention_seconds=retention,
     )
     if options.open and not given.insecure:
         parser.error(

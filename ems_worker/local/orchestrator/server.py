@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ems_worker import errors, settings
 from ems_worker.local import process
-from ems_worker.local.orchestrator import access, simulation
+from ems_worker.local.orchestrator import access, pruning, simulation
 from ems_worker.local.orchestrator.command import Command
 from ems_worker.local.orchestrator.outbox import Outbox
 from ems_worker.local.orchestrator.progress import Progress
@@ -58,6 +58,8 @@ class Options:
     tls_client_ca: Path | None = None
     # The file with the token that every call needs; None: no token is needed.
     token: Path | None = None
+    # How long the directories of runs are kept after their end; None: what simulations wrote is kept for ever.
+    retention_seconds: float | None = None
 
     @property
     def open(self) -> bool:
@@ -114,7 +116,7 @@ async def _serve(options: Options, store: Store) -> None:
     await slots.recover()
     async with asyncio.TaskGroup() as group:
         publishing = group.create_task(outbox.run())
-        deleting = group.create_task(_delete_expired(store, options.data_dir / "runs"))
+        deleting = group.create_task(_delete_expired(store, options))
         reporting = group.create_task(Progress(slots, outbox.publish_once).run())
         running = group.create_task(slots.run())
         await health_service.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
@@ -147,7 +149,12 @@ def _grpc_server(
         interceptors=[access.Tokens(access.read_token(options.token))] if options.token is not None else None,
     )
     service = OrchestratorService(
-        store, slots, simulators, max_message_bytes=options.max_message_bytes, model_version=options.model_version
+        store,
+        slots,
+        simulators,
+        runs=options.data_dir / "runs",
+        max_message_bytes=options.max_message_bytes,
+        model_version=options.model_version,
     )
     orchestrator_pb2_grpc.add_OrchestratorClientServiceServicer_to_server(service, server)
     health_service = health_aio.HealthServicer()
@@ -175,12 +182,18 @@ def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCr
     )
 
 
-async def _delete_expired(store: Store, directory: Path) -> None:
-    """Deletes runs that ended 30 days ago, again and again; the output of their simulations is kept.
+async def _delete_expired(store: Store, options: Options) -> None:
+    """Deletes runs that ended 30 days ago, again and again; the output of their simulations has a retention of its own.
 
     What interrupted starts of runs wrote is deleted too.
     """
+    directory = options.data_dir / "runs"
     while True:
+        if options.retention_seconds is not None:
+            before_ns = time.time_ns() - int(options.retention_seconds * 1e9)
+            pruned = await asyncio.to_thread(pruning.prune, options.data_dir, before_ns)
+            if pruned.runs:
+                log.info("runs.pruned", runs=pruned.runs, bytes=pruned.bytes)
         await asyncio.to_thread(simulation.delete_discarded, directory)
         while expired := await store.expired(time.time_ns() - _RETENTION_NS):
             for simulation_id in expired:

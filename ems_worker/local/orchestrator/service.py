@@ -3,11 +3,12 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
-from ems_worker.local.orchestrator import events, model
+from ems_worker.local.orchestrator import events, model, output
 from ems_worker.local.orchestrator.simulators import LABEL, Simulators
 from ems_worker.local.orchestrator.slots import Slots
 from ems_worker.local.orchestrator.store import Store
@@ -15,6 +16,8 @@ from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2_grpc as pb_grpc
 
 _SIMULATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+# How many calls of GetSimulationOutput are answered at once: each may follow a run for days.
+_MAX_OUTPUTS = 256
 _STATUS_CODE_NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
 _STATES = {
     model.State.QUEUED: pb.SIMULATION_STATE_QUEUED,
@@ -38,11 +41,21 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
     """Implements all calls of OrchestratorClientService."""
 
     def __init__(
-        self, store: Store, slots: Slots, simulators: Simulators, *, max_message_bytes: int, model_version: str
+        self,
+        store: Store,
+        slots: Slots,
+        simulators: Simulators,
+        *,
+        runs: Path,
+        max_message_bytes: int,
+        model_version: str,
     ) -> None:
+        """`runs` has the directories of the runs."""
         self._store = store
         self._simulators = simulators
         self._slots = slots
+        self._runs = runs
+        self._outputs = 0
         self._max_message_bytes = max_message_bytes
         self._model_version = model_version
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -120,6 +133,25 @@ class OrchestratorService(pb_grpc.OrchestratorClientServiceServicer):
                 model_version=self._model_version,
             )
             capacity = await self._slots.capacity_after(capacity)
+
+    async def GetSimulationOutput(  # noqa: N802
+        self, request: pb.GetSimulationOutputRequest, context: Context
+    ) -> AsyncIterator[pb.OutputChunk]:
+        """What the run has written, in chunks of bounded size."""
+        if self._outputs >= _MAX_OUTPUTS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_OUTPUTS} outputs are being sent already")
+
+        async def look() -> model.LocalRun | None:
+            return (await self._store.get([request.simulation_id])).get(request.simulation_id)
+
+        self._outputs += 1
+        try:
+            async for chunk in output.chunks(request, self._runs, look):
+                yield chunk
+        except output.OutputRefusedError as refused:
+            await context.abort(refused.code, str(refused))
+        finally:
+            self._outputs -= 1
 
     async def _unless_closing(self, context: Context) -> None:
         if self._slots.closing:

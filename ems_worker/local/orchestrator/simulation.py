@@ -20,7 +20,7 @@ from pathlib import Path
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.local import process
-from ems_worker.local.orchestrator import model, result
+from ems_worker.local.orchestrator import attempts, model, result
 from ems_worker.local.orchestrator.command import CannotFill, Command, Configuration
 from ems_worker.settings import inherited
 
@@ -94,6 +94,8 @@ class Simulation:
             "SIMULATION_ID": values["simulation_id"],
             "SIMULATION_OUTPUT_DIR": values["output_dir"],
         }
+        if (earlier := attempts.earlier_output(self.directory)) is not None:
+            env["SIMULATION_RESUME_DIR"] = str(earlier)
         words = command.filled(values, configuration)
         with (self.directory / "wrapper.log").open("ab") as log:
             self._wrapper = subprocess.Popen(  # noqa: S603 - the simulator is the operator's choice

@@ -36,6 +36,8 @@ POINTS = (
     "extend.matched",
     "extend.withdrawn",
     "extend.returned",
+    "remove.recorded",
+    "remove.purging",
     "ledger.concluding",
     "ledger.concluded",
     "report.results",

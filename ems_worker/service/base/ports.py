@@ -27,6 +27,7 @@ from ems_worker.core.records import (
 )
 from ems_worker.service.base.broker import Broker
 from ems_worker.service.base.orchestrator import Orchestrator
+from ems_worker.service.base.removals_manifest import RemovalsManifest
 from ems_worker.service.base.steering_manifest import RunChange, SteeringManifest
 
 __all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
@@ -35,7 +36,7 @@ __all__ = ["Broker", "Manifest", "Orchestrator", "RunChange"]
 DueJobs = Sequence[tuple[Job, PointRecord]]
 
 
-class Manifest(SteeringManifest, Protocol):
+class Manifest(SteeringManifest, RemovalsManifest, Protocol):
     """The manifest. A guarded write that finds another state raises errors.ManifestConflict and writes nothing."""
 
     @property

@@ -244,6 +244,8 @@ class Intake:
                 existing = await self._manifest.experiment(experiment_id)
                 new = None
                 if existing is None:
+                    if (removed_ms := await self._manifest.removed_ms(experiment_id)) is not None:
+                        return submissions.rejected(undecided, [submissions.removed(experiment_id, removed_ms)]), None
                     if (refusal := publisher_quotas.priority_refusal(quotas, outline.priority)) is not None:
                         return submissions.rejected(undecided, [refusal]), None
                     outline = await self._examine(message, examined, outline, experiment_id=experiment_id, quick=quick)

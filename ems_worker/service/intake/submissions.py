@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ems_worker.core import trace
 from ems_worker.core.documents import documents
-from ems_worker.core.language import version
+from ems_worker.core.language import quotes, version
 from ems_worker.core.records import NewExperiment, PlanDecision, Submission
 from ems_worker.core.wire import Message
 from ems_worker.errors import Problem
@@ -86,3 +86,12 @@ def experiment(
         keep_open=outline.keep_open,
         traceparent=trace.parent(message.headers.get(trace.HEADER)),
     )
+
+
+def removed(experiment_id: str, removed_ms: int) -> Problem:
+    """The problem of a plan whose experiment was removed."""
+    message = (
+        f"{quotes.name(experiment_id)} was removed at {documents.timestamp(removed_ms)}, and its id stays taken: "
+        "to run the plan again, give it another experiment_id"
+    )
+    return Problem("removed_experiment", "experiment_id", message, location=("experiment_id",))

@@ -47,6 +47,12 @@ class ActiveExperiments:
         del self._by_key[live.key], self._keys[live.experiment_id]
         self._unloaded[live.key] = live.experiment_id
 
+    def discard(self, live: Live) -> None:
+        """Removes an experiment with its jobs, which have no open runs."""
+        self.remove(live)
+        for key in [key for key in self._jobs if key[0] == live.key]:
+            del self._jobs[key]
+
     def unloaded_id(self, key: int) -> str:
         """The id of an experiment that isn't in memory, after `find` returned one of its runs or it was unloaded."""
         return self._unloaded[key]

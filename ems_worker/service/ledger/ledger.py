@@ -18,7 +18,7 @@ from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run, Signal, StopReason
 from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.lifecycle.transitions import Effect, RunEvent, RunState
-from ems_worker.core.records import Experiment
+from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger.active import ActiveExperiments
@@ -161,6 +161,15 @@ class Ledger:
         """Unloads an experiment that has ended and has nothing left to publish; a late event loads it again."""
         await self._residency.unload(key)
 
+    async def remove(
+        self, experiment_id: str, record: Callable[[], Awaitable[Change]], *, by_force: bool = False
+    ) -> Change | None:
+        """Calls `record`, which removes an experiment from the manifest, while it isn't in memory; None if it is.
+
+        It is not loaded again. `by_force`: it is dropped from memory, whatever is left to do. Its runs must have ended.
+        """
+        return await self._residency.remove(experiment_id, record, by_force=by_force)
+
     async def until_broken(self) -> None:
         """Waits until a change can't be recorded, and raises the error: only a restart helps then."""
         await self._commits.until_broken()
@@ -197,7 +206,8 @@ class Ledger:
                         self.mark_unreadable(experiment_id, error)
                         effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
                     else:
-                        assert live is not None  # the manifest has one of its jobs
+                        if live is None:  # it was removed meanwhile
+                            effects |= {index: None for index, (key, _) in left if key[0] == experiment_key}
                 left = [(index, signal) for index, signal in left if index not in effects]
         return [effects[index] for index in range(len(signals))]
 

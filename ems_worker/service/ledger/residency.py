@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from ems_worker.core.lifecycle import transitions
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
-from ems_worker.core.records import Experiment
+from ems_worker.core.records import Change, Experiment
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.ledger import live as lives
 from ems_worker.service.ledger.active import ActiveExperiments
@@ -39,6 +39,8 @@ class Residency:
         self._read = read
         self._on_change = on_change
         self._loading: dict[str, asyncio.Task[Live | None]] = {}
+        # Ids of experiments that were removed from the manifest while they may have been about to be loaded.
+        self._removed: set[str] = set()
 
     def admit(self, live: Live, open_jobs: Iterable[Job] = (), awaiting: Iterable[Run] = ()) -> None:
         """Adds an experiment, unless it is in memory, with its open jobs and the runs that wait for metrics."""
@@ -79,6 +81,8 @@ class Residency:
         jobs = [job for job, _ in await self._manifest.open_jobs(record.key)]
         awaiting = await self._manifest.awaiting(record.key)
         async with self._lock:
+            if experiment_id in self._removed:
+                return None
             self.admit(live, jobs, awaiting)
         return self._active.by_id(experiment_id)
 
@@ -94,6 +98,20 @@ class Residency:
                 return
             if live.record.published_seq == live.record.ended_seq and not self._commits.concerns(key):
                 self._active.remove(live)
+
+    async def remove(
+        self, experiment_id: str, record: Callable[[], Awaitable[Change]], *, by_force: bool
+    ) -> Change | None:
+        """See `Ledger.remove`. Under the lock, so that no decision and no load comes in between."""
+        async with self._lock:
+            live = self._active.by_id(experiment_id)
+            if live is not None and by_force:
+                self._active.discard(live)
+            elif live is not None or experiment_id in self._loading:
+                return None
+            removed = await record()
+            self._removed.add(experiment_id)
+            return removed
 
     @contextlib.asynccontextmanager
     async def pinned(self, experiment_id: str) -> AsyncIterator[Live | None]:

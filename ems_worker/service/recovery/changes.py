@@ -7,6 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from ems_worker import errors
+from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, restored, steering
 from ems_worker.core.lifecycle.run import ErrorKind, Signal
 from ems_worker.core.lifecycle.steering import Phase, Verb
@@ -15,6 +16,7 @@ from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.steering.control import Control
 from ems_worker.service.steering.executor import Executor
+from ems_worker.service.steering.remove import Remover
 
 log = structlog.get_logger()
 
@@ -22,8 +24,9 @@ log = structlog.get_logger()
 class ChangeReplay:
     """Applies published changes to a restored manifest."""
 
-    def __init__(self, *, ledger: Ledger, control: Control, executor: Executor) -> None:
+    def __init__(self, *, ledger: Ledger, control: Control, executor: Executor, remover: Remover) -> None:
         self._ledger = ledger
+        self._remover = remover
         self._control = control
         self._executor = executor
 
@@ -34,6 +37,8 @@ class ChangeReplay:
         that can't be read any more changes nothing.
         """
         try:
+            if published["verb"] == changes.REMOVE:
+                return await self._remove(experiment_id, published, documents)
             async with self._ledger.pinned(experiment_id) as live:
                 return live is not None and await self._apply(live, published, documents)
         except errors.PlanNotReadAsAccepted as error:
@@ -65,6 +70,25 @@ class ChangeReplay:
             request_id=change.request_id,
         )
         return True
+
+    async def _remove(self, experiment_id: str, published: Mapping[str, Any], documents: int) -> bool:
+        """Removes an experiment, which had ended: open runs had ended at a time limit, of which no event tells."""
+        live = self._ledger.live(experiment_id)
+        if live is not None and live.open:
+            await self._end_runs(live)
+        try:
+            removed = await self._remover.again(experiment_id, published, documents=documents)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("change.not_applied_again", experiment_id=experiment_id, reason=str(error))
+            return False
+        if removed:
+            log.warning(
+                "change.applied_again",
+                experiment_id=experiment_id,
+                verb=changes.REMOVE,
+                request_id=published["request_id"],
+            )
+        return removed
 
     async def _end_runs(self, live: Live) -> None:
         """Ends the open runs of an experiment that had ended, and the waits for metrics."""

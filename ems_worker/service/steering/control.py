@@ -21,7 +21,7 @@ from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
 from ems_worker.core.records import Change, Experiment
 from ems_worker.service import queries, settle
-from ems_worker.service.base import crash
+from ems_worker.service.base import crash, missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Manifest
@@ -112,7 +112,7 @@ class Control:
         """Records the request for one experiment, waits a while for its effect, and returns its document."""
         async with self._ledger.pinned(experiment_id) as live:
             if live is None:
-                raise errors.NotFound(f"there is no experiment {experiment_id}")
+                raise await missing.experiment(self._manifest, experiment_id)
             if request.dry_run:
                 return await self._preview(live, verb, request, until)
             async with self._locks.hold(experiment_id):

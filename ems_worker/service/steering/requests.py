@@ -16,8 +16,9 @@ _MAX_REASON = 500
 
 
 def _of_others(request_id: str) -> str:
-    if request_id.startswith(changes.OWN_REQUEST):
-        raise ValueError(f"ids that begin with {changes.OWN_REQUEST} are those of the worker's own changes")
+    for own in (changes.OWN_REQUEST, changes.RETENTION_REQUEST):
+        if request_id.startswith(own):
+            raise ValueError(f"ids that begin with {own} are those of the worker's own changes")
     return request_id
 
 
@@ -42,6 +43,8 @@ def _text_or_object(value: Any) -> Any:
     raise ValueError("should be the text of a plan, or an object")
 
 
+RequestId = Annotated[str, Field(min_length=1, max_length=128), pydantic.AfterValidator(_of_others)]
+Reason = Annotated[str, Field(max_length=_MAX_REASON)]
 _Plan = Annotated[str | dict[str, Any] | None, pydantic.PlainValidator(_text_or_object)]
 _Values = Annotated[list[Any], Field(min_length=1), pydantic.AfterValidator(_finite)]
 
@@ -51,11 +54,11 @@ class ChangeRequest(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    request_id: Annotated[str, Field(min_length=1, max_length=128), pydantic.AfterValidator(_of_others)]
+    request_id: RequestId
     experiment_id: str | None = None
     group: str | None = None
     where: Annotated[str, Field(min_length=1)] | None = None
-    reason: Annotated[str, Field(max_length=_MAX_REASON)] | None = None
+    reason: Reason | None = None
     dry_run: bool = False
     expect_revision: Annotated[int, Field(ge=0)] | None = None
 

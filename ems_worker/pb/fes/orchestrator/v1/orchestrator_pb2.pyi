@@ -97,6 +97,31 @@ SIMULATION_STATE_COMPLETED: SimulationState.ValueType  # 5
 SIMULATION_STATE_FAILED: SimulationState.ValueType  # 6
 Global___SimulationState: _TypeAlias = SimulationState  # noqa: Y015
 
+class _OutputKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_KIND_UNSPECIFIED: _OutputKind.ValueType  # 0
+    OUTPUT_KIND_STDOUT: _OutputKind.ValueType  # 1
+    OUTPUT_KIND_STDERR: _OutputKind.ValueType  # 2
+    OUTPUT_KIND_ARTIFACT: _OutputKind.ValueType  # 3
+    """The content of the file or artifact that `name` names."""
+    OUTPUT_KIND_LIST: _OutputKind.ValueType  # 4
+    """No content: the files that the run has written, and the artifacts that it has reported."""
+
+class OutputKind(_OutputKind, metaclass=_OutputKindEnumTypeWrapper): ...
+
+OUTPUT_KIND_UNSPECIFIED: OutputKind.ValueType  # 0
+OUTPUT_KIND_STDOUT: OutputKind.ValueType  # 1
+OUTPUT_KIND_STDERR: OutputKind.ValueType  # 2
+OUTPUT_KIND_ARTIFACT: OutputKind.ValueType  # 3
+"""The content of the file or artifact that `name` names."""
+OUTPUT_KIND_LIST: OutputKind.ValueType  # 4
+"""No content: the files that the run has written, and the artifacts that it has reported."""
+Global___OutputKind: _TypeAlias = OutputKind  # noqa: Y015
+
 @_typing.final
 class StartSimulationCommand(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -469,3 +494,107 @@ class Capacity(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
+
+@_typing.final
+class GetSimulationOutputRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIMULATION_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    simulation_id: _builtins.str
+    kind: Global___OutputKind.ValueType
+    offset: _builtins.int
+    """Where to begin, in bytes. Negative: so many bytes before the end, or at the beginning if there are fewer."""
+    follow: _builtins.bool
+    """Go on sending what the run writes until it has ended. Only of STDOUT and STDERR."""
+    name: _builtins.str
+    """Of ARTIFACT: the path of a file in the output directory, or the name of an artifact that is in it."""
+    def __init__(
+        self,
+        *,
+        simulation_id: _builtins.str = ...,
+        kind: Global___OutputKind.ValueType = ...,
+        offset: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "kind", b"kind", "name", b"name", "offset", b"offset", "simulation_id", b"simulation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSimulationOutputRequest: _TypeAlias = GetSimulationOutputRequest  # noqa: Y015
+
+@_typing.final
+class OutputChunk(_message.Message):
+    """The first chunk comes at once, even if there is nothing to send yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Consecutive bytes of the content."""
+    offset: _builtins.int
+    """The place of the first of them."""
+    size: _builtins.int
+    """How long the content was when the chunk was sent."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputFile]:
+        """Of LIST: some of the files."""
+
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        size: _builtins.int = ...,
+        files: _abc.Iterable[Global___OutputFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "files", b"files", "offset", b"offset", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputChunk: _TypeAlias = OutputChunk  # noqa: Y015
+
+@_typing.final
+class OutputFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    MODIFIED_AT_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """In the output directory, with / between the names; empty for an artifact that is elsewhere."""
+    size: _builtins.int
+    artifact: _builtins.str
+    """The name and the URI by which the run reported it as an artifact; else empty."""
+    uri: _builtins.str
+    @_builtins.property
+    def modified_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size: _builtins.int = ...,
+        modified_at: _timestamp_pb2.Timestamp | None = ...,
+        artifact: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["modified_at", b"modified_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "modified_at", b"modified_at", "path", b"path", "size", b"size", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputFile: _TypeAlias = OutputFile  # noqa: Y015

@@ -61,6 +61,11 @@ class OrchestratorClientServiceStub(object):
                 request_serializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchCapacityRequest.SerializeToString,
                 response_deserializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Capacity.FromString,
                 _registered_method=True)
+        self.GetSimulationOutput = channel.unary_stream(
+                '/fes.orchestrator.v1.OrchestratorClientService/GetSimulationOutput',
+                request_serializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetSimulationOutputRequest.SerializeToString,
+                response_deserializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.OutputChunk.FromString,
+                _registered_method=True)
 
 
 class OrchestratorClientServiceServicer(object):
@@ -105,6 +110,14 @@ class OrchestratorClientServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSimulationOutput(self, request, context):
+        """Sends what a run has written: a stream of its output, a file of its output directory, or the list of these files.
+        An unknown run or file is NOT_FOUND; an offset beyond the end is OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrchestratorClientServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -132,6 +145,11 @@ def add_OrchestratorClientServiceServicer_to_server(servicer, server):
                     servicer.WatchCapacity,
                     request_deserializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchCapacityRequest.FromString,
                     response_serializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Capacity.SerializeToString,
+            ),
+            'GetSimulationOutput': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetSimulationOutput,
+                    request_deserializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetSimulationOutputRequest.FromString,
+                    response_serializer=fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.OutputChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +289,33 @@ class OrchestratorClientService(object):
             '/fes.orchestrator.v1.OrchestratorClientService/WatchCapacity',
             fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchCapacityRequest.SerializeToString,
             fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Capacity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSimulationOutput(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fes.orchestrator.v1.OrchestratorClientService/GetSimulationOutput',
+            fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetSimulationOutputRequest.SerializeToString,
+            fes_dot_orchestrator_dot_v1_dot_orchestrator__pb2.OutputChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class OrchestratorClientServiceStub:
     """What the orchestrator knows of these runs: one status each."""
     WatchCapacity: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.WatchCapacityRequest, _orchestrator_pb2.Capacity]
     """Sends the capacity at once and again at every change."""
+    GetSimulationOutput: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.GetSimulationOutputRequest, _orchestrator_pb2.OutputChunk]
+    """Sends what a run has written: a stream of its output, a file of its output directory, or the list of these files.
+    An unknown run or file is NOT_FOUND; an offset beyond the end is OUT_OF_RANGE.
+    """
 
 @_typing.type_check_only
 class OrchestratorClientServiceAsyncStub(OrchestratorClientServiceStub):
@@ -69,6 +73,10 @@ class OrchestratorClientServiceAsyncStub(OrchestratorClientServiceStub):
     """What the orchestrator knows of these runs: one status each."""
     WatchCapacity: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.WatchCapacityRequest, _orchestrator_pb2.Capacity]  # type: ignore[assignment]
     """Sends the capacity at once and again at every change."""
+    GetSimulationOutput: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.GetSimulationOutputRequest, _orchestrator_pb2.OutputChunk]  # type: ignore[assignment]
+    """Sends what a run has written: a stream of its output, a file of its output directory, or the list of these files.
+    An unknown run or file is NOT_FOUND; an offset beyond the end is OUT_OF_RANGE.
+    """
 
 class OrchestratorClientServiceServicer(metaclass=_abc_1.ABCMeta):
     """The Orchestration Layer as its clients see it. Only StartSimulation is required; a client does
@@ -117,5 +125,15 @@ class OrchestratorClientServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_orchestrator_pb2.Capacity], _abc.AsyncIterator[_orchestrator_pb2.Capacity]]:
         """Sends the capacity at once and again at every change."""
+
+    @_abc_1.abstractmethod
+    def GetSimulationOutput(
+        self,
+        request: _orchestrator_pb2.GetSimulationOutputRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_orchestrator_pb2.OutputChunk], _abc.AsyncIterator[_orchestrator_pb2.OutputChunk]]:
+        """Sends what a run has written: a stream of its output, a file of its output directory, or the list of these files.
+        An unknown run or file is NOT_FOUND; an offset beyond the end is OUT_OF_RANGE.
+        """
 
 def add_OrchestratorClientServiceServicer_to_server(servicer: OrchestratorClientServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
