@@ -57,16 +57,28 @@ def rows(
     """
     if safe and row_format is not Format.CSV:
         raise exits.Misused("--safe-for-spreadsheets needs --format csv: spreadsheets don't evaluate JSON")
+    with _translated(file), _target(file) as target:
+        if row_format is Format.JSONL:
+            yield lambda row: target.write(f"{_json(row)}\n")
+        elif callable(columns):
+            with _spooled(target, columns, safe) as add:
+                yield add
+        else:
+            target.write(_row(columns, safe))
+            yield lambda row: target.write(_row((row.get(name) for name in columns), safe))
+
+
+def text(content: str, file: Path) -> None:
+    """Writes a text to a file as `rows` writes rows. Raises exits.Misused if it can't be written."""
+    with _translated(file), _target(file) as target:
+        target.write(content)
+
+
+@contextlib.contextmanager
+def _translated(file: Path | None) -> Iterator[None]:
+    """Turns failures to write the file into exits.Misused."""
     try:
-        with _target(file) as target:
-            if row_format is Format.JSONL:
-                yield lambda row: target.write(f"{_json(row)}\n")
-            elif callable(columns):
-                with _spooled(target, columns, safe) as add:
-                    yield add
-            else:
-                target.write(_row(columns, safe))
-                yield lambda row: target.write(_row((row.get(name) for name in columns), safe))
+        yield
     except OSError as failed:
         if isinstance(failed, BrokenPipeError):
             raise

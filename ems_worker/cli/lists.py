@@ -1,0 +1,223 @@
+"""What `ems ls` prints for people: a line an experiment, and one for all experiments of a group."""
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ems_worker.cli import exits, numbers, shell, statuses, tables
+from ems_worker.cli.fitting import Column
+from ems_worker.core.language import suggestions
+from ems_worker.core.lifecycle.experiment import ENDED, ExperimentState
+
+Document = dict[str, Any]
+
+_STATES: Final = tuple(state.value for state in ExperimentState)
+
+
+@dataclass(slots=True)
+class Line:
+    """An experiment, or the experiments of a group, counted together. The newest of them gives `status`."""
+
+    status: Document
+    group: str | None = None
+    states: collections.Counter[str] = field(default_factory=collections.Counter)
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    total: int = 0
+    done: float = 0.0
+    publishers: set[str | None] = field(default_factory=set)
+
+    def add(self, status: Document) -> None:
+        self.states[status["state"]] += 1
+        self.counts.update(status["counts"])
+        self.total += status["total"]
+        self.done += status["progress"] * status["total"]
+        self.publishers.add(status.get("publisher"))
+
+    @property
+    def progress(self) -> float:
+        return self.done / self.total if self.total else 0.0
+
+    @property
+    def folded(self) -> bool:
+        return self.group is not None and self.states.total() > 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column of the list: its cells, what sorts by it, and when it is left out if nobody asked for it."""
+
+    column: Column
+    cell: Callable[[Line], tables.Cell]
+    sort: Callable[[Line], Any]
+    usual: bool = True
+    rare: bool = False
+
+
+def _plain(key: str) -> Callable[[Line], Any]:
+    """A text of the status that isn't that of a group of several."""
+    return lambda line: None if line.folded else line.status.get(key)
+
+
+def _id(line: Line) -> str:
+    return f"{line.group}/" if line.folded else line.status["experiment_id"]
+
+
+def _state(line: Line) -> str:
+    """Its state, or how many experiments are in which state, open ones first."""
+    if not line.folded:
+        return str(line.status["state"])
+    order = sorted(line.states, key=lambda state: (state in ENDED, _STATES.index(state) if state in _STATES else 99))
+    return ", ".join(f"{line.states[state]:,} {state}" for state in order)
+
+
+def _name(line: Line) -> str:
+    return numbers.counted(line.states.total(), "experiment") if line.folded else line.status["experiment_name"]
+
+
+def _publisher(line: Line) -> str | None:
+    return next(iter(line.publishers)) if len(line.publishers) == 1 else None
+
+
+def _as_status(line: Line) -> Document:
+    return {"counts": line.counts}
+
+
+def _stalled(line: Line) -> str | None:
+    """Why an open experiment makes no progress. The reason for an experiment's end is left to `ems show`."""
+    return None if line.folded or line.status["finished_at"] is not None else statuses.reason(line.status)
+
+
+def _moment(key: str) -> Callable[[Line], str | None]:
+    return lambda line: None if not line.status.get(key) else tables.moment(line.status[key])
+
+
+def _tags(line: Line) -> str | None:
+    return None if line.folded else ", ".join(line.status["tags"]) or None
+
+
+def _left(line: Line) -> str | None:
+    return None if line.folded else statuses.time_left(line.status) or None
+
+
+# In the order of the columns; `rare` ones are there only if they aren't empty.
+_FIELDS: Final = {
+    one.column.title: one
+    for one in (
+        _Field(Column("id", left=True), _id, _id),
+        _Field(Column("state", cut=9, left=True), _state, _state),
+        _Field(Column("progress", drop=1), lambda line: f"{line.progress:.0%}", lambda line: line.progress),
+        _Field(Column("jobs", drop=3), lambda line: f"{line.total:,}", lambda line: line.total),
+        _Field(
+            Column("waiting", drop=4),
+            lambda line: statuses.waiting(_as_status(line)) or None,
+            lambda line: line.counts["awaiting_metrics"],
+            rare=True,
+        ),
+        _Field(
+            Column("problems", drop=2, cut=9, left=True),
+            lambda line: statuses.problems(_as_status(line)) or None,
+            lambda line: line.total and statuses.ended(_as_status(line)) - line.counts["completed"],
+        ),
+        _Field(Column("group", drop=7, left=True), lambda line: line.group, lambda line: line.group),
+        _Field(Column("publisher", drop=9, left=True), _publisher, _publisher, rare=True),
+        _Field(Column("created", drop=8, left=True), _moment("created_at"), lambda line: line.status["created_at"]),
+        _Field(Column("name", drop=6, cut=16, left=True), _name, _name),
+        _Field(Column("tags", left=True), _tags, _tags, usual=False),
+        _Field(Column("round"), _plain("round"), _plain("round"), usual=False),
+        _Field(Column("left"), _left, lambda line: line.status.get("eta_seconds"), usual=False),
+        _Field(
+            Column("started", left=True), _moment("started_at"), lambda line: line.status["started_at"], usual=False
+        ),
+        _Field(
+            Column("finished", left=True), _moment("finished_at"), lambda line: line.status["finished_at"], usual=False
+        ),
+        _Field(Column("reason", drop=5, cut=20, left=True), _stalled, _stalled, rare=True),
+    )
+}
+NAMES: Final = tuple(_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How experiments are listed. `columns`: names of columns; None for the usual ones. `sort`: a column, with - before
+    it downwards; None for the newest first. `fold`: whether a group is one line. `limit`: 0 for all lines."""
+
+    columns: Sequence[str] | None = None
+    sort: str | None = None
+    fold: bool = True
+    limit: int = 0
+
+
+def listing(columns: str | None, sort: str | None, *, fold: bool, limit: int) -> Listing:
+    """From the options of the command. Raises exits.Misused if there is no such column."""
+    names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
+    for name in (*(names or ()), *([] if sort is None else [sort.removeprefix("-")])):
+        if name not in _FIELDS:
+            similar = suggestions.nearest(name, NAMES)
+            hint = f"; did you mean {similar}?" if similar else ""
+            raise exits.Misused(f"there is no column {name!r}{hint}; there are {', '.join(NAMES)}")
+    return Listing(names or None, sort, fold, limit)
+
+
+def lines(listed: Iterable[Document], *, fold: bool = True) -> list[Line]:
+    """The lines of a list, in the order of its first experiments."""
+    by_group: dict[str, Line] = {}
+    found: list[Line] = []
+    for status in listed:
+        group = status["group"]
+        line = by_group.get(group) if fold and group else None
+        if line is None:
+            line = Line(status, group)
+            found.append(line)
+            if group:
+                by_group[group] = line
+        line.add(status)
+    return found
+
+
+def show(found: Sequence[Line], how: Listing) -> None:
+    """Prints lines as a table."""
+    if not found:
+        shell.say("no experiments")
+        return
+    chosen = list(found)
+    if how.sort is not None:
+        key, down = _FIELDS[how.sort.removeprefix("-")].sort, how.sort.startswith("-")
+        known = [line for line in chosen if key(line) is not None]
+        # What isn't known comes last, whichever way.
+        chosen = [*sorted(known, key=key, reverse=down), *(line for line in chosen if key(line) is None)]
+    shown = chosen[: how.limit or None]
+    if how.columns is not None:
+        fields = [_FIELDS[name] for name in how.columns]
+        columns = [Column(one.column.title, left=one.column.left) for one in fields]
+    else:
+        fields = [
+            one
+            for one in _FIELDS.values()
+            if one.usual and (not one.rare or any(one.cell(line) is not None for line in shown))
+        ]
+        columns = [one.column for one in fields]
+    tables.show(
+        columns,
+        [[one.cell(line) for one in fields] for line in shown],
+        instead="a wider window shows them, or --columns",
+    )
+    if len(shown) < len(chosen):
+        shell.say(f"... and {numbers.counted(len(chosen) - len(shown), 'more line')}: without -n they are all listed")
+    if any(line.folded for line in shown):
+        shell.say("a name with / is a group: `ems show GROUP` lists its experiments, and --flat those of all groups")
+
+
+def show_group(members: Sequence[Document], limit: int) -> None:
+    """Prints the experiments of a group, after what they come to together."""
+    [whole] = lines([{**status, "group": status["group"] or "-"} for status in members[:1]])
+    for status in members[1:]:
+        whole.add(status)
+    jobs = f"{statuses.ended(_as_status(whole)):,} of {numbers.counted(whole.total, 'job')} ended"
+    problems = statuses.problems(_as_status(whole))
+    counted = ", ".join(filter(None, (jobs, problems)))
+    experiments = numbers.counted(len(members), "experiment")
+    shell.out(f"group {whole.group}: {experiments}, {_state(whole)}; {counted}")
+    shell.out("")
+    show(lines(members, fold=False), Listing(limit=limit))
