@@ -72,7 +72,7 @@ def list_(
                 fitting.Column("bytes", drop=2),
                 fitting.Column("reason", cut=40),
             )
-            tables.show(columns, rows, instead="a wider window shows them, or `ems dlq show SEQ`")
+            tables.show(columns, rows, instead="ems dlq show SEQ, or a wider window")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)

@@ -234,3 +234,7 @@ class BarFollower:
             count=line.count,
             details=line.details,
         )
+
+    def refresh(self) -> None:
+        """Draws at once, rather than ten times a second."""
+        self._progress.refresh()

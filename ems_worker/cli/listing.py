@@ -127,7 +127,7 @@ class Table(tables.Growing):
                 fitting.Column(f"{first}seed", drop=len(named) + 2),
                 fitting.Column(f"{first}simulation_id", left=True),
             ],
-            instead="a wider window shows them, or --format csv",
+            instead="--format csv, or a wider window",
         )
 
     def show(self, entry: Entry) -> None:

@@ -9,10 +9,9 @@ from ems_worker.cli import exits, numbers, shell, statuses, tables
 from ems_worker.cli.fitting import Column
 from ems_worker.core.language import suggestions
 from ems_worker.core.lifecycle.experiment import ENDED, ExperimentState
+from ems_worker.terminal import text
 
 Document = dict[str, Any]
-
-_STATES: Final = tuple(state.value for state in ExperimentState)
 
 
 @dataclass(slots=True)
@@ -64,15 +63,24 @@ def _id(line: Line) -> str:
 
 
 def _state(line: Line) -> str:
-    """Its state, or how many experiments are in which state, open ones first."""
+    """Its state, or how many experiments are in which state: first the open ones, then those that didn't complete."""
     if not line.folded:
         return str(line.status["state"])
-    order = sorted(line.states, key=lambda state: (state in ENDED, _STATES.index(state) if state in _STATES else 99))
+    return _by_state(line)
+
+
+def _by_state(line: Line) -> str:
+    order = sorted(line.states, key=lambda state: (state in ENDED, state == ExperimentState.COMPLETED, state))
     return ", ".join(f"{line.states[state]:,} {state}" for state in order)
 
 
 def _name(line: Line) -> str:
     return numbers.counted(line.states.total(), "experiment") if line.folded else line.status["experiment_name"]
+
+
+def _group(line: Line) -> str | None:
+    """The group of a single experiment: that of several is their id."""
+    return None if line.folded else line.group
 
 
 def _publisher(line: Line) -> str | None:
@@ -105,7 +113,7 @@ _FIELDS: Final = {
     one.column.title: one
     for one in (
         _Field(Column("id", left=True), _id, _id),
-        _Field(Column("state", cut=9, left=True), _state, _state),
+        _Field(Column("state", cut=12, left=True), _state, _state),
         _Field(Column("progress", drop=1), lambda line: f"{line.progress:.0%}", lambda line: line.progress),
         _Field(Column("jobs", drop=3), lambda line: f"{line.total:,}", lambda line: line.total),
         _Field(
@@ -115,11 +123,11 @@ _FIELDS: Final = {
             rare=True,
         ),
         _Field(
-            Column("problems", drop=2, cut=9, left=True),
+            Column("problems", drop=2, left=True),
             lambda line: statuses.problems(_as_status(line)) or None,
             lambda line: line.total and statuses.ended(_as_status(line)) - line.counts["completed"],
         ),
-        _Field(Column("group", drop=7, left=True), lambda line: line.group, lambda line: line.group),
+        _Field(Column("group", drop=7, left=True), _group, lambda line: line.group, rare=True),
         _Field(Column("publisher", drop=9, left=True), _publisher, _publisher, rare=True),
         _Field(Column("created", drop=8, left=True), _moment("created_at"), lambda line: line.status["created_at"]),
         _Field(Column("name", drop=6, cut=16, left=True), _name, _name),
@@ -192,21 +200,23 @@ def show(found: Sequence[Line], how: Listing) -> None:
         fields = [_FIELDS[name] for name in how.columns]
         columns = [Column(one.column.title, left=one.column.left) for one in fields]
     else:
-        fields = [
-            one
-            for one in _FIELDS.values()
-            if one.usual and (not one.rare or any(one.cell(line) is not None for line in shown))
-        ]
+        fields = [one for one in _FIELDS.values() if one.usual and not (one.rare and _says_nothing(one, shown))]
         columns = [one.column for one in fields]
     tables.show(
         columns,
         [[one.cell(line) for one in fields] for line in shown],
-        instead="a wider window shows them, or --columns",
+        instead="--columns, or a wider window",
     )
     if len(shown) < len(chosen):
-        shell.say(f"... and {numbers.counted(len(chosen) - len(shown), 'more line')}: without -n they are all listed")
+        tables.note(f"... and {numbers.counted(len(chosen) - len(shown), 'more line')}: without -n they are all listed")
     if any(line.folded for line in shown):
-        shell.say("a name with / is a group: `ems show GROUP` lists its experiments, and --flat those of all groups")
+        tables.note("NAME/ is a group of experiments: ems show NAME")
+
+
+def _says_nothing(one: _Field, shown: Sequence[Line]) -> bool:
+    """Whether a column is empty, or has the group that all of them are of."""
+    cells = {one.cell(line) for line in shown}
+    return cells == {None} or (one.column.title == "group" and len(cells) == 1 and len(shown) > 1)
 
 
 def show_group(members: Sequence[Document], limit: int) -> None:
@@ -214,10 +224,9 @@ def show_group(members: Sequence[Document], limit: int) -> None:
     [whole] = lines([{**status, "group": status["group"] or "-"} for status in members[:1]])
     for status in members[1:]:
         whole.add(status)
-    jobs = f"{statuses.ended(_as_status(whole)):,} of {numbers.counted(whole.total, 'job')} ended"
-    problems = statuses.problems(_as_status(whole))
-    counted = ", ".join(filter(None, (jobs, problems)))
+    ended = f"{statuses.ended(_as_status(whole)):,} of {numbers.counted(whole.total, 'job')} ended"
     experiments = numbers.counted(len(members), "experiment")
-    shell.out(f"group {whole.group}: {experiments}, {_state(whole)}; {counted}")
+    shell.out(text.line(f"group {whole.group}: {experiments}: {_by_state(whole)}"))
+    shell.out(f"  {', '.join(filter(None, (ended, statuses.problems(_as_status(whole)))))}")
     shell.out("")
     show(lines(members, fold=False), Listing(limit=limit))

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ _MAX_CELLS = 20_000
 _NUMBER = re.compile(r"-?\d[\d.,e+%/-]*+(?: [kMGTPE]B| bytes?)?+(?: ± +[\d.,e+-]++)?+ *+(?:\(n=[\d,]++\))?+|-|\.\.\.|")
 _MISSING: Final = "-"
 # Names of columns in a message.
-_MAX_NAMED = 4
+_MAX_NAMED = 8
 _MAX_VALUE = 40
 
 
@@ -75,7 +76,7 @@ class Growing:
             names = ", ".join(self._dropped[:_MAX_NAMED])
             more = len(self._dropped) - _MAX_NAMED
             others = f" and {numbers.counted(more, 'other column')}" if more > 0 else ""
-            streams.say(f"no room for: {names}{others}; {self._instead or 'a wider window or a pipe shows them'}")
+            note(f"not shown: {names}{others} ({self._instead or 'a wider window'})")
 
     def _print(self) -> None:
         rows, self._rows = self._rows, []
@@ -128,6 +129,12 @@ class Growing:
             for index, width in self._shown.items()
         )
         return (" " * fitting.GAP).join(padded).rstrip()
+
+
+def note(remark: str) -> None:
+    """Prints a remark about a table on stderr, on a terminal without breaking words."""
+    columns = shutil.get_terminal_size().columns
+    streams.say(textwrap.fill(text.line(remark), columns) if sys.stderr.isatty() else remark)
 
 
 def room() -> int | None:

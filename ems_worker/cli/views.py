@@ -96,12 +96,12 @@ def points(shown: list[Document], details: Document) -> None:
         columns.append((Column("excluded", drop=3 * _MANY + 2, cut=_MIN_VALUE), list(reasons)))
     shell.out("")
     rows = list(zip(*(cells for _, cells in columns), strict=True))
-    tables.show([column for column, _ in columns], rows, instead="a wider window shows them, or `ems export`")
+    tables.show([column for column, _ in columns], rows, instead="ems export, or a wider window")
     if any(known) and metrics:
-        shell.out("n: completed of all replicates; ±: 95 % confidence interval of the mean")
+        shell.out("n: completed replicates; ±: 95 % confidence interval")
     left = details["points"] - len(shown)
     if left > 0:
-        shell.out(f"... and {numbers.counted(left, 'more point')}: ems show -n 0 {details['experiment_id']}")
+        shell.out(f"... and {numbers.counted(left, 'more point')}: -n 0 shows all")
 
 
 def _ranked(details: Document) -> list[str]:

@@ -126,7 +126,7 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
         fitting.Column("variable", drop=3),
         fitting.Column("meaning", drop=1, cut=24),
     )
-    tables.show(columns, cells, instead="a wider window or --json shows them")
+    tables.show(columns, cells, instead="--json, or a wider window")
     return exits.Exit.OK
 
 

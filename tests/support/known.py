@@ -8,7 +8,7 @@ from ems_worker import client
 
 def status(experiment_id: str, **changes: Any) -> dict[str, Any]:
     """The status of an experiment that runs."""
-    plain = {
+    plain: dict[str, Any] = {
         "experiment_id": experiment_id,
         "experiment_name": f"the {experiment_id}",
         "group": None,

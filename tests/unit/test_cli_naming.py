@@ -41,9 +41,8 @@ class Client(client.EmsClient):
 class Alone(client.EmsClient):
     """A client without a worker."""
 
-    async def experiments(self, **which: Any) -> AsyncGenerator[dict[str, Any], None]:
+    def experiments(self, **which: Any) -> AsyncGenerator[dict[str, Any], None]:
         raise errors.WorkerUnavailable("no worker answers")
-        yield {}
 
 
 @pytest.mark.parametrize(

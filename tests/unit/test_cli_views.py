@@ -62,7 +62,7 @@ async def test_the_best_20_points_are_shown(
     header, numbers, last_line = await shown_points(capsys, points, goal)
     assert header == ["point", "n", "food", "population"]
     assert numbers == expected
-    assert last_line == "... and 40 more points: ems show -n 0 reef"
+    assert last_line == "... and 40 more points: -n 0 shows all"
 
 
 async def test_so_many_points_are_kept_as_are_asked_for() -> None:
