@@ -79,12 +79,11 @@ async def run(ems: "client.EmsClient", name: str) -> str:
     if match is None:
         raise errors.NotFound(f"there is no run {text.line(name)}")
     job = _Job(*match.groups())
-    try:
-        if job.replicate is None and await _found(ems, name) == name:  # the experiment itself is called `heat-p5`
-            job = _Job(name)
-        experiment_id = await experiment(ems, job.experiment)
-    except errors.NotFound as error:
-        raise errors.NotFound(f"there is no run {text.line(name)}: {error}") from error
+    if job.replicate is None and await _is_id(ems, name):  # the experiment itself is called `heat-p5`
+        job = _Job(name)
+    experiment_id = await _found(ems, job.experiment)
+    if experiment_id is None:
+        return await _unknown(ems, job.experiment, "run", name[len(job.experiment) :])
     if ids.parse_simulation_id(name) is not None and experiment_id == job.experiment:
         return name
     details = await ems.get(experiment_id)
@@ -131,8 +130,8 @@ async def _found(ems: "client.EmsClient", name: str) -> str | None:
     return None
 
 
-async def _unknown(ems: "client.EmsClient", name: str) -> str:
-    """Raises errors.NotFound, with the id or name that is most similar."""
+async def _unknown(ems: "client.EmsClient", name: str, noun: str = "experiment", rest: str = "") -> str:
+    """Raises errors.NotFound, with the id or name that is most similar. `rest` follows the name."""
     known: dict[str, None] = {}
     async for status in _first(ems, _SEARCHED):
         known[_id(status)] = None
@@ -141,8 +140,8 @@ async def _unknown(ems: "client.EmsClient", name: str) -> str:
                 known[text.line(status[key])] = None
     known.pop("", None)
     similar = suggestions.nearest(name, known)
-    hint = f"; did you mean {similar}?" if similar else ""
-    raise errors.NotFound(f"there is no experiment {text.line(name)}{hint}")
+    hint = f"; did you mean {similar}{text.line(rest)}?" if similar else ""
+    raise errors.NotFound(f"there is no {noun} {text.line(name + rest)}{hint}")
 
 
 def _number(name: str, of: str, part: _Part) -> int:
@@ -169,6 +168,12 @@ def _number(name: str, of: str, part: _Part) -> int:
     if among:
         raise errors.NotFound(f"{text.line(name)} is more than one run: {len(among):,} begin with it")
     raise errors.NotFound(nothing)
+
+
+async def _is_id(ems: "client.EmsClient", name: str) -> bool:
+    with contextlib.suppress(errors.NotFound):
+        return await _found(ems, name) == name
+    return False
 
 
 async def _is_group(ems: "client.EmsClient", name: str) -> bool:

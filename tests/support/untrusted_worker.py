@@ -32,6 +32,7 @@ _STATUS = {
     "progress": 0.5,
     "throughput": 1.0,
     "eta_seconds": 5.0,
+    "publisher": H,
     "created_at": H,
     "started_at": H,
     "finished_at": None,
@@ -85,7 +86,8 @@ _CHANGES = [{**_CHANGE, "verb": "retry", "so_far": {"counts": {H: {H: 1}}}}]
 _CONFIG = {"config": f"food: {H}\n", "seed": 1, "config_sha": H, "computed_sha": H, "next_offset": None}
 _PROBLEM = {"code": H, "path": H, "message": H, "line": 1, "column": 1, "suggestion": H}
 _ANSWERS = {
-    "list": {"experiments": [_STATUS], "cursor": None},
+    # It has the id that the commands name, which must be found before they ask for anything else.
+    "list": {"experiments": [_STATUS, {**_STATUS, "experiment_id": "reef"}], "cursor": None},
     "get": {**_STATUS, "pauses": [H], "cancelling": H, "overrides": {H: H}, "changes": _CHANGES},
     "points": {"points": [_POINT], "cursor": None},
     "jobs": {"jobs": [_JOB], "cursor": None},
