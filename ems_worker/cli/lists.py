@@ -43,10 +43,11 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class Field:
     """A column of the list: its cells, what sorts by it, and when it is left out if nobody asked for it."""
 
     column: Column
+    about: str
     cell: Callable[[Line], tables.Cell]
     sort: Callable[[Line], Any]
     usual: bool = True
@@ -97,53 +98,73 @@ def _stalled(line: Line) -> str | None:
 
 
 def _moment(key: str) -> Callable[[Line], str | None]:
-    return lambda line: None if not line.status.get(key) else tables.moment(line.status[key])
+    return lambda line: None if line.folded or not line.status.get(key) else tables.moment(line.status[key])
 
 
 def _tags(line: Line) -> str | None:
     return None if line.folded else ", ".join(line.status["tags"]) or None
 
 
-def _left(line: Line) -> str | None:
+def _eta(line: Line) -> str | None:
     return None if line.folded else statuses.time_left(line.status) or None
 
 
-# In the order of the columns; `rare` ones are there only if they aren't empty.
-_FIELDS: Final = {
+# In the order of the columns; `rare` ones are there only if they say something.
+FIELDS: Final = {
     one.column.title: one
     for one in (
-        _Field(Column("id", left=True), _id, _id),
-        _Field(Column("state", cut=12, left=True), _state, _state),
-        _Field(Column("progress", drop=1), lambda line: f"{line.progress:.0%}", lambda line: line.progress),
-        _Field(Column("jobs", drop=3), lambda line: f"{line.total:,}", lambda line: line.total),
-        _Field(
+        Field(Column("id", left=True), "its id; of a group, its name and a slash", _id, _id),
+        Field(Column("state", cut=12, left=True), "its state; of a group, how many are in which", _state, _state),
+        Field(
+            Column("progress", drop=1),
+            "the share of its work that is done",
+            lambda line: f"{line.progress:.0%}",
+            lambda line: line.progress,
+        ),
+        Field(Column("jobs", drop=3), "its jobs", lambda line: f"{line.total:,}", lambda line: line.total),
+        Field(
             Column("waiting", drop=4),
+            "jobs that wait for metrics which are computed elsewhere",
             lambda line: statuses.waiting(_as_status(line)) or None,
             lambda line: line.counts["awaiting_metrics"],
             rare=True,
         ),
-        _Field(
+        Field(
             Column("problems", drop=2, left=True),
+            "jobs that ended otherwise than completed",
             lambda line: statuses.problems(_as_status(line)) or None,
-            lambda line: line.total and statuses.ended(_as_status(line)) - line.counts["completed"],
+            lambda line: statuses.ended(_as_status(line)) - line.counts["completed"],
         ),
-        _Field(Column("group", drop=7, left=True), _group, lambda line: line.group, rare=True),
-        _Field(Column("publisher", drop=9, left=True), _publisher, _publisher, rare=True),
-        _Field(Column("created", drop=8, left=True), _moment("created_at"), lambda line: line.status["created_at"]),
-        _Field(Column("name", drop=6, cut=16, left=True), _name, _name),
-        _Field(Column("tags", left=True), _tags, _tags, usual=False),
-        _Field(Column("round"), _plain("round"), _plain("round"), usual=False),
-        _Field(Column("left"), _left, lambda line: line.status.get("eta_seconds"), usual=False),
-        _Field(
-            Column("started", left=True), _moment("started_at"), lambda line: line.status["started_at"], usual=False
+        Field(Column("group", drop=7, left=True), "its group", _group, lambda line: line.group, rare=True),
+        Field(
+            Column("publisher", drop=9, left=True), "who sent its plan, where known", _publisher, _publisher, rare=True
         ),
-        _Field(
-            Column("finished", left=True), _moment("finished_at"), lambda line: line.status["finished_at"], usual=False
+        Field(
+            Column("created", drop=8, left=True),
+            "when its plan was accepted",
+            lambda line: tables.moment(line.status["created_at"]),
+            lambda line: line.status["created_at"],
         ),
-        _Field(Column("reason", drop=5, cut=20, left=True), _stalled, _stalled, rare=True),
+        Field(Column("name", drop=6, cut=16, left=True), "its name", _name, _name),
+        Field(Column("tags", left=True), "its tags", _tags, _tags, usual=False),
+        Field(Column("round"), "its round", _plain("round"), _plain("round"), usual=False),
+        Field(Column("eta"), "the time until its last job ends", _eta, _plain("eta_seconds"), usual=False),
+        Field(
+            Column("started", left=True), "when it started", _moment("started_at"), _plain("started_at"), usual=False
+        ),
+        Field(
+            Column("finished", left=True), "when it ended", _moment("finished_at"), _plain("finished_at"), usual=False
+        ),
+        Field(
+            Column("reason", drop=5, cut=20, left=True),
+            "why an open experiment makes no progress",
+            _stalled,
+            _stalled,
+            rare=True,
+        ),
     )
 }
-NAMES: Final = tuple(_FIELDS)
+NAMES: Final = tuple(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +182,7 @@ def listing(columns: str | None, sort: str | None, *, fold: bool, limit: int) ->
     """From the options of the command. Raises exits.Misused if there is no such column."""
     names = None if columns is None else [name.strip() for name in columns.split(",") if name.strip()]
     for name in (*(names or ()), *([] if sort is None else [sort.removeprefix("-")])):
-        if name not in _FIELDS:
+        if name not in FIELDS:
             similar = suggestions.nearest(name, NAMES)
             hint = f"; did you mean {similar}?" if similar else ""
             raise exits.Misused(f"there is no column {name!r}{hint}; there are {', '.join(NAMES)}")
@@ -191,16 +212,16 @@ def show(found: Sequence[Line], how: Listing) -> None:
         return
     chosen = list(found)
     if how.sort is not None:
-        key, down = _FIELDS[how.sort.removeprefix("-")].sort, how.sort.startswith("-")
+        key, down = FIELDS[how.sort.removeprefix("-")].sort, how.sort.startswith("-")
         known = [line for line in chosen if key(line) is not None]
         # What isn't known comes last, whichever way.
         chosen = [*sorted(known, key=key, reverse=down), *(line for line in chosen if key(line) is None)]
     shown = chosen[: how.limit or None]
     if how.columns is not None:
-        fields = [_FIELDS[name] for name in how.columns]
+        fields = [FIELDS[name] for name in how.columns]
         columns = [Column(one.column.title, left=one.column.left) for one in fields]
     else:
-        fields = [one for one in _FIELDS.values() if one.usual and not (one.rare and _says_nothing(one, shown))]
+        fields = [one for one in FIELDS.values() if one.usual and not (one.rare and _says_nothing(one, shown))]
         columns = [one.column for one in fields]
     tables.show(
         columns,
@@ -213,7 +234,7 @@ def show(found: Sequence[Line], how: Listing) -> None:
         tables.note("NAME/ is a group of experiments: ems show NAME")
 
 
-def _says_nothing(one: _Field, shown: Sequence[Line]) -> bool:
+def _says_nothing(one: Field, shown: Sequence[Line]) -> bool:
     """Whether a column is empty, or has the group that all of them are of."""
     cells = {one.cell(line) for line in shown}
     return cells == {None} or (one.column.title == "group" and len(cells) == 1 and len(shown) > 1)
