@@ -156,7 +156,6 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "list columns": list_columns,
     "streams": all_streams,
     "consumers": all_consumers,
-    "list columns": list_columns,
     "rights": all_rights,
     "axis kinds": all_axis_kinds,
     "distributions": all_distributions,

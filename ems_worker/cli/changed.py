@@ -149,4 +149,4 @@ def show_latest(details: Document) -> None:
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"
-        shell.out(text.line(f"  {title}: {words}{where}{why}"))
+        tables.paragraph(f"  {title}: {words}{where}{why}", 6)

@@ -117,14 +117,15 @@ def show(
             else:
                 lists.show_group(members, limit or 0)
             return exits.Exit.OK
-        details = await ems.get(found)
+        details = {**await ems.get(found), "experiment_id": found}
+        if not json:
+            views.details_of(details)
+            await failures.show(ems, details)
         points = await views.points_of(ems, details, views.MAX_POINTS if limit is None else limit)
         if json:
             shell.out_json({**details, "listed_points": points})
-            return exits.Exit.OK
-        views.details_of(details)
-        await failures.show(ems, details)
-        views.points(points, details)
+        else:
+            views.points(points, details)
         return exits.Exit.OK
 
     return asking.run(server, context, ask)

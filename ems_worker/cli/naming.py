@@ -28,6 +28,8 @@ LATEST: Final = "@latest"
 # What one request to the worker returns, and how many of the newest experiments are searched for similar names.
 _PAGE = 64
 _SEARCHED = 256
+# Characters of a beginning that is compared with others.
+_LEAST = 3
 # Ids in a message.
 _NAMED = 5
 _JOB: Final = re.compile(
@@ -132,14 +134,15 @@ async def _found(ems: "client.EmsClient", name: str) -> str | None:
 
 async def _unknown(ems: "client.EmsClient", name: str, noun: str = "experiment", rest: str = "") -> str:
     """Raises errors.NotFound, with the id or name that is most similar. `rest` follows the name."""
-    known: dict[str, None] = {}
+    known: dict[str, str] = {}
     async for status in _first(ems, _SEARCHED):
-        known[_id(status)] = None
-        for key in ("experiment_name", "group"):
-            if isinstance(status.get(key), str):
-                known[text.line(status[key])] = None
-    known.pop("", None)
-    similar = suggestions.nearest(name, known)
+        names = [_id(status), *(status.get(key) for key in ("experiment_name", "group"))]
+        for whole in (text.line(one) for one in names if isinstance(one, str) and one):
+            known[whole] = whole
+            if len(name) >= _LEAST:  # it may be a misspelt beginning
+                known.setdefault(whole[: len(name)], whole)
+    nearest = suggestions.nearest(name, known)
+    similar = known[nearest] if nearest else None
     hint = f"; did you mean {similar}{text.line(rest)}?" if similar else ""
     raise errors.NotFound(f"there is no {noun} {text.line(name + rest)}{hint}")
 

@@ -95,6 +95,5 @@ def show_summary(status: Document) -> None:
             shell.out(f"  {name}: no results")
     if best := status["best"]:
         params = ", ".join(f"{name}={tables.value(value)}" for name, value in best["params"].items())
-        shell.out(
-            f"  best: point {best['point']:,} with {best['metric']} {tables.mean(best)} (n={best['n']:,}): {params}"
-        )
+        mean = f"{best['metric']} {tables.mean(best)} (n={best['n']:,})"
+        tables.paragraph(f"  best: point {best['point']} with {mean}: {params}", 6)

@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import rich.console
+import rich.text
 
 from ems_worker.cli import fitting, numbers
 from ems_worker.cli.fitting import Column
@@ -133,8 +135,21 @@ class Growing:
 
 def note(remark: str) -> None:
     """Prints a remark about a table on stderr, on a terminal without breaking words."""
-    columns = shutil.get_terminal_size().columns
-    streams.say(textwrap.fill(text.line(remark), columns) if sys.stderr.isatty() else remark)
+    streams.say("\n".join(_wrapped(remark, shutil.get_terminal_size().columns if sys.stderr.isatty() else None)))
+
+
+def paragraph(content: str, indent: int) -> None:
+    """Prints a text on stdout. On a terminal its lines are broken between words, and the later ones are indented."""
+    first, *more = _wrapped(content, room(), indent)
+    streams.out("\n".join([first, *(f"{' ' * indent}{line}" for line in more)]))
+
+
+def _wrapped(content: str, columns: int | None, indent: int = 0) -> list[str]:
+    content = text.line(content)
+    if columns is None or fitting.width(content) <= columns:
+        return [content]
+    lines = rich.text.Text(content).wrap(rich.console.Console(), max(columns - indent, indent + 1))
+    return [line.plain.rstrip() for line in lines]
 
 
 def room() -> int | None:

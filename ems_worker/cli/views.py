@@ -45,8 +45,10 @@ def details_of(details: Document) -> None:
     for name, value in facts.items():
         if value:
             # Indented, so that a line of a description can't pose as one of our own.
-            indented = str(value).replace("\n", "\n      ")
-            shell.out(f"  {name}: {indented}")
+            first, *more = str(value).split("\n")
+            tables.paragraph(f"  {name}: {first}", 6)
+            for line in more:
+                tables.paragraph(f"      {line}", 6)
     changed.show_latest(details)
 
 

@@ -1,17 +1,11 @@
 """`ems` as a process: lists, shows and exports experiments over NATS."""
 
-import contextlib
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -19,7 +13,7 @@ import yaml
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
-from tests.support import commands, oracle, servers
+from tests.support import commands, oracle, screens, servers
 
 PLAN = """\
 experiment_id: reef
@@ -113,38 +107,19 @@ def test_failures_are_shown_with_their_reasons(reef: commands.Deployment) -> Non
     assert " x " not in commands.run("ems", "show", "reef", env=reef.env).out
 
 
-def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
-    """Runs a command on a terminal of this width and returns what it shows."""
-    master, slave = pty.openpty()
-    with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        env = {name: value for name, value in env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
-        command = [str(commands.SCRIPTS / "ems"), *arguments]
-        with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=slave, env=env) as process:
-            os.close(slave)
-            shown = b""
-            with contextlib.suppress(OSError):  # how a terminal reports that its other side is closed
-                while piece := terminal.read(65536):
-                    shown += piece
-        assert process.returncode == 0
-    return shown.decode()
-
-
 @pytest.mark.parametrize("columns", [40, 80])
 def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
     """Other columns are left out if the table doesn't fit, and no line is wider than the terminal."""
-    shown = on_terminal(columns, reef.env, "ls", "--flat")
-    lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in shown.splitlines()]
-    first = next(line for line in lines if line.startswith("fails-too"))
-    assert first.split()[:2] == ["fails-too", "failed"]
-    assert "not shown: " in shown
-    assert [line for line in lines if len(line) > columns] == []
+    screen = screens.run(columns, reef.env, "ls", "--flat")
+    assert any(line.split()[:2] == ["fails-too", "failed"] for line in screen.lines)
+    assert "not shown: " in screen.raw
+    assert len(screen.lines) == len(screen.raw.splitlines())
 
 
 @pytest.mark.parametrize("columns", [24, 40, 70])
 def test_the_count_is_shown_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
     """The bar's line has the numbers of ended jobs and of all jobs, whatever else fits."""
-    shown = on_terminal(columns, reef.env, "watch", "reef")
+    shown = screens.run(columns, reef.env, "watch", "reef").raw
     assert f"{JOBS}/{JOBS}" in shown
     assert f"reef completed: {JOBS} of {JOBS} jobs ended (100%)" in shown
 

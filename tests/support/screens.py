@@ -1,13 +1,21 @@
 """A terminal that shows what is printed: an emulator, so that tests see what a person would."""
 
 import contextlib
+import fcntl
 import io
+import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyte
 import pytest
+
+from tests.support import commands
 
 _LINES = 200
 
@@ -60,3 +68,22 @@ def showing(columns: int, monkeypatch: pytest.MonkeyPatch, *, term: str = "xterm
         for name in ("stdout", "stderr"):
             patch.setattr(sys, name, screen.tty)
         yield screen
+
+
+def run(columns: int, env: dict[str, str], *arguments: str) -> Screen:
+    """Runs `ems` on a terminal, and returns what it shows."""
+    screen = Screen(columns)
+    master, slave = pty.openpty()
+    with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        env = {name: value for name, value in env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+        command = [str(commands.SCRIPTS / "ems"), *arguments]
+        with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=slave, env=env) as process:
+            os.close(slave)
+            shown = b""
+            with contextlib.suppress(OSError):  # how a terminal reports that its other side is closed
+                while piece := terminal.read(65536):
+                    shown += piece
+        assert process.returncode == 0
+    screen.tty.write(shown.decode().replace("\r\n", "\n"))
+    return screen

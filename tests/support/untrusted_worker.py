@@ -37,7 +37,7 @@ _STATUS = {
     "started_at": H,
     "finished_at": None,
     "metrics": {H: _AGGREGATE, f"{H}2": {**_AGGREGATE, "n": 0}},
-    "best": {"point": 0, "metric": H, "goal": "maximize", "mean": 1.0, "std": None, "params": {H: H}},
+    "best": {"point": 0, "metric": H, "goal": "maximize", "n": 1, "mean": 1.0, "std": None, "params": {H: H}},
     "parameters": {H: H},
     "points": 1,
     "replicates": 1,

@@ -66,6 +66,7 @@ async def test_an_experiment_has_many_names(name: str, found: str) -> None:
         ("reef-", "3 experiments begin with reef-: reef-2, reef-1, reef-heat"),
         ("reef-haet", "there is no experiment reef-haet; did you mean reef-heat?"),
         ("a reef in the heat", "there is no experiment a reef in the heat; did you mean A reef in the heat?"),
+        ("raef-h", "there is no experiment raef-h; did you mean reef-heat?"),
         ("nothing", "there is no experiment nothing"),
         ("", "there is no experiment ; @latest is the newest one"),
         ("@last", "there is no experiment @last; @latest is the newest one"),
