@@ -65,7 +65,10 @@ def list_(
         which = {"state": state, "group": group, "tag": tag, "name": name, "since_at": since_at}
         async with contextlib.aclosing(ems.experiments(**which)) as listed:
             if not json:
-                lists.show(lists.lines([status async for status in listed], fold=how.fold), how)
+                lines = lists.Lines(fold=how.fold)
+                async for status in listed:
+                    lines.add(status)
+                lists.show(lines.found, how)
                 return exits.Exit.OK
             count = 0
             async for status in listed:

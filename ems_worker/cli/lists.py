@@ -189,20 +189,31 @@ def listing(columns: str | None, sort: str | None, *, fold: bool, limit: int) ->
     return Listing(names or None, sort, fold, limit)
 
 
-def lines(listed: Iterable[Document], *, fold: bool = True) -> list[Line]:
-    """The lines of a list, in the order of its first experiments."""
-    by_group: dict[str, Line] = {}
-    found: list[Line] = []
-    for status in listed:
+class Lines:
+    """The lines of a list, in the order of its first experiments. Of a group only the newest experiment is kept."""
+
+    def __init__(self, *, fold: bool = True) -> None:
+        self.found: list[Line] = []
+        self._fold = fold
+        self._by_group: dict[str, Line] = {}
+
+    def add(self, status: Document) -> None:
         group = status["group"]
-        line = by_group.get(group) if fold and group else None
+        line = self._by_group.get(group) if self._fold and group else None
         if line is None:
             line = Line(status, group)
-            found.append(line)
+            self.found.append(line)
             if group:
-                by_group[group] = line
+                self._by_group[group] = line
         line.add(status)
-    return found
+
+
+def lines(listed: Iterable[Document], *, fold: bool = True) -> list[Line]:
+    """The lines of a whole list."""
+    made = Lines(fold=fold)
+    for status in listed:
+        made.add(status)
+    return made.found
 
 
 def show(found: Sequence[Line], how: Listing) -> None:
