@@ -95,7 +95,7 @@ def show(
             shell.out_json({**_document(letter), "data": content})
             return exits.Exit.OK
         for name, value in _document(letter).items():
-            shell.say(f"{name}: {value}")
+            shell.say(f"{name}: {numbers.size(value) if name == 'size' else value}")
         if letter.data is None:
             shell.say(
                 f"the content is too large to be kept here; it is message {letter.original_seq} of stream "

@@ -122,9 +122,9 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
     columns = (
         fitting.Column("setting"),
         fitting.Column("value", cut=20, left=True),
-        fitting.Column("from", drop=2),
-        fitting.Column("variable", drop=3),
-        fitting.Column("meaning", drop=1, cut=24),
+        fitting.Column("from", drop=1),
+        fitting.Column("variable", drop=2),
+        fitting.Column("meaning", drop=3, cut=40),
     )
     tables.show(columns, cells, instead="--json, or a wider window")
     return exits.Exit.OK
