@@ -68,5 +68,5 @@ def width(text: str) -> int:
 
 def padded(text: str, size: int, *, right: bool) -> str:
     """The text, filled up to so many columns of the terminal."""
-    padding = " " * (size - width(text))
-    return f"{padding}{text}" if right else f"{text}{padding}"
+    size -= width(text) - len(text)
+    return text.rjust(size) if right else text.ljust(size)

@@ -101,11 +101,14 @@ class Growing:
     def _written(self, index: int, cells: Sequence[Cell]) -> list[str]:
         """The cells of a column as texts. Numbers have as many decimals as those of earlier blocks, or more."""
         given = [cell for cell in cells if numbers.is_number(cell)]
+        if not given:
+            return [text.line(_MISSING if cell is None else str(cell)) for cell in cells]
         places = numbers.exact(given)
         if self._places[index] is not None:
             self._places[index] = None if places is None else max(places, self._places[index] or 0)
+        places = self._places[index]
         return [
-            numbers.written(cell, self._places[index])
+            numbers.written(cell, places)
             if numbers.is_number(cell)
             else text.line(_MISSING if cell is None else str(cell))
             for cell in cells
@@ -126,10 +129,10 @@ class Growing:
             drawing.show(sys.stdout, (self._line(titles), "bold"))
 
     def _line(self, cells: Sequence[str]) -> str:
-        padded = (
-            fitting.padded(fitting.cut(cells[index], width), width, right=self._right[index])
-            for index, width in self._shown.items()
-        )
+        padded = []
+        for index, width in self._shown.items():
+            cell = cells[index] if width >= self._widths[index] else fitting.cut(cells[index], width)
+            padded.append(fitting.padded(cell, width, right=self._right[index]))
         return (" " * fitting.GAP).join(padded).rstrip()
 
 
