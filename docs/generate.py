@@ -15,7 +15,7 @@ from ems_worker.core.language import schema
 
 HERE = Path(__file__).parent
 RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
-WITH_TABLES = (HERE / "operations.md", HERE / "plan-language.md", HERE / "security.md")
+WITH_TABLES = (HERE / "operations.md", HERE / "plan-language.md", HERE / "security.md", HERE / "tables.md")
 _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", re.S)
 
 

@@ -1,10 +1,10 @@
-"""The generated tables of docs/operations.md and docs/security.md: settings, metrics, streams, permissions."""
+"""The generated tables of docs/operations.md, docs/security.md and docs/tables.md."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ems_worker import settings
 from ems_worker.adapters.jetstream import consumers, streams
-from ems_worker.cli import exits
+from ems_worker.cli import exits, lists
 from ems_worker.core.access import rights
 from ems_worker.core.language import axis_kinds, distributions
 from ems_worker.service.base.metrics import Metrics
@@ -53,6 +53,17 @@ def _labels(name: str) -> str:
 def exit_codes() -> str:
     """One row per exit code."""
     return table(("code", "meaning"), ((f"`{code.value}`", exits.MEANING[code]) for code in exits.Exit))
+
+
+def list_columns() -> str:
+    """One row per column of `ems ls`, with its place in the order in which columns are left out."""
+    order = sorted((one for one in lists.FIELDS.values() if one.column.drop), key=lambda one: -one.column.drop)
+    rows = []
+    for one in lists.FIELDS.values():
+        place = "only with `--columns`" if not one.usual else f"{order.index(one) + 1}" if one in order else "never"
+        cut = f"to {one.column.cut} characters" if one.column.cut else "no"
+        rows.append((f"`{one.column.title}`", one.about, place, cut if one.usual else "no"))
+    return table(("column", "what", "left out", "cut before"), rows)
 
 
 def all_streams() -> str:
@@ -143,6 +154,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "settings": all_settings,
     "metrics": metrics,
     "exit codes": exit_codes,
+    "list columns": list_columns,
     "streams": all_streams,
     "consumers": all_consumers,
     "rights": all_rights,

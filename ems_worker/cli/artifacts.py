@@ -144,6 +144,7 @@ async def _reported(reach: outputs.Reach, run: str) -> "list[File]":
 
 def _show(run: str, files: "list[File]") -> None:
     from ems_worker.cli import tables
+    from ems_worker.cli.fitting import Column
 
     if not files:
         shell.say(f"{run} has no files")
@@ -151,13 +152,14 @@ def _show(run: str, files: "list[File]") -> None:
     rows = [
         (
             file.path or file.uri or "-",
-            f"{file.size:,}" if file.path else "-",
+            file.size if file.path else "-",
             tables.moment(_moment(file) or "") if file.modified_ns else "-",
             file.artifact or "-",
         )
         for file in files
     ]
-    tables.show(("file", "bytes", "modified", "artifact"), rows, numbers=(1,))
+    columns = [Column("file"), Column("bytes"), Column("modified", drop=2), Column("artifact", drop=1)]
+    tables.show(columns, rows, instead="--json, or a wider window")
 
 
 def _document(run: str, file: "File") -> Document:

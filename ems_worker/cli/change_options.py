@@ -54,7 +54,13 @@ class Common:
 # The parameters of every command, by the fields of `Common`. An experiment's id comes first.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "experiment_id": (
-        Annotated[str | None, typer.Argument(metavar="ID", help="The experiment's id. Not with --group.")],
+        Annotated[
+            str | None,
+            typer.Argument(
+                metavar="EXPERIMENT",
+                help="An experiment's id, the beginning of its id, its name, or @latest. Not with --group.",
+            ),
+        ],
         None,
     ),
     "group": (
@@ -119,20 +125,20 @@ def common(command: Callable[..., exits.Exit]) -> Callable[..., exits.Exit]:
 
 def carry_out(
     given: Common,
-    send: "Callable[[client.EmsClient, dict[str, Any]], Awaitable[Document]]",
+    send: "Callable[[client.EmsClient, str | None, dict[str, Any]], Awaitable[Document]]",
     *,
     asks: bool = False,
     every: bool = False,
 ) -> exits.Exit:
     """Sends a request and prints what happens.
 
-    `send` sends it, with further options of the client. With `asks`, a person is asked first if it concerns much. With
-    `every`, it is about neither an experiment nor a group.
+    `send` sends it, about the experiment with this id, with further options of the client. With `asks`, a person is
+    asked first if it concerns much. With `every`, it is about neither an experiment nor a group.
     """
     import asyncio
     import uuid
 
-    from ems_worker.cli import changed
+    from ems_worker.cli import changed, naming
 
     if [given.experiment_id is not None, given.group is not None, every].count(True) != 1:
         raise exits.Misused("give an experiment's id, or --group NAME")
@@ -143,13 +149,22 @@ def carry_out(
         name: getattr(given, name) for name in _OPTIONS if name not in _NOT_SENT and getattr(given, name) is not None
     }
     options["request_id"] = given.request_id or str(uuid.uuid4())
-    if asks and not _agreed(given, send, options):
+    # A name is looked up once: the next time it might mean another experiment.
+    found: list[str | None] = []
+
+    async def sent(ems: "client.EmsClient", more: dict[str, Any]) -> Document:
+        if not found:
+            whom = given.experiment_id
+            found.append(None if whom is None else await naming.experiment(ems, whom))
+        return await send(ems, found[0], more)
+
+    if asks and not _agreed(given, sent, options):
         shell.say("nothing was changed")
         return exits.Exit.FAILED
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         try:
-            document = await send(ems, options)
+            document = await sent(ems, options)
         except (errors.NoAnswer, errors.BrokerUnavailable):
             if not given.dry_run:
                 shell.say(f"repeating the request is safe with --request-id {options['request_id']}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ems_worker.cli import shell
+from ems_worker.cli import numbers, shell, tables
 from ems_worker.core.documents import changes
 from ems_worker.core.lifecycle import experiment, tally, transitions
 from ems_worker.core.lifecycle.experiment import ExperimentState
@@ -97,7 +97,7 @@ def jobs(counts: Mapping[str, Mapping[str, int]]) -> str:
     if not total:
         return "no jobs"
     states = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in by_state.items())
-    return f"{_counted(total, 'job')} ({states})"
+    return f"{numbers.counted(total, 'job')} ({states})"
 
 
 def _place(state: str) -> int:
@@ -111,14 +111,14 @@ def _extended(change: Document) -> str:
         compared = "too many to compare them in time" if change["dry_run"] else "which are still being compared"
         return f"{add} points, {compared}"
     new = sum(change["counts"].get(changes.NEW, {}).values())
-    added = [_counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
+    added = [numbers.counted(number, noun) for number, noun in ((change["added"], "point"), (new, "job")) if number]
     parts = [f"{add} {' and '.join(added)}"] if added else []
     if change["withdrawn"]:
-        parts.append(f"{withdraw} {_counted(change['withdrawn'], 'point')}")
+        parts.append(f"{withdraw} {numbers.counted(change['withdrawn'], 'point')}")
     if again := sum(after.get("pending", 0) for state, after in change["counts"].items() if state != changes.NEW):
-        parts.append(f"{_counted(again, 'job')} again")
+        parts.append(f"{numbers.counted(again, 'job')} again")
     if change["unchanged"]:
-        parts.append(f"{_counted(change['unchanged'], 'point')} unchanged")
+        parts.append(f"{numbers.counted(change['unchanged'], 'point')} unchanged")
     nothing = "no points" if change["applied"] or change["dry_run"] else f"{add} points, none so far"
     return f"{', '.join(parts) or nothing} (round {change['round']})"
 
@@ -136,12 +136,10 @@ def _resumed(change: Document, would: str) -> str:
 
 def _limits(request: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{name} {'as in the plan' if request[name] is None else request[name]}" for name in _LIMITS if name in request
+        f"{name} {'as in the plan' if request[name] is None else tables.value(request[name])}"
+        for name in _LIMITS
+        if name in request
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def show_latest(details: Document) -> None:
@@ -153,4 +151,4 @@ def show_latest(details: Document) -> None:
         where = f" where {change['request']['where']}" if change["request"].get("where") else ""
         why = f" ({change['request']['reason']})" if change["request"].get("reason") else ""
         title = "in progress" if under_way else "last change"
-        shell.out(text.line(f"  {title}: {words}{where}{why}"))
+        tables.paragraph(f"  {title}: {words}{where}{why}", 6)

@@ -23,7 +23,7 @@ def pause(
 
     Running runs end as usual, unless --now is given.
     """
-    return change_options.carry_out(given, lambda ems, options: ems.pause(given.experiment_id, now=now, **options))
+    return change_options.carry_out(given, lambda ems, whom, options: ems.pause(whom, now=now, **options))
 
 
 @shell.guarded
@@ -41,7 +41,7 @@ def resume(
     An experiment whose budget is used up stays paused until `ems set` raises it.
     """
     return change_options.carry_out(
-        given, lambda ems, options: ems.resume(given.experiment_id, all=every, **options), every=every
+        given, lambda ems, whom, options: ems.resume(whom, all=every, **options), every=every
     )
 
 
@@ -61,7 +61,7 @@ def cancel(
     """
     return change_options.carry_out(
         given,
-        lambda ems, options: ems.cancel(given.experiment_id, drain=drain, where=where, **options),
+        lambda ems, whom, options: ems.cancel(whom, drain=drain, where=where, **options),
         asks=not yes,
     )
 
@@ -75,7 +75,7 @@ def retry(given: Common, *, where: Where = None) -> exits.Exit:
     without a new run. With --where, all ended jobs for which it holds and which did not complete: infeasible ones only
     if it names error_kind, cancelled ones only if it names state. An experiment that has ended reopens as a new round.
     """
-    return change_options.carry_out(given, lambda ems, options: ems.retry(given.experiment_id, where=where, **options))
+    return change_options.carry_out(given, lambda ems, whom, options: ems.retry(whom, where=where, **options))
 
 
 @shell.guarded
@@ -122,7 +122,7 @@ def extend(
             return exits.Exit.INVALID_PLAN
         own["plan"] = plans.message(file, checked).data
     return change_options.carry_out(
-        given, lambda ems, options: ems.extend(given.experiment_id, **own, **options), asks=withdraw and not yes
+        given, lambda ems, whom, options: ems.extend(whom, **own, **options), asks=withdraw and not yes
     )
 
 
@@ -148,14 +148,14 @@ def set_(
     values = dict(map(_limit, words))
     if not values:
         raise exits.Misused("give a limit, such as priority=5")
-    return change_options.carry_out(given, lambda ems, options: ems.set(given.experiment_id, **values, **options))
+    return change_options.carry_out(given, lambda ems, whom, options: ems.set(whom, **values, **options))
 
 
 @shell.guarded
 @change_options.common
 def close(given: Common) -> exits.Exit:
     """Let an experiment with `keep_open` end as soon as its jobs have."""
-    return change_options.carry_out(given, lambda ems, options: ems.close(given.experiment_id, **options))
+    return change_options.carry_out(given, lambda ems, whom, options: ems.close(whom, **options))
 
 
 @shell.guarded
@@ -165,18 +165,14 @@ def exclude(given: Common, *, where: Where = None) -> exits.Exit:
 
     Their results are kept, and marked with the reason. Nothing is cancelled. A point is excluded when all its jobs are.
     """
-    return change_options.carry_out(
-        given, lambda ems, options: ems.exclude(given.experiment_id, where=where, **options)
-    )
+    return change_options.carry_out(given, lambda ems, whom, options: ems.exclude(whom, where=where, **options))
 
 
 @shell.guarded
 @change_options.common
 def include(given: Common, *, where: Where = None) -> exits.Exit:
     """Count excluded jobs again."""
-    return change_options.carry_out(
-        given, lambda ems, options: ems.include(given.experiment_id, where=where, **options)
-    )
+    return change_options.carry_out(given, lambda ems, whom, options: ems.include(whom, where=where, **options))
 
 
 def _limit(assignment: str) -> tuple[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, exits, numbers, shell
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
@@ -45,25 +45,34 @@ def list_(
     context: shell.Context = None,
 ) -> exits.Exit:
     """List dead letters with their reasons, oldest first."""
-    from ems_worker.cli import tables
+    from ems_worker.cli import fitting, tables
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        listed = []
+        listed: list[DeadLetter] = []
         async with contextlib.aclosing(ems.dead_letters.list(kind)) as letters:
             async for letter in letters:
+                if len(listed) == limit:
+                    shell.say(f"there are more than {numbers.counted(limit, 'dead letter')}: -n lists more of them")
+                    break
                 listed.append(letter)
                 if json:
                     shell.out_json(_document(letter))
-                if len(listed) == limit:
-                    break
         if not listed:
             shell.say("no dead letters")
         elif not json:
             rows = [
-                (str(letter.seq), letter.kind, _at(letter), letter.subject, f"{letter.size:,}", letter.reason)
+                (str(letter.seq), letter.kind, _at(letter), letter.subject, numbers.size(letter.size), letter.reason)
                 for letter in listed
             ]
-            tables.show(("seq", "kind", "at", "subject", "bytes", "reason"), rows, numbers=(0, 4))
+            columns = (
+                fitting.Column("seq"),
+                fitting.Column("kind"),
+                fitting.Column("at", drop=3),
+                fitting.Column("subject", drop=1, cut=16),
+                fitting.Column("bytes", drop=2),
+                fitting.Column("reason", cut=40),
+            )
+            tables.show(columns, rows, instead="ems dlq show SEQ, or a wider window")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)
@@ -86,7 +95,7 @@ def show(
             shell.out_json({**_document(letter), "data": content})
             return exits.Exit.OK
         for name, value in _document(letter).items():
-            shell.say(f"{name}: {value}")
+            shell.say(f"{name}: {numbers.size(value) if name == 'size' else value}")
         if letter.data is None:
             shell.say(
                 f"the content is too large to be kept here; it is message {letter.original_seq} of stream "

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ems_worker.cli import listing, shell, statuses
+from ems_worker.cli import listing, numbers, shell, statuses
 from ems_worker.core import ids
 from ems_worker.core.documents import headings
 from ems_worker.core.points import plan, render, space
@@ -43,8 +43,8 @@ def show(parsed: plan.Plan, count: space.SpaceSize, decision: Mapping[str, Any] 
 
 def size(count: space.SpaceSize, replicates: int) -> str:
     """The numbers of points and jobs as a phrase."""
-    each = f" with {replicates} replicates each" if replicates > 1 else ""
-    return f"{_counted(count.points, 'point')}{each}: {_counted(count.jobs, 'job')}"
+    each = f" with {replicates:,} replicates each" if replicates > 1 else ""
+    return f"{numbers.counted(count.points, 'point')}{each}: {numbers.counted(count.jobs, 'job')}"
 
 
 def estimated_time(estimate: Mapping[str, Any] | None, jobs: int) -> str:
@@ -54,7 +54,7 @@ def estimated_time(estimate: Mapping[str, Any] | None, jobs: int) -> str:
     mean, slots = estimate["mean_run_seconds"], min(estimate["slots"], jobs)
     at_once = f", {slots:,} at once" if slots > 1 else ""
     whole = f"{statuses.duration(mean * jobs)} of runs" if slots > 1 else ""
-    each = f"{mean:.3g} s a run, from {_counted(estimate['runs'], 'earlier run')} of this model"
+    each = f"{mean:.3g} s a run, from {numbers.counted(estimate['runs'], 'earlier run')} of this model"
     return f"estimated time: {statuses.duration(estimate['seconds'])} ({whole}{at_once}{whole and '; '}{each})"
 
 
@@ -87,7 +87,3 @@ def _difference(
     config = template.render(point.params, parsed.seeds.of(point.index, replicate), run).decode()
     lines = difflib.unified_diff(base.splitlines(), config.splitlines(), "base configuration", run, lineterm="")
     return iter(list(lines) or [f"{run} gets the base configuration unchanged"])
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -68,6 +68,12 @@ def rows(
             yield lambda row: written.write(_row((row.get(name) for name in columns), safe))
 
 
+def text(content: str, file: Path) -> None:
+    """Writes a text to a file as `rows` writes rows. Raises exits.Misused if it can't be written."""
+    with target(file) as written:
+        written.write(content)
+
+
 @contextlib.contextmanager
 def _spooled(written: IO[str], columns: Columns, safe: bool) -> Iterator[AddRow]:
     """Writes a CSV in two passes: its columns are known only after the last row."""

@@ -4,7 +4,7 @@ import collections
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.cli import shell
+from ems_worker.cli import numbers, shell
 from ems_worker.core.lifecycle.tally import Bucket
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ async def show(ems: "client.EmsClient", status: Document) -> None:
         shell.out(f"  {count:,} x {reason} ({examples[reason]})")
     more = len(counted) - _MAX_REASONS
     if more > 0:
-        noun = "reason" if more == 1 else "reasons"
-        shell.out(f"  and {more:,} other {noun}: ems export {status['experiment_id']}")
+        shell.out(f"  and {numbers.counted(more, 'other reason')}: ems export {status['experiment_id']}")
 
 
 def _reason(state: Bucket, error: Document) -> str:

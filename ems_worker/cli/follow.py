@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,9 +23,10 @@ Document = dict[str, Any]
 _STEP = 0.1
 _HEARTBEAT_SECONDS = 10.0
 # A narrower bar shows too little, a wider one shows no more. A time such as 10:01:59 takes eight columns.
-_MIN_BAR, _MAX_BAR, _ELAPSED = 8, 40, 8
-# An id is shortened to this many characters and `...`, but no further.
-_MIN_ID = 8
+_MIN_BAR, _GOOD_BAR, _MAX_BAR, _ELAPSED = 4, 10, 40, 8
+# The bar is red only if the experiment has failed, and yellow if jobs have.
+_STYLES = {"failed": "red", "cancelled": "yellow"}
+_TROUBLED, _HEALTHY = "yellow", "green"
 
 
 class Follower(Protocol):
@@ -38,8 +40,9 @@ class Follower(Protocol):
 
 
 def follower() -> Follower:
-    """Returns a bar if stderr is a terminal, else lines."""
-    return BarFollower() if sys.stderr.isatty() else LineFollower()
+    """Returns a bar if stderr is a terminal that can draw one, else lines."""
+    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    return BarFollower() if can_draw else LineFollower()
 
 
 async def to_the_end(
@@ -120,10 +123,12 @@ class DocumentFollower:
 class ProgressLine:
     """The parts of a status that fit on a line of the terminal.
 
-    `bar` is the number of columns of the bar, 0 for no bar. `elapsed` is whether the elapsed time is shown.
+    `name` is empty if the id has a line of its own, above. `bar` is the number of columns of the bar, 0 for no bar.
+    `elapsed` is whether the elapsed time is shown.
     """
 
     name: str
+    state: str
     bar: int
     count: str
     details: str
@@ -131,24 +136,36 @@ class ProgressLine:
 
 
 def fit(width: int, status: Document) -> ProgressLine:
-    """Chooses what fits into `width` columns.
+    """Chooses what fits into `width` columns, and leaves the bar at least ten of them if it can.
 
-    The bar is dropped first, then the times, then the end of the id, then the other details. The count always stays.
+    The elapsed time is left out first, then the time left; then the id gets a line of its own. Then the bar gets
+    smaller, problems and state are left out, and the bar. The count always stays.
     """
     count = f"{statuses.ended(status):,}/{status['total']:,}"
     name, state = status["experiment_id"], status["state"]
-    without_times = ", ".join(filter(None, (statuses.problems(status), statuses.waiting(status))))
-    details = ", ".join(filter(None, (without_times, statuses.time_left(status))))
-    free = width - len(_joined(name, state, count, details)) - 1 - _ELAPSED
-    if free >= 0:
-        bar = min(free - 1, _MAX_BAR)
-        return ProgressLine(f"{name} {state}", bar if bar >= _MIN_BAR else 0, count, details, elapsed=True)
-    for kept in (without_times, ""):
-        free = width - 1 - len(_joined(state, count, kept))
-        if free >= min(len(name), _MIN_ID + 3):
-            short = name if len(name) <= free else f"{name[: free - 3]}..."
-            return ProgressLine(f"{short} {state}", 0, count, kept, elapsed=False)
-    return ProgressLine("", 0, count, "", elapsed=False)
+    problems = ", ".join(filter(None, (statuses.problems(status), statuses.waiting(status))))
+    details = ", ".join(filter(None, (problems, statuses.time_left(status))))
+    for bar, *line, elapsed in (
+        (_GOOD_BAR, name, state, details, True),
+        (_GOOD_BAR, name, state, details, False),
+        (_GOOD_BAR, name, state, problems, False),
+        (_GOOD_BAR, "", state, details, False),
+        (_GOOD_BAR, "", state, problems, False),
+        (_MIN_BAR, "", state, problems, False),
+        (_MIN_BAR, "", state, "", False),
+        (_MIN_BAR, "", "", "", False),
+    ):
+        shown_name, shown_state, shown_details = line
+        taken = len(_joined(shown_name, shown_state, count, shown_details)) + (1 + _ELAPSED if elapsed else 0)
+        free = width - taken - 1
+        if free >= bar:
+            return ProgressLine(shown_name, shown_state, min(free, _MAX_BAR), count, shown_details, elapsed)
+    return ProgressLine("", "", 0, count, "", elapsed=False)
+
+
+def style(status: Document) -> str:
+    """The bar's colour."""
+    return _STYLES.get(status["state"]) or (_TROUBLED if statuses.problems(status) else _HEALTHY)
 
 
 def _joined(*parts: str) -> str:
@@ -173,6 +190,7 @@ class BarFollower:
         self._bar, self._elapsed = rich.progress.BarColumn(), rich.progress.TimeElapsedColumn()
         self._progress = rich.progress.Progress(console=drawing.Console(sys.stderr), transient=True)
         self._reason: str | None = None
+        self._named = False
         self._task = self._progress.add_task("", total=None, visible=False, name="", count="", details="")
 
     def __enter__(self) -> Self:
@@ -186,16 +204,21 @@ class BarFollower:
         self._progress.stop()
 
     def show(self, status: Document) -> None:
+        # Computed for every status, as the terminal's width may change.
+        line = fit(self._progress.console.width, status)
+        if not line.name and not self._named:
+            self._named = True
+            self._progress.console.print(status["experiment_id"], soft_wrap=True)
         reason = statuses.reason(status)
         if reason not in (None, self._reason):
             # Above the bar, where it stays.
             self._progress.console.print(f"{status['experiment_id']}: {reason}")
         self._reason = reason
-        # Computed for every status, as the terminal's width may change.
-        line = fit(self._progress.console.width, status)
         self._bar.bar_width = line.bar
+        self._bar.complete_style = self._bar.finished_style = style(status)
+        head = _joined(line.name, line.state)
         columns = (
-            (self._name, line.name),
+            (self._name, head),
             (self._bar, line.bar),
             (self._count, line.count),
             (self._details, line.details),
@@ -207,7 +230,11 @@ class BarFollower:
             completed=statuses.ended(status),
             total=status["total"],
             visible=True,
-            name=line.name,
+            name=head,
             count=line.count,
             details=line.details,
         )
+
+    def refresh(self) -> None:
+        """Draws at once, rather than ten times a second."""
+        self._progress.refresh()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, outputs, shell
+from ems_worker.cli import asking, exits, numbers, outputs, shell
 from ems_worker.cli.experiments import Experiment
 from ems_worker.terminal import streams, text
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 # Sizes are in units of a thousand, as disks are sold.
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 @shell.guarded
@@ -99,16 +98,8 @@ def archive(
     return asking.run(server, context, ask)
 
 
-def size(number: float) -> str:
-    """A number of bytes for people, such as `3.2 MB`."""
-    unit = 0
-    while number >= 1000 and unit < len(_UNITS) - 1:
-        number, unit = number / 1000, unit + 1
-    return f"{number:,.0f} {_UNITS[unit]}" if unit == 0 or number >= 100 else f"{number:.1f} {_UNITS[unit]}"
-
-
 def _length(file: Path) -> str:
-    return size(file.stat().st_size)
+    return numbers.size(file.stat().st_size)
 
 
 def _can_ask() -> bool:

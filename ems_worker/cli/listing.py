@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from ems_worker.cli import tables
+from ems_worker.cli import fitting, tables
 from ems_worker.core import ids
 from ems_worker.core.documents import headings
 from ems_worker.core.points import plan, space
@@ -124,14 +124,26 @@ class Table(tables.Growing):
         self._parameters = list(dict.fromkeys(parameters))
         self._each_job = each_job
         first = "" if each_job or replicates == 1 else "first "
-        of_job = ["replicate"] if each_job else []
-        named = headings.titles(self._parameters, shown, tables.short(self._parameters))
-        super().__init__(["point", *of_job, "run_id_suffix", *named, f"{first}seed", f"{first}simulation_id"])
+        of_job = [fitting.Column("replicate")] if each_job else []
+        # Where there is no room, the seed is left out first, then the suffix, then parameters from the last one on.
+        titles = headings.titles(self._parameters, shown, tables.short(self._parameters))
+        named = [fitting.Column(title, drop=number) for number, title in enumerate(titles, 1)]
+        super().__init__(
+            [
+                fitting.Column("point"),
+                *of_job,
+                fitting.Column("run_id_suffix", drop=len(named) + 1),
+                *named,
+                fitting.Column(f"{first}seed", drop=len(named) + 2),
+                fitting.Column(f"{first}simulation_id", left=True),
+            ],
+            instead="--format csv, or a wider window",
+        )
 
     def show(self, entry: Entry) -> None:
         """Adds the rows of a point."""
         params = entry.params
-        values = [tables.value(params[name]) if name in params else "-" for name in self._parameters]
+        values = [tables.cell(params[name]) if name in params else "-" for name in self._parameters]
         for job in entry.jobs if self._each_job else islice(entry.jobs, 1):
             of_job = [str(job.replicate)] if self._each_job else []
             suffix, run = entry.run_id_suffix or "", job.simulation_id or ""

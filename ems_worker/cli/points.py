@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, results, shell
+from ems_worker.cli import asking, exits, formats, numbers, results, shell
 from ems_worker.cli.formats import Format, PointFormat
 from ems_worker.core import ids
 
@@ -36,12 +36,16 @@ def points(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="PLAN|ID",
-            help="A plan's file, or - for standard input; or an experiment's id. A file without a dot is ./NAME.",
+            metavar="PLAN|EXPERIMENT",
+            help="A plan's file, or - for standard input; or an experiment's id, the beginning of its id, or @latest. "
+            "A file without a dot is ./NAME.",
         ),
     ],
     *,
-    kind: Annotated[PointFormat, typer.Option("--format", help="The output format.")] = PointFormat.TABLE,
+    kind: Annotated[
+        PointFormat | None,
+        typer.Option("--format", help="The output format. Default: by the file's extension, else table."),
+    ] = None,
     jobs: Annotated[bool, typer.Option("--jobs", help="Write a row for each job instead of each point.")] = False,
     output: results.Output = None,
     safe_for_spreadsheets: results.Safe = False,
@@ -57,10 +61,11 @@ def points(
     Columns of CSV and JSON lines: ids, run_id_suffix, seeds, param.*, label.*; with --jobs those that `ems export` has
     too. A table shows the first seed and id of each point.
     """
+    kind = formats.of_file(kind, output, PointFormat.TABLE)
     if kind is PointFormat.TABLE and output is not None:
-        raise exits.Misused("--output needs --format csv or jsonl: a table is for people")
+        raise exits.Misused(f"{output}: end the name in .csv or .jsonl, or give --format: a table is for people")
     written = _Output(kind, jobs, output, safe_for_spreadsheets)
-    if not ids.EXPERIMENT_ID.fullmatch(target):
+    if not (ids.EXPERIMENT_ID.fullmatch(target) or target.startswith("@")):
         return _of_plan(target, allow_files_from, written)
     try:
         return asking.run(server, context, functools.partial(_of_experiment, experiment_id=target, output=written))
@@ -94,8 +99,9 @@ def _of_plan(argument: str, allow_files_from: list[Path] | None, output: _Output
 
 
 async def _of_experiment(ems: "client.EmsClient", experiment_id: str, output: _Output) -> exits.Exit:
-    from ems_worker.cli import listing
+    from ems_worker.cli import listing, naming
 
+    experiment_id = await naming.experiment(ems, experiment_id)
     details = await ems.get(experiment_id)
     parameters = list(details["parameters"])
     shown = details.get("headings", {}).get("parameters", {})
@@ -110,7 +116,8 @@ async def _of_experiment(ems: "client.EmsClient", experiment_id: str, output: _O
                 number, jobs = number + 1, jobs + entry.jobs_count
     _say_where(output, number, jobs)
     if number < details["points"]:
-        shell.say(f"{number:,} of {details['points']:,} points: the others have not been expanded")
+        of = numbers.counted(details["points"], "point")
+        shell.say(f"{number:,} of {of}: the others have not been expanded")
     return exits.Exit.OK
 
 
@@ -138,5 +145,5 @@ def _written(
 
 def _say_where(output: _Output, points: int, jobs: int) -> None:
     if output.file is not None:
-        what = f"{jobs:,} jobs" if output.each_job else f"{points:,} points"
+        what = numbers.counted(jobs, "job") if output.each_job else numbers.counted(points, "point")
         shell.say(f"{what} in {output.file}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ems_worker import errors
 from ems_worker.adapters import files
-from ems_worker.cli import exits, export, keeping, shell
+from ems_worker.cli import exits, export, numbers, shell
 from ems_worker.cli.formats import Format
 from ems_worker.settings import Settings
 
@@ -36,7 +36,7 @@ def run(settings: Settings, seconds: float, *, dry_run: bool) -> exits.Exit:
             shell.say(f"error: {orchestrator / 'orchestrator.db'} can't be read: {failed}")
             code = exits.Exit.FAILED
         else:
-            what = f"the files of {pruned.runs:,} runs ({keeping.size(pruned.bytes)})"
+            what = f"the files of {pruned.runs:,} runs ({numbers.size(pruned.bytes)})"
             shell.out(f"{would} {what} in {orchestrator / 'runs'}")
     return asyncio.run(_experiments(settings, before, dry_run=dry_run)) or code
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import exits, follow, shell
+from ems_worker.cli import exits, follow, numbers, shell
 
 if TYPE_CHECKING:
     from ems_worker import settings
@@ -184,7 +184,8 @@ def show_decision(
         case "duplicate":
             shell.out(f"{experiment_id}: this plan was accepted before; nothing new happens")
         case _:
-            shell.out(f"{experiment_id}: accepted, {decision['points']:,} points, {decision['jobs']:,} jobs")
+            counted = f"{numbers.counted(decision['points'], 'point')}, {numbers.counted(decision['jobs'], 'job')}"
+            shell.out(f"{experiment_id}: accepted, {counted}")
 
 
 def _show_problems(

@@ -6,16 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, exits, formats, shell
 from ems_worker.cli.experiments import Experiment
-from ems_worker.cli.formats import Format
+from ems_worker.cli.formats import ConfigFormat, Format
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
     from ems_worker import client
 
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id, or a job's, whose last attempt it is. The numbers may be short, as in reef-p3-r0, and the "
+        "experiment named as elsewhere.",
+    ),
+]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file. Default: stdout.")
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write to this file, in the format of its extension. Default: stdout."
+    ),
 ]
 Safe = Annotated[
     bool, typer.Option("--safe-for-spreadsheets", help="Put ' before texts that a spreadsheet would run as formulas.")
@@ -26,7 +37,9 @@ Safe = Annotated[
 def export(
     experiment_id: Experiment,
     *,
-    kind: Annotated[Format, typer.Option("--format", help="The output format.")] = Format.CSV,
+    kind: Annotated[
+        Format | None, typer.Option("--format", help="The output format. Default: by the file's extension, else csv.")
+    ] = None,
     attempts: Annotated[
         bool, typer.Option("--attempts", help="Write every attempt, not only the one that counts for its job.")
     ] = False,
@@ -43,13 +56,17 @@ def export(
     people you don't trust.
     """
     from ems_worker.cli import export as exports
+    from ems_worker.cli import naming, numbers
+
+    row_format = formats.of_file(kind, output, Format.CSV)
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        details = await ems.get(experiment_id)
-        async with contextlib.aclosing(ems.jobs(experiment_id, attempts=attempts)) as jobs:
-            count = await exports.write(jobs, details, kind, output, safe=safe_for_spreadsheets)
+        found = await naming.experiment(ems, experiment_id)
+        details = await ems.get(found)
+        async with contextlib.aclosing(ems.jobs(found, attempts=attempts)) as jobs:
+            count = await exports.write(jobs, details, row_format, output, safe=safe_for_spreadsheets)
         if output is not None:
-            shell.say(f"{count:,} {'attempts' if attempts else 'jobs'} in {output}")
+            shell.say(f"{numbers.counted(count, 'attempt' if attempts else 'job')} in {output}")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)
@@ -86,7 +103,13 @@ def plan(
 
 @shell.guarded
 def config(
-    simulation_id: Annotated[str, typer.Argument(metavar="SIMULATION_ID", help="The run's id.")],
+    simulation_id: Run,
+    *,
+    kind: Annotated[
+        ConfigFormat | None,
+        typer.Option("--format", help="The output format. Default: by the file's extension, else yaml."),
+    ] = None,
+    output: Output = None,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -96,17 +119,37 @@ def config(
     submitted, the command fails.
     """
 
+    from ems_worker.cli import export as exports
+    from ems_worker.cli import naming
+
+    written = formats.of_file(kind, output, ConfigFormat.YAML)
+
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        rendered = await ems.config(simulation_id)
+        rendered = await ems.config(await naming.run(ems, simulation_id))
+        run = rendered.simulation_id
         if rendered.config_sha is not None and rendered.config_sha != rendered.computed_sha:
             shell.say(
-                f"error: this is not the configuration that {simulation_id} got: its recorded digest is "
-                f"{rendered.config_sha}, and the plan now gives {rendered.computed_sha}"
+                f"error: this is not the configuration that {run} got: its recorded digest is {rendered.config_sha}, "
+                f"and the plan now gives {rendered.computed_sha}"
             )
             return exits.Exit.FAILED
         if rendered.config_sha is None:
-            shell.say(f"{simulation_id} has not been submitted yet; this is the configuration that it will get:")
-        streams.out_data(rendered.content.encode())
+            shell.say(f"{run} has not been submitted yet; this is the configuration that it will get:")
+        content = rendered.content if written is ConfigFormat.YAML else _as_json(rendered.content)
+        if output is None:
+            streams.out_data(content.encode())
+        else:
+            exports.text(content, output)
+            shell.say(f"the configuration of {run} in {output}")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)
+
+
+def _as_json(content: str) -> str:
+    """A configuration in YAML as JSON."""
+    import json
+
+    from ems_worker.adapters import yaml_reader
+
+    return json.dumps(yaml_reader.read_base(content.encode()).data, ensure_ascii=False, indent=2) + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ems_worker import client, errors
-from ems_worker.cli import exits, export, failures, follow, places, publish, run_table, shell, statuses
+from ems_worker.cli import exits, export, failures, follow, numbers, places, publish, shell, statuses, views
 from ems_worker.cli.formats import Format
 from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.local import registry, stopping
@@ -133,15 +133,14 @@ async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: 
     else:
         statuses.show_summary(status)
         await failures.show(ems, status)
-        async with contextlib.aclosing(ems.points(experiment_id)) as points:
-            await run_table.show(details, points)
+        views.points(await views.points_of(ems, details), details)
         shell.out("")
     file = job.output or Path(f"{experiment_id}.csv")
     kind = Format.JSONL if file.suffix == ".jsonl" else Format.CSV
     reported = _Reported(set(), set())
     async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
         count = await export.write(reported.of(jobs), details, kind, file)
-    shell.say(f"results   {file} ({count:,} {'job' if count == 1 else 'jobs'})")
+    shell.say(f"results   {file} ({numbers.counted(count, 'job')})")
     if job.simulator is not None and place.data_dir is not None:
         entry = place.data_dir / "orchestrator" / registry.DIRECTORY / job.simulator.name
         shell.say(f"version   {job.simulator.model_version}{_git(job.simulator)}")

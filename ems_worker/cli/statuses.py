@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ems_worker.cli import shell
+from ems_worker.cli import numbers, shell
 from ems_worker.core.documents import changes, headings
 from ems_worker.core.lifecycle.experiment import PauseOwner
 from ems_worker.core.lifecycle.tally import ENDED_BUCKETS, Bucket
@@ -48,11 +48,12 @@ def time_left(status: Document) -> str:
 
 def line(status: Document) -> str:
     """A status in one line."""
-    parts = [f"{status['state']}: {ended(status):,} of {status['total']:,} jobs ended ({status['progress']:.0%})"]
+    of = numbers.counted(status["total"], "job")
+    parts = [f"{status['state']}: {ended(status):,} of {of} ended ({status['progress']:.0%})"]
     parts += filter(None, (problems(status), waiting(status)))
     if status["finished_at"] is None:
         if status["throughput"]:
-            parts.append(f"{status['throughput']:.3g} per second")
+            parts.append(f"{numbers.rate(status['throughput'])} per second")
         if left := time_left(status):
             parts.append(f"about {left}")
     return ", ".join(parts)
@@ -73,7 +74,7 @@ def reason(status: Document) -> str | None:
 def excluded(status: Document) -> str:
     """The count of jobs that are left out of statistics and ranking."""
     count = status.get("excluded") or 0
-    return f"{count:,} {'job' if count == 1 else 'jobs'} left out of metrics and ranking" if count else ""
+    return f"{numbers.counted(count, 'job')} left out of metrics and ranking" if count else ""
 
 
 def show_summary(status: Document) -> None:
@@ -82,15 +83,18 @@ def show_summary(status: Document) -> None:
 
     shell.out(f"{status['experiment_id']} {line_with_reason(status)}")
     texts = headings.titles(list(status["metrics"]), status.get("headings", {}).get("metrics", {}))
-    for (name, aggregate), title in zip(status["metrics"].items(), texts, strict=True):
+    for aggregate, title in zip(status["metrics"].values(), texts, strict=True):
         missing = f", {aggregate['missing']:,} missing" if aggregate["missing"] else ""
         if aggregate["n"]:
-            shell.out(f"  {title}: {tables.mean(aggregate)} over {aggregate['n']:,} runs{missing}")
+            over = numbers.counted(aggregate["n"], "run")
+            shell.out(f"  {title}: {tables.mean(aggregate)} over {over}{missing}")
         elif missing:
             # Usually a misspelt name, which is easily overlooked among numbers.
-            shell.out(f"  {name}: in none of {aggregate['missing']:,} results; does the simulation report it?")
+            of = numbers.counted(aggregate["missing"], "result")
+            shell.out(f"  {title}: in none of {of}; does the simulation report it?")
         else:
-            shell.out(f"  {name}: no results")
+            shell.out(f"  {title}: no results")
     if best := status["best"]:
         params = ", ".join(f"{name}={tables.value(value)}" for name, value in best["params"].items())
-        shell.out(f"  best: point {best['point']} with {best['metric']} {tables.mean(best)}: {params}")
+        mean = f"{best['metric']} {tables.mean(best)} (n={best['n']:,})"
+        tables.paragraph(f"  best: point {best['point']} with {mean}: {params}", 6)

@@ -1,65 +1,27 @@
-"""What `ems ls` and `ems show` print for people."""
+"""What `ems show` prints for people."""
 
 import contextlib
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.cli import changed, keeping, shell, statuses, tables
+from ems_worker.cli import changed, numbers, shell, statuses, tables
+from ems_worker.cli.fitting import Column
 from ems_worker.core.documents import headings
+from ems_worker.core.lifecycle.tally import Bucket
 
 if TYPE_CHECKING:
     from ems_worker import client
 
 Document = dict[str, Any]
 
-# The number of points listed; `ems export` has all of them.
-_MAX_POINTS = 50
+# The number of points listed unless -n says otherwise.
+MAX_POINTS = 20
+# More than there are parameters or metrics: a step in the order in which columns are left out.
+_MANY = 1_000_000
+# Columns of the terminal that a text keeps.
+_MIN_VALUE = 8
 # What happens to running runs of an experiment that is being cancelled.
 _CANCELLING = {"stop": "its running runs are stopped", "drain": "its running runs may end"}
-
-
-def experiments(listed: list[Document]) -> None:
-    """Prints experiments as a table, in the given order."""
-    if not listed:
-        shell.say("no experiments")
-        return
-    # Both are rare: a column is left out if it would be empty.
-    any_waiting = any(statuses.waiting(status) for status in listed)
-    any_stalled = any(_stalled(status) for status in listed)
-    header: tuple[str, ...] = (
-        "id",
-        "state",
-        "progress",
-        "jobs",
-        *(["waiting"] if any_waiting else []),
-        "problems",
-        "group",
-        "created",
-        "name",
-        *(["reason"] if any_stalled else []),
-    )
-    rows = [
-        (
-            status["experiment_id"],
-            status["state"],
-            f"{status['progress']:.0%}",
-            str(status["total"]),
-            *([statuses.waiting(status) or "-"] if any_waiting else []),
-            statuses.problems(status) or "-",
-            status["group"] or "-",
-            tables.moment(status["created_at"]),
-            status["experiment_name"],
-            *([_stalled(status) or "-"] if any_stalled else []),
-        )
-        for status in listed
-    ]
-    tables.show(header, rows, numbers=(2, 3))
-
-
-def _stalled(status: Document) -> str | None:
-    """Why an open experiment makes no progress. The reason for an experiment's end is left to `ems show`."""
-    reason = statuses.reason(status)
-    return reason if status["finished_at"] is None else None
 
 
 def details_of(details: Document) -> None:
@@ -74,62 +36,82 @@ def details_of(details: Document) -> None:
         "paused by": ", ".join(details.get("pauses", [])),
         "cancelling": _CANCELLING.get(details.get("cancelling") or ""),
         "kept open": "until `ems close`" if details.get("kept_open") and details["finished_at"] is None else None,
-        "set": ", ".join(f"{name} {value}" for name, value in details.get("overrides", {}).items()),
+        "set": ", ".join(f"{name} {tables.value(value)}" for name, value in details.get("overrides", {}).items()),
         "excluded": statuses.excluded(details),
+        "publisher": details.get("publisher"),
         "created": details["created_at"],
         "started": details["started_at"],
         "finished": details["finished_at"],
-        "size": f"about {keeping.size(details['bytes'])} in the manifest" if details.get("bytes") else None,
+        "size": f"about {numbers.size(details['bytes'])} in the manifest" if details.get("bytes") else None,
     }
     for name, value in facts.items():
         if value:
             # Indented, so that a line of a description can't pose as one of our own.
-            indented = str(value).replace("\n", "\n      ")
-            shell.out(f"  {name}: {indented}")
+            first, *more = str(value).split("\n")
+            tables.paragraph(f"  {name}: {first}", 6)
+            for line in more:
+                tables.paragraph(f"      {line}", 6)
     changed.show_latest(details)
 
 
-async def points_of(ems: "client.EmsClient", details: Document) -> None:
-    """Prints the first points, or the best points if a metric has a goal. Keeps only these in memory."""
+async def points_of(ems: "client.EmsClient", details: Document, limit: int = MAX_POINTS) -> list[Document]:
+    """The first points, or the best points if a metric has a goal; all if `limit` is 0. Keeps only these in memory."""
     best = details["best"]
     sign = 0.0 if best is None else (1.0 if best["goal"] == "minimize" else -1.0)
     kept: list[tuple[float, int, Document]] = []
-    total = 0
     async with contextlib.aclosing(ems.points(details["experiment_id"])) as points:
         async for point in points:
-            total += 1
             mean = None if best is None else (point["metrics"].get(best["metric"]) or {}).get("mean")
             # A heap whose first entry is the worst point kept.
             entry = (-sign * mean if mean is not None else float("-inf"), -point["point"], point)
-            if len(kept) < _MAX_POINTS:
+            if not limit or len(kept) < limit:
                 heapq.heappush(kept, entry)
             else:
                 heapq.heappushpop(kept, entry)
-    parameters, metrics = list(details["parameters"]), list(details["metrics"])
-    texts = details.get("headings", {})
-    shown = [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
+    return [point for _, _, point in sorted(kept, reverse=True, key=lambda entry: entry[:2])]
+
+
+def points(shown: list[Document], details: Document) -> None:
+    """Prints points as a table.
+
+    Where there is no room, the reason of an exclusion is left out first, then the problems, parameters that are the
+    same in all rows, the other parameters and then the metrics, each from the last one on.
+    """
+    names, metrics, texts = list(details["parameters"]), _ranked(details), details.get("headings", {})
     any_problems = any(statuses.problems(point) for point in shown)
     any_excluded = any(point.get("excluded") for point in shown)
-    header = (
-        "point",
-        "replicates",
-        *(["problems"] if any_problems else []),
-        *headings.titles(parameters, texts.get("parameters", {}), tables.short(parameters)),
-        *headings.titles(metrics, texts.get("metrics", {})),
-        *(["excluded"] if any_excluded else []),
-    )
-    rows = [
-        (
-            point["run_id_suffix"] or str(point["point"]),
-            f"{statuses.ended(point)}/{sum(point['counts'].values())}",
-            *([statuses.problems(point) or "-"] if any_problems else []),
-            *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
-            *(tables.mean(point["metrics"].get(name)) for name in metrics),
-            *([point.get("excluded") or "-"] if any_excluded else []),
-        )
-        for point in shown
+    totals = [sum(point["counts"].values()) for point in shown]
+    known = [point["counts"].get(Bucket.COMPLETED.value, 0) for point in shown]
+    columns: list[tuple[Column, list[tables.Cell]]] = [
+        (Column("point"), [point["run_id_suffix"] or str(point["point"]) for point in shown]),
+        (Column("n"), [f"{n:,}" if n == of else f"{n:,}/{of:,}" for n, of in zip(known, totals, strict=True)]),
     ]
+    if any_problems:
+        columns.append((Column("problems", drop=3 * _MANY + 1), [statuses.problems(point) or "-" for point in shown]))
+    titles = headings.titles(names, texts.get("parameters", {}), tables.short(names))
+    for number, (name, title) in enumerate(zip(names, titles, strict=True)):
+        cells = [tables.cell(point["params"][name]) if name in point["params"] else "-" for point in shown]
+        same = len(set(map(str, cells))) == 1
+        columns.append((Column(title, drop=(2 if same else 1) * _MANY + number, cut=_MIN_VALUE), cells))
+    titles = headings.titles(metrics, texts.get("metrics", {}))
+    for number, (name, title) in enumerate(zip(metrics, titles, strict=True)):
+        means = numbers.means([point["metrics"].get(name) for point in shown], known)
+        columns.append((Column(title, drop=number), list(means)))
+    if any_excluded:
+        reasons = [point.get("excluded") or "-" for point in shown]
+        columns.append((Column("excluded", drop=3 * _MANY + 2, cut=_MIN_VALUE), list(reasons)))
     shell.out("")
-    tables.show(header, rows)
-    if total > len(rows):
-        shell.out(f"... and {total - len(rows):,} more points: ems export {details['experiment_id']}")
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    tables.show([column for column, _ in columns], rows, instead="ems export, or a wider window")
+    if any(known) and metrics:
+        shell.out("n: completed replicates; ±: 95 % confidence interval")
+    left = details["points"] - len(shown)
+    if left > 0:
+        shell.out(f"... and {numbers.counted(left, 'more point')}: -n 0 shows all")
+
+
+def _ranked(details: Document) -> list[str]:
+    """The tracked metrics, first the one that ranks points."""
+    metrics = list(details["metrics"])
+    first = details["best"]["metric"] if details["best"] else None
+    return sorted(metrics, key=lambda name: name != first)

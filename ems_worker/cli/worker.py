@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ems_worker import settings
-from ems_worker.cli import exits, shell
+from ems_worker.cli import exits, numbers, shell
 
 # How long connecting to NATS may take.
 _PROVISION_SECONDS = 10.0
@@ -116,10 +116,17 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
                 }
             )
         return exits.Exit.OK
-    from ems_worker.cli import tables
+    from ems_worker.cli import fitting, tables
 
     cells = [(setting.name, value or "-", origin, setting.env, _meaning(setting)) for setting, value, origin in rows]
-    tables.show(("setting", "value", "from", "variable", "meaning"), cells)
+    columns = (
+        fitting.Column("setting"),
+        fitting.Column("value", cut=20, left=True),
+        fitting.Column("from", drop=1),
+        fitting.Column("variable", drop=2),
+        fitting.Column("meaning", drop=3, cut=40),
+    )
+    tables.show(columns, cells, instead="--json, or a wider window")
     return exits.Exit.OK
 
 
@@ -142,7 +149,8 @@ def backup(
 
     contents = asyncio.run(copies.take(loaded.manifest, target))
     shell.out(
-        f"{target}: {contents.experiments} experiments, {contents.runs} runs, {contents.ended_runs} of them ended"
+        f"{target}: {numbers.counted(contents.experiments, 'experiment')}, {numbers.counted(contents.runs, 'run')}, "
+        f"{contents.ended_runs:,} of them ended"
     )
     return exits.Exit.OK
 
@@ -167,7 +175,8 @@ def restore(
 
     at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     contents, aside = asyncio.run(copies.restore(loaded.manifest, source, at))
-    shell.out(f"{loaded.manifest}: {contents.experiments} experiments, {contents.runs} runs")
+    counted = f"{numbers.counted(contents.experiments, 'experiment')}, {numbers.counted(contents.runs, 'run')}"
+    shell.out(f"{loaded.manifest}: {counted}")
     if aside is not None:
         shell.say(f"the previous manifest is now {aside}")
     shell.say(

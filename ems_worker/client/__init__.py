@@ -14,7 +14,7 @@ Documents are those of the platform (`ems.decision.v1`, `ems.status.v1`, ...), a
 
 from typing import TYPE_CHECKING, Any
 
-from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig
+from ems_worker.client.client import TERMINAL, Document, EmsClient, RunConfig, Which, WhichJobs
 from ems_worker.client.dead_letters import DeadLetter, DeadLetters
 from ems_worker.client.publishing import PubAck
 from ems_worker.settings.ways import Access
@@ -22,7 +22,19 @@ from ems_worker.settings.ways import Access
 if TYPE_CHECKING:
     from ems_worker.settings.sources import access
 
-__all__ = ["TERMINAL", "Access", "DeadLetter", "DeadLetters", "Document", "EmsClient", "PubAck", "RunConfig", "access"]
+__all__ = [
+    "TERMINAL",
+    "Access",
+    "DeadLetter",
+    "DeadLetters",
+    "Document",
+    "EmsClient",
+    "PubAck",
+    "RunConfig",
+    "Which",
+    "WhichJobs",
+    "access",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict, Unpack
 
 from ems_worker import errors
 from ems_worker.client import asking, bus, connection, latest, publishing, steering
@@ -26,6 +26,29 @@ _STATUS = subjects.STATUS
 _STATUS_STREAM = subjects.STATUS_STREAM
 _PLANS_STREAM = subjects.PLANS_STREAM
 _API = subjects.API
+
+
+class Which(TypedDict, total=False):
+    """Which experiments to list: those for which everything holds that is given.
+
+    `name`: a part of the name. `like`: the beginning of an id, or a whole name. `since_at`: RFC 3339; experiments that
+    were created then or later.
+    """
+
+    group: str | None
+    state: str | None
+    tag: str | None
+    name: str | None
+    like: str | None
+    since_at: str | None
+
+
+class WhichJobs(TypedDict, total=False):
+    """Which jobs to list: of this state, of this point, or of a replicate of this point."""
+
+    state: str | None
+    point: int | None
+    replicate: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +176,9 @@ class EmsClient(steering.Steering):
         data = await publishing.compress_if_large(self._connection, plan)
         return await self._connection.ask(f"{_API}.validate", data, self._request_timeout)
 
-    def experiments(self, *, group: str | None = None, state: str | None = None) -> AsyncGenerator[Document, None]:
+    def experiments(self, **which: Unpack[Which]) -> AsyncGenerator[Document, None]:
         """Yields the `ems.status.v1` of every experiment, newest first."""
-        return self._paged("list", "experiments", group=group, state=state)
+        return self._paged("list", "experiments", **which)
 
     async def get(self, experiment_id: str) -> Document:
         """The `ems.status.v1` of an experiment, with `description`, `parameters`, `plan_sha` and the latest `changes`.
@@ -165,15 +188,14 @@ class EmsClient(steering.Steering):
         return await self._ask("get", experiment_id=asking.check_id(experiment_id))
 
     def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, attempts: bool = False, **which: Unpack[WhichJobs]
     ) -> AsyncGenerator[Document, None]:
         """Yields jobs, including open ones, as `ems.result.v1`, in the order of point and replicate.
 
         With `attempts`, yields every run of each job.
         """
-        return self._paged(
-            "jobs", "jobs", experiment_id=asking.check_id(experiment_id), state=state, attempts=attempts or None
-        )
+        experiment_id = asking.check_id(experiment_id)
+        return self._paged("jobs", "jobs", experiment_id=experiment_id, attempts=attempts or None, **which)
 
     async def job(self, experiment_id: str, point: int, replicate: int) -> Document:
         """The `ems.result.v1` of one job, by its last attempt. Raises errors.NotFound if there is no such job."""

@@ -38,7 +38,7 @@ def read(exit_code: int, *, stdout: bytes, stderr: bytes, result_file: bytes | N
 
 def _from_file(result_file: bytes) -> dict[str, Any]:
     if len(result_file) > RESULT_LIMIT_BYTES:
-        raise ValueError(f"result.json has {len(result_file)} bytes, over {RESULT_LIMIT_BYTES}")
+        raise ValueError(f"result.json has {len(result_file):,} bytes, over {RESULT_LIMIT_BYTES:,}")
     try:
         result = json.loads(result_file)
     except ValueError as error:

@@ -234,3 +234,29 @@ class ParkedEvent(Struct, frozen=True, gc=False):
     seq: int
     received_ms: int
     data: bytes
+
+
+class Which(Struct, frozen=True, gc=False):
+    """Which experiments to list: those for which everything holds that is given.
+
+    `name`: a part of the name, in any case. `like`: the beginning of an id, or a whole name.
+    """
+
+    group: str | None = None
+    state: ExperimentState | None = None
+    tag: str | None = None
+    name: str | None = None
+    like: str | None = None
+    since_ms: int | None = None
+
+
+EVERY = Which()
+
+
+class ListedExperiment(Struct, frozen=True, gc=False):
+    """An experiment in a list, with its last recorded status (None before the first) and who published it."""
+
+    key: int
+    experiment_id: str
+    status: bytes | None
+    publisher: str | None = None

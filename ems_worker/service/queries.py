@@ -2,21 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import orjson
 import pydantic
-from pydantic import Field
 from pydantic_core import ErrorDetails
 
 from ems_worker import errors
 from ems_worker.core import ids
 from ems_worker.core.documents import changes, documents, headings, limits, results, titles
 from ems_worker.core.lifecycle import estimate, experiment
-from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
-from ems_worker.service import plan_text, reasons, statuses
+from ems_worker.service import asked, plan_text, reasons, statuses
 from ems_worker.service.base import missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
@@ -29,46 +26,10 @@ from ems_worker.service.reasons import Reasons
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 
-_PAGE = 100
 # Changes in a reply to `get`.
 _CHANGES = 10
 # Our own messages for the most frequent errors of pydantic, by type.
 _MESSAGES = {"extra_forbidden": "there is no such key", "missing": "is missing", "too_short": "is empty"}
-
-
-class _Request(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class ListRequest(_Request):
-    group: str | None = None
-    state: ExperimentState | None = None
-    limit: Annotated[int, Field(ge=1, le=_PAGE)] = 50
-    cursor: str | None = None
-
-
-class GetRequest(_Request):
-    experiment_id: str
-
-
-class PageRequest(GetRequest):
-    limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
-    cursor: str | None = None
-
-
-class JobsRequest(PageRequest):
-    state: Bucket | None = None
-    attempts: bool = False
-
-
-class ResultsRequest(GetRequest):
-    after_seq: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    limit: Annotated[int, Field(ge=1, le=_PAGE)] = _PAGE
-
-
-class ConfigRequest(_Request):
-    simulation_id: str
-    offset: Annotated[int, Field(ge=0)] = 0
 
 
 _AnyRequest = TypeVar("_AnyRequest", bound=pydantic.BaseModel)
@@ -143,17 +104,15 @@ class Queries:
         return documents.encode({**documents.decision(PlanDecision.REJECTED, errors=problems), "estimate": None})
 
     async def _list(self, data: bytes) -> bytes:
-        request = read(ListRequest, data)
+        request = read(asked.ListRequest, data)
         before = None if request.cursor is None else _number(request.cursor)
-        rows = await self._manifest.statuses(
-            group=request.group, state=request.state, before_key=before, limit=request.limit
-        )
-        cursor = str(rows[-1][0]) if len(rows) == request.limit else None
-        statuses = [await self._status(experiment_id, stored) for _, experiment_id, stored in rows]
+        rows = await self._manifest.statuses(asked.which(request), before_key=before, limit=request.limit)
+        cursor = str(rows[-1].key) if len(rows) == request.limit else None
+        statuses = [{**await self._status(row.experiment_id, row.status), "publisher": row.publisher} for row in rows]
         return documents.encode({"schema": titles.LIST, "experiments": statuses, "cursor": cursor})
 
     async def _get(self, data: bytes) -> bytes:
-        request = read(GetRequest, data).experiment_id
+        request = read(asked.GetRequest, data).experiment_id
         record = await self._record(request)
         live, latest = self._ledger.live(request), await self._manifest.latest_changes(record.key, _CHANGES)
         details = {
@@ -161,6 +120,7 @@ class Queries:
             "parameters": dict(record.spec.parameters or {}),
             "headings": headings.extended({}, record.spec.headings),
             "plan_sha": record.spec.plan_sha,
+            "publisher": await self._manifest.publisher(record.key),
             "points": record.spec.points,
             "replicates": record.spec.replicates,
             "plan_version": record.plan_version,
@@ -173,11 +133,12 @@ class Queries:
         return documents.encode({**status, **details})
 
     async def _jobs(self, data: bytes) -> bytes:
-        request = read(JobsRequest, data)
+        request = read(asked.JobsRequest, data)
         record = await self._record(request.experiment_id)
-        after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
+        first, end = asked.range_of(request)
+        after = first if request.cursor is None else max(first, _numbers(request.cursor))
         rows = await self._manifest.jobs_page(
-            record.key, after, request.limit, attempts=request.attempts, state=request.state
+            record.key, after, request.limit, last=end, attempts=request.attempts, state=request.state
         )
         last = rows[-1].run if len(rows) == request.limit else None
         return documents.encode(
@@ -189,7 +150,7 @@ class Queries:
         )
 
     async def _points(self, data: bytes) -> bytes:
-        request = read(PageRequest, data)
+        request = read(asked.PageRequest, data)
         record = await self._record(request.experiment_id)
         after = -1 if request.cursor is None else _number(request.cursor)
         rows = await self._manifest.points_page(record.key, after, request.limit)
@@ -198,7 +159,7 @@ class Queries:
         return documents.encode({"schema": titles.POINTS, "points": points, "cursor": cursor})
 
     async def _results(self, data: bytes) -> bytes:
-        request = read(ResultsRequest, data)
+        request = read(asked.ResultsRequest, data)
         record = await self._record(request.experiment_id)
         rows = await self._manifest.results(record.key, request.after_seq, request.limit)
         return documents.encode(
@@ -211,7 +172,7 @@ class Queries:
         )
 
     async def _config(self, data: bytes) -> bytes:
-        request = read(ConfigRequest, data)
+        request = read(asked.ConfigRequest, data)
         parsed = ids.parse_simulation_id(request.simulation_id)
         record = None if parsed is None else await self._manifest.experiment(parsed.experiment_id)
         if parsed is None or record is None:

@@ -1,17 +1,11 @@
 """`ems` as a process: lists, shows and exports experiments over NATS."""
 
-import contextlib
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -19,7 +13,7 @@ import yaml
 
 from ems_worker.cli import exits
 from ems_worker.local import ports
-from tests.support import commands, oracle, servers
+from tests.support import commands, oracle, screens, servers
 
 PLAN = """\
 experiment_id: reef
@@ -57,14 +51,32 @@ def population(point: int, replicate: int) -> float:
 def test_ls_lists_the_newest_first(reef: commands.Deployment) -> None:
     """The list has a header and aligned columns, can be filtered and limited, and with --json is documents."""
     header, first, second = commands.run("ems", "ls", "--group", "heat", env=reef.env).out.splitlines()
-    assert header.split() == ["id", "state", "progress", "jobs", "problems", "group", "created", "name"]
-    assert first.split()[:7] == ["fails-too", "failed", "100%", "18", "18", "failed", "heat"]
-    assert second.split()[:6] == ["reef", "completed", "100%", "18", "-", "heat"]
+    assert header.split() == ["id", "state", "progress", "jobs", "problems", "created", "name"]
+    assert first.split()[:6] == ["fails-too", "failed", "100%", "18", "18", "failed"]
+    assert second.split()[:5] == ["reef", "completed", "100%", "18", "-"]
+    folded = commands.run("ems", "ls", "--name", "in the HEAT", "--tag", "test", "--since", "1d", env=reef.env)
+    assert folded.out.splitlines()[1].split()[:6] == ["heat/", "1", "failed,", "1", "completed", "100%"]
     flags = ("--group", "heat", "--state", "completed", "--json")
     (document,) = map(json.loads, commands.run("ems", "ls", *flags, env=reef.env).out.splitlines())
     assert (document["schema"], document["experiment_id"]) == ("ems.status.v1", "reef")
     assert commands.run("ems", "ls", "--state", "paused", env=reef.env).err == "no experiments\n"
     assert len(commands.run("ems", "ls", "-n", "1", env=reef.env).out.splitlines()) == 2
+
+
+def test_experiments_and_runs_are_found_by_other_names(reef: commands.Deployment) -> None:
+    """By the beginning of an id, by what several share only if that is said, and a run by its job."""
+    ambiguous = commands.run("ems", "show", "A reef in the heat", env=reef.env)
+    assert ambiguous.err == "error: 2 experiments are called A reef in the heat: fails-too, reef\n"
+    assert commands.run("ems", "show", "heat", env=reef.env).out.startswith("group heat: 2 experiments: ")
+    for name, found in (("ree", "reef"), ("@latest", "fails-too")):
+        document = json.loads(commands.run("ems", "show", name, "--json", "-n", "2", env=reef.env).out)
+        assert (document["experiment_id"], len(document["listed_points"])) == (found, 2)
+    whole = commands.run("ems", "config", "reef-p000003-r002-a1", env=reef.env).out
+    assert commands.run("ems", "config", "ree-p3-r2", env=reef.env).out == whole
+    assert commands.run("ems", "watch", "ree", env=reef.env).out.startswith("reef completed: ")
+    assert commands.run("ems", "cancel", "fails-to", env=reef.env).out.startswith("fails-too: nothing changed")
+    wrong = commands.run("ems", "pause", "reff", env=reef.env)
+    assert wrong.err == "error: there is no experiment reff; did you mean reef?\n"
 
 
 def test_show_has_the_points_with_their_means_best_first(reef: commands.Deployment) -> None:
@@ -73,12 +85,13 @@ def test_show_has_the_points_with_their_means_best_first(reef: commands.Deployme
     assert lines[0] == f"reef completed: {JOBS} of {JOBS} jobs ended (100%)"
     assert "  about: three temperatures" in lines
     table = [line.split() for line in lines[lines.index("") + 1 :]]
-    assert table[0] == ["point", "replicates", "heat", "food", "population"]
+    assert table[0] == ["point", "n", "heat", "food", "population"]
+    assert lines[-1] == "n: completed replicates; ±: 95 % confidence interval"
     means = {point: sum(population(point, replicate) for replicate in range(3)) / 3 for point in range(6)}
-    assert [int(row[0]) for row in table[1:]] == sorted(means, key=lambda point: -means[point])
-    for point, replicates, heat, food, mean, *_ in table[1:]:
-        assert float(mean) == pytest.approx(means[int(point)], rel=1e-5)
-        assert replicates == "3/3"
+    assert [int(row[0]) for row in table[1:-1]] == sorted(means, key=lambda point: -means[point])
+    for point, n, heat, food, mean, _, half in table[1:-1]:
+        assert float(mean.replace(",", "")) == pytest.approx(means[int(point)], abs=float(half.replace(",", "")) / 10)
+        assert n == "3"
         assert (heat, food) == (str((26, 28, 30)[int(point) // 2]), str((50, 100)[int(point) % 2]))
 
 
@@ -90,41 +103,23 @@ def test_failures_are_shown_with_their_reasons(reef: commands.Deployment) -> Non
         assert "(fails-too-p" in reason
     table = [line.split() for line in commands.run("ems", "show", "fails-too", env=reef.env).out.splitlines()]
     header = next(row for row in table if row[:1] == ["point"])
-    assert header[:3] == ["point", "replicates", "problems"]
+    assert header[:3] == ["point", "n", "problems"]
     assert " x " not in commands.run("ems", "show", "reef", env=reef.env).out
-
-
-def on_terminal(columns: int, env: dict[str, str], *arguments: str) -> str:
-    """Runs a command on a terminal of this width and returns what it shows."""
-    master, slave = pty.openpty()
-    with contextlib.closing(os.fdopen(master, "rb", buffering=0)) as terminal:
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        env = {name: value for name, value in env.items() if name != "COLUMNS"} | {"TERM": "xterm"}
-        command = [str(commands.SCRIPTS / "ems"), *arguments]
-        with subprocess.Popen(command, stdout=slave, stdin=slave, stderr=slave, env=env) as process:
-            os.close(slave)
-            shown = b""
-            with contextlib.suppress(OSError):  # how a terminal reports that its other side is closed
-                while piece := terminal.read(65536):
-                    shown += piece
-        assert process.returncode == 0
-    return shown.decode()
 
 
 @pytest.mark.parametrize("columns", [40, 80])
 def test_an_id_stays_whole_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
-    """Ids, states and times are not wrapped if the table doesn't fit, and no rule is wider than the terminal."""
-    lines = on_terminal(columns, reef.env, "ls").splitlines()
-    first = next(line for line in lines if line.startswith("fails-too"))
-    assert first.split()[:2] == ["fails-too", "failed"]
-    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", first)
-    assert [line for line in lines if set(line.strip()) == {"─"} and len(line) > columns] == []
+    """Other columns are left out if the table doesn't fit, and no line is wider than the terminal."""
+    screen = screens.run(columns, reef.env, "ls", "--flat")
+    assert any(line.split()[:2] == ["fails-too", "failed"] for line in screen.lines)
+    assert "not shown: " in screen.raw
+    assert len(screen.lines) == len(screen.raw.splitlines())
 
 
 @pytest.mark.parametrize("columns", [24, 40, 70])
 def test_the_count_is_shown_on_a_narrow_terminal(reef: commands.Deployment, columns: int) -> None:
     """The bar's line has the numbers of ended jobs and of all jobs, whatever else fits."""
-    shown = on_terminal(columns, reef.env, "watch", "reef")
+    shown = screens.run(columns, reef.env, "watch", "reef").raw
     assert f"{JOBS}/{JOBS}" in shown
     assert f"reef completed: {JOBS} of {JOBS} jobs ended (100%)" in shown
 
@@ -152,6 +147,11 @@ def test_export_writes_one_line_per_job(reef: commands.Deployment, tmp_path: Pat
     lines = commands.run("ems", "export", "reef", "--format", "jsonl", env=reef.env).out.splitlines()
     assert [str(json.loads(line)["seed"]) for line in lines] == [row["seed"] for row in rows]
     assert [json.loads(line)["param.heat"] for line in lines[::6]] == [26, 28, 30]
+    file = tmp_path / "reef.jsonl"
+    assert commands.run("ems", "export", "reef", "-o", str(file), env=reef.env).err == f"18 jobs in {file}\n"
+    assert file.read_text().splitlines() == lines
+    wrong = commands.run("ems", "export", "reef", "-o", str(tmp_path / "reef.xlsx"), env=reef.env)
+    assert (wrong.code, "end the name in .csv or .jsonl, or give --format" in wrong.err) == (exits.Exit.USAGE, True)
 
 
 def test_points_are_the_same_before_and_after(reef: commands.Deployment) -> None:
@@ -194,10 +194,14 @@ def test_a_reader_that_stops_reading_ends_the_export_quietly(reef: commands.Depl
         assert (process.wait(timeout=60), process.stderr.read()) == (exits.Exit.OK, "")
 
 
-def test_config_prints_the_configuration_of_a_run(reef: commands.Deployment) -> None:
-    """The configuration is YAML with the run's own parameters and seed."""
+def test_config_prints_the_configuration_of_a_run(reef: commands.Deployment, tmp_path: Path) -> None:
+    """The configuration is YAML with the run's own parameters and seed, or JSON in a file that is called so."""
     ended = commands.run("ems", "config", "reef-p000003-r002-a1", env=reef.env)
     assert ended.code == exits.Exit.OK
+    file = tmp_path / "run.json"
+    written = commands.run("ems", "config", "reef-p3-r2", "-o", str(file), env=reef.env)
+    assert written.err == f"the configuration of reef-p000003-r002-a1 in {file}\n"
+    assert json.loads(file.read_text()) == yaml.safe_load(ended.out)
     rows = commands.run("ems", "export", "reef", "--format", "jsonl", env=reef.env).out.splitlines()
     seed = next(row["seed"] for row in map(json.loads, rows) if (row["point"], row["replicate"]) == (3, 2))
     assert yaml.safe_load(ended.out) == {"layer": {"food": 100, "heat": 28}, "run": {"seed": seed}}
@@ -218,7 +222,7 @@ def test_an_unknown_experiment_is_exit_code_1(reef: commands.Deployment, command
     assert (ended.code, ended.out, ended.err) == (exits.Exit.FAILED, "", "error: there is no experiment nobody\n")
 
 
-@pytest.mark.parametrize("run", ["reef", "reef-p000099-r000-a1", "reef-p000000-r000-a2", "no.such run"])
+@pytest.mark.parametrize("run", ["reef-p000099-r000-a1", "reef-p000000-r000-a2", "no.such run"])
 def test_an_unknown_run_is_exit_code_1(reef: commands.Deployment, run: str) -> None:
     """Neither an id that no run has nor a text that is not an id has a configuration."""
     ended = commands.run("ems", "config", run, env=reef.env)

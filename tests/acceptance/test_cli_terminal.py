@@ -32,13 +32,13 @@ GOOD = {
 }
 # The arguments of each command. Arguments in capitals stand for files, see the fixture `path_of`.
 ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
-    "ems ls": [[], ["--json"]],
-    "ems show": [["reef"], ["reef", "--json"]],
+    "ems ls": [[], ["--json"], ["--flat", "--columns", "id,tags,name,publisher,reason"], ["--group", H]],
+    "ems show": [["reef"], ["reef", "--json"], [f"{H}/"], [H]],
     "ems watch": [["reef"], ["reef", "--json"]],
     "ems points": [["reef"], ["reef", "--jobs", "--format", "csv"], ["PLAN"], ["GOOD"], ["GOOD", "--format", "jsonl"]],
     "ems export": [["reef"], ["reef", "--format", "jsonl"], ["reef", "-o", "/dev/tty"]],
     "ems validate": [["PLAN"], ["PLAN", "--json"], ["NAMED"]],
-    "ems config": [["reef-p000000-r000-a1"]],
+    "ems config": [["reef-p000000-r000-a1"], [H], [f"{H}-p0-r0"]],
     "ems plan": [["reef"]],
     "ems logs": [["reef-p000000-r000-a1"], ["reef-p000000-r000-a2", "--stderr"], [H]],
     "ems artifacts": [["reef-p000000-r000-a1"], ["reef-p000000-r000-a1", "--json"]],

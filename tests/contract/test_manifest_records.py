@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ems_worker import errors
 from ems_worker.adapters.manifest import Manifest, store
 from ems_worker.core.lifecycle.experiment import ExperimentState
-from ems_worker.core.records import DueRuns, ParkedEvent, PlanDecision, PointRecord
+from ems_worker.core.records import DueRuns, ListedExperiment, ParkedEvent, PlanDecision, PointRecord, Which
 from tests.support import manifests
 
 
@@ -156,9 +156,10 @@ async def test_revisions_and_positions_never_decrease_or_run_ahead(manifest: Man
 
 
 async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) -> None:
-    """Pages can be filtered by group and state, and each continues where the last one ended."""
+    """Pages can be filtered, and each continues where the last one ended."""
     for seq, group in enumerate(["a", "b", "a", "a"], start=1):
-        record = await manifests.accepted(manifest, manifests.spec(f"e{seq}", group=group), seq)
+        spec = manifests.spec(f"e{seq}", group=group, name=f"Reef {seq}", tags=(group, "x"), created_ms=seq)
+        record = await manifests.accepted(manifest, spec, seq)
         if seq == 3:
             await manifests.moved(manifest, record, ExperimentState.CANCELLED, at_ms=5)
 
@@ -166,11 +167,25 @@ async def test_experiments_are_listed_newest_first_in_pages(manifest: Manifest) 
     await manifest.record_status(4, 2, b'{"revision": 2}')
 
     first = await manifest.statuses(limit=2)
-    assert first == [(4, "e4", b'{"revision": 2}'), (3, "e3", None)]
+    assert first == [ListedExperiment(4, "e4", b'{"revision": 2}'), ListedExperiment(3, "e3", None)]
     rest = await manifest.statuses(before_key=3)
-    assert [name for _, name, _ in rest] == ["e2", "e1"]
-    chosen = await manifest.statuses(group="a", state=ExperimentState.ACCEPTED)
-    assert [name for _, name, _ in chosen] == ["e4", "e1"]
+    assert [listed.experiment_id for listed in rest] == ["e2", "e1"]
+    for which, expected in (
+        (Which(group="a", state=ExperimentState.ACCEPTED), ["e4", "e1"]),
+        (Which(tag="b"), ["e2"]),
+        (Which(tag="ab"), []),
+        (Which(name="rEEF 1"), ["e1"]),
+        (Which(name="%"), []),
+        (Which(like="e"), ["e4", "e3", "e2", "e1"]),
+        (Which(like="e3"), ["e3"]),
+        (Which(like="Reef 2"), ["e2"]),
+        (Which(like="Reef"), []),
+        (Which(like="E"), []),
+        (Which(since_ms=3), ["e4", "e3"]),
+    ):
+        assert [listed.experiment_id for listed in await manifest.statuses(which)] == expected, which
+    await manifest.record_submission(manifests.submission(9, "e9", publisher="ada"), manifests.spec("e9"))
+    assert (await manifest.statuses(limit=1))[0].publisher == "ada"
     assert await manifest.status(4) == b'{"revision": 2}'
     assert await manifest.status(1) is None
 

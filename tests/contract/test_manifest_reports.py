@@ -53,6 +53,8 @@ async def test_jobs_are_paged_by_number_and_by_what_a_status_counts_them_as(mani
     assert await page(state="infeasible") == [(0, 1, 1)]
     assert await page(state="failed") == [(1, 0, 1)]
     assert await page(state="lost", attempts=True) == [(0, 0, 1)]
+    assert await page(last=(0, 1)) == [(0, 0, 2), (0, 1, 1)]
+    assert await page((0, -1, -1), last=(0, 0), attempts=True) == [(0, 0, 1), (0, 0, 2)]
 
 
 async def test_points_whose_jobs_have_all_ended_by_a_position_are_found(manifest: Manifest) -> None:

@@ -171,7 +171,7 @@ async def test_a_command_over_the_limit_is_refused_and_not_slowed_down(log: Path
     async with support.pair(log, "--max-message", "100000") as (_, client):
         answers = await support.answers(client, [support.start("large", config=b"x" * 200_000), support.start("small")])
         assert [answer.outcome for answer in answers] == [Outcome.REFUSED, Outcome.SUBMITTED]
-        assert "and the orchestrator takes 100000" in answers[0].message
+        assert "and the orchestrator takes 100,000" in answers[0].message
 
         (answer,) = await support.answers(client, [support.start("huge", config=b"x" * 5_000_000)])
         assert answer.outcome is Outcome.REFUSED

@@ -86,6 +86,10 @@ async def test_experiments_are_listed_newest_first_page_by_page(desk: Desk, clie
     assert seen == ["last", "third", "second", "first"]
     grouped = await ask(client, "list", group="study")
     assert [experiment["experiment_id"] for experiment in grouped["experiments"]] == ["last"]
+    for which in ({"like": "la"}, {"like": "last"}, {"name": "AS", "since_at": "2020-01-01T01:00:00+01:00"}):
+        found = await ask(client, "list", **which)
+        assert [experiment["experiment_id"] for experiment in found["experiments"]] == ["last"], which
+    assert (await ask(client, "list", since_at="2999-01-01T00:00:00Z"))["experiments"] == []
     running = await ask(client, "list", state="running")
     assert [experiment["experiment_id"] for experiment in running["experiments"]] == ["last"]
 
@@ -182,6 +186,18 @@ async def test_jobs_are_listed_in_pages_without_repetition(desk: Desk, client: C
     assert len((await ask(client, "jobs", experiment_id="reef", attempts=True))["jobs"]) == 5
 
 
+async def test_the_jobs_of_a_point_and_the_attempts_of_a_job_are_found(desk: Desk, client: Client) -> None:
+    """A cursor continues within them."""
+    names = await run_all(desk, points=3, replicates=2)
+    of_point = await ask(client, "jobs", experiment_id="reef", point=1, limit=1)
+    rest = await ask(client, "jobs", experiment_id="reef", point=1, cursor=of_point["cursor"])
+    assert [job["simulation_id"] for job in of_point["jobs"] + rest["jobs"]] == names[2:4]
+    of_job = await ask(client, "jobs", experiment_id="reef", point=2, replicate=1, attempts=True)
+    assert [job["simulation_id"] for job in of_job["jobs"]] == names[5:]
+    for nobody in ({"point": 3}, {"point": 2, "replicate": 2}):
+        assert (await ask(client, "jobs", experiment_id="reef", **nobody))["jobs"] == []
+
+
 async def test_points_are_listed_in_pages(desk: Desk, client: Client) -> None:
     """Each point has its aggregates."""
     await run_all(desk, points=3, replicates=2)
@@ -242,6 +258,8 @@ async def test_a_configuration_has_the_same_bytes_as_in_the_start_command(desk: 
         ("list", {"cursor": "x"}, "400", "cursor"),
         ("list", {"cursor": "9" * 30}, "400", "cursor"),
         ("list", {"state": "asleep"}, "400", "state: "),
+        ("list", {"since_at": "2026-01-01"}, "400", "since_at: "),
+        ("jobs", {"experiment_id": "reef", "replicate": 1}, "400", "replicate: name the point too"),
         ("points", {"experiment_id": "reef", "cursor": "-1"}, "400", "cursor"),
     ],
 )

@@ -32,11 +32,12 @@ _STATUS = {
     "progress": 0.5,
     "throughput": 1.0,
     "eta_seconds": 5.0,
+    "publisher": H,
     "created_at": H,
     "started_at": H,
     "finished_at": None,
     "metrics": {H: _AGGREGATE, f"{H}2": {**_AGGREGATE, "n": 0}},
-    "best": {"point": 0, "metric": H, "goal": "maximize", "mean": 1.0, "std": None, "params": {H: H}},
+    "best": {"point": 0, "metric": H, "goal": "maximize", "n": 1, "mean": 1.0, "std": None, "params": {H: H}},
     "parameters": {H: H},
     "headings": {kind: {H: {"label": H, "unit": H}} for kind in ("parameters", "metrics")},
     "points": 1,
@@ -86,7 +87,8 @@ _CHANGES = [{**_CHANGE, "verb": "retry", "so_far": {"counts": {H: {H: 1}}}}]
 _CONFIG = {"config": f"food: {H}\n", "seed": 1, "config_sha": H, "computed_sha": H, "next_offset": None}
 _PROBLEM = {"code": H, "path": H, "message": H, "line": 1, "column": 1, "suggestion": H}
 _ANSWERS = {
-    "list": {"experiments": [_STATUS], "cursor": None},
+    # It has the id that the commands name, which must be found before they ask for anything else.
+    "list": {"experiments": [_STATUS, {**_STATUS, "experiment_id": "reef"}], "cursor": None},
     "get": {**_STATUS, "plan_version": 1, "pauses": [H], "cancelling": H, "overrides": {H: H}, "changes": _CHANGES},
     "points": {"points": [_POINT], "cursor": None},
     "jobs": {"jobs": [_JOB], "cursor": None},

@@ -15,7 +15,7 @@ from ems_worker.adapters.jetstream import streams
 from ems_worker.core.documents import schemas
 from ems_worker.core.language import schema
 from ems_worker.core.lifecycle.steering import SELECTING, Verb
-from ems_worker.service import plan_text, queries
+from ems_worker.service import asked, plan_text, queries
 from ems_worker.service.steering import control, remove, requests
 from tests.support import other_languages
 
@@ -25,12 +25,12 @@ API: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 SPECS = ("@asyncapi/specs", "6.11.1", "01af8744dc33c0c7eb2e908f6a955319ee58b70ecadc9387d1aeb16c0cd28928")
 SCHEMA = "package/schemas/3.0.0-without-$id.json"
 REQUESTS: dict[str, type[pydantic.BaseModel]] = {
-    "listRequest": queries.ListRequest,
-    "getRequest": queries.GetRequest,
-    "pageRequest": queries.PageRequest,
-    "jobsRequest": queries.JobsRequest,
-    "resultsRequest": queries.ResultsRequest,
-    "configRequest": queries.ConfigRequest,
+    "listRequest": asked.ListRequest,
+    "getRequest": asked.GetRequest,
+    "pageRequest": asked.PageRequest,
+    "jobsRequest": asked.JobsRequest,
+    "resultsRequest": asked.ResultsRequest,
+    "configRequest": asked.ConfigRequest,
     "planRequest": plan_text.PlanRequest,
     "removeRequest": remove.RemoveRequest,
     **{f"{verb}Request": model for verb, model in requests.MODELS.items()},

@@ -1,7 +1,7 @@
 """The commands that change experiments, with a client that returns fixed documents."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ import typer.testing
 from ems_worker import client, errors
 from ems_worker.cli import ems, exits
 from ems_worker.core.lifecycle.steering import Verb
+from tests.support import known
 from tests.unit.test_cli_changed import change
 
 PLAN = "experiment_id: reef\nbase_config: {a: 1}\nparameter_space: {a: [1, 2]}\n"
@@ -39,6 +40,9 @@ class Client:
 
     async def __aexit__(self, *exception: object) -> None:
         """Has nothing to close."""
+
+    def experiments(self, **which: Any) -> AsyncGenerator[dict[str, Any], None]:
+        return known.experiments([known.status("reef")], **which)
 
     def __getattr__(self, verb: str) -> Any:
         async def send(experiment_id: str | None = None, **options: Any) -> dict[str, Any]:

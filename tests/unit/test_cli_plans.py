@@ -224,7 +224,7 @@ def test_only_new_warnings_are_shown_with_a_decision(capsys: pytest.CaptureFixtu
     decision = documents.decision(PlanDecision.ACCEPTED, experiment_id="x", points=1, jobs=1, warnings=warnings)
     publish.show_decision(decision, file, plans.Message(file.data, "application/yaml", lines_stay=True), [known])
     printed = capsys.readouterr()
-    assert printed.out == "x: accepted, 1 points, 1 jobs\n"
+    assert printed.out == "x: accepted, 1 point, 1 job\n"
     assert printed.err.startswith("p.yaml:2:16: warning: model_version: isn't checked [model_version]\n")
     assert "known" not in printed.err
 

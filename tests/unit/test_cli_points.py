@@ -13,12 +13,12 @@ from typing import Any, Self
 import pytest
 import typer
 
-from ems_worker import client, errors
+from ems_worker import client
 from ems_worker.cli import exits, listing, plans, points, tables
 from ems_worker.cli.formats import PointFormat
 from ems_worker.core import seeds
 from ems_worker.core.points import space
-from tests.support import steps
+from tests.support import known, steps
 
 PLAN = """\
 experiment_id: reef
@@ -193,9 +193,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> None:
         async def __aexit__(self, *exception: object) -> None:
             """Has nothing to close."""
 
+        def experiments(self, **which: Any) -> AsyncGenerator[dict[str, Any], None]:
+            return known.experiments([known.status("reef")], **which)
+
         async def get(self, experiment_id: str) -> dict[str, Any]:
-            if experiment_id != "reef":
-                raise errors.NotFound(f"there is no experiment {experiment_id}")
+            assert experiment_id == "reef"
             return DETAILS
 
         async def jobs(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
@@ -217,8 +219,8 @@ def test_the_points_of_an_experiment_have_the_runs_that_count(listed: Listed) ->
     assert [row["label.wave"] for row in rows] == ["", "x"]
     _, out, _ = listed("reef")
     assert out.splitlines()[1:] == [
-        "    0  0                      7  reef-p000000-r000-a1",
-        "    1  <5000 bytes>           7  reef-p000001-r000-a1",
+        "    0  0                  7  reef-p000000-r000-a1",
+        "    1  <5.0 kB>           7  reef-p000001-r000-a1",
     ]
     assert len(listed("reef", jobs=True, kind=PointFormat.JSONL)[1].splitlines()) == len(JOBS)
 

@@ -8,6 +8,7 @@ import typer
 
 from ems_worker import client
 from ems_worker.cli import exits, results, views
+from tests.support import known
 
 DETAILS = {"experiment_id": "reef", "parameters": {"layer.food": "layer.food"}, "metrics": {"population": {}}}
 
@@ -42,24 +43,50 @@ async def shown_points(
 ) -> tuple[list[str], list[int], str]:
     """The header, the numbers of the points that are listed, and the last line."""
     best = None if goal is None else {"metric": "population", "goal": goal}
-    await views.points_of(_Points(points), {**DETAILS, "best": best})
+    details = {**DETAILS, "best": best, "points": len(points)}
+    views.points(await views.points_of(_Points(points), details), details)
     _, header, *rows = capsys.readouterr().out.splitlines()
-    return header.split(), [int(row.split()[0]) for row in rows if not row.startswith("...")], rows[-1]
+    numbered = [row for row in rows if row.split()[0].isdigit()]
+    return header.split(), [int(row.split()[0]) for row in numbered], (rows if len(points) > 20 else numbered)[-1]
 
 
 @pytest.mark.parametrize(
     ("goal", "expected"),
-    [("maximize", list(range(59, 9, -1))), ("minimize", list(range(50))), (None, list(range(50)))],
+    [("maximize", list(range(59, 39, -1))), ("minimize", list(range(20))), (None, list(range(20)))],
 )
-async def test_the_best_50_points_are_shown(
+async def test_the_best_20_points_are_shown(
     capsys: pytest.CaptureFixture[str], goal: str | None, expected: list[int]
 ) -> None:
     """With a goal the best points come first, without one the first points, and the others are counted."""
     points = [point(number, float(number)) for number in range(60)]
     header, numbers, last_line = await shown_points(capsys, points, goal)
-    assert header == ["point", "replicates", "food", "population"]
+    assert header == ["point", "n", "food", "population"]
     assert numbers == expected
-    assert last_line == "... and 10 more points: ems export reef"
+    assert last_line == "... and 40 more points: -n 0 shows all"
+
+
+async def test_so_many_points_are_kept_as_are_asked_for() -> None:
+    """0 is for all of them."""
+    points = [point(number, float(number)) for number in range(60)]
+    details = {**DETAILS, "best": None, "points": 60}
+    for limit, count in ((3, 3), (0, 60)):
+        assert len(await views.points_of(_Points(points), details, limit)) == count
+
+
+async def test_a_mean_says_over_how_many_replicates_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """`n` has the completed of all replicates, and a mean its own number where a metric is missing."""
+    counts = {"completed": 5, "failed": 3}
+    points = [
+        {**point(0, 0.5), "counts": counts, "metrics": {"population": {"n": 5, "mean": 0.5, "std": 0.1}}},
+        {**point(1, 0.25), "counts": {"completed": 8}, "metrics": {"population": {"n": 4, "mean": 1234.5, "std": 0.2}}},
+    ]
+    views.points(points, {**DETAILS, "best": None, "points": 2})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == [
+        "point    n  problems  food             population",
+        "    0  5/8  3 failed     0      0.50 ± 0.12",
+        "    1    8  -           10  1,234.50 ± 0.32 (n=4)",
+    ]
 
 
 async def test_points_have_labels_and_units(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,15 +106,17 @@ async def test_points_without_a_mean_come_last(capsys: pytest.CaptureFixture[str
 async def test_points_have_a_column_of_problems_if_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     """The column counts the jobs that did not complete."""
     header, _, last_line = await shown_points(capsys, [point(0, 1.0), point(1, None, failed=1)], None)
-    assert header[:3] == ["point", "replicates", "problems"]
-    assert last_line.split() == ["1", "1/1", "1", "failed", "10", "-"]
+    assert header[:3] == ["point", "n", "problems"]
+    assert last_line.split() == ["1", "0/1", "1", "failed", "10", "-"]
 
 
 @pytest.mark.parametrize(("number", "shown"), [(1, False), (2, True)])
 def test_a_later_round_is_shown(number: int, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """The details name the round from the second on, and the lines of a description are indented."""
     counts = {"completed": 1}
-    facts = dict.fromkeys(("group", "created_at", "started_at", "finished_at", "reason", "best", "eta_seconds"))
+    facts = dict.fromkeys(
+        ("group", "publisher", "created_at", "started_at", "finished_at", "reason", "best", "eta_seconds")
+    )
     named = {"experiment_name": "reef", "description": "one\ntwo", "tags": ["a", "b"], "round": number}
     state = {"experiment_id": "reef", "state": "running", "counts": counts, "total": 1, "progress": 1.0}
     views.details_of({**facts, **named, **state, "throughput": None, "metrics": {}})
@@ -118,6 +147,7 @@ def replace_client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             async def __aexit__(self, *exception: object) -> None:
                 """Has nothing to close."""
 
+        methods["experiments"] = lambda **which: known.experiments([known.status("reef")], **which)
         for name, method in methods.items():
             setattr(Fake, name, staticmethod(method))
         monkeypatch.setattr(client, "EmsClient", Fake)
@@ -135,8 +165,8 @@ def exit_code(command: Callable[..., None], *arguments: str) -> exits.Exit:
     ("config_sha", "code", "out", "err"),
     [
         ("same", exits.Exit.OK, "a: 1\n", ""),
-        (None, exits.Exit.OK, "a: 1\n", "run-1 has not been submitted yet"),
-        ("other", exits.Exit.FAILED, "", "error: this is not the configuration that run-1 got"),
+        (None, exits.Exit.OK, "a: 1\n", "reef-p000000-r000-a1 has not been submitted yet"),
+        ("other", exits.Exit.FAILED, "", "error: this is not the configuration that reef-p000000-r000-a1 got"),
     ],
 )
 def test_a_configuration_is_checked_against_the_recorded_digest(
@@ -153,7 +183,7 @@ def test_a_configuration_is_checked_against_the_recorded_digest(
         return client.RunConfig(simulation_id, 1, config_sha, "same", "a: 1\n")
 
     replace_client(config=config)
-    assert exit_code(results.config, "run-1") is code
+    assert exit_code(results.config, "reef-p000000-r000-a1") is code
     printed = capsys.readouterr()
     assert printed.out == out
     assert printed.err.startswith(err)

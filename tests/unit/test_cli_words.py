@@ -5,11 +5,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ems_worker import client, errors
-from ems_worker.cli import exits, failures, follow, statuses, tables, views
+from ems_worker.cli import exits, failures, follow, lists, statuses, tables
 
 FINISHED_AT = "2026-01-01T00:00:00.000Z"
 
@@ -82,7 +80,7 @@ def test_a_list_has_the_reasons_of_open_experiments(
 ) -> None:
     """A list has a column of reasons if an open experiment has one; an ended experiment's reason is not in it."""
     basic = {"experiment_id": "reef", "group": None, "created_at": FINISHED_AT, "experiment_name": "r"}
-    views.experiments([status(reason="connection refused", **basic, **changes)])
+    lists.show(lists.lines([status(reason="connection refused", **basic, **changes)]), lists.Listing())
     printed = capsys.readouterr().out
     assert ("reason" in printed) is shown
     assert ("connection refused" in printed) is shown
@@ -124,16 +122,16 @@ def test_paths_are_shortened_to_unique_suffixes(paths: list[str], headers: list[
 def test_values_fit_a_table() -> None:
     """Booleans and null are written as in YAML, a large value as its size, and a long text is cut at 40 characters."""
     assert [tables.value(value) for value in (True, None, 1.5, "x")] == ["true", "null", "1.5", "x"]
-    assert tables.value({"sha256": "ab", "bytes": 5000}) == "<5000 bytes>"
+    assert tables.value({"sha256": "ab", "bytes": 5000}) == "<5.0 kB>"
     assert tables.value("x" * 40) == "x" * 40
     assert tables.value("x" * 41) == "x" * 37 + "..."
 
 
-def test_a_mean_has_its_standard_deviation() -> None:
-    """A mean has six significant digits, its standard deviation three; without a mean there is a dash."""
-    assert tables.mean({"mean": 1 / 3, "std": None}) == "0.333333"
-    assert tables.mean({"mean": 10.0, "std": 2 / 3}) == "10 ± 0.667"
-    assert tables.mean({"mean": None, "std": None}) == tables.mean(None) == "-"
+def test_a_mean_has_its_interval() -> None:
+    """The interval of 95 percent has two digits, and so has the mean; without values there is a dash."""
+    assert tables.mean({"n": 1, "mean": 1 / 3, "std": None}) == "0.333333"
+    assert tables.mean({"n": 3, "mean": 10.0, "std": 2 / 3}) == "10.0 ± 1.7"
+    assert tables.mean({"n": 0, "mean": None, "std": None}) == tables.mean(None) == "-"
 
 
 def test_every_error_has_a_documented_exit_code() -> None:
@@ -169,7 +167,7 @@ def test_an_error_has_its_exit_code(error: type[errors.EmsError], code: exits.Ex
 @pytest.mark.parametrize(
     ("aggregate", "line"),
     [
-        ({"n": 2, "mean": 4.0, "std": 1.0, "missing": 1}, "  m: 4 ± 1 over 2 runs, 1 missing"),
+        ({"n": 2, "mean": 4.0, "std": 1.0, "missing": 1}, "  m: 4.0 ± 9.0 over 2 runs, 1 missing"),
         (
             {"n": 0, "mean": None, "std": None, "missing": 1200},
             "  m: in none of 1,200 results; does the simulation report it?",
@@ -193,9 +191,9 @@ class _SilentWorker(client.EmsClient):
         yield status(**ended, reason=None, metrics={}, best=None)
 
     async def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, attempts: bool = False, **which: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
-        if state is not None:
+        if which["state"] is not None:
             raise errors.NoAnswer("the worker did not answer within 10 s")
         yield {}
 
@@ -209,7 +207,7 @@ class _FailingJobs(client.EmsClient):
         self.jobs_read = 0
 
     async def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, attempts: bool = False, **which: Any
     ) -> AsyncGenerator[dict[str, Any], None]:
         for number, message in enumerate(self._messages):
             self.jobs_read += 1
@@ -260,38 +258,3 @@ async def test_reasons_that_are_not_available_are_reported(capsys: pytest.Captur
     assert printed.err.splitlines()[-1] == (
         "the reasons why jobs did not complete are not available: the worker did not answer within 10 s"
     )
-
-
-@given(
-    width=st.integers(20, 200),
-    name=st.text("abc-_", min_size=1, max_size=64),
-    total=st.integers(1, 10**6),
-    failed=st.integers(0, 10**6),
-    eta=st.none() | st.floats(0, 10**6),
-)
-def test_the_count_is_shown_on_a_terminal_of_any_width(
-    width: int, name: str, total: int, failed: int, eta: float | None
-) -> None:
-    """No line is wider than the terminal. The bar is dropped before the times, and the times before the id's end."""
-    known = status(experiment_id=name, total=total, counts={"failed": min(failed, total)}, eta_seconds=eta)
-    line = follow.fit(width, known)
-    parts = [line.name, "=" * line.bar, line.count, line.details, "10:00:00" if line.elapsed else ""]
-    assert len(" ".join(filter(None, parts))) <= width
-    assert line.count == f"{min(failed, total):,}/{total:,}"
-    assert line.elapsed or not line.bar
-    assert line.name == f"{name} running" or not line.elapsed
-    assert "left" not in line.details or line.elapsed
-
-
-def test_a_narrow_terminal_shows_less() -> None:
-    """With decreasing width the line loses the bar, the times, the end of the id, and the unsuccessful jobs."""
-    known = status(experiment_id="reef-heat-1c375451b7", counts={"failed": 3, "pending": 7}, eta_seconds=75)
-    lines = [follow.fit(width, known) for width in (80, 70, 60, 40, 30, 20)]
-    assert [line.name for line in lines] == [
-        *["reef-heat-1c375451b7 running"] * 3,
-        "reef-heat-1c375... running",
-        "reef-heat-1c37... running",
-        "",
-    ]
-    assert [line.details for line in lines] == [*["3 failed, 75 s left"] * 2, "3 failed", "3 failed", "", ""]
-    assert [(line.bar > 0, line.elapsed) for line in lines] == [(True, True), (False, True), *[(False, False)] * 4]

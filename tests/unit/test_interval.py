@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from ems_worker.core import interval
+from ems_worker.core.lifecycle import interval
 
 
 @pytest.mark.parametrize("n", [*range(2, 40), 100, 10_000])

@@ -157,7 +157,7 @@ class Publisher:
             return errors.BrokerUnavailable(f"the NATS server at {self._link.where} didn't acknowledge {item.subject}")
         if answer["error"] is acks.TOO_LARGE:
             return errors.BrokerMisconfigured(
-                f"a message of {item.size} bytes for {item.subject} is too large for the NATS server at "
+                f"a message of {item.size:,} bytes for {item.subject} is too large for the NATS server at "
                 f"{self._link.where}. Remedy: raise its max_payload, and the stream's max_msg_size if it has one"
             )
         if answer["error"] is not acks.NO_STREAM:

@@ -136,7 +136,7 @@ class Service:
             max_bytes = self._link.max_payload - _SLACK_BYTES
             if len(reply) > max_bytes:
                 raise ServiceError(
-                    "413", f"the reply has {len(reply)} bytes and the server takes {max_bytes}: ask for fewer"
+                    "413", f"the reply has {len(reply):,} bytes and the server takes {max_bytes:,}: ask for fewer"
                 )
             await request.respond(reply)
 

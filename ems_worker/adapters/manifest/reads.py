@@ -95,11 +95,12 @@ class ExperimentRow(NamedTuple):
 
 
 class StatusRow(NamedTuple):
-    """An experiment with the last status that was recorded of it."""
+    """An experiment with the last status that was recorded of it, and who published it."""
 
     key: int
     experiment_id: str
     document: str | None
+    publisher: str | None
 
 
 class TrackedRow(NamedTuple):

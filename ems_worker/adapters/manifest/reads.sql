@@ -54,10 +54,22 @@ WHERE key IN (
 SELECT document FROM statuses WHERE experiment = :key;
 
 -- name: statuses
--- A page of experiments with their last statuses, newest first.
-SELECT {columns} FROM experiments LEFT JOIN statuses ON statuses.experiment = experiments.key
+-- A page of experiments with their last statuses and publishers, newest first. `like` is the beginning of an id, or a
+-- whole name.
+SELECT key, experiment_id, document, (
+  SELECT publisher FROM submissions
+  WHERE submissions.experiment_id = experiments.experiment_id AND verdict = 'accepted' LIMIT 1
+) AS publisher
+FROM experiments LEFT JOIN statuses ON statuses.experiment = experiments.key
 WHERE key < :before_key AND NOT EXISTS (SELECT 1 FROM removals WHERE removals.experiment = key)
   AND (:group IS NULL OR "group" = :group) AND (:state IS NULL OR state = :state)
+  AND (:since_ms IS NULL OR created_ms >= :since_ms)
+  AND (:name IS NULL OR instr(lower(name), lower(:name)) > 0)
+  AND (:like IS NULL OR substr(experiment_id, 1, length(:like)) = :like OR name = :like)
+  AND (:tag IS NULL OR EXISTS (
+    SELECT 1 FROM plans JOIN json_each(plans.tags) AS tag
+    WHERE plans.experiment = experiments.key AND plans.version = experiments.plan_version AND tag.value = :tag
+  ))
 ORDER BY key DESC LIMIT :limit;
 
 -- name: tracked
@@ -232,9 +244,10 @@ SELECT point FROM points WHERE experiment = :key AND point > :after_point ORDER 
 SELECT {columns} FROM runs WHERE experiment = :key AND ended_seq > :after_seq ORDER BY ended_seq LIMIT :limit;
 
 -- name: jobs_page
--- A page of current runs, or of all attempts; of one bucket where a state is given.
+-- A page of current runs, or of all attempts, up to a job; of one bucket where a state is given.
 SELECT {columns} FROM runs
 WHERE experiment = :key AND (point, replicate, attempt) > (:point, :replicate, :attempt)
+  AND (point, replicate) <= (:last_point, :last_replicate)
   AND (current = 1 OR :attempts)
   AND (:state IS NULL OR :state = {bucket})
 ORDER BY point, replicate, attempt LIMIT :limit;

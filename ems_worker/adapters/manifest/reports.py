@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 import orjson
+from msgspec.structs import asdict
 
 from ems_worker import errors
 from ems_worker.adapters.manifest import counts, due, experiments, incoming, reads, rows, steering_reads
@@ -13,11 +14,20 @@ from ems_worker.adapters.manifest.due import Due
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import ErrorKind, Run
 from ems_worker.core.lifecycle.tally import Tally
-from ems_worker.core.records import Experiment, JobRow, ParkedEvent, PointRecord, PointRow, Submission
+from ems_worker.core.records import (
+    EVERY,
+    Experiment,
+    JobRow,
+    ListedExperiment,
+    ParkedEvent,
+    PointRecord,
+    PointRow,
+    Submission,
+    Which,
+)
 
 EXPORT_PAGE = 1000
 _MAX_KEY = 2**63 - 1
@@ -70,21 +80,17 @@ class Reports(Due):
         return None if document is None else document.encode()
 
     async def statuses(
-        self,
-        *,
-        group: str | None = None,
-        state: ExperimentState | None = None,
-        before_key: int | None = None,
-        limit: int = 50,
-    ) -> Sequence[tuple[int, str, bytes | None]]:
+        self, which: Which = EVERY, *, before_key: int | None = None, limit: int = 50
+    ) -> Sequence[ListedExperiment]:
         page = await self._reports.all(
-            reads.STATUSES,
-            group=group,
-            state=None if state is None else state.value,
-            before_key=_MAX_KEY if before_key is None else before_key,
-            limit=limit,
+            reads.STATUSES, before_key=_MAX_KEY if before_key is None else before_key, limit=limit, **asdict(which)
         )
-        return [(row.key, row.experiment_id, None if row.document is None else row.document.encode()) for row in page]
+        return [
+            ListedExperiment(
+                row.key, row.experiment_id, None if row.document is None else row.document.encode(), row.publisher
+            )
+            for row in page
+        ]
 
     async def tally(self, key: int) -> Tally:
         of = {"key": key}
@@ -177,15 +183,25 @@ class Reports(Due):
 
     # Queries.
     async def jobs_page(
-        self, key: int, after: tuple[int, int, int], limit: int, *, attempts: bool = False, state: str | None = None
+        self,
+        key: int,
+        after: tuple[int, int, int],
+        limit: int,
+        *,
+        last: tuple[int, int] | None = None,
+        attempts: bool = False,
+        state: str | None = None,
     ) -> Sequence[JobRow]:
         point, replicate, attempt = after
+        last_point, last_replicate = last or (_MAX_KEY, _MAX_KEY)
         page = await self._reports.all(
             reads.JOBS_PAGE,
             key=key,
             point=point,
             replicate=replicate,
             attempt=attempt,
+            last_point=last_point,
+            last_replicate=last_replicate,
             limit=limit,
             attempts=attempts,
             state=state,

@@ -84,7 +84,7 @@ def oversize(command: Command, limit: int) -> Answer:
         command.simulation_id,
         Outcome.REFUSED,
         "RESOURCE_EXHAUSTED",
-        f"the start command has {command.size} bytes and the orchestrator takes {limit}: make the configuration "
+        f"the start command has {command.size:,} bytes and the orchestrator takes {limit:,}: make the configuration "
         "smaller, or raise the orchestrator's message limit",
     )
 

@@ -135,6 +135,7 @@ STATUS: Final = shapes.document(
         "reason": shapes.maybe(shapes.text("why the experiment is in this state, or why none of its jobs start")),
     },
     {
+        "publisher": shapes.maybe(shapes.text("who sent the plan, where known; only in replies to list and get")),
         "description": shapes.maybe(shapes.text("the plan's own; this key and those below are only in replies to get")),
         "parameters": shapes.by_name(
             "name of each parameter to its dotted path", shapes.text("a dotted path; empty for a variable")

@@ -64,7 +64,7 @@ def _completed(
 
 def _written(result_file: bytes) -> dict[str, Any]:
     if len(result_file) > RESULT_LIMIT_BYTES:
-        raise ValueError(f"result.json is larger than {RESULT_LIMIT_BYTES} bytes")
+        raise ValueError(f"result.json is larger than {RESULT_LIMIT_BYTES:,} bytes")
     try:
         result = json.loads(result_file)
     except (ValueError, RecursionError) as error:

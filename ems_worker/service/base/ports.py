@@ -10,20 +10,22 @@ from typing import Protocol
 from ems_worker.core.access.quotas import OpenWork
 from ems_worker.core.lifecycle.aggregate import Aggregate
 from ems_worker.core.lifecycle.estimate import CompletedRun
-from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.job import Job
 from ems_worker.core.lifecycle.run import Run
 from ems_worker.core.lifecycle.tally import Tally
 from ems_worker.core.records import (
+    EVERY,
     Change,
     DueRuns,
     Experiment,
     JobRow,
+    ListedExperiment,
     NewExperiment,
     ParkedEvent,
     PointRecord,
     PointRow,
     Submission,
+    Which,
 )
 from ems_worker.service.base.broker import Broker
 from ems_worker.service.base.orchestrator import Orchestrator
@@ -191,19 +193,21 @@ class Manifest(SteeringManifest, RemovalsManifest, Protocol):
 
     # Queries.
     async def statuses(
-        self,
-        *,
-        group: str | None = None,
-        state: ExperimentState | None = None,
-        before_key: int | None = None,
-        limit: int = 50,
-    ) -> Sequence[tuple[int, str, bytes | None]]:
-        """Key, experiment_id and last recorded status (None before the first) of experiments, newest first."""
+        self, which: Which = EVERY, *, before_key: int | None = None, limit: int = 50
+    ) -> Sequence[ListedExperiment]:
+        """Experiments, newest first."""
 
     async def jobs_page(
-        self, key: int, after: tuple[int, int, int], limit: int, *, attempts: bool = False, state: str | None = None
+        self,
+        key: int,
+        after: tuple[int, int, int],
+        limit: int,
+        *,
+        last: tuple[int, int] | None = None,
+        attempts: bool = False,
+        state: str | None = None,
     ) -> Sequence[JobRow]:
-        """By (point, replicate, attempt) after `after`; only current runs unless `attempts`.
+        """By (point, replicate, attempt) after `after` and up to the job `last`; only current runs unless `attempts`.
 
         `state` is a name that a status counts by (core.lifecycle.experiment.Bucket): infeasible jobs aren't failed.
         """

@@ -19,7 +19,7 @@ from ems_worker.core.language import options, version
 from ems_worker.core.language.problems import Problems
 from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
-from ems_worker.core.records import Change, Experiment
+from ems_worker.core.records import Change, Experiment, Which
 from ems_worker.service import queries, settle
 from ems_worker.service.base import crash, missing
 from ems_worker.service.base.clock import Clock
@@ -149,9 +149,9 @@ class Control:
         """The ids of the experiments of a group, newest first."""
         members: list[str] = []
         before: int | None = None
-        while page := await self._manifest.statuses(group=group, before_key=before):
-            members += [experiment_id for _, experiment_id, _ in page]
-            before = page[-1][0]
+        while page := await self._manifest.statuses(Which(group=group), before_key=before):
+            members += [listed.experiment_id for listed in page]
+            before = page[-1].key
         if not members:
             raise errors.NotFound(f"there is no experiment of the group {group}")
         return members
