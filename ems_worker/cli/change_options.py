@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, completion, exits, shell
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ class Common:
 # The parameters of every command, by the fields of `Common`. An experiment's id comes first.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "experiment_id": (
-        Annotated[str | None, typer.Argument(metavar="ID", help="The experiment's id. Not with --group.")],
+        Annotated[
+            str | None,
+            typer.Argument(
+                metavar="ID", help="The experiment's id. Not with --group.", autocompletion=completion.experiments
+            ),
+        ],
         None,
     ),
     "group": (

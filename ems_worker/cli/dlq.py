@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ems_worker import client
     from ems_worker.client.dead_letters import DeadLetter
 
-app = shell.app("Dead letters: plans and events that could not be processed.", no_args_is_help=True)
+app = shell.app("Dead letters: messages that could not be used.", no_args_is_help=True)
 
 Numbers = Annotated[list[int] | None, typer.Argument(metavar="SEQ", help="Numbers as `ems dlq ls` shows them.")]
 Number = Annotated[int, typer.Argument(metavar="SEQ", help="The number as `ems dlq ls` shows it.")]

@@ -49,10 +49,10 @@ def points(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """List every point with its parameters, seeds and simulation ids.
+    """List every point with its parameters and seeds.
 
-    A plan is read and checked without a server. The points of an experiment come from the worker, as far as they have
-    been expanded, with the ids of the runs that count for its jobs.
+    Also with its simulation ids. A plan is read and checked without a server. The points of an experiment come from the
+    worker, as far as they have been expanded, with the ids of the runs that count for its jobs.
 
     Columns of CSV and JSON lines: ids, run_id_suffix, seeds, param.*, label.*; with --jobs those that `ems export` has
     too. A table shows the first seed and id of each point.

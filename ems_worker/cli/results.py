@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, completion, exits, shell
 from ems_worker.cli.experiments import Experiment
 from ems_worker.cli.formats import Format
 from ems_worker.terminal import streams
@@ -57,7 +57,7 @@ def export(
 
 @shell.guarded
 def config(
-    simulation_id: Annotated[str, typer.Argument(metavar="SIMULATION_ID", help="The run's id.")],
+    simulation_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", autocompletion=completion.runs)],
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:

@@ -46,12 +46,15 @@ AllowFilesFrom = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
 
 
-def app(about: str, **options: Any) -> typer.Typer:
-    """Returns a typer application with plain help and plain tracebacks, which read well in a pipe."""
+def app(about: str, *, completes: bool = False, **options: Any) -> typer.Typer:
+    """Returns a typer application with plain help and plain tracebacks, which read well in a pipe.
+
+    With `completes`, it has options that install the completion of its commands in a shell.
+    """
     return typer.Typer(
         help=about,
         epilog=exits.epilog(),
-        add_completion=False,
+        add_completion=completes,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -85,7 +88,7 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
             code = command(*args, **kwargs)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            say("interrupted")
+            # Silently: a command says itself what goes on.
             code = exits.Exit.INTERRUPTED
         except OSError as failed:
             code = _unwritten(failed)

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from ems_worker import settings
-from ems_worker.cli import exits, shell
+from ems_worker.cli import exits, groups, shell
 
 # How long connecting to NATS may take.
 _PROVISION_SECONDS = 10.0
 
 _ABOUT = "The worker: receives plans over NATS, starts their runs over gRPC, records everything."
 
-app = shell.app(_ABOUT, no_args_is_help=True)
+app = shell.app(_ABOUT, no_args_is_help=True, cls=groups.group({"config": "settings"}))
 
 File = Annotated[
     Path | None,
@@ -90,7 +90,7 @@ def health(config: File = None, **flags: Any) -> exits.Exit:
     return probes.ask(loaded.http_address)
 
 
-@app.command("config")
+@app.command("settings")
 @shell.guarded
 @_with_settings
 def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:

@@ -165,14 +165,20 @@ class EmsClient(steering.Steering):
         return await self._ask("get", experiment_id=asking.check_id(experiment_id))
 
     def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, state: str | None = None, where: str | None = None, attempts: bool = False
     ) -> AsyncGenerator[Document, None]:
         """Yields jobs, including open ones, as `ems.result.v1`, in the order of point and replicate.
 
-        With `attempts`, yields every run of each job.
+        Only those in this state, and for which the expression `where` holds. With `attempts`, yields every run of each
+        job.
         """
         return self._paged(
-            "jobs", "jobs", experiment_id=asking.check_id(experiment_id), state=state, attempts=attempts or None
+            "jobs",
+            "jobs",
+            experiment_id=asking.check_id(experiment_id),
+            state=state,
+            where=where,
+            attempts=attempts or None,
         )
 
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:

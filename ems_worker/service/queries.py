@@ -1,6 +1,7 @@
 """Answers queries: the NATS service `ems.api.*`. JSON in, JSON out; pages are limited and continue at a cursor."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, TypeVar
 
@@ -17,6 +18,7 @@ from ems_worker.core.lifecycle.experiment import ExperimentState
 from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service import reasons, statuses
+from ems_worker.service.base import conditions
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -60,6 +62,7 @@ class PageRequest(GetRequest):
 class JobsRequest(PageRequest):
     state: Bucket | None = None
     attempts: bool = False
+    where: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ResultsRequest(GetRequest):
@@ -174,15 +177,16 @@ class Queries:
         request = read(JobsRequest, data)
         record = await self._record(request.experiment_id)
         after = (-1, -1, -1) if request.cursor is None else _numbers(request.cursor)
-        rows = await self._manifest.jobs_page(
-            record.key, after, request.limit, attempts=request.attempts, state=request.state
+        condition = conditions.read(request.where, record.spec.parameters)
+        read_page = functools.partial(
+            self._manifest.jobs_page, record.key, attempts=request.attempts, state=request.state
         )
-        last = rows[-1].run if len(rows) == request.limit else None
+        rows, last = await conditions.page(read_page, after, request.limit, condition)
         return documents.encode(
             {
                 "schema": titles.JOBS,
                 "jobs": [results.result(request.experiment_id, row) for row in rows],
-                "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
+                "cursor": None if last is None else ".".join(map(str, last)),
             }
         )
 

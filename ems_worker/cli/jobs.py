@@ -1,0 +1,180 @@
+"""`ems jobs` and `ems runs`: the jobs of an experiment, or every attempt at them, with what each was given and gave."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ems_worker.cli import asking, change_options, exits, shell
+from ems_worker.cli.experiments import Experiment
+from ems_worker.core.lifecycle.tally import Bucket
+
+if TYPE_CHECKING:
+    from ems_worker import client
+
+Document = dict[str, Any]
+
+_SHOWN = 50
+# The rows of one table: an endless list is printed in tables of so many rows.
+_BLOCK = 1000
+
+State = Annotated[Bucket | None, typer.Option(metavar="STATE", help=f"Only those in this state: {', '.join(Bucket)}.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", "-n", min=0, metavar="NUMBER", help=f"At most so many; 0: all. Default: {_SHOWN}; with --json, all."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is listed: jobs, or all attempts at them, that are in a state and match a condition."""
+
+    experiment_id: str
+    attempts: bool
+    state: Bucket | None
+    where: str | None
+    limit: int | None
+    json: bool
+
+
+@shell.guarded
+def jobs(
+    experiment_id: Experiment,
+    *,
+    state: State = None,
+    where: change_options.Where = None,
+    limit: Limit = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """List the jobs of an experiment.
+
+    Each job is shown by the run that counts for it: its id, state, parameters, metrics, duration, and why it did not
+    complete.
+    """
+    return _list(server, context, _Wanted(experiment_id, False, state, where, limit, json))
+
+
+@shell.guarded
+def runs(
+    experiment_id: Experiment,
+    *,
+    state: State = None,
+    where: change_options.Where = None,
+    limit: Limit = None,
+    json: shell.Json = False,
+    server: shell.Server = None,
+    context: shell.Context = None,
+) -> exits.Exit:
+    """List every attempt at the jobs of an experiment.
+
+    A job has more than one run if it was retried.
+    """
+    return _list(server, context, _Wanted(experiment_id, True, state, where, limit, json))
+
+
+def _list(server: str | None, context: str | None, wanted: _Wanted) -> exits.Exit:
+    async def ask(ems: "client.EmsClient") -> exits.Exit:
+        details = await ems.get(wanted.experiment_id)
+        limit = wanted.limit if wanted.limit is not None else 0 if wanted.json else _SHOWN
+        number, rows, more = 0, list[Document](), False
+        found = ems.jobs(
+            wanted.experiment_id,
+            state=None if wanted.state is None else wanted.state.value,
+            where=wanted.where,
+            attempts=wanted.attempts,
+        )
+        async with contextlib.aclosing(found) as jobs:
+            async for job in jobs:
+                if limit and number == limit:
+                    more = True
+                    break
+                number += 1
+                if wanted.json:
+                    shell.out_json(job)
+                    continue
+                rows.append(job)
+                if len(rows) == _BLOCK:
+                    _show(details, rows)
+                    rows.clear()
+        _show(details, rows)
+        noun = "runs" if wanted.attempts else "jobs"
+        if more:
+            shell.say(f"... and more {noun}: `ems {noun} {wanted.experiment_id} -n 0` lists all")
+        elif not number:
+            shell.say(f"no {noun}{' match' if wanted.state or wanted.where else ''}")
+        return exits.Exit.OK
+
+    return asking.run(server, context, ask)
+
+
+def _show(details: Document, listed: Sequence[Document]) -> None:
+    """Prints a table. A column in which nothing would stand is left out."""
+    from ems_worker.cli import tables
+
+    if not listed:
+        return
+    parameters, metrics = list(details["parameters"]), list(details["metrics"])
+    header = ["run", "state", *tables.short(parameters), *metrics, "took", "host", "excluded", "why"]
+    numbers = range(2 + len(parameters), 3 + len(parameters) + len(metrics))
+    rows = [
+        [
+            job["simulation_id"],
+            _state(job),
+            *(tables.value(job["params"][name]) if name in job["params"] else "-" for name in parameters),
+            *(tables.number((job["metrics"] or {}).get(name)) for name in metrics),
+            took(job) or "-",
+            job.get("host") or "",
+            job.get("excluded") or "",
+            why(job),
+        ]
+        for job in listed
+    ]
+    shown = [index for index in range(len(header)) if index < 2 or any(row[index].strip("-") for row in rows)]
+    tables.show(
+        [header[index] for index in shown],
+        [[row[index] for index in shown] for row in rows],
+        numbers=[place for place, index in enumerate(shown) if index in numbers],
+    )
+
+
+def _state(job: Document) -> str:
+    part = progress(job)
+    return f"{job['state']} {part:.0%}" if part is not None and job["state"] == Bucket.RUNNING else str(job["state"])
+
+
+def progress(job: Document) -> float | None:
+    """How far a running run has said that it is, from 0 to 1; None if it hasn't."""
+    step, total = job.get("step"), job.get("total")
+    return min(1.0, max(0.0, step / total)) if step is not None and total else None
+
+
+def took(job: Document, now: datetime | None = None) -> str:
+    """How long a run took, or has taken until now; empty if that is unknown."""
+    from ems_worker.cli import statuses
+
+    began, ended = job["started_at"], job["finished_at"]
+    try:
+        end = now if ended is None else datetime.fromisoformat(ended)
+        return (
+            ""
+            if began is None or end is None
+            else statuses.duration(max(0.0, (end - datetime.fromisoformat(began)).total_seconds()))
+        )
+    except (ValueError, TypeError):
+        return ""
+
+
+def why(job: Document) -> str:
+    """Why a run did not complete: the last line of its error, which is the most telling line of a traceback."""
+    error = job["error"] or {}
+    lines = [line.strip() for line in (error.get("message") or "").splitlines() if line.strip()]
+    if not lines:
+        return str(error.get("kind") or "")
+    return lines[-1] if len(lines[-1]) <= 80 else f"{lines[-1][:77]}..."
