@@ -1,7 +1,6 @@
 """`ems jobs` and `ems runs`: the jobs of an experiment, or every attempt at them, with what each was given and gave."""
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _SHOWN = 50
-# The rows of one table: an endless list is printed in tables of so many rows.
-_BLOCK = 1000
 
 State = Annotated[Bucket | None, typer.Option(metavar="STATE", help=f"Only those in this state: {', '.join(Bucket)}.")]
 Limit = Annotated[
@@ -81,9 +78,9 @@ def runs(
 
 def _list(server: str | None, context: str | None, wanted: _Wanted) -> exits.Exit:
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        details = await ems.get(wanted.experiment_id)
+        table = None if wanted.json else _Table(await ems.get(wanted.experiment_id))
         limit = wanted.limit if wanted.limit is not None else 0 if wanted.json else _SHOWN
-        number, rows, more = 0, list[Document](), False
+        number, more = 0, False
         found = ems.jobs(
             wanted.experiment_id,
             state=None if wanted.state is None else wanted.state.value,
@@ -96,14 +93,9 @@ def _list(server: str | None, context: str | None, wanted: _Wanted) -> exits.Exi
                     more = True
                     break
                 number += 1
-                if wanted.json:
-                    shell.out_json(job)
-                    continue
-                rows.append(job)
-                if len(rows) == _BLOCK:
-                    _show(details, rows)
-                    rows.clear()
-        _show(details, rows)
+                shell.out_json(job) if table is None else table.add(job)
+        if table is not None and number:
+            table.flush()
         noun = "runs" if wanted.attempts else "jobs"
         if more:
             shell.say(f"... and more {noun}: `ems {noun} {wanted.experiment_id} -n 0` lists all")
@@ -114,34 +106,39 @@ def _list(server: str | None, context: str | None, wanted: _Wanted) -> exits.Exi
     return asking.run(server, context, ask)
 
 
-def _show(details: Document, listed: Sequence[Document]) -> None:
-    """Prints a table. A column in which nothing would stand is left out."""
-    from ems_worker.cli import tables
+class _Table:
+    """The table of an experiment's jobs. A column in which nothing stands is left out."""
 
-    if not listed:
-        return
-    parameters, metrics = list(details["parameters"]), list(details["metrics"])
-    header = ["run", "state", *tables.short(parameters), *metrics, "took", "host", "excluded", "why"]
-    numbers = range(2 + len(parameters), 3 + len(parameters) + len(metrics))
-    rows = [
-        [
-            job["simulation_id"],
-            _state(job),
-            *(tables.value(job["params"][name]) if name in job["params"] else "-" for name in parameters),
-            *(tables.number((job["metrics"] or {}).get(name)) for name in metrics),
-            took(job) or "-",
-            job.get("host") or "",
-            job.get("excluded") or "",
-            why(job),
-        ]
-        for job in listed
-    ]
-    shown = [index for index in range(len(header)) if index < 2 or any(row[index].strip("-") for row in rows)]
-    tables.show(
-        [header[index] for index in shown],
-        [[row[index] for index in shown] for row in rows],
-        numbers=[place for place, index in enumerate(shown) if index in numbers],
-    )
+    def __init__(self, details: Document) -> None:
+        from ems_worker.cli import tables
+
+        self._parameters, self._metrics = list(details["parameters"]), list(details["metrics"])
+        names = (*tables.short(self._parameters), *self._metrics)
+        self._table = tables.Growing(["run", "state", *names, "took", "host", "excluded", "why"])
+        self._value = tables.value
+
+    def add(self, job: Document) -> None:
+        params, metrics = job["params"], job["metrics"] or {}
+        self._table.add(
+            [
+                job["simulation_id"],
+                _state(job),
+                *(self._value(params[name]) if name in params else "-" for name in self._parameters),
+                *(number(metrics.get(name)) for name in self._metrics),
+                took(job),
+                job.get("host") or "",
+                job.get("excluded") or "",
+                why(job),
+            ]
+        )
+
+    def flush(self) -> None:
+        self._table.flush()
+
+
+def number(value: float | None) -> str:
+    """A metric with six significant digits; `-` for None."""
+    return "-" if value is None else f"{value:.6g}"
 
 
 def _state(job: Document) -> str:

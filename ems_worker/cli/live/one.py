@@ -103,7 +103,7 @@ def _best(shown: watched.Experiment, width: int) -> Section | None:
         rows.append(
             (
                 point["run_id_suffix"] or str(point["point"]),
-                tables.number(aggregate["mean"]),
+                jobs.number(aggregate["mean"]),
                 "" if half is None else f"± {half:.3g}",
                 str(aggregate["n"]),
                 *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
