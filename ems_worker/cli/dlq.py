@@ -106,6 +106,7 @@ def replay(
     *,
     every: All = False,
     kind: KindOption = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -127,7 +128,10 @@ def replay(
                 shell.say(f"error: {refused}")
                 code = exits.Exit.FAILED
             else:
-                shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
+                if json:
+                    shell.out_json({"seq": seq, "sent_as": {"stream": ack.stream, "seq": ack.seq}})
+                else:
+                    shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
         return code
 
     return asking.run(server, context, ask)
@@ -140,6 +144,7 @@ def drop(
     *,
     every: All = False,
     kind: KindOption = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -148,7 +153,10 @@ def drop(
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         for seq in await _chosen(ems, seqs, every=every, kind=kind):
             await ems.dead_letters.drop(seq)
-            shell.out(f"{seq}: dropped")
+            if json:
+                shell.out_json({"seq": seq, "dropped": True})
+            else:
+                shell.out(f"{seq}: dropped")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)

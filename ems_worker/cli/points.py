@@ -46,6 +46,7 @@ def points(
     output: results.Output = None,
     safe_for_spreadsheets: results.Safe = False,
     allow_files_from: shell.AllowFilesFrom = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -57,6 +58,7 @@ def points(
     Columns of CSV and JSON lines: ids, run_id_suffix, seeds, param.*, label.*; with --jobs those that `ems export` has
     too. A table shows the first seed and id of each point.
     """
+    kind = PointFormat.JSONL if json else kind
     if kind is PointFormat.TABLE and output is not None:
         raise exits.Misused("--output needs --format csv or jsonl: a table is for people")
     written = _Output(kind, jobs, output, safe_for_spreadsheets)

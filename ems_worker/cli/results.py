@@ -1,6 +1,7 @@
 """`ems export` and `ems config`: what came out of an experiment, and what a run was given."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,7 @@ def export(
     ] = False,
     output: Output = None,
     safe_for_spreadsheets: Safe = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -43,6 +45,8 @@ def export(
     people you don't trust.
     """
     from ems_worker.cli import export as exports
+
+    kind = Format.JSONL if json else kind
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         details = await ems.get(experiment_id)
@@ -58,13 +62,14 @@ def export(
 @shell.guarded
 def config(
     simulation_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", autocompletion=completion.runs)],
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
     """Print the exact configuration of a run.
 
-    The worker renders it from the plan again. If the result differs from the digest that was recorded when the run was
-    submitted, the command fails.
+    YAML, or with --json one document that has it in `content`. The worker renders it from the plan again. If the result
+    differs from the digest that was recorded when the run was submitted, the command fails.
     """
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
@@ -77,6 +82,9 @@ def config(
             return exits.Exit.FAILED
         if rendered.config_sha is None:
             shell.say(f"{simulation_id} has not been submitted yet; this is the configuration that it will get:")
+        if json:
+            shell.out_json(dataclasses.asdict(rendered))
+            return exits.Exit.OK
         streams.out_data(rendered.content.encode())
         return exits.Exit.OK
 

@@ -40,15 +40,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def pace(throughput: float) -> str:
-    """Jobs per second, or per minute or hour if they take longer."""
-    for unit in ("second", "minute"):
-        if throughput >= 1:
-            return f"{throughput:.3g} per {unit}"
-        throughput *= 60
-    return f"{throughput:.3g} per hour"
-
-
 def time_left(status: Document) -> str:
     """The estimated time left, such as `3 min left`; empty if it is unknown or less than a second."""
     seconds = status["eta_seconds"] or 0
@@ -61,7 +52,7 @@ def line(status: Document) -> str:
     parts += filter(None, (problems(status), waiting(status)))
     if status["finished_at"] is None:
         if status["throughput"]:
-            parts.append(pace(status["throughput"]))
+            parts.append(f"{status['throughput']:.3g} per second")
         if left := time_left(status):
             parts.append(f"about {left}")
     return ", ".join(parts)

@@ -1,5 +1,6 @@
 """`ems-worker`: runs the worker, checks its health, shows its settings, copies its manifest."""
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -79,7 +80,7 @@ def run(config: File = None, **flags: Any) -> exits.Exit | int:
 @app.command()
 @shell.guarded
 @_with_settings
-def health(config: File = None, **flags: Any) -> exits.Exit:
+def health(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
     """Check whether the running worker is healthy.
 
     The exit code is 0 if it is, and 1 if it isn't or doesn't answer.
@@ -87,7 +88,7 @@ def health(config: File = None, **flags: Any) -> exits.Exit:
     loaded, _ = settings.load(flags, os.environ, config)
     from ems_worker.cli import health as probes
 
-    return probes.ask(loaded.http_address)
+    return probes.ask(loaded.http_address, json=json)
 
 
 @app.command("settings")
@@ -129,6 +130,7 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
 def backup(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to create; it must not exist.")],
     config: File = None,
+    json: shell.Json = False,
     **flags: Any,
 ) -> exits.Exit:
     """Copy the manifest, whether or not the worker is running.
@@ -141,6 +143,9 @@ def backup(
     from ems_worker.adapters.manifest import copies
 
     contents = asyncio.run(copies.take(loaded.manifest, target))
+    if json:
+        shell.out_json({"file": str(target), **dataclasses.asdict(contents)})
+        return exits.Exit.OK
     shell.out(
         f"{target}: {contents.experiments} experiments, {contents.runs} runs, {contents.ended_runs} of them ended"
     )
@@ -153,6 +158,7 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A copy made by `ems-worker backup`.")],
     config: File = None,
+    json: shell.Json = False,
     **flags: Any,
 ) -> exits.Exit:
     """Replace the manifest with a backup.
@@ -167,6 +173,15 @@ def restore(
 
     at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     contents, aside = asyncio.run(copies.restore(loaded.manifest, source, at))
+    if json:
+        shell.out_json(
+            {
+                "file": str(loaded.manifest),
+                **dataclasses.asdict(contents),
+                "previous": None if aside is None else str(aside),
+            }
+        )
+        return exits.Exit.OK
     shell.out(f"{loaded.manifest}: {contents.experiments} experiments, {contents.runs} runs")
     if aside is not None:
         shell.say(f"the previous manifest is now {aside}")
@@ -179,7 +194,7 @@ def restore(
 @app.command()
 @shell.guarded
 @_with_settings
-def provision(config: File = None, **flags: Any) -> exits.Exit:
+def provision(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
     """Create missing streams and the object store.
 
     Run it with an administrator's credentials; the worker itself then needs no right to create streams.
@@ -190,7 +205,10 @@ def provision(config: File = None, **flags: Any) -> exits.Exit:
     from ems_worker.adapters import jetstream
 
     for name, created in asyncio.run(jetstream.provision(loaded.access, _PROVISION_SECONDS)).items():
-        shell.out(f"{name}: {'created' if created else 'already exists'}")
+        if json:
+            shell.out_json({"name": name, "created": created})
+        else:
+            shell.out(f"{name}: {'created' if created else 'already exists'}")
     return exits.Exit.OK
 
 

@@ -1,20 +1,18 @@
 """The confidence interval of a mean."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 # Student's t for a two-sided interval of 95 %, by degrees of freedom from 1.
 _T95: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _Z95: Final = 1.959964
 
 
-def half_width(aggregate: Mapping[str, Any]) -> float | None:
-    """Half the width of the 95 % interval of a mean; None for fewer than two values."""
-    number, std = aggregate["n"], aggregate["std"]
-    if std is None or number < 2:
+def half_width(n: int, std: float | None) -> float | None:
+    """Half the width of the 95 % interval of the mean of `n` values; None if there is no standard deviation."""
+    if std is None or n < 2:
         return None
-    return float(_t95(number - 1) * std / math.sqrt(number))
+    return _t95(n - 1) * std / math.sqrt(n)
 
 
 def _t95(freedom: int) -> float:

@@ -58,10 +58,19 @@ def titled(status: Document, width: int, now: datetime) -> rich.text.Text:
 def _numbers(status: Document) -> list[str]:
     parts = [f"{statuses.ended(status):,} of {status['total']:,} jobs ended ({status['progress']:.0%})"]
     if status["finished_at"] is None and status["throughput"]:
-        parts.append(statuses.pace(status["throughput"]))
+        parts.append(pace(status["throughput"]))
     if status["finished_at"] is None and (left := statuses.time_left(status)):
         parts.append(f"about {left}")
     return [f"{part}," for part in parts[:-1]] + parts[-1:]
+
+
+def pace(throughput: float) -> str:
+    """Jobs per second, or per minute or hour if they take longer."""
+    for unit in ("second", "minute"):
+        if throughput >= 1:
+            return f"{throughput:.3g} per {unit}"
+        throughput *= 60
+    return f"{throughput:.3g} per hour"
 
 
 def _running(shown: watched.Experiment, width: int, now: datetime) -> Section | None:
@@ -99,7 +108,7 @@ def _best(shown: watched.Experiment, width: int) -> Section | None:
     rows = []
     for point in points:
         aggregate = point["metrics"][best["metric"]]
-        half = intervals.half_width(aggregate)
+        half = intervals.half_width(aggregate["n"], aggregate["std"])
         rows.append(
             (
                 point["run_id_suffix"] or str(point["point"]),
