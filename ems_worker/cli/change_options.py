@@ -160,8 +160,11 @@ def carry_out(
                 shell.say(f"repeating the request is safe with --request-id {options['request_id']}")
             raise
         except asyncio.CancelledError:
-            if given.wait and not given.dry_run:
-                shell.say("the change continues; `ems show` says how far it is")
+            if not given.dry_run:
+                shell.say(
+                    "the change may be under way, as `ems show` says; repeating it is safe with "
+                    f"--request-id {options['request_id']}"
+                )
             raise
         changed.show(document, json=given.json)
         refused = any(change.get("refused") for change in document.get("changes", []))

@@ -1,6 +1,5 @@
 """`ems doctor`: checks everything that an experiment needs, and says what to do about each fault."""
 
-import asyncio
 import os
 import sys
 import textwrap
@@ -39,6 +38,8 @@ def doctor(
 
     The exit code is 0 unless a line says fail.
     """
+    import asyncio
+
     from ems_worker.cli.checks.findings import Verdict
 
     found = asyncio.run(_examined(server, context, simulator))
@@ -58,6 +59,8 @@ def doctor(
 async def _examined(server: str | None, context: str | None, simulator: str | None) -> "list[Finding]":
     # gRPC's core would write lines of its own between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
     from ems_worker import settings
     from ems_worker.adapters.manifest import opening
     from ems_worker.cli.checks import findings, machine, nats, orchestrator

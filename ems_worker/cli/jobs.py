@@ -3,13 +3,13 @@
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ems_worker.cli import asking, change_options, exits, shell
 from ems_worker.cli.experiments import Experiment
-from ems_worker.core.lifecycle.tally import Bucket
 
 if TYPE_CHECKING:
     from ems_worker import client
@@ -18,7 +18,25 @@ Document = dict[str, Any]
 
 _SHOWN = 50
 
-State = Annotated[Bucket | None, typer.Option(metavar="STATE", help=f"Only those in this state: {', '.join(Bucket)}.")]
+
+class JobState(StrEnum):
+    """The states by which jobs are counted. The core's own are not imported for the help: that takes too long."""
+
+    PENDING = "pending"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    AWAITING_METRICS = "awaiting_metrics"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+State = Annotated[
+    JobState | None, typer.Option(metavar="STATE", help=f"Only those in this state: {', '.join(JobState)}.")
+]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -33,7 +51,7 @@ class _Wanted:
 
     experiment_id: str
     attempts: bool
-    state: Bucket | None
+    state: JobState | None
     where: str | None
     limit: int | None
     json: bool
@@ -143,7 +161,7 @@ def number(value: float | None) -> str:
 
 def _state(job: Document) -> str:
     part = progress(job)
-    return f"{job['state']} {part:.0%}" if part is not None and job["state"] == Bucket.RUNNING else str(job["state"])
+    return f"{job['state']} {part:.0%}" if part is not None and job["state"] == JobState.RUNNING else str(job["state"])
 
 
 def progress(job: Document) -> float | None:

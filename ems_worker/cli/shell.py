@@ -1,10 +1,12 @@
 """What all commands share: options, output, error handling, exit codes."""
 
+import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
@@ -85,8 +87,9 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
     @functools.wraps(command)
     def guard(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs)
-            sys.stdout.flush()
+            with _interruptible():
+                code = command(*args, **kwargs)
+                sys.stdout.flush()
         except KeyboardInterrupt:
             # Silently: a command says itself what goes on.
             code = exits.Exit.INTERRUPTED
@@ -98,6 +101,19 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return guard
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt, as Python does by itself, where `start` has made it end the process."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _unwritten(failed: OSError) -> exits.Exit:

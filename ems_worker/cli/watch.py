@@ -1,6 +1,5 @@
 """`ems watch`: follows an experiment, or all that are open, on a live screen, in lines or as documents."""
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +26,7 @@ def watch(
     ] = None,
     *,
     group: Annotated[str | None, typer.Option(metavar="NAME", help="Without ID: experiments of this group.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Print lines instead of the live screen.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="A bar or lines instead of the live screen.")] = False,
     json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
@@ -40,7 +39,7 @@ def watch(
 
     On a terminal, a live screen shows jobs by state, what runs now, throughput and time left, why jobs failed, and the
     best points. Keys: p pauses or resumes, c cancels and asks before, q quits; without ID, up, down and enter choose an
-    experiment. Elsewhere, and with --plain, lines are printed until no experiment is open.
+    experiment. Elsewhere, lines are printed until no experiment is open.
 
     The exit code is 0 if the experiment completed and 1 if it failed or was cancelled. With --json, every status is
     printed as it arrives.
@@ -62,6 +61,8 @@ def watch(
 
 
 def _on_screen(access: Any, experiment_id: str | None, group: str | None, timeout: float | None) -> exits.Exit:
+    import asyncio
+
     from ems_worker import client
     from ems_worker.cli import follow, statuses
     from ems_worker.cli.live import session
@@ -74,6 +75,8 @@ def _on_screen(access: Any, experiment_id: str | None, group: str | None, timeou
             told[-1](message) if told else shell.say(message)
 
         async with client.EmsClient(access, notice=tell) as ems:
+            if experiment_id is not None and (await ems.get(experiment_id))["state"] in ENDED:
+                return await follow.to_the_end(ems, experiment_id)
             current = session.Session(ems, experiment_id=experiment_id, group=group)
             told.append(current.shown.tell)
             try:
@@ -99,6 +102,8 @@ def _on_screen(access: Any, experiment_id: str | None, group: str | None, timeou
 
 async def _open_ones(ems: "client.EmsClient", group: str | None, *, json: bool, timeout: float | None) -> exits.Exit:
     """Prints the statuses of open experiments as they change, until none is open any more."""
+    import asyncio
+
     from ems_worker.cli import follow
     from ems_worker.cli.live import watched
 

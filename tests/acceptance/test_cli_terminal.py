@@ -64,7 +64,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems-worker run": [["--server", H], ["--config", "NAMED"]],
     "ems-worker provision": [["--server", f"nats://{NAME}"]],
     "ems-worker health": [[]],
-    "ems-worker config": [["--server", f"nats://{NAME}"], ["--server", f"nats://{NAME}", "--json"]],
+    "ems-worker settings": [["--server", f"nats://{NAME}"], ["--server", f"nats://{NAME}", "--json"]],
     "ems-worker backup": [["TARGET", "--data-dir", NAME]],
     "ems-worker restore": [[NAME]],
     "ems-conformance orchestrator": [["--orchestrator", NAME]],
