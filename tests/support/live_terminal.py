@@ -55,11 +55,11 @@ class LiveTerminal:
 
     async def shows(self, *texts: str) -> None:
         """Waits until all of these texts are on the screen."""
-        await wait.until(lambda: all(text in self.text for text in texts), timeout=30, what=f"{texts} on:\n{self.text}")
+        await wait.until(lambda: all(text in self.text for text in texts), timeout=60, what=f"{texts} on:\n{self.text}")
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until the screen satisfies a condition."""
-        await wait.until(condition, timeout=30, what="a change of the screen")
+        await wait.until(condition, timeout=60, what="a change of the screen")
 
     def read(self) -> None:
         """Takes what the command has written."""
@@ -70,7 +70,7 @@ class LiveTerminal:
 
     async def ended(self) -> int:
         """Waits for the end of the command; returns its exit code."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             code = await self.process.wait()
         self.read()
         return code

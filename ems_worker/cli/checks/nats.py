@@ -60,7 +60,7 @@ async def _connected(link: connection.Connection) -> Broker:
     names = [spec.name for spec in streams.SPECS]
     infos = dict(zip(names, await asyncio.gather(*(_info(link, name) for name in names)), strict=True))
     worker = await _worker(link)
-    found += [_streams(infos), await _rights(link), worker, _clock(infos)]
+    found += [_streams(infos), await _rights(link), worker, clock(infos)]
     return Broker(found, version, await _worker_version(link))
 
 
@@ -165,7 +165,7 @@ async def _worker_version(link: connection.Connection) -> str | None:
         return None
 
 
-def _clock(infos: Mapping[str, Mapping[str, Any] | None]) -> Finding:
+def clock(infos: Mapping[str, Mapping[str, Any] | None]) -> Finding:
     """How far our clock is from the broker's; asking took at most as long as the connection needs for an answer."""
     now = time.time()
     stamps = [info["ts"] for info in infos.values() if info is not None and "ts" in info]

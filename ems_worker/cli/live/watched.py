@@ -63,7 +63,8 @@ class Screen:
 
 async def follow_one(ems: "client.EmsClient", screen: Screen, experiment_id: str) -> None:
     """Keeps one experiment up to date until it has ended, and all that is shown of it is final."""
-    details = await ems.get(experiment_id)
+    # What we ask for by its id is what was asked for, whatever an answer says.
+    details = {**await ems.get(experiment_id), "experiment_id": experiment_id}
     shown = screen.experiment = Experiment(details, details)
     screen.changed()
     async with asyncio.TaskGroup() as group:
