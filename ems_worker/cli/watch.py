@@ -97,7 +97,11 @@ def _on_screen(access: Any, experiment_id: str | None, group: str | None, timeou
             shell.say(follow.continues(experiment_id))
             return exits.Exit.OK
 
-    return asyncio.run(look())
+    async def endable() -> exits.Exit:
+        with session.ended_by_signals():
+            return await look()
+
+    return asyncio.run(endable())
 
 
 async def _open_ones(ems: "client.EmsClient", group: str | None, *, json: bool, timeout: float | None) -> exits.Exit:

@@ -91,6 +91,7 @@ async def test_nothing_is_stored_or_changed(empty: servers.NatsServer) -> None:
     await stream.add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit", "ems.experiment.submit.*"])
     asked = await client.subscribe("ems.api.*")
     found(commands.environment(NATS_URL=empty.url))
+    await client.flush()
     assert (await stream.stream_info("EMS_PLANS")).state.messages == 0
     requests = [await asked.next_msg(timeout=5) for _ in range(asked.pending_msgs)]
     changes = [json.loads(request.data) for request in requests if request.subject == "ems.api.pause"]

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
@@ -32,10 +32,14 @@ def publish(deployment: commands.Deployment, name: str, group: str = "watched") 
 
 @contextlib.asynccontextmanager
 async def watching(
-    deployment: commands.Deployment, *arguments: str, columns: int = 80, rows: int = 24, **env: str
+    deployment: commands.Deployment,
+    *arguments: str,
+    columns: int = 80,
+    rows: int = 24,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[live_terminal.LiveTerminal]:
     command = [str(commands.SCRIPTS / "ems"), "watch", *arguments]
-    async with live_terminal.opened(command, {**deployment.env, **env}, columns, rows) as terminal:
+    async with live_terminal.opened(command, {**deployment.env, **(env or {})}, columns, rows) as terminal:
         yield terminal
 
 
@@ -79,7 +83,7 @@ async def test_the_screen_follows_the_size_of_the_window(slow: commands.Deployme
 async def test_colours_can_be_turned_off(slow: commands.Deployment) -> None:
     """With NO_COLOR the screen has no colour, and without it the bar has."""
     for env, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        async with watching(slow, "slow-screen", **env) as terminal:
+        async with watching(slow, "slow-screen", env=env) as terminal:
             await terminal.shows(BAR * 76)
             terminal.press("q")
             await terminal.ended()
@@ -203,7 +207,7 @@ async def test_an_experiment_in_the_list_can_be_paused(slow: commands.Deployment
 async def test_a_dumb_terminal_gets_no_screen(deployment: commands.Deployment) -> None:
     """Lines as in a pipe, or a bar that is only printed, and no sequence that it would show as rubbish."""
     publish(deployment, "good-dumb")
-    async with watching(deployment, "good-dumb", TERM="dumb") as terminal:
+    async with watching(deployment, "good-dumb", env={"TERM": "dumb"}) as terminal:
         assert await terminal.ended() == exits.Exit.OK
         assert b"\x1b[?1049" not in terminal.received
         assert b"good-dumb completed: 30 of 30 jobs ended (100%)" in terminal.received

@@ -42,7 +42,7 @@ class Session:
 
     async def run(self) -> Document | None:
         """Shows the screen until the only experiment has ended or the person quits; returns its last status."""
-        with _ended_by_signals(), terminals.Screen(self._pressed, self._news.set) as screen:
+        with terminals.Screen(self._pressed, self._news.set) as screen:
             self._follow(self._only)
             try:
                 while not self._quit:
@@ -167,8 +167,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Signals that end a program cancel this task instead, so that the terminal is put back. They end it afterwards."""
+def ended_by_signals() -> Iterator[None]:
+    """Signals that end a program cancel this task instead, so that the terminal is put back and what goes on is said.
+
+    They end the program afterwards.
+    """
     loop, task, caught = asyncio.get_running_loop(), asyncio.current_task(), list[int]()
     assert task is not None
 
