@@ -11,7 +11,7 @@ import pytest
 from ems_worker.cli import exits
 from ems_worker.core.access import rights
 from ems_worker.local import ports
-from tests.support import commands, servers
+from tests.support import broker, commands, servers
 
 
 def found(env: dict[str, str], *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -90,6 +90,7 @@ async def test_nothing_is_stored_or_changed(empty: servers.NatsServer) -> None:
     stream = client.jetstream()
     await stream.add_stream(name="EMS_PLANS", subjects=["ems.experiment.submit", "ems.experiment.submit.*"])
     asked = await client.subscribe("ems.api.*")
+    await broker.subscribed(client)
     found(commands.environment(NATS_URL=empty.url))
     await client.flush()
     assert (await stream.stream_info("EMS_PLANS")).state.messages == 0

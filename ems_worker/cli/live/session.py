@@ -42,23 +42,39 @@ class Session:
 
     async def run(self) -> Document | None:
         """Shows the screen until the only experiment has ended or the person quits; returns its last status."""
-        with terminals.Screen(self._pressed, self._news.set) as screen:
+        with terminals.Screen(self.press, self._news.set) as screen:
             self._follow(self._only)
             try:
                 while not self._quit:
                     self._draw(screen)
                     self._news.clear()
                     await self._anything()
-                    if self._following is not None and self._following.done():
-                        self._following.result()
-                        if self._only is not None:
-                            break
-                        self._following = None
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from None
+                    if self._following is not None and self._following.done() and self._is_over(self._following):
+                        break
             finally:
                 await self._stop(self._following, self._changing)
         return None if self.shown.experiment is None else self.shown.experiment.status
+
+    def _is_over(self, following: asyncio.Task[None]) -> bool:
+        """Whether the screen ends, because what was followed has ended. What was opened from the list stays on it."""
+        self._following = None
+        try:
+            following.result()
+        except ExceptionGroup as failed:
+            if self._only is not None:
+                raise failed.exceptions[0] from None
+            problem: Exception = failed.exceptions[0]
+        except errors.EmsError as error:
+            if self._only is not None:
+                raise
+            problem = error
+        else:
+            return self._only is not None
+        if not isinstance(problem, errors.EmsError):
+            raise problem
+        self._follow(None)
+        self.shown.message = f"error: {problem}"
+        return False
 
     async def _anything(self) -> None:
         """Returns when there is something to draw, but not too soon."""
@@ -71,7 +87,7 @@ class Session:
 
     def _follow(self, experiment_id: str | None) -> None:
         """Shows this experiment from now on, or the list."""
-        self.shown.experiment, self.shown.message = None, ""
+        self.shown.experiment, self.shown.message, self.shown.trouble = None, "", ""
         if self._following is not None:
             self._following.cancel()
         work = (
@@ -102,10 +118,13 @@ class Session:
             lines = several.lines(shown.listed, shown.chosen, width, room, utf8=utf8)
             keys = several.KEYS
         lines = [*lines, *[rich.text.Text("")] * max(0, room - len(lines))][: max(0, room)]
-        message = layout.line(shown.question or shown.message, "bold yellow" if shown.question else "yellow")
+        message = layout.line(
+            shown.question or shown.trouble or shown.message, "bold yellow" if shown.question else "yellow"
+        )
         screen.draw([*lines, message, layout.line("y yes   n no" if shown.question else keys, "bright_black")])
 
-    def _pressed(self, key: str) -> None:
+    def press(self, key: str) -> None:
+        """Does what a key asks for."""
         self._news.set()
         if self.shown.question:
             self.shown.question, asked = "", self._asked

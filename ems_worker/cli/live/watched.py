@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,23 @@ class Screen:
     chosen: str | None = None
     experiment: Experiment | None = None
     message: str = ""
+    # Why what is shown may be old: the worker or the broker doesn't answer.
+    trouble: str = ""
     question: str = ""
 
     def tell(self, message: str) -> None:
         """Shows a message until the next one."""
         self.message = message
+        self.changed()
+
+    @contextlib.contextmanager
+    def tolerant(self) -> Iterator[None]:
+        """Shows for as long as it lasts that nobody answers. What is on the screen stays."""
+        try:
+            yield
+            self.trouble = ""
+        except (errors.NoAnswer, errors.BrokerUnavailable, errors.WorkerUnavailable) as error:
+            self.trouble = str(error)
         self.changed()
 
 
@@ -78,9 +90,8 @@ async def follow_all(ems: "client.EmsClient", screen: Screen, group: str | None)
     """Keeps the list of experiments up to date, without end: those that are open, then the latest others."""
     while True:
         began = _now()
-        with contextlib.suppress(errors.NoAnswer, errors.BrokerUnavailable, errors.WorkerUnavailable):
+        with screen.tolerant():
             screen.listed = await listed(ems, group)
-            screen.changed()
         await asyncio.sleep(max(_PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began)))
 
 
@@ -107,9 +118,8 @@ async def _repeat(screen: Screen, shown: Experiment, ask: Callable[[], Awaitable
     """Asks again and again; the last time after the experiment has ended."""
     while True:
         began, ended = _now(), shown.status["state"] in ENDED
-        with contextlib.suppress(errors.NoAnswer, errors.BrokerUnavailable, errors.WorkerUnavailable):
+        with screen.tolerant():
             await ask()
-            screen.changed()
             if ended:
                 return
         await asyncio.sleep(max(_PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began)))
