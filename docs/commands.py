@@ -15,8 +15,9 @@ Every command with its arguments and options. This page is generated from the co
 command prints the same.
 
 `ems` is for people and scripts that work with experiments, `ems-worker` for whoever runs the worker. `ems-publish` is
-`ems submit` under its first name. [Steering](steering.md) explains the commands that change experiments with examples,
-and [operations](operations.md) those of `ems-worker`.
+`ems submit` under its first name, and `ems-conformance` has [a page of its own](conformance.md).
+[Steering](steering.md) explains the commands that change experiments with examples, and [operations](operations.md)
+those of `ems-worker`.
 
 - `-h` or `--help` prints the help of a command, `--version` that of the program.
 - `--server` and `--context` say [which broker](connecting.md) to use; a platform of `ems up` on this machine is found
