@@ -56,7 +56,11 @@ class Screen:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines."""
+        """Columns and lines of the window as it is now, whatever COLUMNS says."""
+        with contextlib.suppress(OSError):
+            columns, rows = os.get_terminal_size(self._out.fileno())
+            if columns and rows:
+                return columns, rows
         return self._console.width, self._console.height
 
     @property

@@ -39,7 +39,9 @@ async def watching(
     env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[live_terminal.LiveTerminal]:
     command = [str(commands.SCRIPTS / "ems"), "watch", *arguments]
-    async with live_terminal.opened(command, {**deployment.env, **(env or {})}, columns, rows) as terminal:
+    ours = {name: value for name, value in deployment.env.items() if name != "NO_COLOR"}
+    ours |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    async with live_terminal.opened(command, {**ours, **(env or {})}, columns, rows) as terminal:
         yield terminal
 
 
@@ -69,7 +71,7 @@ async def test_the_screen_shows_what_runs(slow: commands.Deployment, columns: in
 
 async def test_the_screen_follows_the_size_of_the_window(slow: commands.Deployment) -> None:
     """It is drawn again at once, with what fits now."""
-    async with watching(slow, "slow-screen") as terminal:
+    async with watching(slow, "slow-screen", env={"COLUMNS": "100"}) as terminal:
         await terminal.shows("running now  30", "p pause")
         terminal.resize(60, 14)
         await terminal.until(lambda: terminal.lines[1] == BAR * 60 and terminal.lines[-1].startswith("p pause"))

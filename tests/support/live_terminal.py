@@ -88,11 +88,9 @@ async def opened(
     main, terminal = pty.openpty()
     _set_size(terminal, columns, rows)
     os.set_blocking(main, False)
-    sized = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
     process = await asyncio.create_subprocess_exec(
-        "setsid", "--ctty", *command, stdin=terminal, stdout=terminal, stderr=terminal,
-        env={"TERM": "xterm-256color", "LANG": "C.UTF-8", **sized},
-    )  # fmt: skip
+        "setsid", "--ctty", *command, stdin=terminal, stdout=terminal, stderr=terminal, env=dict(env)
+    )
     shown = LiveTerminal(process, main, terminal, (columns, rows))
     loop = asyncio.get_running_loop()
     loop.add_reader(main, shown.read)

@@ -193,7 +193,7 @@ class _SilentWorker(client.EmsClient):
         yield status(**ended, reason=None, metrics={}, best=None)
 
     async def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, state: str | None = None, where: str | None = None, attempts: bool = False
     ) -> AsyncGenerator[dict[str, Any], None]:
         if state is not None:
             raise errors.NoAnswer("the worker did not answer within 10 s")
@@ -209,7 +209,7 @@ class _FailingJobs(client.EmsClient):
         self.jobs_read = 0
 
     async def jobs(
-        self, experiment_id: str, *, state: str | None = None, attempts: bool = False
+        self, experiment_id: str, *, state: str | None = None, where: str | None = None, attempts: bool = False
     ) -> AsyncGenerator[dict[str, Any], None]:
         for number, message in enumerate(self._messages):
             self.jobs_read += 1
