@@ -186,7 +186,9 @@ async def test_the_best_points_and_the_reasons_are_on_the_screen(deployment: com
         terminal.press("q")
         await terminal.shows("up/down choose")
         terminal.press("\x1b[B\r")
-        await terminal.shows("why jobs did not complete", "30 x failed, simulation:", "fails-shown  completed")
+        await terminal.shows(
+            "why jobs did not complete", "failed, simulation:", "  30  fails-shown-p", "fails-shown  completed"
+        )
         terminal.press("c")
         await terminal.shows("fails-shown has ended")
         terminal.press("\x1b")

@@ -106,7 +106,7 @@ def test_an_experiment_is_shown_with_all_that_matters(width: int) -> None:
     assert "313 of 953 jobs ended (33%), 2.5 per second, about 4 min left" in text.replace("\n", " ")
     assert "running now  40" in lines
     assert "reef-p000000-r000-a1  60 s    0%  n17, slot 3" in lines
-    assert "12 x failed, simulation: out of memory" in text
+    assert "  12  reef-p000003-r000-a1  failed, simulation: out of" in text
     assert "best points  by score, highest first" in lines
     assert any(line.split()[:5] == ["0", "10", "±", "0.621", "5"] for line in lines)
 
@@ -137,6 +137,16 @@ def test_a_narrow_table_has_the_first_columns_whole() -> None:
         assert all(line.cell_len <= width for line in lines)
     _, lines = layout.table(("run", "for", "on"), rows, 80, right=(1,))
     assert {line.plain.index("  n") for line in lines} == {28}
+
+
+def test_a_long_reason_is_cut_and_the_run_beside_it_is_whole() -> None:
+    """Whoever wants the whole reason needs the id. On a screen without room for a few words there is only the id."""
+    rows = [("1", "reef-p000001-r000-a1", "failed, simulation: " + "a long story " * 9)]
+    _, (line,) = layout.table(("jobs", "for example", "why"), rows, 60, right=(0,), cut=True)
+    assert line.plain.startswith("   1  reef-p000001-r000-a1  failed, simulation:")
+    assert (line.plain[-3:], line.cell_len) == ("...", 60)
+    _, (line,) = layout.table(("jobs", "for example", "why"), rows, 40, right=(0,), cut=True)
+    assert line.plain == "   1  reef-p000001-r000-a1"
 
 
 def test_wide_characters_keep_columns_aligned() -> None:

@@ -112,7 +112,7 @@ async def test_a_refused_change_is_told() -> None:
     assert shown.shown.message == "error: not yours"
 
 
-def fail(error: errors.EmsError) -> None:
+async def fail(error: errors.EmsError) -> None:
     raise error
 
 
@@ -121,14 +121,12 @@ async def test_that_nobody_answers_is_told_as_long_as_it_lasts() -> None:
     news: list[None] = []
     screen = watched.Screen(lambda: news.append(None))
     screen.listed = [status("first")]
-    with screen.tolerant():
-        fail(errors.WorkerUnavailable("no worker answers"))
+    assert not await screen.answered(lambda: fail(errors.WorkerUnavailable("no worker answers")))
     assert (screen.trouble, len(screen.listed), len(news)) == ("no worker answers", 1, 1)
-    with screen.tolerant():
-        pass
+    assert await screen.answered(lambda: asyncio.sleep(0))
     assert screen.trouble == ""
-    with pytest.raises(errors.NotFound), screen.tolerant():
-        fail(errors.NotFound("no such experiment"))
+    with pytest.raises(errors.NotFound):
+        await screen.answered(lambda: fail(errors.NotFound("no such experiment")))
 
 
 async def test_open_experiments_come_first_and_none_twice() -> None:
@@ -136,3 +134,36 @@ async def test_open_experiments_come_first_and_none_twice() -> None:
     ems = Ems()
     assert [one["experiment_id"] for one in await watched.listed(ems, None)] == ["first", "second"]
     assert ems.asked == 4
+
+
+class Ended(Ems):
+    """A client of an experiment that ends at once, and how often its points were read."""
+
+    points_read = 0
+
+    async def get(self, experiment_id: str) -> dict[str, Any]:
+        return {**status(experiment_id), "points": 1, "parameters": {}, "best": None}
+
+    async def watch(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        best = {"metric": "score", "goal": "maximize"}
+        for _ in range(5):
+            await asyncio.sleep(0)
+        yield {**status(experiment_id, state="completed"), "best": best}
+
+    async def points(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:
+        self.points_read += 1
+        yield {"point": 0, "metrics": {"score": {"mean": 1.0}}}
+
+    async def jobs(self, experiment_id: str, **_: Any) -> AsyncGenerator[dict[str, Any], None]:
+        yield {"simulation_id": "r", "started_at": None}
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_the_last_questions_are_asked_when_the_experiment_has_ended(stays: bool) -> None:
+    """At once, not after the pause; and only if the experiment stays on the screen."""
+    ems, screen = Ended(), watched.Screen(lambda: None)
+    async with asyncio.timeout(watched.PAUSE_SECONDS / 2):
+        await watched.follow_one(ems, screen, "first", stays=stays)
+    assert screen.experiment is not None
+    assert screen.experiment.status["state"] == "completed"
+    assert (ems.points_read, len(screen.experiment.best)) == ((1, 1) if stays else (0, 0))

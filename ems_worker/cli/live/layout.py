@@ -9,6 +9,7 @@ import rich.text
 from ems_worker.terminal import text
 
 _GAP = 2
+_FEW_WORDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,18 @@ def line(content: str, style: str = "") -> rich.text.Text:
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right: Sequence[int] = ()
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, right: Sequence[int] = (), cut: bool = False
 ) -> tuple[rich.text.Text, list[rich.text.Text]]:
     """The header and the rows of a table with as many of the first columns as fit; columns in `right` end on the right.
 
-    The first column is always there, and is cut only if it is wider than the screen.
+    The first column is always there, and is cut only if it is wider than the screen. With `cut`, the last column takes
+    what the others leave, if it is enough for a few words.
     """
     cleaned = [[text.line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(rich.cells.cell_len(row[index]) for row in cleaned) for index in range(len(header))]
+    if cut:
+        left = width - sum(widths[:-1]) - _GAP * (len(widths) - 1)
+        widths[-1] = max(_FEW_WORDS, min(widths[-1], left))
     shown, used = 1, widths[0]
     while shown < len(widths) and used + _GAP + widths[shown] <= width:
         used += _GAP + widths[shown]
@@ -42,12 +47,17 @@ def table(
     lines = []
     for row in cleaned:
         padded = []
-        for index, cell in enumerate(row[:shown]):
+        for index, whole in enumerate(row[:shown]):
+            cell = whole if rich.cells.cell_len(whole) <= widths[index] else _cut(whole, widths[index])
             space = " " * (widths[index] - rich.cells.cell_len(cell))
             padded.append(f"{space}{cell}" if index in right else f"{cell}{space}")
         lines.append(rich.text.Text((" " * _GAP).join(padded).rstrip(), no_wrap=True, overflow="ellipsis"))
     lines[0].stylize("bright_black")
     return lines[0], lines[1:]
+
+
+def _cut(cell: str, width: int) -> str:
+    return rich.cells.set_cell_size(cell, width - 3) + "..."
 
 
 def flowed(parts: Sequence[rich.text.Text], width: int, gap: str = "  ") -> list[rich.text.Text]:

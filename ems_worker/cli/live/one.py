@@ -20,7 +20,9 @@ _MAX_BAR = 76
 def lines(shown: watched.Experiment, width: int, height: int, *, now: datetime, utf8: bool) -> list[rich.text.Text]:
     """The experiment on at most `height` lines of `width` columns, without the line of keys."""
     top = head(shown.status, width, now=now, utf8=utf8)
-    parts = [part for part in (_running(shown, width, now), _reasons(shown), _best(shown, width)) if part is not None]
+    parts = [
+        part for part in (_running(shown, width, now), _reasons(shown, width), _best(shown, width)) if part is not None
+    ]
     return [*top, *layout.sections(parts, max(0, height - len(top)))][:height]
 
 
@@ -94,9 +96,10 @@ def _at(job: Document) -> str:
     return f"{host or '-'}{'' if slot is None else f', slot {slot}'}"
 
 
-def _reasons(shown: watched.Experiment) -> Section | None:
-    drawn = [layout.line(f"{reason.jobs:,} x {reason.text} ({reason.example})") for reason in shown.reasons]
-    return Section(_title("why jobs did not complete"), drawn)
+def _reasons(shown: watched.Experiment, width: int) -> Section:
+    rows = [(f"{reason.jobs:,}", reason.example, reason.text) for reason in shown.reasons]
+    header, drawn = layout.table(("jobs", "for example", "why"), rows, width, right=(0,), cut=True)
+    return Section(_title("why jobs did not complete"), drawn, header)
 
 
 def _best(shown: watched.Experiment, width: int) -> Section | None:

@@ -93,7 +93,7 @@ class Session:
         work = (
             watched.follow_all(self._ems, self.shown, self._group)
             if experiment_id is None
-            else watched.follow_one(self._ems, self.shown, experiment_id)
+            else watched.follow_one(self._ems, self.shown, experiment_id, stays=self._only is None)
         )
         self._following = asyncio.create_task(work)
 

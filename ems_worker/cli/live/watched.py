@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import heapq
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ems_worker import errors
@@ -18,7 +19,7 @@ Document = dict[str, Any]
 
 # The shortest time between two questions of a kind. After an answer that took long, the next question waits for twenty
 # times as long: whoever watches takes at most a twentieth of what the worker's queries can do.
-_PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
 _PAUSE_FACTOR = 20.0
 # How many running jobs, points and experiments are read at most. With more points only the best one is shown, which the
 # status has.
@@ -42,6 +43,8 @@ class Experiment:
     # The counts when reasons and points were last read: they are read again only if these have changed.
     reasons_at: object = None
     best_at: object = None
+    # Set when it has ended.
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -62,37 +65,45 @@ class Screen:
         self.message = message
         self.changed()
 
-    @contextlib.contextmanager
-    def tolerant(self) -> Iterator[None]:
-        """Shows for as long as it lasts that nobody answers. What is on the screen stays."""
+    async def answered(self, ask: Callable[[], Awaitable[None]]) -> bool:
+        """Asks; whether there was an answer. Otherwise the screen stays as it is and says that nobody answers."""
         try:
-            yield
+            await ask()
             self.trouble = ""
         except (errors.NoAnswer, errors.BrokerUnavailable, errors.WorkerUnavailable) as error:
             self.trouble = str(error)
         self.changed()
+        return not self.trouble
 
 
-async def follow_one(ems: "client.EmsClient", screen: Screen, experiment_id: str) -> None:
-    """Keeps one experiment up to date until it has ended, and all that is shown of it is final."""
+async def follow_one(ems: "client.EmsClient", screen: Screen, experiment_id: str, *, stays: bool) -> None:
+    """Keeps one experiment up to date until it has ended; if it `stays` on the screen, until all of it is final."""
     # What we ask for by its id is what was asked for, whatever an answer says.
     details = {**await ems.get(experiment_id), "experiment_id": experiment_id}
     shown = screen.experiment = Experiment(details, details)
     screen.changed()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_statuses(ems, screen, shown))
-        group.create_task(_repeat(screen, shown, lambda: _running(ems, shown)))
-        group.create_task(_repeat(screen, shown, lambda: _reasons(ems, shown)))
-        group.create_task(_repeat(screen, shown, lambda: _best(ems, shown)))
+        asking = [
+            group.create_task(_repeat(screen, shown, functools.partial(ask, ems, shown)))
+            for ask in (_running, _reasons, _best)
+        ]
+        await _statuses(ems, screen, shown)
+        shown.over.set()
+        if not stays:
+            for task in asking:
+                task.cancel()
 
 
 async def follow_all(ems: "client.EmsClient", screen: Screen, group: str | None) -> None:
     """Keeps the list of experiments up to date, without end: those that are open, then the latest others."""
+
+    async def ask() -> None:
+        screen.listed = await listed(ems, group)
+
     while True:
         began = _now()
-        with screen.tolerant():
-            screen.listed = await listed(ems, group)
-        await asyncio.sleep(max(_PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began)))
+        await screen.answered(ask)
+        await asyncio.sleep(max(PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began)))
 
 
 async def listed(ems: "client.EmsClient", group: str | None, *, ended: bool = True) -> list[Document]:
@@ -117,12 +128,16 @@ async def _statuses(ems: "client.EmsClient", screen: Screen, shown: Experiment) 
 async def _repeat(screen: Screen, shown: Experiment, ask: Callable[[], Awaitable[None]]) -> None:
     """Asks again and again; the last time after the experiment has ended."""
     while True:
-        began, ended = _now(), shown.status["state"] in ENDED
-        with screen.tolerant():
-            await ask()
-            if ended:
-                return
-        await asyncio.sleep(max(_PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began)))
+        began, ended = _now(), shown.over.is_set()
+        if await screen.answered(ask) and ended:
+            return
+        pause = max(PAUSE_SECONDS, _PAUSE_FACTOR * (_now() - began))
+        if ended:
+            await asyncio.sleep(pause)
+            continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await shown.over.wait()
 
 
 async def _running(ems: "client.EmsClient", shown: Experiment) -> None:
