@@ -55,7 +55,10 @@ class LiveTerminal:
 
     async def shows(self, *texts: str) -> None:
         """Waits until all of these texts are on the screen."""
-        await wait.until(lambda: all(text in self.text for text in texts), timeout=60, what=f"{texts} on:\n{self.text}")
+        try:
+            await wait.until(lambda: all(text in self.text for text in texts), timeout=60)
+        except AssertionError:
+            raise AssertionError(f"{texts} are not on the screen:\n{self.text}") from None
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until the screen satisfies a condition."""
