@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs import states, tables
+from docs import commands, states, tables
 from ems_worker.core.documents import schemas
 from ems_worker.core.language import schema
 
@@ -22,6 +22,7 @@ _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", r
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file with its current content."""
     yield HERE / "state-machine.md", states.text()
+    yield HERE / "cli.md", commands.page()
     yield HERE / "plan.schema.json", schemas.text(schema.PLAN) + "\n"
     for name, document in schemas.DOCUMENTS.items():
         yield HERE / "schemas" / f"{name}.json", schemas.text(document) + "\n"

@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from ems_worker import errors
 from ems_worker.cli import exits, outputs, shell
 from ems_worker.cli.change_options import Where
+from ems_worker.cli.results import Run
 from ems_worker.core import ids
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Document = dict[str, Any]
 
 @shell.guarded
 def artifacts(
-    run: outputs.Run,
+    run: Run,
     *,
     json: shell.Json = False,
     orchestrator: outputs.Orchestrator = None,
@@ -82,29 +82,43 @@ def download(
     command. With --where, only jobs for which the expression holds.
     """
     reach = outputs.Reach(orchestrator, server, context)
-    one = ids.parse_simulation_id(what) is not None or outputs.job_id(what) is not None
-    if one and where is not None:
-        raise exits.Misused("--where chooses among the jobs of an experiment: give the experiment's id")
 
     async def ask(sent: "Outputs") -> exits.Exit:
         from ems_worker.cli.downloading import Downloads
 
         downloads = Downloads(sent, output, overwrite=overwrite, json=json)
-        if one:
-            await _download(sent, downloads, await reach.run_id(what), name)
+        if ids.parse_simulation_id(what) is not None and where is None:  # the worker isn't needed
+            await _download(sent, downloads, what, name)
         else:
-            async with reach.client() as ems, contextlib.aclosing(_runs(ems, what, where)) as runs:
-                async for run in runs:
-                    try:
-                        await _download(sent, downloads, run, name)
-                    except errors.NotFound:
-                        downloads.gone += 1
+            async with reach.client() as ems:
+                await _download_named(ems, sent, downloads, what=what, name=name, where=where)
         downloads.report()
         if not downloads.found:
             raise errors.NotFound(f"{what} has no {'files' if name is None else f'file {name!r}'}")
         return exits.Exit.FAILED if downloads.left or downloads.unsafe else exits.Exit.OK
 
     return reach.run(ask)
+
+
+async def _download_named(
+    ems: "client.EmsClient", sent: "Outputs", downloads: "Downloads", *, what: str, name: str | None, where: str | None
+) -> None:
+    """Downloads the files of the experiment or run that is meant."""
+    from ems_worker.cli import naming
+
+    experiment_id, run = await naming.experiment_or_run(ems, what)
+    if run is not None:
+        if where is not None:
+            raise exits.Misused("--where chooses among the jobs of an experiment: give the experiment's id")
+        await _download(sent, downloads, run, name)
+        return
+    async with contextlib.aclosing(ems.jobs(experiment_id, where=where)) as jobs:
+        async for job in jobs:
+            if job["submitted_at"] is not None:
+                try:
+                    await _download(sent, downloads, job["simulation_id"], name)
+                except errors.NotFound:
+                    downloads.gone += 1
 
 
 async def _download(sent: "Outputs", downloads: "Downloads", run: str, name: str | None) -> None:
@@ -117,16 +131,6 @@ async def _download(sent: "Outputs", downloads: "Downloads", run: str, name: str
 def _is_named(file: "File", name: str) -> bool:
     names = [each for each in (file.path, file.artifact) if each]
     return name in names or any(fnmatch.fnmatchcase(each, name) for each in (*names, file.path.rpartition("/")[2]))
-
-
-async def _runs(ems: "client.EmsClient", experiment_id: str, where: str | None) -> AsyncGenerator[str, None]:
-    """The last attempts of the jobs that match and have been submitted."""
-    details = await ems.get(experiment_id)
-    matches = outputs.matching(where, details["parameters"])
-    async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
-        async for job in jobs:
-            if job["submitted_at"] is not None and matches(job):
-                yield job["simulation_id"]
 
 
 async def _reported(reach: outputs.Reach, run: str) -> "list[File]":

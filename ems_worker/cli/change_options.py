@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, completion, exits, shell
 from ems_worker.terminal import streams
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
             typer.Argument(
                 metavar="EXPERIMENT",
                 help="An experiment's id, the beginning of its id, its name, or @latest. Not with --group.",
+                autocompletion=completion.experiments,
             ),
         ],
         None,
@@ -170,8 +171,11 @@ def carry_out(
                 shell.say(f"repeating the request is safe with --request-id {options['request_id']}")
             raise
         except asyncio.CancelledError:
-            if given.wait and not given.dry_run:
-                shell.say("the change continues; `ems show` says how far it is")
+            if not given.dry_run:
+                shell.say(
+                    "the change may be under way, as `ems show` says; repeating it is safe with "
+                    f"--request-id {options['request_id']}"
+                )
             raise
         changed.show(document, json=given.json)
         refused = any(change.get("refused") for change in document.get("changes", []))

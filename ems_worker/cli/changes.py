@@ -138,7 +138,7 @@ def set_(
         ),
     ] = None,
 ) -> exits.Exit:
-    """Replace limits of the plan, such as priority=5 or max_failed=5%.
+    """Replace limits of the plan, such as priority=5.
 
     They apply at once, and to later rounds.
     """
@@ -154,7 +154,10 @@ def set_(
 @shell.guarded
 @change_options.common
 def close(given: Common) -> exits.Exit:
-    """Let an experiment with `keep_open` end as soon as its jobs have."""
+    """Let an experiment with `keep_open` end.
+
+    It ends as soon as its jobs have.
+    """
     return change_options.carry_out(given, lambda ems, whom, options: ems.close(whom, **options))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ems_worker import client
     from ems_worker.client.dead_letters import DeadLetter
 
-app = shell.app("Dead letters: plans and events that could not be processed.", no_args_is_help=True)
+app = shell.app("Dead letters: messages that could not be used.", no_args_is_help=True)
 
 Numbers = Annotated[list[int] | None, typer.Argument(metavar="SEQ", help="Numbers as `ems dlq ls` shows them.")]
 Number = Annotated[int, typer.Argument(metavar="SEQ", help="The number as `ems dlq ls` shows it.")]
@@ -115,6 +115,7 @@ def replay(
     *,
     every: All = False,
     kind: KindOption = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -136,7 +137,10 @@ def replay(
                 shell.say(f"error: {refused}")
                 code = exits.Exit.FAILED
             else:
-                shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
+                if json:
+                    shell.out_json({"seq": seq, "sent_as": {"stream": ack.stream, "seq": ack.seq}})
+                else:
+                    shell.out(f"{seq}: sent again as {ack.stream} {ack.seq}")
         return code
 
     return asking.run(server, context, ask)
@@ -149,6 +153,7 @@ def drop(
     *,
     every: All = False,
     kind: KindOption = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -157,7 +162,10 @@ def drop(
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         for seq in await _chosen(ems, seqs, every=every, kind=kind):
             await ems.dead_letters.drop(seq)
-            shell.out(f"{seq}: dropped")
+            if json:
+                shell.out_json({"seq": seq, "dropped": True})
+            else:
+                shell.out(f"{seq}: dropped")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)

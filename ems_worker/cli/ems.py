@@ -1,24 +1,97 @@
-"""`ems`: shows and changes experiments, exports their results, checks plans, runs a local platform."""
+"""`ems`: runs a platform, checks and sends plans, shows and changes experiments, takes their results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ems_worker.cli import (
     artifacts,
     changes,
     dlq,
+    doctor,
     experiments,
+    groups,
+    jobs,
     keeping,
     logs,
     offline,
     points,
+    publish,
     reproduce,
     results,
     run,
     shell,
     up,
+    watch,
 )
 
-_ABOUT = "Experiments: list, follow, export, change."
+_ABOUT = "Experiments: plan, send, look, steer, take."
 
-app = shell.app(_ABOUT, no_args_is_help=True)
+# The groups of the help with their commands, in its order.
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = MappingProxyType(
+    {
+        "Start": {"run": run.run, "up": up.up, "down": up.down, "doctor": doctor.doctor},
+        "Plan": {"validate": offline.validate, "points": points.points, "schema": offline.schema},
+        "Send": {"submit": publish.publish, "extend": changes.extend, "reproduce": reproduce.reproduce},
+        "Look": {
+            "ls": experiments.list_,
+            "show": experiments.show,
+            "watch": watch.watch,
+            "jobs": jobs.jobs,
+            "runs": jobs.runs,
+            "logs": logs.logs,
+        },
+        "Steer": {
+            "pause": changes.pause,
+            "resume": changes.resume,
+            "cancel": changes.cancel,
+            "retry": changes.retry,
+            "set": changes.set_,
+            "close": changes.close,
+            "exclude": changes.exclude,
+            "include": changes.include,
+        },
+        "Take": {
+            "plan": results.plan,
+            "config": results.config,
+            "results": results.export,
+            "artifacts": artifacts.artifacts,
+            "download": artifacts.download,
+            "archive": keeping.archive,
+            "rm": keeping.rm,
+        },
+    }
+)
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"publish": "submit", "list": "ls", "status": "show", "export": "results"}
+)
+# Words of other tools, with the commands that may be meant; those that don't exist are left out.
+MEANT: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "stop": ("cancel", "pause", "down"),
+        "kill": ("cancel",),
+        "abort": ("cancel",),
+        "delete": ("rm", "cancel", "exclude"),
+        "remove": ("rm", "cancel", "exclude"),
+        "rerun": ("retry", "reproduce"),
+        "restart": ("retry", "resume"),
+        "continue": ("resume",),
+        "sweep": ("run", "submit"),
+        "start": ("run", "submit", "up"),
+        "create": ("submit",),
+        "apply": ("submit",),
+        "get": ("show", "ls"),
+        "describe": ("show",),
+        "ps": ("ls", "runs"),
+        "top": ("watch",),
+        "follow": ("watch",),
+        "tail": ("logs", "watch"),
+        "output": ("logs",),
+        "check": ("validate", "doctor"),
+    }
+)
+
+app = shell.app(_ABOUT, no_args_is_help=True, completes=True, cls=groups.group(ALIASES, MEANT))
 
 
 @app.callback(help=_ABOUT)
@@ -26,35 +99,15 @@ def ems(version: shell.Version = False) -> None:
     """Handles the options that come before any command."""
 
 
-# In the order in which the help lists them.
-app.command("run", context_settings=run.CONTEXT_SETTINGS)(run.run)
-app.command("ls")(experiments.list_)
-app.command("show")(experiments.show)
-app.command("watch")(experiments.watch)
-app.command("points")(points.points)
-app.command("export")(results.export)
-app.command("validate")(offline.validate)
-app.command("plan")(results.plan)
-app.command("config")(results.config)
-app.command("logs")(logs.logs)
-app.command("archive")(keeping.archive)
-app.command("rm")(keeping.rm)
-app.command("reproduce")(reproduce.reproduce)
-app.command("artifacts")(artifacts.artifacts)
-app.command("download")(artifacts.download)
-app.command("pause")(changes.pause)
-app.command("resume")(changes.resume)
-app.command("cancel")(changes.cancel)
-app.command("retry")(changes.retry)
-app.command("extend")(changes.extend)
-app.command("set")(changes.set_)
-app.command("close")(changes.close)
-app.command("exclude")(changes.exclude)
-app.command("include")(changes.include)
-app.command("schema")(offline.schema)
-app.command("up")(up.up)
-app.command("down")(up.down)
-app.add_typer(dlq.app, name="dlq")
+def _add(panel: str, commands: Mapping[str, Callable[..., Any]]) -> None:
+    for name, command in commands.items():
+        settings = run.CONTEXT_SETTINGS if command is run.run else None
+        app.command(name, rich_help_panel=panel, context_settings=settings)(command)
+
+
+for _panel, _commands in COMMANDS.items():
+    _add(_panel, _commands)
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Operate")
 
 
 def main() -> None:

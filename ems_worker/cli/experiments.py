@@ -1,11 +1,11 @@
-"""`ems ls`, `show`, `watch`: experiments as the worker knows them."""
+"""`ems ls`, `show`: experiments as the worker knows them."""
 
 import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, shell
+from ems_worker.cli import asking, completion, exits, shell
 from ems_worker.core.lifecycle.experiment import ExperimentState
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Experiment = Annotated[
     str,
     typer.Argument(
-        metavar="EXPERIMENT", help="An experiment's id, the beginning of its id, its name, or @latest, the newest one."
+        metavar="EXPERIMENT",
+        help="An experiment's id, the beginning of its id, its name, or @latest, the newest one.",
+        autocompletion=completion.experiments,
     ),
 ]
 
@@ -130,31 +132,5 @@ def show(
         else:
             views.points(points, details)
         return exits.Exit.OK
-
-    return asking.run(server, context, ask)
-
-
-@shell.guarded
-def watch(
-    experiment_id: Experiment,
-    *,
-    json: shell.Json = False,
-    server: shell.Server = None,
-    context: shell.Context = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(min=0.1, metavar="SECONDS", help="Stop after this time. Default: no limit."),
-    ] = None,
-) -> exits.Exit:
-    """Follow an experiment until it ends.
-
-    The exit code is 0 if the experiment completed and 1 if it failed or was cancelled. With --json, every status is
-    printed as it arrives.
-    """
-    from ems_worker.cli import follow, naming
-
-    async def ask(ems: "client.EmsClient") -> exits.Exit:
-        found = await naming.experiment(ems, experiment_id)
-        return await follow.to_the_end(ems, found, json=json, each=True, timeout=timeout)
 
     return asking.run(server, context, ask)

@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ems_worker.cli import numbers, shell
 from ems_worker.core.lifecycle.tally import Bucket
@@ -12,18 +12,26 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-_STATES = (Bucket.FAILED, Bucket.LOST, Bucket.INFEASIBLE)
+STATES = (Bucket.FAILED, Bucket.LOST, Bucket.INFEASIBLE)
 # Limits of the summary: jobs read of each state, reasons printed, characters of a reason. `ems export` has everything.
 _MAX_JOBS = 500
 _MAX_REASONS = 5
 _MAX_LENGTH = 160
 
 
-async def show(ems: "client.EmsClient", status: Document) -> None:
-    """Prints the most frequent reasons why jobs failed, were lost or are infeasible, if there are such jobs."""
+class Reason(NamedTuple):
+    """Why jobs did not complete: how many have this reason, and the run of one of them."""
+
+    jobs: int
+    text: str
+    example: str
+
+
+async def gather(ems: "client.EmsClient", status: Document) -> list[Reason]:
+    """The reasons why jobs failed, were lost or are infeasible, the most frequent first."""
     counted: collections.Counter[str] = collections.Counter()
     examples: dict[str, str] = {}
-    for state in _STATES:
+    for state in STATES:
         if not status["counts"].get(state.value):
             continue
         jobs_read = 0
@@ -35,9 +43,15 @@ async def show(ems: "client.EmsClient", status: Document) -> None:
                 jobs_read += 1
                 if jobs_read == _MAX_JOBS:
                     break
-    for reason, count in counted.most_common(_MAX_REASONS):
-        shell.out(f"  {count:,} x {reason} ({examples[reason]})")
-    more = len(counted) - _MAX_REASONS
+    return [Reason(count, reason, examples[reason]) for reason, count in counted.most_common()]
+
+
+async def show(ems: "client.EmsClient", status: Document) -> None:
+    """Prints the most frequent reasons why jobs failed, were lost or are infeasible, if there are such jobs."""
+    reasons = await gather(ems, status)
+    for reason in reasons[:_MAX_REASONS]:
+        shell.out(f"  {reason.jobs:,} x {reason.text} ({reason.example})")
+    more = len(reasons) - _MAX_REASONS
     if more > 0:
         shell.out(f"  and {numbers.counted(more, 'other reason')}: ems export {status['experiment_id']}")
 

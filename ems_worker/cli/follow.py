@@ -61,32 +61,47 @@ async def to_the_end(
                     shown.show(status)
     except TimeoutError:
         progress = f" ({statuses.line_with_reason(status)})" if status else ""
-        shell.say(f"{experiment_id} did not end in time{progress}; {_continues(experiment_id)}")
+        shell.say(f"{experiment_id} did not end in time{progress}; {continues(experiment_id)}")
         return exits.Exit.TIMED_OUT
     except asyncio.CancelledError:
-        shell.say(f"{experiment_id}: {_continues(experiment_id)}")
+        shell.say(f"{experiment_id}: {continues(experiment_id)}")
         raise
     if not json:
-        statuses.show_summary(status)
-        # The outcome is known and printed. Missing reasons must not change the exit code.
-        try:
-            await failures.show(ems, status)
-        except errors.EmsError as error:
-            shell.say(f"the reasons why jobs did not complete are not available: {error}")
-    elif not each:
+        return await summary(ems, status)
+    if not each:
         shell.out_json(status)
+    return _outcome(status)
+
+
+async def summary(ems: "client.EmsClient", status: Document) -> exits.Exit:
+    """Prints how an experiment ended, and why jobs did not complete; returns the exit code."""
+    statuses.show_summary(status)
+    # The outcome is known and printed. Missing reasons must not change the exit code.
+    try:
+        await failures.show(ems, status)
+    except errors.EmsError as error:
+        shell.say(f"the reasons why jobs did not complete are not available: {error}")
+    return _outcome(status)
+
+
+def _outcome(status: Document) -> exits.Exit:
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
 
 
-def _continues(experiment_id: str) -> str:
+def continues(experiment_id: str | None) -> str:
+    """What goes on when whoever watched one experiment, or all, has left."""
+    if experiment_id is None:
+        return "the experiments continue; follow them with: ems watch"
     return f"the experiment continues; follow it with: ems watch {experiment_id}"
 
 
 class LineFollower:
     """Prints a status as a line: when the state or the reason changes, at each step of progress, and as a heartbeat."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, named: bool = False) -> None:
+        """With `named`, each line begins with the experiment's id."""
         self._clock = clock
+        self._named = named
         self._state: tuple[str, str | None] = ("", None)
         self._progress = 0.0
         self._printed_at = 0.0
@@ -103,7 +118,8 @@ class LineFollower:
         changed = state != self._state or status["progress"] >= self._progress + _STEP
         if changed or now >= self._printed_at + _HEARTBEAT_SECONDS:
             self._state, self._progress, self._printed_at = state, status["progress"], now
-            shell.say(statuses.line_with_reason(status))
+            name = f"{status['experiment_id']}: " if self._named else ""
+            shell.say(f"{name}{statuses.line_with_reason(status)}")
 
 
 class DocumentFollower:

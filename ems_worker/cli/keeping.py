@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-# Sizes are in units of a thousand, as disks are sold.
-
 
 @shell.guarded
 def rm(
-    experiment_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The experiments' ids.")],
+    experiment_ids: Annotated[
+        list[str], typer.Argument(metavar="EXPERIMENT...", help="Ids, beginnings of ids, or names.")
+    ],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     reason: Annotated[
@@ -39,15 +39,16 @@ def rm(
     that is sent again brings them back. `ems archive ID` keeps them in a file. Files that their runs have written stay
     with the orchestrator. Asks first; without a terminal, --yes is needed.
     """
-    from ems_worker.cli import changed
+    from ems_worker.cli import changed, naming
 
     if not (yes or dry_run or _can_ask()):
         raise exits.Misused("this removes experiments for ever and there is no terminal to ask at: give --yes")
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         code = exits.Exit.OK
-        for experiment_id in experiment_ids:
+        for name in experiment_ids:
             try:
+                experiment_id = await naming.experiment(ems, name)
                 # Refused before anybody is asked.
                 await ems.remove(experiment_id, dry_run=True)
                 if not (yes or dry_run) and not _agreed(await ems.get(experiment_id)):
@@ -83,16 +84,18 @@ def archive(
     Its plan as it was sent, status, points, every attempt, and changes, as YAML or JSON and JSON lines. The file is
     complete or not there at all, and never overwrites another.
     """
-    from ems_worker.cli import archiving
+    from ems_worker.cli import archiving, naming
 
-    target = output or Path(f"{experiment_id}.tar.gz")
     reach = outputs.Reach(orchestrator, server, context)
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         async with contextlib.AsyncExitStack() as stack:
             sent = await stack.enter_async_context(reach.connected()) if files else None
-            written = await archiving.write(ems, experiment_id, target, sent)
-        shell.say(f"{target}: {written.jobs:,} attempts, {written.files:,} files, {_length(target)}")
+            found = await naming.experiment(ems, experiment_id)
+            target = output or Path(f"{found}.tar.gz")
+            written = await archiving.write(ems, found, target, sent)
+        attempts, kept = numbers.counted(written.jobs, "attempt"), numbers.counted(written.files, "file")
+        shell.say(f"{target}: {attempts}, {kept}, {_length(target)}")
         return exits.Exit.OK
 
     return asking.run(server, context, ask)
@@ -107,5 +110,5 @@ def _can_ask() -> bool:
 
 
 def _agreed(details: Document) -> bool:
-    jobs = "1 job" if details["total"] == 1 else f"{details['total']:,} jobs"
+    jobs = numbers.counted(details["total"], "job")
     return streams.agreed(text.line(f"remove {details['experiment_id']} ({details['state']}, {jobs}) for ever?"))

@@ -8,6 +8,7 @@ import typer
 
 from ems_worker import errors
 from ems_worker.cli import exits, outputs, shell
+from ems_worker.cli.results import Run
 from ems_worker.terminal.logs import Log
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _RETRY_SECONDS = 1.0
 
 @shell.guarded
 def logs(
-    run: outputs.Run,
+    run: Run,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Print standard error instead of standard output.")] = False,

@@ -75,6 +75,20 @@ async def experiment_or_group(ems: "client.EmsClient", name: str) -> tuple[str |
     return await _unknown(ems, name), None
 
 
+async def experiment_or_run(ems: "client.EmsClient", name: str) -> tuple[str, str | None]:
+    """The id of an experiment and None, or of a run's experiment and the run."""
+    if (found := await _found(ems, name)) is not None:
+        return found, None
+    named = await run(ems, name) if _is_like_a_run(name) else None
+    parsed = None if named is None else ids.parse_simulation_id(named)
+    return (await _unknown(ems, name), None) if parsed is None else (parsed.experiment_id, named)
+
+
+def _is_like_a_run(name: str) -> bool:
+    match = _JOB.fullmatch(name)
+    return match is not None and match["point"] is not None
+
+
 async def run(ems: "client.EmsClient", name: str) -> str:
     """The simulation id of the run that a person means. Raises errors.NotFound unless it is exactly one."""
     match = _JOB.fullmatch(name)
@@ -144,7 +158,13 @@ async def _unknown(ems: "client.EmsClient", name: str, noun: str = "experiment",
     nearest = suggestions.nearest(name, known)
     similar = known[nearest] if nearest else None
     hint = f"; did you mean {similar}{text.line(rest)}?" if similar else ""
-    raise errors.NotFound(f"there is no {noun} {text.line(name + rest)}{hint}")
+    reason = f"there is no {noun} {text.line(name + rest)}"
+    if noun == "experiment" and ids.EXPERIMENT_ID.fullmatch(name):
+        try:
+            await ems.get(name)
+        except errors.NotFound as missing:  # which may say more, such as that it was removed
+            reason = str(missing)
+    raise errors.NotFound(f"{reason}{hint}")
 
 
 def _number(name: str, of: str, part: _Part) -> int:

@@ -50,18 +50,19 @@ def points(
     output: results.Output = None,
     safe_for_spreadsheets: results.Safe = False,
     allow_files_from: shell.AllowFilesFrom = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """List every point with its parameters, seeds and simulation ids.
+    """List every point with its parameters and seeds.
 
-    A plan is read and checked without a server. The points of an experiment come from the worker, as far as they have
-    been expanded, with the ids of the runs that count for its jobs.
+    Also with its simulation ids. A plan is read and checked without a server. The points of an experiment come from the
+    worker, as far as they have been expanded, with the ids of the runs that count for its jobs.
 
     Columns of CSV and JSON lines: ids, run_id_suffix, seeds, param.*, label.*; with --jobs those that `ems export` has
     too. A table shows the first seed and id of each point.
     """
-    kind = formats.of_file(kind, output, PointFormat.TABLE)
+    kind = PointFormat.JSONL if json else formats.of_file(kind, output, PointFormat.TABLE)
     if kind is PointFormat.TABLE and output is not None:
         raise exits.Misused(f"{output}: end the name in .csv or .jsonl, or give --format: a table is for people")
     written = _Output(kind, jobs, output, safe_for_spreadsheets)

@@ -1,6 +1,5 @@
 """`ems-publish`: checks a plan, sends it with its base configuration, and prints the worker's decision."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import exits, follow, numbers, shell
+from ems_worker.cli import exits, numbers, shell
 
 if TYPE_CHECKING:
     from ems_worker import settings
@@ -93,6 +92,8 @@ def publish(
     The plan may only name files below its own directory, or below the working directory if it is read from standard
     input. Use --allow-files-from to allow others.
     """
+    import asyncio
+
     from ems_worker.cli import dry_run as dry_runs
     from ems_worker.cli import plans, validation
 
@@ -143,12 +144,19 @@ async def _asked(access: "settings.Access", plan: bytes) -> dict[str, Any] | Non
 
 async def _send(access: "settings.Access", publication: Publication) -> exits.Exit:
     """Publishes the plan, waits for the decision and, if asked to, for the end. The timeout is for all of it."""
+    import asyncio
+
     from ems_worker import client
+    from ems_worker.cli import follow
 
     timeout = publication.timeout
     began = time.monotonic()
     async with client.EmsClient(access, notice=shell.say, publisher=publication.publisher) as ems:
-        ack = await ems.publish(publication.message.data, content_type=publication.message.content_type)
+        try:
+            ack = await ems.publish(publication.message.data, content_type=publication.message.content_type)
+        except asyncio.CancelledError:
+            shell.say("the plan may have been stored; it is safe to send it again")
+            raise
         try:
             decision = await ems.decision(ack.seq, timeout or _DECISION_SECONDS)
         except (errors.NoAnswer, asyncio.CancelledError) as cause:

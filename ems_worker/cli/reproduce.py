@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, outputs, shell
+from ems_worker.cli import asking, exits, numbers, shell
 from ems_worker.core import ids
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def reproduce(
         raise exits.Misused(f"--id {new_id!r}: an id has letters, digits, '-' and '_' only, at most 64")
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        from ems_worker.cli import again, follow
+        from ems_worker.cli import again, follow, naming
 
-        run = await _run(ems, what)
-        source = what if run is None else run["experiment_id"]
+        source, named = await naming.experiment_or_run(ems, what)
+        run = None if named is None else await _run(ems, named)
         name = new_id or f"{source[:_KEPT]}-again-{secrets.token_hex(3)}"
         details, text = await ems.get(source), await ems.plan(source)
         base = await ems.plan(source, part="base")
@@ -64,7 +64,7 @@ def reproduce(
         if decision["decision"] == "rejected":
             reasons = "; ".join(f"{each['path']}: {each['message']}" for each in decision["errors"])
             raise errors.RequestRefused(f"{name}: the plan was rejected: {reasons}")
-        jobs = "1 job" if decision["jobs"] == 1 else f"{decision['jobs']:,} jobs"
+        jobs = numbers.counted(decision["jobs"], "job")
         if not wait:
             if json:
                 shell.out_json(decision)
@@ -86,12 +86,11 @@ def reproduce(
     return asking.run(server, context, ask)
 
 
-async def _run(ems: "client.EmsClient", what: str) -> Document | None:
-    """The `ems.result.v1` of the run that is meant; None for an experiment."""
-    parsed = ids.parse_simulation_id(what) or outputs.job_id(what)
-    if parsed is None:
-        return None
+async def _run(ems: "client.EmsClient", what: str) -> Document:
+    """The `ems.result.v1` of a run, which is the last attempt at its job."""
+    parsed = ids.parse_simulation_id(what)
+    assert parsed is not None
     job = await ems.job(parsed.experiment_id, parsed.point, parsed.replicate)
-    if ids.parse_simulation_id(what) is not None and job["simulation_id"] != what:
+    if job["simulation_id"] != what:
         raise errors.NotFound(f"{what} is not the last attempt at its job, which is {job['simulation_id']}")
     return job

@@ -1,12 +1,13 @@
 """`ems export` and `ems config`: what came out of an experiment, and what a run was given."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ems_worker.cli import asking, exits, formats, shell
+from ems_worker.cli import asking, completion, exits, formats, shell
 from ems_worker.cli.experiments import Experiment
 from ems_worker.cli.formats import ConfigFormat, Format
 from ems_worker.terminal import streams
@@ -20,6 +21,7 @@ Run = Annotated[
         metavar="RUN",
         help="A run's id, or a job's, whose last attempt it is. The numbers may be short, as in reef-p3-r0, and the "
         "experiment named as elsewhere.",
+        autocompletion=completion.runs,
     ),
 ]
 Output = Annotated[
@@ -45,6 +47,7 @@ def export(
     ] = False,
     output: Output = None,
     safe_for_spreadsheets: Safe = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
@@ -58,7 +61,7 @@ def export(
     from ems_worker.cli import export as exports
     from ems_worker.cli import naming, numbers
 
-    row_format = formats.of_file(kind, output, Format.CSV)
+    row_format = Format.JSONL if json else formats.of_file(kind, output, Format.CSV)
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         found = await naming.experiment(ems, experiment_id)
@@ -91,9 +94,12 @@ def plan(
 ) -> exits.Exit:
     """Print an experiment's plan as it was sent."""
     from ems_worker.cli import export as exports
+    from ems_worker.cli import naming
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        text = await ems.plan(experiment_id, version=version, part="base" if base else "plan")
+        text = await ems.plan(
+            await naming.experiment(ems, experiment_id), version=version, part="base" if base else "plan"
+        )
         with exports.target(output) as written:
             written.write(text if text.endswith("\n") else f"{text}\n")
         return exits.Exit.OK
@@ -110,13 +116,14 @@ def config(
         typer.Option("--format", help="The output format. Default: by the file's extension, else yaml."),
     ] = None,
     output: Output = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
     """Print the exact configuration of a run.
 
-    The worker renders it from the plan again. If the result differs from the digest that was recorded when the run was
-    submitted, the command fails.
+    YAML, or with --json one document that has it in `content`. The worker renders it from the plan again. If the result
+    differs from the digest that was recorded when the run was submitted, the command fails.
     """
 
     from ems_worker.cli import export as exports
@@ -135,6 +142,9 @@ def config(
             return exits.Exit.FAILED
         if rendered.config_sha is None:
             shell.say(f"{run} has not been submitted yet; this is the configuration that it will get:")
+        if json:
+            shell.out_json(dataclasses.asdict(rendered))
+            return exits.Exit.OK
         content = rendered.content if written is ConfigFormat.YAML else _as_json(rendered.content)
         if output is None:
             streams.out_data(content.encode())

@@ -1,10 +1,12 @@
 """What all commands share: options, output, error handling, exit codes."""
 
+import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
@@ -46,12 +48,15 @@ AllowFilesFrom = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
 
 
-def app(about: str, **options: Any) -> typer.Typer:
-    """Returns a typer application with plain help and plain tracebacks, which read well in a pipe."""
+def app(about: str, *, completes: bool = False, **options: Any) -> typer.Typer:
+    """Returns a typer application with plain help and plain tracebacks, which read well in a pipe.
+
+    With `completes`, it has options that install the completion of its commands in a shell.
+    """
     return typer.Typer(
         help=about,
         epilog=exits.epilog(),
-        add_completion=False,
+        add_completion=completes,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -82,10 +87,11 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
     @functools.wraps(command)
     def guard(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            code = command(*args, **kwargs)
-            sys.stdout.flush()
+            with _interruptible():
+                code = command(*args, **kwargs)
+                sys.stdout.flush()
         except KeyboardInterrupt:
-            say("interrupted")
+            # Silently: a command says itself what goes on.
             code = exits.Exit.INTERRUPTED
         except OSError as failed:
             code = _unwritten(failed)
@@ -95,6 +101,19 @@ def guarded(command: Callable[P, exits.Exit | int]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return guard
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Makes Ctrl-C a KeyboardInterrupt, as Python does by itself, where `start` has made it end the process."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _unwritten(failed: OSError) -> exits.Exit:

@@ -1,5 +1,6 @@
 """`ems-worker`: runs the worker, checks its health, shows its settings, copies its manifest."""
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -10,14 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from ems_worker import settings
-from ems_worker.cli import exits, numbers, shell
+from ems_worker.cli import exits, groups, numbers, shell
 
 # How long connecting to NATS may take.
 _PROVISION_SECONDS = 10.0
 
 _ABOUT = "The worker: receives plans over NATS, starts their runs over gRPC, records everything."
 
-app = shell.app(_ABOUT, no_args_is_help=True)
+app = shell.app(_ABOUT, no_args_is_help=True, cls=groups.group({"config": "settings"}))
 
 File = Annotated[
     Path | None,
@@ -79,7 +80,7 @@ def run(config: File = None, **flags: Any) -> exits.Exit | int:
 @app.command()
 @shell.guarded
 @_with_settings
-def health(config: File = None, **flags: Any) -> exits.Exit:
+def health(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
     """Check whether the running worker is healthy.
 
     The exit code is 0 if it is, and 1 if it isn't or doesn't answer.
@@ -87,10 +88,10 @@ def health(config: File = None, **flags: Any) -> exits.Exit:
     loaded, _ = settings.load(flags, os.environ, config)
     from ems_worker.cli import health as probes
 
-    return probes.ask(loaded.http_address)
+    return probes.ask(loaded.http_address, json=json)
 
 
-@app.command("config")
+@app.command("settings")
 @shell.guarded
 @_with_settings
 def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
@@ -136,6 +137,7 @@ def show(config: File = None, json: shell.Json = False, **flags: Any) -> exits.E
 def backup(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to create; it must not exist.")],
     config: File = None,
+    json: shell.Json = False,
     **flags: Any,
 ) -> exits.Exit:
     """Copy the manifest, whether or not the worker is running.
@@ -148,6 +150,9 @@ def backup(
     from ems_worker.adapters.manifest import copies
 
     contents = asyncio.run(copies.take(loaded.manifest, target))
+    if json:
+        shell.out_json({"file": str(target), **dataclasses.asdict(contents)})
+        return exits.Exit.OK
     shell.out(
         f"{target}: {numbers.counted(contents.experiments, 'experiment')}, {numbers.counted(contents.runs, 'run')}, "
         f"{contents.ended_runs:,} of them ended"
@@ -161,6 +166,7 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(metavar="BACKUP", help="A copy made by `ems-worker backup`.")],
     config: File = None,
+    json: shell.Json = False,
     **flags: Any,
 ) -> exits.Exit:
     """Replace the manifest with a backup.
@@ -175,6 +181,15 @@ def restore(
 
     at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     contents, aside = asyncio.run(copies.restore(loaded.manifest, source, at))
+    if json:
+        shell.out_json(
+            {
+                "file": str(loaded.manifest),
+                **dataclasses.asdict(contents),
+                "previous": None if aside is None else str(aside),
+            }
+        )
+        return exits.Exit.OK
     counted = f"{numbers.counted(contents.experiments, 'experiment')}, {numbers.counted(contents.runs, 'run')}"
     shell.out(f"{loaded.manifest}: {counted}")
     if aside is not None:
@@ -216,7 +231,7 @@ def prune(
 @app.command()
 @shell.guarded
 @_with_settings
-def provision(config: File = None, **flags: Any) -> exits.Exit:
+def provision(config: File = None, json: shell.Json = False, **flags: Any) -> exits.Exit:
     """Create missing streams and the object store.
 
     Run it with an administrator's credentials; the worker itself then needs no right to create streams.
@@ -227,7 +242,10 @@ def provision(config: File = None, **flags: Any) -> exits.Exit:
     from ems_worker.adapters import jetstream
 
     for name, created in asyncio.run(jetstream.provision(loaded.access, _PROVISION_SECONDS)).items():
-        shell.out(f"{name}: {'created' if created else 'already exists'}")
+        if json:
+            shell.out_json({"name": name, "created": created})
+        else:
+            shell.out(f"{name}: {'created' if created else 'already exists'}")
     return exits.Exit.OK
 
 

@@ -44,9 +44,10 @@ class Which(TypedDict, total=False):
 
 
 class WhichJobs(TypedDict, total=False):
-    """Which jobs to list: of this state, of this point, or of a replicate of this point."""
+    """Which jobs to list: of this state, for which an expression holds, of a point or of a replicate of it."""
 
     state: str | None
+    where: str | None
     point: int | None
     replicate: int | None
 
@@ -192,20 +193,17 @@ class EmsClient(steering.Steering):
     ) -> AsyncGenerator[Document, None]:
         """Yields jobs, including open ones, as `ems.result.v1`, in the order of point and replicate.
 
-        With `attempts`, yields every run of each job.
+        Only those in this state, and for which the expression `where` holds. With `attempts`, yields every run of each
+        job.
         """
         experiment_id = asking.check_id(experiment_id)
         return self._paged("jobs", "jobs", experiment_id=experiment_id, attempts=attempts or None, **which)
 
     async def job(self, experiment_id: str, point: int, replicate: int) -> Document:
         """The `ems.result.v1` of one job, by its last attempt. Raises errors.NotFound if there is no such job."""
-        # Attempts count from 1: this is the place just before the job.
-        cursor = f"{point}.{replicate}.0"
-        page = await self._ask("jobs", experiment_id=asking.check_id(experiment_id), cursor=cursor, limit=1)
-        for job in page["jobs"]:
-            if (job["point"], job["replicate"]) == (point, replicate):
-                document: Document = job
-                return document
+        async with contextlib.aclosing(self.jobs(experiment_id, point=point, replicate=replicate)) as jobs:
+            async for job in jobs:
+                return job
         raise errors.NotFound(f"{experiment_id} has no job of point {point} and replicate {replicate}")
 
     def points(self, experiment_id: str) -> AsyncGenerator[Document, None]:

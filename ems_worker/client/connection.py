@@ -32,6 +32,8 @@ _CLOSE_SECONDS = 2
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 # A lost connection that is idle is noticed after two of these.
 _PING_SECONDS = 10
+# How many refusals of subjects are remembered.
+_DENIED = 100
 
 
 class ReplyTooLarge(errors.RequestRefused):
@@ -50,6 +52,7 @@ class Connection:
         self._opened = False
         self._opening: asyncio.Timeout | None = None
         self._refusals = 0
+        self._denied: list[str] = []
 
     @property
     def client(self) -> "Client":
@@ -60,6 +63,10 @@ class Connection:
     def servers(self) -> str:
         """The servers as shown in messages, without passwords."""
         return masking.urls(self._access.servers)
+
+    def denies(self, subject: str) -> bool:
+        """Whether the server has said that this user may not publish or subscribe to a subject."""
+        return any(f'"{subject}"' in denied for denied in self._denied)
 
     async def open(self) -> None:
         """Connects.
@@ -180,6 +187,8 @@ class Connection:
         return True
 
     async def _on_error(self, error: Exception) -> None:
+        if bus.nats_access.is_violation(error):
+            self._denied = [*self._denied[-_DENIED:], str(error)]
         self._last_error = bus.nats_access.reason(self._last_error, error)
         if not self._opened and self._opening is not None and isinstance(error, ConnectionRefusedError):
             self._refusals += 1

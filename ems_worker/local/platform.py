@@ -171,7 +171,7 @@ class Platform:
             raise process.DirectoryUnusable(str(failed)) from failed
         server = nats_server.NatsServer(directory, port=port, more=users.configuration)
         # Announced before the broker starts: clients of an earlier platform at this address reconnect at once.
-        self._stack.enter_context(running.announced(users.platform))
+        self._stack.enter_context(running.announced(self._described(users.platform)))
         self._stack.push_async_callback(server.stop)
         await self._add(
             keeping.Part(
@@ -186,6 +186,17 @@ class Platform:
         if users.admin is not None:
             await jetstream.provision(users.admin, _READY_SECONDS)
         return users
+
+    def _described(self, platform: running.Platform) -> running.Platform:
+        """The platform with what `ems doctor` checks."""
+        port = self._options.http_port
+        return dataclasses.replace(
+            platform,
+            data_dir=str(self._directory),
+            http=None if port is None else f"{ports.LOOPBACK}:{port}",
+            simulator=self._options.simulator,
+            started_in=str(Path.cwd()),
+        )
 
     async def _start_orchestrator(self, channel: Channel, context: Path) -> None:
         options = {

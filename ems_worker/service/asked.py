@@ -47,6 +47,7 @@ class JobsRequest(PageRequest):
     point: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     # Needs `point`.
     replicate: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    where: Annotated[str, Field(min_length=1)] | None = None
 
 
 class ResultsRequest(GetRequest):

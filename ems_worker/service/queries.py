@@ -1,6 +1,7 @@
 """Answers queries: the NATS service `ems.api.*`. JSON in, JSON out; pages are limited and continue at a cursor."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -11,10 +12,11 @@ from pydantic_core import ErrorDetails
 from ems_worker import errors
 from ems_worker.core import ids
 from ems_worker.core.documents import changes, documents, headings, limits, results, titles
+from ems_worker.core.language import version
 from ems_worker.core.lifecycle import estimate, experiment
 from ems_worker.core.records import Experiment, PlanDecision
 from ems_worker.service import asked, plan_text, reasons, statuses
-from ems_worker.service.base import missing
+from ems_worker.service.base import conditions, missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.ports import Manifest
 from ems_worker.service.base.versions import Versions
@@ -137,15 +139,16 @@ class Queries:
         record = await self._record(request.experiment_id)
         first, end = asked.range_of(request)
         after = first if request.cursor is None else max(first, _numbers(request.cursor))
-        rows = await self._manifest.jobs_page(
-            record.key, after, request.limit, last=end, attempts=request.attempts, state=request.state
+        condition = conditions.read(request.where, record.spec.parameters, version.VERSION)
+        read_page = functools.partial(
+            self._manifest.jobs_page, record.key, last=end, attempts=request.attempts, state=request.state
         )
-        last = rows[-1].run if len(rows) == request.limit else None
+        rows, last = await conditions.page(read_page, after, request.limit, condition)
         return documents.encode(
             {
                 "schema": titles.JOBS,
                 "jobs": [results.result(request.experiment_id, row) for row in rows],
-                "cursor": None if last is None else f"{last.point}.{last.replicate}.{last.attempt}",
+                "cursor": None if last is None else ".".join(map(str, last)),
             }
         )
 

@@ -31,6 +31,9 @@ _HOSTS = ("127.0.0.1", "localhost")
 class Platform:
     """A running platform: address and credentials of its NATS server, and its orchestrator.
 
+    `data_dir`, `http`, `simulator` and `started_in` say where its files are, where its worker reports its health, what
+    it runs, and in which directory.
+
     The credentials are user and password. With `ems up --secured` they are the files of an nkey and a CA, and the
     prefix of the user's inboxes. `data_dir` is its directory, and `pid` the process that keeps it running.
     """
@@ -46,6 +49,9 @@ class Platform:
     inbox_prefix: str | None = None
     data_dir: str | None = None
     pid: int | None = None
+    http: str | None = None
+    simulator: str | None = None
+    started_in: str | None = None
 
     def context(self) -> bytes:
         """The platform as a context of the `nats` command, which ignores unknown keys."""

@@ -198,6 +198,35 @@ async def test_the_jobs_of_a_point_and_the_attempts_of_a_job_are_found(desk: Des
         assert (await ask(client, "jobs", experiment_id="reef", **nobody))["jobs"] == []
 
 
+async def test_jobs_can_be_chosen_by_a_condition(desk: Desk, client: Client) -> None:
+    """The same expression that changes take; pages go on where they stopped, however few jobs match."""
+    names = await run_all(desk, points=300)
+    seen, cursor, pages = [], None, 0
+    while True:
+        page = await ask(client, "jobs", experiment_id="reef", where="food % 50 == 0", limit=4, cursor=cursor)
+        seen += [job["simulation_id"] for job in page["jobs"]]
+        pages += 1
+        if (cursor := page["cursor"]) is None:
+            break
+    foods = {job["simulation_id"]: job["params"]["food"] for job in (await every_job(client))}
+    assert seen == [name for name in names if foods[name] % 50 == 0]
+    assert 0 < len(seen) < len(names)
+    assert pages == len(seen) // 4 + 1
+    both = await ask(client, "jobs", experiment_id="reef", where="point < 7", state="completed")
+    assert [job["point"] for job in both["jobs"]] == list(range(7))
+    refused = await ask(client, "jobs", experiment_id="reef", where="foood > 1")
+    assert (refused["code"], "did you mean food?" in refused["message"]) == ("400", True)
+
+
+async def every_job(client: Client) -> list[dict[str, Any]]:
+    jobs, cursor = [], None
+    while True:
+        page = await ask(client, "jobs", experiment_id="reef", cursor=cursor)
+        jobs += page["jobs"]
+        if (cursor := page["cursor"]) is None:
+            return jobs
+
+
 async def test_points_are_listed_in_pages(desk: Desk, client: Client) -> None:
     """Each point has its aggregates."""
     await run_all(desk, points=3, replicates=2)

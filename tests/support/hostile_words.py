@@ -16,8 +16,9 @@ LINES = "a\u2028b\u2029c\x0bd\x0ce\x85f"
 ALL = " ".join((CLIPBOARD, TITLE, LINK, COLOR, SCREEN, OVERWRITE, EIGHT_BIT, BIDI, INVISIBLE, LINES, "\x7f"))
 WITNESS = "ZXZpbA=="
 
-# The sequences that rich draws with: styles in sixteen colours or by number, and cursor movements for a bar.
-_OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K")
+# The sequences that rich draws with: styles in sixteen colours or by number, and cursor movements for a bar; and those
+# of a live screen, which goes to the beginning of each line by its number.
+_OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[1A|\x1b\[2K|\x1b\[\?1049[lh]|\x1b\[[0-9]+;1H|\x1b\[K|\x1b\[J")
 
 
 def dangerous_characters(shown: str) -> list[str]:

@@ -25,6 +25,7 @@ _STATUS = {
     "tags": [H],
     "state": H,
     "reason": H,
+    "pauses": [H],
     "round": 2,
     "revision": 1,
     "counts": _COUNTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import generate, tables
+from docs import commands, generate, tables
 from ems_worker import daemon, errors
 from ems_worker.cli import exits
 from ems_worker.core.lifecycle.outcome import OUTCOMES
@@ -28,6 +28,15 @@ MADE = {
 def test_generated_pages_are_current() -> None:
     """`make docs` would change nothing."""
     assert generate.outdated() == []
+
+
+def test_every_command_that_prints_has_json_and_says_what() -> None:
+    """Only a server, a schema, which is JSON, and what has a format of its own go without."""
+    options = {
+        name: {option for one in command.params for option in one.opts} for _, name, command in commands.commands()
+    }
+    assert {name for name, known in options.items() if "--json" not in known} == {"ems schema", "ems-worker run"}
+    assert set(commands.JSON) == {name for name, known in options.items() if "--json" in known}
 
 
 def test_every_generated_section_is_on_one_page() -> None:

@@ -21,7 +21,7 @@ from ems_worker.core.lifecycle import steering
 from ems_worker.core.lifecycle.steering import Ruling, Verb
 from ems_worker.core.records import Change, Experiment, Which
 from ems_worker.service import queries, settle
-from ems_worker.service.base import crash, missing
+from ems_worker.service.base import conditions, crash, missing
 from ems_worker.service.base.clock import Clock
 from ems_worker.service.base.locks import KeyedLocks
 from ems_worker.service.base.ports import Manifest
@@ -29,7 +29,7 @@ from ems_worker.service.ledger import records
 from ems_worker.service.ledger.ledger import Ledger
 from ems_worker.service.ledger.live import Live
 from ems_worker.service.queries import Handler
-from ems_worker.service.steering import effects, requests
+from ems_worker.service.steering import requests
 from ems_worker.service.steering.executor import Executor
 from ems_worker.service.steering.extend import Extender
 from ems_worker.service.steering.requests import ChangeRequest
@@ -142,7 +142,7 @@ class Control:
         # Its revision was the expected one when it was recorded.
         ruling = self._ruled(live, verb, request.model_copy(update={"expect_revision": None}))
         # Those of before the key have none.
-        effects.read_where(live, request.where, int(published.get("language", 1)))
+        conditions.read(request.where, live.record.spec.parameters, int(published.get("language", 1)))
         return self._drafted(live, verb, request, ruling)
 
     async def _members(self, group: str) -> list[str]:
@@ -190,7 +190,7 @@ class Control:
         if request.expect_revision not in (None, live.record.revision):
             now = f"{live.experiment_id} has revision {live.record.revision}, not {request.expect_revision}"
             raise errors.RequestRefused(f"expect_revision: {now}")
-        effects.read_where(live, request.where, version.VERSION)
+        conditions.read(request.where, live.record.spec.parameters, version.VERSION)
         ruling = steering.rule(
             verb,
             live.record.standing,
