@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +46,6 @@ def list_(
     context: shell.Context = None,
 ) -> exits.Exit:
     """List dead letters with their reasons, oldest first."""
-    from ems_worker.cli import fitting, tables
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
         listed: list[DeadLetter] = []
@@ -60,22 +60,29 @@ def list_(
         if not listed:
             shell.say("no dead letters")
         elif not json:
-            rows = [
-                (str(letter.seq), letter.kind, _at(letter), letter.subject, numbers.size(letter.size), letter.reason)
-                for letter in listed
-            ]
-            columns = (
-                fitting.Column("seq"),
-                fitting.Column("kind"),
-                fitting.Column("at", drop=3),
-                fitting.Column("subject", drop=1, cut=16),
-                fitting.Column("bytes", drop=2),
-                fitting.Column("reason", cut=40),
-            )
-            tables.show(columns, rows, instead="ems dlq show SEQ, or a wider window")
+            show_list(listed)
         return exits.Exit.OK
 
     return asking.run(server, context, ask)
+
+
+def show_list(listed: Sequence["DeadLetter"]) -> None:
+    """Prints dead letters as a table."""
+    from ems_worker.cli import fitting, tables
+
+    columns = (
+        fitting.Column("seq"),
+        fitting.Column("kind"),
+        fitting.Column("at", drop=3),
+        fitting.Column("subject", drop=1, cut=16),
+        fitting.Column("bytes", drop=2),
+        fitting.Column("reason", cut=40),
+    )
+    rows = [
+        (str(letter.seq), letter.kind, _at(letter), letter.subject, numbers.size(letter.size), letter.reason)
+        for letter in listed
+    ]
+    tables.show(columns, rows, instead="ems dlq show SEQ, or a wider window")
 
 
 @app.command()

@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import typer
 
-from ems_worker.cli import fitting, follow, listing, lists, tables, views
+from ems_worker.cli import dlq, fitting, follow, listing, lists, tables, views, worker
+from ems_worker.client import dead_letters as dead_letter
 from ems_worker.core import ids
 from tests.support import known, screens
 
@@ -60,10 +63,38 @@ def jobs() -> None:
     table.flush()
 
 
+def dead_letters() -> None:
+    at = datetime(2026, 11, 28, 10, tzinfo=UTC)
+    reason = "the event contradicts the end of its run, which completed before, 魚"
+    origin: dict[str, Any] = {
+        "stream": "SIM_EVENTS",
+        "original_seq": 7,
+        "delivered": 1,
+        "sha256": "ab",
+        "at": at,
+        "data": None,
+    }
+    dlq.show_list(
+        [
+            dead_letter.DeadLetter(
+                seq=seq, kind="event", reason=reason, subject="sim.run_completed.reef", size=size, **origin
+            )
+            for seq, size in ((1, 120), (12345, 1_200_000))
+        ]
+    )
+
+
+def settings() -> None:
+    with pytest.raises(typer.Exit):
+        worker.show(config=None)
+
+
 TABLES: dict[str, tuple[Callable[[], None], list[str]]] = {
     "list": (lambda: lists.show(lists.lines(LISTED), lists.Listing()), [LONG, "lr-sweep", "evolution-study/"]),
     "group": (lambda: lists.show_group(LISTED[2:6], 0), ["gen-000500", "4 experiments: 4 running"]),
     "points of a result": (lambda: views.points(POINTS, DETAILS), ["0.912 ± 0.010", "5/8", "1,200 more points"]),
+    "dead letters": (dead_letters, ["12345", "the event contradicts the end of its"]),
+    "settings": (settings, ["orchestrator_plaintext", "nats://127.0.0.1:4222", "default"]),
     "points of a plan": (jobs, [f"{LONG}-p000002-r000-a1"]),
 }
 
