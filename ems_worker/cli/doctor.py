@@ -72,7 +72,7 @@ async def _examined(server: str | None, context: str | None, simulator: str | No
         loaded, origins = settings.load({"server": server, "context": context}, os.environ)
         platform = running.find(settings.Access(loaded.server), os.environ)
     except errors.SettingsError as error:
-        return [findings.fail("settings", "they contradict each other or can't be used", str(error))]
+        return [findings.failure("settings", "they contradict each other or can't be used", str(error))]
     broker, reached = await asyncio.gather(
         nats.check(access),
         orchestrator.check(None if origins["orchestrator"] == "default" else loaded.channel),

@@ -31,11 +31,11 @@ def ok(part: str, seen: str) -> Finding:
     return Finding(part, Verdict.OK, seen)
 
 
-def warn(part: str, seen: str, remedy: str) -> Finding:
+def warning(part: str, seen: str, remedy: str) -> Finding:
     return Finding(part, Verdict.WARN, seen, remedy)
 
 
-def fail(part: str, seen: str, remedy: str) -> Finding:
+def failure(part: str, seen: str, remedy: str) -> Finding:
     return Finding(part, Verdict.FAIL, seen, remedy)
 
 

@@ -29,9 +29,9 @@ def disk(directory: Path | None) -> Finding:
     seen = f"{_bytes(usage.free)} of {_bytes(usage.total)} free at {directory}"
     remedy = f"free some space: runs keep their output below {directory}"
     if usage.free < _MIN_FREE_BYTES:
-        return findings.fail("disk", seen, remedy)
+        return findings.failure("disk", seen, remedy)
     if usage.free < _LOW_FREE_BYTES or usage.free < _LOW_FREE_SHARE * usage.total:
-        return findings.warn("disk", seen, remedy)
+        return findings.warning("disk", seen, remedy)
     return findings.ok("disk", seen)
 
 
@@ -47,7 +47,7 @@ def file_system(directory: Path | None, mounts: Path) -> Finding:
         return findings.unknown("file system", "this system doesn't list its file systems")
     if kind is None:
         return findings.ok("file system", "local")
-    return findings.fail(
+    return findings.failure(
         "file system",
         f"{directory} is on {kind}, which can damage the manifest",
         "take a directory on a disk of this machine: EMS_DATA_DIR, or ems up --data-dir DIR",
@@ -65,16 +65,16 @@ def simulator(command: str | None, directory: Path | None) -> Finding:
     try:
         program, *words = shlex.split(command)
     except ValueError as error:
-        return findings.fail(part, f"{command!r} can't be read: {error}", "write it as for a shell")
+        return findings.failure(part, f"{command!r} can't be read: {error}", "write it as for a shell")
     base = directory or Path.cwd()
     found = _program(program, base)
     if found is None:
-        return findings.fail(part, f"there is no program {program!r}", _missing_remedy(program, base))
+        return findings.failure(part, f"there is no program {program!r}", _missing_remedy(program, base))
     if not os.access(found, os.X_OK):
-        return findings.fail(part, f"{found} is not executable", f"chmod +x {shlex.quote(str(found))}")
+        return findings.failure(part, f"{found} is not executable", f"chmod +x {shlex.quote(str(found))}")
     for word in words:
         if word.endswith(_SCRIPTS) and "{" not in word and not word.startswith("-") and not (base / word).exists():
-            return findings.fail(part, f"{program} is there, but no file {word!r} in {base}", "give its whole path")
+            return findings.failure(part, f"{program} is there, but no file {word!r} in {base}", "give its whole path")
     return findings.ok(part, command if len(command) <= 60 else f"{command[:57]}...")
 
 
@@ -105,13 +105,13 @@ def health(address: str | None) -> Finding:
             answer = connection.getresponse()
             troubles = dict(json.loads(answer.read())["troubles"])
         except (OSError, http.client.HTTPException) as error:
-            return findings.fail(part, f"no answer at {address}: {error}", "look at the worker's log")
+            return findings.failure(part, f"no answer at {address}: {error}", "look at the worker's log")
         except (ValueError, KeyError, TypeError):
             return findings.unknown(part, f"another program listens at {address}")
     if not troubles:
         return findings.ok(part, f"http://{address}/readyz reports no problem")
     seen = "; ".join(f"{name}: {problem}" for name, problem in troubles.items())
-    return findings.fail(part, seen, "docs/operations.md has what to do about each part")
+    return findings.failure(part, seen, "docs/operations.md has what to do about each part")
 
 
 def versions(server: str | None, worker: str | None) -> Finding:
@@ -126,7 +126,7 @@ def versions(server: str | None, worker: str | None) -> Finding:
     ]
     seen = ", ".join(known) + (f"; without the extras {', '.join(missing)}" if missing else "")
     if worker is not None and worker != ours:
-        return findings.warn(part, f"{seen}; the worker is {worker}", "use one version on both sides")
+        return findings.warning(part, f"{seen}; the worker is {worker}", "use one version on both sides")
     return findings.ok(part, seen)
 
 

@@ -46,7 +46,7 @@ async def check(access: Access) -> Broker:
     try:
         await link.open()
     except errors.EmsError as error:
-        return Broker([findings.fail("broker", "no connection", str(error))])
+        return Broker([findings.failure("broker", "no connection", str(error))])
     try:
         return await _connected(link)
     finally:
@@ -69,14 +69,14 @@ async def _broker(link: connection.Connection, version: str) -> Finding:
     try:
         await link.client.flush(timeout=int(_ANSWER_SECONDS))
     except (bus.nats.errors.Error, OSError) as error:
-        return findings.fail("broker", f"nats-server {version} does not answer: {error}", "look at its log")
+        return findings.failure("broker", f"nats-server {version} does not answer: {error}", "look at its log")
     seen = f"nats-server {version} at {link.servers}, answers in {(time.monotonic() - began) * 1000:.1f} ms"
     if _VERSION.match(version) and tuple(map(int, version.split("."))) < _OLDEST:
-        return findings.fail("broker", seen, f"upgrade nats-server to {'.'.join(map(str, _OLDEST))} or newer")
+        return findings.failure("broker", seen, f"upgrade nats-server to {'.'.join(map(str, _OLDEST))} or newer")
     try:
         await link.require_jetstream(_ANSWER_SECONDS)
     except errors.BrokerMisconfigured as off:
-        return findings.fail("broker", seen, str(off))
+        return findings.failure("broker", seen, str(off))
     return findings.ok("broker", seen)
 
 
@@ -101,9 +101,9 @@ def _streams(infos: Mapping[str, Mapping[str, Any] | None]) -> Finding:
         if "config" in (info := seen.get(spec.name) or {}) and (lines := streams.differences(spec, info["config"]))
     ]
     if wrong:
-        return findings.fail("streams", f"{len(wrong)} of {len(infos)} are not as they must be", "\n".join(wrong))
+        return findings.failure("streams", f"{len(wrong)} of {len(infos)} are not as they must be", "\n".join(wrong))
     if missing:
-        return findings.fail("streams", f"there is no {', '.join(missing)}", _PROVISION)
+        return findings.failure("streams", f"there is no {', '.join(missing)}", _PROVISION)
     if not seen:
         return findings.unknown("streams", "this user may not look at them")
     hidden = len(infos) - len(seen)
@@ -140,7 +140,7 @@ async def _rights(link: connection.Connection) -> Finding:
     if not denied:
         return findings.ok("rights", f"this user may {', '.join(allowed)}")
     may = f"this user may {', '.join(allowed) or 'nothing'}, but not {', '.join(denied)}"
-    return (findings.warn if allowed else findings.fail)("rights", may, f"if you need that, {_OTHER_CREDENTIALS}")
+    return (findings.warning if allowed else findings.failure)("rights", may, f"if you need that, {_OTHER_CREDENTIALS}")
 
 
 async def _worker(link: connection.Connection) -> Finding:
@@ -148,13 +148,13 @@ async def _worker(link: connection.Connection) -> Finding:
     try:
         await link.ask(f"{subjects.API}.list", b'{"limit": 1}', _ANSWER_SECONDS)
     except errors.WorkerUnavailable:
-        return findings.fail("worker", "none answers", "start one: ems-worker run; or a whole platform: ems up")
+        return findings.failure("worker", "none answers", "start one: ems-worker run; or a whole platform: ems up")
     except errors.NoAnswer as late:
         if link.denies(f"{subjects.API}.list"):
             return findings.unknown("worker", "this user may not ask it")
-        return findings.fail("worker", "no answer in time", str(late))
+        return findings.failure("worker", "no answer in time", str(late))
     except errors.EmsError as error:
-        return findings.fail("worker", "it can't answer", str(error))
+        return findings.failure("worker", "it can't answer", str(error))
     return findings.ok("worker", f"answers in {(time.monotonic() - began) * 1000:.1f} ms")
 
 
@@ -176,7 +176,7 @@ def clock(infos: Mapping[str, Mapping[str, Any] | None]) -> Finding:
         return findings.unknown("clock", "the broker doesn't say what time it is")
     if abs(skew) <= _MAX_SKEW_SECONDS + 1:
         return findings.ok("clock", "agrees with the broker's")
-    return findings.warn(
+    return findings.warning(
         "clock",
         f"this machine is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead of'} the broker",
         "set the clock by NTP: times of runs and time limits are compared across machines",

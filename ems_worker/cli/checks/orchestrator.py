@@ -22,14 +22,14 @@ async def check(channel: Channel | None) -> Finding:
                 capacity = await anext(reported)
             if capacity is None and (why := client.away) is not None:
                 remedy = "start it, or name another: EMS_ORCHESTRATOR"
-                return findings.fail(part, f"it can't be reached: {why}", remedy)
+                return findings.failure(part, f"it can't be reached: {why}", remedy)
     except errors.SettingsError as error:
-        return findings.fail(part, f"{channel.target} can't be used", str(error))
+        return findings.failure(part, f"{channel.target} can't be used", str(error))
     if capacity is None:
         return findings.ok(part, f"{channel.target}, which doesn't report its slots")
     seen = f"{channel.target}, {capacity.slots:,} {'slot' if capacity.slots == 1 else 'slots'}"
     if capacity.model_version:
         seen += f", model {capacity.model_version}"
     if not capacity.slots:
-        return findings.warn(part, seen, "nothing runs without a slot: look at the orchestrator")
+        return findings.warning(part, seen, "nothing runs without a slot: look at the orchestrator")
     return findings.ok(part, seen)
