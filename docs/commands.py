@@ -45,6 +45,12 @@ JSON: Final[Mapping[str, str]] = {
     "ems points": "for each point, or with `--jobs` for each job, a row as with `--format jsonl`",
     "ems submit": "an `ems.decision.v1`; with `--dry-run` with `estimate`; with `--wait` then the last `ems.status.v1`",
     "ems-publish": "the same as `ems submit`",
+    "ems run": "an `ems.decision.v1`, then the last `ems.status.v1`",
+    "ems reproduce": "`reproduces`, `experiment_id`, `agree`, `same`, `different`, `missing`, `examples`; "
+    "with `--no-wait` an `ems.decision.v1`",
+    "ems rm": "an `ems.change.v1` for each experiment",
+    "ems artifacts": "for each file: `simulation_id`, `path`, `bytes`, `modified_at`, `artifact`, `uri`",
+    "ems download": "for each file: `simulation_id`, `path`, `file`, `bytes`, `result`",
     "ems ls": "an `ems.status.v1` for each experiment",
     "ems show": "an `ems.status.v1` with the further keys of `ems.api.get`",
     "ems watch": "each `ems.status.v1` as it arrives",

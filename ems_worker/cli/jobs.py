@@ -127,16 +127,36 @@ def _list(server: str | None, context: str | None, wanted: _Wanted) -> exits.Exi
     return asking.run(server, context, ask)
 
 
+# Columns of the terminal that a text keeps.
+_MIN_TEXT = 8
+
+
 class _Table:
     """The table of an experiment's jobs. A column in which nothing stands is left out."""
 
     def __init__(self, details: Document) -> None:
         from ems_worker.cli import tables
+        from ems_worker.cli.fitting import Column
+        from ems_worker.core.documents import headings
 
         self._parameters, self._metrics = list(details["parameters"]), list(details["metrics"])
-        names = (*tables.short(self._parameters), *self._metrics)
-        self._table = tables.Growing(["run", "state", *names, "took", "host", "excluded", "why"])
-        self._value = tables.value
+        texts = details.get("headings", {})
+        titles = headings.titles(self._parameters, texts.get("parameters", {}), tables.short(self._parameters))
+        named = [*titles, *headings.titles(self._metrics, texts.get("metrics", {}))]
+        # Where there is no room, texts are cut first, and parameters and metrics go last, from the last one on.
+        self._table = tables.Growing(
+            [
+                Column("run"),
+                Column("state"),
+                *(Column(title, drop=number) for number, title in enumerate(named, 1)),
+                Column("took", drop=len(named) + 2),
+                Column("host", drop=len(named) + 3, cut=_MIN_TEXT),
+                Column("excluded", drop=len(named) + 4, cut=_MIN_TEXT),
+                Column("why", drop=len(named) + 1, cut=_MIN_TEXT),
+            ],
+            instead="--json, or a wider window",
+        )
+        self._cell = tables.cell
 
     def add(self, job: Document) -> None:
         params, metrics = job["params"], job["metrics"] or {}
@@ -144,8 +164,8 @@ class _Table:
             [
                 job["simulation_id"],
                 _state(job),
-                *(self._value(params[name]) if name in params else "-" for name in self._parameters),
-                *(number(metrics.get(name)) for name in self._metrics),
+                *(self._cell(params[name]) if name in params else "-" for name in self._parameters),
+                *("-" if metrics.get(name) is None else metrics[name] for name in self._metrics),
                 took(job),
                 job.get("host") or "",
                 job.get("excluded") or "",
@@ -155,11 +175,6 @@ class _Table:
 
     def flush(self) -> None:
         self._table.flush()
-
-
-def number(value: float | None) -> str:
-    """A metric with six significant digits; `-` for None."""
-    return "-" if value is None else f"{value:.6g}"
 
 
 def _state(job: Document) -> str:

@@ -20,7 +20,7 @@ def watch(
         str | None,
         typer.Argument(
             metavar="EXPERIMENT",
-            help="An experiment's id, the beginning of its id, its name, or @latest. Default: all, the open ones first.",
+            help="An id, the beginning of an id, a name, or @latest. Default: all experiments, the open ones first.",
             autocompletion=completion.experiments,
         ),
     ] = None,

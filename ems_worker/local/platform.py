@@ -56,10 +56,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of the parts. `context` is a file with address and credentials of NATS, for the `nats` command.
-
-    `simulator` is its command line, empty for the built-in one; `slots` is the number of simulations at once.
-    """
+    """The addresses of the parts; `context` is a file for the `nats` command. `simulator` is empty if it is built in."""
 
     nats_url: str
     context: str
@@ -192,7 +189,6 @@ class Platform:
         port = self._options.http_port
         return dataclasses.replace(
             platform,
-            data_dir=str(self._directory),
             http=None if port is None else f"{ports.LOOPBACK}:{port}",
             simulator=self._options.simulator,
             started_in=str(Path.cwd()),
@@ -208,8 +204,7 @@ class Platform:
             "--simulator": self._options.simulator,
             "--model-version": self._options.model_version,
             "--config-format": self._options.config_format,
-            # The setting of the worker.
-            "--retention": os.environ.get("EMS_RETENTION") or None,
+            "--retention": os.environ.get("EMS_RETENTION") or None,  # a setting of the worker
         }
         flags = [f"{name}={value}" for name, value in options.items() if value is not None]
         child = self._child("orchestrator", ["ems_worker.local.orchestrator", *flags], {})
@@ -223,7 +218,7 @@ class Platform:
     def _interrupted_runs(self) -> str:
         """How many runs the orchestrator's next start starts again, for people; empty if none."""
         runs = store.left(self._directory / "orchestrator" / "orchestrator.db").interrupted
-        return "" if not runs else "1 run" if runs == 1 else f"{runs} runs"
+        return "" if not runs else "1 run" if runs == 1 else f"{runs:,} runs"
 
     def _say_what_is_left(self) -> None:
         if self._options.continues and (again := self._interrupted_runs()):

@@ -1,64 +1,14 @@
 """The NATS service as its clients see it: JSON in, JSON out, pages by cursor, errors with a code and a message."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
-from tests.support import broker, manifests, schema_checks, servers
+from tests.support import manifests, schema_checks
+from tests.support.asking import ask, run_all, send
 from tests.support.desk import Desk, plan
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    """A worker that accepts plans of up to 1,000 jobs."""
-    async with Desk.open(tmp_path / "data", max_jobs=1000) as desk:
-        yield desk
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A NATS server for all tests of this module."""
-    server = servers.run_sync(servers.NatsServer(tmp_path_factory.mktemp("nats")))
-    yield server
-    asyncio.run(server.stop())
-
-
-@pytest.fixture
-async def client(desk: Desk, server: servers.NatsServer) -> AsyncIterator[Client]:
-    """A plain client of a server on which the desk's worker answers."""
-    queries = desk.services.queries
-    async with broker.connected(server.url) as served, broker.plain(server) as (client, _):
-        await broker.serve(served, queries.handlers())
-        yield client
-
-
-async def ask(client: Client, verb: str, **request: Any) -> dict[str, Any]:
-    """Sends a request; returns the reply, or the code and the message of an error."""
-    return await send(client, verb, json.dumps(request).encode())
-
-
-async def send(client: Client, verb: str, data: bytes) -> dict[str, Any]:
-    """Sends the bytes of a request, which need not be valid; returns the same as `ask`."""
-    reply = await client.request(f"ems.api.{verb}", data, timeout=5)
-    if reply.headers and "Nats-Service-Error-Code" in reply.headers:
-        return {"code": reply.headers["Nats-Service-Error-Code"], "message": reply.headers["Nats-Service-Error"]}
-    document: dict[str, Any] = json.loads(reply.data)
-    return document
-
-
-async def run_all(desk: Desk, experiment_id: str = "reef", points: int = 3, replicates: int = 1) -> list[str]:
-    """Runs an experiment to its end; returns the simulation ids."""
-    live = await desk.begin(plan(experiment_id, points=points, replicates=replicates))
-    names = await desk.launch(live)
-    for number, name in enumerate(names):
-        await desk.hear("completed", name, metrics={"population": number})
-    await desk.report(experiment_id)
-    return names
 
 
 async def test_validate_decides_without_recording(desk: Desk, client: Client) -> None:
@@ -170,61 +120,6 @@ async def test_get_returns_a_limited_number_of_changes(desk: Desk, client: Clien
     now = await ask(client, "get", experiment_id="reef")
     assert len(now["changes"]) == 10
     assert now["changes"][0]["verb"] == "resume"
-
-
-async def test_jobs_are_listed_in_pages_without_repetition(desk: Desk, client: Client) -> None:
-    """They can be filtered by state, and include every attempt if requested."""
-    names = await run_all(desk, points=5)
-    seen, cursor = [], None
-    while True:
-        page = await ask(client, "jobs", experiment_id="reef", limit=2, cursor=cursor)
-        seen += [job["simulation_id"] for job in page["jobs"]]
-        if (cursor := page["cursor"]) is None:
-            break
-    assert seen == names
-    assert (await ask(client, "jobs", experiment_id="reef", state="failed"))["jobs"] == []
-    assert len((await ask(client, "jobs", experiment_id="reef", attempts=True))["jobs"]) == 5
-
-
-async def test_the_jobs_of_a_point_and_the_attempts_of_a_job_are_found(desk: Desk, client: Client) -> None:
-    """A cursor continues within them."""
-    names = await run_all(desk, points=3, replicates=2)
-    of_point = await ask(client, "jobs", experiment_id="reef", point=1, limit=1)
-    rest = await ask(client, "jobs", experiment_id="reef", point=1, cursor=of_point["cursor"])
-    assert [job["simulation_id"] for job in of_point["jobs"] + rest["jobs"]] == names[2:4]
-    of_job = await ask(client, "jobs", experiment_id="reef", point=2, replicate=1, attempts=True)
-    assert [job["simulation_id"] for job in of_job["jobs"]] == names[5:]
-    for nobody in ({"point": 3}, {"point": 2, "replicate": 2}):
-        assert (await ask(client, "jobs", experiment_id="reef", **nobody))["jobs"] == []
-
-
-async def test_jobs_can_be_chosen_by_a_condition(desk: Desk, client: Client) -> None:
-    """The same expression that changes take; pages go on where they stopped, however few jobs match."""
-    names = await run_all(desk, points=300)
-    seen, cursor, pages = [], None, 0
-    while True:
-        page = await ask(client, "jobs", experiment_id="reef", where="food % 50 == 0", limit=4, cursor=cursor)
-        seen += [job["simulation_id"] for job in page["jobs"]]
-        pages += 1
-        if (cursor := page["cursor"]) is None:
-            break
-    foods = {job["simulation_id"]: job["params"]["food"] for job in (await every_job(client))}
-    assert seen == [name for name in names if foods[name] % 50 == 0]
-    assert 0 < len(seen) < len(names)
-    assert pages == len(seen) // 4 + 1
-    both = await ask(client, "jobs", experiment_id="reef", where="point < 7", state="completed")
-    assert [job["point"] for job in both["jobs"]] == list(range(7))
-    refused = await ask(client, "jobs", experiment_id="reef", where="foood > 1")
-    assert (refused["code"], "did you mean food?" in refused["message"]) == ("400", True)
-
-
-async def every_job(client: Client) -> list[dict[str, Any]]:
-    jobs, cursor = [], None
-    while True:
-        page = await ask(client, "jobs", experiment_id="reef", cursor=cursor)
-        jobs += page["jobs"]
-        if (cursor := page["cursor"]) is None:
-            return jobs
 
 
 async def test_points_are_listed_in_pages(desk: Desk, client: Client) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems_worker.cli import failures
-from ems_worker.cli.live import bars, intervals, layout, one, several, watched
+from ems_worker.cli.live import bars, layout, one, several, watched
 from ems_worker.core.lifecycle.tally import Bucket
 from ems_worker.terminal import screen
 
@@ -197,16 +197,6 @@ def test_the_chosen_one_is_always_on_the_screen(chosen: int, height: int) -> Non
     assert len(lines) == height
     assert [line for line in lines if line.startswith(f"> generation-{chosen:03d}")]
     assert "of 100" in lines[-1]
-
-
-@pytest.mark.parametrize(
-    ("n", "std", "expected"),
-    [(1, None, None), (2, 1.0, 8.9845), (5, 0.5, 0.6208), (10, 1.0, 0.7153), (31, 1.0, 0.3668)],
-)
-def test_the_interval_is_that_of_students_t(n: int, std: float | None, expected: float | None) -> None:
-    """Half of the 95 percent interval of a mean, as tables of the distribution have it."""
-    half = intervals.half_width(n, std)
-    assert half == (None if expected is None else pytest.approx(expected, abs=5e-4))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from typing import Any
 
 import rich.text
 
-from ems_worker.cli import jobs, statuses, tables
-from ems_worker.cli.live import bars, intervals, layout, watched
+from ems_worker.cli import jobs, numbers, statuses, tables
+from ems_worker.cli.live import bars, layout, watched
 from ems_worker.cli.live.layout import Section
+from ems_worker.core.lifecycle import interval
 from ems_worker.core.lifecycle.experiment import ENDED
 
 Document = dict[str, Any]
@@ -109,13 +110,14 @@ def _best(shown: watched.Experiment, width: int) -> Section | None:
     points = shown.best or [{**best, "metrics": {best["metric"]: best}, "run_id_suffix": None}]
     parameters = [name for name in shown.details["parameters"] if any(name in point["params"] for point in points)]
     rows = []
-    for point in points:
-        aggregate = point["metrics"][best["metric"]]
-        half = intervals.half_width(aggregate["n"], aggregate["std"])
+    aggregates = [point["metrics"][best["metric"]] for point in points]
+    means = numbers.column([aggregate["mean"] for aggregate in aggregates])
+    for point, aggregate, mean in zip(points, aggregates, means, strict=True):
+        half = interval.half_width(aggregate["n"], aggregate["std"])
         rows.append(
             (
                 point["run_id_suffix"] or str(point["point"]),
-                jobs.number(aggregate["mean"]),
+                mean,
                 "" if half is None else f"± {half:.3g}",
                 str(aggregate["n"]),
                 *(tables.value(point["params"][name]) if name in point["params"] else "-" for name in parameters),
