@@ -40,6 +40,7 @@ prints the JSON Schema of those that have a name such as `ems.status.v1`. Reader
 # What --json prints, by command. A test compares the names with the commands that have the option.
 JSON: Final[Mapping[str, str]] = {
     "ems up": "when all is ready: `nats_url`, `context`, `orchestrator`, `http`, `data_dir`, `manifest`",
+    "ems down": "`data_dir`, and `continues`, the number of runs that go on with the next start",
     "ems doctor": "for each check: `check`, `verdict` (ok, warn, fail, unknown), `seen`, `remedy`",
     "ems validate": "an `ems.decision.v1`",
     "ems points": "for each point, or with `--jobs` for each job, a row as with `--format jsonl`",
@@ -49,6 +50,8 @@ JSON: Final[Mapping[str, str]] = {
     "ems reproduce": "`reproduces`, `experiment_id`, `agree`, `same`, `different`, `missing`, `examples`; "
     "with `--no-wait` an `ems.decision.v1`",
     "ems rm": "an `ems.change.v1` for each experiment",
+    "ems plan": "`experiment_id`, `content`",
+    "ems archive": "`experiment_id`, `file`, `attempts`, `files`, `bytes`",
     "ems artifacts": "for each file: `simulation_id`, `path`, `bytes`, `modified_at`, `artifact`, `uri`",
     "ems download": "for each file: `simulation_id`, `path`, `file`, `bytes`, `result`",
     "ems ls": "an `ems.status.v1` for each experiment",
@@ -65,6 +68,8 @@ JSON: Final[Mapping[str, str]] = {
     "ems-worker health": "`healthy`, `reason`",
     "ems-worker settings": "for each setting: `name`, `value`, `source`, `env`, `flag`, `default`, "
     "`unit`, `constraint`, `description`",
+    "ems-worker prune": "`directory`, `runs`, `bytes` of files that were deleted; then for each experiment "
+    "`experiment_id`, `finished_at`",
     "ems-worker backup": "`file`, `experiments`, `runs`, `ended_runs`",
     "ems-worker restore": "`file`, `experiments`, `runs`, `ended_runs`, `previous`",
     "ems-worker provision": "for each stream: `name`, `created`",

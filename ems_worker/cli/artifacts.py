@@ -31,7 +31,7 @@ def artifacts(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """List the files that a run has written, and the artifacts that it reported.
+    """List the files and artifacts of a run.
 
     The orchestrator is asked for them. If it doesn't offer that, the reported artifacts are listed with their URIs.
     """

@@ -104,7 +104,7 @@ def show(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Show an experiment and its points, or the experiments of a group.
+    """Show an experiment with its points, or a group.
 
     If a tracked metric has a goal, the best points come first. Means have n, the number of replicates behind them, and
     the half-width of their 95 % confidence interval. With --json, `listed_points` has the points.

@@ -75,14 +75,15 @@ def archive(
     files: Annotated[
         bool, typer.Option("--files", help="Also the files that the runs have written, from the orchestrator.")
     ] = False,
+    json: shell.Json = False,
     orchestrator: outputs.Orchestrator = None,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Write all that is known of an experiment into a .tar.gz file.
+    """Write all about an experiment into a file.
 
-    Its plan as it was sent, status, points, every attempt, and changes, as YAML or JSON and JSON lines. The file is
-    complete or not there at all, and never overwrites another.
+    A .tar.gz with its plan as it was sent, status, points, every attempt, and changes, as YAML or JSON and JSON lines.
+    It is complete or not there at all, and never overwrites another file.
     """
     from ems_worker.cli import archiving, naming
 
@@ -94,6 +95,17 @@ def archive(
             found = await naming.experiment(ems, experiment_id)
             target = output or Path(f"{found}.tar.gz")
             written = await archiving.write(ems, found, target, sent)
+        if json:
+            shell.out_json(
+                {
+                    "experiment_id": found,
+                    "file": str(target),
+                    "attempts": written.jobs,
+                    "files": written.files,
+                    "bytes": target.stat().st_size,
+                }
+            )
+            return exits.Exit.OK
         attempts, kept = numbers.counted(written.jobs, "attempt"), numbers.counted(written.files, "file")
         shell.say(f"{target}: {attempts}, {kept}, {_length(target)}")
         return exits.Exit.OK

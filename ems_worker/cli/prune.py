@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
-def run(settings: Settings, seconds: float, *, dry_run: bool) -> exits.Exit:
+def run(settings: Settings, seconds: float, *, dry_run: bool, json: bool) -> exits.Exit:
     """Removes what ended longer ago than this, experiments once they have a manifest file."""
     before = time.time() - seconds
     would = "would delete" if dry_run else "deleted"
@@ -36,12 +36,16 @@ def run(settings: Settings, seconds: float, *, dry_run: bool) -> exits.Exit:
             shell.say(f"error: {orchestrator / 'orchestrator.db'} can't be read: {failed}")
             code = exits.Exit.FAILED
         else:
-            what = f"the files of {pruned.runs:,} runs ({numbers.size(pruned.bytes)})"
-            shell.out(f"{would} {what} in {orchestrator / 'runs'}")
-    return asyncio.run(_experiments(settings, before, dry_run=dry_run)) or code
+            runs = orchestrator / "runs"
+            if json:
+                shell.out_json({"directory": str(runs), "runs": pruned.runs, "bytes": pruned.bytes})
+            else:
+                of = f"the files of {numbers.counted(pruned.runs, 'run')} ({numbers.size(pruned.bytes)})"
+                shell.out(f"{would} {of} in {runs}")
+    return asyncio.run(_experiments(settings, before, dry_run=dry_run, json=json)) or code
 
 
-async def _experiments(settings: Settings, before: float, *, dry_run: bool) -> exits.Exit:
+async def _experiments(settings: Settings, before: float, *, dry_run: bool, json: bool) -> exits.Exit:
     from ems_worker import client
 
     limit = f"{datetime.fromtimestamp(before, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -62,12 +66,15 @@ async def _experiments(settings: Settings, before: float, *, dry_run: bool) -> e
                     code = exits.Exit.FAILED
                 else:
                     count += 1
+                    if json:
+                        shell.out_json({name: status[name] for name in ("experiment_id", "finished_at")})
+                        continue
                     finished = status["finished_at"][:10]
                     shell.out(f"{'would remove' if dry_run else 'removed'} {status['experiment_id']}, ended {finished}")
     except (errors.BrokerUnavailable, errors.WorkerUnavailable) as away:
         shell.say(f"error: no experiments were removed, because the running worker does that: {away}")
         return exits.of(away)
-    if not count and not code:
+    if not count and not code and not json:
         shell.out(f"no experiment ended before {limit}")
     return code
 

@@ -37,7 +37,7 @@ def reproduce(
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Run an experiment or a run again, and tell whether the results agree.
+    """Run something again, and compare the results.
 
     The same plan is published under a new id, with the label `reproduces` and the tag `reproduction`: same
     configurations, same seeds. A deterministic simulator then gives the same metrics, to the last digit. The exit code

@@ -89,17 +89,23 @@ def plan(
         bool, typer.Option("--base", help="Print the base configuration that was accepted with the plan, as JSON.")
     ] = False,
     output: Output = None,
+    json: shell.Json = False,
     server: shell.Server = None,
     context: shell.Context = None,
 ) -> exits.Exit:
-    """Print an experiment's plan as it was sent."""
+    """Print an experiment's plan as it was sent.
+
+    With --json one document that has it in `content`.
+    """
     from ems_worker.cli import export as exports
     from ems_worker.cli import naming
 
     async def ask(ems: "client.EmsClient") -> exits.Exit:
-        text = await ems.plan(
-            await naming.experiment(ems, experiment_id), version=version, part="base" if base else "plan"
-        )
+        found = await naming.experiment(ems, experiment_id)
+        text = await ems.plan(found, version=version, part="base" if base else "plan")
+        if json:
+            shell.out_json({"experiment_id": found, "content": text})
+            return exits.Exit.OK
         with exports.target(output) as written:
             written.write(text if text.endswith("\n") else f"{text}\n")
         return exits.Exit.OK

@@ -83,7 +83,7 @@ def show_summary(status: Document) -> None:
 
     shell.out(f"{status['experiment_id']} {line_with_reason(status)}")
     texts = headings.titles(list(status["metrics"]), status.get("headings", {}).get("metrics", {}))
-    for aggregate, title in zip(status["metrics"].values(), texts, strict=True):
+    for (name, aggregate), title in zip(status["metrics"].items(), texts, strict=True):
         missing = f", {aggregate['missing']:,} missing" if aggregate["missing"] else ""
         if aggregate["n"]:
             over = numbers.counted(aggregate["n"], "run")
@@ -91,7 +91,7 @@ def show_summary(status: Document) -> None:
         elif missing:
             # Usually a misspelt name, which is easily overlooked among numbers.
             of = numbers.counted(aggregate["missing"], "result")
-            shell.out(f"  {title}: in none of {of}; does the simulation report it?")
+            shell.out(f"  {name}: in none of {of}; does the simulation report it?")
         else:
             shell.out(f"  {title}: no results")
     if best := status["best"]:

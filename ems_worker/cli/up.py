@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import exits, shell
+from ems_worker.cli import exits, numbers, shell
 from ems_worker.cli.formats import ConfigFormat
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def down(
     data_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Directory of the platform. Default: ems-data, or the only one.")
     ] = None,
+    json: shell.Json = False,
 ) -> exits.Exit:
     """Stop the platform of `ems up`.
 
@@ -115,8 +116,10 @@ def down(
     found = _running(data_dir)
     left = background.stop(found)
     where = _flag(found.data_dir)
-    if left:
-        shell.out(f"stopped; {left} will go on with the next `ems up{where}`")
+    if json:
+        shell.out_json({"data_dir": found.data_dir, "continues": left})
+    elif left:
+        shell.out(f"stopped; {numbers.counted(left, 'run')} will go on with the next `ems up{where}`")
     else:
         shell.out(f"stopped; `ems up{where}` continues with everything that is in {found.data_dir}")
     return exits.Exit.OK

@@ -208,6 +208,7 @@ def prune(
         str, typer.Option("--older-than", metavar="DURATION", help="Such as 30d, 12h or 2w, since their end.")
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; say what would be deleted.")] = False,
+    json: shell.Json = False,
     config: File = None,
     **flags: Any,
 ) -> exits.Exit:
@@ -225,7 +226,7 @@ def prune(
         seconds = fields.seconds(older_than)
     except ValueError as error:
         raise exits.Misused(f"--older-than {older_than}: {error}") from None
-    return pruning.run(loaded, seconds, dry_run=dry_run)
+    return pruning.run(loaded, seconds, dry_run=dry_run, json=json)
 
 
 @app.command()

@@ -53,8 +53,8 @@ def start(data_dir: Path, arguments: Sequence[str]) -> platform.Addresses:
     return platform.Addresses(**json.loads(ready))
 
 
-def stop(found: running.Platform) -> str:
-    """Stops a platform and waits for its end; returns what its next start continues, for people.
+def stop(found: running.Platform) -> int:
+    """Stops a platform and waits for its end; returns how many runs its next start continues.
 
     Raises PlatformFailed if it can't be stopped.
     """
@@ -62,8 +62,7 @@ def stop(found: running.Platform) -> str:
         raise process.PlatformFailed(f"{found.url} was started by an older version: stop it where it was started")
     _terminate(found, time.monotonic() + _STOP_SECONDS)
     left = store.left(Path(found.data_dir or ".") / "orchestrator" / "orchestrator.db")
-    waiting = left.interrupted + left.queued
-    return f"{waiting:,} {'run' if waiting == 1 else 'runs'}" if waiting else ""
+    return left.interrupted + left.queued
 
 
 def _terminate(found: running.Platform, deadline: float) -> None:

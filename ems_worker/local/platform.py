@@ -56,7 +56,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Addresses:
-    """The addresses of the parts; `context` is a file for the `nats` command. `simulator` is empty if it is built in."""
+    """The addresses of the parts; `context` is a file for the `nats` command. Built in, `simulator` is empty."""
 
     nats_url: str
     context: str

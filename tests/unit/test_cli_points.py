@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 import typer
 
-from ems_worker import client
+from ems_worker import client, errors
 from ems_worker.cli import exits, listing, plans, points, tables
 from ems_worker.cli.formats import PointFormat
 from ems_worker.core import seeds
@@ -197,7 +197,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> None:
             return known.experiments([known.status("reef")], **which)
 
         async def get(self, experiment_id: str) -> dict[str, Any]:
-            assert experiment_id == "reef"
+            if experiment_id != "reef":
+                raise errors.NotFound(f"there is no experiment {experiment_id}")
             return DETAILS
 
         async def jobs(self, experiment_id: str) -> AsyncGenerator[dict[str, Any], None]:

@@ -1,5 +1,6 @@
 """What `ems show` and `ems config` print, with a client that returns fixed documents."""
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Self
 
@@ -92,8 +93,8 @@ async def test_a_mean_says_over_how_many_replicates_it_is(capsys: pytest.Capture
 async def test_points_have_labels_and_units(capsys: pytest.CaptureFixture[str]) -> None:
     """A worker of before doesn't send any."""
     headings = {"parameters": {"layer.food": {"unit": "kg"}}, "metrics": {"population": {"label": "fish"}}}
-    await views.points_of(_Points([point(0, 1.0)]), {**DETAILS, "headings": headings, "best": None})
-    assert capsys.readouterr().out.splitlines()[1].split("  ") == ["point", "replicates", "food [kg]", "fish"]
+    views.points([point(0, 1.0)], {**DETAILS, "headings": headings, "best": None, "points": 1})
+    assert re.split(r" {2,}", capsys.readouterr().out.splitlines()[1]) == ["point", "n", "food [kg]", "fish"]
 
 
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
