@@ -62,6 +62,9 @@ protos: venv  ## generate ems_worker/pb from protos/
 docs: venv  ## generate the pages and tables that come from the code
 	$(BIN)/python -m docs.generate
 
+recording: venv  ## record docs/images/run.svg, the terminal that the README shows
+	$(BIN)/python -m docs.recording
+
 # Both build the orchestrator in Go if it is there; `make bench` installs the peers under build/.
 bench-quick: venv  ## measure speed, memory and latency against the goals, in about two minutes
 	$(BIN)/python -m benchmarks.quick

@@ -151,7 +151,7 @@ def _command(name: str, command: Any) -> str:
     if rows:
         parts.append(tables.table(("argument or option", "meaning"), rows))
     if name.startswith("ems-worker"):
-        parts.append("And an option for each [setting](operations.md#settings).\n")
+        parts.append("And an option for each [setting](settings.md).\n")
     return "\n".join(parts)
 
 

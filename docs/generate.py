@@ -15,7 +15,10 @@ from ems_worker.core.language import schema
 
 HERE = Path(__file__).parent
 RIGHTS = HERE.parent / "deploy" / "nats" / "rights.conf"
-WITH_TABLES = (HERE / "operations.md", HERE / "plan-language.md", HERE / "security.md", HERE / "tables.md")
+WITH_TABLES = tuple(
+    HERE / f"{name}.md"
+    for name in ("broker", "monitoring", "operations", "plan-language", "security", "settings", "tables")
+)
 _SECTION = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(?=<!-- end -->)", re.S)
 
 

@@ -147,7 +147,7 @@ class NatsServer:
 
     def _config(self, name: str) -> str:
         # sync_interval: with the default of two minutes, power failures have lost acknowledged messages; 100ms costs
-        # almost nothing. docs/operations.md states the guarantees of each choice.
+        # almost nothing. docs/broker.md states the guarantees of each choice.
         return f"""server_name: {name}
 listen: {ports.LOOPBACK}:{self.port}
 jetstream {{

@@ -1,4 +1,4 @@
-"""The settings as documentation: the source of `ems-worker settings`, `--help` and the table in docs/operations.md."""
+"""The settings as documentation: the source of `ems-worker settings`, `--help` and the table in docs/settings.md."""
 
 import typing
 from collections.abc import Iterator

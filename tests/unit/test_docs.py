@@ -16,7 +16,7 @@ from ems_worker.service import track
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "ems_worker").rglob("*.py"))
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
+OPERATIONS, MONITORING = ((ROOT / f"docs/{name}.md").read_text() for name in ("operations", "monitoring"))
 LEVELS = ("debug", "info", "warning", "error")
 # Event names that are made of a part and a value, and what they can become.
 MADE = {
@@ -73,8 +73,8 @@ def names(event: ast.expr) -> list[str]:
 
 def test_every_log_event_is_documented() -> None:
     """With its level, once; and none that is no more."""
-    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (debug|info|warning|error) \|", OPERATIONS, re.M)
-    assert set(logged()) - set(rows) == set(), "these need a line in docs/operations.md, under Log events"
+    rows = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (debug|info|warning|error) \|", MONITORING, re.M)
+    assert set(logged()) - set(rows) == set(), "these need a line in docs/monitoring.md, under Log events"
     assert set(rows) - set(logged()) == set(), "these are no more"
     assert len(rows) == len(set(rows))
     assert len(rows) > 30

@@ -1,5 +1,6 @@
 """The README says what is so: its plan, its error message, its commands and its links."""
 
+import html
 import re
 from pathlib import Path
 
@@ -53,3 +54,16 @@ def test_its_links_lead_somewhere(page: str) -> None:
     """Every relative link is a file of this repository."""
     links = re.findall(r"\]\((?!https?://)([^)#]*)", (ROOT / page).read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_its_picture_shows_what_the_tutorial_shows() -> None:
+    """The table of the recording is that of the page, whose commands are run by other tests."""
+    drawn = (ROOT / "docs/images/run.svg").read_text()
+    # Spaces are places in the picture.
+    picture = "".join(html.unescape(re.sub(r"<[^>]+>", "", drawn)).split())
+    tutorial = (ROOT / "docs/tutorial.md").read_text()
+    table = re.search(r"^point  n  growth  catch.*?^n: completed", tutorial, re.M | re.S)
+    assert table is not None
+    for line in table[0].splitlines()[:-1]:
+        assert "".join(line.split()) in picture, line
+    assert re.findall(r"https?://[^\s\"]+", drawn) == ["http://www.w3.org/2000/svg"]

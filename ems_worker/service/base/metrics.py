@@ -1,4 +1,4 @@
-"""The worker's Prometheus metrics; docs/operations.md describes them."""
+"""The worker's Prometheus metrics; docs/monitoring.md describes them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -26,3 +26,10 @@ async def test_its_commands_do_what_it_shows(swept: Path, name: str) -> None:
         assert await pages.carry_out(page, swept, platform.addresses["nats_url"]) >= PAGES[name]
     finally:
         await platform.program.stop(grace=30)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_the_tutorial_does_what_it_shows(swept: Path) -> None:
+    """It starts its own platforms, and stops them."""
+    assert await pages.carry_out(pages.text("docs/tutorial.md"), swept, None) >= 12
