@@ -77,4 +77,4 @@ check: lint test test-long  ## run everything that CI runs
 clean:  ## remove the files that the other targets created
 	rm -rf $(VENV) demo-data .coverage .hypothesis .mypy_cache .ruff_cache .import_linter_cache build *.egg-info
 
-.PHONY: help venv demo test test-long lint lock newer protos docs bench-quick bench check clean
+.PHONY: help venv demo test test-long lint lock newer protos docs recording bench-quick bench check clean
