@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import exits, outputs, shell
+from ems_worker.cli import completion, exits, outputs, shell
 from ems_worker.cli.change_options import Where
 from ems_worker.cli.results import Run
 from ems_worker.core import ids
@@ -57,7 +57,12 @@ def artifacts(
 @shell.guarded
 def download(
     what: Annotated[
-        str, typer.Argument(metavar="ID|RUN", help="An experiment: the last attempt of each job; or a run, or a job.")
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|RUN",
+            help="An experiment: the last attempt of each job; or a run, or a job.",
+            autocompletion=completion.experiments,
+        ),
     ],
     name: Annotated[
         str | None,

@@ -91,6 +91,7 @@ def show(
         typer.Argument(
             metavar="EXPERIMENT|GROUP",
             help="An experiment's id, the beginning of its id, its name, or @latest, the newest one; or a group.",
+            autocompletion=completion.experiments,
         ),
     ],
     *,

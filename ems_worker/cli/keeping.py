@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, numbers, outputs, shell
+from ems_worker.cli import asking, completion, exits, numbers, outputs, shell
 from ems_worker.cli.experiments import Experiment
 from ems_worker.terminal import streams, text
 
@@ -21,7 +21,10 @@ Document = dict[str, Any]
 @shell.guarded
 def rm(
     experiment_ids: Annotated[
-        list[str], typer.Argument(metavar="EXPERIMENT...", help="Ids, beginnings of ids, or names.")
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...", help="Ids, beginnings of ids, or names.", autocompletion=completion.experiments
+        ),
     ],
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,

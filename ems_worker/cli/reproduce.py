@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import asking, exits, numbers, shell
+from ems_worker.cli import asking, completion, exits, numbers, shell
 from ems_worker.core import ids
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ _KEPT = 50
 
 @shell.guarded
 def reproduce(
-    what: Annotated[str, typer.Argument(metavar="EXPERIMENT|RUN", help="What to run again.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="EXPERIMENT|RUN", help="What to run again.", autocompletion=completion.experiments),
+    ],
     *,
     new_id: Annotated[
         str | None,

@@ -35,7 +35,7 @@ class Job:
 
 def carry_out(job: Job, wanted: places.Wanted) -> exits.Exit:
     """Runs the job to its end, or until a signal, after which it has said what goes on."""
-    code = stopping.run_until_signal(_run(job, wanted))
+    code = stopping.run_until_signal(lambda: _run(job, wanted))
     return exits.Exit.INTERRUPTED if code is None else exits.Exit(code)
 
 

@@ -32,7 +32,7 @@ def main() -> int:
     streams.guard()
     given = parser.parse_args()
     try:
-        code = stopping.run_until_signal(_demo(given.plan))
+        code = stopping.run_until_signal(lambda: _demo(given.plan))
     except errors.EmsError as failed:
         streams.say(f"error: {failed}")
         return _FAILED

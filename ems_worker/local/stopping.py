@@ -3,19 +3,28 @@
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 _INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Starts the work of a command.
+Work = Callable[[], Coroutine[Any, Any, int]]
 
 
-def run_until_signal(work: Coroutine[Any, Any, int]) -> int | None:
+def run_until_signal(work: Work) -> int | None:
     """Runs the work; its result, or None if a signal stopped it. A second signal ends the process at once."""
-    return asyncio.run(_run_until_signal(work))
+    # A signal that comes before the loop has its handlers waits for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return asyncio.run(_run_until_signal(work))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-async def _run_until_signal(work: Coroutine[Any, Any, int]) -> int | None:
-    task = asyncio.create_task(work)
+async def _run_until_signal(work: Work) -> int | None:
+    task = asyncio.create_task(work())
     signalled = False
 
     def on_signal() -> None:
@@ -25,8 +34,9 @@ async def _run_until_signal(work: Coroutine[Any, Any, int]) -> int | None:
         signalled = True
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         return await task
     except asyncio.CancelledError:

@@ -58,7 +58,7 @@ def run(
         base_config_root=base_config_root,
         secured=secured,
     )
-    stopping.run_until_signal(_up(options, preferred, json_output))
+    stopping.run_until_signal(lambda: _up(options, preferred, json_output))
     return 0
 
 

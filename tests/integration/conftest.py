@@ -3,19 +3,19 @@
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import processes
+from tests.support import runtime as runtime_directory
 
 
 @pytest.fixture
 def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory whose processes are ended after the test, if it leaves any; platforms are announced elsewhere."""
-    runtime = tempfile.mkdtemp(prefix="ems")  # short, since sockets may be in it
+    runtime = runtime_directory.directory()
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     yield tmp_path
     for pid in processes.mentioning(str(tmp_path)):

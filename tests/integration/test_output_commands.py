@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import commands, local_platform, servers
+from tests.support import runtime as runtime_directory
 
 SIMULATOR = """cd "$SIMULATION_OUTPUT_DIR"
 echo "seed $SIMULATION_SEED"
@@ -33,7 +33,7 @@ PLAN = {
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of commands at a platform on which the experiment `demo` has ended."""
     directory = tmp_path_factory.mktemp("up")
-    runtime = tempfile.mkdtemp(prefix="ems")
+    runtime = runtime_directory.directory()
     (directory / "sim.sh").write_text(SIMULATOR)
     (directory / "plan.json").write_text(json.dumps(PLAN))
     env = commands.environment(XDG_RUNTIME_DIR=runtime)
@@ -86,9 +86,9 @@ def test_files_are_downloaded_by_name_and_by_condition(platform: dict[str, str],
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("logs", "demo-p000009-r000"), "demo has no job of point 9 and replicate 0"),
+        (("logs", "demo-p000009-r000"), "there is no run demo-p000009-r000: demo has 2 points"),
         (("logs", "demo-p000000-r000-a7"), "no simulation 'demo-p000000-r000-a7'"),
-        (("logs", "demo"), "is not the id of a run"),
+        (("logs", "demo"), "demo is more than one run: demo has 2 points"),
         (("download", "demo", "--where", "rl < 1"), "'rl' is neither a parameter nor one of"),
         (("download", "demo-p000000-r000", "--where", "lr < 1"), "give the experiment's id"),
         (("download", "demo", "*.png"), "demo has no file '*.png'"),

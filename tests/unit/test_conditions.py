@@ -1,5 +1,6 @@
 """A page of jobs for which a condition holds: bounded work for each page, and no job is missed or repeated."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -71,3 +72,21 @@ def test_a_condition_that_cant_be_read_is_refused() -> None:
     with pytest.raises(errors.RequestRefused, match=r"where: .*did you mean food\?"):
         conditions.read("foood > 1", PARAMETERS, version.VERSION)
     assert conditions.read(None, PARAMETERS, version.VERSION) is None
+
+
+async def test_other_work_goes_on_between_the_jobs_of_a_costly_condition() -> None:
+    """A job may take milliseconds; and a long condition is tried on fewer jobs for one reply."""
+    table, turns = Table(rows(1000)), 0
+    long = conditions.read(" or ".join(["food < 0"] * 80), PARAMETERS, version.VERSION)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    found, after = await conditions.page(table.read, (-1, 0, 1), 100, long)
+    counting.cancel()
+    assert (found, after, table.read_jobs) == ([], (299, 0, 1), 300)
+    assert turns >= table.read_jobs

@@ -1,5 +1,6 @@
 """`where`, as requests have it: reads the condition, says what it may use of a job, finds the jobs that match."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ems_worker import errors
@@ -13,8 +14,11 @@ from ems_worker.core.records import JobRow
 
 # Point, replicate and attempt of the last job of a page.
 Position = tuple[int, int, int]
-# The jobs that are looked through for one reply: far fewer than a client's patience allows.
-_READS, _READ = 20, 100
+# How many jobs are read at once. For one reply so many are looked through that a client's patience isn't tried; the
+# longer the condition, the fewer.
+_READ = 100
+_MOST = 2_000
+_MOST_CHARACTERS = 200_000
 
 
 def read(text: str | None, parameters: Mapping[str, str] | None, written_in: int) -> Where | None:
@@ -61,9 +65,11 @@ async def page(
         rows = list(await read(after, limit))
         return rows, _position(rows[-1]) if len(rows) == limit else None
     found: list[JobRow] = []
-    for _ in range(_READS):
+    for _ in range(0, min(_MOST, _MOST_CHARACTERS // len(condition.text)), _READ):
         rows = list(await read(after, _READ))
         for row in rows:
+            # A single job may take milliseconds.
+            await asyncio.sleep(0)
             if condition.holds(row.point.params, row.point.labels or {}, facts(row.run)):
                 found.append(row)
                 if len(found) == limit:
