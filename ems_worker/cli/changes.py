@@ -163,11 +163,18 @@ def close(given: Common) -> exits.Exit:
 
 @shell.guarded
 @change_options.common
-def exclude(given: Common, *, where: Where = None) -> exits.Exit:
+def exclude(
+    given: Common,
+    *,
+    where: Where = None,
+    every: Annotated[bool, typer.Option("--all", help="All jobs, in place of --where.")] = False,
+) -> exits.Exit:
     """Leave jobs out of statistics and ranking.
 
     Their results are kept, and marked with the reason. Nothing is cancelled. A point is excluded when all its jobs are.
     """
+    if (where is None) is not every:
+        raise exits.Misused("say which jobs with --where, such as --where 'point == 3', or give --all")
     return change_options.carry_out(given, lambda ems, whom, options: ems.exclude(whom, where=where, **options))
 
 

@@ -57,7 +57,17 @@ class _Part(NamedTuple):
 
 async def experiment(ems: "client.EmsClient", name: str) -> str:
     """The id of the experiment that a person means. Raises errors.NotFound unless it is exactly one."""
-    return await _found(ems, name) or await _unknown(ems, name)
+    if (found := await _found(ems, name)) is not None:
+        return found
+    if _is_like_a_run(name):
+        with contextlib.suppress(errors.NotFound):
+            parsed = ids.parse_simulation_id(await run(ems, name))
+            assert parsed is not None
+            where = f"--where 'point == {parsed.point} and replicate == {parsed.replicate}'"
+            raise errors.RequestRefused(
+                f"{text.line(name)} is a run of {parsed.experiment_id}: name that, with {where}"
+            )
+    return await _unknown(ems, name)
 
 
 async def experiment_or_group(ems: "client.EmsClient", name: str) -> tuple[str | None, str | None]:
@@ -172,7 +182,7 @@ def _number(name: str, of: str, part: _Part) -> int:
     many = f"{of} has {numbers.counted(part.there_are, part.noun)}"
     nothing = f"there is no run {text.line(name)}: {many}, from 0 to {part.there_are - 1:,}"
     letter, width = part.noun[0], _WIDTH[part.noun]
-    example = f"{of}-{letter}{0:0{width}d}"
+    example = f"{of}-{letter}{0:0{width}d}{'-r000' if part.noun == 'point' else ''}"
     if part.written is None:
         if part.there_are == 1:
             return 0

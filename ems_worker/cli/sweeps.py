@@ -15,8 +15,26 @@ Document = dict[str, Any]
 _SEED: Final = "seed"
 _MAX_SEEDS: Final = 1000
 _NUMBER: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+# A range with something missing or too much; not a path such as ../data.
+_HALF_RANGE = re.compile(r"[-+]?[.\d]*\d\.\.|\.\.[-+]?\.?\d")
 _RANGE: Final = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:/(\d{{1,9}}))?")
 _NAME: Final = re.compile(r"[^\s=]+")
+_NO_GOALS: Final = frozenset(
+    {
+        "least",
+        "most",
+        "low",
+        "lower",
+        "lowest",
+        "high",
+        "higher",
+        "highest",
+        "minimum",
+        "maximum",
+        "minimise",
+        "maximise",
+    }
+)
 _GOALS: Final = {"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}
 
 
@@ -84,6 +102,8 @@ def axis(name: str, text: str) -> Any:
     if any(isinstance(value, str) and _RANGE.fullmatch(value) for value in listed):
         form = '{"concat": [[1, 2], {"range": {"start": 10, "stop": 20, "num": 3}}]}'
         raise exits.Misused(f"{name}={text}: a range stands alone; to join it with others: {name}='{form}'")
+    if half := next((value for value in listed if isinstance(value, str) and _HALF_RANGE.match(value)), None):
+        raise exits.Misused(f"{name}={text}: {half!r} is half a range; write START..STOP/COUNT, such as 0.1..0.5/5")
     return listed
 
 
@@ -94,6 +114,8 @@ def goals(names: Sequence[str], *, minimize: bool, maximize: bool) -> list[Docum
     metrics: list[Document] = []
     for name in names:
         stem, colon, goal = name.rpartition(":")
+        if stem and goal in _NO_GOALS:
+            raise exits.Misused(f"--metric {name}: after the colon is 'max' or 'min'")
         metrics.append({"name": stem, "goal": _GOALS[goal]} if colon and goal in _GOALS else {"name": name})
     if minimize or maximize:
         without = next((metric for metric in metrics if "goal" not in metric), None)

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from ems_worker import settings
-from ems_worker.local import checking, platform, ports, stopping
+from ems_worker.local import checking, platform, ports, remembered, stopping
 from ems_worker.local.orchestrator import command
 from ems_worker.terminal import streams
 
@@ -29,7 +29,7 @@ def run(
     slots: int | None = None,
     simulator: str | None = None,
     model_version: str | None = None,
-    config_format: command.ConfigFormat = "yaml",
+    config_format: str = "yaml",
     nats_port: int | None = None,
     orchestrator_port: int | None = None,
     http_port: int | None = None,
@@ -41,32 +41,42 @@ def run(
 
     With `json_output`, the first line on stdout is a JSON object with the addresses, printed when everything is ready.
     A port that isn't given is the preferred one, or any free port if that is taken. Without `orchestrator_port` the
-    orchestrator listens on a Unix socket. Raises PlatformFailed if a part can't be started, SettingsError if the
-    command line of the simulator can't work.
+    orchestrator listens on a Unix socket. Without `simulator` it is that of the last start in the same directory; if
+    it is empty, the built-in one. Raises PlatformFailed if a part can't be started, SettingsError if the command line
+    of the simulator can't work.
     """
-    if simulator is not None:
+    if simulator is None:
+        last = remembered.read(data_dir)
+        simulator, model_version, config_format = last.simulator, last.model_version, last.config_format or "yaml"
+        if simulator:
+            streams.say("continuing with the simulator of the last start; --simulator '' is for the built-in one")
+    if simulator:
         checking.checked(simulator, "--simulator")
+    runs = remembered.Simulator(simulator, model_version, config_format)
     options = platform.Options(
         data_dir=data_dir,
         slots=slots,
-        simulator=simulator,
+        simulator=simulator or None,
         model_version=model_version,
-        config_format=config_format if simulator is not None else None,
+        config_format=config_format if simulator else None,
         nats_port=nats_port,
         orchestrator_port=orchestrator_port,
         http_port=http_port,
         base_config_root=base_config_root,
         secured=secured,
     )
-    stopping.run_until_signal(lambda: _up(options, preferred, json_output))
+    stopping.run_until_signal(lambda: _up(options, preferred, runs, json_output))
     return 0
 
 
-async def _up(options: platform.Options, preferred: PreferredPorts, json_output: bool) -> int:
+async def _up(
+    options: platform.Options, preferred: PreferredPorts, runs: remembered.Simulator, json_output: bool
+) -> int:
     async with contextlib.AsyncExitStack() as stack:
         async with ports.reserved():
             options = with_ports(options, preferred)
             running = await stack.enter_async_context(platform.Platform(options, streams.say))
+            remembered.write(options.data_dir, runs)
         if json_output:
             streams.out_json(dataclasses.asdict(running.addresses))
         else:

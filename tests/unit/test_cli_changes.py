@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
     "exclude": {"where": None},
     "include": {"where": None},
 }
-NEEDED = {"extend": ["--replicates", "3"], "set": ["priority=5"]}
+NEEDED = {"extend": ["--replicates", "3"], "set": ["priority=5"], "exclude": ["--all"]}
 
 
 @pytest.mark.parametrize("verb", Verb)
@@ -232,3 +232,12 @@ def test_without_a_terminal_nobody_is_asked(fake: Worker) -> None:
     assert not sys.stdin.isatty() or not sys.stderr.isatty()
     ended = run("cancel", "--group", "heat")
     assert (ended.exit_code, len(fake.requests)) == (exits.Exit.OK, 1)
+
+
+@pytest.mark.parametrize("more", [[], ["--all", "--where", "point == 1"]])
+def test_excluding_everything_has_to_be_asked_for(fake: Worker, more: list[str]) -> None:
+    """A forgotten condition would leave an experiment without results."""
+    ended = run("exclude", "reef", *more)
+    assert ended.exit_code == exits.Exit.USAGE
+    assert "give --all" in ended.output
+    assert fake.requests == []

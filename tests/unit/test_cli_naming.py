@@ -186,7 +186,7 @@ async def test_an_experiment_may_be_called_like_a_point() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("reef-1", "reef-1 is more than one run: reef-1 has 3 points; name one, such as reef-1-p000000"),
+        ("reef-1", "reef-1 is more than one run: reef-1 has 3 points; name one, such as reef-1-p000000-r000"),
         ("reef-1-p1", "more than one run: reef-1-p000001 has 2 replicates; name one, such as reef-1-p000001-r000"),
         ("reef-1-p3-r0", "there is no run reef-1-p3-r0: reef-1 has 3 points, from 0 to 2"),
         ("reef-1-p0000-r0", "reef-1-p0000-r0 is more than one run: 3 begin with it"),
@@ -203,3 +203,11 @@ async def test_what_names_no_run_or_several_is_an_error(name: str, message: str)
     with pytest.raises(errors.NotFound) as caught:
         await naming.run(Client(REEFS), name)
     assert message in str(caught.value)
+
+
+async def test_a_run_where_an_experiment_belongs_is_recognized() -> None:
+    """With the condition that chooses it."""
+    with pytest.raises(errors.RequestRefused) as caught:
+        await naming.experiment(Client(REEFS), "reef-1-p1-r0")
+    where = "--where 'point == 1 and replicate == 0'"
+    assert str(caught.value) == f"reef-1-p1-r0 is a run of reef-1: name that, with {where}"
