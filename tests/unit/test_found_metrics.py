@@ -59,3 +59,10 @@ def test_the_protocol_comes_first() -> None:
 def test_arbitrary_bytes_raise_no_exception(stdout: bytes, file: bytes) -> None:
     """They are a program's output."""
     json.dumps(found.metrics(stdout, file), allow_nan=False)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("number", ["1" * 250_000, "1" * 125_000 + "." + "1" * 125_000])
+def test_a_long_line_that_is_no_number_takes_no_longer_than_another(number: str) -> None:
+    """The time grows with its length, not with the square of that."""
+    assert found.metrics(f"a={number}x\n".encode(), None) == {}

@@ -1,7 +1,10 @@
 """Directories of runs that ended long ago are deleted; those of open runs and of younger ones stay."""
 
 import os
+import shutil
 from pathlib import Path
+
+import pytest
 
 from ems_worker.local.orchestrator import model, pruning
 from ems_worker.local.orchestrator.store import Store
@@ -53,3 +56,38 @@ async def test_only_old_directories_of_ended_runs_are_deleted(tmp_path: Path) ->
         assert (await store.admit([model.Order("old", b"", "sha", 1, "reef")])) == [model.Admission.ALREADY_EXISTS]
     finally:
         await store.close()
+
+
+async def test_an_open_attempt_keeps_what_earlier_ones_wrote(tmp_path: Path) -> None:
+    """It resumes from there. The attempts at other jobs, however similar their ids, are deleted."""
+    store = Store(tmp_path / "orchestrator.db")
+    await store.open()
+    try:
+        kept = ["x-p000000-r000-a1", "x-p000000-r000-a2"]
+        deleted = ["x-p000000-r000-b1", "x-p000000-r001-a1", "x-p000000-r000-a", "y-p000000-r000-a1"]
+        for name in (*kept, *deleted):
+            await ended(store, name, NOW_NS - 31 * DAY_NS)
+            wrote(tmp_path, name)
+        await store.admit([model.Order("x-p000000-r000-a10", b"", "sha", 1, "reef")])
+        await store.admit([model.Order("y-p000000-r000-a1-later", b"", "sha", 1, "reef")])
+        assert pruning.prune(tmp_path, NOW_NS - 30 * DAY_NS) == pruning.Pruned(4, 40)
+        assert sorted(os.listdir(tmp_path / "runs")) == kept
+    finally:
+        await store.close()
+
+
+async def test_only_what_is_gone_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that can't be deleted isn't one that was; the files that went are."""
+    store = Store(tmp_path / "orchestrator.db")
+    await store.open()
+    await store.close()
+    directory = wrote(tmp_path, "stubborn", changed_ns=NOW_NS - 31 * DAY_NS)
+    (directory / "stdout").write_bytes(b"123")
+    os.utime(directory, ns=(NOW_NS - 31 * DAY_NS, NOW_NS - 31 * DAY_NS))
+
+    def deletes_one_file(path: str, *, ignore_errors: bool) -> None:
+        assert ignore_errors
+        Path(path, "stdout").unlink()
+
+    monkeypatch.setattr(shutil, "rmtree", deletes_one_file)
+    assert pruning.prune(tmp_path, NOW_NS - 30 * DAY_NS) == pruning.Pruned(0, 3)

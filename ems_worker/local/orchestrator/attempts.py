@@ -8,6 +8,12 @@ _ATTEMPT = re.compile(r"(?P<job>.+-a)(?P<attempt>[1-9]\d{0,8})")
 _MAX_EARLIER = 100
 
 
+def prefix(simulation_id: str) -> str | None:
+    """What the ids of all attempts at its job begin with, before the attempt's number; None if it has none."""
+    match = _ATTEMPT.fullmatch(simulation_id)
+    return None if match is None else match["job"]
+
+
 def earlier_output(directory: Path) -> Path | None:
     """The output directory of the last attempt before this one that has written something; None if there is none."""
     match = _ATTEMPT.fullmatch(directory.name)

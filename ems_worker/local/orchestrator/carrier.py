@@ -70,7 +70,10 @@ class Carrier:
         live.settled.set()
         await live.processes.ended()
         if live.cause is not None or not live.interrupted:
-            await self.finish(run, live.cause or not_started or live.processes.end(), live.processes.finished_ns())
+            end = live.cause or not_started
+            if end is None:
+                end = await asyncio.to_thread(live.processes.end)
+            await self.finish(run, end, live.processes.finished_ns())
 
     async def _prepare(self, order: model.Order) -> Prepared | model.RunEnd:
         """What to start the simulation with, or how the run ends because it can't be started."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 # A larger file isn't a file of metrics.
 LIMIT_BYTES: Final = 256 * 1024
-_PAIR: Final = re.compile(r"([A-Za-z_][\w./@%-]*)=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
+_PAIR: Final = re.compile(r"([A-Za-z_][\w./@%-]*)=([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)")
 _NOT_FINITE: Final = re.compile(r"[A-Za-z_][\w./@%-]*=[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _AROUND_EQUALS: Final = re.compile(r"(?<=\S) ?= ?(?=\S)")
 

@@ -5,23 +5,25 @@ the output directory of the run only, whatever links lead out of it.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
-import stat
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 from google.protobuf import timestamp_pb2
 
-from ems_worker.local.orchestrator import model
+from ems_worker.local.orchestrator import model, regular
 from ems_worker.pb.fes.orchestrator.v1 import orchestrator_pb2 as pb
 
 _PART_BYTES = 64 * 1024
 _FILES_IN_A_CHUNK = 200
 _MAX_FILES = 100_000
+# Looking up a path takes a call of the system for each of its names.
+_MAX_PATH_BYTES = 4096
 # How often a followed stream is looked at.
 _POLL_SECONDS = 0.2
 _STREAMS = {pb.OUTPUT_KIND_STDOUT: "stdout", pb.OUTPUT_KIND_STDERR: "stderr"}
@@ -84,7 +86,7 @@ async def _stream(path: Path, offset: int, follow: Look | None) -> AsyncIterator
 
 
 async def _file(output: Path, name: str, offset: int, artifacts: Mapping[str, str]) -> AsyncIterator[pb.OutputChunk]:
-    inside = _inside(output, name, artifacts)
+    inside = await asyncio.to_thread(_inside, output, name, artifacts)
     try:
         descriptor = await asyncio.to_thread(_opened, output / inside, output.parents[1])
     except (OSError, ValueError) as failed:
@@ -113,7 +115,7 @@ async def _parts(descriptor: int, offset: int, *, always: bool) -> AsyncIterator
 
 async def _list(output: Path, artifacts: Mapping[str, str]) -> AsyncIterator[pb.OutputChunk]:
     """All files, and the artifacts that are elsewhere."""
-    reported = {_inside(output, name, artifacts): (name, uri) for name, uri in artifacts.items()}
+    reported = await asyncio.to_thread(_reported, output, artifacts)
     found = _files(output)
     count = 0
     begun = False
@@ -129,6 +131,11 @@ async def _list(output: Path, artifacts: Mapping[str, str]) -> AsyncIterator[pb.
         yield pb.OutputChunk(files=elsewhere)
 
 
+def _reported(output: Path, artifacts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The artifacts, names and URIs, by their paths in the output directory."""
+    return {_inside(output, name, artifacts): (name, uri) for name, uri in artifacts.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class _File:
     """A file in an output directory. `path` is relative to that."""
@@ -140,15 +147,15 @@ class _File:
 
 def _files(output: Path) -> Iterator[_File]:
     """The files below a directory that can be asked for by name. Links are left out."""
-    # The simulation may have put a link in the place of its directories.
-    left = [] if output.is_symlink() or output.parent.is_symlink() else [""]
+    runs, root = output.parents[1], (output.parent.name, output.name)
+    left = [""]
     while left:
         folder = left.pop()
         try:
-            with os.scandir(output / folder) as entries:
+            with _folder(runs, (*root, *folder.split("/")[:-1])) as descriptor, os.scandir(descriptor) as entries:
                 for entry in entries:
                     path = f"{folder}{entry.name}"
-                    if not _is_text(path):
+                    if not _can_be_asked_for(path):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         left.append(f"{path}/")
@@ -178,6 +185,8 @@ def _inside(output: Path, name: str, artifacts: Mapping[str, str]) -> str:
         path = urllib.parse.unquote(parts.path) if parts.scheme == "file" else ""
     runs, run = output.parents[1], output.parent.name
     try:
+        if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+            return f"../{name}"
         # Only the directory of all runs may be a link: what is below it belongs to the simulation.
         root = Path(os.path.realpath(runs), run, output.name)
         return str(Path(os.path.realpath(output / path)).relative_to(root))
@@ -185,8 +194,21 @@ def _inside(output: Path, name: str, artifacts: Mapping[str, str]) -> str:
         return f"../{name}"
 
 
-# Without O_NONBLOCK, opening a pipe would wait for a writer.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+@contextlib.contextmanager
+def _folder(runs: Path, parts: Sequence[str]) -> Iterator[int]:
+    """A descriptor of a directory below that of all runs. No link in the place of one of its `parts` is followed.
+
+    The simulation may put a link there at any time: only what is open can't be replaced.
+    """
+    at = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = inner
+        yield at
+    finally:
+        os.close(at)
 
 
 def _opened(path: Path, runs: Path) -> int:
@@ -197,15 +219,8 @@ def _opened(path: Path, runs: Path) -> int:
     parts = str(path)[len(str(runs)) + 1 :].split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path} is not the path of a file")
-    at = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = inner
-        return _regular(os.open(parts[-1], _READ, dir_fd=at))
-    finally:
-        os.close(at)
+    with _folder(runs, parts[:-1]) as folder:
+        return regular.checked(os.open(parts[-1], regular.READ | os.O_NOFOLLOW, dir_fd=folder))
 
 
 def _opened_or_none(path: Path) -> int | None:
@@ -216,20 +231,12 @@ def _opened_or_none(path: Path) -> int | None:
         return None
 
 
-def _regular(descriptor: int) -> int:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError("not a regular file")
-    return descriptor
-
-
-def _is_text(path: str) -> bool:
-    """Whether a path can be sent: a name may be any bytes."""
+def _can_be_asked_for(path: str) -> bool:
+    """Whether a path can be sent and looked up: a name may be any bytes, and directories may be deep."""
     try:
-        path.encode()
+        return len(path.encode()) <= _MAX_PATH_BYTES
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _beyond(offset: int, size: int) -> OutputRefusedError:

@@ -4,13 +4,13 @@ import asyncio
 import dataclasses
 import json
 import math
-import stat
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ems_worker.local.orchestrator import events, model
+from ems_worker.local.orchestrator import events, model, regular
 from ems_worker.local.orchestrator.slots import Slots
 
 _FILE = "progress.json"
@@ -67,11 +67,12 @@ class Progress:
 def _read(path: Path, seen: tuple[int, int]) -> tuple[tuple[int, int], float, float | None] | None:
     """The file by time and size, the step and the total in it; None if nothing is new or it can't be used (yet)."""
     try:
-        found = path.stat()
-        file = (found.st_mtime_ns, found.st_size)
-        if file == seen or not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT_BYTES:
-            return None
-        document = json.loads(path.read_bytes())
+        with os.fdopen(regular.opened(path), "rb") as opened:
+            found = os.fstat(opened.fileno())
+            file = (found.st_mtime_ns, found.st_size)
+            if file == seen or found.st_size > _LIMIT_BYTES:
+                return None
+            document = json.loads(opened.read(_LIMIT_BYTES))
     except (OSError, ValueError, RecursionError):  # a file that is being written is read again later
         return None
     if not isinstance(document, dict):

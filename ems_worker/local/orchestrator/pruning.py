@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ems_worker.local.orchestrator import attempts
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
@@ -22,10 +24,10 @@ class Pruned:
 
 
 def prune(data_dir: Path, before_ns: int, *, dry_run: bool = False) -> Pruned:
-    """Deletes the directories of runs that ended before a time. Those of open runs stay.
+    """Deletes the directories of runs that ended before a time, and counts what is then gone.
 
-    A run that the orchestrator has forgotten ended when its files were last changed. Raises sqlite3.Error if the
-    database can't be read.
+    Those of open runs stay, and of earlier attempts at their jobs, which they may read. A run that the orchestrator has
+    forgotten ended when its files were last changed. Raises sqlite3.Error if the database can't be read.
     """
     runs = deleted = 0
     with _ends(data_dir / "orchestrator.db") as end_of:
@@ -34,19 +36,37 @@ def prune(data_dir: Path, before_ns: int, *, dry_run: bool = False) -> Pruned:
             if ended_ns is None:
                 ended_ns = _changed_ns(Path(entry.path))
             if 0 < ended_ns < before_ns:
-                runs += 1
-                deleted += _bytes(Path(entry.path))
+                size = _bytes(Path(entry.path))
                 if not dry_run:
                     shutil.rmtree(entry.path, ignore_errors=True)
+                    if os.path.lexists(entry.path):
+                        deleted += max(0, size - _bytes(Path(entry.path)))
+                        continue
+                runs += 1
+                deleted += size
     return Pruned(runs, deleted)
 
 
 @contextlib.contextmanager
 def _ends(database: Path) -> Iterator[Callable[[str], int | None]]:
-    """A function that gives the time at which a run ended: 0 while it is open, None if it isn't known."""
+    """A function that gives the time at which a run ended.
+
+    It is 0 while the run or another attempt at its job is open, and None if it isn't known.
+    """
     with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
 
+        def attempt_is_open(prefix: str) -> bool:
+            # The colon is the character after 9. The condition finished_ns = 0 would make SQLite read all open runs.
+            rows = connection.execute(
+                "SELECT simulation_id, finished_ns FROM runs WHERE simulation_id BETWEEN ? AND ?",
+                (prefix, f"{prefix}:"),
+            )
+            return any(finished_ns == 0 and attempts.prefix(other) == prefix for other, finished_ns in rows)
+
         def end_of(simulation_id: str) -> int | None:
+            prefix = attempts.prefix(simulation_id)
+            if prefix is not None and attempt_is_open(prefix):
+                return 0
             row = connection.execute(
                 "SELECT finished_ns FROM runs WHERE simulation_id = ?", (simulation_id,)
             ).fetchone()

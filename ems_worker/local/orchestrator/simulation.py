@@ -20,7 +20,7 @@ from pathlib import Path
 from ems_worker import errors
 from ems_worker.adapters import yaml_reader
 from ems_worker.local import process
-from ems_worker.local.orchestrator import attempts, model, result
+from ems_worker.local.orchestrator import attempts, model, regular, result
 from ems_worker.local.orchestrator.command import CannotFill, Command, Configuration
 from ems_worker.settings import inherited
 
@@ -152,7 +152,7 @@ class Simulation:
     def exit_code(self) -> int | None:
         """The exit code of the simulation as a shell reports it; None if its wrapper didn't record one."""
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return int((self.directory / "exit").read_text())
+            return int(_tail(self.directory / "exit"))
         return None
 
     def finished_ns(self) -> int:
@@ -244,9 +244,9 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _start(path: Path) -> bytes | None:
-    """The content of a file, at most a byte more than a result may have; None if there is no such file."""
+    """The content of a file, at most a byte more than a result may have; None if there is no such regular file."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(regular.opened(path), "rb") as file:
             return file.read(result.RESULT_LIMIT_BYTES + 1)
     except OSError:
         return None
@@ -254,8 +254,8 @@ def _start(path: Path) -> bytes | None:
 
 def _tail(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - result.RESULT_LIMIT_BYTES))
-            return file.read()
+        with os.fdopen(regular.opened(path), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - result.RESULT_LIMIT_BYTES))
+            return file.read(result.RESULT_LIMIT_BYTES)
     except FileNotFoundError:
         return b""
