@@ -142,13 +142,15 @@ class _Table:
         self._parameters, self._metrics = list(details["parameters"]), list(details["metrics"])
         texts = details.get("headings", {})
         titles = headings.titles(self._parameters, texts.get("parameters", {}), tables.short(self._parameters))
-        named = [*titles, *headings.titles(self._metrics, texts.get("metrics", {}))]
-        # Where there is no room, texts are cut first, and parameters and metrics go last, from the last one on.
+        metrics = headings.titles(self._metrics, texts.get("metrics", {}))
+        # Where there is no room, texts are cut first; parameters and then metrics go last, each from the last one on.
+        drops = [*range(len(metrics) + 1, len(metrics) + len(titles) + 1), *range(1, len(metrics) + 1)]
+        named = list(zip([*titles, *metrics], drops, strict=True))
         self._table = tables.Growing(
             [
                 Column("run"),
                 Column("state"),
-                *(Column(title, drop=number) for number, title in enumerate(named, 1)),
+                *(Column(title, drop=drop) for title, drop in named),
                 Column("took", drop=len(named) + 2),
                 Column("host", drop=len(named) + 3, cut=_MIN_TEXT),
                 Column("excluded", drop=len(named) + 4, cut=_MIN_TEXT),

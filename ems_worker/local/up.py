@@ -120,13 +120,15 @@ def _example(simulator: str, server: str) -> str:
     run = "Run your own program: ems run"
     if not simulator:
         # Present in a checkout, not in an installed package.
-        fish = f"Publish a plan: ems-publish{server} {_EXAMPLE} --wait\n" if _EXAMPLE.is_file() else ""
+        fish = f"Publish a plan: ems submit{server} {_EXAMPLE} --wait\n" if _EXAMPLE.is_file() else ""
         return f"{fish}{run}{server} 'python train.py --lr {{lr}}' lr=0.1,0.01"
-    names = command.Command.parse(simulator).parameters or ("x",)
+    names = command.Command.parse(simulator).parameters
+    if not names:
+        return f"Publish a plan: ems submit{server} plan.yaml --wait"
     plan = {
         "name": "first",
         "base_config": {},
         "allow_new_paths": True,
         "parameters": {name: [1, 2] for name in names},
     }
-    return f"Publish a plan, such as: echo {shlex.quote(json.dumps(plan))} | ems-publish{server} - --wait"
+    return f"Publish a plan, such as: echo {shlex.quote(json.dumps(plan))} | ems submit{server} - --wait"

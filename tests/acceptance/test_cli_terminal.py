@@ -57,7 +57,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "ems extend": [["reef", "--replicates", "5"], ["reef", "--add", f"{H}=["]],
     "ems set": [["reef", f"priority={H}"], ["reef", "priority=5"]],
     "ems close": [["reef"]],
-    "ems exclude": [["reef", "--reason", H]],
+    "ems exclude": [["reef", "--all", "--reason", H]],
     "ems include": [["reef"]],
     "ems schema": [[H]],
     "ems up": [["--simulator", H], [H]],

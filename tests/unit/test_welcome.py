@@ -26,7 +26,7 @@ def test_it_names_the_simulator_and_how_many_run_at_once(tmp_path: Path, monkeyp
     """It suggests the example of the fish where that is, and a program of the user's own."""
     text = up.welcome(ADDRESSES)
     assert text.startswith("simulator     the built-in fish (your own: --simulator COMMAND), 4 at once\n")
-    assert "ems-publish examples/reef_heat.yaml --wait\n" in text
+    assert "ems submit examples/reef_heat.yaml --wait\n" in text
     assert "Ctrl-C stops everything" in text
     monkeypatch.chdir(tmp_path)
     text = up.welcome(dataclasses.replace(ADDRESSES, nats_url="nats://127.0.0.1:9999", slots=1), stop="`ems down`")
@@ -42,7 +42,7 @@ def test_it_suggests_a_plan_that_fits_the_simulator() -> None:
     assert text.startswith("simulator     sim {lr} --m {momentum} {seed}, 4 at once\n")
     [line] = [line for line in text.splitlines() if "echo" in line]
     _, plan, *rest = shlex.split(line.partition("such as: ")[2])
-    assert rest == ["|", "ems-publish", "-", "--wait"]
+    assert rest == ["|", "ems", "submit", "-", "--wait"]
     checked = plans.check(plans.PlanFile("-", plan.encode(), Path()))
     assert list(json.loads(plan)["parameters"]) == [parameter.name for parameter in checked.plan.parameters]
     assert [parameter.name for parameter in checked.plan.parameters] == ["lr", "momentum"]
