@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -73,9 +74,12 @@ async def _add_files(archive: tarfile.TarFile, folder: str, run: str, *, outputs
             if place is None:
                 continue
             with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+                limit = None
                 async with contextlib.aclosing(outputs.artifact(run, file.path)) as parts:
                     async for part in parts:
-                        if spool.tell() + len(part.data) > max(file.size, part.size):
+                        # The first part's: a size that grows with each part is no limit.
+                        limit = max(file.size, part.size) if limit is None else limit
+                        if spool.tell() + len(part.data) > limit:
                             raise errors.RequestRefused(f"{run} {file.path}: more was sent than the file has")
                         spool.write(part.data)
                 _add_spool(archive, str(place), spool, modified=file.modified_ns / 1e9)
@@ -106,12 +110,14 @@ def _add_spool(
 @contextlib.contextmanager
 def _created(target: Path) -> Iterator[tarfile.TarFile]:
     """A new archive, which gets its name when it is complete."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # The directory may be one that others can write to: nobody can prepare a file or a link of this name.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         if os.path.lexists(target):
             raise exits.Misused(f"{target} exists, and an archive never overwrites a file: name another with -o")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            with tarfile.open(partial, "w:gz") as archive:
+            with open(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
                 yield archive
             # Unlike replace, this fails if another file has the name by now.
             os.link(partial, target)

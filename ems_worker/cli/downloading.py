@@ -89,17 +89,20 @@ class Downloads:
             size = written.tell()
             if size > file.size:
                 size = written.truncate(0)
+            whole = None
             async with contextlib.aclosing(self._outputs.artifact(run, file.path, offset=size)) as parts:
                 async for part in parts:
-                    if size + len(part.data) > max(file.size, part.size):
+                    # The first part's: a size that grows with each part is no limit.
+                    whole = part.size if whole is None else whole
+                    if size + len(part.data) > max(file.size, whole):
                         raise errors.RequestRefused(f"{run} {file.path}: more was sent than the file has")
                     written.write(part.data)
                     size += len(part.data)
-                    whole = part.size
-            if size < whole:
+            if size < (file.size if whole is None else whole):
                 raise errors.OrchestratorUnavailable(f"{file.path} of {run} ended early: repeat the command to go on")
         if file.modified_ns:
-            os.utime(partial, ns=(file.modified_ns, file.modified_ns))
+            with contextlib.suppress(OverflowError):  # a time that no file can have
+                os.utime(partial, ns=(file.modified_ns, file.modified_ns))
         partial.replace(target)
         self._bytes += size
 

@@ -13,6 +13,7 @@ from ems_worker import errors
 from ems_worker.adapters import files
 from ems_worker.cli import exits, export, numbers, shell
 from ems_worker.cli.formats import Format
+from ems_worker.core import ids
 from ems_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,16 +83,17 @@ async def _experiments(settings: Settings, before: float, *, dry_run: bool, json
 async def _ended(ems: "client.EmsClient", limit: str) -> AsyncIterator[Document]:
     async with contextlib.aclosing(ems.experiments()) as statuses:
         async for status in statuses:
+            # It becomes the name of a file here.
+            if not ids.EXPERIMENT_ID.fullmatch(status["experiment_id"]):
+                continue
             # Times are in UTC and of one format.
             if status["finished_at"] is not None and status["finished_at"] < limit:
                 yield status
 
 
 async def _keep(ems: "client.EmsClient", directory: Path, experiment_id: str) -> None:
-    """Writes the manifest file of an experiment unless it is there."""
+    """Writes the manifest file of an experiment; one that is there may be older than the last change."""
     file = files.manifest_file(directory, experiment_id)
-    if await asyncio.to_thread(file.exists):
-        return
     details = await ems.get(experiment_id)
     async with contextlib.aclosing(ems.jobs(experiment_id)) as jobs:
         await export.write(jobs, details, Format.JSONL, file)

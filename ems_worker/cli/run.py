@@ -108,7 +108,13 @@ def run(
         if given := next((option for option, value in of_command.items() if value), None):
             raise exits.Misused(f"{given} is for a command; a plan is changed by --set, such as --set replicates=5")
         make = functools.partial(
-            _of_plan, target, allow_files_from, simulator=simulator, config_format=config_format.value, name=name
+            _of_plan,
+            target,
+            allow_files_from,
+            simulator=simulator,
+            config_format=config_format.value,
+            name=name,
+            with_git=not dry_run,
         )
     else:
         if simulator is not None:
@@ -122,6 +128,7 @@ def run(
             config=config,
             config_format=config_format.value,
             name=name,
+            with_git=not dry_run,
         )
     file, chosen = make(set_ or [])
     return _carry_out(
@@ -157,6 +164,7 @@ def _of_plan(
     simulator: str | None,
     config_format: str,
     name: str | None,
+    with_git: bool,
 ) -> "tuple[plans.PlanFile, registry.Simulator | None]":
     from ems_worker.cli import overrides, plans
 
@@ -175,7 +183,7 @@ def _of_plan(
 
         known = [*sweeps.paths(checked.base), *(parameter.name for parameter in checked.plan.parameters)]
         known += [".".join(map(str, parameter.path)) for parameter in checked.plan.parameters]
-    chosen = _simulator(simulator, "--simulator", known, config_format)
+    chosen = _simulator(simulator, "--simulator", known, config_format, with_git=with_git)
     return plans.with_key(file, "simulator", chosen.name), chosen
 
 
@@ -189,6 +197,7 @@ def _of_command(
     config: Path | None,
     config_format: str,
     name: str | None,
+    with_git: bool,
 ) -> "tuple[plans.PlanFile, registry.Simulator]":
     from ems_worker.cli import overrides, plans, sweeps
     from ems_worker.core.points import render
@@ -197,7 +206,7 @@ def _of_command(
     goals = sweeps.goals(metrics, minimize=options["minimize"], maximize=options["maximize"])
     base = None if config is None else sweeps.configuration(config)
     sweep = sweeps.of_words(words, replicates=options["replicates"], metrics=goals, config=base)
-    chosen = _simulator(target, "the command", sweep.parameters, config_format)
+    chosen = _simulator(target, "the command", sweep.parameters, config_format, with_git=with_git)
     _warn(chosen, sweep)
     more: dict[str, Any] = {"description": shlex.join(["ems", "run", target, *words]), "simulator": chosen.name}
     if (git := chosen.origin.git) is not None:
@@ -207,11 +216,13 @@ def _of_command(
     return overrides.applied(file, changes), chosen
 
 
-def _simulator(text: str, where: str, known: list[str] | None, config_format: str) -> "registry.Simulator":
+def _simulator(
+    text: str, where: str, known: list[str] | None, config_format: str, *, with_git: bool
+) -> "registry.Simulator":
     from ems_worker.local import checking, registry
 
     command = checking.checked(text, where, parameters=known, config_format=config_format)
-    return registry.described(command, Path.cwd(), os.environ)
+    return registry.described(command, Path.cwd(), os.environ, with_git=with_git)
 
 
 def _warn(chosen: "registry.Simulator", sweep: Any) -> None:

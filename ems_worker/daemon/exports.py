@@ -73,9 +73,10 @@ class Exports:
             log.info("experiment.manifest_written", experiment_id=live.experiment_id, path=str(path))
 
     async def keep(self, experiment_id: str, key: int) -> bool:
-        """Writes the file of an experiment unless it is there; whether it is there then."""
-        if await asyncio.to_thread(files.manifest_file(self._directory, experiment_id).exists):
-            return True
+        """Writes the file of an experiment before it is removed; whether that was possible.
+
+        A file that is there may be older than the last change, or not be of this experiment.
+        """
         try:
             await files.write_manifest(self._directory, experiment_id, self._manifest.export(key))
         except errors.FileUnwritable as error:

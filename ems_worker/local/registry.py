@@ -66,11 +66,11 @@ class Simulator:
         return self.origin.model_version
 
 
-def described(command: Command, directory: Path, environ: Mapping[str, str]) -> Simulator:
+def described(command: Command, directory: Path, environ: Mapping[str, str], *, with_git: bool = True) -> Simulator:
     """The simulator that this command line is in a directory and an environment, with its name."""
     searched = {name: environ[name] for name in _SEARCHED if environ.get(name)}
     command = dataclasses.replace(command, directory=directory, environment=searched)
-    origin, patch = provenance.of(command.arguments, directory)
+    origin, patch = provenance.of(command.arguments, directory, with_git=with_git)
     whole = [command.arguments, command.config_format, str(directory), searched, origin.model_version]
     digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:12]
     return Simulator(command, origin, f"{stem(command.arguments)}-{digest}", patch)

@@ -78,3 +78,16 @@ async def test_retention_keeps_what_it_can_not_export(tmp_path: Path, seconds: i
         exports.unlink()
         assert await desk.services.remover.expire() == 1
         assert desk.files == ["reef"]
+
+
+async def test_an_older_file_is_no_export_before_a_removal(tmp_path: Path) -> None:
+    """It may lack the last change, or be of another experiment: it is written again."""
+    exports = tmp_path / "exports"
+    async with Desk.open(tmp_path, retention="1d", manifest_export=False, export_dir=exports) as desk:
+        await desk.complete(await desk.launch(await desk.begin(plan(points=1))), [1.0])
+        await desk.report("reef")
+        exports.mkdir()
+        (exports / "reef.manifest.jsonl").write_text("old\n")
+        desk.clock.seconds += 24 * 3600 + 1
+        assert await desk.services.remover.expire() == 1
+        assert b'"experiment_id":"reef"' in (exports / "reef.manifest.jsonl").read_bytes()

@@ -154,3 +154,36 @@ async def test_files_without_a_usable_name_are_counted(tmp_path: Path, capsys: p
     each.report()
     assert each.unsafe == 1
     assert "1 have names that can't be used" in capsys.readouterr().err
+
+
+class Liar:
+    """Sends these parts."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+
+    async def artifact(self, simulation_id: str, name: str, *, offset: int = 0) -> AsyncIterator[Part]:
+        for part in self._parts:
+            yield part
+
+
+async def test_an_answer_without_parts_is_an_early_end(tmp_path: Path) -> None:
+    """Unless the file is empty."""
+    sender: Any = Liar()
+    with pytest.raises(errors.OrchestratorUnavailable, match="ended early"):
+        await downloads(sender, tmp_path).fetch(RUN, FILE)
+    await downloads(sender, tmp_path).fetch(RUN, File("empty", 0, 0, "", ""))
+    assert (tmp_path / RUN / "empty").read_bytes() == b""
+
+
+async def test_a_size_that_grows_with_each_part_is_no_limit(tmp_path: Path) -> None:
+    """That of the first part counts."""
+    sender: Any = Liar(Part(CONTENT, 0, 10), Part(CONTENT, 10, 20), Part(CONTENT, 20, 30))
+    with pytest.raises(errors.RequestRefused, match="more was sent than the file has"):
+        await downloads(sender, tmp_path).fetch(RUN, FILE)
+
+
+async def test_a_time_that_no_file_can_have_is_left_out(tmp_path: Path) -> None:
+    """The file is downloaded."""
+    await downloads(Sender(), tmp_path).fetch(RUN, File("a", len(CONTENT), 2**63 * 10**9, "", ""))
+    assert (tmp_path / RUN / "a").read_bytes() == CONTENT

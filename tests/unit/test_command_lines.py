@@ -1,5 +1,7 @@
 """The command line of a simulator: its placeholders, filled word by word without a shell."""
 
+import shlex
+import subprocess
 from typing import Any
 
 import pytest
@@ -100,3 +102,60 @@ def test_the_configuration_is_read_only_if_it_is_needed(text: str, needed: bool,
     assert (parsed.needs_configuration, parsed.writes_json) == (needed, json)
     assert Command.parse(text, config_format="json").writes_json
     assert not Command.default().needs_configuration
+
+
+HOSTILE = ["$(echo BAD)", "`echo BAD`", "'; echo BAD; '", '"; echo BAD; "', "\\'; echo BAD #", "a\necho BAD\n", "a b"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    "script",
+    [
+        "printf %s {x}",
+        'printf %s "{x}"',
+        'printf %s%s "it\'s" {x} | sed "s/^it\'s//"',
+        'x={x}; printf %s "$x"',
+        "d=$(date); printf %s {x}",
+    ],
+)
+@pytest.mark.parametrize("shell", ["sh -c", "env sh -e -c --", "/bin/sh -euc", "sh -e -o nounset -c"])
+def test_a_value_is_never_part_of_a_shell_script(shell: str, script: str, value: str) -> None:
+    """The shell gets it as text, in quotes or not."""
+    words = filled(f"{shell} {shlex.quote(script)}", {"x": value})
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ran.stdout.rstrip("\n") == value.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo `echo {x}`",
+        'echo "$(echo "{x}")"',
+        "cat <<E\n{x}\nE",
+        "true # {x}",
+        "echo ${x}",
+        "echo \\{x}",
+        'echo "\\$(a)" {x}',
+    ],
+)
+def test_a_value_that_cannot_be_quoted_fails_the_run(script: str) -> None:
+    """Unless no shell gives it a meaning, such as a number."""
+    with pytest.raises(CannotFill, match="stands where they can't be quoted: pass it after the script"):
+        filled(f"sh -c {shlex.quote(script)}", {"x": "$(echo BAD)"})
+    assert filled(f"sh -c {shlex.quote(script)}", {"x": 0.5})[2] == script.replace("{x}", "0.5")
+
+
+def test_only_the_script_of_a_shell_is_quoted() -> None:
+    """What follows it are arguments, and a script file has no script in a word."""
+    assert filled("sh -c 'sim $1' sh {x}", {"x": "a b"}) == ["sh", "-c", "sim $1", "sh", "a b"]
+    assert filled("sh run.sh -c {x}", {"x": "a b"}) == ["sh", "run.sh", "-c", "a b"]
+    assert filled("sim -c {x}", {"x": "a b"}) == ["sim", "-c", "a b"]
+
+
+@pytest.mark.parametrize("name", ["", "-rf", "a b", "a=b", "a\nb"])
+def test_a_name_that_is_no_option_fails_the_run(name: str) -> None:
+    """The program would take it for another option."""
+    for text in ("sim {args}", "sh -c 'sim {args}'"):
+        with pytest.raises(CannotFill, match="can't be the name of an option"):
+            filled(text, {name: 1})
+    assert filled("sim {args}", {name: None}) == ["sim"]

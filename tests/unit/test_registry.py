@@ -218,3 +218,45 @@ def test_python_has_another_name_on_some_machines(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/python3" if name == "python3" else None)
     with pytest.raises(errors.SettingsError, match="there is 'python3'"):
         checking.checked("python train.py", "the command")
+
+
+def test_no_program_of_the_repository_is_started(program: Path, tmp_path: Path) -> None:
+    """Its configuration may be a stranger's. The user's own filters stay."""
+    git(program.parent, "init", "-q")
+    git(program.parent, "add", "train.py")
+    git(program.parent, "commit", "-qm", "one")
+    (program.parent / ".gitattributes").write_text("*.py filter=a=b diff=x\n")
+    (program.parent / "x.sh").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\ncat\n")
+    (program.parent / "x.sh").chmod(0o755)
+    for name in ("core.fsmonitor", "filter.a=b.clean", "filter.a=b.process", "diff.x.textconv", "diff.external"):
+        git(program.parent, "config", name, str(program.parent / "x.sh"))
+    git(program.parent, "config", "filter.a=b.required", "true")
+    program.write_text("print('score=2')\n")
+    (tmp_path / "started").unlink(missing_ok=True)
+    simulator = described(program)
+    assert b"+print('score=2')" in simulator.patch
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_dry_run_starts_no_git(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts nothing at all."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a program is started")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    command = Command.parse("python train.py")
+    assert registry.described(command, program.parent, ENVIRONMENT, with_git=False).origin.git is None
+
+
+def test_a_large_patch_is_known_by_its_digest(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't held in memory."""
+    monkeypatch.setattr(provenance, "_MAX_PATCH_BYTES", 10)
+    git(program.parent, "init", "-q")
+    git(program.parent, "add", "train.py")
+    git(program.parent, "commit", "-qm", "one")
+    (program.parent / "train.py").write_text("print('score=2')\n")
+    simulator = described(program)
+    assert simulator.origin.git is not None
+    assert simulator.origin.git.dirty is not None
+    assert simulator.patch == b""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ems_worker.local.orchestrator import quoting
+
 Configuration = Mapping[str, Any]
 ConfigFormat = Literal["yaml", "json"]
 
@@ -18,6 +20,8 @@ FIXED: Final = ("config", "config.json", "seed", "output", "output_dir", "simula
 _ALL: Final = "args"
 # A doubled brace stands for a single one. Braces around anything else are left to the program.
 _BRACED: Final = re.compile(r"\{\{([A-Za-z_][\w.-]*)\}\}|\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
+# A program would take such a name for another option, or for an option and its value.
+_NO_OPTION: Final = re.compile(r"|-.*|.*[\s=].*", re.DOTALL)
 
 
 class CannotFill(ValueError):
@@ -88,8 +92,11 @@ class Command:
     def filled(self, values: Mapping[str, str], configuration: Configuration) -> list[str]:
         """The arguments of one run. Placeholders in values aren't placeholders. Raises CannotFill."""
         words: list[str] = []
-        for argument in self.arguments:
-            if argument == f"{{{_ALL}}}":
+        scripts = quoting.scripts(self.arguments)
+        for number, argument in enumerate(self.arguments):
+            if number in scripts:
+                words.append(_BRACED.sub(lambda match: _quoted(match, values, configuration), argument))
+            elif argument == f"{{{_ALL}}}":
                 words += flags(configuration)
             else:
                 words.append(_BRACED.sub(lambda match: _replaced(match, values, configuration), argument))
@@ -99,8 +106,15 @@ class Command:
 
 
 def flags(configuration: Configuration) -> list[str]:
-    """Every value of a configuration as `--name value`. Null, which no flag can say, is left out."""
-    return [word for name, value in leaves(configuration) if value is not None for word in (f"--{name}", shown(value))]
+    """Every value of a configuration as `--name value`. Null, which no flag can say, is left out. Raises CannotFill."""
+    words: list[str] = []
+    for name, value in leaves(configuration):
+        if value is None:
+            continue
+        if _NO_OPTION.fullmatch(name):
+            raise CannotFill(f"{name[:100]!r} can't be the name of an option, which {{args}} makes of each name")
+        words += (f"--{name}", shown(value))
+    return words
 
 
 def leaves(configuration: Configuration, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,9 +136,24 @@ def _replaced(match: "re.Match[str]", values: Mapping[str, str], configuration: 
     if match[1]:
         return f"{{{match[1]}}}"
     name = match[2]
-    if name == _ALL:  # inside a word, such as that of `sh -c`
+    if name == _ALL:  # inside a word
         return shlex.join(flags(configuration))
     return values[name] if name in values else shown(_value(configuration, name))
+
+
+def _quoted(match: "re.Match[str]", values: Mapping[str, str], configuration: Configuration) -> str:
+    """What replaces a placeholder in the script of a shell: a value is never part of the script."""
+    if match[1]:
+        return _replaced(match, values, configuration)
+    name = match[2]
+    words = flags(configuration) if name == _ALL else [_replaced(match, values, configuration)]
+    try:
+        return quoting.quoted(words, match.string[: match.start()])
+    except quoting.UnquotableError:
+        raise CannotFill(
+            f"{{{name}}} has characters that the shell gives a meaning to, and stands where they can't be quoted: pass "
+            f"it after the script, as in sh -c '... \"$1\"' sh {{{name}}}"
+        ) from None
 
 
 def _value(configuration: Configuration, name: str) -> Any:
