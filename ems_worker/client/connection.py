@@ -221,9 +221,12 @@ def _connect_error(servers: str, error: Exception) -> str:
         return (
             f"NATS at {servers} refused the connection ({why}): the credentials are missing or wrong; give them with "
             "--context, or EMS_NATS_USER and EMS_NATS_PASSWORD, EMS_NATS_TOKEN, EMS_NATS_CREDS or EMS_NATS_NKEY; "
-            "a platform of `ems up` prints the context to use"
+            "a platform of `ems up` prints its address for --server, and the context to use"
         )
-    return f"no NATS server at {servers} ({why}); start one, or specify another with --server or NATS_URL"
+    return (
+        f"no NATS server at {servers} ({why}); start one (`ems up` starts a whole platform), or specify another with "
+        "--server or NATS_URL"
+    )
 
 
 def _reason(error: Exception) -> str:
