@@ -163,7 +163,7 @@ async def test_an_unusable_directory_is_a_usage_error(swept: Path) -> None:
     [
         ("no-such-simulator {config}", "there is no executable program 'no-such-simulator'"),
         ("sh 'open", "No closing quotation"),
-        ("", "it is empty"),
+        (" ", "it is empty"),
         ("sh {confg} ${seed}", r"there is no \{confg\}; did you mean \{config\}\?"),
     ],
 )
