@@ -117,7 +117,7 @@ def test_jobs_that_wait_for_metrics_are_shown_and_wait_again(deployment: command
     publish(deployment, "late", LATE)
     publish(deployment, "missing", MISSING, "--wait")
     asyncio.run(wait.until(lambda: document_of(deployment, "show", "late")["counts"]["awaiting_metrics"] == 4))
-    header, *rows = commands.run("ems", "ls", env=deployment.env).out.splitlines()
+    header, *rows = commands.run("ems", "ls", "--flat", env=deployment.env).out.splitlines()
     assert header.split()[:5] == ["id", "state", "progress", "jobs", "waiting"]
     (row,) = (row for row in rows if row.startswith("late "))
     assert "4 awaiting metrics" in row
