@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ems_worker import errors
-from ems_worker.cli import exits, shell
+from ems_worker.cli import exits, numbers, shell
 
 if TYPE_CHECKING:
     from ems_worker.cli.checks.findings import Finding
@@ -50,7 +50,7 @@ def doctor(
             _show(finding)
     failed, warned = (sum(one.verdict is verdict for one in found) for verdict in (Verdict.FAIL, Verdict.WARN))
     if not json:
-        warnings = f"{warned} {'warning' if warned == 1 else 'warnings'}"
+        warnings = numbers.counted(warned, "warning")
         parts = [f"{failed} failed" if failed else "all is well", *([warnings] if warned else [])]
         shell.out(", ".join(parts))
     return exits.Exit.FAILED if failed else exits.Exit.OK

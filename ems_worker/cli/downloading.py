@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ems_worker import errors
-from ems_worker.cli import exits, shell
+from ems_worker.cli import exits, numbers, shell
 from ems_worker.terminal import text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Downloads:
 
     def report(self) -> None:
         """Says in a line what was done."""
-        files = "1 file" if self._done == 1 else f"{self._done:,} files"
+        files = numbers.counted(self._done, "file")
         facts = [f"{files} ({self._bytes:,} bytes) in {self._directory}" if self._done else ""]
         facts.append(f"{self._present:,} were there already" if self._present else "")
         facts.append(f"{self.left:,} left, because other files are in their places (--overwrite)" if self.left else "")

@@ -73,6 +73,20 @@ async def to_the_end(
     return _outcome(status)
 
 
+async def followed(ems: "client.EmsClient", experiment_id: str, goes_on: Callable[[Document], str]) -> Document:
+    """The last status of an experiment, whose progress is shown. If a signal comes first, says what goes on."""
+    status: Document = {}
+    try:
+        async with contextlib.aclosing(ems.watch(experiment_id)) as received:
+            with follower() as shown:
+                async for status in received:
+                    shown.show(status)
+    except asyncio.CancelledError:
+        shell.say(goes_on(status))
+        raise
+    return status
+
+
 async def summary(ems: "client.EmsClient", status: Document) -> exits.Exit:
     """Prints how an experiment ended, and why jobs did not complete; returns the exit code."""
     statuses.show_summary(status)

@@ -1,6 +1,5 @@
 """`ems reproduce`: publishes an experiment, or one of its runs, again, and compares the results."""
 
-import contextlib
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,10 +74,8 @@ def reproduce(
                 shell.out(f"{name}: accepted, {jobs}; to compare: ems reproduce {what} --id {name}")
             return exits.Exit.OK
         shell.say(f"{name} reproduces {what}: {jobs}")
-        with follow.follower() as shown:
-            async with contextlib.aclosing(ems.watch(name)) as statuses:
-                async for status in statuses:
-                    shown.show(status)
+        later = f"{name}: {follow.continues(name)}; to compare then: ems reproduce {what} --id {name}"
+        await follow.followed(ems, name, lambda _: later)
         compared = await again.compare(ems, source, name, run)
         if json:
             shell.out_json(again.document(what, name, compared))

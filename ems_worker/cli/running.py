@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ async def _send(ems: client.EmsClient, job: Job, place: places.Place) -> int:
     if decision["decision"] == "rejected":
         return exits.Exit.INVALID_PLAN
     experiment_id = decision["experiment_id"]
-    status = await _followed(ems, experiment_id, place)
+    status = await follow.followed(ems, experiment_id, functools.partial(_goes_on, experiment_id, place))
     try:
         await _show(ems, status, job, place)
     except asyncio.CancelledError:
@@ -102,26 +103,17 @@ async def _send(ems: client.EmsClient, job: Job, place: places.Place) -> int:
     return exits.Exit.OK if status["state"] == "completed" else exits.Exit.FAILED
 
 
-async def _followed(ems: client.EmsClient, experiment_id: str, place: places.Place) -> dict[str, Any]:
-    """The last status. If a signal comes first, says what goes on."""
-    status: dict[str, Any] = {}
-    try:
-        with follow.follower() as shown:
-            async with contextlib.aclosing(ems.watch(experiment_id)) as received:
-                async for status in received:
-                    shown.show(status)
-    except asyncio.CancelledError:
-        ended = f", {statuses.ended(status):,} of {status['total']:,} jobs ended" if status else ""
-        if place.own:
-            goes_on = f"it goes on with the next `ems up{place.flags}`; `ems cancel {experiment_id}` then ends it"
-        else:
-            goes_on = (
-                f"it goes on; follow it with: ems watch{place.flags} {experiment_id}; "
-                f"end it with: ems cancel{place.flags} {experiment_id}"
-            )
-        shell.say(f"{experiment_id}{ended}: {goes_on}")
-        raise
-    return status
+def _goes_on(experiment_id: str, place: places.Place, status: dict[str, Any]) -> str:
+    """What goes on after a signal, and what ends it."""
+    ended = f", {statuses.ended(status):,} of {status['total']:,} jobs ended" if status else ""
+    if place.own:
+        how = f"it goes on with the next `ems up{place.flags}`; `ems cancel {experiment_id}` then ends it"
+    else:
+        how = (
+            f"it goes on; follow it with: ems watch{place.flags} {experiment_id}; "
+            f"end it with: ems cancel{place.flags} {experiment_id}"
+        )
+    return f"{experiment_id}{ended}: {how}"
 
 
 async def _show(ems: client.EmsClient, status: dict[str, Any], job: Job, place: places.Place) -> None:

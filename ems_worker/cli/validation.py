@@ -1,7 +1,7 @@
 """Checks a plan before a command uses it, and prints its problems and warnings."""
 
 from ems_worker import errors
-from ems_worker.cli import plans, problems, shell
+from ems_worker.cli import numbers, plans, problems, shell
 from ems_worker.core.documents import documents
 from ems_worker.core.records import PlanDecision
 from ems_worker.service.intake import check as plan_check
@@ -20,7 +20,7 @@ def validated(file: plans.PlanFile, *, json: bool, consequence: str = "") -> pla
         else:
             problems.show(rejected.problems, file)
             number = len(rejected.problems)
-            shell.say(f"{number} {'problem' if number == 1 else 'problems'} in {file.name}{consequence}")
+            shell.say(f"{numbers.counted(number, 'problem')} in {file.name}{consequence}")
         return None
     problems.show(checked.plan.warnings, file, kind="warning")
     return checked

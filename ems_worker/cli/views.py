@@ -54,14 +54,21 @@ def details_of(details: Document) -> None:
     changed.show_latest(details)
 
 
-async def points_of(ems: "client.EmsClient", details: Document, limit: int = MAX_POINTS) -> list[Document]:
-    """The first points, or the best points if a metric has a goal; all if `limit` is 0. Keeps only these in memory."""
+async def points_of(
+    ems: "client.EmsClient", details: Document, limit: int = MAX_POINTS, *, ranked: bool = False
+) -> list[Document]:
+    """The first points, or the best points if a metric has a goal; all if `limit` is 0. Keeps only these in memory.
+
+    With `ranked` only those that have a rank: a mean of the metric with the goal, and not excluded.
+    """
     best = details["best"]
     sign = 0.0 if best is None else (1.0 if best["goal"] == "minimize" else -1.0)
     kept: list[tuple[float, int, Document]] = []
     async with contextlib.aclosing(ems.points(details["experiment_id"])) as points:
         async for point in points:
             mean = None if best is None else (point["metrics"].get(best["metric"]) or {}).get("mean")
+            if ranked and (mean is None or point.get("excluded")):
+                continue
             # A heap whose first entry is the worst point kept.
             entry = (-sign * mean if mean is not None else float("-inf"), -point["point"], point)
             if not limit or len(kept) < limit:

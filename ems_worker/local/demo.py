@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ems_worker import client, errors
-from ems_worker.local import platform, process, results, stopping
+from ems_worker.local import platform, process, stopping
 from ems_worker.terminal import streams
 
 _DIRECTORY = Path("demo-data")
@@ -71,12 +71,14 @@ async def _run(plan: Path, at: platform.Addresses) -> int:
     async with client.EmsClient(at.nats_url) as ems:
         # The platform is new, so this is its only experiment.
         [experiment_id] = [experiment["experiment_id"] async for experiment in ems.experiments()]
-        table = results.rows(await ems.get(experiment_id), [point async for point in ems.points(experiment_id)])
-    streams.out(f"\nResults of {experiment_id}, best point first\n")
-    results.show(table)
+    show = ["show", experiment_id, "-n", "0", "--server", at.nats_url]
+    streams.say(f"\n$ ems {shlex.join(show)}")
+    if await _command("ems", *show):
+        streams.say(f"error: the results can't be shown; the platform's logs are in {_DIRECTORY}/logs")
+        return _FAILED
 
     exported = _DIRECTORY / f"{experiment_id}.csv"
-    code = await _command("ems", "export", experiment_id, "--output", str(exported), "--server", at.nats_url)
+    code = await _command("ems", "results", experiment_id, "--output", str(exported), "--server", at.nats_url)
     jsonl = _DIRECTORY / "worker" / f"{experiment_id}.manifest.jsonl"
     if code or not await _appears(jsonl):
         streams.say(f"error: the exports are missing; the platform's logs are in {_DIRECTORY}/logs")

@@ -4,6 +4,7 @@ import contextlib
 
 from ems_worker import errors
 from ems_worker.adapters.orchestrator import Orchestrator
+from ems_worker.cli import numbers
 from ems_worker.cli.checks import findings
 from ems_worker.cli.checks.findings import Finding
 from ems_worker.settings import Channel
@@ -27,7 +28,7 @@ async def check(channel: Channel | None) -> Finding:
         return findings.failure(part, f"{channel.target} can't be used", str(error))
     if capacity is None:
         return findings.ok(part, f"{channel.target}, which doesn't report its slots")
-    seen = f"{channel.target}, {capacity.slots:,} {'slot' if capacity.slots == 1 else 'slots'}"
+    seen = f"{channel.target}, {numbers.counted(capacity.slots, 'slot')}"
     if capacity.model_version:
         seen += f", model {capacity.model_version}"
     if not capacity.slots:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich.text
 
 from ems_worker import errors
-from ems_worker.cli import changed, statuses
+from ems_worker.cli import changed, numbers, statuses
 from ems_worker.cli.live import bars, layout, one, several, watched
 from ems_worker.core.lifecycle.experiment import ENDED
 from ems_worker.terminal import screen as terminals
@@ -153,7 +153,7 @@ class Session:
         elif key == "c":
             left = status["total"] - statuses.ended(status)
             self._asked = name
-            self.shown.question = f"cancel {name} and its {left:,} open {'job' if left == 1 else 'jobs'}?"
+            self.shown.question = f"cancel {name} and its {numbers.counted(left, 'open job')}?"
         elif status.get("pauses"):
             self._change(name, self._ems.resume(name), "resuming")
         else:

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import functools
-import heapq
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ems_worker import errors
-from ems_worker.cli import failures
+from ems_worker.cli import failures, views
 from ems_worker.core.lifecycle.experiment import ENDED, ExperimentState
 
 if TYPE_CHECKING:
@@ -165,16 +164,7 @@ async def _best(ems: "client.EmsClient", shown: Experiment) -> None:
     counted = best, shown.status["counts"].get("completed"), shown.status.get("excluded")
     if best is None or shown.details["points"] > MOST_POINTS or counted == shown.best_at:
         return
-    sign = -1.0 if best["goal"] == "minimize" else 1.0
-    kept: list[tuple[float, int, Document]] = []
-    async with contextlib.aclosing(ems.points(shown.details["experiment_id"])) as points:
-        async for point in points:
-            mean = (point["metrics"].get(best["metric"]) or {}).get("mean")
-            if mean is not None and not point.get("excluded"):
-                heapq.heappush(kept, (sign * mean, -point["point"], point))
-                if len(kept) > BEST:
-                    heapq.heappop(kept)
-    shown.best = [point for _, _, point in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
+    shown.best = await views.points_of(ems, {**shown.details, "best": best}, BEST, ranked=True)
     shown.best_at = counted
 
 
